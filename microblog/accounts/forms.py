@@ -1,0 +1,92 @@
+"""The forms to sign up and to sign in."""
+
+from __future__ import annotations
+
+from email_validator import EmailNotValidError, validate_email
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, Field, PasswordField, StringField
+from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
+
+from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
+from microblog.text import Storable
+
+MIN_USERNAME = 3
+MIN_PASSWORD = 8
+
+
+class SignInForm(FlaskForm):
+    """Who are you?"""
+
+    username = StringField(
+        _l("Username or email"),
+        [InputRequired(_l("Enter your username or your email address.")), Storable(), Length(max=MAX_EMAIL)],
+        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
+    )
+    password = PasswordField(
+        _l("Password"),
+        [InputRequired(_l("Enter your password.")), Storable(), Length(max=MAX_PASSWORD)],
+        render_kw={"autocomplete": "current-password"},
+    )
+    remember_me = BooleanField(_l("Keep me signed in"))
+
+
+class SignUpForm(FlaskForm):
+    """Who do you want to be?"""
+
+    username = StringField(
+        _l("Username"),
+        [
+            InputRequired(_l("Choose a username.")),
+            Storable(),
+            Length(MIN_USERNAME, MAX_USERNAME, _l("A username has %(min)d to %(max)d characters.")),
+            Regexp(
+                USERNAME, message=_l("Use letters without accents, digits, and the characters _ . - only.")
+            ),
+        ],
+        description=_l("3 to 64 letters, digits, or the characters _ . -"),
+        render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
+    )
+    email = StringField(
+        _l("Email"),
+        [InputRequired(_l("Enter your email address.")), Storable()],
+        description=_l("What you export is mailed here. Nobody else sees it."),
+        render_kw={"autocomplete": "email", "type": "email"},
+    )
+    password = PasswordField(
+        _l("Password"),
+        [
+            InputRequired(_l("Choose a password.")),
+            Storable(),
+            Length(MIN_PASSWORD, MAX_PASSWORD, _l("A password has %(min)d to %(max)d characters.")),
+        ],
+        description=_l("At least 8 characters."),
+        render_kw={"autocomplete": "new-password"},
+    )
+    password2 = PasswordField(
+        _l("Password again"),
+        [
+            InputRequired(_l("Enter the password a second time.")),
+            Storable(),
+            EqualTo("password", _l("The two passwords differ.")),
+        ],
+        render_kw={"autocomplete": "new-password"},
+    )
+
+    def validate_username(self, field: Field) -> None:
+        """Refuse a username that somebody has."""
+        if User.with_username(field.data) is not None:
+            raise ValidationError(_("This username is taken. Choose another."))
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse what is no address, and one that somebody has; keep its normal form."""
+        try:
+            # Without a look into the DNS: whether mail arrives, only a mail can tell. No mailbox names beyond
+            # ASCII, since many mail servers refuse those.
+            address = validate_email(field.data, check_deliverability=False, allow_smtputf8=False)
+        except EmailNotValidError:
+            raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None
+        field.data = address.normalized
+        if User.with_email(field.data) is not None:
+            raise ValidationError(_("There is an account with this address already. Sign in instead."))

@@ -1,0 +1,118 @@
+"""The users."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from flask_login import UserMixin
+from sqlalchemy.orm import Mapped, mapped_column
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from microblog.clock import utcnow
+from microblog.extensions import db, login
+from microblog.taskqueue.launch import launch_task
+from microblog.taskqueue.models import Task
+from microblog.text import is_storable
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+USERNAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
+MAX_USERNAME = 64
+MAX_EMAIL = 254
+MAX_PASSWORD = 1024  # characters; hashing more would only serve somebody who wants to keep us busy
+
+
+class User(UserMixin, Model):
+    """Somebody who signs in, writes posts and starts jobs."""
+
+    __tablename__ = "user"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str] = mapped_column(sa.String(MAX_USERNAME), unique=True)
+    email: Mapped[str] = mapped_column(sa.String(MAX_EMAIL), unique=True)
+    password_hash: Mapped[str] = mapped_column(sa.String(256))
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    def __repr__(self) -> str:
+        return f"<User {self.username}>"
+
+    def set_password(self, password: str) -> None:
+        """Keep a salted scrypt hash of `password`; the password itself is not kept."""
+        self.password_hash = generate_password_hash(password)
+
+    def check_password(self, password: str) -> bool:
+        """Whether `password` is this user's."""
+        return check_password_hash(self.password_hash, password)
+
+    @classmethod
+    def with_username(cls, username: str) -> User | None:
+        """The user called `username`, in whatever case, or None."""
+        if USERNAME.match(username) is None:
+            return None
+        return db.session.scalar(sa.select(cls).where(sa.func.lower(cls.username) == username.lower()))
+
+    @classmethod
+    def with_email(cls, email: str) -> User | None:
+        """The user who has the address `email`, in whatever case, or None."""
+        if not is_storable(email):
+            return None
+        return db.session.scalar(sa.select(cls).where(sa.func.lower(cls.email) == sa.func.lower(email)))
+
+    @classmethod
+    def with_credentials(cls, login: str, password: str) -> User | None:
+        """The user who signs in as `login` (username or email) with `password`; None if either is wrong.
+
+        A wrong name takes as long as a wrong password, so that the answer does not tell who has an account.
+        """
+        user = cls.with_email(login) if "@" in login else cls.with_username(login)
+        if user is None:
+            check_password_hash(_hash_of_nobody(), password)
+            return None
+        return user if user.check_password(password) else None
+
+    def launch_task(self, name: str, description: str, *args: Any, **kwargs: Any) -> Task:
+        """Start the job that begins with the Celery task `name`, with this user's id, `args` and `kwargs`.
+
+        Returns the first step's row, in the caller's transaction: nothing is published before it commits.
+        Raises taskqueue.launch.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
+        if there is no such task.
+        """
+        return launch_task(name, description, self.id, *args, user_id=self.id, **kwargs)
+
+    def get_tasks_in_progress(self) -> list[Task]:
+        """This user's unfinished tasks, oldest first."""
+        return list(db.session.scalars(self._unfinished_tasks()))
+
+    def get_task_in_progress(self, name: str) -> Task | None:
+        """This user's unfinished task called `name`, or None."""
+        return db.session.scalar(self._unfinished_tasks().where(Task.name == name))
+
+    def _unfinished_tasks(self) -> sa.Select[Task]:
+        return (
+            sa.select(Task)
+            .where(Task.user_id == self.id, Task.unfinished)
+            .order_by(Task.created_at, Task.position)
+        )
+
+
+# A name is the same name in whatever case it is typed.
+sa.Index("uq_user_username_lower", sa.func.lower(User.username), unique=True)
+sa.Index("uq_user_email_lower", sa.func.lower(User.email), unique=True)
+
+
+@cache
+def _hash_of_nobody() -> str:
+    return generate_password_hash("")
+
+
+@login.user_loader
+def load_user(user_id: str) -> User | None:
+    """The user that a session cookie names."""
+    return db.session.get(User, int(user_id)) if user_id.isdecimal() else None

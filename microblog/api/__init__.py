@@ -1,0 +1,19 @@
+"""The JSON API, over the same features as the pages."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Register the resources, their OpenAPI document, and the page that shows it."""
+    from microblog.api import docs, exports, jobs, tokens
+    from microblog.api.openapi import Api
+    from microblog.extensions import csrf
+
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # each field where its schema has it
+    api = Api(app)
+    for resource in (tokens.bp, exports.bp, jobs.bp):
+        csrf.exempt(resource)  # no cookie counts here, so nobody else's page can act for a reader
+        api.register(resource)
+    app.register_blueprint(docs.bp)

@@ -1,0 +1,55 @@
+"""What several resources answer with: a task as it stands, a job that was started, one that is in the way."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from flask import abort, url_for
+from flask_babel import gettext as _
+from werkzeug.exceptions import Conflict
+
+from microblog.api.auth import caller
+from microblog.errors import problem
+from microblog.extensions import db
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue.job import Job
+from microblog.taskqueue.launch import AlreadyRunning
+
+LOCATION = {"Location": {"description": "The path of the job.", "schema": {"type": "string"}}}
+
+
+def own_job(task_id: str) -> Job:
+    """The caller's job that `task_id` is a step of.
+
+    Raises NotFound, the same for a job that is not theirs as for one that is none.
+    """
+    return jobs.find(task_id, caller().id) or abort(HTTPStatus.NOT_FOUND, _("There is no such task."))
+
+
+def task_json(job: Job, task_id: str) -> dict[str, Any]:
+    """The task `task_id` of `job`: the job as a whole under the id of its root, else that step."""
+    whole = job.to_dict()
+    step = next(step for step in whole["steps"] if step["id"] == task_id)
+    return whole if step["id"] == job.id else {**whole, **step}
+
+
+def started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body and the headers that tell of a job just started."""
+    return task_json(own_job(task_id), task_id), {"Location": _path(task_id)}
+
+
+def refuse_second(refused: AlreadyRunning) -> NoReturn:
+    """Answer 409, with the id and the path of the job that is running, unless it ended this very moment."""
+    running = refused.task.root_id if refused.task else None
+    db.session.rollback()
+    response = problem(
+        Conflict(_("A job of this kind is already running.")), **({"task": running} if running else {})
+    )
+    if running:
+        response.headers["Location"] = _path(running)
+    abort(response)
+
+
+def _path(task_id: str) -> str:
+    return url_for("api_tasks.show", task_id=task_id)

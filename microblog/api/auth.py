@@ -1,0 +1,61 @@
+"""Who calls: HTTP Basic for a new token, a token for all else. Cookies count for nothing here."""
+
+from __future__ import annotations
+
+from flask import g, request
+from flask_babel import gettext as _
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Unauthorized
+
+from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, User
+from microblog.api.models import ApiToken
+
+REALM = "Microblog API"
+
+
+def require_token() -> None:
+    """Let nobody pass who does not present a live token (a ``before_request`` hook). Raises Unauthorized."""
+    given = request.authorization
+    if given is None or given.type != "bearer" or not given.token:
+        raise _unauthorized(
+            _("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer"
+        )
+    token = ApiToken.find(given.token)
+    if token is None:
+        raise _unauthorized(
+            _("This token is unknown, revoked or expired. POST /api/tokens makes a new one."),
+            "bearer",
+            error="invalid_token",
+        )
+    token.note_use()
+    g.api_token = token
+
+
+def presented_token() -> ApiToken:
+    """The token of this request, which require_token() let pass."""
+    token: ApiToken = g.api_token
+    return token
+
+
+def caller() -> User:
+    """The user whose token this request presents."""
+    return presented_token().user
+
+
+def user_by_password() -> User:
+    """The user whose name (or email address) and password this request presents. Raises Unauthorized."""
+    given = request.authorization
+    if given is None or given.type != "basic":
+        raise _unauthorized(_("Send your username and password with HTTP Basic authentication."), "basic")
+    name, password = given.username or "", given.password or ""
+    user = None
+    if len(name) <= MAX_EMAIL and len(password) <= MAX_PASSWORD:
+        user = User.with_credentials(name, password)
+    if user is None:
+        raise _unauthorized(_("The username or the password is wrong."), "basic")
+    return user
+
+
+def _unauthorized(sentence: str, scheme: str, **parameters: str) -> Unauthorized:
+    challenge = WWWAuthenticate(scheme, {"realm": REALM, **parameters})
+    return Unauthorized(sentence, www_authenticate=challenge)

@@ -1,0 +1,41 @@
+"""/api/exports: ask for an archive of all that one wrote."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import current_app
+from flask_babel import gettext as _
+
+from microblog.api.answers import LOCATION, refuse_second, started
+from microblog.api.auth import caller, require_token
+from microblog.api.blueprint import Blueprint
+from microblog.api.schemas import ExportRequestSchema, TaskSchema
+from microblog.extensions import db, limiter
+from microblog.taskqueue.launch import AlreadyRunning
+
+bp = Blueprint(
+    "api_exports",
+    __name__,
+    url_prefix="/api/exports",
+    tag="exports",
+    description="An archive of all that you wrote, mailed to you.",
+    guard=require_token,
+)
+
+
+@bp.post("")
+@bp.arguments(ExportRequestSchema, required=False)
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+@bp.refuses(HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+@limiter.limit(lambda: current_app.config["RATELIMIT_EXPORT"], key_func=lambda: f"user:{caller().id}")
+def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start an export, unless one is running."""
+    try:
+        task = caller().launch_task("export_posts", _("Exporting your posts"))
+        db.session.commit()
+    except AlreadyRunning as refused:
+        refuse_second(refused)
+    return started(task.id)

@@ -1,0 +1,87 @@
+"""/api/tasks: the caller's jobs, what became of them, cancel and try again."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import sqlalchemy as sa
+from flask import abort, current_app, url_for
+
+from microblog import paging
+from microblog.api.answers import LOCATION, own_job, refuse_second, started, task_json
+from microblog.api.auth import caller, require_token
+from microblog.api.blueprint import Blueprint
+from microblog.api.schemas import PageQuerySchema, TaskPageSchema, TaskSchema
+from microblog.extensions import db
+from microblog.taskqueue import control
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.models import Task
+
+bp = Blueprint(
+    "api_tasks",
+    __name__,
+    url_prefix="/api/tasks",
+    tag="tasks",
+    description="Your jobs, and what became of them.",
+    guard=require_token,
+)
+
+LINK = {"Link": {"description": "The next page, as rel=next.", "schema": {"type": "string"}}}
+
+
+@bp.get("")
+@bp.arguments(PageQuerySchema, location="query")
+@bp.response(HTTPStatus.OK, TaskPageSchema, headers=LINK)
+@bp.refuses(HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED)
+def index(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """List your jobs, newest first."""
+    page = paging.newest_first(
+        sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
+        Task.created_at,
+        Task.id,
+        size=query.get("limit") or current_app.config["POSTS_PER_PAGE"],
+        before=query.get("before"),
+    )
+    following = url_for(".index", **{**query, "before": page.older}) if page.older else None
+    items = [job.to_dict() for job in jobs.with_roots(root.id for root in page.items)]
+    return {"items": items, "next": following}, {"Link": f'<{following}>; rel="next"'} if following else {}
+
+
+@bp.get("/<task_id>")
+@bp.response(HTTPStatus.OK, TaskSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def show(task_id: str) -> dict[str, Any]:
+    """Show a job, or one of its later steps, as it stands."""
+    return task_json(own_job(task_id), task_id)
+
+
+@bp.post("/<task_id>/cancel")
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+def cancel(task_id: str) -> dict[str, Any]:
+    """Ask for a job to be cancelled.
+
+    One that waits is REVOKED at once; one that runs stops at its next progress step.
+    """
+    try:
+        control.cancel(own_job(task_id))
+    except control.NotNow as refused:
+        abort(HTTPStatus.CONFLICT, str(refused))
+    return task_json(own_job(task_id), task_id)
+
+
+@bp.post("/<task_id>/retry")
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start a new job like one that failed or was cancelled."""
+    try:
+        task = control.retry(own_job(task_id))
+        db.session.commit()
+    except control.NotNow as refused:
+        abort(HTTPStatus.CONFLICT, str(refused))
+    except AlreadyRunning as refused:
+        refuse_second(refused)
+    return started(task.id)

@@ -1,0 +1,66 @@
+"""The keys to the API."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does not write each time
+
+
+class ApiToken(Model):
+    """A key to the API. The token itself is told once, to whoever asked for it; only its SHA-256 is kept."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    def __repr__(self) -> str:
+        return f"<ApiToken {self.id} of user {self.user_id}>"
+
+    @classmethod
+    def issue(cls, user: User, lifetime: timedelta) -> tuple[str, ApiToken]:
+        """A new token for `user`, and its row in the caller's transaction; the user's expired ones go."""
+        db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.expires_at <= utcnow()))
+        token = secrets.token_urlsafe(32)
+        row = cls(user=user, hash=_hash(token), expires_at=utcnow() + lifetime)
+        db.session.add(row)
+        return token, row
+
+    @classmethod
+    def find(cls, token: str) -> ApiToken | None:
+        """The row of `token`, if that was issued and has neither expired nor been revoked."""
+        return db.session.scalar(sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow()))
+
+    def note_use(self) -> None:
+        """Remember that the token is in use, and commit that, unless it was noted a moment ago."""
+        now = utcnow()
+        if self.last_used_at is None or now - self.last_used_at >= USE_NOTED_EVERY:
+            self.last_used_at = now
+            db.session.commit()
+
+
+def _hash(token: str) -> str:
+    # A plain hash will do: nobody guesses 256 random bits, and it is looked up by its index.
+    return sha256(token.encode()).hexdigest()

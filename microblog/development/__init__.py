@@ -1,0 +1,12 @@
+"""What exists in development only: the programs of `make run`, and the mailbox that keeps what is sent."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Show the mail that was sent, at /dev/mail. create_app() calls this in development only."""
+    from microblog.development.routes import blueprint
+
+    app.register_blueprint(blueprint)

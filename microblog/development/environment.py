@@ -1,0 +1,48 @@
+"""The environment that the programs of `make run` share, and the file that tells it to a second terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ADDRESS = "127.0.0.1"
+# What `flask tasks …` or `celery inspect …` in a second terminal must know to reach the running system.
+SHARED = ("MICROBLOG_ENV", "REDIS_URL", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
+
+
+def compose(given: Mapping[str, str], port: int, redis_url: str, mail_port: int) -> dict[str, str]:
+    """The environment for a system at `port`: what is `given`, and above it what development decides.
+
+    A variable that is given empty counts as not given.
+    """
+    environment = {name: value for name, value in given.items() if value or name not in SHARED}
+    scripts = Path(sys.executable).parent
+    return environment | {
+        "MICROBLOG_ENV": "development",
+        "HOST": ADDRESS,
+        "PORT": str(port),
+        "PUBLIC_URL": f"http://{ADDRESS}:{port}",
+        "REDIS_URL": redis_url,
+        "MAIL_SERVER": ADDRESS,
+        "MAIL_PORT": str(mail_port),
+        "PATH": os.pathsep.join([str(scripts), given.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def share(environment: Mapping[str, str], file: Path) -> None:
+    """Write the ``SHARED`` part of `environment` to `file`, which config.load_settings() reads."""
+    lines = ["# Written by `make run`: how to reach the system that it started last."]
+    lines += [f"{name}={_quoted(environment[name])}" for name in SHARED if name in environment]
+    temporary = file.with_suffix(".tmp")
+    # A database URL may hold a password.
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
+        output.write("\n".join(lines) + "\n")
+    temporary.replace(file)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'" if escaped != value or set(value) & set(' #$"`;&|()<>*?~') else value

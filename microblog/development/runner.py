@@ -1,0 +1,179 @@
+"""`make run`: the whole of Microblog on one machine, until Ctrl-C.
+
+Redis and the mailbox first, then the tables and the demo data, then the programs of the Procfile; the other
+way round at the end, so that the worker can hand its tasks back to a living Redis.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import shlex
+import signal
+import smtplib
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import redis
+from honcho.environ import parse_procfile
+
+from config import ROOT, load_settings
+from microblog.development import redis_server
+from microblog.development.console import Console
+from microblog.development.environment import ADDRESS, compose, share
+from microblog.development.household import Failure, Household, Program, StopRequest
+
+# Seconds. The two times to end, and one last question to a program that hangs, stay below ten.
+BACKSTAGE_GRACE = 1.5
+STAGE_GRACE = 6.0
+ANSWER_TIMEOUT = 1.5
+REDIS_START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
+
+
+def main() -> int:
+    """Run until a stop is asked for (0), or until something does not work (1, and a sentence on stderr)."""
+    try:
+        port = _port(os.environ.get("PORT") or "8000")
+        instance = Path(os.environ.get("INSTANCE_PATH") or ROOT / "instance").resolve()
+        with _alone_in(instance):
+            _perform(_plan(port, instance))
+    except StopRequest:
+        pass
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What runs: `backstage` is what the programs on `stage` need from their first moment to their last."""
+
+    port: int
+    mail_port: int
+    environment: dict[str, str]
+    backstage: list[Program]
+    stage: list[Program]
+
+
+def _plan(port: int, instance: Path) -> _Plan:
+    """Decide what runs, and tell a second terminal. Raises config.ConfigError for an unusable setting."""
+    mail_port = _free_port()
+    backstage = [_mailbox(instance / "mail", mail_port)]
+    redis_url = os.environ.get("REDIS_URL")
+    if not redis_url:
+        redis_port = _free_port()
+        redis_url = f"redis://{ADDRESS}:{redis_port}/0"
+        backstage.append(redis_server.program(instance / "redis", redis_port))
+    environment = compose(os.environ, port, redis_url, mail_port)
+    share(environment, instance / "dev.env")
+    os.environ.update(environment)
+    load_settings()
+    return _Plan(port, mail_port, environment, backstage, _procfile(ROOT / "Procfile"))
+
+
+def _perform(plan: _Plan) -> NoReturn:
+    console = Console(program.name for program in (*plan.backstage, *plan.stage))
+    redis_answers = partial(_redis_answers, plan.environment["REDIS_URL"])
+    try:
+        with Household(ROOT, plan.environment, console) as household:
+            household.start(*plan.backstage, grace=BACKSTAGE_GRACE)
+            household.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
+            household.run(Program("migrations", "flask db upgrade"), grace=BACKSTAGE_GRACE)
+            household.run(Program("demo data", "flask demo"), grace=BACKSTAGE_GRACE)
+            household.start(*plan.stage, grace=STAGE_GRACE)
+            household.wait_until(partial(_web_answers, plan.port), "The web server's /readyz", START_TIMEOUT)
+            household.wait_until(partial(_mailbox_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
+            site = plan.environment["PUBLIC_URL"]
+            console.say(f"Microblog is ready: {site} (sign in as demo, password demo; Ctrl-C ends it)")
+            household.watch()
+    finally:
+        console.close()
+
+
+def _port(text: str) -> int:
+    """The web server's port, known to be free. Raises Failure."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536):
+        raise Failure(f"PORT: {text!r} is not a number from 1 to 65535.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, int(text)))
+        except OSError as error:
+            raise Failure(
+                f"Port {text} of {ADDRESS} cannot be used ({error.strerror}); "
+                "choose another, as in `make run PORT=8001`."
+            ) from None
+    return int(text)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _alone_in(instance: Path) -> Iterator[None]:
+    """Hold the folder for this process: two Redis servers would spoil each other's files. Raises Failure."""
+    instance.mkdir(parents=True, exist_ok=True)
+    with (instance / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure(f"Another `make run` is working in {instance}.") from None
+        yield
+
+
+def _mailbox(folder: Path, port: int) -> Program:
+    module = [sys.executable, "-m", "microblog.development.mailbox"]
+    return Program("mail", shlex.join([*module, "--port", str(port), "--maildir", str(folder)]))
+
+
+def _procfile(file: Path) -> list[Program]:
+    processes = parse_procfile(file.read_text()).processes
+    # To gunicorn and to a Celery worker SIGQUIT means: end now, cleanly.
+    return [Program(name, command, hurry=signal.SIGQUIT) for name, command in processes.items()]
+
+
+def _redis_answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=ANSWER_TIMEOUT, socket_connect_timeout=ANSWER_TIMEOUT
+        ) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _web_answers(port: int) -> bool:
+    # The plain client: it asks no HTTP proxy that the environment may name.
+    connection = http.client.HTTPConnection(ADDRESS, port, timeout=ANSWER_TIMEOUT)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _mailbox_answers(port: int) -> bool:
+    try:
+        with smtplib.SMTP(ADDRESS, port, timeout=ANSWER_TIMEOUT):
+            return True
+    except (OSError, smtplib.SMTPException):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

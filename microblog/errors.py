@@ -1,0 +1,116 @@
+"""What a reader gets when something is wrong: a page with a sentence, or problem JSON from the API.
+
+An error page is made without the context processors, so that it asks neither the database nor Redis for
+anything: both may be what is broken.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, current_app, make_response, request
+from flask_babel import gettext as _
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_exceptions
+from werkzeug.wrappers import Response as AnyResponse
+
+from microblog import locale
+from microblog.extensions import db
+
+_log = logging.getLogger(__name__)
+
+RETRY_AFTER = 5  # seconds until a page is worth asking for again while the database is away
+
+
+def init_app(app: Flask) -> None:
+    """Answer every HTTP error, and a database that is away, in the site's own face."""
+    app.jinja_env.globals["language_tag"] = locale.language_tag
+    app.register_error_handler(HTTPException, answer)
+    app.register_error_handler(OperationalError, _database_away)
+    app.register_error_handler(InterfaceError, _database_away)
+
+
+def answer(error: HTTPException) -> AnyResponse:
+    """The response for `error`, as its reader expects it: JSON under /api/, else a page."""
+    if error.response is not None:  # somebody aborted with a response of their own
+        return current_app.make_response(error.response)
+    return problem(error) if request.path.startswith("/api/") else _page(error)
+
+
+def problem(error: HTTPException, **members: Any) -> Response:
+    """`error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
+    body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _sentence(error)}
+    response = current_app.response_class(orjson.dumps(body | members), error.code)
+    response.content_type = "application/problem+json"
+    return _with_headers_of(error, response)
+
+
+def _page(error: HTTPException) -> Response:
+    template = current_app.jinja_env.get_template("errors/error.html")
+    html = template.render(code=error.code, title=_title(error), sentence=_sentence(error), draft=_draft())
+    return _with_headers_of(error, make_response(html, error.code))
+
+
+def _with_headers_of(error: HTTPException, response: Response) -> Response:
+    """Take over what else the error has to say: Allow, Retry-After, WWW-Authenticate."""
+    for name, value in error.get_headers():
+        if name != "Content-Type":
+            response.headers[name] = value
+    return response
+
+
+def _database_away(error: Exception) -> AnyResponse:
+    _log.error("database away", exc_info=error)
+    db.session.rollback()
+    return answer(ServiceUnavailable(retry_after=RETRY_AFTER))
+
+
+def _title(error: HTTPException) -> str:
+    titles: dict[int, str] = {
+        400: _("That did not work"),
+        401: _("Please sign in"),
+        403: _("Not allowed"),
+        404: _("Not found"),
+        405: _("Not this way"),
+        410: _("Gone"),
+        413: _("Too large"),
+        429: _("Too many attempts"),
+        500: _("Something broke"),
+        503: _("Away for a moment"),
+    }
+    return titles.get(error.code or 500, error.name)
+
+
+def _sentence(error: HTTPException) -> str:
+    """One sentence for the reader: what the code that raised `error` said, else what its status means."""
+    if isinstance(error, CSRFError):
+        return str(_("The page was open too long, or the form came from elsewhere. Open it again and retry."))
+    standard = default_exceptions.get(error.code or 500)
+    said = error.description
+    # A rate limit describes itself as "10 per 1 minute", which is no sentence.
+    if said and error.code != 429 and (standard is None or said != standard.description):
+        return str(said)
+    sentences: dict[int, str] = {
+        400: _("The request could not be understood. Nothing was changed."),
+        401: _("This is only for those who are signed in."),
+        403: _("You may not do this."),
+        404: _("There is nothing at this address."),
+        405: _("This address does not take such a request."),
+        410: _("This was here once, and is no longer."),
+        413: _("What was sent is larger than this site takes."),
+        429: _("You have tried this too often. Wait a minute, then try again."),
+        500: _("That is our fault, not yours. It has been noted and will be looked into."),
+        503: _("The database does not answer right now. Nothing is lost: try again in a few seconds."),
+    }
+    return sentences.get(error.code or 500, str(said or error.name))
+
+
+def _draft() -> str | None:
+    """The post or message that was on its way, for its writer to copy: it has not been kept."""
+    try:
+        return request.form.get("post") or request.form.get("message")
+    except HTTPException:  # the body itself is what was wrong
+        return None

@@ -1,0 +1,12 @@
+"""The archive of everything a user wrote: asked for, built, stored, mailed, downloaded, expired."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Register the routes; Celery finds the tasks by itself."""
+    from microblog.exports.routes import bp
+
+    app.register_blueprint(bp)

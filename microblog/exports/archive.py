@@ -1,0 +1,47 @@
+"""What is in an archive: all posts of one user as JSON, oldest first, written as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from microblog.extensions import db
+from microblog.posts.models import Post
+
+BATCH = 2000  # posts read, and written, at once
+FILE_NAME = "posts.json"
+# Times come from the database in UTC, aware from PostgreSQL and naive from SQLite.
+_JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+
+
+def count_posts(user_id: int) -> int:
+    """How many posts the user has."""
+    return db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
+
+
+def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
+    """The user's posts, oldest first, in batches of at most BATCH, through one cursor on the server's side.
+
+    All batches see the posts as they were when the first was read. Memory does not grow with their number.
+    """
+    # The column's plain type: the exact instant needs no conversion on its way from the database to JSON.
+    timestamp = sa.type_coerce(Post.timestamp, sa.DateTime(timezone=True)).label("timestamp")
+    query = (
+        sa.select(Post.body, timestamp).where(Post.user_id == user_id).order_by(Post.timestamp, Post.id)
+    ).execution_options(yield_per=BATCH)
+    with db.engine.connect() as connection, connection.execute(query) as result:
+        for rows in result.partitions():
+            yield [{"body": body, "timestamp": time} for body, time in rows]
+
+
+def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
+    """``{"posts": [{"body": …, "timestamp": "…Z"}, …]}``, a batch at a time."""
+    yield b'{"posts":['
+    separator = b""
+    for batch in batches:
+        yield separator + orjson.dumps(batch, option=_JSON)[1:-1]
+        separator = b","
+    yield b"]}"

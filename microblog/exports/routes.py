@@ -1,0 +1,68 @@
+"""Ask for an export, and fetch the archive."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, abort, flash, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog.exports import links
+from microblog.exports.archive import FILE_NAME
+from microblog.exports.models import Archive
+from microblog.exports.storage import current_storage
+from microblog.extensions import db, limiter
+from microblog.taskqueue.launch import AlreadyRunning
+
+bp = Blueprint("exports", __name__)
+
+
+@bp.post("/export_posts")
+@login_required
+@limiter.limit(lambda: _export_limit(), key_func=lambda: f"user:{current_user.get_id()}")
+def export_posts() -> ResponseReturnValue:
+    """Start an export of everything the user wrote, unless one is running."""
+    try:
+        current_user.launch_task("export_posts", _("Exporting your posts"))
+        db.session.commit()
+    except AlreadyRunning:
+        db.session.rollback()
+        flash(_("An export is already running. You will get it by mail as soon as it is done."))
+    else:
+        flash(_("Your export has started. Stay and watch, or go: it will come by mail."))
+    return redirect(url_for("accounts.profile", username=current_user.username))
+
+
+@bp.get("/exports/<archive_id>/download")
+@login_required
+def download(archive_id: str) -> ResponseReturnValue:
+    """The archive, for its owner; a link from a mail must also be live."""
+    archive = db.session.get(Archive, archive_id)
+    if archive is None or archive.user_id != current_user.id:
+        abort(404, _("There is no such archive, or it has expired."))
+    if token := request.args.get("token"):
+        _check_link(archive.id, token)
+    storage = current_storage()
+    if not storage.exists(archive.path):
+        abort(404, _("There is no such archive, or it has expired."))
+    response = Response(storage.read_chunks(archive.path), mimetype="application/json")
+    response.content_length = archive.size
+    response.headers.set("Content-Disposition", "attachment", filename=FILE_NAME)
+    response.set_etag(archive.sha256)
+    return response
+
+
+def _check_link(archive_id: str, token: str) -> None:
+    try:
+        links.check(archive_id, token)
+    except links.LinkExpired:
+        abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
+    except links.LinkForged:
+        abort(404, _("There is no such archive, or it has expired."))
+
+
+def _export_limit() -> str:
+    from flask import current_app
+
+    limit: str = current_app.config["RATELIMIT_EXPORT"]
+    return limit

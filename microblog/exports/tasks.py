@@ -1,0 +1,107 @@
+"""The export: build the archive, then mail it; and the end of archives that have had their time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from celery import shared_task
+from flask import current_app
+from flask_babel import format_decimal
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from sqlalchemy.exc import OperationalError
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports.archive import count_posts, read_posts, to_json
+from microblog.exports.letter import archive_letter
+from microblog.exports.models import Archive
+from microblog.exports.storage import current_storage
+from microblog.extensions import db
+from microblog.mail.delivery import MailTask, deliver
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.progress import Progress
+
+EXPIRE_BATCH = 100
+
+
+@shared_task(
+    name="export_posts",
+    bind=True,
+    title=_l("Exporting your posts"),
+    followed_by=("email_export",),
+    autoretry_for=(OperationalError, OSError),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=8,
+)
+def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
+    """Write all posts of a user into an archive; returns its id, size and checksum for the step behind."""
+    job_id: str = self.request.root_id
+    path = f"{job_id}.json"
+    with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
+        stored = current_storage().write(
+            path, to_json(_counted(read_posts(user_id), progress)), attempt=_attempt(self)
+        )
+    archive = Archive(
+        id=job_id,
+        user_id=user_id,
+        path=path,
+        posts=progress.current,
+        size=stored.size,
+        sha256=stored.sha256,
+        expires_at=utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"]),
+    )
+    db.session.merge(archive)  # an attempt that was cut short after this line is repeated
+    db.session.commit()
+    return {
+        "archive_id": archive.id,
+        "posts": archive.posts,
+        "size": archive.size,
+        "sha256": archive.sha256,
+    }
+
+
+@shared_task(name="email_export", bind=True, base=MailTask, title=_l("Mailing your archive"))
+def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
+    """Mail the archive that export_posts `made` to its owner: attached if it is small, else as a link."""
+    archive = db.session.get(Archive, made["archive_id"])
+    user = db.session.get(User, archive.user_id) if archive else None
+    if archive is None or user is None:
+        raise JobError(_("The archive is no longer there."))
+    return deliver(self, archive_letter(user, archive))
+
+
+@shared_task(name="expire_archives", ignore_result=True)
+def expire_archives() -> int:
+    """Delete the archives that have had their time, file first; returns how many."""
+    storage, deleted = current_storage(), 0
+    query = sa.select(Archive).where(Archive.expires_at <= utcnow()).limit(EXPIRE_BATCH)
+    while archives := db.session.scalars(query).all():
+        for archive in archives:
+            storage.delete(archive.path)
+            db.session.delete(archive)
+        db.session.commit()
+        deleted += len(archives)
+    return deleted
+
+
+def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Iterator[list[dict[str, Any]]]:
+    for batch in batches:
+        yield batch
+        progress.advance(len(batch))
+
+
+def _posts_done(current: int, total: int | None) -> str:
+    return _(
+        "%(current)s of %(total)s posts", current=format_decimal(current), total=format_decimal(total or 0)
+    )
+
+
+def _attempt(task: JobTask) -> int:
+    claim = getattr(task.request, "claim", None)
+    return claim.attempt if claim else 0

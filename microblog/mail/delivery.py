@@ -1,0 +1,105 @@
+"""Hands a mail to the SMTP server once, however often its task runs."""
+
+from __future__ import annotations
+
+import logging
+import random
+import smtplib
+import time
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import current_app
+from flask_babel import gettext as _
+from flask_mail import Message
+from sqlalchemy.exc import DBAPIError
+
+from microblog.clock import utcnow
+from microblog.extensions import db, mail
+from microblog.mail.models import SentMail
+from microblog.taskqueue import states
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE = 2.0  # seconds before the second attempt; doubled for each one after it
+LONGEST_PAUSE = 300.0
+RECORD_PAUSE = 1.0
+
+
+class MailTask(JobTask):
+    """The base of tasks that send one mail: retried until MAIL_RETRY_WINDOW is over, by deliver()."""
+
+    max_retries = None
+
+
+def deliver(task: MailTask, message: Message) -> dict[str, Any]:
+    """Send `message` for `task`, unless that was done already; returns its Message-ID.
+
+    The Message-ID derives from the task's id, so that even a mail sent twice, in the one instant in which that can
+    happen, is one mail to whoever receives it. Raises JobError with the server's words if it refuses for good, and
+    celery.exceptions.Retry if it does for now.
+    """
+    task_id: str = task.request.id
+    message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
+    if db.session.get(SentMail, task_id) is None:
+        message.msgId = message_id
+        db.session.rollback()  # a slow server must not keep a transaction open
+        # The last look whether this attempt still counts and is still wanted: it ends here if not.
+        task.update_state(
+            state=states.PROGRESS,
+            meta={"current": 0, "total": 1, "percent": 0, "message": _("Handing over to the mail server")},
+        )
+        _send(task, message)
+        _record(task_id, message_id)
+    return {"message_id": message_id}
+
+
+def _send(task: MailTask, message: Message) -> None:
+    try:
+        with mail.connect() as connection:
+            connection.send(message)
+    except smtplib.SMTPRecipientsRefused as refused:
+        code, words = next(iter(refused.recipients.values()))
+        _refused(task, code, words, refused)
+    except smtplib.SMTPResponseException as answer:
+        _refused(task, answer.smtp_code, answer.smtp_error, answer)
+    except (smtplib.SMTPException, OSError) as error:
+        _try_later(task, _("The mail server cannot be reached."), error)
+
+
+def _refused(task: MailTask, code: int, words: bytes | str, error: Exception) -> None:
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    answer = _("The mail server refused: %(answer)s", answer=f"{code} {text}")
+    if code >= 500:
+        raise JobError(answer) from error
+    _try_later(task, answer, error)
+
+
+def _try_later(task: MailTask, reason: str, error: Exception) -> None:
+    """Retry after a pause that grows and is never quite the same, while the window is open."""
+    row = db.session.get(Task, task.request.id)
+    began, attempts = (row.started_at, row.attempts) if row else (None, task.request.retries + 1)
+    db.session.rollback()
+    pause = min(FIRST_PAUSE * 2 ** min(attempts - 1, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+    window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
+    if utcnow() + timedelta(seconds=pause) > (began or utcnow()) + window:
+        raise JobError(_("It was given up: %(reason)s", reason=reason)) from error
+    raise task.retry(exc=JobError(reason), countdown=pause)
+
+
+def _record(task_id: str, message_id: str) -> None:
+    """Note that the server has the mail, however long the database is away: forgetting it would send it again."""
+    while True:
+        try:
+            db.session.add(SentMail(id=task_id, message_id=message_id))
+            db.session.commit()
+        except DBAPIError:
+            db.session.rollback()
+            logger.warning("the database is away; %s is noted as sent once it is back", message_id)
+            time.sleep(RECORD_PAUSE)
+        else:
+            return

@@ -1,0 +1,30 @@
+"""Which mails a server has accepted: what keeps a mail from being sent twice."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+
+class SentMail(Model):
+    """A mail that the SMTP server answered 250 for. Its id is that of the task that sent it."""
+
+    __tablename__ = "sent_mail"
+
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    message_id: Mapped[str] = mapped_column(sa.String(255))
+    accepted_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    def __repr__(self) -> str:
+        return f"<SentMail {self.message_id}>"

@@ -1,0 +1,16 @@
+"""The operators' face: health, and the commands that see and steer the jobs of all users."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Register the probes and ``flask tasks``."""
+    from microblog.extensions import limiter
+    from microblog.monitoring import cli, routes
+
+    # Not only are probes not to be limited: the limiter looks for its storage, and they must do without.
+    limiter.exempt(routes.bp)
+    app.register_blueprint(routes.bp)
+    app.cli.add_command(cli.tasks)

@@ -1,0 +1,89 @@
+"""What commands print: JSON for programs, tables for people, aligned text where the output goes elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+import orjson
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from microblog.taskqueue import states
+
+NOTHING = "–"
+COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yellow", states.RETRY: "magenta"}
+# Texts come from users and from foreign servers: what would steer a terminal must not reach one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, with times in ISO 8601 ending in Z."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; without a terminal, lines whose columns begin at the same place."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in headings:
+            table.add_column(heading, no_wrap=heading == "ID")
+        for row in cells:
+            table.add_row(*[Text(cell, style=COLOURS.get(cell, "")) for cell in row])
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    for row in [list(headings), *cells]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def print_facts(facts: dict[str, str], indent: str = "") -> None:
+    """Print what is known, one fact a line; facts that are empty are left out."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value:
+            click.echo(f"{indent}{click.style(name.ljust(width), dim=True)}  {one_line(value)}")
+
+
+def print_heading(text: str) -> None:
+    """Print a heading, with an empty line before it."""
+    click.echo()
+    click.secho(one_line(text), bold=True)
+
+
+def print_block(text: str, indent: str) -> None:
+    """Print a text of several lines, each moved in by `indent`."""
+    for line in _CONTROL_IN_LINES.sub("\N{REPLACEMENT CHARACTER}", text).splitlines():
+        click.echo(f"{indent}{line}")
+
+
+def one_line(text: str) -> str:
+    """`text` without line ends and other control characters."""
+    return _CONTROL.sub(" ", text)
+
+
+def moment(time: datetime | None) -> str:
+    """A time to the second, in UTC."""
+    return f"{time:%Y-%m-%d %H:%M:%S}" if time else NOTHING
+
+
+def duration(length: timedelta) -> str:
+    """``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 07 m``, ``2 d 03 h``."""
+    seconds = max(0.0, length.total_seconds())
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds:.2f} s"
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if not hours:
+        return f"{minute} m {second:02} s"
+    return f"{days} d {hour:02} h" if days else f"{hour} h {minute:02} m"

@@ -1,0 +1,142 @@
+"""The live stream: what any process announces reaches every open page of its user.
+
+Processes publish to one Redis channel; each web process reads it through one subscription, whatever the number of
+its open pages.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import redis
+from flask import Flask
+
+from microblog.notifications.feed import event_of_change
+from microblog.taskqueue.signals import TaskChange
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "microblog:events"
+BACKLOG = 256  # events that a slow reader may be behind before it is told to ask for what it missed
+POLL = 5.0  # seconds between two looks whether anybody still listens
+LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a Redis that is away
+#: Sent where events may have been missed: the page then asks ``/notifications?since=``.
+RESYNC: dict[str, Any] = {"name": "resync"}
+
+
+def publish_change(app: Flask, change: TaskChange) -> None:
+    """Tell the open pages of the change's user, if it has one. Redis away is no error: they ask later."""
+    if change.user_id is None:
+        return
+    payload = orjson.dumps({"user_id": change.user_id, "event": event_of_change(change)})
+    try:
+        app.extensions["redis"].publish(CHANNEL, payload)
+    except redis.RedisError:
+        logger.warning("Redis is away; a change of %s is not announced", change.root_id)
+
+
+class Subscription:
+    """The events of one user for one open page."""
+
+    def __init__(self, hub: Hub, user_id: int) -> None:
+        self.user_id = user_id
+        self._hub = hub
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=BACKLOG)
+
+    def put(self, event: dict[str, Any]) -> None:
+        """Hand over an event; a reader that is too far behind gets RESYNC in place of its backlog."""
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            while not self._events.empty():
+                self._events.get_nowait()
+            self._events.put_nowait(RESYNC)
+
+    def read(self, *, heartbeat: float, lifetime: float) -> Iterator[dict[str, Any] | None]:
+        """The events as they come, None after each `heartbeat` seconds without one, for `lifetime` seconds."""
+        end = time.monotonic() + lifetime
+        while time.monotonic() < end:
+            try:
+                yield self._events.get(timeout=heartbeat)
+            except queue.Empty:
+                yield None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.leave(self)
+
+
+class Hub:
+    """One process's subscription to the channel, shared by all its open pages; idle while there are none."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._subscriptions: defaultdict[int, set[Subscription]] = defaultdict(set)
+        self._running = False
+
+    def join(self, user_id: int) -> Subscription:
+        """Listen to the events of a user."""
+        subscription = Subscription(self, user_id)
+        with self._lock:
+            self._subscriptions[user_id].add(subscription)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="event-hub", daemon=True).start()
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Stop listening; once is enough, twice does no harm."""
+        with self._lock:
+            listening = self._subscriptions.get(subscription.user_id, set())
+            listening.discard(subscription)
+            if not listening:
+                self._subscriptions.pop(subscription.user_id, None)
+
+    def open_streams(self) -> int:
+        """How many pages listen."""
+        with self._lock:
+            return sum(len(listening) for listening in self._subscriptions.values())
+
+    def _run(self) -> None:
+        pause = 0.1
+        while not self._nobody_listens():
+            try:
+                with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(CHANNEL)
+                    self._send_all(RESYNC)  # for what was said before Redis heard us
+                    pause = 0.1
+                    while not self._nobody_listens():
+                        message = channel.get_message(timeout=POLL)
+                        if message is not None:
+                            self._dispatch(message["data"])
+            except redis.RedisError:
+                logger.warning("Redis is away; trying again in %.1f s", pause)
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _nobody_listens(self) -> bool:
+        with self._lock:
+            if not self._subscriptions:
+                self._running = False
+            return not self._subscriptions
+
+    def _dispatch(self, payload: str) -> None:
+        message = orjson.loads(payload)
+        with self._lock:
+            listening = tuple(self._subscriptions.get(message["user_id"], ()))
+        for subscription in listening:
+            subscription.put(message["event"])
+
+    def _send_all(self, event: dict[str, Any]) -> None:
+        with self._lock:
+            everybody = [one for listening in self._subscriptions.values() for one in listening]
+        for subscription in everybody:
+            subscription.put(event)

@@ -1,0 +1,121 @@
+"""Pages of a list that is read newest first, found by the key of their edge.
+
+A key is the time and the id of a row: ``2026-11-21T09:30:00.000000Z_42``. Nothing is counted and nothing is
+skipped over, so the thousandth page costs what the first one costs, and a row that is added while somebody
+reads moves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+from flask_babel import gettext as _
+from sqlalchemy.orm import InstrumentedAttribute
+from werkzeug.exceptions import BadRequest
+
+from microblog.extensions import db
+
+T = TypeVar("T")
+
+_KEY = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([0-9A-Za-z-]{1,64})", re.ASCII)
+_ID = re.compile(r"\d{1,18}", re.ASCII)  # fits the 64 bits of both databases
+
+
+class InvalidKey(BadRequest):
+    """The page that was asked for is named by no key."""
+
+    def __init__(self) -> None:
+        super().__init__(_("This address names no page of the list. Start from its first page."))
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page, newest item first, and the keys of its neighbours (None where there is none)."""
+
+    items: list[T]
+    older: str | None
+    newer: str | None
+
+
+def newest_first(
+    query: sa.Select[T],
+    timestamp: InstrumentedAttribute[datetime],
+    identity: InstrumentedAttribute[Any],
+    size: int,
+    before: str | None = None,
+    after: str | None = None,
+) -> Page[T]:
+    """The page of `query` that begins `before` a key or ends `after` one; without either, the newest.
+
+    `query` selects one entity, unordered; `timestamp` and `identity` (a number or a text) are columns of it
+    that together name and order its rows. `size` is the greatest number of items. Raises InvalidKey.
+    """
+    if before is not None and after is not None:
+        raise InvalidKey
+    listing = _Listing(query, timestamp, identity, size)
+    return listing.from_top(before) if after is None else listing.up_from(after)
+
+
+@dataclass(frozen=True)
+class _Listing(Generic[T]):
+    query: sa.Select[T]
+    timestamp: InstrumentedAttribute[datetime]
+    identity: InstrumentedAttribute[Any]
+    size: int
+
+    def from_top(self, before: str | None = None) -> Page[T]:
+        query = self.query.order_by(self.timestamp.desc(), self.identity.desc())
+        if before is not None:
+            query = query.where(self._edge < self._parse(before))
+        rows = self._read(query)
+        items = rows[: self.size]
+        older = self._key(items[-1]) if len(rows) > self.size else None
+        if before is None:
+            return Page(items, older, newer=None)
+        return Page(items, older, newer=self._key(items[0]) if items else before)
+
+    def up_from(self, after: str) -> Page[T]:
+        query = self.query.order_by(self.timestamp, self.identity).where(self._edge > self._parse(after))
+        rows = self._read(query)
+        if len(rows) < self.size:  # the top of the list is near: show it whole, not a page of two or three
+            return self.from_top()
+        items = rows[: self.size][::-1]
+        newer = self._key(items[0]) if len(rows) > self.size else None
+        return Page(items, self._key(items[-1]), newer)
+
+    @property
+    def _edge(self) -> sa.Tuple:
+        return sa.tuple_(self.timestamp, self.identity)
+
+    def _read(self, query: sa.Select[T]) -> list[T]:
+        """One page and one row more, which tells whether there is another page."""
+        return list(db.session.scalars(query.limit(self.size + 1)))
+
+    def _key(self, item: T) -> str:
+        moment: datetime = getattr(item, self.timestamp.key)
+        text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        return f"{text}Z_{getattr(item, self.identity.key)}"
+
+    def _parse(self, key: str) -> sa.Tuple:
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise InvalidKey
+        moment, identity = match.groups()
+        try:
+            time = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+        except ValueError:
+            raise InvalidKey from None
+        return sa.tuple_(
+            sa.literal(time, self.timestamp.type), sa.literal(self._identity(identity), self.identity.type)
+        )
+
+    def _identity(self, text: str) -> int | str:
+        if self.identity.type.python_type is not int:
+            return text
+        if _ID.fullmatch(text) is None:
+            raise InvalidKey
+        return int(text)

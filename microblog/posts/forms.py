@@ -1,0 +1,43 @@
+"""The form to write a post."""
+
+from __future__ import annotations
+
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_wtf import FlaskForm
+from wtforms import Field, TextAreaField
+from wtforms.validators import ValidationError
+
+from microblog.posts.models import MAX_LENGTH
+from microblog.text import Storable, with_unix_line_ends
+
+
+class PostForm(FlaskForm):
+    """What is on your mind?"""
+
+    post = TextAreaField(
+        _l("Say something"),
+        [Storable()],
+        filters=[lambda text: with_unix_line_ends(text or "")],
+        render_kw={"rows": 3, "autocomplete": "off"},
+    )
+
+    @property
+    def body(self) -> str:
+        """What is to be kept: the text without the white space around it."""
+        text: str = self.post.data
+        return text.strip()
+
+    def validate_post(self, field: Field) -> None:
+        """Refuse a post that says nothing, or too much."""
+        length = len(self.body)
+        if length == 0:
+            raise ValidationError(_("A post needs at least one character that is not a space."))
+        if length > MAX_LENGTH:
+            raise ValidationError(
+                _(
+                    "A post has at most %(limit)d characters; this one has %(length)d.",
+                    limit=MAX_LENGTH,
+                    length=length,
+                )
+            )

@@ -1,0 +1,38 @@
+"""The pages that posts are written and read on."""
+
+from __future__ import annotations
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog.extensions import db
+from microblog.posts import timeline
+from microblog.posts.forms import PostForm
+from microblog.posts.models import MAX_LENGTH, Post
+
+bp = Blueprint("posts", __name__)
+
+
+@bp.route("/", methods=["GET", "POST"])
+@login_required
+def home() -> ResponseReturnValue:
+    """Write a post, and read what is new."""
+    form = PostForm()
+    if form.validate_on_submit():
+        db.session.add(Post(body=form.body, user_id=current_user.id))
+        db.session.commit()
+        flash(_("Your post is live."), "success")
+        return redirect(url_for("posts.home"))
+    page = timeline.everyones_posts(request.args.get("before"), request.args.get("after"))
+    status = 422 if form.is_submitted() else 200
+    return render_template("posts/home.html", form=form, page=page, limit=MAX_LENGTH), status
+
+
+@bp.get("/explore")
+@login_required
+def explore() -> ResponseReturnValue:
+    """What everybody wrote."""
+    page = timeline.everyones_posts(request.args.get("before"), request.args.get("after"))
+    return render_template("posts/explore.html", page=page)

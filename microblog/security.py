@@ -1,0 +1,60 @@
+"""What protects a reader on every page: headers, the encoding of forms, and where a redirect may lead."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from flask import Flask, Response, abort, request, session
+from flask_babel import gettext as _
+
+YEAR = 365 * 24 * 3600
+
+# Nothing inline and nothing from elsewhere. Bootstrap's arrows and ticks are data: images.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Refuse forms that are not UTF-8, and give each response the headers that it does not have yet."""
+    app.before_request(_refuse_broken_encoding)
+    app.after_request(_add_headers)
+
+
+def local_path(target: str | None) -> str | None:
+    """`target` if it is a path of this site (with or without a query), else None.
+
+    Refused is all that a browser may take for another host: a scheme, a host, ``//``, a backslash (which
+    browsers read as a slash) and control characters (which they leave out).
+    """
+    if not target or not target.startswith("/") or target.startswith("//"):
+        return None
+    return target if "\\" not in target and target.isprintable() else None
+
+
+def _refuse_broken_encoding() -> None:
+    # Werkzeug would quietly keep such bytes as %ED%A0%80, and the text would not be what was sent.
+    if request.mimetype != "application/x-www-form-urlencoded":
+        return
+    try:
+        unquote_to_bytes(request.get_data()).decode()
+    except UnicodeDecodeError:
+        abort(400, _("The form has text that is not valid UTF-8, or half a character. Nothing was changed."))
+
+
+def _add_headers(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR}")
+    # Not current_user: that would ask the database, for a picture too, and for the page that says it is away.
+    if "Cache-Control" not in response.headers and (request.authorization or "_user_id" in session):
+        response.headers["Cache-Control"] = "no-store"
+    return response

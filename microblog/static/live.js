@@ -1,0 +1,157 @@
+// Keeps the cards of the user's jobs true: by the event stream, or by asking where there is none.
+//
+// A step of progress changes a card in place. Everything else replaces the card with the one that the server
+// renders, so that words, buttons and languages have one source.
+"use strict";
+
+(() => {
+  const panel = document.getElementById("jobs");
+  if (!panel) return;
+
+  const POLL_EVERY = 3000; // milliseconds
+  const OPENING_MAY_TAKE = 8000;
+  const language = document.documentElement.lang || undefined;
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
+  const said = document.getElementById("jobs-said");
+  const fetching = new Set();
+  const fetchAgain = new Set();
+  let since = Number(panel.dataset.since);
+
+  const cardsOf = (id) => document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`);
+
+  function receive(event) {
+    if (event.name === "resync") return ask();
+    since = Math.max(since, event.timestamp);
+    if (event.name === "task") showTask(event);
+    return undefined;
+  }
+
+  function showTask({ subject, timestamp, data }) {
+    const cards = cardsOf(subject);
+    if (cards.length && [...cards].every((card) => Number(card.dataset.at) >= timestamp)) return;
+    const counts = [...cards].every(
+      (card) => card.dataset.state === data.state && Number(card.dataset.position) === data.position,
+    );
+    if (cards.length && counts && data.state === "PROGRESS" && data.progress) {
+      cards.forEach((card) => count(card, data.progress, timestamp));
+    } else {
+      fetchCard(subject);
+    }
+  }
+
+  function count(card, progress, timestamp) {
+    card.dataset.at = timestamp;
+    const bar = card.querySelector(".job-bar");
+    if (!bar) return;
+    bar.value = progress.percent;
+    bar.setAttribute("aria-valuenow", progress.percent);
+    card.querySelector(".job-message").textContent = progress.message;
+    showTimeLeft(card, progress, timestamp);
+  }
+
+  function showTimeLeft(card, { current, total }, timestamp) {
+    const left = card.querySelector(".job-left");
+    const spent = timestamp - Number(card.dataset.started);
+    if (!total || !current || current >= total || !(spent > 1)) {
+      left.textContent = "";
+      return;
+    }
+    const seconds = Math.ceil((spent / current) * (total - current));
+    left.textContent = left.dataset.template.replace("{when}", inWords(seconds));
+  }
+
+  function inWords(seconds) {
+    if (seconds < 90) return relative.format(seconds, "second");
+    if (seconds < 5400) return relative.format(Math.round(seconds / 60), "minute");
+    return relative.format(Math.round(seconds / 3600), "hour");
+  }
+
+  async function fetchCard(id) {
+    if (fetching.has(id)) {
+      fetchAgain.add(id);
+      return;
+    }
+    fetching.add(id);
+    try {
+      const response = await fetch(panel.dataset.card.replace("TASK-ID", encodeURIComponent(id)), {
+        headers: { Accept: "text/html" },
+      });
+      if (response.ok) showCard(id, await response.text());
+    } catch {
+      // The network is away; what the stream replays after it is back brings us here again.
+    } finally {
+      fetching.delete(id);
+      if (fetchAgain.delete(id)) fetchCard(id);
+    }
+  }
+
+  function showCard(id, html) {
+    const parsed = new DOMParser().parseFromString(html, "text/html").querySelector("article");
+    if (!parsed) return;
+    const cards = cardsOf(id);
+    if (cards.length) cards.forEach((card) => replace(card, document.importNode(parsed, true)));
+    else (document.querySelector("[data-all-jobs]") ?? panel).prepend(place(document.importNode(parsed, true)));
+    document.dispatchEvent(new CustomEvent("content-added"));
+    said.textContent = parsed.dataset.said;
+  }
+
+  function place(card) {
+    showDue(card);
+    return card;
+  }
+
+  function replace(old, card) {
+    const focused = old.contains(document.activeElement) ? document.activeElement.closest("form, a") : null;
+    const action = focused && (focused.action || focused.href);
+    old.replaceWith(place(card));
+    if (!action) return;
+    // The button that had the focus may be gone: the card keeps it, so that a keyboard does not lose its place.
+    const same = [...card.querySelectorAll("form, a")].find((one) => (one.action || one.href) === action);
+    const target = same?.querySelector("button") ?? same ?? card;
+    if (target === card) card.tabIndex = -1;
+    target.focus();
+  }
+
+  function showDue(root) {
+    root.querySelectorAll(".job-due").forEach((time) => {
+      const seconds = Math.max(0, Math.round(Number(time.dataset.due) - Date.now() / 1000));
+      time.textContent = inWords(seconds);
+    });
+  }
+
+  async function ask() {
+    try {
+      const response = await fetch(`${panel.dataset.poll}?since=${since}`, { headers: { Accept: "application/json" } });
+      if (response.ok) (await response.json()).forEach(receive);
+    } catch {
+      // Asked again at the next turn.
+    }
+  }
+
+  function poll() {
+    ask();
+    setInterval(ask, POLL_EVERY);
+  }
+
+  function listen() {
+    const stream = new EventSource(`${panel.dataset.stream}?since=${since}`);
+    const giveUp = setTimeout(() => {
+      stream.close();
+      poll();
+    }, OPENING_MAY_TAKE);
+    stream.onopen = () => clearTimeout(giveUp);
+    stream.onmessage = (message) => receive(JSON.parse(message.data));
+    stream.onerror = () => {
+      if (stream.readyState !== EventSource.CLOSED) return; // it comes back by itself, with Last-Event-ID
+      clearTimeout(giveUp);
+      poll();
+    };
+    addEventListener("pagehide", () => stream.close());
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
+  }
+
+  setInterval(() => showDue(document), 1000);
+  showDue(document);
+  if ("EventSource" in window) listen();
+  else poll();
+})();

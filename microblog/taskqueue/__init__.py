@@ -1,0 +1,28 @@
+"""The engine between Flask and Celery. It knows no feature; docs/architecture.md tells how it keeps its promises."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import Flask
+
+SHOWN_FOR = timedelta(minutes=15)  # how long a job that has ended stays on every page
+
+
+def init_app(app: Flask) -> None:
+    """Register the pages, and give every template the user's running jobs."""
+    from flask_login import current_user
+
+    from microblog.clock import utcnow
+    from microblog.taskqueue import job as jobs
+    from microblog.taskqueue.routes import bp
+
+    app.register_blueprint(bp)
+
+    @app.template_global()
+    def recent_jobs() -> list[jobs.Job]:
+        return jobs.unfinished_or_since(current_user.id, utcnow() - SHOWN_FOR)
+
+    @app.template_global()
+    def current_timestamp() -> float:
+        return utcnow().timestamp()

@@ -1,0 +1,139 @@
+"""Who may run a task now: one UPDATE that only one worker can win, and the lease that it holds by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from microblog.clock import utcnow
+from microblog.database import UtcDateTime
+from microblog.taskqueue import states
+from microblog.taskqueue.errors import ClaimRefused
+from microblog.taskqueue.rows import Rows, table
+
+NOW = sa.bindparam("now", type_=UtcDateTime())
+EXPIRES = sa.bindparam("expires", type_=UtcDateTime())
+
+UNFINISHED = table.c.state.in_(states.UNFINISHED)
+#: No worker holds the task: it waits, was handed back, or its holder let the lease run out.
+UNHELD = sa.or_(
+    table.c.state.in_(states.WAITING),
+    table.c.lease_expires_at.is_(None),
+    table.c.lease_expires_at <= NOW,
+)
+# A lease that ran out under a running task is a worker that died. It is counted here, by whoever comes next,
+# and nowhere else.
+_CRASHED = sa.case((sa.and_(table.c.state.in_(states.RUNNING), table.c.lease_expires_at.is_not(None)), 1), else_=0)
+
+_CLAIM = (
+    sa.update(table)
+    .where(
+        table.c.id == sa.bindparam("task_id"),
+        UNFINISHED,
+        table.c.cancel_requested_at.is_(None),
+        table.c.crashes + _CRASHED < sa.bindparam("max_crashes", type_=sa.Integer()),
+        UNHELD,
+    )
+    .values(
+        state=states.STARTED,
+        worker=sa.bindparam("by"),
+        attempts=table.c.attempts + 1,
+        crashes=table.c.crashes + _CRASHED,
+        lease_expires_at=EXPIRES,
+        eta=None,
+        started_at=sa.func.coalesce(table.c.started_at, NOW),
+        published_at=sa.func.coalesce(table.c.published_at, NOW),
+        updated_at=NOW,
+    )
+    .returning(table.c.user_id, table.c.root_id, table.c.position, table.c.attempts)
+)
+_LOOK = sa.select(table.c.state, table.c.cancel_requested_at, UNHELD.label("unheld")).where(
+    table.c.id == sa.bindparam("task_id")
+)
+_RENEW = sa.update(table).where(
+    table.c.id.in_(sa.bindparam("task_ids", expanding=True)),
+    table.c.worker == sa.bindparam("by"),
+    table.c.state.in_(states.RUNNING),
+)
+_RELEASE = _RENEW.values(lease_expires_at=NOW)
+
+
+class AlreadyFinished(ClaimRefused):
+    """The row is in a terminal state."""
+
+
+class HeldElsewhere(ClaimRefused):
+    """Another attempt's lease is live."""
+
+
+class CancelRequested(ClaimRefused):
+    """The user asked for the job to be cancelled."""
+
+
+class TooManyCrashes(ClaimRefused):
+    """The task has taken down as many workers as it may."""
+
+
+@dataclass
+class Claim:
+    """A worker's right to run one task.
+
+    `attempt` is the fence: what the claim's holder writes counts only while the row's `attempts` is still this
+    number. Until `expires_at` nobody else can have taken the task over, so the holder need not ask.
+    """
+
+    task_id: str
+    root_id: str
+    position: int
+    user_id: int | None
+    attempt: int
+    expires_at: datetime
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the lease is live by this process's own clock."""
+        return utcnow() < self.expires_at
+
+
+def claim(rows: Rows, task_id: str, *, worker: str, lease: float, max_crashes: int) -> Claim | None:
+    """Claim a task for `worker` for `lease` seconds.
+
+    Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
+    run now, and rows.DatabaseAway.
+    """
+    now = utcnow()
+    expires = now + timedelta(seconds=lease)
+    won = rows.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
+    if won:
+        row = won[0]
+        return Claim(task_id, row.root_id, row.position, row.user_id, row.attempts, expires)
+    for row in rows.execute(_LOOK, task_id=task_id, now=now):
+        raise _refusal(row, task_id)
+    return None
+
+
+def _refusal(row: sa.Row[tuple[str, datetime | None, bool]], task_id: str) -> ClaimRefused:
+    state, cancel_requested_at, unheld = row
+    if state in states.FINISHED:
+        return AlreadyFinished(f"{task_id} is {state} already")
+    if not unheld:
+        return HeldElsewhere(f"{task_id} is being run by another worker")
+    if cancel_requested_at:
+        return CancelRequested(f"{task_id} is to be cancelled")
+    return TooManyCrashes(f"{task_id} has crashed too many workers")
+
+
+def renew(rows: Rows, task_ids: list[str], *, worker: str, lease: float) -> None:
+    """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises rows.DatabaseAway."""
+    expires = utcnow() + timedelta(seconds=lease)
+    rows.execute(_RENEW.values(lease_expires_at=EXPIRES), task_ids=task_ids, by=worker, expires=expires)
+
+
+def release(rows: Rows, task_id: str, *, worker: str) -> None:
+    """Let the lease of a task run out at once: the process that ran it for `worker` is gone.
+
+    Raises rows.DatabaseAway.
+    """
+    rows.execute(_RELEASE, task_ids=[task_id], by=worker, now=utcnow())

@@ -1,0 +1,181 @@
+"""launch(): a job's rows and its message, together or not at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from celery import Signature, chain
+from celery.utils import uuid
+from flask import current_app
+from flask_babel import get_locale
+from kombu.exceptions import OperationalError as BrokerAway
+from redis.exceptions import RedisError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from microblog import logs
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.taskqueue import states
+from microblog.taskqueue.claim import NOW, UNFINISHED
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.rows import DatabaseAway, Rows, table
+from microblog.taskqueue.signals import TaskChange, task_changed
+
+logger = logging.getLogger(__name__)
+
+_INSERTS = {
+    "sqlite": sqlite.insert(Task).on_conflict_do_nothing().returning(Task),
+    "postgresql": postgresql.insert(Task).on_conflict_do_nothing().returning(Task),
+}
+# Whoever wins this UPDATE publishes; `seen` is the published_at that it replaces.
+_TAKE = sa.update(table).where(table.c.id == sa.bindparam("task_id"), UNFINISHED).values(published_at=NOW)
+_TAKE_NEW = _TAKE.where(table.c.published_at.is_(None)).returning(table.c.id)
+_TAKE_AGAIN = _TAKE.where(table.c.published_at == sa.bindparam("seen")).returning(table.c.id)
+_GIVE_BACK = (
+    sa.update(table)
+    .where(table.c.id == sa.bindparam("task_id"), table.c.published_at == NOW)
+    .values(published_at=None)
+)
+
+
+class AlreadyRunning(Exception):
+    """The user has an unfinished job of this kind; `task` is its unfinished step."""
+
+    def __init__(self, task: Task | None) -> None:
+        super().__init__("an unfinished job of this kind exists")
+        self.task = task
+
+
+def launch_task(name: str, description: str, *args: Any, user_id: int | None = None, **kwargs: Any) -> Task:
+    """Launch the job that begins with the registered task `name`; see launch(). Raises LookupError if unknown."""
+    registered = current_app.extensions["celery"].tasks
+    if name not in registered:
+        raise LookupError(f"no task is called {name!r}")
+    first = registered[name]
+    steps = [first.s(*args, **kwargs), *(registered[following].s() for following in first.followed_by)]
+    return launch(steps, description=description, user_id=user_id)
+
+
+def launch(
+    steps: Sequence[Signature],
+    *,
+    description: str = "",
+    user_id: int | None = None,
+    retried_from: str | None = None,
+) -> Task:
+    """Start a job: a chain of `steps`, each called with the result of the one before.
+
+    Writes one row for each step in the caller's own transaction, ids fixed; when that commits, the job is published;
+    if it rolls back, nothing was ever there. A broker that is away is no error: the rows stay unpublished and
+    reconcile publishes them. `description` is what the user reads of the first step (default: its title).
+
+    Returns the first step's row. Raises AlreadyRunning if the user has an unfinished job with a step of the same
+    name, and TypeError if the arguments do not fit the first task.
+    """
+    steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # as Celery checks them, but before the commit
+    rows = _new_rows(steps, description, user_id, retried_from)
+    session = db.session()
+    insert = _INSERTS[session.get_bind().dialect.name]
+    inserted: dict[str, Task] = {task.id: task for task in session.scalars(insert, rows)}
+    if len(inserted) < len(rows):
+        session.execute(sa.delete(Task).where(Task.id.in_(inserted)))
+        raise AlreadyRunning(_unfinished_step(user_id, [row["name"] for row in rows]))
+    session.info.setdefault("launched", []).append(rows)
+    return inserted[rows[0]["id"]]
+
+
+def _new_rows(
+    steps: Sequence[Signature], description: str, user_id: int | None, retried_from: str | None
+) -> list[dict[str, Any]]:
+    ids = [uuid() for _ in steps]
+    now = utcnow()
+    headers = {"request_id": logs.request_id(), "locale": str(get_locale() or "en")}
+    rows = []
+    for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
+        signature = step.clone().set(task_id=task_id, headers=headers)
+        task = step.type
+        rows.append(
+            {
+                "id": task_id,
+                "root_id": ids[0],
+                "position": position,
+                "user_id": user_id,
+                "name": step.task,
+                "description": (description if position == 0 else "") or str(task.title) or step.task,
+                "state": states.PENDING,
+                "queue": task.app.amqp.router.route(step.options, step.task)["queue"].name,
+                "signature": dict(signature),
+                "created_at": now,
+                "updated_at": now,
+                "retried_from": retried_from if position == 0 else None,
+            }
+        )
+    return rows
+
+
+def _unfinished_step(user_id: int | None, names: list[str]) -> Task | None:
+    return db.session.scalar(
+        sa.select(Task).where(Task.user_id == user_id, Task.name.in_(names), Task.unfinished).limit(1)
+    )
+
+
+@sa.event.listens_for(db.session, "after_commit")
+def _publish_launched(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    app = current_app.extensions.get("celery") if session.info.get("launched") else None
+    for rows in session.info.pop("launched", []):
+        first = rows[0]
+        if publish(app.rows, [row["signature"] for row in rows]):
+            task_changed.send(
+                app,
+                change=TaskChange(
+                    first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"]
+                ),
+            )
+
+
+@sa.event.listens_for(db.session, "after_rollback")
+def _forget_launched(session: Session) -> None:
+    session.info.pop("launched", None)
+
+
+def publish(rows: Rows, signatures: list[dict[str, Any]], *, result: Any = None, seen: Any = None) -> bool:
+    """Publish what remains of a job: its next step, with the steps behind it chained to it.
+
+    `signatures` are the rows' own, in order; `result` is what the step before returned, for a step that has one
+    before it. Only one of several callers publishes: the one that finds `published_at` as it was `seen`, None for
+    the first time. Returns whether this call did. A broker that is away makes it False, and the row unpublished.
+    """
+    task_id = signatures[0]["options"]["task_id"]
+    now = utcnow()
+    try:
+        take = _TAKE_NEW if seen is None else _TAKE_AGAIN
+        if not rows.execute(take, task_id=task_id, now=now, **({} if seen is None else {"seen": seen})):
+            return False
+    except DatabaseAway:
+        logger.warning("the database is away; %s is published later", task_id)
+        return False
+    try:
+        _send(signatures, result)
+    except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
+        if isinstance(error, (BrokerAway, RedisError, OSError)):
+            logger.warning("the broker is away; %s is published later", task_id)
+        else:
+            logger.exception("%s cannot be published", task_id)
+        rows.execute(_GIVE_BACK, task_id=task_id, now=now)
+        return False
+    return True
+
+
+def _send(signatures: list[dict[str, Any]], result: Any) -> None:
+    steps = [Signature.from_dict(signature) for signature in signatures]
+    args = () if result is None else (result,)
+    if len(steps) == 1:
+        steps[0].apply_async(args)
+    else:
+        chain(*steps).apply_async(args)

@@ -1,0 +1,246 @@
+"""The result backend: what Celery stores goes to Redis first, then into the task's row.
+
+Every state except the claim's STARTED reaches a row here and nowhere else. A row takes a state only while it is
+unfinished and only from whoever holds the task (see :class:`Writer`); a state that the row would refuse is not
+stored in Redis either, so that the two agree. Tasks without a row pass through to Redis untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from celery.app.task import Context
+from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
+from flask_babel import force_locale
+
+from microblog.clock import utcnow
+from microblog.taskqueue import states
+from microblog.taskqueue.claim import EXPIRES, NOW, UNFINISHED, UNHELD, Claim
+from microblog.taskqueue.errors import Cancelled, ClaimLost, sentence
+from microblog.taskqueue.rows import DatabaseAway, Rows, table
+from microblog.taskqueue.signals import TaskChange, task_changed
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN = object()  # unlike None, which says that a task has no row
+_ID = table.c.id == sa.bindparam("task_id")
+_BY_HOLDER = sa.and_(_ID, UNFINISHED, table.c.attempts == sa.bindparam("attempt"))
+_BY_WORKER = sa.and_(_ID, UNFINISHED, sa.or_(UNHELD, table.c.worker == sa.bindparam("by")))
+_IDENTITY = (table.c.root_id, table.c.position, table.c.user_id)
+_FIND = sa.select(*_IDENTITY).where(_ID)
+_NEXT_STEP = sa.select(table.c.id).where(
+    table.c.root_id == sa.bindparam("of_root"), table.c.position == sa.bindparam("next_position"), UNFINISHED
+)
+_NEXT_PUBLISHED = (
+    sa.update(table)
+    .where(
+        table.c.root_id == sa.bindparam("of_root"),
+        table.c.position == sa.bindparam("next_position"),
+        table.c.published_at.is_(None),
+    )
+    .values(published_at=NOW)
+)
+
+
+class _Step(NamedTuple):
+    root_id: str
+    position: int
+    user_id: int | None
+
+
+class Writer(NamedTuple):
+    """Who stores a state, and the condition under which the row takes it.
+
+    A task itself holds a claim: the row must still be on that attempt. The worker's main process (time limits, lost
+    processes) and anybody else (cancel, reconcile) may write only what nobody else holds.
+    """
+
+    claim: Claim | None
+    condition: sa.ColumnElement[bool]
+    parameters: dict[str, Any]
+
+    @classmethod
+    def of(cls, task_id: str, request: Context | None) -> Writer:
+        """The writer behind `request`, the context that Celery hands to the backend."""
+        claim: Claim | None = getattr(request, "claim", None)
+        if claim is not None:
+            return cls(claim, _BY_HOLDER, {"task_id": task_id, "attempt": claim.attempt})
+        by = getattr(request, "hostname", None) or ""
+        return cls(None, _BY_WORKER, {"task_id": task_id, "by": by, "now": utcnow()})
+
+
+class MirrorBackend(RedisBackend):  # type: ignore[misc]
+    """Celery's Redis backend, mirrored into the Task table; ``result_backend = "…:MirrorBackend+redis://…"``."""
+
+    @property
+    def rows(self) -> Rows:
+        """The Task table."""
+        rows: Rows = self.app.rows
+        return rows
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing: Celery's own subscribes whoever launches a task to its result, and nobody here waits for one."""
+
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Context | None = None,
+        *,
+        wait: bool = True,
+        persist: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Store a state in Redis, then in the row, then announce it.
+
+        A terminal state waits for Redis to come back unless `wait` is false (then BackendStoreError); other states
+        do not. With `persist` false a PROGRESS goes to Redis only. A row that cannot be written now is left to
+        reconcile. Raises errors.ClaimLost if the task was taken over, and errors.Cancelled out of a PROGRESS if its
+        user wants it to stop.
+        """
+        if getattr(request, "claim", _UNKNOWN) is None:
+            return super().store_result(task_id, result, state, traceback, request, **kwargs)
+        writer = Writer.of(task_id, request)
+        if state == states.PROGRESS and writer.claim is not None:
+            if persist or not writer.claim.fresh:
+                self._write_progress(writer, result)
+        elif not self._may_store(writer, state):
+            return result
+        stored = self._store_in_redis(task_id, result, state, traceback, request, wait=wait, **kwargs)
+        if state not in (states.STARTED, states.PROGRESS):
+            self._write_outcome(writer, result, state, traceback, request)
+        elif writer.claim is not None:
+            step = _Step(writer.claim.root_id, writer.claim.position, writer.claim.user_id)
+            self._announce(task_id, step, state, progress=result if state == states.PROGRESS else None)
+        return stored
+
+    def copy_outcome(self, task_id: str) -> bool:
+        """Bring a terminal state that Redis holds into a row that missed it.
+
+        Returns whether Redis holds one. Raises redis.exceptions.RedisError and DatabaseAway.
+        """
+        meta = self._get_task_meta_for(task_id)
+        if meta["status"] not in states.FINISHED:
+            return False
+        self._write_outcome(
+            Writer.of(task_id, None), meta["result"], meta["status"], meta.get("traceback"), None
+        )
+        return True
+
+    def _may_store(self, writer: Writer, state: str) -> bool:
+        """Whether the row would take `state`: only then does it go to Redis. Costs nothing on a fresh claim."""
+        if writer.claim is not None and (writer.claim.fresh or state == states.STARTED):
+            return True
+        try:
+            if self.rows.execute(sa.select(table.c.id).where(writer.condition), **writer.parameters):
+                return True
+            found = self.rows.execute(_FIND, task_id=writer.parameters["task_id"])
+        except DatabaseAway:
+            logger.warning("the database is away; storing %s in Redis alone", state, exc_info=True)
+            return True
+        if not found:
+            return True
+        if writer.claim is not None:
+            raise ClaimLost(f"{writer.claim.task_id} was taken over; its {state} is dropped")
+        return False
+
+    def _store_in_redis(
+        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any, wait: bool, **kwargs: Any
+    ) -> Any:
+        finished = state in states.FINISHED
+        patience = {} if finished and wait else {"max_retries": 0}
+        try:
+            return super().store_result(task_id, result, state, traceback, request, **patience, **kwargs)
+        except BackendStoreError:
+            if finished:
+                raise
+            logger.warning("Redis is away; %s of %s is not stored there", state, task_id)
+            return result
+
+    def _write_progress(self, writer: Writer, meta: dict[str, Any]) -> None:
+        """Write progress and extend the lease by it; hear of a takeover or a cancellation on the way."""
+        claim = writer.claim
+        assert claim is not None  # noqa: S101 - for the type checker
+        now = utcnow()
+        expires = now + timedelta(seconds=self.app.flask_app.config["TASK_LEASE"])
+        try:
+            written = self.rows.execute(
+                sa.update(table).where(writer.condition).values(
+                    state=states.PROGRESS,
+                    progress=meta.get("percent", 0),
+                    current=meta.get("current", 0),
+                    total=meta.get("total"),
+                    message=meta.get("message", ""),
+                    lease_expires_at=EXPIRES,
+                    updated_at=NOW,
+                ).returning(table.c.cancel_requested_at),
+                **writer.parameters,
+                expires=expires,
+                now=now,
+            )  # fmt: skip
+        except DatabaseAway:
+            logger.warning("the database is away; progress of %s is not in its row", claim.task_id)
+            return
+        if not written:
+            raise ClaimLost(f"{claim.task_id} was taken over")
+        if written[0].cancel_requested_at is not None:
+            raise Cancelled
+        claim.expires_at = expires
+
+    def _write_outcome(
+        self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
+    ) -> None:
+        """Write RETRY or a terminal state; what ends a step badly ends the steps behind it."""
+        task_id = writer.parameters["task_id"]
+        statement = (
+            sa.update(table)
+            .where(writer.condition)
+            .values(lease_expires_at=None, updated_at=NOW, **self._outcome(result, state, traceback, request))
+            .returning(*_IDENTITY)
+        )
+        now = utcnow()
+        try:
+            written = self.rows.execute(statement, **{**writer.parameters, "now": now})
+            if not written:
+                return
+            step = _Step(*written[0])
+            if state == states.SUCCESS and getattr(request, "chain", None):
+                self.rows.execute(_NEXT_PUBLISHED, of_root=step.root_id, next_position=step.position + 1, now=now)
+            elif state in (states.FAILURE, states.REVOKED):
+                for (following,) in self.rows.execute(
+                    _NEXT_STEP, of_root=step.root_id, next_position=step.position + 1
+                ):
+                    self.store_result(following, result, state, traceback, wait=False)
+        except (DatabaseAway, BackendStoreError):
+            logger.exception("%s of %s is stored in part; reconcile will do the rest", state, task_id)
+            return
+        self._announce(task_id, step, state)
+
+    def _outcome(
+        self, result: Any, state: str, traceback: str | None, request: Context | None
+    ) -> dict[str, Any]:
+        if state == states.SUCCESS:
+            wrapped = result if isinstance(result, dict) else {"result": result}
+            return {"state": state, "result": wrapped, "progress": 100, "error": None, "finished_at": NOW}
+        with self.app.flask_app.app_context(), force_locale(self._locale(request)):
+            values: dict[str, Any] = {"state": state, "error": sentence(result), "traceback": traceback}
+        if state == states.RETRY:
+            return {**values, "eta": getattr(request, "retry_at", None) or utcnow()}
+        return {**values, "finished_at": NOW}
+
+    def _locale(self, request: Context | None) -> str:
+        locale: str = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
+        return locale
+
+    def _announce(
+        self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None
+    ) -> None:
+        at: datetime = utcnow()
+        change = TaskChange(task_id, step.root_id, step.position, step.user_id, state, progress, at)
+        task_changed.send(self.app, change=change)

@@ -1,0 +1,111 @@
+"""The Task table: Celery's state of every task that was launched, kept for good."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.taskqueue import states
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+# A literal, since partial indexes are matched by the text of their condition.
+_UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
+_ROOT = sa.text("position = 0")
+
+
+class Task(Model):
+    """One Celery task: one step of one job.
+
+    The steps of a job share `root_id`, the id of the first. `state` is written by the claim (STARTED) and by the
+    mirror (all else), never by anybody else; a row whose state is SUCCESS, FAILURE or REVOKED never changes again.
+    """
+
+    __tablename__ = "task"
+
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
+    root_id: Mapped[str] = mapped_column(sa.String(36))
+    position: Mapped[int] = mapped_column(default=0)
+    user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(sa.String(128))
+    description: Mapped[str] = mapped_column(sa.Text, default="")
+    state: Mapped[str] = mapped_column(sa.String(16), default=states.PENDING)
+
+    progress: Mapped[int] = mapped_column(default=0)  # per cent
+    current: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    total: Mapped[int | None] = mapped_column(sa.BigInteger)
+    message: Mapped[str] = mapped_column(sa.Text, default="")
+
+    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(sa.Text)  # a sentence for the user
+    traceback: Mapped[str | None] = mapped_column(sa.Text)  # for operators only
+
+    queue: Mapped[str] = mapped_column(sa.String(64))
+    worker: Mapped[str | None] = mapped_column(sa.String(255))
+    attempts: Mapped[int] = mapped_column(default=0)  # claims so far; the number of the latest is its fence
+    crashes: Mapped[int] = mapped_column(default=0)  # claims whose worker died
+    signature: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # what to publish
+
+    published_at: Mapped[datetime | None]
+    eta: Mapped[datetime | None]  # when the next automatic retry is due
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    retried_from: Mapped[str | None] = mapped_column(sa.String(36))
+
+    __table_args__ = (
+        # One unfinished job of a kind per user. A job inserts the rows of all its steps at once, so two jobs of a
+        # kind collide as long as any step of the first is unfinished. Rows of the system (user_id null) never do.
+        sa.Index(
+            "uq_task_unfinished_per_user",
+            "user_id",
+            "name",
+            unique=True,
+            sqlite_where=_UNFINISHED,
+            postgresql_where=_UNFINISHED,
+        ),
+        # All that reconcile ever reads.
+        sa.Index("ix_task_unfinished", "created_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+        sa.Index("ix_task_root_id_position", "root_id", "position"),
+        sa.Index(
+            "ix_task_user_id_created_at_id",
+            "user_id",
+            "created_at",
+            "id",
+            sqlite_where=_ROOT,
+            postgresql_where=_ROOT,
+        ),
+        sa.Index("ix_task_user_id_updated_at", "user_id", "updated_at"),
+    )
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.name} {self.state}>"
+
+    def get_progress(self) -> int:
+        """How far the task is, 0 to 100 per cent; a task that failed stays where it got to."""
+        return self.progress
+
+    @hybrid_property
+    def unfinished(self) -> bool:
+        """Whether the task has yet to end."""
+        return self.state in states.UNFINISHED
+
+    @unfinished.inplace.expression
+    @classmethod
+    def _unfinished(cls) -> sa.ColumnElement[bool]:
+        # Literals again, for the planner to see that the partial indexes apply.
+        return cls.state.in_(
+            sa.bindparam("states", states.UNFINISHED, expanding=True, literal_execute=True, unique=True)
+        )

@@ -1,0 +1,186 @@
+"""Brings rows and reality together again after a fault: every job ends, whatever was killed or forgotten.
+
+It reads only unfinished rows, by their partial index, and does nothing where nothing is amiss. Several may run at
+once without harm: whatever one of them does, the claim, the mirror and publish() let happen only once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from celery import shared_task
+from celery.exceptions import TaskRevokedError
+from flask import current_app
+from redis.exceptions import LockError
+
+from microblog.clock import utcnow
+from microblog.extensions import db, redis_client
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue import states
+from microblog.taskqueue.errors import WorkerDied
+from microblog.taskqueue.launch import publish
+from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
+
+GRACE = timedelta(seconds=5)  # for whoever is doing it just now
+IDLE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
+REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
+REPUBLISH_AT_MOST = timedelta(minutes=15)
+EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
+LOCK_KEY = "microblog:reconcile"
+LOCK_SECONDS = 60.0
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Broker:
+    """What the broker tells of itself: since when it remembers, and which queues hold no message."""
+
+    remembers_since: datetime
+    idle_queues: frozenset[str]
+
+
+@shared_task(name="reconcile", ignore_result=True)
+def reconcile() -> None:
+    """Reconcile every unfinished job, unless another process is doing so right now."""
+    try:
+        with redis_client.connection.lock(LOCK_KEY, timeout=LOCK_SECONDS, blocking=False):
+            reconcile_all()
+    except LockError:
+        return  # another process is at it, or took over because this one was too slow
+
+
+def reconcile_all() -> int:
+    """Reconcile every unfinished job; returns for how many something was done."""
+    broker = None
+    done = 0
+    for head in _heads():
+        broker = broker or _look_at_broker()
+        try:
+            done += _reconcile(head, broker)
+        finally:
+            db.session.rollback()
+    return done
+
+
+def _heads() -> Iterator[Task]:
+    """Of each unfinished job the first unfinished step, oldest job first, in batches."""
+    after: tuple[datetime, str] | None = None
+    earlier = sa.orm.aliased(Task)
+    while True:
+        query = (
+            sa.select(Task)
+            .where(Task.unfinished)
+            .where(
+                ~sa.exists().where(
+                    earlier.root_id == Task.root_id, earlier.position < Task.position, earlier.unfinished
+                )
+            )
+            .order_by(Task.created_at, Task.id)
+            .limit(BATCH)
+        )
+        if after:
+            query = query.where(sa.tuple_(Task.created_at, Task.id) > after)
+        batch = db.session.scalars(query).all()
+        if not batch:
+            return
+        after = batch[-1].created_at, batch[-1].id
+        db.session.expunge_all()
+        yield from batch
+
+
+def _reconcile(head: Task, broker: Broker) -> bool:
+    """Do what `head` needs now, if anything; returns whether something was done."""
+    now = utcnow()
+    before = _step_before(head)
+    if before is not None and before.state in (states.FAILURE, states.REVOKED):
+        return _end_like(head, before)
+    if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:
+        return False
+    backend = current_app.extensions["celery"].backend
+    if head.attempts and backend.copy_outcome(head.id):
+        return True
+    if head.cancel_requested_at is not None:
+        backend.store_result(head.id, TaskRevokedError("cancelled"), states.REVOKED, wait=False)
+        return True
+    if _crashes(head) >= current_app.config["TASK_MAX_CRASHES"]:
+        backend.store_result(head.id, WorkerDied("too many crashes"), states.FAILURE, wait=False)
+        return True
+    return _is_due(head, before, broker, now) and _publish(head, before)
+
+
+def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> bool:
+    """Whether the message that would run `head` is missing for all that can be known."""
+    if head.published_at is None:
+        return now - ((before and before.finished_at) or head.created_at) > GRACE
+    if head.state in states.RUNNING:
+        return True  # its lease ran out
+    expected = max(head.published_at, head.eta or head.published_at)
+    waited = now - expected
+    if broker.remembers_since > head.published_at:
+        return waited > GRACE
+    if head.queue in broker.idle_queues:
+        return waited > IDLE_GRACE
+    pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)
+    return waited > min(pause, REPUBLISH_AT_MOST)
+
+
+def _crashes(head: Task) -> int:
+    """Workers that died under `head`, counting the one that the claim has yet to count."""
+    return head.crashes + (head.state in states.RUNNING and head.lease_expires_at is not None)
+
+
+def _step_before(head: Task) -> Task | None:
+    if head.position == 0:
+        return None
+    return db.session.scalar(
+        sa.select(Task).where(Task.root_id == head.root_id, Task.position == head.position - 1)
+    )
+
+
+def _end_like(head: Task, before: Task) -> bool:
+    backend = current_app.extensions["celery"].backend
+    meta = backend.get_task_meta(before.id)
+    error = meta["result"] if meta["status"] == before.state else TaskRevokedError(before.error)
+    backend.store_result(head.id, error, before.state, wait=False)
+    return True
+
+
+def _publish(head: Task, before: Task | None) -> bool:
+    job = jobs.find(head.id)
+    if job is None:
+        return False
+    signatures = [step.signature for step in job.steps if step.position >= head.position]
+    app = current_app.extensions["celery"]
+    published = publish(app.rows, signatures, result=_value(before), seen=head.published_at)
+    if published:
+        logger.info("published %s again", head.id)
+    return published
+
+
+def _value(before: Task | None) -> Any:
+    """What the step before returned: the mirror wraps whatever is no JSON object."""
+    if before is None or before.result is None:
+        return None
+    return before.result["result"] if set(before.result) == {"result"} else before.result
+
+
+def _look_at_broker() -> Broker:
+    """Ask Redis since when it remembers, and what waits in its queues. Raises redis.exceptions.RedisError."""
+    connection = redis_client.connection
+    now = utcnow()
+    connection.set(EPOCH_KEY, now.isoformat(), nx=True)
+    since = connection.get(EPOCH_KEY)
+    app = current_app.extensions["celery"]
+    queues = [queue.name for queue in app.conf.task_queues]
+    lengths = {name: connection.llen(name) for name in queues}
+    return Broker(
+        remembers_since=datetime.fromisoformat(str(since)) if since else now,
+        idle_queues=frozenset(name for name, length in lengths.items() if not length),
+    )

@@ -1,0 +1,81 @@
+"""/tasks: a user's own jobs, what became of them, cancel and try again."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog import paging
+from microblog.extensions import db
+from microblog.security import local_path
+from microblog.taskqueue import control
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue.job import Job
+from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.models import Task
+
+bp = Blueprint("tasks", __name__, url_prefix="/tasks")
+
+
+@bp.get("")
+@login_required
+def index() -> ResponseReturnValue:
+    """All jobs of the user, newest first."""
+    page = paging.newest_first(
+        sa.select(Task).where(Task.user_id == current_user.id, Task.position == 0),
+        Task.created_at,
+        Task.id,
+        size=current_app.config["POSTS_PER_PAGE"],
+        before=request.args.get("before"),
+        after=request.args.get("after"),
+    )
+    return render_template(
+        "tasks/index.html", page=page, jobs=jobs.with_roots(root.id for root in page.items)
+    )
+
+
+@bp.get("/<task_id>/card")
+@login_required
+def card(task_id: str) -> ResponseReturnValue:
+    """One job as it stands, as the piece of HTML that an open page puts in place of the one it shows."""
+    return render_template("tasks/_card.html", job=_own_job(task_id))
+
+
+@bp.post("/<task_id>/cancel")
+@login_required
+def cancel(task_id: str) -> ResponseReturnValue:
+    """Ask for a job to be cancelled."""
+    try:
+        control.cancel(_own_job(task_id))
+    except control.NotNow as error:
+        flash(str(error), "warning")
+    return _back()
+
+
+@bp.post("/<task_id>/retry")
+@login_required
+def retry(task_id: str) -> ResponseReturnValue:
+    """Start a new job like one that failed or was cancelled."""
+    try:
+        control.retry(_own_job(task_id))
+        db.session.commit()
+    except control.NotNow as error:
+        flash(str(error), "warning")
+    except AlreadyRunning:
+        db.session.rollback()
+        flash(_("A job of this kind is already running."), "warning")
+    return _back()
+
+
+def _own_job(task_id: str) -> Job:
+    job = jobs.find(task_id, current_user.id)
+    if job is None:
+        abort(404, _("There is no such task."))
+    return job
+
+
+def _back() -> ResponseReturnValue:
+    return redirect(local_path(request.form.get("next")) or url_for("tasks.index"))

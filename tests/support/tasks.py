@@ -1,0 +1,86 @@
+"""Tasks that end in every way a task can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.progress import Progress
+
+
+@shared_task(name="noop", title="Nothing")
+def noop(*args: Any) -> None:
+    return None
+
+
+@shared_task(name="add")
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+@shared_task(name="record")
+def record(*args: Any) -> dict[str, Any]:
+    """Appends a line to the file that the last argument names: the proof that, and how often, it ran."""
+    with Path(args[-1]).open("a") as file:
+        file.write("ran\n")
+    return {"received": list(args[:-1])}
+
+
+@shared_task(name="fail")
+def fail(*args: Any) -> None:
+    raise RuntimeError("secret detail")
+
+
+@shared_task(name="fail_politely")
+def fail_politely(*args: Any) -> None:
+    raise JobError("The moon is in the wrong house.")
+
+
+@shared_task(name="flaky", bind=True, max_retries=5)
+def flaky(self: JobTask, failures: int) -> str:
+    if self.request.retries < failures:
+        raise self.retry(countdown=0.2, exc=OSError("not yet"))
+    return "at last"
+
+
+@shared_task(name="too_slow", soft_time_limit=1, time_limit=30)
+def too_slow() -> None:
+    time.sleep(20)
+
+
+@shared_task(name="deaf", soft_time_limit=1, time_limit=2)
+def deaf() -> None:
+    try:
+        time.sleep(20)
+    except SoftTimeLimitExceeded:
+        time.sleep(20)
+
+
+@shared_task(name="count", bind=True)
+def count(self: JobTask, gate: str, total: int = 1_000_000) -> int:
+    """Counts, without end while there is no file `gate`, so that a test can act meanwhile; then to `total` at once."""
+    with Progress(self, total) as progress:
+        while not Path(gate).exists():
+            time.sleep(0.01)
+            progress.advance(0)
+        progress.advance(total)
+    return total
+
+
+@shared_task(name="die", bind=True)
+def die(self: JobTask, diary: str, times: int) -> str:
+    """Kills its own process the first `times` times it runs."""
+    path = Path(diary)
+    with path.open("a") as file:
+        file.write("ran\n")
+    if len(path.read_text().splitlines()) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"

@@ -1,0 +1,116 @@
+"""In development every mail is kept as it was sent, and can be looked at."""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from email.message import EmailMessage
+from mailbox import Maildir
+from pathlib import Path
+
+import pytest
+
+from microblog.development.letters import Letters
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "mail"
+
+
+@pytest.fixture
+def smtp(folder: Path) -> Iterator[smtplib.SMTP]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "microblog.development.mailbox"]
+    server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(folder)])
+    try:
+        with connection(port) as client:
+            yield client
+    finally:
+        server.terminate()
+        assert server.wait(timeout=10) == 0
+
+
+def connection(port: int) -> smtplib.SMTP:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return smtplib.SMTP("127.0.0.1", port, timeout=10)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "the mailbox did not start"
+            time.sleep(0.05)
+
+
+def letter(**headers: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in headers.items():
+        message[name] = value
+    message.set_content("Grüße\nfrom a <b>text</b>\n")
+    return message
+
+
+def test_a_mail_is_on_disk_when_the_server_has_accepted_it(smtp: smtplib.SMTP, folder: Path) -> None:
+    posts = bytes(range(256)) * 4096
+    message = letter(Subject="Your posts ✓", From="a@example.org", To="b@example.org")
+    message.add_attachment(posts, maintype="application", subtype="octet-stream", filename="posts.json")
+
+    smtp.send_message(message)
+
+    (kept,) = Letters(folder).newest(10)
+    whole = Letters(folder).get(kept.key)
+    assert whole.subject == "Your posts ✓"
+    assert whole.text == "Grüße\nfrom a <b>text</b>\n"
+    assert [(file.filename, file.content) for file in whole.attachments] == [("posts.json", posts)]
+
+
+def test_a_mail_of_eight_bit_lines_is_kept_byte_for_byte(smtp: smtplib.SMTP, folder: Path) -> None:
+    mail = b"Subject: raw\r\n\r\n..a dot, \xff\xfe\x80, and\ttabs\r\n\r\n"
+
+    smtp.sendmail("a@example.org", ["b@example.org"], mail, ["BODY=8BITMIME"])
+
+    (key,) = Maildir(folder).keys()
+    assert Maildir(folder).get_bytes(key).endswith(mail.replace(b"\r\n", b"\n"))
+
+
+def test_recipients_that_no_header_names_are_kept_too(smtp: smtplib.SMTP, folder: Path) -> None:
+    recipients = ["b@example.org", "hidden@example.org"]
+
+    smtp.send_message(letter(Subject="x", To="b@example.org"), "a@example.org", recipients)
+
+    message = Letters(folder).newest(1)[0].message
+    assert message.get_all("Delivered-To") == recipients
+    assert message["Return-Path"] == "<a@example.org>"
+
+
+def test_an_address_outside_ascii_is_accepted(smtp: smtplib.SMTP, folder: Path) -> None:
+    smtp.send_message(letter(Subject="x", To="grüße@example.org"), "a@example.org")
+
+    assert Letters(folder).newest(1)[0].recipient == "grüße@example.org"
+
+
+def test_the_newest_mail_comes_first(smtp: smtplib.SMTP, folder: Path) -> None:
+    for number in range(12):
+        smtp.send_message(letter(Subject=str(number), From="a@example.org", To="b@example.org"))
+
+    assert [kept.subject for kept in Letters(folder).newest(3)] == ["11", "10", "9"]
+    assert len(Letters(folder)) == 12
+
+
+def test_a_text_in_an_unknown_charset_is_shown_as_far_as_it_can_be(folder: Path) -> None:
+    Maildir(folder).add(b"Subject: x\nContent-Type: text/plain; charset=klingon\n\nhi \xff\n")
+
+    (kept,) = Letters(folder).newest(1)
+
+    assert Letters(folder).get(kept.key).text == "hi \ufffd\n"
+
+
+@pytest.mark.parametrize("key", ["1.M1P1Q0.nowhere", "../mail/new", "", "..", "new"])
+def test_a_key_that_names_no_mail_finds_none(folder: Path, key: str) -> None:
+    with pytest.raises(KeyError):
+        Letters(folder).get(key)

@@ -1,0 +1,183 @@
+"""Paging by key: every item once, whatever happens meanwhile, at the price of one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from microblog import paging
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.posts.models import Post
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def author(app, make_user) -> Iterator[User]:
+    """A user, within an app context."""
+    user_id = make_user().id
+    with app.app_context():
+        yield db.session.get(User, user_id)
+
+
+def write(author: User, count: int, every: timedelta = timedelta(minutes=1), start: datetime = NOON) -> None:
+    db.session.add_all(
+        Post(body=f"post {n}", timestamp=start + n * every, user_id=author.id) for n in range(count)
+    )
+    db.session.commit()
+
+
+def page(size: int = 10, before: str | None = None, after: str | None = None) -> paging.Page[Post]:
+    return paging.newest_first(sa.select(Post), Post.timestamp, Post.id, size, before, after)
+
+
+def bodies(page: paging.Page[Post]) -> list[str]:
+    return [post.body for post in page.items]
+
+
+def walk_to_the_end() -> list[paging.Page[Post]]:
+    pages = [page()]
+    while pages[-1].older:
+        pages.append(page(before=pages[-1].older))
+    return pages
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 25])
+def test_walking_older_meets_every_item_once_and_newest_first(author, count):
+    write(author, count)
+
+    pages = walk_to_the_end()
+
+    assert [body for page in pages for body in bodies(page)] == [f"post {n}" for n in reversed(range(count))]
+
+
+def test_items_of_the_same_instant_are_told_apart_by_their_id(author):
+    write(author, 25, every=timedelta(0))
+
+    pages = walk_to_the_end()
+
+    ids = [post.id for page in pages for post in page.items]
+    assert ids == sorted(ids, reverse=True)
+    assert len(set(ids)) == 25
+
+
+def test_walking_back_shows_the_same_pages(author):
+    write(author, 25)
+    there = walk_to_the_end()
+
+    back = [there[-1]]
+    while back[-1].newer:
+        back.append(page(after=back[-1].newer))
+
+    assert [bodies(page) for page in reversed(back)] == [bodies(page) for page in there]
+
+
+def test_an_item_that_is_added_meanwhile_moves_nothing(author):
+    write(author, 20)
+    first = page()
+    write(author, 3, start=NOON + timedelta(days=1))
+
+    second = page(before=first.older)
+
+    assert bodies(second) == [f"post {n}" for n in reversed(range(10))]
+
+
+def test_coming_back_to_the_top_shows_a_whole_page_and_what_is_new(author):
+    write(author, 20)
+    second = page(before=page().older)
+    write(author, 3, start=NOON + timedelta(days=1))
+
+    almost_top = page(after=second.newer)
+    top = page(after=almost_top.newer)
+
+    assert len(top.items) == 10
+    assert bodies(top)[:3] == ["post 2", "post 1", "post 0"]
+    assert top.newer is None
+
+
+def test_the_page_after_the_last_one_is_empty_and_leads_back(author):
+    write(author, 3)
+
+    beyond = page(before="2001-01-01T00:00:00.000000Z_1")
+
+    assert beyond.items == []
+    assert beyond.older is None
+    assert len(page(after=beyond.newer).items) == 3
+
+
+def test_the_id_may_be_a_text(author, make_user):
+    names = ["ann", "bob", "cid"]
+    for name in names:
+        make_user(name)
+    db.session.execute(sa.update(User).values(created_at=NOON))
+    db.session.commit()
+
+    def users(before: str | None = None) -> paging.Page[User]:
+        query = sa.select(User).where(User.username.in_(names))
+        return paging.newest_first(query, User.created_at, User.username, 2, before)
+
+    first = users()
+    second = users(first.older)
+
+    assert [user.username for user in first.items + second.items] == ["cid", "bob", "ann"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "_",
+        "7",
+        "yesterday_7",
+        "2026-11-21T12:00:00.000000Z",
+        "2026-11-21T12:00:00.000000Z_",
+        "2026-11-21T12:00:00.000000Z_seven",
+        "2026-11-21T12:00:00.000000Z_-1",
+        "2026-11-21T12:00:00.000000Z_9999999999999999999",
+        "2026-11-21T12:00:00.000000Z_\N{FULLWIDTH DIGIT SEVEN}",
+        "2026-02-30T12:00:00.000000Z_7",
+        "2026-11-21T12:00:00Z_7",
+        "2026-11-21T12:00:00.000000Z_7\n",
+        "2026-11-21T12:00:00.000000Z_7\x00",
+        "' OR 1=1 --",
+    ],
+)
+def test_what_is_no_key_is_refused_with_a_sentence(author, key):
+    with pytest.raises(paging.InvalidKey) as refusal:
+        page(before=key)
+
+    assert refusal.value.code == 400
+    assert refusal.value.description.endswith(".")
+
+
+def test_a_page_has_one_edge_only(author):
+    key = "2026-11-21T12:00:00.000000Z_7"
+
+    with pytest.raises(paging.InvalidKey):
+        page(before=key, after=key)
+
+
+def test_a_page_costs_one_query_that_neither_counts_nor_skips(author):
+    write(author, 25)
+    older = page().older
+    statements: list[tuple[str, tuple]] = []
+
+    def note(connection, cursor, statement, parameters, *rest) -> None:
+        statements.append((statement.upper(), parameters))
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        items = page(before=older).items
+        authors = {post.author.username for post in items}
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", note)
+
+    assert authors == {author.username}
+    ((statement, parameters),) = statements
+    assert "COUNT(" not in statement
+    # For SQLite a plain LIMIT is written with an OFFSET of 0.
+    assert "OFFSET" not in statement or parameters[-1] == 0

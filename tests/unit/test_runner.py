@@ -1,0 +1,102 @@
+"""`make run` says in one sentence why it cannot start, and tells a second terminal how to reach what runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from microblog.development.environment import compose, share
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "microblog.development.runner"],
+        cwd=ROOT,
+        env=os.environ | {"INSTANCE_PATH": str(instance)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        outcome = run(tmp_path / "instance", PORT=str(port))
+
+    assert outcome.returncode != 0
+    assert outcome.stdout == ""
+    assert outcome.stderr.count("\n") == 1
+    assert f"Port {port} of 127.0.0.1 cannot be used" in outcome.stderr
+    assert not (tmp_path / "instance").exists()
+
+
+@pytest.mark.parametrize("port", ["abc", "65536", "٣"])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    outcome = run(tmp_path / "instance", PORT=port)
+
+    assert outcome.returncode != 0
+    assert outcome.stderr.startswith("PORT: ")
+    assert "Traceback" not in outcome.stderr
+
+
+def test_one_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
+    with (tmp_path / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        outcome = run(tmp_path, PORT=free_port())
+
+    assert outcome.returncode != 0
+    assert outcome.stderr == f"Another `make run` is working in {tmp_path}.\n"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+def test_a_setting_that_is_no_good_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
+    outcome = run(tmp_path, PORT=free_port(), **{name: "nonsense"})
+
+    assert outcome.returncode != 0
+    assert outcome.stderr.startswith(f"{name}: ")
+    assert not (tmp_path / "redis").exists() or not any((tmp_path / "redis").iterdir())
+
+
+@pytest.mark.parametrize(
+    "database_url",
+    ["postgresql://me:p%23w@host/db?sslmode=require", 'sqlite:////a folder/it\'s #1\\2 "$HOME".db'],
+)
+def test_a_second_terminal_reads_what_the_runner_decided(tmp_path: Path, database_url: str) -> None:
+    given = {"DATABASE_URL": database_url, "PATH": "/bin", "EDITOR": "ed"}
+    environment = compose(given, port=8001, redis_url="redis://127.0.0.1:4000/0", mail_port=4001)
+
+    share(environment, tmp_path / "dev.env")
+
+    assert dotenv_values(tmp_path / "dev.env") == {
+        "MICROBLOG_ENV": "development",
+        "REDIS_URL": "redis://127.0.0.1:4000/0",
+        "DATABASE_URL": database_url,
+        "MAIL_SERVER": "127.0.0.1",
+        "MAIL_PORT": "4001",
+        "PUBLIC_URL": "http://127.0.0.1:8001",
+    }
+    assert (tmp_path / "dev.env").stat().st_mode & 0o077 == 0
+
+
+def test_a_variable_that_is_given_empty_counts_as_not_given() -> None:
+    environment = compose({"DATABASE_URL": ""}, port=8000, redis_url="redis://127.0.0.1/0", mail_port=2525)
+
+    assert "DATABASE_URL" not in environment
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

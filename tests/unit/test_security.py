@@ -1,0 +1,98 @@
+"""What holds on every page, and where a redirect may lead."""
+
+from __future__ import annotations
+
+import pytest
+
+from microblog.security import local_path
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/explore", "/user/susan?before=2026-11-21T09:30:00.000000Z_42", "/search?q=a%20b", "/ünï"],
+)
+def test_a_path_of_this_site_is_followed(target):
+    assert local_path(target) == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        None,
+        "",
+        "explore",
+        "https://elsewhere.example/",
+        "//elsewhere.example/",
+        "///elsewhere.example/",
+        "////elsewhere.example/",
+        "/\\elsewhere.example/",
+        "\\\\elsewhere.example/",
+        "/\t/elsewhere.example/",
+        "/\n/elsewhere.example/",
+        "\t//elsewhere.example/",
+        " //elsewhere.example/",
+        "/\x00",
+        "/\ud800",
+        "javascript:alert(1)",
+        "//[",
+        "//user@elsewhere.example",
+    ],
+)
+def test_what_a_browser_might_take_for_another_site_is_not(target):
+    assert local_path(target) is None
+
+
+@pytest.mark.parametrize("path", ["/auth/login", "/nothing-here", "/static/site.css"])
+def test_every_response_carries_the_headers(client, path):
+    headers = client.get(path).headers
+
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+
+
+def test_only_a_secure_connection_is_told_to_stay_secure(client):
+    plain = client.get("/auth/login", base_url="http://localhost")
+    secure = client.get("/auth/login", base_url="https://localhost")
+
+    assert "Strict-Transport-Security" not in plain.headers
+    assert secure.headers["Strict-Transport-Security"].startswith("max-age=")
+
+
+def test_the_pages_of_somebody_who_is_signed_in_are_kept_nowhere(client, signed_in, make_user):
+    assert "no-store" not in client.get("/auth/login").headers.get("Cache-Control", "")
+
+    browser = signed_in(make_user())
+
+    assert browser.get("/").headers["Cache-Control"] == "no-store"
+    assert browser.get("/nothing-here").headers["Cache-Control"] == "no-store"
+    assert "no-store" not in browser.get("/static/site.css").headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("body", [b"post=%ED%A0%80", b"post=\xed\xa0\x80", b"post=%FF"])
+def test_a_form_that_is_not_utf8_is_refused_before_anything_reads_it(signed_in, make_user, body):
+    browser = signed_in(make_user())
+
+    response = browser.post("/", data=body, content_type="application/x-www-form-urlencoded")
+
+    assert response.status_code == 400
+    assert "not valid UTF-8" in response.text
+    assert "%ED" not in browser.get("/").text
+
+
+def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, signed_in, make_user):
+    browser = signed_in(make_user())
+
+    for page in (
+        client.get("/auth/login"),
+        client.get("/gone"),
+        browser.get("/"),
+        browser.get("/user/susan"),
+    ):
+        assert "style=" not in page.text
+        assert "<style" not in page.text
+        assert " onclick=" not in page.text
+        assert "<script>" not in page.text
+        assert "://" not in page.text
