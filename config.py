@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from environs import Env, EnvError, validate
+from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent
-DEFAULT_SECRET_KEY = "development-only-never-in-production"
+DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refused in production
 ENVIRONMENTS = ("production", "development", "testing")
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
@@ -79,9 +79,7 @@ def _web(env: Env) -> dict[str, Any]:
         "RATELIMIT_HEADERS_ENABLED": True,
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
-        "LOG_LEVEL": env.str(
-            "LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])
-        ),
+        "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         # An event stream says it is alive every so many seconds, and ends after its lifetime, so that the
         # browser comes back and is asked again who it is.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
@@ -120,9 +118,7 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
         "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports")),
         # Bytes; a larger archive is mailed as a link.
-        "EXPORT_ATTACHMENT_LIMIT": env.int(
-            "EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)
-        ),
+        "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
         # Seconds that an archive is kept.
@@ -154,13 +150,13 @@ _positive = validate.Range(min=0, min_inclusive=False, error="Must be greater th
 def _secret_key(production: bool) -> Any:
     def check(value: str) -> None:
         if production and value == DEFAULT_SECRET_KEY:
-            raise validate.ValidationError(
+            raise ValidationError(
                 "Must be set to a secret of your own outside development "
                 "(python -c 'import secrets; print(secrets.token_hex(32))'); "
                 "or set MICROBLOG_ENV=development."
             )
         if production and len(value) < 16:
-            raise validate.ValidationError("Must have at least 16 characters.")
+            raise ValidationError("Must have at least 16 characters.")
 
     return check
 
@@ -172,7 +168,7 @@ def _web_url(value: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise validate.ValidationError("Must be an http:// or https:// URL.")
+        raise ValidationError("Must be an http:// or https:// URL.")
 
 
 def _database_url(value: str) -> None:
@@ -181,14 +177,14 @@ def _database_url(value: str) -> None:
     except (ArgumentError, ValueError):
         backend = ""
     if backend not in ("sqlite", "postgresql"):
-        raise validate.ValidationError("Must be a sqlite:/// or postgresql:// URL.")
+        raise ValidationError("Must be a sqlite:/// or postgresql:// URL.")
 
 
 def _redis_url(value: str) -> None:
     try:
         redis.ConnectionPool.from_url(value)
     except (ValueError, TypeError):
-        raise validate.ValidationError("Must be a redis://, rediss:// or unix:// URL.") from None
+        raise ValidationError("Must be a redis://, rediss:// or unix:// URL.") from None
 
 
 def _with_driver(url: str) -> str:

@@ -88,9 +88,7 @@ def create() -> None:
     # In the order of time, as they would have come: then the ids run with it.
     db.session.execute(sa.insert(Post), sorted(posts, key=lambda post: post["timestamp"]))
     db.session.commit()
-    click.echo(
-        f"Added {len(OTHERS) + 1} users and {len(posts)} posts. Sign in as {NAME}, password {PASSWORD}."
-    )
+    click.echo(f"Added {len(OTHERS) + 1} users and {len(posts)} posts. Sign in as {NAME}, password {PASSWORD}.")
 
 
 def _add_user(name: str, password: str, since: timedelta) -> User:
@@ -108,9 +106,7 @@ def _bodies(chance: random.Random) -> Iterator[str]:
     return (f"{opening} {thought}" for opening, thought in pairs)
 
 
-def _posts_by(
-    author: User, count: int, bodies: Iterator[str], chance: random.Random
-) -> Iterator[dict[str, Any]]:
+def _posts_by(author: User, count: int, bodies: Iterator[str], chance: random.Random) -> Iterator[dict[str, Any]]:
     """`count` posts of `author`, spread over the time since they joined."""
     now = utcnow()
     for body in itertools.islice(bodies, count):

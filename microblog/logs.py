@@ -61,9 +61,7 @@ class Formatter(JsonFormatter):
         # Celery repeats a task's arguments, result and traceback in `data`: the id is enough.
         super().__init__(rename_fields={"exc_info": "exception"}, reserved_attrs=[*RESERVED_ATTRS, "data"])
 
-    def add_fields(
-        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-    ) -> None:
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
         log_data |= {
             "timestamp": moment.isoformat(timespec="milliseconds") + "Z",

@@ -34,6 +34,4 @@ class Storable:
         if field.data is None or is_storable(field.data):
             return
         field.data = _UNSTORABLE.sub(_REPLACEMENT, field.data)
-        raise StopValidation(
-            _("This has characters that cannot be kept (NUL or half a character). Remove them.")
-        )
+        raise StopValidation(_("This has characters that cannot be kept (NUL or half a character). Remove them."))

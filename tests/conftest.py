@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog import create_app
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support import services
+from tests.support import house, services
 from tests.support.services import PostgresServer, RedisServer, Worker, postgres_binaries
 from tests.support.smtp import SmtpServer
 
@@ -72,54 +69,32 @@ def base_environment(redis_server: RedisServer, smtp_server: SmtpServer) -> dict
 
 
 @pytest.fixture(scope="session")
-def migrated_sqlite(
-    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def migrated_sqlite(base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables, to be copied."""
     path = tmp_path_factory.mktemp("template") / "microblog.db"
-    _migrate(base_environment, f"sqlite:///{path}")
+    house.migrate(base_environment, f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(scope="session")
 def migrated_postgres(base_environment: dict[str, str], postgres_server: PostgresServer) -> str:
     """The name of a PostgreSQL database with all tables, to be copied."""
-    _migrate(base_environment, postgres_server.create("migrated"))
+    house.migrate(base_environment, postgres_server.create("migrated"))
     return "migrated"
-
-
-def _migrate(environment: dict[str, str], url: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in (environment | {"DATABASE_URL": url}).items():
-            patch.setenv(key, value)
-        app = create_app()
-        with app.app_context():
-            flask_migrate.upgrade(directory=str(services.ROOT / "migrations"))
-            db.engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> str:
-    """Which database; a test that does not care narrows it with ``one_database``."""
+    """Which database the test runs on: each test that uses the application runs on both."""
     name: str = request.param
     return name
-
-
-one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=False)
 
 
 @pytest.fixture
 def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh, migrated database."""
-    if database == "sqlite":
-        path = tmp_path / "microblog.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        yield f"sqlite:///{path}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = f"test_{uuid.uuid4().hex}"
-    yield server.create(name, template=request.getfixturevalue("migrated_postgres"))
-    server.drop(name)
+    with house.fresh_database(database, tmp_path, request) as url:
+        yield url
 
 
 @pytest.fixture
@@ -137,32 +112,16 @@ def environment(
 
 
 @pytest.fixture
-def make_app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
+def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
     """Makes applications in this process; settings can be replaced by name."""
-    for key, value in environment.items():
-        monkeypatch.setenv(key, value)
-    made = []
-
-    def make(**overrides: Any) -> Flask:
-        app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
-        import tests.support.tasks as _tasks  # noqa: F401 - registers the tests' tasks
-
-        made.append(app)
-        return app
-
-    yield make
-    for app in made:
-        with app.app_context():
-            db.session.remove()
-            db.engine.dispose()
+    with contextlib.ExitStack() as made:
+        yield lambda **overrides: made.enter_context(house.application(environment, **overrides))
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
+def app(make_app: Callable[..., Flask]) -> Flask:
     """The application, with an app context for the test to use."""
-    app = make_app()
-    with app.app_context():
-        yield app
+    return make_app()
 
 
 @pytest.fixture

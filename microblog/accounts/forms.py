@@ -41,9 +41,7 @@ class SignUpForm(FlaskForm):
             InputRequired(_l("Choose a username.")),
             Storable(),
             Length(MIN_USERNAME, MAX_USERNAME, _l("A username has %(min)d to %(max)d characters.")),
-            Regexp(
-                USERNAME, message=_l("Use letters without accents, digits, and the characters _ . - only.")
-            ),
+            Regexp(USERNAME, message=_l("Use letters without accents, digits, and the characters _ . - only.")),
         ],
         description=_l("3 to 64 letters, digits, or the characters _ . -"),
         render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},

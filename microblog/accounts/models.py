@@ -95,11 +95,7 @@ class User(UserMixin, Model):
         return db.session.scalar(self._unfinished_tasks().where(Task.name == name))
 
     def _unfinished_tasks(self) -> sa.Select[Task]:
-        return (
-            sa.select(Task)
-            .where(Task.user_id == self.id, Task.unfinished)
-            .order_by(Task.created_at, Task.position)
-        )
+        return sa.select(Task).where(Task.user_id == self.id, Task.unfinished).order_by(Task.created_at, Task.position)
 
 
 # A name is the same name in whatever case it is typed.

@@ -43,9 +43,7 @@ def refuse_second(refused: AlreadyRunning) -> NoReturn:
     """Answer 409, with the id and the path of the job that is running, unless it ended this very moment."""
     running = refused.task.root_id if refused.task else None
     db.session.rollback()
-    response = problem(
-        Conflict(_("A job of this kind is already running.")), **({"task": running} if running else {})
-    )
+    response = problem(Conflict(_("A job of this kind is already running.")), **({"task": running} if running else {}))
     if running:
         response.headers["Location"] = _path(running)
     abort(response)

@@ -17,9 +17,7 @@ def require_token() -> None:
     """Let nobody pass who does not present a live token (a ``before_request`` hook). Raises Unauthorized."""
     given = request.authorization
     if given is None or given.type != "bearer" or not given.token:
-        raise _unauthorized(
-            _("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer"
-        )
+        raise _unauthorized(_("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer")
     token = ApiToken.find(given.token)
     if token is None:
         raise _unauthorized(

@@ -18,7 +18,7 @@ class Schema(marshmallow.Schema):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.Meta = type("Meta", (), {"description": inspect.getdoc(cls)})
+        cls.Meta = type("Meta", (), {"description": inspect.getdoc(cls)})  # type: ignore[assignment,misc]
 
 
 def _text(description: str, **options: Any) -> fields.String:
@@ -38,9 +38,7 @@ def _moment(description: str, **options: Any) -> fields.String:
 class TokenSchema(Schema):
     """A new token."""
 
-    token = _text(
-        "Send it as “Authorization: Bearer …”. It is told this once and kept nowhere.", required=True
-    )
+    token = _text("Send it as “Authorization: Bearer …”. It is told this once and kept nowhere.", required=True)
     expires_at = _moment("When it stops working.", required=True)
 
 
@@ -59,9 +57,7 @@ class ProgressSchema(Schema):
     """How far something is."""
 
     current = _number("What has been done, in the task's own unit.", required=True)
-    total = _number(
-        "What there is to do in that unit; null where it is not known.", required=True, allow_none=True
-    )
+    total = _number("What there is to do in that unit; null where it is not known.", required=True, allow_none=True)
     percent = _number("0 to 100.", required=True, validate=validate.Range(0, 100))
     message = _text("The same as a line for the user; may be empty.", required=True)
 
@@ -118,7 +114,5 @@ class ProblemSchema(Schema):
     title = _text("The name of the status.", required=True)
     status = _number("The HTTP status.", required=True)
     detail = _text("One sentence for the reader.", required=True)
-    errors = fields.Dict(
-        metadata={"description": "With 422: by place (json, query) and field, what is wrong with it."}
-    )
+    errors = fields.Dict(metadata={"description": "With 422: by place (json, query) and field, what is wrong with it."})
     task = _text("With 409: the id of the job that is in the way.")

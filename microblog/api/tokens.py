@@ -14,9 +14,7 @@ from microblog.api.models import ApiToken
 from microblog.api.schemas import TokenSchema
 from microblog.extensions import db, limiter
 
-bp = Blueprint(
-    "api_tokens", __name__, url_prefix="/api/tokens", tag="tokens", description="The keys to all else."
-)
+bp = Blueprint("api_tokens", __name__, url_prefix="/api/tokens", tag="tokens", description="The keys to all else.")
 
 
 @bp.post("")

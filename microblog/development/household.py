@@ -143,9 +143,7 @@ class _Group:
 class _Child:
     """One running program, in a process group of its own: a Ctrl-C in the terminal does not reach it."""
 
-    def __init__(
-        self, program: Program, folder: Path, environment: Mapping[str, str], console: Console
-    ) -> None:
+    def __init__(self, program: Program, folder: Path, environment: Mapping[str, str], console: Console) -> None:
         self.program = program
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", f"exec {program.command}"],

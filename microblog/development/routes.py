@@ -52,9 +52,7 @@ def attachment(key: str, number: int) -> Response:
     if not 0 < number <= len(attachments):
         abort(HTTPStatus.NOT_FOUND)
     file = attachments[number - 1]
-    return send_file(
-        BytesIO(file.content), file.content_type, as_attachment=True, download_name=file.filename
-    )
+    return send_file(BytesIO(file.content), file.content_type, as_attachment=True, download_name=file.filename)
 
 
 def _letters() -> Letters:

@@ -147,9 +147,7 @@ def _procfile(file: Path) -> list[Program]:
 
 def _redis_answers(url: str) -> bool:
     try:
-        with redis.Redis.from_url(
-            url, socket_timeout=ANSWER_TIMEOUT, socket_connect_timeout=ANSWER_TIMEOUT
-        ) as client:
+        with redis.Redis.from_url(url, socket_timeout=ANSWER_TIMEOUT, socket_connect_timeout=ANSWER_TIMEOUT) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

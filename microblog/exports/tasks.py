@@ -44,9 +44,7 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     job_id: str = self.request.root_id
     path = f"{job_id}.json"
     with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
-        stored = current_storage().write(
-            path, to_json(_counted(read_posts(user_id), progress)), attempt=_attempt(self)
-        )
+        stored = current_storage().write(path, to_json(_counted(read_posts(user_id), progress)), attempt=_attempt(self))
     archive = Archive(
         id=job_id,
         user_id=user_id,
@@ -97,9 +95,8 @@ def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Ite
 
 
 def _posts_done(current: int, total: int | None) -> str:
-    return _(
-        "%(current)s of %(total)s posts", current=format_decimal(current), total=format_decimal(total or 0)
-    )
+    done: str = _("%(current)s of %(total)s posts", current=format_decimal(current), total=format_decimal(total or 0))
+    return done
 
 
 def _attempt(task: JobTask) -> int:

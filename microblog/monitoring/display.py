@@ -17,7 +17,7 @@ from rich.text import Text
 
 from microblog.taskqueue import states
 
-NOTHING = "–"
+NOTHING = "-"
 COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yellow", states.RETRY: "magenta"}
 # Texts come from users and from foreign servers: what would steer a terminal must not reach one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

@@ -54,13 +54,15 @@ def _state_of_job() -> sa.ColumnElement[str]:
 def users_of(listed: Collection[Job]) -> dict[int | None, str]:
     """The names of the users whose jobs are `listed`, by their ids."""
     ids = {job.root.user_id for job in listed}
-    return {row.id: row.username for row in db.session.execute(sa.select(User.id, User.username).where(User.id.in_(ids)))}
+    return {
+        row.id: row.username for row in db.session.execute(sa.select(User.id, User.username).where(User.id.in_(ids)))
+    }
 
 
 def describe(listed: Collection[Job]) -> list[dict[str, Any]]:
     """The jobs in JSON: as their users see them, and what only operators see.
 
-    `queue`, `worker`, `traceback`, `published_at` and `lease_expires_at` of a job are those of its current step.
+    `queue`, `worker`, `traceback`, `published_at` and `lease_expires_at` of a job are its current step's.
     """
     names = users_of(listed)
     return [_describe(job, names.get(job.root.user_id)) for job in listed]

@@ -26,10 +26,10 @@ class NoWorker(Exception):
 
 
 def look_at_parts() -> dict[str, dict[str, Any]]:
-    """What became of asking each part: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
+    """What each part says: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
-    All are asked at once, each in a thread of its own, since a driver may wait longer than we do. The sentence in
-    `error` has no detail; that is in the log.
+    All are asked at once, each in a thread of its own, since a driver may wait longer than we do. The
+    sentence in `error` has no detail; that is in the log.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     until = time.monotonic() + DEADLINE

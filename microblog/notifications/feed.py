@@ -36,9 +36,7 @@ def _event_of_job(job: Job) -> dict[str, Any]:
     return _event(job.id, step.position, step.state, progress_of(step), job.changed_at)
 
 
-def _event(
-    root_id: str, position: int, state: str, progress: dict[str, Any] | None, at: datetime
-) -> dict[str, Any]:
+def _event(root_id: str, position: int, state: str, progress: dict[str, Any] | None, at: datetime) -> dict[str, Any]:
     return {
         "name": "task",
         "subject": root_id,

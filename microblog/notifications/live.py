@@ -109,7 +109,7 @@ class Hub:
         pause = 0.1
         while not self._nobody_listens():
             try:
-                with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                with self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
                     self._send_all(RESYNC)  # for what was said before Redis heard us
                     pause = 0.1

@@ -50,15 +50,11 @@ def stream() -> ResponseReturnValue:
     return response
 
 
-def _frames(
-    subscription: Subscription, missed: list[dict[str, Any]], config: dict[str, Any]
-) -> Iterator[bytes]:
+def _frames(subscription: Subscription, missed: list[dict[str, Any]], config: dict[str, Any]) -> Iterator[bytes]:
     yield b"retry: %d\n\n" % RECONNECT_AFTER
     for event in missed:
         yield _frame(event)
-    for event_or_none in subscription.read(
-        heartbeat=config["STREAM_HEARTBEAT"], lifetime=config["STREAM_LIFETIME"]
-    ):
+    for event_or_none in subscription.read(heartbeat=config["STREAM_HEARTBEAT"], lifetime=config["STREAM_LIFETIME"]):
         yield b": still here\n\n" if event_or_none is None else _frame(event_or_none)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -40,7 +41,7 @@ EXCHANGE = Exchange("microblog", type="direct")
 DATABASE_AWAY_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
-class CeleryApp(Celery):  # type: ignore[misc]
+class CeleryApp(Celery):
     """A Celery app that knows its Flask app, and the Task table."""
 
     def __init__(self, flask_app: Flask, **options: Any) -> None:
@@ -50,20 +51,18 @@ class CeleryApp(Celery):  # type: ignore[misc]
             self.rows = Rows(db.engine)
 
 
-class JobRequest(Request):  # type: ignore[misc]
+class JobRequest(Request):
     """A message in the worker's main process."""
 
     def reject(self, requeue: bool = False) -> None:
         """Give the message back. The process that ran it is gone, so whoever gets it next may claim it at once."""
         if requeue:
-            try:
+            with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
                 release(self.app.rows, self.id, worker=self.hostname)
-            except DatabaseAway:
-                pass  # the lease runs out by itself
         super().reject(requeue=requeue)
 
 
-class JobTask(CeleryTask):  # type: ignore[misc]
+class JobTask(CeleryTask):
     """The base of every task: claimed before it runs, run in an app context and in its user's language.
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
@@ -115,9 +114,7 @@ class JobTask(CeleryTask):  # type: ignore[misc]
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
 
-    def retry(
-        self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any
-    ) -> Any:
+    def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
         """As Celery's, and the row tells when the next attempt is due."""
         if eta is None and countdown is None:
             countdown = self.default_retry_delay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -114,13 +115,12 @@ def claim(rows: Rows, task_id: str, *, worker: str, lease: float, max_crashes: i
     return None
 
 
-def _refusal(row: sa.Row[tuple[str, datetime | None, bool]], task_id: str) -> ClaimRefused:
-    state, cancel_requested_at, unheld = row
-    if state in states.FINISHED:
-        return AlreadyFinished(f"{task_id} is {state} already")
-    if not unheld:
+def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
+    if row.state in states.FINISHED:
+        return AlreadyFinished(f"{task_id} is {row.state} already")
+    if not row.unheld:
         return HeldElsewhere(f"{task_id} is being run by another worker")
-    if cancel_requested_at:
+    if row.cancel_requested_at:
         return CancelRequested(f"{task_id} is to be cancelled")
     return TooManyCrashes(f"{task_id} has crashed too many workers")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, TaskRevokedError
 from flask_babel import gettext as _
@@ -29,6 +31,10 @@ class ClaimLost(Ignore):
 
 def sentence(error: BaseException) -> str:
     """What the user is told about `error`, in the language in force: no names of classes, no secrets."""
+    return str(_sentence(error))
+
+
+def _sentence(error: BaseException) -> Any:
     match error:
         case JobError():
             return str(error)

@@ -107,9 +107,7 @@ def find(task_id: str, user_id: int | None = None) -> Job | None:
 def with_roots(root_ids: Iterable[str]) -> list[Job]:
     """The jobs with these roots, in the same order; unknown ones are left out."""
     wanted = list(root_ids)
-    steps = db.session.scalars(
-        sa.select(Task).where(Task.root_id.in_(wanted)).order_by(Task.root_id, Task.position)
-    )
+    steps = db.session.scalars(sa.select(Task).where(Task.root_id.in_(wanted)).order_by(Task.root_id, Task.position))
     jobs = {job.id: job for job in _grouped(steps)}
     return [jobs[root_id] for root_id in wanted if root_id in jobs]
 

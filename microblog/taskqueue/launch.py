@@ -36,9 +36,7 @@ _TAKE = sa.update(table).where(table.c.id == sa.bindparam("task_id"), UNFINISHED
 _TAKE_NEW = _TAKE.where(table.c.published_at.is_(None)).returning(table.c.id)
 _TAKE_AGAIN = _TAKE.where(table.c.published_at == sa.bindparam("seen")).returning(table.c.id)
 _GIVE_BACK = (
-    sa.update(table)
-    .where(table.c.id == sa.bindparam("task_id"), table.c.published_at == NOW)
-    .values(published_at=None)
+    sa.update(table).where(table.c.id == sa.bindparam("task_id"), table.c.published_at == NOW).values(published_at=None)
 )
 
 
@@ -127,8 +125,8 @@ def _unfinished_step(user_id: int | None, names: list[str]) -> Task | None:
 def _publish_launched(session: Session) -> None:
     if session.in_nested_transaction():
         return
-    app = current_app.extensions.get("celery") if session.info.get("launched") else None
     for rows in session.info.pop("launched", []):
+        app = current_app.extensions["celery"]
         first = rows[0]
         if publish(app.rows, [row["signature"] for row in rows]):
             task_changed.send(

@@ -20,7 +20,7 @@ _quiet = threading.Lock()
 os.register_at_fork(before=_quiet.acquire, after_in_parent=_quiet.release, after_in_child=_quiet.release)
 
 
-class LeaseKeeper(bootsteps.StartStopStep):  # type: ignore[misc]
+class LeaseKeeper(bootsteps.StartStopStep):
     """Renews, three times a lease, the leases of the tasks that this worker is running, in one UPDATE.
 
     It lives in the main process, so that a task busy in C code keeps its lease and a worker that was killed or

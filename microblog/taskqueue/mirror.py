@@ -73,7 +73,7 @@ class Writer(NamedTuple):
         return cls(None, _BY_WORKER, {"task_id": task_id, "by": by, "now": utcnow()})
 
 
-class MirrorBackend(RedisBackend):  # type: ignore[misc]
+class MirrorBackend(RedisBackend):
     """Celery's Redis backend, mirrored into the Task table; ``result_backend = "…:MirrorBackend+redis://…"``."""
 
     @property
@@ -128,9 +128,7 @@ class MirrorBackend(RedisBackend):  # type: ignore[misc]
         meta = self._get_task_meta_for(task_id)
         if meta["status"] not in states.FINISHED:
             return False
-        self._write_outcome(
-            Writer.of(task_id, None), meta["result"], meta["status"], meta.get("traceback"), None
-        )
+        self._write_outcome(Writer.of(task_id, None), meta["result"], meta["status"], meta.get("traceback"), None)
         return True
 
     def _may_store(self, writer: Writer, state: str) -> bool:
@@ -151,7 +149,14 @@ class MirrorBackend(RedisBackend):  # type: ignore[misc]
         return False
 
     def _store_in_redis(
-        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any, wait: bool, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None,
+        request: Any,
+        wait: bool,
+        **kwargs: Any,
     ) -> Any:
         finished = state in states.FINISHED
         patience = {} if finished and wait else {"max_retries": 0}
@@ -209,7 +214,7 @@ class MirrorBackend(RedisBackend):  # type: ignore[misc]
             written = self.rows.execute(statement, **{**writer.parameters, "now": now})
             if not written:
                 return
-            step = _Step(*written[0])
+            step = _Step._make(written[0])
             if state == states.SUCCESS and getattr(request, "chain", None):
                 self.rows.execute(_NEXT_PUBLISHED, of_root=step.root_id, next_position=step.position + 1, now=now)
             elif state in (states.FAILURE, states.REVOKED):
@@ -222,9 +227,7 @@ class MirrorBackend(RedisBackend):  # type: ignore[misc]
             return
         self._announce(task_id, step, state)
 
-    def _outcome(
-        self, result: Any, state: str, traceback: str | None, request: Context | None
-    ) -> dict[str, Any]:
+    def _outcome(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
         if state == states.SUCCESS:
             wrapped = result if isinstance(result, dict) else {"result": result}
             return {"state": state, "result": wrapped, "progress": 100, "error": None, "finished_at": NOW}
@@ -238,9 +241,7 @@ class MirrorBackend(RedisBackend):  # type: ignore[misc]
         locale: str = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
         return locale
 
-    def _announce(
-        self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None
-    ) -> None:
+    def _announce(self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None) -> None:
         at: datetime = utcnow()
         change = TaskChange(task_id, step.root_id, step.position, step.user_id, state, progress, at)
         task_changed.send(self.app, change=change)

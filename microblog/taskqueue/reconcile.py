@@ -139,9 +139,7 @@ def _crashes(head: Task) -> int:
 def _step_before(head: Task) -> Task | None:
     if head.position == 0:
         return None
-    return db.session.scalar(
-        sa.select(Task).where(Task.root_id == head.root_id, Task.position == head.position - 1)
-    )
+    return db.session.scalar(sa.select(Task).where(Task.root_id == head.root_id, Task.position == head.position - 1))
 
 
 def _end_like(head: Task, before: Task) -> bool:

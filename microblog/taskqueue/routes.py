@@ -32,9 +32,7 @@ def index() -> ResponseReturnValue:
         before=request.args.get("before"),
         after=request.args.get("after"),
     )
-    return render_template(
-        "tasks/index.html", page=page, jobs=jobs.with_roots(root.id for root in page.items)
-    )
+    return render_template("tasks/index.html", page=page, jobs=jobs.with_roots(root.id for root in page.items))
 
 
 @bp.get("/<task_id>/card")

@@ -214,9 +214,7 @@ def test_signing_in_leads_back_to_the_page_that_asked_for_it(client, make_user):
     assert response.headers["Location"] == "/user/susan?x=1"
 
 
-@pytest.mark.parametrize(
-    "target", ["https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"]
-)
+@pytest.mark.parametrize("target", ["https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"])
 def test_signing_in_leads_to_no_other_site(client, make_user, target):
     make_user("susan")
 

@@ -37,8 +37,7 @@ def write_posts(app, author_id: int, count: int) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with app.app_context():
         db.session.add_all(
-            Post(body=f"post {n}.", timestamp=start + timedelta(hours=n), user_id=author_id)
-            for n in range(count)
+            Post(body=f"post {n}.", timestamp=start + timedelta(hours=n), user_id=author_id) for n in range(count)
         )
         db.session.commit()
 

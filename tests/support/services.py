@@ -108,9 +108,7 @@ class PostgresServer:
             shutil.chown(self._folder, self._user)
         data = f"{self._folder}/data"
         initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run(
-            [*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/"
-        )
+        subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
         options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", "max_connections=200"]
         self._process = subprocess.Popen(
             [f"{self._binaries}/postgres", "-D", data, *options],
@@ -140,9 +138,7 @@ class PostgresServer:
 
     def cut_connections(self, database: str) -> None:
         """End every session of the database, as a restart of the server would."""
-        self._admin(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-        )
+        self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     def _admin(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -180,8 +176,24 @@ class Worker:
         self.name = f"worker{Worker._count}@tests"
         self.log = log
         # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
-        command = [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
-        quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tests.support.worker_app",
+            "worker",
+            "-n",
+            self.name,
+        ]
+        quiet = [
+            "--without-gossip",
+            "--without-mingle",
+            "--concurrency",
+            str(concurrency),
+            "--loglevel",
+            "INFO",
+        ]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, *quiet, *options],

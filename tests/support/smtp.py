@@ -26,9 +26,7 @@ class SmtpServer:
         self._controller: Controller | None = None
 
     def start(self) -> None:
-        self._controller = Controller(
-            self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024
-        )
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024)
         self._controller.start()
 
     def stop(self) -> None:

@@ -76,9 +76,7 @@ def test_a_signal_asks_for_the_end(household: Household, number: signal.Signals)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_program_that_will_not_end_is_killed_with_its_children(
-    household: Household, tmp_path: Path
-) -> None:
+def test_a_program_that_will_not_end_is_killed_with_its_children(household: Household, tmp_path: Path) -> None:
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
     with household:
         household.start(shell("stubborn", stubborn), grace=0.2)

@@ -25,9 +25,7 @@ def author(app, make_user) -> Iterator[User]:
 
 
 def write(author: User, count: int, every: timedelta = timedelta(minutes=1), start: datetime = NOON) -> None:
-    db.session.add_all(
-        Post(body=f"post {n}", timestamp=start + n * every, user_id=author.id) for n in range(count)
-    )
+    db.session.add_all(Post(body=f"post {n}", timestamp=start + n * every, user_id=author.id) for n in range(count))
     db.session.commit()
 
 

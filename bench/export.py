@@ -1,0 +1,113 @@
+"""An export of a million posts ÷ a bare loop over the same posts; and the memory that the number of posts costs."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import sqlalchemy as sa
+
+from bench.figures import Figure, compare, side_by_side, state
+from bench.house import OURS, House, add_users
+from bench.processes import MEGABYTE, children, forget_peak_memory, peak_memory
+from microblog.exports.tasks import export_posts
+from microblog.extensions import db
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from tests.support.services import wait_for
+
+MANY, FEW = 1_000_000, 10_000
+ROUNDS = 3
+_WORDS = "a rainy tram piano bug Käse lake crème \"sign\" index cat's 日本 slow heron soup".split()
+
+
+def run(house: House) -> Iterator[Figure]:
+    """The two figures, from the same exports by a real worker."""
+    environment = house.environment("SQLite")
+    database = Path(environment["INSTANCE_PATH"], "microblog.db")
+    copy = house.folder / "posts.json"
+    with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
+        writer_of_many, writer_of_few = add_users(2)
+        _add_posts(database, writer_of_few, FEW)
+        _add_posts(database, writer_of_many, MANY)
+        [process] = children(worker)
+        few = _peak(process, lambda: _export(writer_of_few))
+        many = _peak(process, lambda: _export(writer_of_many))
+        ours, raw = side_by_side(
+            lambda: _export(writer_of_many, like=copy),
+            lambda: _bare_loop(database, writer_of_many, copy),
+            rounds=ROUNDS,
+        )
+    yield compare(f"export of {MANY:,} posts, SQLite: wall time ÷ bare loop", ours, raw, "s", at_most=3)
+    yield state(
+        f"export: peak memory at {MANY:,} minus at {FEW:,} posts",
+        (many - few) / MEGABYTE,
+        "MB",
+        at_most=16,
+    )
+
+
+def _export(user_id: int, like: Path | None = None) -> float:
+    """Seconds from the claim to the mirrored result of one export, whose archive must equal the file `like`."""
+    task_id = launch([export_posts.s(user_id)], user_id=user_id).id
+    db.session.commit()
+    task = wait_for(lambda: _ended(task_id), timeout=120, what="the export ends")
+    assert task.result and task.started_at and task.finished_at, task.error
+    if like is not None and like.exists():
+        assert task.result["sha256"] == _sha256(like), "the export and the bare loop wrote different files"
+    return (task.finished_at - task.started_at).total_seconds()
+
+
+def _ended(task_id: str) -> Task | None:
+    db.session.rollback()
+    return db.session.scalar(sa.select(Task).where(Task.id == task_id, ~Task.unfinished))
+
+
+def _peak(process: int, work: Callable[[], object]) -> int:
+    """The most bytes that `process` needs for `work`, when it does it for the second time."""
+    work()
+    forget_peak_memory(process)
+    work()
+    return peak_memory(process)
+
+
+def _bare_loop(database: Path, user_id: int, target: Path) -> float:
+    """Seconds that the shortest honest program takes for the same file."""
+    began = time.perf_counter()
+    connection = sqlite3.connect(database)
+    posts = connection.execute(
+        "SELECT body, timestamp FROM post WHERE user_id = ? ORDER BY timestamp, id", (user_id,)
+    )
+    with target.open("wb") as file:
+        separator = b'{"posts":['
+        for body, timestamp in posts:
+            file.write(separator)
+            file.write(orjson.dumps({"body": body, "timestamp": timestamp.replace(" ", "T") + "Z"}))
+            separator = b","
+        file.write(b"]}")
+    connection.close()
+    return time.perf_counter() - began
+
+
+def _add_posts(database: Path, user_id: int, count: int) -> None:
+    chance = random.Random(user_id)
+    bodies = [" ".join(chance.choices(_WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
+    start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
+    posts = (
+        (chance.choice(bodies), f"{start + n * pause:%Y-%m-%d %H:%M:%S.%f}", user_id) for n in range(count)
+    )
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.executemany("INSERT INTO post (body, timestamp, user_id) VALUES (?, ?, ?)", posts)
+    connection.close()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""A figure: what was measured on both sides, and how it stands to its target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+_COLUMNS = "{:<58} {:>12} {:>12} {:>7}  {:<11} {}"
+HEADER = _COLUMNS.format("what", "ours", "raw", "ratio", "target", "")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. `reached` is None where there is no target."""
+
+    what: str
+    ours: str
+    raw: str = ""
+    ratio: float | None = None
+    target: str = ""
+    reached: bool | None = None
+
+    def __str__(self) -> str:
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
+        verdict = {True: "ok", False: "missed", None: ""}[self.reached]
+        return _COLUMNS.format(self.what, self.ours, self.raw, ratio, self.target, verdict).rstrip()
+
+
+def compare(
+    what: str,
+    ours: float,
+    raw: float,
+    unit: str,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+) -> Figure:
+    """The figure `ours` ÷ `raw`, both in `unit`; the bounds, if any, are for the ratio."""
+    ratio = ours / raw
+    target, reached = _judge(ratio, at_most, at_least, "")
+    return Figure(what, _quantity(ours, unit), _quantity(raw, unit), ratio, target, reached)
+
+
+def state(what: str, ours: float, unit: str, *, at_most: float | None = None) -> Figure:
+    """A figure that has nothing to be compared to; the bound, if any, is in `unit`."""
+    target, reached = _judge(ours, at_most, None, unit)
+    return Figure(what, _quantity(ours, unit), target=target, reached=reached)
+
+
+def side_by_side(
+    ours: Callable[[], float], raw: Callable[[], float], *, rounds: int
+) -> tuple[float, float]:
+    """The medians of what both measured in `rounds` turns each; who goes first changes from round to round."""
+    results: dict[Callable[[], float], list[float]] = {ours: [], raw: []}
+    order = [ours, raw]
+    for _round in range(rounds):
+        for measure in order:
+            results[measure].append(measure())
+        order.reverse()
+    return median(results[ours]), median(results[raw])
+
+
+def _judge(
+    value: float, at_most: float | None, at_least: float | None, unit: str
+) -> tuple[str, bool | None]:
+    if at_most is not None:
+        return f"≤ {at_most:g} {unit}".rstrip(), value <= at_most
+    if at_least is not None:
+        return f"≥ {at_least:g} {unit}".rstrip(), value >= at_least
+    return "", None
+
+
+def _quantity(value: float, unit: str) -> str:
+    digits = 0 if value == int(value) or abs(value) >= 100 else 2
+    return f"{value:,.{digits}f} {unit}".rstrip()

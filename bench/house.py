@@ -1,0 +1,191 @@
+"""The servers and processes that benchmarks run against: real ones, on free ports, gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+from unittest import mock
+
+import sqlalchemy as sa
+from flask import Flask
+
+from bench.processes import children
+from microblog import create_app
+from microblog.accounts.models import User
+from microblog.extensions import db
+from tests.support.services import ROOT, PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
+
+OURS = "bench.worker_app"
+BARE = "bench.bare"
+
+
+class House:
+    """A context in which a Redis runs, and a PostgreSQL from when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._closing = contextlib.ExitStack()
+        self._count = 0
+        self._postgres: PostgresServer | None = None
+        self.redis = RedisServer()
+
+    def __enter__(self) -> Self:
+        self.folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="microblog-bench-")))
+        self.redis.start()
+        self._closing.callback(self.redis.stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+    @property
+    def databases(self) -> list[str]:
+        """The kinds of database that can be measured here."""
+        return ["SQLite", "PostgreSQL"] if postgres_binaries() else ["SQLite"]
+
+    @property
+    def postgres(self) -> PostgresServer:
+        """The PostgreSQL server, running. Raises LookupError where there is none."""
+        if self._postgres is None:
+            binaries = postgres_binaries()
+            if binaries is None:
+                raise LookupError("PostgreSQL is not installed")
+            self._postgres = PostgresServer(binaries)
+            self._closing.callback(self._postgres.stop)
+            self._postgres.start()
+        return self._postgres
+
+    def environment(self, database: str) -> dict[str, str]:
+        """The environment of processes that share a fresh, migrated database of the kind `database`."""
+        self._count += 1
+        folder = self.folder / f"instance-{self._count}"
+        folder.mkdir()
+        url = f"sqlite:///{folder / 'microblog.db'}"
+        if database == "PostgreSQL":
+            url = self.postgres.create(f"bench_{self._count}")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "SECRET_KEY": "only-for-this-benchmark",
+            "INSTANCE_PATH": str(folder),
+            "DATABASE_URL": url,
+            "REDIS_URL": self.redis.url,
+        }
+        _run([sys.executable, "-m", "flask", "--app", "microblog", "db", "upgrade"], environment)
+        return environment
+
+    @contextlib.contextmanager
+    def app(self, environment: dict[str, str]) -> Iterator[Flask]:
+        """The application in this process, with an app context around the block; Redis is empty."""
+        self.redis.client.flushall()
+        with mock.patch.dict(os.environ, environment, clear=True):
+            app = create_app()
+        import bench.tasks as _tasks  # noqa: F401 - registers the benchmarks' tasks
+
+        with app.app_context():
+            try:
+                yield app
+            finally:
+                db.session.remove()
+                db.engine.dispose()
+
+    @contextlib.contextmanager
+    def worker(
+        self, environment: dict[str, str], module: str, *, queue: str, concurrency: int = 2
+    ) -> Iterator[int]:
+        """A Celery worker of the app in `module`, ready and reading `queue`; yields its main process's id."""
+        command = ["celery", "-A", module, "worker", "--queues", queue, "--concurrency", str(concurrency)]
+        quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+        with self._process([*command, *quiet], environment) as (process, log):
+            wait_for(
+                lambda: _alive(process, log) and " ready" in log.read_text(),
+                timeout=60,
+                what="a worker is ready",
+            )
+            yield process.pid
+
+    @contextlib.contextmanager
+    def web(self, environment: dict[str, str]) -> Iterator[tuple[int, int]]:
+        """A web server with one process; yields its port and that process's id."""
+        port = free_port()
+        command = ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"]
+        with self._process(command, environment | {"PORT": str(port)}) as (process, log):
+            wait_for(
+                lambda: _alive(process, log) and _answers(port), timeout=60, what="the web server answers"
+            )
+            [child] = children(process.pid)
+            yield port, child
+
+    @contextlib.contextmanager
+    def _process(
+        self, command: Sequence[str], environment: dict[str, str]
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        """A Python module run as a program, with the file that it logs to; at the end its whole group is ended."""
+        self._count += 1
+        log = self.folder / f"{command[0]}-{self._count}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            yield process, log
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def add_users(count: int) -> list[int]:
+    """Add `count` users who cannot sign in with a password; returns their ids."""
+    rows = [
+        {"username": f"u{n}", "email": f"u{n}@example.com", "password_hash": ""} for n in range(count)
+    ]
+    db.session.execute(sa.insert(User), rows)
+    db.session.commit()
+    return list(db.session.scalars(sa.select(User.id).order_by(User.id)))
+
+
+def session_cookie(app: Flask, user_id: int) -> str:
+    """The Cookie header of a browser in which the user is signed in."""
+    browser = app.test_client()
+    with browser.session_transaction() as session:
+        session["_user_id"] = str(user_id)
+        session["_fresh"] = True
+    cookie = browser.get_cookie("session")
+    assert cookie is not None
+    return f"session={cookie.value}"
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+
+def _alive(process: subprocess.Popen[bytes], log: Path) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(log.read_text(errors="replace"))
+    return True
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200)
+    return False

@@ -1,0 +1,53 @@
+"""What Linux tells of a process: its children, its memory, its connections."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+MEGABYTE = 1024 * 1024
+_ESTABLISHED = "01"
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def memory(pid: int) -> int:
+    """The bytes of memory that `pid` has in use now."""
+    return _status(pid, "VmRSS")
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that `pid` had in use since it started, or since forget_peak_memory()."""
+    return _status(pid, "VmHWM")
+
+
+def forget_peak_memory(pid: int) -> None:
+    """Let the peak begin anew, at what is in use now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def connections_to(port: int, pid: int) -> int:
+    """How many TCP connections `pid` has open to a local `port`."""
+    own = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            own.add(os.readlink(descriptor))
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    sockets = (line.split() for line in lines)
+    return sum(
+        fields[3] == _ESTABLISHED
+        and int(fields[2].rpartition(":")[2], 16) == port
+        and f"socket:[{fields[9]}]" in own
+        for fields in sockets
+    )
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"/proc/{pid}/status has no {name}")

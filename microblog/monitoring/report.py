@@ -1,0 +1,117 @@
+"""Jobs as text: a list of them, and all that is known of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import orjson
+
+from microblog.clock import utcnow
+from microblog.monitoring import display
+from microblog.monitoring.display import NOTHING
+from microblog.monitoring.jobs import users_of
+from microblog.taskqueue import states
+from microblog.taskqueue.job import Job
+from microblog.taskqueue.models import Task
+
+ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
+
+
+def print_list(listed: list[Job]) -> None:
+    """Print jobs, one a line."""
+    names = users_of(listed)
+    headings = ["ID", "USER", "NAME", "STATE", "STEP", "DONE", "TRIES", "CREATED", "TOOK"]
+    rows = []
+    for job in listed:
+        step = job.current
+        rows.append(
+            [
+                job.id,
+                names.get(job.root.user_id, NOTHING),
+                job.root.name,
+                job.state,
+                f"{step.position + 1}/{len(job.steps)}",
+                f"{step.progress}%",
+                str(max(step.attempts for step in job.steps)),
+                display.moment(job.root.created_at),
+                _took(job.root.started_at, job.finished_at),
+            ]
+        )
+    display.print_table(headings, rows)
+
+
+def print_job(job: Job) -> None:
+    """Print all that is known of a job."""
+    display.print_facts(
+        {
+            "Job": job.id,
+            "User": users_of([job]).get(job.root.user_id, NOTHING),
+            "What": f"{job.root.description} ({job.root.name})",
+            "State": job.state + (", asked to stop" if job.cancel_requested else ""),
+            "Created": f"{display.moment(job.root.created_at)} UTC",
+            "Took": _took(job.root.started_at, job.finished_at),
+            "Retry of": job.root.retried_from or "",
+        }
+    )
+    display.print_heading("Time line (UTC)")
+    began = job.root.created_at
+    display.print_table(
+        ["TIME", "AFTER", "STEP", "EVENT"],
+        [
+            [
+                f"{at:%H:%M:%S.%f}"[:-3],
+                display.duration(at - began),
+                f"{step.position + 1} {step.name}",
+                event,
+            ]
+            for at, step, event in sorted(_events(job), key=lambda event: (event[0], event[1].position))
+        ],
+    )
+    for step in job.steps:
+        _print_step(step, len(job.steps))
+
+
+def _events(job: Job) -> Iterator[tuple[datetime, Task, str]]:
+    for step in job.steps:
+        happened = {
+            "created": step.created_at,
+            "published": step.published_at,
+            "first started": step.started_at,
+            "asked to stop": step.cancel_requested_at,
+            "to be tried again": step.eta,
+            ENDED.get(step.state, ""): step.finished_at,
+        }
+        for event, at in happened.items():
+            if at is not None:
+                yield at, step, event
+
+
+def _print_step(step: Task, steps: int) -> None:
+    display.print_heading(f"Step {step.position + 1} of {steps}: {step.name}")
+    display.print_facts(
+        {
+            "Id": step.id,
+            "State": step.state,
+            "Progress": f"{step.progress} %{', ' if step.message else ''}{step.message}",
+            "Queue": step.queue,
+            "Worker": step.worker or "",
+            "Lease until": f"{display.moment(step.lease_expires_at)} UTC" if step.lease_expires_at else "",
+            "Attempts": str(step.attempts) + (f"; workers that died: {step.crashes}" if step.crashes else ""),
+            "Arguments": _json([step.signature.get("args"), step.signature.get("kwargs")]),
+            "Result": _json(step.result) if step.result is not None else "",
+            "Error": step.error or "",
+        },
+        indent="  ",
+    )
+    if step.traceback:
+        display.print_facts({"Traceback": " "}, indent="  ")
+        display.print_block(step.traceback, indent="    ")
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _took(started: datetime | None, finished: datetime | None) -> str:
+    return display.duration((finished or utcnow()) - started) if started else NOTHING

@@ -1,0 +1,53 @@
+"""One house under test: its database, its environment, its application. For a test, or for a whole module."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask_migrate
+import pytest
+from flask import Flask
+
+from microblog import create_app
+from microblog.extensions import db
+from tests.support.services import ROOT, PostgresServer
+
+
+def migrate(environment: dict[str, str], url: str) -> None:
+    """Make all tables in the database at `url`, by the migrations."""
+    with application(environment | {"DATABASE_URL": url}):
+        flask_migrate.upgrade(directory=str(ROOT / "migrations"))
+
+
+@contextlib.contextmanager
+def fresh_database(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty, migrated database of `kind`, gone afterwards."""
+    if kind == "sqlite":
+        path = folder / "microblog.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        yield f"sqlite:///{path}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = f"test_{uuid.uuid4().hex}"
+    yield server.create(name, template=request.getfixturevalue("migrated_postgres"))
+    server.drop(name)
+
+
+@contextlib.contextmanager
+def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask]:
+    """An application in this process, with its context pushed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
+        import tests.support.tasks as _tasks  # noqa: F401 - registers the tests' tasks
+
+        with app.app_context():
+            yield app
+            db.session.remove()
+            db.engine.dispose()
