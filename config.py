@@ -59,7 +59,7 @@ def _web(env: Env) -> dict[str, Any]:
         "TESTING": environment == "testing",
         "SECRET_KEY": env.str("SECRET_KEY", DEFAULT_SECRET_KEY, validate=_secret_key(production)),
         # Where readers reach the site; links in mails start with it.
-        "PUBLIC_URL": env.str("PUBLIC_URL", "http://127.0.0.1:8000", validate=_web_url).rstrip("/"),
+        "PUBLIC_URL": (env.str("PUBLIC_URL", "http://127.0.0.1:8000", validate=_web_url) or "").rstrip("/"),
         # Reverse proxies in front of us whose X-Forwarded-* headers are to be believed.
         "TRUSTED_PROXIES": env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0)),
         "SESSION_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
@@ -68,6 +68,7 @@ def _web(env: Env) -> dict[str, Any]:
         "REMEMBER_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
         "REMEMBER_COOKIE_HTTPONLY": True,
         "REMEMBER_COOKIE_SAMESITE": "Lax",
+        "WTF_CSRF_TIME_LIMIT": None,  # a form is good for as long as the session it belongs to
         "MAX_CONTENT_LENGTH": env.int("MAX_CONTENT_LENGTH", MEGABYTE, validate=_positive),  # bytes
         "POSTS_PER_PAGE": env.int("POSTS_PER_PAGE", 25, validate=validate.Range(1, 100)),
         "LANGUAGES": ["en"],
@@ -89,11 +90,18 @@ def _web(env: Env) -> dict[str, Any]:
 
 def _stores(env: Env, instance: Path) -> dict[str, Any]:
     database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url)
+    timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
     redis_url = env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url)
     return {
-        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
+        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url or ""),
+        # Values stay out of the text of errors, and so out of the log; a connection is tried before it is used, so
+        # that a database that was restarted costs nobody a page.
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_pre_ping": True},
         "REDIS_URL": redis_url,
+        # Seconds until an unanswering Redis counts as away.
+        "REDIS_TIMEOUT": timeout,
         "RATELIMIT_STORAGE_URI": redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": timeout, "socket_timeout": timeout},
     }
 
 
@@ -105,6 +113,7 @@ def _mail(env: Env) -> dict[str, Any]:
         "MAIL_USE_SSL": env.bool("MAIL_USE_SSL", False),
         "MAIL_USERNAME": env.str("MAIL_USERNAME", None),
         "MAIL_PASSWORD": env.str("MAIL_PASSWORD", None),
+        "MAIL_SUPPRESS_SEND": False,  # in tests, too: they have a server
         "MAIL_DEFAULT_SENDER": env.str("MAIL_DEFAULT_SENDER", "Microblog <no-reply@microblog.invalid>"),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
@@ -139,8 +148,6 @@ def _tasks(env: Env) -> dict[str, Any]:
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
         # Seconds that Redis keeps a result; the Task table keeps it for good.
         "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
-        # Seconds until an unanswering Redis counts as away.
-        "REDIS_TIMEOUT": env.float("REDIS_TIMEOUT", 2.0, validate=_positive),
     }
 
 

@@ -29,13 +29,13 @@ SHARED = (
 
 
 def make_bare(config: dict[str, Any]) -> Celery:
-    """A Celery app on the Redis of `config`, with stock task class and result backend, and one task, `noop`."""
+    """A Celery app on the Redis of `config`, with stock task class and result backend, and one task, `bare_noop`."""
     settings = celery_settings(config)
     bare = Celery("bare", set_as_current=False)
     bare.conf.update({name: settings[name] for name in SHARED})
     # Our claim stores STARTED; here Celery does.
     bare.conf.update(result_backend=config["REDIS_URL"], task_track_started=True)
-    bare.task(noop, name="noop")
+    bare.task(noop, name="bare_noop")
     return bare
 
 

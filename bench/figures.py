@@ -48,9 +48,7 @@ def state(what: str, ours: float, unit: str, *, at_most: float | None = None) ->
     return Figure(what, _quantity(ours, unit), target=target, reached=reached)
 
 
-def side_by_side(
-    ours: Callable[[], float], raw: Callable[[], float], *, rounds: int
-) -> tuple[float, float]:
+def side_by_side(ours: Callable[[], float], raw: Callable[[], float], *, rounds: int) -> tuple[float, float]:
     """The medians of what both measured in `rounds` turns each; who goes first changes from round to round."""
     results: dict[Callable[[], float], list[float]] = {ours: [], raw: []}
     order = [ours, raw]
@@ -61,9 +59,7 @@ def side_by_side(
     return median(results[ours]), median(results[raw])
 
 
-def _judge(
-    value: float, at_most: float | None, at_least: float | None, unit: str
-) -> tuple[str, bool | None]:
+def _judge(value: float, at_most: float | None, at_least: float | None, unit: str) -> tuple[str, bool | None]:
     if at_most is not None:
         return f"≤ {at_most:g} {unit}".rstrip(), value <= at_most
     if at_least is not None:

@@ -98,9 +98,7 @@ class House:
                 db.engine.dispose()
 
     @contextlib.contextmanager
-    def worker(
-        self, environment: dict[str, str], module: str, *, queue: str, concurrency: int = 2
-    ) -> Iterator[int]:
+    def worker(self, environment: dict[str, str], module: str, *, queue: str, concurrency: int = 2) -> Iterator[int]:
         """A Celery worker of the app in `module`, ready and reading `queue`; yields its main process's id."""
         command = ["celery", "-A", module, "worker", "--queues", queue, "--concurrency", str(concurrency)]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
@@ -118,9 +116,7 @@ class House:
         port = free_port()
         command = ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"]
         with self._process(command, environment | {"PORT": str(port)}) as (process, log):
-            wait_for(
-                lambda: _alive(process, log) and _answers(port), timeout=60, what="the web server answers"
-            )
+            wait_for(lambda: _alive(process, log) and _answers(port), timeout=60, what="the web server answers")
             [child] = children(process.pid)
             yield port, child
 
@@ -154,9 +150,7 @@ class House:
 
 def add_users(count: int) -> list[int]:
     """Add `count` users who cannot sign in with a password; returns their ids."""
-    rows = [
-        {"username": f"u{n}", "email": f"u{n}@example.com", "password_hash": ""} for n in range(count)
-    ]
+    rows = [{"username": f"u{n}", "email": f"u{n}@example.com", "password_hash": ""} for n in range(count)]
     db.session.execute(sa.insert(User), rows)
     db.session.commit()
     return list(db.session.scalars(sa.select(User.id).order_by(User.id)))

@@ -10,7 +10,7 @@ from celery import Celery, chain
 from bench.bare import make_bare
 from bench.figures import Figure, compare, side_by_side
 from bench.house import House, add_users
-from bench.tasks import noop
+from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
 
@@ -41,7 +41,7 @@ def _launch(users: Iterator[int]) -> float:
     for _turn in range(LAUNCHES):
         user_id = next(users)
         began = time.perf_counter()
-        launch([noop.s(user_id), noop.s()], user_id=user_id)
+        launch([export_posts.s(user_id), email_export.s()], user_id=user_id)
         db.session.commit()
         spent += time.perf_counter() - began
         db.session.remove()
@@ -49,7 +49,7 @@ def _launch(users: Iterator[int]) -> float:
 
 
 def _launch_bare(bare: Celery) -> float:
-    step = bare.tasks["noop"]
+    step = bare.tasks["bare_noop"]
     spent = 0.0
     for argument in range(LAUNCHES):
         began = time.perf_counter()

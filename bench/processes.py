@@ -39,9 +39,7 @@ def connections_to(port: int, pid: int) -> int:
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     sockets = (line.split() for line in lines)
     return sum(
-        fields[3] == _ESTABLISHED
-        and int(fields[2].rpartition(":")[2], 16) == port
-        and f"socket:[{fields[9]}]" in own
+        fields[3] == _ESTABLISHED and int(fields[2].rpartition(":")[2], 16) == port and f"socket:[{fields[9]}]" in own
         for fields in sockets
     )
 

@@ -34,9 +34,7 @@ def run(house: House) -> Iterator[Figure]:
                 lambda: _bare(house, environment, app),  # noqa: B023
                 rounds=ROUNDS,
             )
-        yield compare(
-            f"no-op tasks a second, {database} ÷ bare Celery", ours, raw, "/s", at_least=0.6
-        )
+        yield compare(f"no-op tasks a second, {database} ÷ bare Celery", ours, raw, "/s", at_least=0.6)
 
 
 def _ours(house: House, environment: dict[str, str], app: Flask, users: list[int]) -> float:
@@ -60,7 +58,7 @@ def _bare(house: House, environment: dict[str, str], app: Flask) -> float:
     bare = make_bare(app.config)
     bare.conf.result_backend = "disabled://"  # or this process would listen for each result, and slow Redis down
     for _turn in range(TASKS):
-        bare.tasks["noop"].apply_async()
+        bare.tasks["bare_noop"].apply_async()
     with house.worker(environment, BARE, queue="mail"):
         return TASKS / _consume(house, bare)
 

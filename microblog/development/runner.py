@@ -37,6 +37,9 @@ ANSWER_TIMEOUT = 1.5
 REDIS_START_TIMEOUT = 30.0
 START_TIMEOUT = 120.0
 
+# Run one after the other before the programs of the Procfile; both do nothing where there is nothing to do.
+STEPS = (Program("migrations", "flask db upgrade"), Program("demo data", "flask demo"))
+
 
 def main() -> int:
     """Run until a stop is asked for (0), or until something does not work (1, and a sentence on stderr)."""
@@ -75,20 +78,22 @@ def _plan(port: int, instance: Path) -> _Plan:
         backstage.append(redis_server.program(instance / "redis", redis_port))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
+    # Read as the programs will read them, so that a bad one ends it here.
+    os.environ.clear()
     os.environ.update(environment)
     load_settings()
     return _Plan(port, mail_port, environment, backstage, _procfile(ROOT / "Procfile"))
 
 
 def _perform(plan: _Plan) -> NoReturn:
-    console = Console(program.name for program in (*plan.backstage, *plan.stage))
+    console = Console(program.name for program in (*plan.backstage, *STEPS, *plan.stage))
     redis_answers = partial(_redis_answers, plan.environment["REDIS_URL"])
     try:
         with Household(ROOT, plan.environment, console) as household:
             household.start(*plan.backstage, grace=BACKSTAGE_GRACE)
             household.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
-            household.run(Program("migrations", "flask db upgrade"), grace=BACKSTAGE_GRACE)
-            household.run(Program("demo data", "flask demo"), grace=BACKSTAGE_GRACE)
+            for step in STEPS:
+                household.run(step, grace=BACKSTAGE_GRACE)
             household.start(*plan.stage, grace=STAGE_GRACE)
             household.wait_until(partial(_web_answers, plan.port), "The web server's /readyz", START_TIMEOUT)
             household.wait_until(partial(_mailbox_answers, plan.mail_port), "The mailbox", START_TIMEOUT)

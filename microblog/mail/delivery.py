@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from flask import current_app
 from flask_babel import gettext as _
 from flask_mail import Message
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.clock import utcnow
 from microblog.extensions import db, mail
@@ -95,9 +95,9 @@ def _record(task_id: str, message_id: str) -> None:
     """Note that the server has the mail, however long the database is away: forgetting it would send it again."""
     while True:
         try:
-            db.session.add(SentMail(id=task_id, message_id=message_id))
+            db.session.merge(SentMail(id=task_id, message_id=message_id))
             db.session.commit()
-        except DBAPIError:
+        except (OperationalError, InterfaceError):
             db.session.rollback()
             logger.warning("the database is away; %s is noted as sent once it is back", message_id)
             time.sleep(RECORD_PAUSE)

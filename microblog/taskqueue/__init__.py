@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from flask import Flask
 
-SHOWN_FOR = timedelta(minutes=15)  # how long a job that has ended stays on every page
+SHOWN_FOR = timedelta(minutes=15)  # how long the job that ended last stays on every page
 
 
 def init_app(app: Flask) -> None:
@@ -21,7 +21,7 @@ def init_app(app: Flask) -> None:
 
     @app.template_global()
     def recent_jobs() -> list[jobs.Job]:
-        return jobs.unfinished_or_since(current_user.id, utcnow() - SHOWN_FOR)
+        return jobs.newest(current_user.id, utcnow() - SHOWN_FOR)
 
     @app.template_global()
     def current_timestamp() -> float:

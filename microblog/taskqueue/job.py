@@ -125,15 +125,17 @@ def changed_since(user_id: int, since: datetime, limit: int = 100) -> list[Job]:
     return with_roots(reversed(roots))
 
 
-def unfinished_or_since(user_id: int, since: datetime) -> list[Job]:
-    """A user's jobs that are unfinished, or ended after `since`: newest first."""
+def newest(user_id: int, since: datetime) -> list[Job]:
+    """A user's unfinished jobs, newest first; and before them the one that ended last, if it did after `since`."""
     roots = db.session.execute(
         sa.select(Task.root_id, Task.created_at)
         .where(Task.user_id == user_id, sa.or_(Task.unfinished, Task.updated_at > since))
         .order_by(Task.created_at.desc())
         .limit(20)
     )
-    return with_roots(dict.fromkeys(root_id for root_id, _created_at in roots))
+    jobs = with_roots(dict.fromkeys(root_id for root_id, _created_at in roots))
+    ended = sorted((job for job in jobs if not job.unfinished), key=lambda job: job.changed_at)
+    return ended[-1:] + [job for job in jobs if job.unfinished]
 
 
 def _grouped(steps: Iterable[Task]) -> list[Job]:

