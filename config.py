@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import limits
 import redis
 from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
@@ -57,7 +58,9 @@ def _web(env: Env) -> dict[str, Any]:
     return {
         "MICROBLOG_ENV": environment,
         "TESTING": environment == "testing",
-        "SECRET_KEY": env.str("SECRET_KEY", DEFAULT_SECRET_KEY, validate=_secret_key(production)),
+        "SECRET_KEY": env.str("SECRET_KEY", validate=_secret_key)
+        if production
+        else env.str("SECRET_KEY", DEFAULT_SECRET_KEY),
         # Where readers reach the site; links in mails start with it.
         "PUBLIC_URL": (env.str("PUBLIC_URL", "http://127.0.0.1:8000", validate=_web_url) or "").rstrip("/"),
         # Reverse proxies in front of us whose X-Forwarded-* headers are to be believed.
@@ -75,8 +78,8 @@ def _web(env: Env) -> dict[str, Any]:
         "BABEL_DEFAULT_LOCALE": "en",
         "BOOTSTRAP_SERVE_LOCAL": True,
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
-        "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute"),
-        "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute"),
+        "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute", validate=_rate),
+        "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),
         "RATELIMIT_HEADERS_ENABLED": True,
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
@@ -136,10 +139,14 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
 
 
 def _tasks(env: Env) -> dict[str, Any]:
+    time_limit = env.int("TASK_TIME_LIMIT", 3600, validate=_positive)
+    below_time_limit = validate.Range(min=1, max=time_limit, error="Must be positive, and at most TASK_TIME_LIMIT.")
     return {
         # Seconds a task may run: at the soft limit it is asked to end, at the hard one it is killed.
-        "TASK_SOFT_TIME_LIMIT": env.int("TASK_SOFT_TIME_LIMIT", 3300, validate=_positive),
-        "TASK_TIME_LIMIT": env.int("TASK_TIME_LIMIT", 3600, validate=_positive),
+        "TASK_SOFT_TIME_LIMIT": env.int(
+            "TASK_SOFT_TIME_LIMIT", (time_limit or 0) * 11 // 12, validate=below_time_limit
+        ),
+        "TASK_TIME_LIMIT": time_limit,
         # Seconds a worker's claim on a task lasts unless renewed (it is, every third of it).
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
         # Workers that may die under a task before it is given up.
@@ -154,18 +161,19 @@ def _tasks(env: Env) -> dict[str, Any]:
 _positive = validate.Range(min=0, min_inclusive=False, error="Must be greater than 0.")
 
 
-def _secret_key(production: bool) -> Any:
-    def check(value: str) -> None:
-        if production and value == DEFAULT_SECRET_KEY:
-            raise ValidationError(
-                "Must be set to a secret of your own outside development "
-                "(python -c 'import secrets; print(secrets.token_hex(32))'); "
-                "or set MICROBLOG_ENV=development."
-            )
-        if production and len(value) < 16:
-            raise ValidationError("Must have at least 16 characters.")
+def _secret_key(value: str) -> None:
+    if value == DEFAULT_SECRET_KEY or len(value) < 16:
+        raise ValidationError(
+            "Must be a secret of your own with at least 16 characters outside development "
+            "(python -c 'import secrets; print(secrets.token_hex(32))')."
+        )
 
-    return check
+
+def _rate(value: str) -> None:
+    try:
+        limits.parse_many(value)
+    except ValueError:
+        raise ValidationError("Must be a rate such as “10 per minute”.") from None
 
 
 def _web_url(value: str) -> None:
@@ -190,8 +198,12 @@ def _database_url(value: str) -> None:
 def _redis_url(value: str) -> None:
     try:
         redis.ConnectionPool.from_url(value)
+        parts = urlsplit(value)
+        usable = parts.scheme == "unix" or parts.path.strip("/").isdecimal() or not parts.path.strip("/")
     except (ValueError, TypeError):
-        raise ValidationError("Must be a redis://, rediss:// or unix:// URL.") from None
+        usable = False
+    if not usable:
+        raise ValidationError("Must be a redis://, rediss:// or unix:// URL, with the number of a database.")
 
 
 def _with_driver(url: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 
 from celery import Celery, chain
 
 from bench.bare import make_bare
 from bench.figures import Figure, compare, side_by_side
 from bench.house import House, add_users
+from microblog.accounts.models import User
 from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -36,10 +38,10 @@ def run(house: House) -> Iterator[Figure]:
 
 
 def _launch(users: Iterator[int]) -> float:
-    """Seconds for one launch: each by another user, who may have only one such job, in a session of its own."""
+    """Seconds for one launch. Each is by another user, who may have only one such job, in the midst of a session."""
     spent = 0.0
-    for _turn in range(LAUNCHES):
-        user_id = next(users)
+    for user_id in islice(users, LAUNCHES):
+        db.session.get_one(User, user_id)
         began = time.perf_counter()
         launch([export_posts.s(user_id), email_export.s()], user_id=user_id)
         db.session.commit()

@@ -32,7 +32,7 @@ class Parser(FlaskParser):
         abort(problem(UnprocessableEntity(sentence), errors=error.messages))
 
 
-class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
+class Blueprint(flask_smorest.Blueprint):
     """A resource of the API: documented as it is declared.
 
     `tag` is its name in the documentation; `guard` is called before each request, to raise Unauthorized.

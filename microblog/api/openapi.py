@@ -19,7 +19,7 @@ is one of SUCCESS, FAILURE and REVOKED.
 """
 
 
-class Api(flask_smorest.Api):  # type: ignore[misc]
+class Api(flask_smorest.Api):
     """flask-smorest, with this site's own error answers."""
 
     def __init__(self, app: Flask) -> None:

@@ -9,8 +9,10 @@ def init_app(app: Flask) -> None:
     """Register the probes and ``flask tasks``."""
     from microblog.extensions import limiter
     from microblog.monitoring import cli, routes
+    from microblog.monitoring.readiness import Readiness
 
     # Not only are probes not to be limited: the limiter looks for its storage, and they must do without.
     limiter.exempt(routes.bp)
     app.register_blueprint(routes.bp)
+    app.extensions["readiness"] = Readiness(app)
     app.cli.add_command(cli.tasks)

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask, current_app
 
 from microblog.extensions import db, redis_client
+from microblog.monitoring.ping import any_worker_answers
 from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
@@ -25,32 +26,43 @@ class NoWorker(Exception):
     """No worker answered in time."""
 
 
-def look_at_parts() -> dict[str, dict[str, Any]]:
-    """What each part says: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
+class Readiness:
+    """Asks all parts at once, each in a thread of its own, since a driver may wait longer than we do.
 
-    All are asked at once, each in a thread of its own, since a driver may wait longer than we do. The
-    sentence in `error` has no detail; that is in the log.
+    Whoever looks while a part is being asked waits for the same answer: however many look, however long a part
+    hangs, there is never more than one thread for each.
     """
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    until = time.monotonic() + DEADLINE
-    asked = {name: _ask(app, question) for name, question in QUESTIONS.items()}
-    return {name: _outcome(name, answer, until) for name, answer in asked.items()}
 
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lock = Lock()
+        self._asked: dict[str, Future[None]] = {}
 
-def _ask(app: Flask, question: Callable[[], None]) -> Future[None]:
-    answer: Future[None] = Future()
+    def look(self) -> dict[str, dict[str, Any]]:
+        """What each part says: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
-    def run() -> None:
+        The sentence in `error` has no detail; that is in the log.
+        """
+        until = time.monotonic() + DEADLINE
+        with self._lock:
+            asked = {name: self._ask(name, question) for name, question in QUESTIONS.items()}
+        return {name: _outcome(name, answer, until) for name, answer in asked.items()}
+
+    def _ask(self, name: str, question: Callable[[], None]) -> Future[None]:
+        answer = self._asked.get(name)
+        if answer is None or answer.done():
+            answer = self._asked[name] = Future()
+            Thread(target=self._run, args=(question, answer), name=f"ready-{name}", daemon=True).start()
+        return answer
+
+    def _run(self, question: Callable[[], None], answer: Future[None]) -> None:
         try:
-            with app.app_context():
+            with self._app.app_context():
                 question()
         except Exception as error:
             answer.set_exception(error)
         else:
             answer.set_result(None)
-
-    Thread(target=run, name="readiness", daemon=True).start()
-    return answer
 
 
 def _outcome(name: str, answer: Future[None], until: float) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def _outcome(name: str, answer: Future[None], until: float) -> dict[str, Any]:
 
 def _database() -> None:
     with db.engine.connect() as connection:
-        connection.execute(sa.select(Task.id).limit(1))  # so that a database without our tables is not ready
+        connection.execute(sa.select(Task.id).limit(1))  # a database without our tables is not ready
 
 
 def _redis() -> None:
@@ -74,9 +86,8 @@ def _redis() -> None:
 
 
 def _worker() -> None:
-    _redis()  # Celery tries for longer than this client where Redis is away
-    control = current_app.extensions["celery"].control
-    if not control.ping(timeout=PING_TIMEOUT, limit=1):  # returns with the first answer
+    _redis()  # where it is away, this client gives up sooner than Celery's
+    if not any_worker_answers(current_app.extensions["celery"], PING_TIMEOUT):
         raise NoWorker
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Blueprint
+from flask import Blueprint, current_app
 from flask.typing import ResponseReturnValue
 
-from microblog.monitoring.readiness import look_at_parts
+from microblog.monitoring.readiness import Readiness
 
 bp = Blueprint("monitoring", __name__)
 
@@ -23,6 +23,7 @@ def health() -> ResponseReturnValue:
 @bp.get("/readyz")
 def ready() -> ResponseReturnValue:
     """Whether all is there that a reader needs: the database, Redis, a worker. 503 if any of them is not."""
-    parts = look_at_parts()
+    readiness: Readiness = current_app.extensions["readiness"]
+    parts = readiness.look()
     all_there = all(part["ok"] for part in parts.values())
     return parts, HTTPStatus.OK if all_there else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE

@@ -117,8 +117,8 @@ class Hub:
                         message = channel.get_message(timeout=POLL)
                         if message is not None:
                             self._dispatch(message["data"])
-            except redis.RedisError:
-                logger.warning("Redis is away; trying again in %.1f s", pause)
+            except redis.RedisError as error:
+                logger.warning("Redis is away (%s); trying again in %.1f s", error, pause)
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

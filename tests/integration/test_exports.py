@@ -126,9 +126,7 @@ def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, sm
     assert json.loads(attachment(smtp_server)) == {"posts": []}
 
 
-def test_the_archive_holds_only_the_users_own_posts(
-    susan: User, make_user: Callable[..., User], app: Flask
-) -> None:
+def test_the_archive_holds_only_the_users_own_posts(susan: User, make_user: Callable[..., User], app: Flask) -> None:
     write_posts(make_user("ben"), 3)
 
     assert json.loads(b"".join(to_json(read_posts(susan.id)))) == {"posts": []}

@@ -72,9 +72,13 @@ def test_an_iterable_is_counted_as_it_is_consumed() -> None:
 def test_what_failed_does_not_claim_to_be_done() -> None:
     task = RecordingTask()
 
-    with pytest.raises(RuntimeError), Progress(task, total=3) as progress:  # type: ignore[arg-type]
-        progress.advance()
-        raise RuntimeError
+    def work() -> None:
+        with Progress(task, total=3) as progress:  # type: ignore[arg-type]
+            progress.advance()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
 
     assert len(task.calls) == 1
 

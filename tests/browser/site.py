@@ -1,0 +1,131 @@
+"""A whole site for browsers: gunicorn and a worker, as they run in production, on a database of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import mailbox
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.posts.models import Post
+from tests.browser import tasks as _tasks
+from tests.support import house
+from tests.support.services import ROOT, Worker, free_port, wait_for
+
+PASSWORD = "cat-dog-fish"
+BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class WebServer:
+    """gunicorn, as `make run` starts it."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self.port = free_port()
+        self._environment = environment | {"HOST": "127.0.0.1", "PORT": str(self.port)}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.browser.web:create_app()"]
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
+            )
+        wait_for(self._answers, timeout=40, what="gunicorn answers")
+
+    def kill(self) -> None:
+        """kill -9, all of it: open streams are cut in the middle."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text(errors="replace")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+class Site:
+    """The site under test. Its users and jobs are made here, and looked at in a browser."""
+
+    def __init__(self, web: WebServer, worker: Worker, instance: Path) -> None:
+        self.web = web
+        self.worker = worker
+        self.url = f"http://127.0.0.1:{web.port}"
+        self._instance = instance
+        self._users = 0
+
+    def make_user(self, posts: int = 0) -> User:
+        """A new user who wrote `posts` posts."""
+        self._users += 1
+        user = User(username=f"reader{self._users}", email=f"reader{self._users}@example.com")
+        user.set_password(PASSWORD)
+        db.session.add(user)
+        db.session.flush()
+        db.session.add_all(
+            Post(user_id=user.id, body=f"Thought number {n}", timestamp=BEGINNING + timedelta(minutes=n))
+            for n in range(posts)
+        )
+        db.session.commit()
+        return user
+
+    def start_job(self, user: User, dial: _tasks.Dial) -> str:
+        """Launch a job that goes as far as `dial` is turned; returns its id."""
+        task = user.launch_task("crank", "Turning the crank", str(dial.path))
+        db.session.commit()
+        return task.id
+
+    def keep_mail(self, message: EmailMessage) -> None:
+        """Put a mail where the mailbox of `make run` would."""
+        mailbox.Maildir(self._instance / "mail").add(message)
+
+    def sign_in(self, page: Page, user: User) -> None:
+        """Sign in on the page that readers use for it."""
+        page.goto(f"{self.url}/auth/login")
+        page.get_by_label("Username or email").fill(user.username)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{self.url}/")
+
+
+@contextlib.contextmanager
+def running_site(base_environment: dict[str, str], folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site that lives in `folder`, on SQLite. In development mode, so that its mails can be read on it."""
+    with contextlib.ExitStack() as stack:
+        instance = folder / "instance"
+        environment = base_environment | {
+            "MICROBLOG_ENV": "development",
+            "DATABASE_URL": stack.enter_context(house.fresh_database("sqlite", folder, request)),
+            "INSTANCE_PATH": str(instance),
+            # A stream whose page is gone is noticed at the next heartbeat.
+            "STREAM_HEARTBEAT": "0.5",
+        }
+        web = WebServer(environment, folder / "web.log")
+        web.start()
+        stack.callback(web.kill)
+        options = ("--include", "tests.browser.tasks", "--queues", "exports,mail,default")
+        worker = Worker(environment, *options, log=folder / "worker.log")
+        stack.callback(worker.stop)
+        stack.enter_context(house.application(environment))
+        yield Site(web, worker, instance)

@@ -1,0 +1,191 @@
+"""What reaches an open page: as it happens, and afterwards for whoever was away."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription
+from microblog.taskqueue import control
+from microblog.taskqueue import job as jobs
+from tests.support.services import RedisServer, wait_for
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+class Stream:
+    """An open page's stream, read in a thread as a browser would."""
+
+    def __init__(self, client: FlaskClient, **headers: str) -> None:
+        self.response = client.get("/notifications/stream", headers=headers, buffered=False)
+        self.frames: list[str] = []
+        self._iterator: Iterator[Any] = iter(self.response.response)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for chunk in self._iterator:
+            self.frames.append(chunk.decode() if isinstance(chunk, bytes) else chunk)
+        self.response.close()
+
+    def events(self) -> list[dict[str, Any]]:
+        data = [line for frame in self.frames for line in frame.splitlines() if line.startswith("data: ")]
+        return [event for event in map(json.loads, (line[6:] for line in data)) if event["name"] != "resync"]
+
+    def ids(self) -> list[str]:
+        return [line[4:] for frame in self.frames for line in frame.splitlines() if line.startswith("id: ")]
+
+
+@pytest.fixture
+def streaming(make_app: Callable[..., Flask]) -> Flask:
+    """An application whose streams end soon, and with them the threads that read them."""
+    return make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=4.0)
+
+
+def subscriptions(redis_server: RedisServer) -> int:
+    """How many connections listen to the channel."""
+    return int(redis_server.client.pubsub_numsub(CHANNEL)[0][1])
+
+
+def sign_in(app: Flask, user: User) -> FlaskClient:
+    client = app.test_client()
+    client.post("/auth/login", data={"username": user.username, "password": "cat-dog-fish"})
+    return client
+
+
+def test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses(
+    streaming: Flask, make_user: Callable[..., User]
+) -> None:
+    susan, ben = make_user("susan"), make_user("ben")
+    with streaming.app_context():
+        pages = [Stream(sign_in(streaming, susan)) for _ in range(2)]
+        bens = Stream(sign_in(streaming, ben))
+        wait_for(lambda: "resync" in "".join(pages[0].frames), what="the process listens")
+
+        task = susan.launch_task("noop", "Nothing")
+        db.session.commit()
+
+        for page in pages:
+            wait_for(page.events, what="the event arrives")
+            assert page.events()[0]["subject"] == task.id
+            assert page.events()[0]["data"]["state"] == "PENDING"
+        assert bens.events() == []
+
+
+def test_a_stream_begins_with_what_its_page_missed(streaming: Flask, make_user: Callable[..., User]) -> None:
+    susan = make_user("susan")
+    with streaming.app_context():
+        before = utcnow().timestamp()
+        task = susan.launch_task("noop", "Nothing")
+        db.session.commit()
+
+        stream = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{before:.6f}"})
+
+        wait_for(stream.events, what="the replay")
+        assert [event["subject"] for event in stream.events()] == [task.id]
+        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": stream.ids()[0]})
+        wait_for(lambda: later.frames[1:], what="a sign of life")
+        assert later.events() == []
+
+
+def test_a_quiet_stream_says_that_it_is_alive(streaming: Flask, make_user: Callable[..., User]) -> None:
+    stream = Stream(sign_in(streaming, make_user("susan")))
+
+    wait_for(lambda: ": still here\n\n" in stream.frames)
+
+
+def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(
+    make_app: Callable[..., Flask], make_user: Callable[..., User]
+) -> None:
+    app = make_app(STREAM_HEARTBEAT=0.05, STREAM_LIFETIME=0.2)
+    susan = make_user("susan")
+    hub: Hub = app.extensions["hub"]
+    response = sign_in(app, susan).get("/notifications/stream", buffered=False)
+    assert hub.open_streams() == 1
+
+    list(response.response)
+    response.close()
+
+    assert hub.open_streams() == 0
+
+
+def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    client = signed_in(susan)
+    before = utcnow().timestamp()
+    task = susan.launch_task("noop", "Nothing")
+    db.session.commit()
+
+    [event] = client.get(f"/notifications?since={before}").json
+    assert (event["name"], event["subject"]) == ("task", task.id)
+    assert event["data"]["progress"] == {"current": 0, "total": None, "percent": 0, "message": ""}
+    assert client.get(f"/notifications?since={event['timestamp']}").json == []
+
+    job = jobs.find(task.id)
+    assert job is not None
+    control.cancel(job)
+    [cancelled] = client.get(f"/notifications?since={event['timestamp']}").json
+    assert cancelled["data"]["state"] == "REVOKED"
+
+
+@pytest.mark.parametrize("since", ["yesterday", "nan", "inf", "-inf", "1e300", ""])
+def test_a_since_that_is_no_time_is_refused_with_a_sentence(
+    susan: User, signed_in: Callable[..., FlaskClient], since: str
+) -> None:
+    client = signed_in(susan)
+
+    for path in ("/notifications", "/notifications/stream"):
+        response = client.get(path, query_string={"since": since})
+        assert response.status_code == 400
+        assert "must be a time" in response.text
+
+
+def test_a_stranger_gets_no_stream(client: FlaskClient) -> None:
+    assert client.get("/notifications/stream").status_code in (302, 401)
+    assert client.get("/notifications").status_code in (302, 401)
+
+
+def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
+    app: Flask, redis_server: RedisServer
+) -> None:
+    wait_for(lambda: subscriptions(redis_server) == 0, what="the hubs of other tests have ended")
+    hub: Hub = app.extensions["hub"]
+    pages = [hub.join(user_id) for user_id in range(100)]
+    wait_for(lambda: subscriptions(redis_server))
+
+    assert subscriptions(redis_server) == 1
+    for page in pages:
+        page.close()
+    wait_for(lambda: subscriptions(redis_server) == 0, what="a hub that nobody listens to ends")
+    assert hub.open_streams() == 0
+
+
+def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: RedisServer) -> None:
+    hub: Hub = app.extensions["hub"]
+    page = hub.join(1)
+    events = page.read(heartbeat=10, lifetime=30)
+    assert next(events) == RESYNC
+
+    with redis_server.away():
+        pass
+
+    assert next(events) == RESYNC
+    page.close()
+
+
+def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
+    page = Subscription(hub=None, user_id=1)  # type: ignore[arg-type]
+    for number in range(BACKLOG + 1):
+        page.put({"name": "task", "number": number})
+
+    assert next(page.read(heartbeat=1, lifetime=1)) == RESYNC

@@ -1,0 +1,276 @@
+"""After a fault is healed every job ends, whoever was killed and whatever was forgotten."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery.result import AsyncResult
+from flask import Flask
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.taskqueue import claim as claims
+from microblog.taskqueue import reconcile
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.services import RedisServer, Worker, wait_for
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    return tmp_path / "diary"
+
+
+def start(*steps: Any) -> str:
+    root = launch(steps)
+    db.session.commit()
+    return root.id
+
+
+def rows_of(root_id: str) -> list[Task]:
+    db.session.rollback()
+    query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def states(root_id: str) -> list[str]:
+    return [row.state for row in rows_of(root_id)]
+
+
+def make_older(root_id: str, **ages: float) -> None:
+    """Move times of a job's rows into the past, each by so many seconds."""
+    past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
+    db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
+    db.session.commit()
+
+
+def crash(app: Flask, task_id: str) -> None:
+    """A worker claims the task and is never heard of again."""
+    held = claims.claim(app.extensions["celery"].rows, task_id, worker="gone@host", lease=30, max_crashes=3)
+    assert held is not None
+    make_older(task_id, lease_expires_at=1)
+
+
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """The SQL that the test's process sends."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        sent.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+def test_nothing_to_do_costs_one_query_and_no_word_with_redis(
+    app: Flask, redis_server: RedisServer, statements: list[str]
+) -> None:
+    commands = int(redis_server.client.info("stats")["total_commands_processed"])
+
+    assert reconcile_all() == 0
+
+    assert len(statements) == 1
+    assert int(redis_server.client.info("stats")["total_commands_processed"]) - commands <= 1  # this question
+
+
+def test_the_query_for_unfinished_rows_uses_an_index_of_them(app: Flask, database: str, statements: list[str]) -> None:
+    if database == "postgresql":
+        db.session.execute(sa.text("SET enable_seqscan = off"))
+    reconcile_all()
+    explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "
+
+    plan = db.session.connection().exec_driver_sql(
+        explain + statements[-1].replace("?", "10").replace("%(param_1)s::INTEGER", "10")
+    )
+
+    assert "task_unfinished" in str(plan.all())
+
+
+def test_a_job_that_is_being_launched_right_now_is_left_alone(app: Flask, redis_server: RedisServer) -> None:
+    start(tasks.noop.s())
+
+    assert reconcile_all() == 0
+    assert redis_server.client.llen("default") == 1
+
+
+def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=60)
+
+    assert reconcile_all() == 1
+
+    assert rows_of(task_id)[0].published_at is not None
+    assert redis_server.client.llen("default") == 1
+
+
+def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=30, published_at=30)
+    with redis_server.away():
+        pass
+
+    assert reconcile_all() == 1
+    assert redis_server.client.llen("default") == 1
+
+
+def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=30, published_at=30)
+
+    assert reconcile_all() == 0
+    make_older(task_id, created_at=61, published_at=61)
+    assert reconcile_all() == 1
+    assert reconcile_all() == 0
+    assert redis_server.client.llen("default") == 2
+
+
+def test_a_killed_worker_loses_nothing(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+) -> None:
+    gate = tmp_path / "gate"
+    doomed = make_worker(concurrency=1)
+    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+
+    doomed.kill()
+    gate.touch()
+    make_worker()
+    wait_for(lambda: (reconcile_all() and False) or "SUCCESS" in states(job_id), what="the job is taken over")
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+
+    assert [row.attempts for row in rows_of(job_id)] == [2, 1]
+    assert diary.read_text() == "ran\n"
+
+
+def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+) -> None:
+    gate = tmp_path / "gate"
+    frozen = make_worker(concurrency=1)
+    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+
+    frozen.send_signal(signal.SIGSTOP)
+    other = make_worker()
+    wait_for(lambda: bool(reconcile_all()) or rows_of(job_id)[0].worker == other.name, what="it is taken over")
+    wait_for(lambda: rows_of(job_id)[0].worker == other.name)
+    frozen.send_signal(signal.SIGCONT)
+    wait_for(lambda: "was taken over" in frozen.text() or "ignored" in frozen.text(), what="it hears of it")
+    assert states(job_id)[0] == "PROGRESS"
+    gate.touch()
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+
+    assert rows_of(job_id)[0].worker == other.name
+    assert diary.read_text() == "ran\n"
+
+
+def test_a_long_task_keeps_its_lease_without_any_progress(app: Flask, make_worker: Callable[..., Worker]) -> None:
+    make_worker(TASK_LEASE="1")
+    task_id = start(tasks.too_slow.s().set(soft_time_limit=4))
+    wait_for(lambda: states(task_id) == ["STARTED"])
+
+    while states(task_id) == ["STARTED"]:
+        assert reconcile_all() == 0 or states(task_id) == ["FAILURE"]
+
+    assert rows_of(task_id)[0].attempts == 1
+
+
+def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
+    first, second = start(tasks.add.s(1, 2), tasks.noop.s()), start(tasks.fail.s())
+    for task_id in (first, second):
+        crash(app, task_id)
+    backend = app.extensions["celery"].backend
+    backend.client.set(
+        backend.get_key_for_task(first), backend.encode({"status": "SUCCESS", "result": 3, "traceback": None})
+    )
+    failure = {"exc_type": "RuntimeError", "exc_message": ["x"], "exc_module": "builtins"}
+    backend.client.set(
+        backend.get_key_for_task(second),
+        backend.encode({"status": "FAILURE", "result": failure, "traceback": "Traceback: x"}),
+    )
+
+    reconcile_all()
+
+    assert states(first)[0] == "SUCCESS"
+    assert rows_of(first)[0].result == {"result": 3}
+    assert states(second) == ["FAILURE"]
+    assert rows_of(second)[0].traceback == "Traceback: x"
+
+
+def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
+    app: Flask, make_worker: Callable[..., Worker], diary: Path
+) -> None:
+    job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
+    crash(app, job_id)
+    backend = app.extensions["celery"].backend
+    meta = {"status": "SUCCESS", "result": 3, "traceback": None}
+    backend.client.set(backend.get_key_for_task(job_id), backend.encode(meta))
+    reconcile_all()
+    db.session.execute(sa.update(Task).where(Task.id == job_id).values(finished_at=utcnow() - timedelta(seconds=30)))
+    db.session.commit()
+
+    make_worker()
+    reconcile_all()
+
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    assert rows_of(job_id)[1].result == {"received": [3]}
+
+
+@pytest.mark.parametrize("ended", ["FAILURE", "REVOKED"])
+def test_a_step_whose_predecessor_ended_badly_ends_with_it(app: Flask, ended: str) -> None:
+    job_id = start(tasks.add.s(1, 2), tasks.noop.s())
+    db.session.execute(sa.update(Task).where(Task.id == job_id).values(state=ended, error="why", finished_at=utcnow()))
+    db.session.commit()
+
+    reconcile_all()
+
+    assert states(job_id) == [ended, ended]
+    assert AsyncResult(rows_of(job_id)[1].id).state == ended
+
+
+def test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out(app: Flask) -> None:
+    job_id = start(tasks.add.s(1, 2), tasks.noop.s())
+    crash(app, job_id)
+    db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
+    db.session.commit()
+
+    reconcile_all()
+
+    assert states(job_id) == ["REVOKED", "REVOKED"]
+
+
+def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: Flask) -> None:
+    job_id = start(tasks.add.s(1, 2), tasks.noop.s())
+    for _ in range(3):
+        crash(app, job_id)
+
+    reconcile_all()
+
+    assert states(job_id) == ["FAILURE", "FAILURE"]
+    assert "died, again and again" in (rows_of(job_id)[0].error or "")
+
+
+def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=60)
+    [head] = list(reconcile._heads())
+    broker = reconcile._look_at_broker()
+
+    outcomes = [reconcile._reconcile(head, broker), reconcile._reconcile(head, broker)]
+
+    assert outcomes == [True, False]
+    assert redis_server.client.llen("default") == 1

@@ -1,0 +1,105 @@
+"""A wrong or missing setting stops the program at start, and is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError, load_settings
+from tests.support.services import ROOT
+
+GOOD = {"MICROBLOG_ENV": "production", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A good production environment, and no instance folder of a developer's."""
+    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "RATELIMIT_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (GOOD | {"INSTANCE_PATH": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_good_environment_is_read_with_types_and_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EXPORT_ATTACHMENT_LIMIT", "123")
+    monkeypatch.setenv("DATABASE_URL", "postgres://user:word@db/microblog")
+
+    settings = load_settings()
+
+    assert settings["EXPORT_ATTACHMENT_LIMIT"] == 123
+    assert settings["EXPORT_LINK_LIFETIME"] == 7 * 24 * 3600
+    assert settings["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg://user:word@db/microblog"
+    assert settings["EXPORT_STORAGE_URL"] == str(tmp_path / "exports")
+    assert settings["SESSION_COOKIE_SECURE"] is True
+
+
+def test_outside_development_there_is_no_default_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY: "):
+        load_settings()
+    monkeypatch.setenv("MICROBLOG_ENV", "development")
+    assert load_settings()["SECRET_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MICROBLOG_ENV", "prod"),
+        ("SECRET_KEY", "short"),
+        ("DATABASE_URL", "no url"),
+        ("DATABASE_URL", "mysql://host/name"),
+        ("DATABASE_URL", "postgresql://host:port/name"),
+        ("REDIS_URL", "http://host"),
+        ("REDIS_URL", "redis://host:port"),
+        ("REDIS_URL", "redis://host/nonsense"),
+        ("PUBLIC_URL", "example.com"),
+        ("PUBLIC_URL", "http://["),
+        ("MAIL_PORT", "99999"),
+        ("MAIL_USE_TLS", "perhaps"),
+        ("EXPORT_ATTACHMENT_LIMIT", "10 MB"),
+        ("EXPORT_LINK_LIFETIME", "-1"),
+        ("TASK_LEASE", "0"),
+        ("TASK_TIME_LIMIT", "soon"),
+        ("RATELIMIT_ENABLED", "maybe"),
+        ("RATELIMIT_SIGN_IN", "often"),
+        ("TASK_SOFT_TIME_LIMIT", "7200"),
+    ],
+)
+def test_each_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigError) as refusal:
+        load_settings()
+
+    assert str(refusal.value).startswith(f"{name}: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAIL_PORT", "x")
+    monkeypatch.setenv("REDIS_URL", "x")
+
+    with pytest.raises(ConfigError) as refusal:
+        load_settings()
+
+    assert sorted(line.split(":")[0] for line in str(refusal.value).splitlines()) == ["MAIL_PORT", "REDIS_URL"]
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "flask", "routes"], ["-m", "celery", "-A", "celery_app", "report"]], ids=["flask", "celery"]
+)
+def test_the_programs_stop_with_the_sentence_and_no_traceback(tmp_path: Path, command: list[str]) -> None:
+    environment = os.environ | {"REDIS_URL": "nonsense", "INSTANCE_PATH": str(tmp_path)}
+
+    program = subprocess.run(
+        [sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert program.returncode != 0
+    assert "REDIS_URL: " in program.stderr
+    assert "Traceback" not in program.stderr + program.stdout
