@@ -133,6 +133,8 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
+        # Seconds between two looks for archives that have expired and files that faults left behind.
+        "EXPORT_SWEEP_INTERVAL": env.float("EXPORT_SWEEP_INTERVAL", 60.0, validate=_positive),
         # Seconds that an archive is kept.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
     }
@@ -149,6 +151,8 @@ def _tasks(env: Env) -> dict[str, Any]:
         "TASK_TIME_LIMIT": time_limit,
         # Seconds a worker's claim on a task lasts unless renewed (it is, every third of it).
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
+        # Seconds that a worker told to stop waits for its tasks before it hands them back.
+        "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),
         # Workers that may die under a task before it is given up.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.

@@ -13,6 +13,7 @@ import fsspec
 from flask import current_app
 
 CHUNK = 1024 * 1024  # bytes read at once
+PARTS = "parts"  # the folder of files that are not whole yet
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,22 @@ class Storage:
         self._files, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
 
     def write(self, path: str, chunks: Iterable[bytes], *, attempt: int) -> Stored:
-        """Write `chunks` to a temporary file of this `attempt`, then move it to `path`.
+        """Write `chunks` to a part of this `attempt`, out of sight, then move it to `path`.
 
         If writing fails, or `chunks` raises, nothing is left behind.
         """
-        temporary = self._full(f"{path}.{attempt}.part")
+        part = self._full(f"{PARTS}/{path}.{attempt}")
         digest, size = hashlib.sha256(), 0
         try:
-            with self._files.open(temporary, "wb") as file:
+            with self._files.open(part, "wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
-            self._files.mv(temporary, self._full(path))
+            self._files.mv(part, self._full(path))
         except BaseException:
-            if self._files.exists(temporary):
-                self._files.rm_file(temporary)
+            if self._files.exists(part):
+                self._files.rm_file(part)
             raise
         return Stored(size, digest.hexdigest())
 
@@ -70,6 +71,14 @@ class Storage:
         """Remove the file at `path`; one that is gone already is no error."""
         if self.exists(path):
             self._files.rm_file(self._full(path))
+
+    def parts(self) -> list[str]:
+        """The paths of all files that are being written, or whose writer died."""
+        folder = self._full(PARTS)
+        if not self._files.exists(folder):
+            return []
+        names = (posixpath.basename(found) for found in self._files.ls(folder, detail=False))
+        return sorted(posixpath.join(PARTS, name) for name in names)
 
     def _full(self, path: str) -> str:
         return posixpath.join(self._root, path)

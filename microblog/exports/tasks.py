@@ -1,4 +1,4 @@
-"""The export: build the archive, then mail it; and the end of archives that have had their time."""
+"""The export: build the archive, then mail it; and the sweeping up afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import sqlalchemy as sa
 from celery import shared_task
 from flask import current_app
 from flask_babel import format_decimal
@@ -16,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.exports import sweep
 from microblog.exports.archive import count_posts, read_posts, to_json
 from microblog.exports.letter import archive_letter
 from microblog.exports.models import Archive
@@ -25,8 +25,6 @@ from microblog.mail.delivery import MailTask, deliver
 from microblog.taskqueue.celery import JobTask
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.progress import Progress
-
-EXPIRE_BATCH = 100
 
 
 @shared_task(
@@ -74,18 +72,12 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
     return deliver(self, archive_letter(user, archive))
 
 
-@shared_task(name="expire_archives", ignore_result=True)
-def expire_archives() -> int:
-    """Delete the archives that have had their time, file first; returns how many."""
-    storage, deleted = current_storage(), 0
-    query = sa.select(Archive).where(Archive.expires_at <= utcnow()).limit(EXPIRE_BATCH)
-    while archives := db.session.scalars(query).all():
-        for archive in archives:
-            storage.delete(archive.path)
-            db.session.delete(archive)
-        db.session.commit()
-        deleted += len(archives)
-    return deleted
+@shared_task(name="sweep_archives", ignore_result=True)
+def sweep_archives() -> None:
+    """Clear away what has had its time, and what faults left behind."""
+    sweep.delete_expired()
+    sweep.delete_unwanted()
+    sweep.delete_abandoned_parts()
 
 
 def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Iterator[list[dict[str, Any]]]:

@@ -8,14 +8,17 @@
   const panel = document.getElementById("jobs");
   if (!panel) return;
 
-  const POLL_EVERY = 3000; // milliseconds
-  const OPENING_MAY_TAKE = 8000;
+  const ASK_EVERY = 3000; // milliseconds
+  const REOPEN_AFTER = 15000;
+  const OVERLAP = 5; // seconds: a change that was being written as the page was made carries an earlier time
   const language = document.documentElement.lang || undefined;
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
   const said = document.getElementById("jobs-said");
   const fetching = new Set();
   const fetchAgain = new Set();
-  let since = Number(panel.dataset.since);
+  const madeAt = Number(panel.dataset.since);
+  let since = madeAt;
+  let stream, asking, reopening;
 
   const cardsOf = (id) => document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`);
 
@@ -27,16 +30,13 @@
   }
 
   function showTask({ subject, timestamp, data }) {
-    const cards = cardsOf(subject);
-    if (cards.length && [...cards].every((card) => Number(card.dataset.at) >= timestamp)) return;
-    const counts = [...cards].every(
-      (card) => card.dataset.state === data.state && Number(card.dataset.position) === data.position,
-    );
-    if (cards.length && counts && data.state === "PROGRESS" && data.progress) {
-      cards.forEach((card) => count(card, data.progress, timestamp));
-    } else {
-      fetchCard(subject);
-    }
+    const cards = [...cardsOf(subject)];
+    const behind = cards.filter((card) => Number(card.dataset.at) < timestamp);
+    const alike = (card) => card.dataset.state === data.state && Number(card.dataset.position) === data.position;
+    if (!cards.length && timestamp <= madeAt) return; // the page was made without it, knowingly
+    if (!cards.length || !cards.every(alike)) fetchCard(subject);
+    else if (data.state === "PROGRESS" && data.progress) behind.forEach((card) => count(card, data.progress, timestamp));
+    else if (behind.length) fetchCard(subject);
   }
 
   function count(card, progress, timestamp) {
@@ -76,9 +76,11 @@
       const response = await fetch(panel.dataset.card.replace("TASK-ID", encodeURIComponent(id)), {
         headers: { Accept: "text/html" },
       });
-      if (response.ok) showCard(id, await response.text());
+      if (response.redirected) leave(); // to the sign-in page
+      else if (response.ok) showCard(id, await response.text());
+      else if (response.status >= 500) throw new Error(response.statusText);
     } catch {
-      // The network is away; what the stream replays after it is back brings us here again.
+      setTimeout(fetchCard, ASK_EVERY, id); // nobody would tell us a second time
     } finally {
       fetching.delete(id);
       if (fetchAgain.delete(id)) fetchCard(id);
@@ -92,7 +94,7 @@
     if (cards.length) cards.forEach((card) => replace(card, document.importNode(parsed, true)));
     else (document.querySelector("[data-all-jobs]") ?? panel).prepend(place(document.importNode(parsed, true)));
     document.dispatchEvent(new CustomEvent("content-added"));
-    said.textContent = parsed.dataset.said;
+    if (said.textContent !== parsed.dataset.said) said.textContent = parsed.dataset.said;
   }
 
   function place(card) {
@@ -121,37 +123,55 @@
 
   async function ask() {
     try {
-      const response = await fetch(`${panel.dataset.poll}?since=${since}`, { headers: { Accept: "application/json" } });
-      if (response.ok) (await response.json()).forEach(receive);
+      const response = await fetch(`${panel.dataset.poll}?since=${since - OVERLAP}`, {
+        headers: { Accept: "application/json" },
+      });
+      if (response.redirected) leave(); // to the sign-in page
+      else if (response.ok) (await response.json()).forEach(receive);
     } catch {
       // Asked again at the next turn.
     }
   }
 
-  function poll() {
-    ask();
-    setInterval(ask, POLL_EVERY);
-  }
-
+  // Asks every few seconds for as long as no stream is open.
   function listen() {
-    const stream = new EventSource(`${panel.dataset.stream}?since=${since}`);
-    const giveUp = setTimeout(() => {
-      stream.close();
-      poll();
-    }, OPENING_MAY_TAKE);
-    stream.onopen = () => clearTimeout(giveUp);
-    stream.onmessage = (message) => receive(JSON.parse(message.data));
-    stream.onerror = () => {
-      if (stream.readyState !== EventSource.CLOSED) return; // it comes back by itself, with Last-Event-ID
-      clearTimeout(giveUp);
-      poll();
+    hangUp();
+    asking = setInterval(ask, ASK_EVERY);
+    if (!("EventSource" in window)) return;
+    const opened = new EventSource(`${panel.dataset.stream}?since=${since - OVERLAP}`);
+    opened.onopen = stopAsking;
+    opened.onmessage = (message) => receive(JSON.parse(message.data));
+    opened.onerror = () => {
+      asking ??= setInterval(ask, ASK_EVERY);
+      // A stream that was cut comes back by itself, with Last-Event-ID; one that was refused does not.
+      if (opened.readyState === EventSource.CLOSED) reopening = setTimeout(listen, REOPEN_AFTER);
     };
-    addEventListener("pagehide", () => stream.close());
-    addEventListener("pageshow", (event) => event.persisted && location.reload());
+    stream = opened;
   }
 
+  function hangUp() {
+    stream?.close();
+    stopAsking();
+    clearTimeout(reopening);
+  }
+
+  function leave() {
+    hangUp();
+    document.removeEventListener("visibilitychange", attend);
+  }
+
+  function stopAsking() {
+    clearInterval(asking);
+    asking = undefined;
+  }
+
+  // A browser opens only a handful of connections to one site: pages that nobody sees must not use them up.
+  const attend = () => (document.hidden ? hangUp() : listen());
+
+  document.addEventListener("visibilitychange", attend);
+  addEventListener("pagehide", hangUp);
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   setInterval(() => showDue(document), 1000);
   showDue(document);
-  if ("EventSource" in window) listen();
-  else poll();
+  attend();
 })();

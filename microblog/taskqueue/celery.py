@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_app
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 from celery.worker.request import Request
 from flask import Flask
 from flask_babel import force_locale
@@ -28,6 +30,7 @@ from microblog.taskqueue.claim import (
     Claim,
     TooManyCrashes,
     claim,
+    hand_back,
     release,
 )
 from microblog.taskqueue.errors import Cancelled, ClaimRefused, WorkerDied
@@ -60,6 +63,12 @@ class JobRequest(Request):
             with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
                 release(self.app.rows, self.id, worker=self.hostname)
         super().reject(requeue=requeue)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
+        super().cancel(pool, signal, emit_retry)
+        with contextlib.suppress(DatabaseAway):
+            hand_back(self.app.rows, self.id, worker=self.hostname)
 
 
 class JobTask(CeleryTask):
@@ -132,10 +141,20 @@ def make_celery(flask_app: Flask, rooms: list[str]) -> CeleryApp:
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
     app.steps["worker"].add(LeaseKeeper)
     worker_process_init.connect(lambda **_: app.rows.forget_connections(), weak=False)
+    worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
+
+
+def _end_in_time(how: str, **_: Any) -> None:
+    """A worker told to stop (SIGTERM) lets its tasks end for WORKER_STOP_TIMEOUT seconds, then hands them back."""
+    if how == "Warm":
+        timeout = current_app.flask_app.config["WORKER_STOP_TIMEOUT"]
+        timer = threading.Timer(timeout, os.kill, (os.getpid(), signal.SIGQUIT))
+        timer.daemon = True
+        timer.start()
 
 
 def celery_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +222,6 @@ def celery_settings(config: dict[str, Any]) -> dict[str, Any]:
                 # One that could not run in time is worthless: the next is on its way.
                 "options": {"expires": config["RECONCILE_INTERVAL"] * 2},
             },
-            "expire_archives": {"task": "expire_archives", "schedule": 3600.0},
+            "sweep_archives": {"task": "sweep_archives", "schedule": config["EXPORT_SWEEP_INTERVAL"]},
         },
     }

@@ -59,6 +59,7 @@ _RENEW = sa.update(table).where(
     table.c.state.in_(states.RUNNING),
 )
 _RELEASE = _RENEW.values(lease_expires_at=NOW)
+_HAND_BACK = _RENEW.values(lease_expires_at=None)
 
 
 class AlreadyFinished(ClaimRefused):
@@ -137,3 +138,11 @@ def release(rows: Rows, task_id: str, *, worker: str) -> None:
     Raises rows.DatabaseAway.
     """
     rows.execute(_RELEASE, task_ids=[task_id], by=worker, now=utcnow())
+
+
+def hand_back(rows: Rows, task_id: str, *, worker: str) -> None:
+    """Give a task up that `worker` was told to stop running: no crash, and free for the next worker at once.
+
+    Raises rows.DatabaseAway.
+    """
+    rows.execute(_HAND_BACK, task_ids=[task_id], by=worker)

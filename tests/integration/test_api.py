@@ -29,19 +29,6 @@ JOB_FIELDS = {
     *("id", "name", "description", "state", "progress", "result", "error", "attempts"),
     *("created_at", "started_at", "finished_at", "steps"),
 }
-    "id",
-    "name",
-    "description",
-    "state",
-    "progress",
-    "result",
-    "error",
-    "attempts",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "steps",
-]
 
 
 class Caller:
@@ -115,6 +102,7 @@ def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, 
     return root_id
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 class TestTokens:
     def test_a_password_buys_a_token_that_opens_the_api(self, app, client, make_user):
         make_user("susan", "cat-dog-fish")
@@ -147,14 +135,12 @@ class TestTokens:
         assert wrong.headers["WWW-Authenticate"] == 'Basic realm="Microblog API"'
         assert unknown.data == wrong.data
 
-    @pytest.mark.parametrize(
-        "header", [None, "Basic", "Basic !", "Basic 4pyT", "Basic c3VzYW4=", "Bearer x", "Basic AAAAOgAA", "nonsense"]
-    )
-    def test_without_credentials_there_is_no_token(self, client, header):
-        response = client.post("/api/tokens", headers={"Authorization": header} if header else {})
+    def test_without_credentials_there_is_no_token(self, client):
+        for header in ("", "Basic", "Basic !", "Basic 4pyT", "Basic c3VzYW4=", "Bearer x", "Basic AAAAOgAA", "x"):
+            response = client.post("/api/tokens", headers={"Authorization": header})
 
-        assert_problem(response, 401)
-        assert response.headers["WWW-Authenticate"].startswith("Basic ")
+            assert_problem(response, 401)
+            assert response.headers["WWW-Authenticate"].startswith("Basic ")
 
     def test_a_password_longer_than_any_is_not_hashed(self, client, make_user, monkeypatch):
         make_user("susan")
@@ -172,12 +158,12 @@ class TestTokens:
         assert_problem(refused, 429)
         assert int(refused.headers["Retry-After"]) > 0
 
-    @pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", "Bearer é", "Basic c3VzYW46eA==", "x"])
-    def test_nothing_opens_without_a_live_token(self, client, header):
-        response = client.get("/api/tasks", headers={"Authorization": header} if header else {})
+    def test_nothing_opens_without_a_live_token(self, client):
+        for header in ("", "Bearer", "Bearer wrong", "Bearer é", "Bearer \0", "Basic c3VzYW46eA==", "x"):
+            response = client.get("/api/tasks", headers={"Authorization": header})
 
-        assert_problem(response, 401)
-        assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
+            assert_problem(response, 401)
+            assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
 
     def test_an_expired_token_opens_nothing_and_goes_with_the_next_one(self, app, susan):
         db.session.execute(sa.update(ApiToken).values(expires_at=utcnow()))
@@ -233,13 +219,16 @@ class TestExports:
         assert started.status_code == 202
         assert started.headers["Location"] == f"/api/tasks/{started.json['id']}"
         assert TaskSchema().validate(started.json) == {}
-        assert JOB_FIELDS <= set(started.json)
+        assert set(started.json) >= JOB_FIELDS
         assert [step["name"] for step in started.json["steps"]] == ["export_posts", "email_export"]
         assert susan.get(started.headers["Location"]).json == started.json
 
-    @pytest.mark.parametrize("body", [{"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}])
-    def test_an_empty_request_is_as_good_as_none(self, susan, body):
-        assert susan.post("/api/exports", **body).status_code == 202
+    def test_an_empty_request_is_as_good_as_none(self, susan):
+        for body in ({"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}):
+            started = susan.post("/api/exports", **body)
+
+            assert started.status_code == 202
+            susan.post(f"{started.headers['Location']}/cancel")
 
     def test_a_second_export_is_refused_and_told_which_one_runs(self, susan):
         first = susan.post("/api/exports")
@@ -303,15 +292,15 @@ class TestTasks:
 
         assert david.get("/api/tasks").json["items"] == []
 
-    @pytest.mark.parametrize("limit", ["0", "101", "abc", "", "-1", "1.5", "9" * 30])
-    def test_a_page_of_impossible_size_is_refused_with_its_field(self, susan, limit):
-        problem = assert_problem(susan.get(f"/api/tasks?limit={limit}"), 422)
+    def test_a_page_of_impossible_size_is_refused_with_its_field(self, susan):
+        for limit in ("0", "101", "abc", "", "-1", "1.5", "9" * 30):
+            problem = assert_problem(susan.get(f"/api/tasks?limit={limit}"), 422)
 
-        assert problem["errors"]["query"]["limit"]
+            assert problem["errors"]["query"]["limit"]
 
-    @pytest.mark.parametrize("key", ["x", "", "2026-13-01T00:00:00.000000Z_1", "%00", "2026-01-01T00:00:00.000000Z_"])
-    def test_a_page_key_that_is_none_is_refused(self, susan, key):
-        assert_problem(susan.get(f"/api/tasks?before={key}"), 400)
+    def test_a_page_key_that_is_none_is_refused(self, susan):
+        for key in ("x", "", "2026-13-01T00:00:00.000000Z_1", "%00", "2026-01-01T00:00:00.000000Z_"):
+            assert_problem(susan.get(f"/api/tasks?before={key}"), 400)
 
     def test_a_later_step_has_its_own_facts_and_the_steps_of_its_job(self, susan):
         job = susan.post("/api/exports").json
@@ -324,16 +313,16 @@ class TestTasks:
         assert set(step) == set(job)
         assert TaskSchema().validate(step) == {}
 
-    @pytest.mark.parametrize(("method", "path"), [("get", ""), ("post", "/cancel"), ("post", "/retry")])
-    def test_a_foreign_task_is_as_unknown_as_one_that_never_was(self, susan, david, method, path):
+    def test_a_foreign_task_is_as_unknown_as_one_that_never_was(self, susan, david):
         job = susan.post("/api/exports").json
         foreign = [job["id"], job["steps"][1]["id"]]
         unknown = [UNKNOWN_ID, "x", "%00", "x" * 5000, "é", "' OR 1=1"]
 
-        answers = {getattr(david, method)(f"/api/tasks/{task_id}{path}").data for task_id in foreign + unknown}
+        for method, path in ((david.get, ""), (david.post, "/cancel"), (david.post, "/retry")):
+            answers = [method(f"/api/tasks/{task_id}{path}") for task_id in foreign + unknown]
 
-        assert_problem(getattr(david, method)(f"/api/tasks/{UNKNOWN_ID}{path}"), 404)
-        assert len(answers) == 1
+            assert_problem(answers[0], 404)
+            assert {(answer.status_code, answer.data) for answer in answers} == {(404, answers[0].data)}
         assert susan.get(f"/api/tasks/{job['id']}").json == job
 
     def test_a_waiting_job_is_cancelled_at_once_and_only_once(self, susan):
@@ -355,17 +344,18 @@ class TestTasks:
         assert cancelled.json["id"] == mail
         assert susan.get(f"/api/tasks/{job['id']}").json["state"] == states.REVOKED
 
-    @pytest.mark.parametrize("state", [states.FAILURE, states.REVOKED])
-    def test_what_ended_badly_can_be_tried_again_as_a_new_job(self, susan, state):
-        old = ended_job("susan", state)
+    def test_what_ended_badly_can_be_tried_again_as_a_new_job(self, susan):
+        for minutes_ago, state in enumerate([states.FAILURE, states.REVOKED]):
+            old = ended_job("susan", state, minutes_ago)
 
-        again = susan.post(f"/api/tasks/{old}/retry")
+            again = susan.post(f"/api/tasks/{old}/retry")
 
-        assert again.status_code == 202
-        assert again.headers["Location"] == f"/api/tasks/{again.json['id']}"
-        assert again.json["retried_from"] == old
-        assert again.json["state"] == states.PENDING
-        assert susan.get(f"/api/tasks/{old}").json["state"] == state
+            assert again.status_code == 202
+            assert again.headers["Location"] == f"/api/tasks/{again.json['id']}"
+            assert again.json["retried_from"] == old
+            assert again.json["state"] == states.PENDING
+            assert susan.get(f"/api/tasks/{old}").json["state"] == state
+            susan.post(f"{again.headers['Location']}/cancel")
 
     def test_what_succeeded_cannot_be_tried_again(self, susan):
         old = ended_job("susan", states.SUCCESS)
@@ -387,29 +377,24 @@ class TestTasks:
         assert "secret" not in susan.get("/api/tasks").text
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 class TestRefusals:
-    @pytest.mark.parametrize(
-        "body", [b"{", b'{"a": NaN}', b'{"a": 1} {', b"\xff", b"[" * 100_000, b'"\\ud800"', b"9" * 9000]
-    )
-    @pytest.mark.parametrize("path", ["/api/exports", f"/api/tasks/{UNKNOWN_ID}/cancel", "/api/tokens"])
-    def test_json_that_is_none_is_refused(self, susan, path, body):
-        response = susan.post(path, data=body, content_type="application/json")
+    def test_json_that_is_none_is_refused(self, susan):
+        bodies = [b"{", b'{"a": NaN}', b'{"a": 1} {', b"\xff", b"[" * 100_000, b'"\\ud800"', b"\0"]
+        for path in ("/api/exports", f"/api/tasks/{UNKNOWN_ID}/cancel", "/api/tokens"):
+            for body in bodies:
+                assert_problem(susan.post(path, data=body, content_type="application/json"), 400)
 
-        if body.isdigit():  # JSON, if no request that anybody takes
-            assert response.status_code in (400, 401, 404, 422)
-        else:
-            assert_problem(response, 400)
+    def test_json_that_is_not_what_was_asked_for_is_refused_with_its_fields(self, susan):
+        for body in (b"[]", b"null", b'"text"', b"1", b'{"format": "html"}'):
+            response = susan.post("/api/exports", data=body, content_type="application/json")
 
-    @pytest.mark.parametrize("body", [[], None, "text", 1, {"format": "html"}])
-    def test_json_that_is_not_what_was_asked_for_is_refused_with_its_fields(self, susan, body):
-        problem = assert_problem(susan.post("/api/exports", json=body), 422)
-
-        assert problem["errors"]["json"]
+            assert assert_problem(response, 422)["errors"]["json"]
         assert susan.get("/api/tasks").json["items"] == []
 
-    @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "text/html; x=é", ""])
-    def test_what_is_no_json_is_refused(self, susan, content_type):
-        assert_problem(susan.post("/api/exports", data=b"a=b", content_type=content_type), 415)
+    def test_what_is_no_json_is_refused(self, susan):
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", "text/html; x=é", ""):
+            assert_problem(susan.post("/api/exports", data=b"a=b", content_type=content_type), 415)
 
     def test_what_is_too_large_is_refused(self, susan):
         assert_problem(susan.post("/api/exports", data=b"x" * 2_000_000, content_type="application/json"), 413)
@@ -515,34 +500,36 @@ class TestDocumentation:
         overridden = {key: each["security"] for key, each in operations.items() if "security" in each}
         assert overridden == {("post", "/api/tokens"): [{"basic": []}]}
 
-    @pytest.mark.parametrize(
-        ("method", "path", "statuses"),
-        [
-            ("post", "/api/tokens", "201 401 429"),
-            ("delete", "/api/tokens", "204 401"),
-            ("post", "/api/exports", "202 400 401 409 415 422 429"),
-            ("get", "/api/tasks", "200 400 401 422"),
-            ("get", "/api/tasks/{task_id}", "200 401 404"),
-            ("post", "/api/tasks/{task_id}/cancel", "202 401 404 409"),
-            ("post", "/api/tasks/{task_id}/retry", "202 401 404 409"),
-        ],
-    )
-    def test_each_answer_is_documented(self, document, operations, method, path, statuses):
-        responses = operations[method, path]["responses"]
+    def test_each_answer_is_documented(self, document, operations):
+        answers = {
+            ("post", "/api/tokens"): "201 401 429",
+            ("delete", "/api/tokens"): "204 401",
+            ("post", "/api/exports"): "202 400 401 409 415 422 429",
+            ("get", "/api/tasks"): "200 400 401 422",
+            ("get", "/api/tasks/{task_id}"): "200 401 404",
+            ("post", "/api/tasks/{task_id}/cancel"): "202 401 404 409",
+            ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409",
+        }
 
-        assert set(responses) == {*statuses.split(), "default"}
-        for status, response in responses.items():
-            if "$ref" in response:
-                response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-            if status == "default" or int(status) >= HTTPStatus.BAD_REQUEST:
-                content = response["content"]["application/problem+json"]
-                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+        documented = {key: operation["responses"] for key, operation in operations.items()}
+
+        assert {key: set(each) for key, each in documented.items()} == {
+            key: {*statuses.split(), "default"} for key, statuses in answers.items()
+        }
+
+    def test_each_refusal_is_documented_as_a_problem(self, document, operations):
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if status == "default" or int(status) >= HTTPStatus.BAD_REQUEST:
+                    shared = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+                    schema = shared["content"]["application/problem+json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Problem"}
 
     def test_the_schema_says_what_a_task_is_under_which_id(self, document):
         task = document["components"]["schemas"]["Task"]
 
         assert "steps" in task["description"]
-        assert JOB_FIELDS <= set(task["properties"])
+        assert set(task["properties"]) >= JOB_FIELDS
         assert set(task["properties"]["state"]["enum"]) == set(states.ALL)
 
     def test_its_page_has_nothing_inline_and_nothing_from_elsewhere(self, client):

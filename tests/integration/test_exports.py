@@ -16,15 +16,15 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.exports import links
+from microblog.exports import links, sweep
 from microblog.exports.archive import BATCH, read_posts, to_json
 from microblog.exports.models import Archive
-from microblog.exports.tasks import expire_archives
 from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue import control
 from microblog.taskqueue import job as jobs
 from microblog.taskqueue.job import Job
+from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import ROW_INTERVAL
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.services import RedisServer, Worker, wait_for
@@ -80,7 +80,7 @@ def attachment(smtp_server: SmtpServer) -> bytes:
 
 
 def files(app: Flask) -> list[str]:
-    return sorted(path.name for path in Path(app.config["EXPORT_STORAGE_URL"]).glob("*"))
+    return sorted(path.name for path in Path(app.config["EXPORT_STORAGE_URL"]).rglob("*") if not path.is_dir())
 
 
 def test_an_export_is_built_stored_and_mailed(
@@ -207,13 +207,13 @@ def test_a_cancelled_export_leaves_no_file(
 ) -> None:
     write_posts(susan, 4 * BATCH)
     make_worker()
-    storage = Path(app.config["EXPORT_STORAGE_URL"])
-    storage.mkdir(parents=True)
+    parts = Path(app.config["EXPORT_STORAGE_URL"]) / "parts"
+    parts.mkdir(parents=True)
     task = susan.launch_task("export_posts", "Export")
     # A pipe in the place of the temporary file: while nobody reads on, the export stands still in mid-work.
-    os.mkfifo(storage / f"{task.id}.json.1.part")
+    os.mkfifo(parts / f"{task.id}.json.1")
     db.session.commit()
-    with (storage / f"{task.id}.json.1.part").open("rb") as pipe:
+    with (parts / f"{task.id}.json.1").open("rb") as pipe:
         assert pipe.read(9) == b'{"posts":'
         control.cancel(only_job(susan))
         second = timedelta(seconds=ROW_INTERVAL)
@@ -231,15 +231,41 @@ def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: 
     susan.launch_task("export_posts", "Export")
     db.session.commit()
     job = ended(susan)
-    assert expire_archives() == 0
+    assert sweep.delete_expired() == 0
     assert files(app) == [f"{job.id}.json"]
 
     db.session.execute(sa.update(Archive).values(expires_at=BEGINNING))
     db.session.commit()
 
-    assert expire_archives() == 1
+    assert sweep.delete_expired() == 1
     assert files(app) == []
     assert db.session.get(Archive, job.id) is None
+
+
+def test_what_a_killed_worker_left_is_swept_up(app: Flask, susan: User) -> None:
+    parts = Path(app.config["EXPORT_STORAGE_URL"]) / "parts"
+    parts.mkdir(parents=True)
+    task_id = susan.launch_task("export_posts", "Export").id
+    db.session.commit()
+    db.session.execute(sa.update(Task).where(Task.id == task_id).values(attempts=2, state="STARTED"))
+    db.session.commit()
+    for name in (f"{task_id}.json.1", f"{task_id}.json.2", "unknown.json.1"):
+        (parts / name).write_text("half")
+
+    assert sweep.delete_abandoned_parts() == 2
+    assert files(app) == [f"{task_id}.json.2"]
+
+
+def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flask, susan: User) -> None:
+    task_id = susan.launch_task("export_posts", "Export").id
+    db.session.execute(sa.update(Task).where(Task.id == task_id).values(state="REVOKED"))
+    db.session.add(
+        Archive(id=task_id, user_id=susan.id, path=f"{task_id}.json", posts=0, size=2, sha256="", expires_at=utcnow())
+    )
+    db.session.commit()
+
+    assert sweep.delete_unwanted() == 1
+    assert db.session.get(Archive, task_id) is None
 
 
 def test_a_permanent_refusal_fails_at_once_with_the_servers_words(

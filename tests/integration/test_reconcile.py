@@ -155,6 +155,40 @@ def test_a_killed_worker_loses_nothing(
     assert diary.read_text() == "ran\n"
 
 
+def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+) -> None:
+    gate = tmp_path / "gate"
+    leaving = make_worker(WORKER_STOP_TIMEOUT="0.5")
+    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+
+    leaving.process.terminate()
+    leaving.process.wait(10)
+    gate.touch()
+    make_worker()
+
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    assert [(row.attempts, row.crashes) for row in rows_of(job_id)] == [(2, 0), (1, 0)]
+    assert diary.read_text() == "ran\n"
+
+
+def test_a_worker_that_is_told_to_stop_lets_a_short_task_end(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    leaving = make_worker()
+    task_id = start(tasks.count.s(str(gate)))
+    wait_for(lambda: states(task_id)[0] == "PROGRESS")
+
+    leaving.process.terminate()
+    gate.touch()
+    leaving.process.wait(20)
+
+    assert states(task_id) == ["SUCCESS"]
+    assert rows_of(task_id)[0].attempts == 1
+
+
 def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:

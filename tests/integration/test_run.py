@@ -39,13 +39,13 @@ class House:
         )
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        self._instance = instance
+        self.instance = instance
 
     def wait_until_ready(self) -> None:
         """Until it says so; then its processes and what it tells a second terminal are known."""
         wait_for(self._is_ready, timeout=90, what="the ready line")
         self.processes = descendants(self.runner.pid)
-        self.shared = {name: value or "" for name, value in dotenv_values(self._instance / "dev.env").items()}
+        self.shared = {name: value or "" for name, value in dotenv_values(self.instance / "dev.env").items()}
 
     def end(self, number: signal.Signals = signal.SIGINT) -> float:
         """Ask for the end; returns how many seconds it took."""

@@ -17,7 +17,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def names(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "archives").glob("*"))
+    return sorted(path.name for path in (tmp_path / "archives").glob("*") if path.is_file())
 
 
 def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path: Path) -> None:
@@ -26,6 +26,7 @@ def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path:
     assert stored.size == 6
     assert stored.sha256 == hashlib.sha256(b"onetwo").hexdigest()
     assert names(tmp_path) == ["a.json"]
+    assert storage.parts() == []
     assert b"".join(storage.read_chunks("a.json")) == b"onetwo"
 
 
@@ -33,7 +34,7 @@ def test_a_file_is_not_seen_before_it_is_whole(storage: Storage, tmp_path: Path)
     def chunks() -> Iterator[bytes]:
         yield b"half"
         assert not storage.exists("a.json")
-        assert names(tmp_path) == ["a.json.1.part"]
+        assert storage.parts() == ["parts/a.json.1"]
 
     storage.write("a.json", chunks(), attempt=1)
 

@@ -1,0 +1,58 @@
+"""Clears away archives that have had their time, and what a fault left behind."""
+
+from __future__ import annotations
+
+import posixpath
+
+import sqlalchemy as sa
+
+from microblog.clock import utcnow
+from microblog.exports.models import Archive
+from microblog.exports.storage import current_storage
+from microblog.extensions import db
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+
+BATCH = 100  # archives deleted in one transaction
+
+
+def delete_expired() -> int:
+    """Delete the archives that have had their time; returns how many."""
+    return _delete(sa.select(Archive).where(Archive.expires_at <= utcnow()))
+
+
+def delete_unwanted() -> int:
+    """Delete the archives whose job was cancelled, or failed, before it could say that it had made one.
+
+    Returns how many.
+    """
+    jobs_end = sa.select(Archive).join(Task, Task.id == Archive.id)
+    return _delete(jobs_end.where(Task.state.in_([states.FAILURE, states.REVOKED])))
+
+
+def delete_abandoned_parts() -> int:
+    """Delete what was being written by a worker that is gone; returns how many files.
+
+    A part is ``<job>.json.<attempt>``; it is alive while its job's export is on that very attempt.
+    """
+    storage, deleted = current_storage(), 0
+    for part in storage.parts():
+        job_id, _json, attempt = posixpath.basename(part).split(".")
+        if not db.session.scalar(
+            sa.select(Task.id).where(Task.id == job_id, Task.unfinished, Task.attempts <= int(attempt))
+        ):
+            storage.delete(part)
+            deleted += 1
+    return deleted
+
+
+def _delete(archives: sa.Select[Archive]) -> int:
+    """Delete archives, the file first: a row without a file can be deleted again, a file without a row cannot."""
+    storage, deleted = current_storage(), 0
+    while batch := db.session.scalars(archives.limit(BATCH)).all():
+        for archive in batch:
+            storage.delete(archive.path)
+            db.session.delete(archive)
+        db.session.commit()
+        deleted += len(batch)
+    return deleted

@@ -1,0 +1,213 @@
+"""From a fresh copy of the tree and one command to a mail with all posts in it, as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import mailbox
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.integration.test_run import TIME_TO_END, descendants, is_running
+from tests.support.services import ROOT, free_port, wait_for
+
+MANY = 300_000
+DEMO_POSTS = 250
+# Writes down what the cards show, whenever they change, until the page is left.
+WATCH_CARDS = """
+addEventListener("DOMContentLoaded", () => {
+  window.seen = [];
+  const look = () => document.querySelectorAll(".job").forEach((card) => {
+    const text = (part) => card.querySelector(part)?.textContent ?? "";
+    window.seen.push([text(".job-state"), text(".job-step"), card.querySelector(".job-bar")?.value ?? null]);
+  });
+  new MutationObserver(look).observe(document, { subtree: true, childList: true, attributes: true });
+  look();
+});
+"""
+
+
+@dataclass
+class Tree:
+    """A copy of the project, and `make run` in it."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[str]
+    lines: list[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def instance(self) -> Path:
+        return self.folder / "instance"
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, "".join(self.lines)
+        return any("Microblog is ready" in line for line in list(self.lines))
+
+    def mails(self) -> list[mailbox.MaildirMessage]:
+        """What was mailed, in the order of arrival."""
+        maildir = mailbox.Maildir(self.instance / "mail")
+        return [maildir[key] for key in sorted(maildir.keys())]
+
+
+def copy_of_the_tree(folder: Path) -> None:
+    """Copy what git knows, or would take, to `folder`; nothing that a run has left behind."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():  # not one that is deleted, and still known
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """`make run` in a copy of the tree, with an empty HOME; with the packages that the tests run on."""
+    folder, home = tmp_path / "microblog", tmp_path / "home"
+    home.mkdir()
+    copy_of_the_tree(folder)
+    port = free_port()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PORT": str(port)}
+    # Large archives are attached as well: then the second step lasts long enough to be seen.
+    environment["EXPORT_ATTACHMENT_LIMIT"] = str(32 * 1024 * 1024)
+    process = subprocess.Popen(
+        ["make", "run", f"VENV={sys.prefix}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    tree = Tree(folder, port, process, [])
+    assert process.stdout is not None
+    threading.Thread(target=tree.lines.extend, args=[process.stdout], daemon=True).start()
+    wait_for(tree.is_ready, timeout=90, what="the ready line")
+    yield tree
+    process.terminate()
+    process.wait(timeout=60)
+
+
+def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
+    tree: Tree, open_browser: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
+    context = open_browser(accept_downloads=True)
+    context.add_init_script(WATCH_CARDS)
+    page = context.new_page()
+    sign_in_as_demo(page, tree)
+
+    card = export(page)
+    expect(card.locator(".job-state")).to_have_text("Done")
+
+    posts = check_archive(download(card, tmp_path), tree.mails())
+    assert len(posts) == DEMO_POSTS
+    check_mail_page(page, tree)
+
+    write_many_posts(tree)
+    page.goto(f"{tree.url}/user/demo")
+    card = export(page)
+    expect(card.locator(".job-state")).to_have_text("Done", timeout=60_000)
+
+    check_movement(page.evaluate("window.seen"))
+    assert len(check_archive(download(card, tmp_path), tree.mails())) == DEMO_POSTS + MANY
+
+    check_end(tree)
+
+
+def sign_in_as_demo(page: Page, tree: Tree) -> None:
+    page.goto(tree.url)
+    page.get_by_label("Username or email").fill("demo")
+    page.get_by_label("Password").fill("demo")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="Profile").click()
+
+
+def export(page: Page) -> Locator:
+    """Press the button; returns the card of the job that this started."""
+    known = {card.get_attribute("data-job") for card in page.locator(".job").all()}
+    page.get_by_role("button", name="Export your posts").click()
+    expect(page.get_by_text("Your export has started")).to_be_visible()
+    [new] = {card.get_attribute("data-job") for card in page.locator(".job").all()} - known
+    return page.locator(f'[data-job="{new}"]')
+
+
+def download(card: Locator, folder: Path) -> bytes:
+    with card.page.expect_download() as started:
+        card.get_by_role("link", name="Download").click()
+    path = folder / "downloaded"
+    started.value.save_as(path)
+    assert started.value.suggested_filename == "posts.json"
+    return path.read_bytes()
+
+
+def check_archive(downloaded: bytes, mails: list[mailbox.MaildirMessage]) -> list[dict[str, str]]:
+    """The download is what the last mail brought: posts, oldest first. Returns them."""
+    mail = mails[-1]
+    assert mail["Subject"] == "[Microblog] Your blog posts"
+    assert mail["To"] == "demo@example.com"
+    [attached] = [part for part in mail.walk() if part.get_filename() == "posts.json"]
+    assert attached.get_payload(decode=True) == downloaded
+    posts: list[dict[str, str]] = json.loads(downloaded)["posts"]
+    assert all(post.keys() == {"body", "timestamp"} and post["timestamp"].endswith("Z") for post in posts)
+    assert [post["timestamp"] for post in posts] == sorted(post["timestamp"] for post in posts)
+    return posts
+
+
+def check_mail_page(page: Page, tree: Tree) -> None:
+    page.goto(f"{tree.url}/dev/mail")
+    page.get_by_role("link", name="[Microblog] Your blog posts").click()
+    expect(page.get_by_role("link", name="posts.json")).to_be_visible()
+    letter = page.frame_locator("iframe").locator("body")
+    expect(letter).to_contain_text("demo")
+
+
+def write_many_posts(tree: Tree) -> None:
+    """As many more posts of demo's as make an export last some seconds."""
+    with sqlite3.connect(tree.instance / "microblog.db", timeout=30) as database:
+        database.execute(
+            "INSERT INTO post (body, timestamp, user_id)"
+            " SELECT 'Thought number ' || value, datetime('2000-01-01', value || ' seconds') || '.000000', user.id"
+            " FROM (WITH RECURSIVE counter(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM counter WHERE value < ?)"
+            " SELECT value FROM counter), user WHERE username = 'demo'",
+            [MANY],
+        )
+    database.close()
+
+
+def check_movement(seen: list[list[Any]]) -> None:
+    """Since it was loaded, one page has shown both steps and a bar that moved."""
+    steps = list(dict.fromkeys(step.partition(":")[0] for _state, step, _bar in seen if step))
+    assert steps == ["Step 1 of 2", "Step 2 of 2"]
+    bars = list(dict.fromkeys(bar for _state, step, bar in seen if step.startswith("Step 1 of 2")))
+    assert bars == sorted(bars)
+    assert len([bar for bar in bars if 0 < bar < 100]) >= 2
+    assert seen[-1][0] == "Done"
+
+
+def check_end(tree: Tree) -> None:
+    processes = descendants(tree.process.pid)
+    assert len(processes) > 5
+    asked_at = time.monotonic()
+
+    tree.process.send_signal(signal.SIGTERM)
+    tree.process.wait(timeout=60)
+
+    assert time.monotonic() - asked_at < TIME_TO_END
+    assert [pid for pid in processes if is_running(pid)] == []

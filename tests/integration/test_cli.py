@@ -1,0 +1,407 @@
+"""``flask tasks``: what operators see of all jobs, how they steer them, and what a script can rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from click.testing import Result
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import display, jobs
+from microblog.taskqueue import control, states
+from microblog.taskqueue import job as users_jobs
+from microblog.taskqueue.job import Job
+from microblog.taskqueue.models import Task
+from tests.support.services import ROOT, RedisServer, Worker, wait_for
+
+UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+ESCAPE = "\x1b[31mred\x1b[0m"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs ``flask tasks`` in this process, with what it prints on stdout and on stderr apart."""
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str) -> Result:
+        result: Result = runner.invoke(args=["tasks", *arguments])
+        db.session.rollback()
+        return result
+
+    return run
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+def make_job(user: User | None, *step_states: str, minutes_ago: int = 0, **columns: Any) -> str:
+    """The id of a job whose steps are in these states."""
+    created_at = utcnow() - timedelta(minutes=minutes_ago)
+    root_id = f"{user.username if user else 'system'}-{minutes_ago}-{'-'.join(step_states)}".lower()
+    for position, state in enumerate(step_states):
+        name = ["export_posts", "email_export"][position]
+        db.session.add(
+            Task(
+                id=root_id if position == 0 else f"{root_id}-mail",
+                root_id=root_id,
+                position=position,
+                user_id=user.id if user else None,
+                name=name,
+                queue="exports",
+                state=state,
+                signature={"task": name, "args": [7] if position == 0 else [], "kwargs": {}, "options": {}},
+                created_at=created_at,
+                finished_at=created_at if state in states.FINISHED else None,
+                **columns,
+            )
+        )
+    db.session.commit()
+    return root_id
+
+
+def launch_export(user: User) -> Job:
+    user.launch_task("export_posts", "Exporting your posts")
+    db.session.commit()
+    job = users_jobs.find(user.get_tasks_in_progress()[0].id)
+    assert job is not None
+    return job
+
+
+def listed(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [job["id"] for job in json.loads(result.stdout)]
+
+
+class TestList:
+    def test_it_has_the_jobs_of_all_users_newest_first(self, run, susan, make_user):
+        old = make_job(susan, "SUCCESS", "SUCCESS", minutes_ago=2)
+        young = make_job(make_user("david"), "FAILURE", "FAILURE")
+        nobodys = make_job(None, "SUCCESS", minutes_ago=1)
+
+        result = run("list", "--json")
+
+        assert listed(result) == [young, nobodys, old]
+        assert [job["user"] for job in json.loads(result.stdout)] == ["david", None, "susan"]
+        assert result.stderr == ""
+
+    def test_its_text_has_a_line_for_each_job_and_columns_that_align(self, run, susan):
+        make_job(susan, "SUCCESS", "SUCCESS", minutes_ago=1)
+        make_job(susan, "FAILURE", "FAILURE")
+
+        heading, failed, done = run("list").stdout.splitlines()
+
+        assert heading.split() == ["ID", "USER", "NAME", "STATE", "STEP", "DONE", "TRIES", "CREATED", "TOOK"]
+        for line, state in ((failed, "FAILURE"), (done, "SUCCESS")):
+            assert line.index(state) == heading.index("STATE")
+            assert line.index("export_posts") == heading.index("NAME")
+
+    def test_it_can_be_narrowed(self, run, susan, make_user):
+        david = make_user("david")
+        running = make_job(susan, "SUCCESS", "PROGRESS", minutes_ago=3)
+        failed = make_job(susan, "FAILURE", "FAILURE", minutes_ago=2)
+        short = make_job(david, "SUCCESS", minutes_ago=1)
+
+        assert listed(run("list", "--json", "--user", "susan")) == [failed, running]
+        assert listed(run("list", "--json", "--user", "DAVID")) == [short]
+        assert listed(run("list", "--json", "--state", "FAILURE", "--state", "success")) == [short, failed]
+        assert listed(run("list", "--json", "--name", "email_export")) == [failed, running]
+        assert listed(run("list", "--json", "--limit", "1")) == [short]
+        assert listed(run("list", "--json", "--user", "david", "--state", "FAILURE")) == []
+
+    def test_the_state_of_a_job_is_the_same_in_the_database_as_in_the_program(self, run, susan):
+        made = [
+            make_job(None, *pair, minutes_ago=minutes) for minutes, pair in enumerate(product(states.ALL, repeat=2))
+        ]
+
+        for state in states.ALL:
+            expected = [root_id for root_id in made if users_jobs.find(root_id).state == state]
+
+            assert [job.id for job in jobs.newest(100, wanted_states=[state])] == expected
+
+    def test_no_job_is_an_empty_list_and_no_error(self, run):
+        assert listed(run("list", "--json")) == []
+        nothing = run("list")
+        assert (nothing.exit_code, nothing.stdout) == (0, "")
+        assert nothing.stderr == "There are no such jobs.\n"
+
+    def test_what_it_cannot_understand_it_refuses(self, run):
+        for wrong in (["--state", "DONE"], ["--limit", "0"], ["--limit", "x"], ["--user", "nobody"], ["--user", "\0"]):
+            result = run("list", *wrong)
+
+            assert result.exit_code == 2
+            assert result.stdout == ""
+            assert "Error" in result.stderr
+
+    def test_a_text_cannot_steer_the_terminal(self, run, susan):
+        job = make_job(
+            susan, "FAILURE", error=ESCAPE, description=ESCAPE, traceback=f"{ESCAPE}\n  line 2", message=ESCAPE
+        )
+
+        shown = run("show", job).stdout + run("list").stdout
+
+        assert "\x1b" not in shown
+        assert "line 2" in shown
+
+
+class TestShow:
+    def test_it_tells_all_that_is_known(self, run, susan):
+        job = make_job(
+            susan,
+            "SUCCESS",
+            "FAILURE",
+            worker="celery@house",
+            attempts=2,
+            crashes=1,
+            error="It broke.",
+            traceback="Boom",
+        )
+
+        text = run("show", job).stdout
+
+        for fact in (job, "susan", "export_posts", "email_export", "celery@house", "It broke.", "Boom", "[[7],{}]"):
+            assert fact in text
+        assert "workers that died: 1" in text
+        assert "failed" in text.partition("Time line")[2]
+
+    def test_its_json_is_the_users_and_what_only_operators_see(self, run, susan):
+        job = launch_export(susan)
+        facts = job.to_dict()
+
+        shown = json.loads(run("show", job.id, "--json").stdout)
+
+        assert {key: shown[key] for key in facts if key != "steps"} == {
+            key: value for key, value in facts.items() if key != "steps"
+        }
+        assert (shown["user"], shown["queue"], shown["worker"]) == ("susan", "exports", None)
+        assert shown["published_at"].endswith("Z")
+        assert [step["queue"] for step in shown["steps"]] == ["exports", "mail"]
+        assert shown["steps"][0]["args"] == [susan.id]
+
+    def test_any_step_leads_to_its_job(self, run, susan):
+        job = make_job(susan, "SUCCESS", "SUCCESS")
+
+        assert json.loads(run("show", f"{job}-mail", "--json").stdout)["id"] == job
+
+    def test_an_unknown_id_is_said_to_be_none(self, run):
+        for unknown in (UNKNOWN_ID, "x", "a\udcffb"):
+            text, as_json = run("show", unknown), run("show", unknown, "--json")
+
+            assert (text.exit_code, text.stdout) == (2, "")
+            assert "there is no such task" in text.stderr
+            assert (as_json.exit_code, json.loads(as_json.stdout)) == (2, None)
+
+    def test_the_mail_of_an_export_can_be_found_by_its_message_id(self, run, susan, worker: Worker):
+        job = launch_export(susan)
+
+        def state() -> str:
+            return json.loads(run("show", job.id, "--json").stdout)["state"]
+
+        wait_for(lambda: state() == states.SUCCESS, what="the export ends")
+
+        text = run("show", job.id).stdout
+        assert f"<{job.steps[1].id}@" in text
+        assert worker.name in text
+        line = text.partition("Time line")[2].partition("Step 1")[0]
+        events = ["created", "published", "first started", "succeeded"]
+        assert [line.count(event) for event in events] == [2, 2, 2, 2]
+
+
+class TestSteering:
+    def test_a_waiting_job_is_cancelled(self, run, susan):
+        job = launch_export(susan)
+
+        result = run("cancel", job.id)
+
+        assert (result.exit_code, result.stdout) == (0, f"{job.id}: cancelled.\n")
+        assert users_jobs.find(job.id).state == states.REVOKED
+
+    def test_a_running_job_is_asked_to_stop(self, run, susan):
+        job = make_job(susan, "PROGRESS", "PENDING", lease_expires_at=utcnow() + timedelta(minutes=1))
+
+        result = run("cancel", job)
+
+        assert result.exit_code == 0
+        assert "asked to stop" in result.stdout
+        assert users_jobs.find(job).cancel_requested
+
+    def test_what_has_ended_is_left_alone(self, run, susan):
+        done = make_job(susan, "SUCCESS")
+
+        for command in ("cancel", "retry"):
+            result = run(command, done)
+
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert result.stderr.startswith(f"{done}: ")
+
+    def test_what_failed_is_tried_again_as_its_users_new_job(self, run, susan):
+        failed = make_job(susan, "FAILURE", "FAILURE")
+
+        result = run("retry", failed, "--json")
+
+        [again] = json.loads(result.stdout)
+        assert result.exit_code == 0
+        assert (again["asked"], again["done"], again["retried_from"], again["user"]) == (failed, True, failed, "susan")
+        assert users_jobs.find(again["id"]).root.user_id == susan.id
+
+    def test_a_retry_beside_a_running_job_of_its_kind_is_refused(self, run, susan):
+        failed = make_job(susan, "FAILURE", "FAILURE")
+        running = launch_export(susan)
+
+        result = run("retry", failed)
+
+        assert result.exit_code == 1
+        assert running.id in result.stderr
+
+    def test_of_many_each_is_answered_for_and_the_worst_decides(self, run, susan, make_user):
+        job, done = launch_export(susan), make_job(susan, "SUCCESS")
+        cancellable = launch_export(make_user("david"))
+
+        mixed = run("cancel", job.id, done, "--json")
+        unknown = run("cancel", cancellable.id, done, UNKNOWN_ID, "--json")
+
+        assert mixed.exit_code == 1
+        assert [(each["asked"], each["done"]) for each in json.loads(mixed.stdout)] == [(job.id, True), (done, False)]
+        assert unknown.exit_code == 2
+        assert [each["done"] for each in json.loads(unknown.stdout)] == [True, False, False]
+        assert users_jobs.find(cancellable.id).state == states.REVOKED
+
+    def test_without_an_id_nothing_is_done(self, run):
+        for command in ("cancel", "retry", "show"):
+            assert run(command).exit_code == 2
+
+    def test_while_redis_is_away_it_says_what_will_happen_later(self, run, susan, redis_server: RedisServer):
+        failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", minutes_ago=1)
+
+        with redis_server.away():
+            cancelled, retried = run("cancel", waiting), run("retry", failed)
+            seen = run("list", "--json")
+
+        assert (cancelled.exit_code, retried.exit_code) == (0, 1)
+        assert "once Redis is back" in cancelled.stdout
+        assert len(listed(seen)) == 2
+
+    def test_a_retry_while_redis_is_away_waits_for_it(self, run, susan, redis_server: RedisServer):
+        failed = make_job(susan, "FAILURE")
+
+        with redis_server.away():
+            result = run("retry", failed)
+
+        assert result.exit_code == 0
+        assert "starts once Redis is back" in result.stdout
+
+    def test_redis_failing_in_the_middle_is_a_sentence(self, run, susan, monkeypatch):
+        def fail(_job: Job) -> None:
+            raise redis.ConnectionError("connection refused")
+
+        monkeypatch.setattr(control, "cancel", fail)
+
+        result = run("cancel", make_job(susan, "PENDING"))
+
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert result.stderr == "Redis does not answer as it should: connection refused\n"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestTheCommandItself:
+    """As a process of its own: what a shell and a script see."""
+
+    @pytest.fixture
+    def command(self, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+        def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                flask_tasks(*arguments),
+                cwd=ROOT,
+                env=environment | settings,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        return command
+
+    def test_nothing_but_json_is_on_stdout(self, app, command, susan):
+        job = launch_export(susan)
+        db.session.rollback()
+
+        cancelled = command("cancel", job.id, "--json", LOG_LEVEL="DEBUG")
+
+        assert cancelled.returncode == 0
+        assert json.loads(cancelled.stdout)[0]["state"] == states.REVOKED
+
+    def test_a_database_that_is_away_is_a_sentence(self, command, tmp_path: Path):
+        result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
+
+        assert (result.returncode, result.stdout) == (3, "")
+        assert "The database does not answer" in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_a_list_needs_no_redis(self, app, command, susan):
+        job = make_job(susan, "SUCCESS")
+
+        result = command("list", "--json", REDIS_URL=NOBODY_LISTENS)
+
+        assert [each["id"] for each in json.loads(result.stdout)] == [job]
+
+    def test_each_command_explains_itself_with_an_example(self, command):
+        for name in ("list", "show", "cancel", "retry"):
+            result = command(name, "--help")
+
+            assert result.returncode == 0
+            assert f"flask tasks {name} " in result.stdout.partition("Example")[2]
+
+    def test_a_terminal_gets_a_table(self, app, environment, susan):
+        job = make_job(susan, "FAILURE", description=ESCAPE)
+
+        text = on_a_terminal(flask_tasks("list"), environment)
+
+        assert job in text
+        assert "─" in text
+        assert "\x1b[31mFAILURE" in text
+        assert ESCAPE not in text
+
+
+def flask_tasks(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flask", "--app", "microblog:create_app", "tasks", *arguments]
+
+
+def on_a_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
+    """What `command` prints on a terminal 160 columns wide."""
+    ours, theirs = pty.openpty()
+    settings = environment | {"TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=theirs, stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    printed = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            printed += chunk
+    except OSError:  # how Linux says that nobody holds the other end any more
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return printed.decode()
+
+
+def test_a_length_of_time_is_told_in_two_numbers_at_most() -> None:
+    told = {0.004: "0.00 s", 0.25: "0.25 s", 12.345: "12.3 s", 59.9: "59.9 s", 60: "1 m 00 s", 245: "4 m 05 s"}
+    told |= {3 * 3600 + 7 * 60: "3 h 07 m", 51 * 3600 + 59: "2 d 03 h", -1: "0.00 s"}
+
+    assert {seconds: display.duration(timedelta(seconds=seconds)) for seconds in told} == told
