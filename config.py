@@ -21,6 +21,7 @@ DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refu
 ENVIRONMENTS = ("production", "development", "testing")
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
+DATABASE_TIMEOUT = 5  # seconds until a PostgreSQL that does not answer counts as away
 
 
 class ConfigError(SystemExit):
@@ -92,14 +93,18 @@ def _web(env: Env) -> dict[str, Any]:
 
 
 def _stores(env: Env, instance: Path) -> dict[str, Any]:
-    database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url)
+    database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url) or ""
     timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
     redis_url = env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url)
     return {
-        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url or ""),
+        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
         # Values stay out of the text of errors, and so out of the log; a connection is tried before it is used, so
         # that a database that was restarted costs nobody a page.
-        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_pre_ping": True},
+        "SQLALCHEMY_ENGINE_OPTIONS": {
+            "hide_parameters": True,
+            "pool_pre_ping": True,
+            "connect_args": {} if database_url.startswith("sqlite") else {"connect_timeout": DATABASE_TIMEOUT},
+        },
         "REDIS_URL": redis_url,
         # Seconds until an unanswering Redis counts as away.
         "REDIS_TIMEOUT": timeout,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from flask import current_app
 from flask_babel import gettext as _
 
 from microblog.api.answers import LOCATION, refuse_second, started
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import ExportRequestSchema, TaskSchema
-from microblog.extensions import db, limiter
+from microblog.extensions import db
+from microblog.limits import limit_launches
 from microblog.taskqueue.launch import AlreadyRunning
 
 bp = Blueprint(
@@ -30,7 +30,7 @@ bp = Blueprint(
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 @bp.refuses(HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-@limiter.limit(lambda: current_app.config["RATELIMIT_EXPORT"], key_func=lambda: f"user:{caller().id}")
+@limit_launches(lambda: caller().id)
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is running."""
     try:

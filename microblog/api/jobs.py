@@ -14,6 +14,7 @@ from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import PageQuerySchema, TaskPageSchema, TaskSchema
 from microblog.extensions import db
+from microblog.limits import limit_launches
 from microblog.taskqueue import control
 from microblog.taskqueue import job as jobs
 from microblog.taskqueue.launch import AlreadyRunning
@@ -74,7 +75,8 @@ def cancel(task_id: str) -> dict[str, Any]:
 
 @bp.post("/<task_id>/retry")
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+@limit_launches(lambda: caller().id)
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Start a new job like one that failed or was cancelled."""
     try:

@@ -11,15 +11,17 @@ from microblog.exports import links
 from microblog.exports.archive import FILE_NAME
 from microblog.exports.models import Archive
 from microblog.exports.storage import current_storage
-from microblog.extensions import db, limiter
+from microblog.extensions import db
+from microblog.limits import limit_launches
 from microblog.taskqueue.launch import AlreadyRunning
+from microblog.text import is_storable
 
 bp = Blueprint("exports", __name__)
 
 
 @bp.post("/export_posts")
 @login_required
-@limiter.limit(lambda: _export_limit(), key_func=lambda: f"user:{current_user.get_id()}")
+@limit_launches(lambda: current_user.get_id())
 def export_posts() -> ResponseReturnValue:
     """Start an export of everything the user wrote, unless one is running."""
     try:
@@ -37,7 +39,7 @@ def export_posts() -> ResponseReturnValue:
 @login_required
 def download(archive_id: str) -> ResponseReturnValue:
     """The archive, for its owner; a link from a mail must also be live."""
-    archive = db.session.get(Archive, archive_id)
+    archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
     if archive is None or archive.user_id != current_user.id:
         abort(404, _("There is no such archive, or it has expired."))
     if token := request.args.get("token"):
@@ -59,10 +61,3 @@ def _check_link(archive_id: str, token: str) -> None:
         abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
     except links.LinkForged:
         abort(404, _("There is no such archive, or it has expired."))
-
-
-def _export_limit() -> str:
-    from flask import current_app
-
-    limit: str = current_app.config["RATELIMIT_EXPORT"]
-    return limit

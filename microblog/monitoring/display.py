@@ -33,17 +33,23 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; without a terminal, lines whose columns begin at the same place."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for heading in headings:
-            table.add_column(heading, no_wrap=heading == "ID")
-        for row in cells:
-            table.add_row(*[Text(cell, style=COLOURS.get(cell, "")) for cell in row])
-        Console().print(table)
+        _print_rich(headings, cells)
         return
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     for row in [list(headings), *cells]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
+
+
+def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*headings, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for row in rows:
+        table.add_row(*[Text(cell, style=COLOURS.get(cell, "")) for cell in row])
+    # A terminal that is too narrow breaks the lines; that is better than columns cut down to nothing.
+    needed = Console(width=1000).measure(table).maximum
+    console = Console()
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def print_facts(facts: dict[str, str], indent: str = "") -> None:

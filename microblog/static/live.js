@@ -20,7 +20,9 @@
   let since = madeAt;
   let stream, asking, reopening;
 
-  const cardsOf = (id) => document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`);
+  const cardsOf = (id) => [...document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`)];
+  const shows = (card, { state, position }) =>
+    card.dataset.state === state && Number(card.dataset.position) === Number(position);
 
   function receive(event) {
     if (event.name === "resync") return ask();
@@ -30,13 +32,16 @@
   }
 
   function showTask({ subject, timestamp, data }) {
-    const cards = [...cardsOf(subject)];
-    const behind = cards.filter((card) => Number(card.dataset.at) < timestamp);
-    const alike = (card) => card.dataset.state === data.state && Number(card.dataset.position) === data.position;
+    const cards = cardsOf(subject);
     if (!cards.length && timestamp <= madeAt) return; // the page was made without it, knowingly
-    if (!cards.length || !cards.every(alike)) fetchCard(subject);
-    else if (data.state === "PROGRESS" && data.progress) behind.forEach((card) => count(card, data.progress, timestamp));
-    else if (behind.length) fetchCard(subject);
+    const behind = cards.filter((card) => Number(card.dataset.at) < timestamp);
+    if (!cards.length || !cards.every((card) => shows(card, data))) {
+      fetchCard(subject);
+    } else if (data.state === "PROGRESS" && data.progress) {
+      behind.forEach((card) => count(card, data.progress, timestamp));
+    } else if (behind.length) {
+      fetchCard(subject);
+    }
   }
 
   function count(card, progress, timestamp) {
@@ -91,21 +96,24 @@
     const parsed = new DOMParser().parseFromString(html, "text/html").querySelector("article");
     if (!parsed) return;
     const cards = cardsOf(id);
-    if (cards.length) cards.forEach((card) => replace(card, document.importNode(parsed, true)));
-    else (document.querySelector("[data-all-jobs]") ?? panel).prepend(place(document.importNode(parsed, true)));
+    // What came by the stream may be ahead of the row that the server rendered.
+    const ahead = (card) => shows(card, parsed.dataset) && Number(card.dataset.at) > Number(parsed.dataset.at);
+    cards.filter((card) => !ahead(card)).forEach((card) => replace(card, document.importNode(parsed, true)));
+    if (!cards.length) add(document.importNode(parsed, true));
     document.dispatchEvent(new CustomEvent("content-added"));
     if (said.textContent !== parsed.dataset.said) said.textContent = parsed.dataset.said;
   }
 
-  function place(card) {
+  function add(card) {
     showDue(card);
-    return card;
+    (document.querySelector("[data-all-jobs]") ?? panel).prepend(card);
   }
 
   function replace(old, card) {
     const focused = old.contains(document.activeElement) ? document.activeElement.closest("form, a") : null;
     const action = focused && (focused.action || focused.href);
-    old.replaceWith(place(card));
+    showDue(card);
+    old.replaceWith(card);
     if (!action) return;
     // The button that had the focus may be gone: the card keeps it, so that a keyboard does not lose its place.
     const same = [...card.querySelectorAll("form, a")].find((one) => (one.action || one.href) === action);

@@ -210,6 +210,8 @@ class MirrorBackend(RedisBackend):
             .returning(*_IDENTITY)
         )
         now = utcnow()
+        if writer.claim is not None:
+            writer.claim.expires_at = now  # spent: whatever its holder stores after this is looked at first
         try:
             written = self.rows.execute(statement, **{**writer.parameters, "now": now})
             if not written:

@@ -10,6 +10,7 @@ from flask_login import current_user, login_required
 
 from microblog import paging
 from microblog.extensions import db
+from microblog.limits import limit_launches
 from microblog.security import local_path
 from microblog.taskqueue import control
 from microblog.taskqueue import job as jobs
@@ -55,6 +56,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @bp.post("/<task_id>/retry")
 @login_required
+@limit_launches(lambda: current_user.get_id())
 def retry(task_id: str) -> ResponseReturnValue:
     """Start a new job like one that failed or was cancelled."""
     try:

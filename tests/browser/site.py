@@ -20,6 +20,7 @@ from playwright.sync_api import Page
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
+from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.support import house
 from tests.support.services import ROOT, Worker, free_port, wait_for
@@ -95,6 +96,13 @@ class Site:
         task = user.launch_task("crank", "Turning the crank", str(dial.path))
         db.session.commit()
         return task.id
+
+    def state_of(self, job_id: str) -> str:
+        """The state of a job's first step."""
+        db.session.rollback()
+        task = db.session.get(Task, job_id)
+        assert task is not None
+        return task.state
 
     def keep_mail(self, message: EmailMessage) -> None:
         """Put a mail where the mailbox of `make run` would."""

@@ -196,7 +196,7 @@ def test_somebody_elses_archive_looks_like_none(
     db.session.commit()
     client = signed_in(make_user("ben"))
 
-    foreign, unknown = client.get(f"/exports/{archive.id}/download"), client.get("/exports/nonsense/download")
+    foreign, unknown = client.get(f"/exports/{archive.id}/download"), client.get("/exports/nonsense%00/download")
 
     assert foreign.status_code == unknown.status_code == 404
     assert foreign.text == unknown.text

@@ -44,12 +44,17 @@ def test_a_process_is_alive_whatever_is_away(nowhere: FlaskClient) -> None:
     assert "Set-Cookie" not in response.headers
 
 
-def test_it_is_ready_with_a_database_redis_and_a_worker(client: FlaskClient, worker: Worker) -> None:
-    response = client.get("/readyz")
+def test_it_is_ready_with_a_database_redis_and_a_worker_that_answers(client: FlaskClient, worker: Worker) -> None:
+    ready = client.get("/readyz")
+    worker.send_signal(signal.SIGSTOP)
+    hanging = client.get("/readyz")
+    worker.send_signal(signal.SIGCONT)
 
-    assert (response.status_code, response.json) == (200, {"database": THERE, "redis": THERE, "worker": THERE})
-    assert response.headers["Cache-Control"] == "no-store"
-    assert "Set-Cookie" not in response.headers
+    assert (ready.status_code, ready.json) == (200, {"database": THERE, "redis": THERE, "worker": THERE})
+    assert ready.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in ready.headers
+    assert (hanging.status_code, hanging.json["worker"]["ok"]) == (503, False)
+    wait_for(lambda: client.get("/readyz").status_code == 200, what="it is ready again")
 
 
 def test_without_a_worker_it_is_not_ready(client: FlaskClient) -> None:
@@ -61,15 +66,6 @@ def test_without_a_worker_it_is_not_ready(client: FlaskClient) -> None:
         "redis": THERE,
         "worker": {"ok": False, "error": "No worker answers."},
     }
-
-
-def test_a_worker_that_hangs_does_not_count(client: FlaskClient, worker: Worker) -> None:
-    worker.send_signal(signal.SIGSTOP)
-    stopped = client.get("/readyz")
-    worker.send_signal(signal.SIGCONT)
-
-    assert stopped.status_code == 503
-    wait_for(lambda: client.get("/readyz").status_code == 200, what="it is ready again")
 
 
 def test_while_redis_is_away_it_is_not_ready_and_says_so_soon(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
 
@@ -14,16 +17,35 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from tests.support.services import free_port
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A mail that was accepted, who brought it, and when its session began and when it was accepted."""
+
+    message: EmailMessage
+    port: int
+    began: float
+    ended: float
+
+
 class SmtpServer:
-    """Accepts mail on a free port. `answer` replaces the reply to DATA; `drop` ends the connection before it."""
+    """Accepts mail on a free port. `answer` replaces the reply to DATA; `drop` ends the connection before it.
+
+    While `hang` is true the reply does not come, and when it ends so does the connection: such a mail was not
+    accepted. `delay` is how many seconds a mail takes. `on_data` is told the client's port once it has sent a mail.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.messages: list[EmailMessage] = []
-        self.answer: str | None = None
-        self.drop = False
-        self.refused = 0
+        self.deliveries: list[Delivery] = []
+        self.on_data: Callable[[int], None] | None = None
         self._controller: Controller | None = None
+        self.behave()
+        self.reset()
+
+    @property
+    def messages(self) -> list[EmailMessage]:
+        """The mails that were accepted."""
+        return [delivery.message for delivery in self.deliveries]
 
     def start(self) -> None:
         self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024)
@@ -36,22 +58,46 @@ class SmtpServer:
 
     def reset(self) -> None:
         """As new."""
-        self.messages.clear()
-        self.answer, self.drop, self.refused = None, False, 0
+        self.behave()
+        self.deliveries.clear()
+        self.refused = 0
+        self.delay = 0.0
+
+    def behave(self) -> None:
+        """Accept mail again."""
+        self.answer: str | None = None
+        self.drop = self.hang = False
+
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        vars(session)["began"] = time.time()
+        return responses
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        if self.drop:
-            self.refused += 1
-            transport: Any = server.transport
-            transport.abort()
-            await asyncio.sleep(0)
-            return "451 never read"
+        port: int = session.peer[1] if session.peer else 0
+        if self.on_data is not None:
+            self.on_data(port)
+        hung = self.hang
+        while self.hang:
+            await asyncio.sleep(0.05)
+        if self.drop or hung:
+            return await self._drop(server)
         if self.answer is not None:
             self.refused += 1
             return self.answer
+        await asyncio.sleep(self.delay)
         content = envelope.content
         assert isinstance(content, bytes)
         message = email.message_from_bytes(content, policy=email.policy.default)
         assert isinstance(message, EmailMessage)
-        self.messages.append(message)
+        self.deliveries.append(Delivery(message, port, vars(session)["began"], time.time()))
         return "250 kept"
+
+    async def _drop(self, server: SMTP) -> str:
+        self.refused += 1
+        transport: Any = server.transport
+        transport.abort()
+        await asyncio.sleep(0)
+        return "451 never read"

@@ -1,0 +1,302 @@
+"""What an open page shows of a job while it runs, whatever happens to the page's connection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
+
+from microblog.notifications.live import CHANNEL
+from tests.browser.site import Site
+from tests.browser.tasks import END, Dial
+from tests.support.services import RedisServer, wait_for
+from tests.support.smtp import SmtpServer
+
+STREAM = "**/notifications/stream*"
+
+
+def card(page: Page, job_id: str) -> Locator:
+    return page.locator(f'[data-job="{job_id}"]')
+
+
+def expect_bar(page: Page, job_id: str, number: int) -> None:
+    """The job's bar comes to show `number`."""
+    expect(card(page, job_id).get_by_role("progressbar")).to_have_attribute("aria-valuenow", str(number))
+
+
+def expect_state(page: Page, job_id: str, state: str) -> None:
+    expect(card(page, job_id).locator(".job-state")).to_have_text(state)
+
+
+def mark(page: Page) -> None:
+    """So that expect_same_page() can tell."""
+    page.evaluate("window.marked = true")
+
+
+def expect_same_page(page: Page) -> None:
+    assert page.evaluate("window.marked") is True, "the page was loaded anew"
+
+
+def open_streams(redis_server: RedisServer) -> bool:
+    """Whether any web process listens for any page. At a word on the channel, it looks whether it still needs to."""
+    redis_server.client.publish(CHANNEL, '{"user_id": 0, "event": {}}')
+    return any(count for _channel, count in redis_server.client.pubsub_numsub(CHANNEL))
+
+
+@pytest.fixture
+def export(site: Site, page: Page) -> Callable[[], str]:
+    """Signs a new user in, and presses the button; returns the job's id."""
+
+    def press() -> str:
+        user = site.make_user(posts=5)
+        site.sign_in(page, user)
+        page.get_by_role("link", name="Profile").click()
+        page.get_by_role("button", name="Export your posts").click()
+        return page.locator(".job").get_attribute("data-job") or ""
+
+    return press
+
+
+def test_every_open_page_of_a_user_shows_the_same_job_move(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    other = page.context.new_page()
+    other.goto(f"{site.url}/tasks")
+    mark(page)
+    mark(other)
+
+    job_id = site.start_job(user, dial)
+
+    for number in (20, 55):
+        dial.turn_to(number)
+        for tab in (page, other):
+            expect_bar(tab, job_id, number)
+            expect(card(tab, job_id).locator(".job-message")).to_have_text(f"{number} of 100 turns")
+    dial.turn_to(END)
+    for tab in (page, other):
+        expect_state(tab, job_id, "Done")
+        expect_same_page(tab)
+
+
+def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[..., BrowserContext], dial: Dial) -> None:
+    owner, stranger = site.make_user(), site.make_user()
+    pages = [open_browser().new_page(), open_browser().new_page()]
+    for page, user in zip(pages, (owner, stranger), strict=True):
+        site.sign_in(page, user)
+
+    job_id = site.start_job(owner, dial)
+    dial.turn_to(END)
+
+    expect_state(pages[0], job_id, "Done")
+    expect(pages[1].locator(".job")).to_have_count(0)
+
+
+def test_a_screen_reader_hears_what_changes_but_not_each_step(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    said = page.get_by_role("status")
+    expect(said).to_have_attribute("aria-live", "polite")
+
+    job_id = site.start_job(user, dial)
+    expect(said).to_have_text("Turning the crank: Running. Turning the crank")
+    dial.turn_to(40)
+    expect_bar(page, job_id, 40)
+    expect(said).to_have_text("Turning the crank: Running. Turning the crank")
+    dial.turn_to(END)
+
+    expect(said).to_have_text("Turning the crank: Done")
+
+
+def test_a_running_job_is_cancelled_with_the_keyboard_alone(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    job_id = site.start_job(user, dial)
+    dial.turn_to(10)
+    expect_bar(page, job_id, 10)
+
+    tab_to(page, card(page, job_id).get_by_role("button", name="Cancel"))
+    page.keyboard.press("Enter")
+
+    expect_state(page, job_id, "Cancelled")
+
+
+def test_a_cancelled_export_is_tried_again(site: Site, page: Page, dial: Dial, smtp_server: SmtpServer) -> None:
+    user = site.make_user(posts=5)
+    site.sign_in(page, user)
+    smtp_server.answer = "451 4.3.0 Later"
+    page.goto(f"{site.url}/user/{user.username}")
+    page.get_by_role("button", name="Export your posts").click()
+    page.locator(".job-retry").get_by_role("button", name="Cancel").click()
+    expect(page.locator(".job-state")).to_have_text("Cancelled")
+    smtp_server.answer = None
+
+    page.get_by_role("button", name="Try again").click()
+
+    done = page.locator(".job-success")
+    expect(done.locator(".job-state")).to_have_text("Done")
+    expect(done.get_by_role("link", name="Download")).to_be_visible()
+    expect(page.locator(".job")).to_have_count(2)
+    assert len(smtp_server.messages) == 1
+
+
+def test_a_failure_shows_its_reason_and_can_be_tried_again(
+    export: Callable[[], str], page: Page, smtp_server: SmtpServer
+) -> None:
+    smtp_server.answer = "554 5.7.1 We do not like you"
+
+    job_id = export()
+
+    expect_state(page, job_id, "Failed")
+    expect(card(page, job_id)).to_contain_text("The mail server refused: 554 5.7.1 We do not like you")
+    smtp_server.answer = None
+    card(page, job_id).get_by_role("button", name="Try again").click()
+    expect(page.locator(".job-success .job-state")).to_have_text("Done")
+
+
+def test_a_mail_that_is_refused_for_now_says_when_it_is_tried_again(
+    export: Callable[[], str], page: Page, smtp_server: SmtpServer
+) -> None:
+    smtp_server.answer = "451 4.3.0 Later"
+
+    job_id = export()
+
+    expect_state(page, job_id, "Trying again soon")
+    expect(card(page, job_id)).to_contain_text("The mail server refused: 451 4.3.0 Later")
+    expect(card(page, job_id)).to_contain_text(re.compile(r"Next attempt: in \d+ seconds?"))
+    smtp_server.answer = None
+    expect_state(page, job_id, "Done")
+
+
+def test_a_second_click_says_that_one_is_running(
+    export: Callable[[], str], page: Page, smtp_server: SmtpServer
+) -> None:
+    smtp_server.answer = "451 4.3.0 Later"
+    job_id = export()
+
+    page.get_by_role("button", name="Export your posts").click()
+
+    expect(page.get_by_text("An export is already running.")).to_be_visible()
+    expect(page.locator(".job")).to_have_count(1)
+    card(page, job_id).get_by_role("button", name="Cancel").click()
+    expect_state(page, job_id, "Cancelled")
+
+
+def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial) -> None:
+    page.route(STREAM, lambda route: route.abort())
+    user = site.make_user()
+    site.sign_in(page, user)
+    mark(page)
+
+    job_id = site.start_job(user, dial)
+    dial.turn_to(END)
+
+    expect_state(page, job_id, "Done")
+    expect_same_page(page)
+
+
+def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    mark(page)
+    job_id = site.start_job(user, dial)
+    dial.turn_to(20)
+    expect_bar(page, job_id, 20)
+
+    site.web.kill()
+    dial.turn_to(END)
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    site.web.start()
+
+    expect_state(page, job_id, "Done")
+    expect_same_page(page)
+    next_job = site.start_job(user, dial)
+    expect_state(page, next_job, "Done")
+
+
+def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    mark(page)
+    job_id = site.start_job(user, dial)
+    dial.turn_to(20)
+    expect_bar(page, job_id, 20)
+
+    page.context.set_offline(True)
+    dial.turn_to(END)
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    page.context.set_offline(False)
+
+    expect_state(page, job_id, "Done")
+    expect_same_page(page)
+
+
+def test_a_card_that_could_not_be_fetched_is_fetched_again(site: Site, page: Page, dial: Dial) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    failures = iter([True])
+
+    def fail_once(route: Route) -> None:
+        if next(failures, False):
+            route.fulfill(status=503, body="away")
+        else:
+            route.continue_()
+
+    job_id = site.start_job(user, dial)
+    dial.turn_to(20)
+    expect_bar(page, job_id, 20)
+    page.route("**/card", fail_once)
+    dial.turn_to(END)
+
+    expect_state(page, job_id, "Done")
+    assert next(failures, None) is None
+
+
+def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(
+    site: Site, page: Page, dial: Dial, redis_server: RedisServer
+) -> None:
+    user = site.make_user()
+    site.sign_in(page, user)
+    job_id = site.start_job(user, dial)
+    dial.turn_to(20)
+    expect_bar(page, job_id, 20)
+
+    set_hidden(page, True)
+    wait_for(lambda: not open_streams(redis_server), what="the stream is closed")
+    dial.turn_to(END)
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    set_hidden(page, False)
+
+    expect_state(page, job_id, "Done")
+
+
+def test_signing_out_closes_the_stream(site: Site, page: Page, redis_server: RedisServer) -> None:
+    user = site.make_user()
+    with page.expect_response(STREAM) as opened:
+        site.sign_in(page, user)
+    assert opened.value.status == 200
+    wait_for(lambda: open_streams(redis_server), what="the stream is open")
+
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page.get_by_text("You are signed out.")).to_be_visible()
+    wait_for(lambda: not open_streams(redis_server), what="the stream is closed")
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Press Tab until `target` has the focus."""
+    for _press in range(30):
+        page.keyboard.press("Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError("Tab does not lead there")
+
+
+def set_hidden(page: Page, hidden: bool) -> None:
+    """As if the reader went to another tab, or came back: a headless browser shows all tabs at once."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )

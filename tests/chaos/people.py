@@ -1,0 +1,207 @@
+"""The users: who they are, and the steady load that they make, through the pages and the API."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import http.cookiejar
+import json
+import random
+import re
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from werkzeug.security import generate_password_hash
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.posts.models import Post
+
+PASSWORD = "cat-dog-fish"
+#: How many users have how many posts.
+CROWD = [(4, 0), (24, 40), (12, 700), (6, 6_000), (2, 60_000)]
+THREADS = 4
+CLICKS_PER_SECOND = 1.4  # of all together
+TIMEOUT = 15.0
+
+_POSTS = """
+    WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < :posts)
+    INSERT INTO post (user_id, body, timestamp)
+    SELECT :user_id, 'Thought ' || n || ' “of” ' || :username, :time FROM number
+"""
+_NOBODY_ANSWERED = 0
+
+
+class Answer(NamedTuple):
+    """A status, 0 if nobody answered, and the body."""
+
+    status: int
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Person:
+    """A user with a token and, if `at_a_browser`, signed in on the pages as well."""
+
+    def __init__(self, url: str, username: str, *, at_a_browser: bool) -> None:
+        self.username = username
+        self.statuses: Counter[int] = Counter()
+        self.broken: list[str] = []  # answers that nobody may ever get
+        self.accepted: list[str] = []  # ids of jobs that the API said it had started
+        self._url = url
+        self._at_a_browser = at_a_browser
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), _StayHere()
+        )
+        self._headers: dict[str, str] = {}
+
+    def arrive(self) -> None:
+        """Get a token, and sign in."""
+        credentials = base64.b64encode(f"{self.username}:{PASSWORD}".encode()).decode()
+        answer = self._ask("/api/tokens", {}, headers={"Authorization": f"Basic {credentials}"})
+        self._headers = {"Authorization": f"Bearer {answer.json['token']}"}
+        if self._at_a_browser:
+            form = {"username": self.username, "password": PASSWORD}
+            assert self._submit("/auth/login", on_page="/auth/login", **form).status == 302
+
+    def click(self) -> None:
+        """Ask for an export."""
+        if self._at_a_browser:
+            self._submit("/export_posts", on_page=f"/user/{self.username}")
+            return
+        answer = self._ask("/api/exports", {}, headers=self._headers)
+        if answer.status == 202:
+            self.accepted.append(answer.json["id"])
+
+    def cancel(self) -> None:
+        """Cancel the newest job."""
+        for job in self._newest_jobs()[:1]:
+            self._ask(f"/api/tasks/{job['id']}/cancel", {}, headers=self._headers)
+
+    def retry(self) -> None:
+        """Try the newest job again that failed or was cancelled."""
+        for job in [job for job in self._newest_jobs() if job["state"] in ("FAILURE", "REVOKED")][:1]:
+            answer = self._ask(f"/api/tasks/{job['id']}/retry", {}, headers=self._headers)
+            if answer.status == 202:
+                self.accepted.append(answer.json["id"])
+
+    def _newest_jobs(self) -> list[dict[str, Any]]:
+        answer = self._ask("/api/tasks?limit=5", headers=self._headers)
+        return list(answer.json["items"]) if answer.status == 200 else []
+
+    def _submit(self, path: str, *, on_page: str, **fields: str) -> Answer:
+        page = self._ask(on_page)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
+        return self._ask(path, {**fields, "csrf_token": token[1]}) if token else page
+
+    def _ask(self, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> Answer:
+        data = urllib.parse.urlencode(form).encode() if form is not None else None
+        if data == b"":
+            headers = {**(headers or {}), "Content-Type": "application/json"}
+            data = b"{}"
+        answer = self._open(urllib.request.Request(self._url + path, data, headers or {}))
+        self.statuses[answer.status] += 1
+        if answer.status == 500:
+            self.broken.append(f"{self.username} got 500 from {path}")
+        return answer
+
+    def _open(self, request: urllib.request.Request) -> Answer:
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                return Answer(response.status, response.read().decode())
+        except urllib.error.HTTPError as refusal:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return Answer(refusal.code, refusal.read().decode())
+        except (OSError, http.client.HTTPException):
+            pass
+        return Answer(_NOBODY_ANSWERED, "")
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """A redirect is the answer."""
+
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+class People:
+    """All users, and the threads in which they act until they are told to rest."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        numbers = [posts for count, posts in CROWD for _ in range(count)]
+        self.posts = {f"user{n}": posts for n, posts in enumerate(numbers)}
+        self.all = [Person(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
+        self._resting = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._live, args=(random.Random(f"{seed}/{n}"), self.all[n::THREADS]))
+            for n in range(THREADS)
+        ]
+
+    def settle(self) -> None:
+        """Make them and their posts; must run in an app context."""
+        password_hash, now = generate_password_hash(PASSWORD), utcnow()
+        user = sa.text(
+            'INSERT INTO "user" (username, email, password_hash, created_at)'
+            " VALUES (:name, :email, :password_hash, :now) RETURNING id"
+        ).bindparams(sa.bindparam("now", type_=Post.timestamp.type))
+        posts = sa.text(_POSTS).bindparams(sa.bindparam("time", type_=Post.timestamp.type))
+        for name, count in self.posts.items():
+            values = {"name": name, "email": f"{name}@example.com", "password_hash": password_hash, "now": now}
+            user_id = db.session.scalar(user, values)
+            if count:
+                db.session.execute(posts, {"user_id": user_id, "username": name, "posts": count, "time": now})
+        db.session.commit()
+
+    def live(self) -> None:
+        """Begin to click."""
+        for person in self.all:
+            person.arrive()
+        for thread in self._threads:
+            thread.start()
+
+    def rest(self) -> None:
+        """Stop clicking; returns when nobody waits for an answer any more."""
+        self._resting.set()
+        for thread in self._threads:
+            thread.join()
+
+    def click_twice(self, person: Person) -> None:
+        """Two clicks of one person at the same instant."""
+        together = threading.Barrier(2)
+
+        def click() -> None:
+            together.wait()
+            person.click()
+
+        threads = [threading.Thread(target=click) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def statuses(self) -> Counter[int]:
+        """How often everybody got which status."""
+        return sum((person.statuses for person in self.all), Counter())
+
+    def _live(self, dice: random.Random, people: list[Person]) -> None:
+        while not self._resting.wait(dice.expovariate(CLICKS_PER_SECOND / THREADS)):
+            person = dice.choice(people)
+            what = dice.random()
+            if what < 0.7:
+                person.click()
+            elif what < 0.8:
+                self.click_twice(person)
+            elif what < 0.9:
+                person.click()
+                person.cancel()
+            else:
+                person.retry()

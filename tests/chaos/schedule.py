@@ -1,0 +1,62 @@
+"""Which faults come when: all of it from the seed, so that the seed repeats it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FIRST = 3.0  # seconds before the first fault
+PAUSES = (2.0, 5.0)  # seconds from one fault to the next
+
+#: Each kind with the range of seconds that it lasts; a kind that strikes more often is here more than once.
+KINDS: list[tuple[str, tuple[float, float]]] = [
+    ("kill_child", (0, 0)),
+    ("kill_child", (0, 0)),
+    ("kill_mailing_child", (0, 0)),
+    ("kill_worker", (0, 0)),
+    ("kill_worker", (0, 0)),
+    ("kill_web", (0, 0)),
+    ("kill_beat", (0, 0)),
+    ("freeze_worker", (6, 9)),
+    ("restart_redis", (0.2, 5)),
+    ("empty_redis", (0.2, 5)),
+    ("smtp_refuses", (3, 8)),
+    ("smtp_hangs", (3, 8)),
+    ("smtp_drops", (3, 8)),
+    ("disturb_database", (1, 3)),
+    ("copy_messages", (0, 0)),
+    ("publish_rows_again", (0, 0)),
+    ("two_clicks_at_once", (0, 0)),
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: when it strikes and how long it lasts, in seconds, and the seed of the choices left to make."""
+
+    at: float
+    kind: str
+    length: float
+    dice: int
+
+    def __str__(self) -> str:
+        return f"{self.at:6.1f} s  {self.kind}" + (f" for {self.length:.1f} s" if self.length else "")
+
+
+def plan(seed: int, seconds: float) -> list[Fault]:
+    """The faults of a run that lasts `seconds`."""
+    dice = random.Random(seed)
+    kinds = _shuffled(dice)
+    faults, at = [], FIRST
+    while at < seconds:
+        kind, (shortest, longest) = next(kinds)
+        faults.append(Fault(at, kind, dice.uniform(shortest, longest), dice.getrandbits(32)))
+        at += dice.uniform(*PAUSES)
+    return faults
+
+
+def _shuffled(dice: random.Random) -> Iterator[tuple[str, tuple[float, float]]]:
+    """All kinds in some order, then all again in another: a short run has nearly every kind, too."""
+    while True:
+        yield from dice.sample(KINDS, len(KINDS))

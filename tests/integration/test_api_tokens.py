@@ -1,0 +1,145 @@
+"""The keys to the API: how one is had, what it opens, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.api.models import ApiToken
+from microblog.api.schemas import TokenSchema
+from microblog.clock import utcnow
+from microblog.extensions import db
+from tests.support.api import Caller, assert_problem, caller_for
+
+# All other tests of the API present tokens to both databases.
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])
+
+
+@pytest.fixture
+def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("susan"))
+
+
+def test_a_password_buys_a_token_that_opens_the_api(app, client, make_user):
+    make_user("susan", "cat-dog-fish")
+
+    bought = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
+
+    assert bought.status_code == 201
+    assert TokenSchema().validate(bought.json) == {}
+    assert bought.headers["Cache-Control"] == "no-store"
+    assert Caller(client, bought.json["token"]).get("/api/tasks").json == {"items": [], "next": None}
+
+
+def test_only_the_hash_of_a_token_is_kept(app, susan):
+    row = db.session.scalar(sa.select(ApiToken))
+
+    assert len(row.hash) == 64
+    assert susan.token not in repr(vars(row))
+
+
+def test_an_email_address_will_do_for_a_name(client, make_user):
+    make_user("susan", "cat-dog-fish")
+
+    assert client.post("/api/tokens", auth=("susan@example.com", "cat-dog-fish")).status_code == 201
+
+
+def test_a_wrong_password_and_an_unknown_user_are_refused_alike(client, make_user):
+    make_user("susan")
+
+    wrong = client.post("/api/tokens", auth=("susan", "dog"))
+    unknown = client.post("/api/tokens", auth=("nobody", "dog"))
+
+    assert_problem(wrong, 401)
+    assert wrong.headers["WWW-Authenticate"] == 'Basic realm="Microblog API"'
+    assert unknown.data == wrong.data
+
+
+def test_without_credentials_there_is_no_token(client):
+    for header in ("", "Basic", "Basic !", "Basic 4pyT", "Basic c3VzYW4=", "Bearer x", "Basic AAAAOgAA", "x"):
+        response = client.post("/api/tokens", headers={"Authorization": header})
+
+        assert_problem(response, 401)
+        assert response.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_a_password_longer_than_any_is_not_hashed(client, make_user, monkeypatch):
+    make_user("susan")
+    monkeypatch.setattr(User, "with_credentials", lambda *_: pytest.fail("it was hashed"))
+
+    assert_problem(client.post("/api/tokens", auth=("susan", "x" * 5000)), 401)
+
+
+def test_the_rate_limit_of_signing_in_holds(make_app):
+    client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="2 per minute").test_client()
+
+    for _ in range(2):
+        assert_problem(client.post("/api/tokens", auth=("susan", "guess")), 401)
+    refused = client.post("/api/tokens", auth=("susan", "guess"))
+
+    assert_problem(refused, 429)
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_nothing_opens_without_a_live_token(client):
+    for header in ("", "Bearer", "Bearer wrong", "Bearer é", "Bearer \0", "Basic c3VzYW46eA==", "x"):
+        response = client.get("/api/tasks", headers={"Authorization": header})
+
+        assert_problem(response, 401)
+        assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
+
+
+def test_an_expired_token_opens_nothing_and_goes_with_the_next_one(app, susan):
+    db.session.execute(sa.update(ApiToken).values(expires_at=utcnow()))
+    db.session.commit()
+
+    refused = susan.get("/api/tasks")
+    caller_for(app, User.with_username("susan"))
+
+    assert_problem(refused, 401)
+    assert "error=invalid_token" in refused.headers["WWW-Authenticate"].replace('"', "")
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1
+
+
+def test_a_revoked_token_opens_nothing_and_the_others_stay(app, susan):
+    other = caller_for(app, User.with_username("susan"))
+
+    assert susan.delete("/api/tokens").status_code == 204
+
+    assert_problem(susan.get("/api/tasks"), 401)
+    assert_problem(susan.delete("/api/tokens"), 401)
+    assert other.get("/api/tasks").status_code == 200
+
+
+def test_use_is_noted_at_most_once_a_minute(susan):
+    def last_used_at():
+        return db.session.scalar(sa.select(ApiToken.last_used_at))
+
+    susan.get("/api/tasks")
+    first = last_used_at()
+    susan.get("/api/tasks")
+    second = last_used_at()
+    db.session.execute(sa.update(ApiToken).values(last_used_at=first - timedelta(seconds=61)))
+    db.session.commit()
+    susan.get("/api/tasks")
+
+    assert first == second
+    assert last_used_at() >= first
+
+
+def test_a_session_cookie_opens_nothing(make_user, signed_in):
+    browser = signed_in(make_user("susan"))
+
+    assert_problem(browser.get("/api/tasks"), 401)
+    assert_problem(browser.post("/api/exports"), 401)
+
+
+def test_no_csrf_token_is_asked_for(make_app, make_user):
+    app = make_app(WTF_CSRF_ENABLED=True)
+
+    assert caller_for(app, make_user("susan")).post("/api/exports").status_code == 202

@@ -1,0 +1,325 @@
+"""The engine against a simple model of its promises: every operation in every order, in virtual time.
+
+No worker runs: the test is every worker. It claims, renews, stores and forgets as workers do, through the same
+functions; the model says what each must answer and what the row must then hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery.app.task import Context
+from celery.result import AsyncResult
+from flask import Flask
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from microblog.extensions import db
+from microblog.taskqueue import claim as claims
+from microblog.taskqueue import control, launch, states
+from microblog.taskqueue import job as jobs
+from microblog.taskqueue.claim import Claim
+from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.services import RedisServer
+
+LEASE = 30.0
+MAX_CRASHES = 3
+WORKERS = st.sampled_from(["one@host", "two@host"])
+ENDS = st.sampled_from([states.SUCCESS, states.FAILURE])
+
+
+class VirtualTime(datetime):
+    """The clock of microblog.clock, moved by the test."""
+
+    moment = datetime(2026, 1, 1)
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return cls.moment.replace(tzinfo=tz)
+
+
+@dataclass
+class Step:
+    """What the promises say of one task."""
+
+    id: str
+    state: str = states.PENDING
+    attempt: int = 0
+    crashes: int = 0
+    lease_until: datetime | None = None
+    cancel: bool = False
+    worker: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in states.FINISHED
+
+    def held(self) -> bool:
+        return self.state in states.RUNNING and self.lease_until is not None and VirtualTime.moment < self.lease_until
+
+
+@dataclass
+class JobModel:
+    """Two steps, the second after the first."""
+
+    steps: list[Step]
+
+    def end(self, position: int, state: str) -> None:
+        """A step ends; what ends badly ends the steps behind it."""
+        for step in self.steps[position:] if state != states.SUCCESS else self.steps[position : position + 1]:
+            step.state, step.lease_until = state, None
+
+
+@dataclass
+class Holder:
+    """A worker's process that won a claim, and may have lost it without knowing."""
+
+    claim: Claim
+    job: JobModel
+    step: Step
+    worker: str
+    dead: bool = False
+
+    def counts(self) -> bool:
+        """Whether what it writes is to be believed."""
+        return not self.step.finished and self.step.attempt == self.claim.attempt
+
+    def context(self) -> Context:
+        context = Context({"id": self.step.id, "hostname": self.worker, "delivery_info": {}})
+        context.claim = self.claim
+        return context
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """The operations of launchers, workers, users and time."""
+
+    app: Flask
+    redis: RedisServer
+    jobs = Bundle("jobs")
+    holders = Bundle("holders")
+
+    @initialize()
+    def begin(self) -> None:
+        db.session.rollback()
+        db.session.execute(sa.delete(Task))
+        db.session.commit()
+        self.redis.client.flushall()
+        VirtualTime.moment = datetime(2026, 1, 1)
+        self.all: list[JobModel] = []
+        self.forgotten: set[str] = set()
+
+    @property
+    def backend(self) -> Any:
+        return self.app.extensions["celery"].backend
+
+    @property
+    def rows(self) -> Any:
+        return self.app.extensions["celery"].rows
+
+    # -- what users do
+
+    @rule(target=jobs)
+    def launch(self) -> JobModel:
+        root = launch.launch([tasks.add.s(1, 2), tasks.noop.s()])
+        db.session.commit()
+        found = jobs.find(root.id)
+        assert found is not None
+        job = JobModel([Step(step.id) for step in found.steps])
+        self.all.append(job)
+        return job
+
+    @rule(job=jobs)
+    def cancel(self, job: JobModel) -> None:
+        found = jobs.find(job.steps[0].id)
+        assert found is not None
+        if all(step.finished for step in job.steps):
+            with pytest.raises(control.NotNow):
+                control.cancel(found)
+            return
+        control.cancel(found)
+        position, current = self.current(job)
+        for step in job.steps:
+            step.cancel = step.cancel or not step.finished
+        if current.state in states.WAITING:
+            job.end(position, states.REVOKED)
+
+    # -- what workers do
+
+    @rule(target=holders, job=jobs, worker=WORKERS)
+    def claim(self, job: JobModel, worker: str) -> Any:
+        """A message arrives: the first, a duplicate or one published again, nobody can tell."""
+        _position, step = self.current(job)
+        lost = step.state in states.RUNNING and step.lease_until is not None
+        refused = step.finished or step.held() or step.cancel or step.crashes + lost >= MAX_CRASHES
+        if refused:
+            with pytest.raises(ClaimRefused):
+                claims.claim(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+            return multiple()
+        held = claims.claim(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+        assert held is not None
+        step.state, step.worker, step.attempt = states.STARTED, worker, step.attempt + 1
+        step.crashes += lost
+        step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+        assert held.attempt == step.attempt
+        return Holder(held, job, step, worker)
+
+    @rule(holder=holders)
+    def renew(self, holder: Holder) -> None:
+        """The main process of a holder's worker renews: by name, whichever of its processes holds the task."""
+        claims.renew(self.rows, [holder.step.id], worker=holder.worker, lease=LEASE)
+        step = holder.step
+        if step.state in states.RUNNING and step.worker == holder.worker:
+            step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+
+    @rule(holder=holders)
+    def hand_back(self, holder: Holder) -> None:
+        """The worker was told to stop: it ended the process, and gives the task up for it."""
+        if not holder.counts():
+            return
+        holder.dead = True
+        claims.hand_back(self.rows, holder.step.id, worker=holder.worker)
+        if holder.step.state in states.RUNNING and holder.step.worker == holder.worker:
+            holder.step.lease_until = None
+
+    @rule(holder=holders.filter(lambda holder: not holder.dead))
+    def progress(self, holder: Holder) -> None:
+        meta = {"current": 1, "total": 2, "percent": 50, "message": ""}
+        try:
+            self.backend.store_result(holder.step.id, meta, states.PROGRESS, request=holder.context())
+        except ClaimLost:
+            assert not holder.counts()
+            return
+        except Cancelled:
+            assert holder.counts()
+            assert holder.step.cancel
+        else:
+            assert holder.counts()
+            assert not holder.step.cancel
+
+        holder.step.state = states.PROGRESS
+        holder.step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+
+    @rule(holder=holders.filter(lambda holder: not holder.dead), state=ENDS)
+    def finish(self, holder: Holder, state: str) -> None:
+        counts = holder.counts()
+        result = 3 if state == states.SUCCESS else RuntimeError("broken")
+        try:
+            self.backend.store_result(holder.step.id, result, state, request=holder.context())
+        except ClaimLost:
+            assert not counts
+            return
+        if counts:
+            holder.job.end(holder.job.steps.index(holder.step), state)
+
+    @rule(holder=holders.filter(lambda holder: not holder.dead))
+    def retry(self, holder: Holder) -> None:
+        counts = holder.counts()
+        try:
+            self.backend.store_result(holder.step.id, OSError("not now"), states.RETRY, request=holder.context())
+        except ClaimLost:
+            assert not counts
+            return
+        if counts:
+            holder.step.state, holder.step.lease_until = states.RETRY, None
+
+    # -- what befalls them
+
+    @rule(seconds=st.sampled_from([1, 10, 31, 100]))
+    def time_passes(self, seconds: int) -> None:
+        VirtualTime.moment += timedelta(seconds=seconds)
+
+    @rule()
+    def redis_forgets(self) -> None:
+        self.redis.client.flushall()
+        self.forgotten.update(step.id for job in self.all for step in job.steps)
+
+    @rule()
+    def reconcile(self) -> None:
+        reconcile_all()
+        for job in self.all:
+            position, step = self.current(job)
+            if step.finished or step.held():
+                continue
+            if step.cancel:
+                job.end(position, states.REVOKED)
+            elif step.crashes + (step.state in states.RUNNING and step.lease_until is not None) >= MAX_CRASHES:
+                job.end(position, states.FAILURE)
+
+    # -- what must hold after each of them
+
+    @invariant()
+    def rows_are_as_the_promises_say(self) -> None:
+        for job in getattr(self, "all", []):
+            for step in job.steps:
+                row = self.row(step)
+                assert (row.state, row.attempts, row.crashes) == (step.state, step.attempt, step.crashes)
+                assert bool(row.cancel_requested_at) >= step.cancel or step.finished
+
+    @invariant()
+    def results_equal_rows(self) -> None:
+        for job in getattr(self, "all", []):
+            for step in job.steps:
+                if step.finished and step.id not in self.forgotten:
+                    assert AsyncResult(step.id).state == step.state
+
+    def teardown(self) -> None:
+        """Heal everything and let an honest worker work: then every job ends."""
+        for _ in range(40):
+            VirtualTime.moment += timedelta(seconds=31)
+            self.reconcile()
+            for job in getattr(self, "all", []):
+                _position, step = self.current(job)
+                if step.finished:
+                    continue
+                row = self.row(step)
+                if row.published_at is not None and not step.cancel:
+                    holder = self.claim(job, "honest@host")
+                    self.finish(holder, states.SUCCESS)
+        assert all(step.finished for job in getattr(self, "all", []) for step in job.steps)
+
+    def row(self, step: Step) -> Task:
+        db.session.rollback()
+        row = db.session.get(Task, step.id, populate_existing=True)
+        assert row is not None
+        return row
+
+    @staticmethod
+    def current(job: JobModel) -> tuple[int, Step]:
+        """The first step that has yet to end, else the last."""
+        unfinished = [(position, step) for position, step in enumerate(job.steps) if not step.finished]
+        return unfinished[0] if unfinished else (len(job.steps) - 1, job.steps[-1])
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microblog.clock.datetime", VirtualTime)
+
+
+@pytest.mark.timeout(300)
+def test_the_engine_keeps_its_promises_in_every_order(
+    app: Flask, redis_server: RedisServer, virtual_time: None
+) -> None:
+    EngineMachine.app, EngineMachine.redis = app, redis_server
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        EngineMachine,
+        settings=settings(
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
