@@ -171,7 +171,7 @@ class Faults:
             with contextlib.suppress(redis.RedisError):
                 for queue in QUEUES:
                     for message in client.lrange(queue, 0, 5):
-                        client.rpush(queue, message if dice.random() < 0.5 else _readdressed(message))
+                        client.rpush(queue, message if dice.random() < 0.5 else _readdressed(str(message)))
                         copied += 1
             time.sleep(0.01)
 

@@ -86,7 +86,7 @@ def _wait_for_ends(town: Town, people: People, faults: Faults, until: float) -> 
             db.session.rollback()
             if unfinished is None and not list(Verdict(town, people, faults).violations()):
                 return
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def _judge(report: Report, app: Flask, verdict: Verdict, healed: float) -> None:
@@ -101,14 +101,14 @@ def _evidence(violation: Violation, folder: Path) -> Iterator[str]:
     """The broken promise, with the rows of its job and what the logs say of it."""
     yield f"  * {violation.job_id or ''} {violation.what}"
     tasks = db.session.scalars(sa.select(Task).where(Task.root_id == violation.job_id).order_by(Task.position)).all()
-    ids = [task.id for task in tasks] or [violation.job_id]
+    ids = [task.id for task in tasks] or [violation.job_id or violation.what]
     for task in tasks:
         facts = {name: value for name, value in vars(task).items() if name not in ("signature", "_sa_instance_state")}
         yield f"      {facts}"
     shown = 0
     for log in sorted(folder.glob("*.log")):
         for line in log.read_text(errors="replace").splitlines():
-            if any(task_id and task_id in line for task_id in ids) and shown < LOG_LINES:
+            if any(task_id in line for task_id in ids) and shown < LOG_LINES:
                 shown += 1
                 yield f"      {log.stem}: {line[:400]}"
 

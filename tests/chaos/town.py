@@ -181,8 +181,9 @@ class Town:
             stack.callback(self.redis.stop)
             self.smtp.start()
             stack.callback(self.smtp.stop)
-            house.migrate(self.environment, self.environment["DATABASE_URL"])
-            app = stack.enter_context(house.application(self.environment))
+            here = self.environment | {"LOG_LEVEL": "ERROR"}
+            house.migrate(here, here["DATABASE_URL"])
+            app = stack.enter_context(house.application(here))
             stack.callback(self.supervisor.end)
             self.supervisor.start()
             wait_for(self._ready, timeout=BOOT, what=f"the town is ready, see {self.folder}")

@@ -261,3 +261,16 @@ def test_a_task_without_a_row_passes_through_untouched(app: Flask, worker: Worke
 
     assert result.get(timeout=10) == 42
     assert db.session.get(Task, result.id) is None
+
+
+def test_processes_of_a_worker_share_no_connection(
+    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    launched = [launch(tasks.introduce.s(str(tmp_path)))[0] for _ in range(2)]
+
+    one, two = (finished(task_id).result for task_id in launched)
+
+    assert one is not None
+    assert two is not None
+    for connection in ("process", "redis", "database"):
+        assert one[connection] != two[connection]

@@ -76,7 +76,7 @@ class SmtpServer:
         return responses
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        port: int = session.peer[1] if session.peer else 0
+        port = int(session.peer[1]) if session.peer else 0
         if self.on_data is not None:
             self.on_data(port)
         hung = self.hang

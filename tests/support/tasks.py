@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from microblog.extensions import db
 from microblog.taskqueue.celery import JobTask
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.progress import Progress
@@ -84,3 +86,17 @@ def die(self: JobTask, diary: str, times: int) -> str:
     if len(path.read_text().splitlines()) <= times:
         os.kill(os.getpid(), signal.SIGKILL)
     return "survived"
+
+
+@shared_task(name="introduce", bind=True)
+def introduce(self: JobTask, folder: str) -> dict[str, Any]:
+    """Waits until two processes are in here, then tells which connections this one has."""
+    (Path(folder) / str(os.getpid())).touch()
+    while len(list(Path(folder).iterdir())) < 2:
+        time.sleep(0.01)
+    on_postgres = db.engine.dialect.name == "postgresql"
+    return {
+        "process": os.getpid(),
+        "redis": self.backend.client.client_id(),
+        "database": db.session.scalar(sa.text("SELECT pg_backend_pid()")) if on_postgres else os.getpid(),
+    }
