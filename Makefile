@@ -10,7 +10,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench
+.PHONY: help run test lint bench chaos
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 
 bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios
 	@exec $(PYTHON) -m bench
+
+# SEEDS="7 8" (five random ones), SECONDS=60 (300) of faults in each run, DATABASES=sqlite (both).
+SECONDS ?= 300
+DATABASES ?= sqlite postgresql
+chaos: $(VENV)/test.installed ## break everything, again and again, and look whether every promise holds
+	@exec $(PYTHON) -m tests.chaos $(if $(SEEDS),--seed $(SEEDS)) --seconds $(SECONDS) --database $(DATABASES)
 
 $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
 	@echo "Installing what Microblog runs on into $(VENV) (once)"

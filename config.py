@@ -6,10 +6,12 @@ program with one sentence per variable (see :func:`load_settings`).
 
 from __future__ import annotations
 
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import fsspec
 import limits
 import redis
 from environs import Env, EnvError, ValidationError, validate
@@ -21,7 +23,8 @@ DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refu
 ENVIRONMENTS = ("production", "development", "testing")
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
-DATABASE_TIMEOUT = 5  # seconds until a PostgreSQL that does not answer counts as away
+# One that does not answer for five seconds is away; and it is to speak of times in UTC, wherever it stands.
+POSTGRESQL = {"connect_timeout": 5, "options": "-c timezone=utc"}
 
 
 class ConfigError(SystemExit):
@@ -103,7 +106,7 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "hide_parameters": True,
             "pool_pre_ping": True,
-            "connect_args": {} if database_url.startswith("sqlite") else {"connect_timeout": DATABASE_TIMEOUT},
+            "connect_args": {} if database_url.startswith("sqlite") else POSTGRESQL,
         },
         "REDIS_URL": redis_url,
         # Seconds until an unanswering Redis counts as away.
@@ -122,7 +125,9 @@ def _mail(env: Env) -> dict[str, Any]:
         "MAIL_USERNAME": env.str("MAIL_USERNAME", None),
         "MAIL_PASSWORD": env.str("MAIL_PASSWORD", None),
         "MAIL_SUPPRESS_SEND": False,  # in tests, too: they have a server
-        "MAIL_DEFAULT_SENDER": env.str("MAIL_DEFAULT_SENDER", "Microblog <no-reply@microblog.invalid>"),
+        "MAIL_DEFAULT_SENDER": env.str(
+            "MAIL_DEFAULT_SENDER", "Microblog <no-reply@microblog.invalid>", validate=_mail_address
+        ),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
         # Seconds from the first temporary refusal until a mail is given up.
@@ -133,7 +138,7 @@ def _mail(env: Env) -> dict[str, Any]:
 def _exports(env: Env, instance: Path) -> dict[str, Any]:
     return {
         # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
-        "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports")),
+        "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports"), validate=_storage_url),
         # Bytes; a larger archive is mailed as a link.
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
@@ -151,7 +156,7 @@ def _tasks(env: Env) -> dict[str, Any]:
     return {
         # Seconds a task may run: at the soft limit it is asked to end, at the hard one it is killed.
         "TASK_SOFT_TIME_LIMIT": env.int(
-            "TASK_SOFT_TIME_LIMIT", (time_limit or 0) * 11 // 12, validate=below_time_limit
+            "TASK_SOFT_TIME_LIMIT", max(1, (time_limit or 0) * 11 // 12), validate=below_time_limit
         ),
         "TASK_TIME_LIMIT": time_limit,
         # Seconds a worker's claim on a task lasts unless renewed (it is, every third of it).
@@ -197,11 +202,23 @@ def _web_url(value: str) -> None:
 
 def _database_url(value: str) -> None:
     try:
-        backend = make_url(_with_driver(value)).get_backend_name()
+        driver = make_url(_with_driver(value)).drivername
     except (ArgumentError, ValueError):
-        backend = ""
-    if backend not in ("sqlite", "postgresql"):
+        driver = ""
+    if driver not in ("sqlite", "postgresql+psycopg"):
         raise ValidationError("Must be a sqlite:/// or postgresql:// URL.")
+
+
+def _storage_url(value: str) -> None:
+    try:
+        fsspec.core.url_to_fs(value)
+    except (ValueError, ImportError, OSError) as error:
+        raise ValidationError(f"Must be a folder or a URL that fsspec can open ({error}).") from None
+
+
+def _mail_address(value: str) -> None:
+    if "@" not in parseaddr(value)[1]:
+        raise ValidationError("Must be a mail address, such as “Microblog <no-reply@example.com>”.")
 
 
 def _redis_url(value: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, Response, abort, request, session
 from flask_babel import gettext as _
@@ -39,12 +39,28 @@ def local_path(target: str | None) -> str | None:
     return target if "\\" not in target and target.isprintable() else None
 
 
+def referring_path() -> str | None:
+    """The page of this site that the request came from, to send its reader back to; None if it does not say."""
+    try:
+        parts = urlsplit(request.referrer or "")
+    except ValueError:
+        return None
+    if parts.netloc != request.host:
+        return None
+    return local_path(parts._replace(scheme="", netloc="").geturl())
+
+
 def _refuse_broken_encoding() -> None:
     # Werkzeug would quietly keep such bytes as %ED%A0%80, and the text would not be what was sent.
-    if request.mimetype != "application/x-www-form-urlencoded":
-        return
+    match request.mimetype:
+        case "application/x-www-form-urlencoded":
+            text = unquote_to_bytes(request.get_data())
+        case "multipart/form-data":
+            text = request.get_data()
+        case _:
+            return
     try:
-        unquote_to_bytes(request.get_data()).decode()
+        text.decode()
     except UnicodeDecodeError:
         abort(400, _("The form has text that is not valid UTF-8, or half a character. Nothing was changed."))
 

@@ -7,12 +7,14 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
+from microblog.clock import utcnow
 from microblog.exports import links
 from microblog.exports.archive import FILE_NAME
 from microblog.exports.models import Archive
 from microblog.exports.storage import current_storage
 from microblog.extensions import db
 from microblog.limits import limit_launches
+from microblog.security import referring_path
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.text import is_storable
 
@@ -32,7 +34,7 @@ def export_posts() -> ResponseReturnValue:
         flash(_("An export is already running. You will get it by mail as soon as it is done."))
     else:
         flash(_("Your export has started. Stay and watch, or go: it will come by mail."))
-    return redirect(url_for("accounts.profile", username=current_user.username))
+    return redirect(referring_path() or url_for("accounts.profile", username=current_user.username))
 
 
 @bp.get("/exports/<archive_id>/download")
@@ -40,7 +42,7 @@ def export_posts() -> ResponseReturnValue:
 def download(archive_id: str) -> ResponseReturnValue:
     """The archive, for its owner; a link from a mail must also be live."""
     archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
-    if archive is None or archive.user_id != current_user.id:
+    if archive is None or archive.user_id != current_user.id or archive.expires_at <= utcnow():
         abort(404, _("There is no such archive, or it has expired."))
     if token := request.args.get("token"):
         _check_link(archive.id, token)
@@ -48,7 +50,7 @@ def download(archive_id: str) -> ResponseReturnValue:
     if not storage.exists(archive.path):
         abort(404, _("There is no such archive, or it has expired."))
     response = Response(storage.read_chunks(archive.path), mimetype="application/json")
-    response.content_length = archive.size
+    response.content_length = storage.size(archive.path)
     response.headers.set("Content-Disposition", "attachment", filename=FILE_NAME)
     response.set_etag(archive.sha256)
     return response

@@ -6,7 +6,6 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO
 
 import fsspec
@@ -16,12 +15,24 @@ CHUNK = 1024 * 1024  # bytes read at once
 PARTS = "parts"  # the folder of files that are not whole yet
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A file that is whole: its size in bytes and its SHA-256 in hex."""
+class NewFile:
+    """A file that is being written: `size`, in bytes, and `sha256`, in hex, tell of what it has so far."""
 
-    size: int
-    sha256: str
+    def __init__(self, file: IO[bytes]) -> None:
+        self.size = 0
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        """Append `chunks`."""
+        for chunk in chunks:
+            self._file.write(chunk)
+            self._digest.update(chunk)
+            self.size += len(chunk)
 
 
 class Storage:
@@ -31,25 +42,21 @@ class Storage:
         """`url`: a folder, or any URL that fsspec has a filesystem for (``s3://bucket/prefix``)."""
         self._files, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
 
-    def write(self, path: str, chunks: Iterable[bytes], *, attempt: int) -> Stored:
-        """Write `chunks` to a part of this `attempt`, out of sight, then move it to `path`.
+    @contextmanager
+    def new(self, path: str, *, attempt: int) -> Iterator[NewFile]:
+        """A file to be written, out of sight, as the part of this `attempt`; moved to `path` when the block ends.
 
-        If writing fails, or `chunks` raises, nothing is left behind.
+        If the block raises, nothing is left behind.
         """
         part = self._full(f"{PARTS}/{path}.{attempt}")
-        digest, size = hashlib.sha256(), 0
         try:
             with self._files.open(part, "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    digest.update(chunk)
-                    size += len(chunk)
+                yield NewFile(file)
             self._files.mv(part, self._full(path))
         except BaseException:
             if self._files.exists(part):
                 self._files.rm_file(part)
             raise
-        return Stored(size, digest.hexdigest())
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
@@ -66,6 +73,10 @@ class Storage:
     def exists(self, path: str) -> bool:
         """Whether there is a whole file at `path`."""
         return bool(self._files.exists(self._full(path)))
+
+    def size(self, path: str) -> int:
+        """The size of the file at `path` in bytes. Raises FileNotFoundError."""
+        return int(self._files.size(self._full(path)))
 
     def delete(self, path: str) -> None:
         """Remove the file at `path`; one that is gone already is no error."""

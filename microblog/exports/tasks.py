@@ -41,19 +41,21 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """Write all posts of a user into an archive; returns its id, size and checksum for the step behind."""
     job_id: str = self.request.root_id
     path = f"{job_id}.json"
-    with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
-        stored = current_storage().write(path, to_json(_counted(read_posts(user_id), progress)), attempt=_attempt(self))
-    archive = Archive(
-        id=job_id,
-        user_id=user_id,
-        path=path,
-        posts=progress.current,
-        size=stored.size,
-        sha256=stored.sha256,
-        expires_at=utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"]),
-    )
-    db.session.merge(archive)  # an attempt that was cut short after this line is repeated
-    db.session.commit()
+    with current_storage().new(path, attempt=_attempt(self)) as file:
+        with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
+            file.write(to_json(_counted(read_posts(user_id), progress)))
+        archive = Archive(
+            id=job_id,
+            user_id=user_id,
+            path=path,
+            posts=progress.current,
+            size=file.size,
+            sha256=file.sha256,
+            expires_at=utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"]),
+        )
+        # The row comes before the file: whatever becomes of this attempt, the sweep finds what it left.
+        db.session.merge(archive)  # an attempt that was cut short after this line is repeated
+        db.session.commit()
     return {
         "archive_id": archive.id,
         "posts": archive.posts,

@@ -48,11 +48,6 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
     if db.session.get(SentMail, task_id) is None:
         message.msgId = message_id
         db.session.rollback()  # a slow server must not keep a transaction open
-        # The last look whether this attempt still counts and is still wanted: it ends here if not.
-        task.update_state(
-            state=states.PROGRESS,
-            meta={"current": 0, "total": 1, "percent": 0, "message": _("Handing over to the mail server")},
-        )
         _send(task, message)
         _record(task_id, message_id)
     return {"message_id": message_id}
@@ -61,14 +56,29 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
 def _send(task: MailTask, message: Message) -> None:
     try:
         with mail.connect() as connection:
+            _look_once_more(task)
             connection.send(message)
     except smtplib.SMTPRecipientsRefused as refused:
         code, words = next(iter(refused.recipients.values()))
         _refused(task, code, words, refused)
+    except smtplib.SMTPAuthenticationError as error:
+        logger.error("the mail server does not take MAIL_USERNAME and MAIL_PASSWORD: %s", error.smtp_code)
+        _try_later(task, _("The mail server cannot be used right now."), error)
     except smtplib.SMTPResponseException as answer:
         _refused(task, answer.smtp_code, answer.smtp_error, answer)
     except (smtplib.SMTPException, OSError) as error:
         _try_later(task, _("The mail server cannot be reached."), error)
+
+
+def _look_once_more(task: MailTask) -> None:
+    """End here if this attempt no longer counts, or is no longer wanted.
+
+    The server is connected by now, so that however slow it was to answer, what follows is short.
+    """
+    task.update_state(
+        state=states.PROGRESS,
+        meta={"current": 0, "total": 1, "percent": 0, "message": _("Handing over to the mail server")},
+    )
 
 
 def _refused(task: MailTask, code: int, words: bytes | str, error: Exception) -> None:

@@ -129,11 +129,16 @@ class Hub:
             return not self._subscriptions
 
     def _dispatch(self, payload: str) -> None:
-        message = orjson.loads(payload)
+        try:
+            message = orjson.loads(payload)
+            user_id, event = message["user_id"], message["event"]
+        except (ValueError, KeyError, TypeError):
+            logger.warning("a message of another form came through %s; it is left out", CHANNEL)
+            return
         with self._lock:
-            listening = tuple(self._subscriptions.get(message["user_id"], ()))
+            listening = tuple(self._subscriptions.get(user_id, ()))
         for subscription in listening:
-            subscription.put(message["event"])
+            subscription.put(event)
 
     def _send_all(self, event: dict[str, Any]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Makes the Celery app from the Flask app: its settings, the Task base class, what a worker does around a task."""
+"""Makes the Celery app from the Flask app: the base of all tasks, and what a worker does around a task."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery import Celery, current_app
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject
@@ -18,7 +19,8 @@ from celery.signals import setup_logging, worker_process_init, worker_shutting_d
 from celery.worker.request import Request
 from flask import Flask
 from flask_babel import force_locale
-from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError as BrokerAway
+from redis.exceptions import RedisError
 
 from microblog import logs
 from microblog.clock import utcnow
@@ -36,11 +38,10 @@ from microblog.taskqueue.claim import (
 from microblog.taskqueue.errors import Cancelled, ClaimRefused, WorkerDied
 from microblog.taskqueue.lease import LeaseKeeper
 from microblog.taskqueue.rows import DatabaseAway, Rows
+from microblog.taskqueue.settings import celery_settings
 
 logger = logging.getLogger(__name__)
 
-QUEUES = ("exports", "mail", "default")
-EXCHANGE = Exchange("microblog", type="direct")
 DATABASE_AWAY_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
@@ -57,12 +58,12 @@ class CeleryApp(Celery):
 class JobRequest(Request):
     """A message in the worker's main process."""
 
-    def reject(self, requeue: bool = False) -> None:
-        """Give the message back. The process that ran it is gone, so whoever gets it next may claim it at once."""
-        if requeue:
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """As Celery's; a task whose process died may be claimed again at once."""
+        if isinstance(exc_info.exception, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
                 release(self.app.rows, self.id, worker=self.hostname)
-        super().reject(requeue=requeue)
+        super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
@@ -86,8 +87,8 @@ class JobTask(CeleryTask):
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
         try:
             self.request.claim = held = self._claim(task_id)
-            if held is not None and held.attempt > 1 and self.backend.copy_outcome(task_id):
-                raise AlreadyFinished(f"{task_id} finished in an earlier attempt")
+            if held is not None and held.attempt > 1:
+                self._look_back(task_id)
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
             if isinstance(refusal, CancelRequested):
@@ -100,6 +101,12 @@ class JobTask(CeleryTask):
             raise Reject(error, requeue=True) from error
         if held is not None:
             self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": self.request.hostname})
+
+    def _look_back(self, task_id: str) -> None:
+        """Bring home an outcome that an earlier attempt stored in Redis, and raise AlreadyFinished if there is one."""
+        with contextlib.suppress(RedisError):  # what cannot be asked now is done again, to the same end
+            if self.backend.copy_outcome(task_id):
+                raise AlreadyFinished(f"{task_id} finished in an earlier attempt")
 
     def _claim(self, task_id: str) -> Claim | None:
         config = self.app.flask_app.config
@@ -122,6 +129,25 @@ class JobTask(CeleryTask):
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
+
+    def apply_async(self, *args: Any, task_id: str | None = None, **options: Any) -> Any:
+        """As Celery's; but what a task publishes as it ends, with the broker away, is left to reconcile.
+
+        That is the step behind it, or its own retry. Celery would call the task, which has done its work, a failure.
+        """
+        try:
+            return super().apply_async(*args, task_id=task_id, **options)
+        except BrokerAway:
+            ending = self.app.current_worker_task
+            if ending is None or getattr(ending.request, "claim", None) is None:
+                raise
+            following = ending.request.chain
+            if following and following[-1]["options"].get("task_id") == task_id:
+                ending.request.chain = None  # by which the mirror sees that it was not published
+            elif ending.request.id != task_id:
+                raise
+            logger.warning("the broker is away; %s is published later", task_id)
+            return self.AsyncResult(task_id)
 
     def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
         """As Celery's, and the row tells when the next attempt is due."""
@@ -155,73 +181,3 @@ def _end_in_time(how: str, **_: Any) -> None:
         timer = threading.Timer(timeout, os.kill, (os.getpid(), signal.SIGQUIT))
         timer.daemon = True
         timer.start()
-
-
-def celery_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Celery's settings, chosen for Redis and for tasks that are claimed before they run."""
-    redis_url, timeout = config["REDIS_URL"], config["REDIS_TIMEOUT"]
-    return {
-        "broker_url": redis_url,
-        "result_backend": f"microblog.taskqueue.mirror:MirrorBackend+{redis_url}",
-        # JSON only: a message that reaches the broker from elsewhere can at worst be refused.
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "accept_content": ["json"],
-        "timezone": "UTC",
-        # A message is acknowledged when its task has ended, so a worker that dies loses none; what it was running
-        # goes back at once when a child died, and by reconcile when all of it did. The claim drops duplicates.
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        # One message per process: none waits behind a long export while another worker idles.
-        "worker_prefetch_multiplier": 1,
-        "task_soft_time_limit": config["TASK_SOFT_TIME_LIMIT"],
-        "task_time_limit": config["TASK_TIME_LIMIT"],
-        # Redis hands a message out again after this many seconds without an acknowledgement. It must outlast every
-        # task, or long ones would be delivered twice; lost ones need not wait for it, their leases run out first.
-        "broker_transport_options": {
-            "visibility_timeout": config["TASK_TIME_LIMIT"] + 600,
-            "socket_connect_timeout": timeout,
-            # Above kombu's own blocking read of one second.
-            "socket_timeout": timeout + 1,
-            "socket_keepalive": True,
-        },
-        # A launch that finds the broker away leaves the row unpublished instead of making its reader wait.
-        "task_publish_retry": False,
-        "broker_connection_timeout": timeout,
-        "broker_connection_retry_on_startup": True,
-        # Late acknowledgements that fail with the connection are harmless (the claim drops the duplicate), so work
-        # under way goes on through a broker's restart.
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # An outcome waits in the worker until Redis takes it; progress does not (mirror.py).
-        "result_backend_always_retry": True,
-        "result_backend_max_sleep_between_retries_ms": 2000,
-        "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},
-        "redis_socket_connect_timeout": timeout,
-        "redis_socket_timeout": timeout,
-        "redis_socket_keepalive": True,
-        "result_expires": config["RESULT_EXPIRES"],
-        "result_extended": True,
-        # The claim stores STARTED; Celery's own would come before it, and for messages that must not run.
-        "task_track_started": False,
-        "task_queues": [Queue(name, EXCHANGE, routing_key=name) for name in QUEUES],
-        "task_default_queue": "default",
-        "task_routes": {"export_*": {"queue": "exports"}, "email_*": {"queue": "mail"}},
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
-        "redbeat_redis_url": redis_url,
-        "redbeat_key_prefix": "microblog:redbeat:",
-        # A second beat waits for the lock; the lock of a beat that died is free after this many seconds.
-        "redbeat_lock_timeout": 15,
-        "beat_max_loop_interval": 3,
-        "redbeat_redis_options": {"retry_period": -1},
-        "beat_schedule": {
-            "reconcile": {
-                "task": "reconcile",
-                "schedule": config["RECONCILE_INTERVAL"],
-                # One that could not run in time is worthless: the next is on its way.
-                "options": {"expires": config["RECONCILE_INTERVAL"] * 2},
-            },
-            "sweep_archives": {"task": "sweep_archives", "schedule": config["EXPORT_SWEEP_INTERVAL"]},
-        },
-    }

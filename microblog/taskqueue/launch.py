@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -94,7 +96,8 @@ def _new_rows(
     headers = {"request_id": logs.request_id(), "locale": str(get_locale() or "en")}
     rows = []
     for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
-        signature = step.clone().set(task_id=task_id, headers=headers)
+        # With the root named, since Celery would take whichever task publishes it, such as reconcile, for the root.
+        signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers)
         task = step.type
         rows.append(
             {
@@ -139,13 +142,14 @@ def _publish_launched(session: Session) -> None:
 
 @sa.event.listens_for(db.session, "after_rollback")
 def _forget_launched(session: Session) -> None:
-    session.info.pop("launched", None)
+    if not session.in_nested_transaction():  # what a savepoint took back is not there to be published
+        session.info.pop("launched", None)
 
 
-def publish(rows: Rows, signatures: list[dict[str, Any]], *, result: Any = None, seen: Any = None) -> bool:
+def publish(rows: Rows, signatures: list[dict[str, Any]], *results: Any, seen: datetime | None = None) -> bool:
     """Publish what remains of a job: its next step, with the steps behind it chained to it.
 
-    `signatures` are the rows' own, in order; `result` is what the step before returned, for a step that has one
+    `signatures` are the rows' own, in order; `results` holds what the step before returned, for a step that has one
     before it. Only one of several callers publishes: the one that finds `published_at` as it was `seen`, None for
     the first time. Returns whether this call did. A broker that is away makes it False, and the row unpublished.
     """
@@ -159,20 +163,20 @@ def publish(rows: Rows, signatures: list[dict[str, Any]], *, result: Any = None,
         logger.warning("the database is away; %s is published later", task_id)
         return False
     try:
-        _send(signatures, result)
+        _send(signatures, results)
     except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
         if isinstance(error, (BrokerAway, RedisError, OSError)):
             logger.warning("the broker is away; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)
-        rows.execute(_GIVE_BACK, task_id=task_id, now=now)
+        with contextlib.suppress(DatabaseAway):  # it then looks published, and is missed like a lost message
+            rows.execute(_GIVE_BACK, task_id=task_id, now=now)
         return False
     return True
 
 
-def _send(signatures: list[dict[str, Any]], result: Any) -> None:
+def _send(signatures: list[dict[str, Any]], args: tuple[Any, ...]) -> None:
     steps = [Signature.from_dict(signature) for signature in signatures]
-    args = () if result is None else (result,)
     if len(steps) == 1:
         steps[0].apply_async(args)
     else:

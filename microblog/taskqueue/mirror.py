@@ -232,7 +232,8 @@ class MirrorBackend(RedisBackend):
     def _outcome(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
         if state == states.SUCCESS:
             wrapped = result if isinstance(result, dict) else {"result": result}
-            return {"state": state, "result": wrapped, "progress": 100, "error": None, "finished_at": NOW}
+            done = {"progress": 100, "current": sa.func.coalesce(table.c.total, table.c.current)}
+            return {"state": state, "result": wrapped, "error": None, "finished_at": NOW, **done}
         with self.app.flask_app.app_context(), force_locale(self._locale(request)):
             values: dict[str, Any] = {"state": state, "error": sentence(result), "traceback": traceback}
         if state == states.RETRY:

@@ -14,9 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import shared_task
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask import current_app
-from redis.exceptions import LockError
+from redis.exceptions import LockError, RedisError
+from sqlalchemy.exc import DBAPIError
 
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
@@ -34,7 +35,7 @@ REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not 
 REPUBLISH_AT_MOST = timedelta(minutes=15)
 EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
 LOCK_KEY = "microblog:reconcile"
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 10.0  # short, for the holder may be killed; one that takes longer has company, which does no harm
 BATCH = 500
 
 
@@ -64,6 +65,10 @@ def reconcile_all() -> int:
         broker = broker or _look_at_broker()
         try:
             done += _reconcile(head, broker)
+        except (RedisError, DBAPIError, BackendStoreError):
+            raise  # the same would happen to every other
+        except Exception:
+            logger.exception("%s cannot be reconciled", head.id)
         finally:
             db.session.rollback()
     return done
@@ -120,8 +125,8 @@ def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> b
     """Whether the message that would run `head` is missing for all that can be known."""
     if head.published_at is None:
         return now - ((before and before.finished_at) or head.created_at) > GRACE
-    if head.state in states.RUNNING:
-        return True  # its lease ran out
+    if head.state in states.RUNNING and head.lease_expires_at and head.published_at <= head.lease_expires_at:
+        return True  # its worker is gone, and nobody has been asked to take over
     expected = max(head.published_at, head.eta or head.published_at)
     waited = now - expected
     if broker.remembers_since > head.published_at:
@@ -157,17 +162,20 @@ def _publish(head: Task, before: Task | None) -> bool:
         return False
     signatures = [step.signature for step in job.steps if step.position >= head.position]
     app = current_app.extensions["celery"]
-    published = publish(app.rows, signatures, result=_value(before), seen=head.published_at)
+    results = [_value(before)] if before else []
+    published = publish(app.rows, signatures, *results, seen=head.published_at)
     if published:
         logger.info("published %s again", head.id)
     return published
 
 
-def _value(before: Task | None) -> Any:
-    """What the step before returned: the mirror wraps whatever is no JSON object."""
-    if before is None or before.result is None:
-        return None
-    return before.result["result"] if set(before.result) == {"result"} else before.result
+def _value(before: Task) -> Any:
+    """What the step before returned: as Celery keeps it, else from the row, which wraps whatever is no JSON object."""
+    meta = current_app.extensions["celery"].backend.get_task_meta(before.id)
+    if meta["status"] == states.SUCCESS:
+        return meta["result"]
+    result = before.result or {}
+    return result["result"] if set(result) == {"result"} else result
 
 
 def _look_at_broker() -> Broker:

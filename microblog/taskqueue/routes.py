@@ -11,7 +11,7 @@ from flask_login import current_user, login_required
 from microblog import paging
 from microblog.extensions import db
 from microblog.limits import limit_launches
-from microblog.security import local_path
+from microblog.security import referring_path
 from microblog.taskqueue import control
 from microblog.taskqueue import job as jobs
 from microblog.taskqueue.job import Job
@@ -78,4 +78,4 @@ def _own_job(task_id: str) -> Job:
 
 
 def _back() -> ResponseReturnValue:
-    return redirect(local_path(request.form.get("next")) or url_for("tasks.index"))
+    return redirect(referring_path() or url_for("tasks.index"))

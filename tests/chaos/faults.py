@@ -24,8 +24,8 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
 from microblog.extensions import db
-from microblog.taskqueue.celery import QUEUES
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.settings import QUEUES
 from tests.chaos.people import People
 from tests.chaos.schedule import Fault
 from tests.chaos.town import Program, Town

@@ -94,7 +94,7 @@ def _judge(report: Report, app: Flask, verdict: Verdict, healed: float) -> None:
     report.repeated_mails = verdict.repeated
     report.recovery = max(0.0, (verdict.last_end() or time.time()) - healed)
     for violation in verdict.violations():
-        report.violations += _evidence(violation, report.folder)
+        report.violations.append("\n".join(_evidence(violation, report.folder)))
 
 
 def _evidence(violation: Violation, folder: Path) -> Iterator[str]:

@@ -92,7 +92,7 @@ def test_each_answer_is_documented(document, operations):
         ("get", "/api/tasks"): "200 400 401 422",
         ("get", "/api/tasks/{task_id}"): "200 401 404",
         ("post", "/api/tasks/{task_id}/cancel"): "202 401 404 409",
-        ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409",
+        ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409 429",
     }
 
     documented = {key: operation["responses"] for key, operation in operations.items()}

@@ -55,6 +55,20 @@ def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: Re
     assert queued(redis_server) == 0
 
 
+def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
+    app: Flask, redis_server: RedisServer
+) -> None:
+    kept = launch([tasks.add.s(1, 2)])
+    savepoint = db.session.begin_nested()
+    launch([tasks.add.s(3, 4)])
+    savepoint.rollback()
+
+    db.session.commit()
+
+    assert [row.id for row in rows()] == [kept.id]
+    assert queued(redis_server) == 1
+
+
 def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redis_server: RedisServer) -> None:
     root = launch([tasks.add.s(1, 2), tasks.noop.s()], description="Adding")
     db.session.commit()

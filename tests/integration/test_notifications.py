@@ -15,6 +15,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription
+from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue import control
 from microblog.taskqueue import job as jobs
 from tests.support.services import RedisServer, wait_for
@@ -94,7 +95,8 @@ def test_a_stream_begins_with_what_its_page_missed(streaming: Flask, make_user: 
 
         wait_for(stream.events, what="the replay")
         assert [event["subject"] for event in stream.events()] == [task.id]
-        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": stream.ids()[0]})
+        long_after = float(stream.ids()[0]) + OVERLAP
+        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{long_after:.6f}"})
         wait_for(lambda: later.frames[1:], what="a sign of life")
         assert later.events() == []
 
@@ -168,6 +170,19 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
         page.close()
     wait_for(lambda: subscriptions(redis_server) == 0, what="a hub that nobody listens to ends")
     assert hub.open_streams() == 0
+
+
+def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
+    hub: Hub = app.extensions["hub"]
+    page = hub.join(1)
+    events = page.read(heartbeat=10, lifetime=30)
+    assert next(events) == RESYNC
+
+    for message in ("no json", "[]", "{}", '{"user_id": 1, "event": {"name": "task"}}'):
+        redis_server.client.publish(CHANNEL, message)
+
+    assert next(events) == {"name": "task"}
+    page.close()
 
 
 def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -114,6 +115,17 @@ def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> N
     assert redis_server.client.llen("default") == 1
 
 
+def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s(), tasks.noop.s())
+    make_older(task_id, created_at=60)
+
+    reconcile.reconcile.apply()  # as a worker runs it
+
+    [message] = redis_server.client.lrange("default", 0, -1)
+    assert json.loads(message)["headers"]["root_id"] == task_id
+
+
 def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
@@ -135,6 +147,38 @@ def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, r
     assert reconcile_all() == 1
     assert reconcile_all() == 0
     assert redis_server.client.llen("default") == 2
+
+
+def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    make_older(task_id, created_at=30, published_at=30)
+
+    assert [reconcile_all() for _turn in range(3)] == [1, 0, 0]
+    assert redis_server.client.llen("default") == 2
+
+
+def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
+    app: Flask, redis_server: RedisServer
+) -> None:
+    broken, whole = start(tasks.noop.s()), start(tasks.noop.s())
+    for task_id in (broken, whole):
+        crash(app, task_id)
+        make_older(task_id, published_at=60)
+    make_older(broken, created_at=60)
+    backend = app.extensions["celery"].backend
+    redis_server.client.set(backend.get_key_for_task(broken), "no json")
+
+    assert reconcile_all() == 1
+    assert rows_of(whole)[0].published_at > utcnow() - timedelta(seconds=30)
+
+
+def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
+    task_id = start(tasks.noop.s())
+
+    with redis_server.away():
+        app.extensions["celery"].tasks["noop"]._look_back(task_id)
 
 
 def test_a_killed_worker_loses_nothing(
@@ -261,6 +305,26 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
 
     wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
     assert rows_of(job_id)[1].result == {"received": [3]}
+
+
+def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
+) -> None:
+    gate = tmp_path / "gate"
+    worker = make_worker()
+    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+
+    with redis_server.away():
+        gate.touch()
+        wait_for(lambda: "is published later" in worker.text(), what="the next step cannot be published")
+    wait_for(lambda: states(job_id) == ["SUCCESS", "PENDING"])
+    db.session.execute(sa.update(Task).where(Task.id == job_id).values(finished_at=utcnow() - timedelta(seconds=30)))
+    db.session.commit()
+    assert reconcile_all() == 1
+
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    assert diary.read_text() == "ran\n"
 
 
 @pytest.mark.parametrize("ended", ["FAILURE", "REVOKED"])

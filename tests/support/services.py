@@ -102,7 +102,18 @@ class PostgresServer:
         data = f"{self._folder}/data"
         initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
-        options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", "max_connections=200"]
+        options = [
+            "-k",
+            self._folder,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-c",
+            "max_connections=200",
+            "-c",
+            "timezone=Europe/Berlin",
+        ]
         self._process = subprocess.Popen(
             [f"{self._binaries}/postgres", "-D", data, *options],
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,51 @@
+"""The scheduler of `celery beat`: RedBeat's, which outlives a Redis that goes away, or comes back empty."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from redbeat.schedulers import LUA_EXTEND_TO_SCRIPT, RedBeatScheduler, get_redis
+from redis.exceptions import LockError, RedisError
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 1.0  # seconds between two attempts to begin again
+
+
+class Scheduler(RedBeatScheduler):
+    """As RedBeat's. Of several, the one that holds the lock in Redis schedules; the others wait for it."""
+
+    lock: Any = None
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due; returns the seconds until the next look. A fault of Redis costs ticks, not the program."""
+        try:
+            if self.lock is None and not self._begin_again():
+                return PAUSE
+            wait: float = super().tick(*args, **kwargs)
+        except (LockError, RedisError) as error:
+            logger.warning("the schedule waits for Redis (%s)", error)
+            self.lock = None
+            return PAUSE
+        return wait
+
+    def close(self) -> None:
+        """Give the lock back, if Redis is there to take it."""
+        try:
+            super().close()
+        except (LockError, RedisError):
+            self.lock = None
+            logger.warning("Redis is away; the lock of the schedule runs out by itself")
+
+    def _begin_again(self) -> bool:
+        """Take the lock and store the schedule, which Redis may have forgotten; returns whether the lock was free."""
+        client = get_redis(self.app)
+        lock = client.lock(self.lock_key, timeout=self.lock_timeout)
+        if not lock.acquire(blocking=False):
+            return False
+        lock.lua_extend = client.register_script(LUA_EXTEND_TO_SCRIPT)  # extends to a time, not by one
+        self.setup_schedule()
+        self.lock = lock
+        logger.info("the schedule goes on")
+        return True

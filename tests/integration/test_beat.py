@@ -1,0 +1,95 @@
+"""Beat outlives its Redis, and its schedule comes back where Redis forgot it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.services import ROOT, RedisServer, wait_for
+
+Start = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start_beat(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts a beat that reconciles twice a second."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        with (tmp_path / "beat.log").open("ab") as log:
+            beat = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "celery_app", "beat"],
+                cwd=ROOT,
+                env=environment | {"RECONCILE_INTERVAL": "0.5"},
+                stdout=log,
+                stderr=log,
+            )
+        started.append(beat)
+        return beat
+
+    yield start
+    for beat in started:
+        if beat.poll() is None:
+            beat.send_signal(signal.SIGKILL)
+            beat.wait()
+
+
+@pytest.fixture(params=["sqlite"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Beat does not use it."""
+    name: str = request.param
+    return name
+
+
+def scheduled(redis_server: RedisServer) -> bool:
+    """Whether a message of the schedule has come since the last look."""
+    return bool(redis_server.client.delete("default"))
+
+
+def test_beat_schedules(start_beat: Start, redis_server: RedisServer) -> None:
+    start_beat()
+
+    wait_for(lambda: scheduled(redis_server))
+    wait_for(lambda: scheduled(redis_server), what="and again")
+
+
+def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(start_beat: Start, redis_server: RedisServer) -> None:
+    beat = start_beat()
+    wait_for(lambda: scheduled(redis_server))
+
+    with redis_server.away():
+        wait_for(lambda: b"the schedule waits for Redis" in log_of(beat), what="it has noticed")
+
+    wait_for(lambda: scheduled(redis_server), what="it goes on")
+    assert beat.poll() is None
+
+
+def test_a_second_beat_waits_for_the_first_to_end(start_beat: Start, redis_server: RedisServer) -> None:
+    first = start_beat()
+    wait_for(lambda: scheduled(redis_server))
+    start_beat()
+
+    first.terminate()
+    first.wait(15)
+
+    wait_for(lambda: scheduled(redis_server), what="the second goes on")
+
+
+def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_server: RedisServer) -> None:
+    beat = start_beat()
+    wait_for(lambda: scheduled(redis_server))
+
+    with redis_server.away():
+        beat.terminate()
+        beat.wait(15)
+
+
+def log_of(beat: subprocess.Popen[bytes]) -> bytes:
+    """What the beat has written so far."""
+    return Path(os.readlink(f"/proc/{beat.pid}/fd/2")).read_bytes()
