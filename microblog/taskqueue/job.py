@@ -126,16 +126,13 @@ def changed_since(user_id: int, since: datetime, limit: int = 100) -> list[Job]:
 
 
 def newest(user_id: int, since: datetime) -> list[Job]:
-    """A user's unfinished jobs, newest first; and before them the one that ended last, if it did after `since`."""
-    roots = db.session.execute(
-        sa.select(Task.root_id, Task.created_at)
-        .where(Task.user_id == user_id, sa.or_(Task.unfinished, Task.updated_at > since))
-        .order_by(Task.created_at.desc())
-        .limit(20)
-    )
-    jobs = with_roots(dict.fromkeys(root_id for root_id, _created_at in roots))
-    ended = sorted((job for job in jobs if not job.unfinished), key=lambda job: job.changed_at)
-    return ended[-1:] + [job for job in jobs if job.unfinished]
+    """A user's unfinished jobs, newest first; and behind them the one that ended last, if it did after `since`."""
+    own = sa.select(Task.root_id).where(Task.user_id == user_id)
+    unfinished = db.session.scalars(own.where(Task.unfinished).order_by(Task.created_at.desc()))
+    jobs = with_roots(dict.fromkeys(unfinished))
+    ended_since = own.where(~Task.unfinished, Task.updated_at > since).order_by(Task.updated_at.desc())
+    last = db.session.scalar(ended_since.where(Task.root_id.not_in([job.id for job in jobs])).limit(1))
+    return jobs + (with_roots([last]) if last else [])
 
 
 def _grouped(steps: Iterable[Task]) -> list[Job]:

@@ -72,8 +72,8 @@ class Verdict:
         yield from self._jobs_at_once()
         yield from self._strange_mails()
         yield from self._strange_files()
-        for person in self._people.all:
-            yield from map(Violation, person.broken)
+        for sentence in [*self._faults.missed, *(broken for person in self._people.all for broken in person.broken)]:
+            yield Violation(sentence)
 
     def _broken_for(self, job: Job) -> Iterator[str]:
         export, mail = job.steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from microblog.security import local_path
+from microblog.security import local_path, referring_path
 
 # What the database is makes no difference to these.
 on_either_database = pytest.mark.parametrize("database", ["sqlite"])
@@ -104,3 +104,33 @@ def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, signed_in,
         assert " onclick=" not in page.text
         assert "<script>" not in page.text
         assert "://" not in page.text
+
+
+@on_either_database
+@pytest.mark.parametrize(
+    ("referrer", "path"),
+    [
+        ("http://localhost/user/susan?before=x", "/user/susan?before=x"),
+        ("http://elsewhere.example/user/susan", None),
+        ("http://localhost//elsewhere.example/", None),
+        ("http://[", None),
+        (None, None),
+    ],
+)
+def test_a_reader_is_sent_back_only_to_a_page_of_this_site(app, referrer, path):
+    with app.test_request_context("/tasks/1/cancel", headers={"Referer": referrer} if referrer else {}):
+        assert referring_path() == path
+
+
+@on_either_database
+@pytest.mark.parametrize("mimetype", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+def test_half_a_character_is_refused_in_whichever_way_a_form_is_sent(client, mimetype):
+    half = b"ab\xed\xa0\x80cd"
+    parts = b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\n' + half + b"\r\n--b--\r\n"
+
+    response = client.post(
+        "/auth/login", data=parts if "multipart" in mimetype else b"username=" + half, content_type=mimetype
+    )
+
+    assert response.status_code == 400
+    assert "half a character" in response.text
