@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 from config import load_settings
-from microblog.taskqueue.celery import EXCHANGE, celery_settings
+from microblog.taskqueue.settings import celery_settings
 
 QUEUE = "bare"
 #: The settings that decide how much Celery does for one task. The others are about faults, or about beat.
@@ -35,7 +35,7 @@ def make_bare(config: dict[str, Any]) -> Celery:
     bare.conf.update({name: settings[name] for name in SHARED})
     # Our claim stores STARTED; here Celery does.
     bare.conf.update(result_backend=config["REDIS_URL"], task_track_started=True)
-    bare.conf.update(task_queues=[Queue(QUEUE, EXCHANGE, routing_key=QUEUE)], task_default_queue=QUEUE)
+    bare.conf.update(task_queues=[Queue(QUEUE)], task_default_queue=QUEUE)
     bare.task(noop, name="bare_noop")
     return bare
 

@@ -79,7 +79,8 @@ def _told_at(event: dict[str, Any]) -> float | None:
 
 
 def _subscribe(client: redis.Redis, delays: list[float]) -> None:
-    with client.pubsub(ignore_subscribe_messages=True) as channel, suppress(redis.RedisError):  # at the end
+    pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    with pubsub as channel, suppress(redis.RedisError):  # at the end
         channel.subscribe(CHANNEL)
         for message in channel.listen():
             now = time.time()

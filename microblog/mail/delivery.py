@@ -31,9 +31,16 @@ RECORD_PAUSE = 1.0
 
 
 class MailTask(JobTask):
-    """The base of tasks that send one mail: retried until MAIL_RETRY_WINDOW is over, by deliver()."""
+    """The base of tasks that send one mail: retried until MAIL_RETRY_WINDOW is over, by deliver().
+
+    A database or a storage that is away before there is a mail to send is no reason to fail, either.
+    """
 
     max_retries = None
+    autoretry_for = (OperationalError, InterfaceError, OSError)
+    retry_backoff = 2
+    retry_backoff_max = 60
+    retry_kwargs = {"max_retries": 60}
 
 
 def deliver(task: MailTask, message: Message) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class JobRequest(Request):
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once."""
-        if isinstance(exc_info.exception, (WorkerLostError, SystemExit, KeyboardInterrupt)):
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
+        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
                 release(self.app.rows, self.id, worker=self.hostname)
         super().on_failure(exc_info, *args, **kwargs)

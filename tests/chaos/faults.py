@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from flask import Flask
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
+from microblog.exports.storage import PARTS
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.settings import QUEUES
@@ -31,6 +32,10 @@ from tests.chaos.schedule import Fault
 from tests.chaos.town import Program, Town
 
 PATIENCE = 10.0  # seconds that a fault waits for the moment at which it strikes
+
+
+class Unmet(Exception):
+    """The moment at which a fault strikes did not come."""
 
 
 @dataclass
@@ -76,6 +81,8 @@ class Faults:
         try:
             with self._app.app_context():
                 getattr(self, fault.kind)(fault.length, random.Random(fault.dice))
+        except Unmet:
+            self.struck.remove(struck)
         except Exception as error:  # a run in which a fault did not happen proves nothing
             self.missed.append(f"{fault} did not happen: {error!r}")
         struck.ended = time.time()
@@ -86,6 +93,11 @@ class Faults:
         if children:
             _kill(dice.choice(children))
 
+    def kill_exporting_child(self, length: float, dice: random.Random) -> None:
+        """kill -9 of the next child that is writing an archive."""
+        _worker, child = self._exporting()
+        _kill(child)
+
     def kill_mailing_child(self, length: float, dice: random.Random) -> None:
         """kill -9 of the next child that hands over a mail, before or just after the server accepts it."""
         met = threading.Event()
@@ -93,14 +105,16 @@ class Faults:
 
         def aim(port: int) -> None:
             self._town.smtp.on_data = None
-            child = _who_has(port, self._town.workers)
-            if child is not None:
-                threading.Timer(after, _kill, [child]).start()
+            sockets = set(_sockets(port))
+            found = _who_has(lambda link: link in sockets, self._town.workers)
+            if found is not None:
+                threading.Timer(after, _kill, [found[1]]).start()
             met.set()
 
         self._town.smtp.on_data = aim
-        met.wait(PATIENCE)
-        self._town.smtp.on_data = None
+        if not met.wait(PATIENCE):
+            self._town.smtp.on_data = None
+            raise Unmet
         time.sleep(after)
 
     def kill_worker(self, length: float, dice: random.Random) -> None:
@@ -121,11 +135,12 @@ class Faults:
 
     def freeze_worker(self, length: float, dice: random.Random) -> None:
         """SIGSTOP of a whole worker for longer than a lease."""
-        worker = dice.choice(self._town.workers)
-        with self._frozen:
-            worker.signal(signal.SIGSTOP)
-            time.sleep(length)
-            worker.signal(signal.SIGCONT)
+        self._freeze(dice.choice(self._town.workers), length)
+
+    def freeze_exporting_worker(self, length: float, dice: random.Random) -> None:
+        """SIGSTOP of the next worker that is writing an archive."""
+        worker, _child = self._exporting()
+        self._freeze(worker, length)
 
     def restart_redis(self, length: float, dice: random.Random) -> None:
         """Redis is killed, and comes back with its data."""
@@ -192,6 +207,21 @@ class Faults:
         for person in dice.sample(self._people.all, 5):
             self._people.click_twice(person)
 
+    def _freeze(self, worker: Program, length: float) -> None:
+        with self._frozen:
+            worker.signal(signal.SIGSTOP)
+            time.sleep(length)
+            worker.signal(signal.SIGCONT)
+
+    def _exporting(self) -> tuple[Program, int]:
+        """The next worker that is writing an archive, and which of its children does."""
+        deadline, parts = time.monotonic() + PATIENCE, f"/{PARTS}/"
+        while time.monotonic() < deadline:
+            if found := _who_has(lambda link: parts in link, self._town.workers):
+                return found
+            time.sleep(0.002)
+        raise Unmet
+
     def _misbehave(self, length: float, **how: Any) -> None:
         with self._smtp:
             vars(self._town.smtp).update(how)
@@ -219,14 +249,14 @@ def _publish_again(root: Task, dice: random.Random) -> None:
         chain(*(Signature.from_dict(step.signature) for step in steps)).apply_async()
 
 
-def _who_has(port: int, workers: list[Program]) -> int | None:
-    """The pid of the worker's child whose end of a connection has this local `port`."""
-    sockets = set(_sockets(port))
-    for child in (pid for worker in workers for pid in worker.children()):
-        with contextlib.suppress(OSError):
-            for open_file in Path(f"/proc/{child}/fd").iterdir():
-                if os.readlink(open_file) in sockets:
-                    return child
+def _who_has(wanted: Callable[[str], bool], workers: list[Program]) -> tuple[Program, int] | None:
+    """The worker of which a child has a file or socket open whose name, in /proc, is `wanted`; and that child."""
+    for worker in workers:
+        for child in worker.children():
+            with contextlib.suppress(OSError):
+                for open_file in os.listdir(f"/proc/{child}/fd"):
+                    if wanted(os.readlink(f"/proc/{child}/fd/{open_file}")):
+                        return worker, child
     return None
 
 

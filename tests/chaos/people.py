@@ -25,7 +25,7 @@ from microblog.posts.models import Post
 
 PASSWORD = "cat-dog-fish"
 #: How many users have how many posts.
-CROWD = [(4, 0), (24, 40), (12, 700), (6, 6_000), (2, 60_000)]
+CROWD = [(4, 0), (23, 40), (12, 700), (6, 6_000), (3, 100_000)]
 THREADS = 4
 CLICKS_PER_SECOND = 1.4  # of all together
 TIMEOUT = 15.0

@@ -26,7 +26,8 @@ from tests.chaos.town import Town
 from tests.support.smtp import Delivery
 
 HONEST_INSTANT = 1.0  # seconds within which a mail that was accepted is noted down
-KILLS = ("kill_child", "kill_mailing_child", "kill_worker", "freeze_worker")
+FREEZES = ("freeze_worker", "freeze_exporting_worker")
+KILLS = ("kill_child", "kill_exporting_child", "kill_mailing_child", "kill_worker")
 
 
 class Violation(NamedTuple):
@@ -95,7 +96,7 @@ class Verdict:
         if mail.state != states.SUCCESS and accepted:
             yield f"it is {mail.state}, and a mail was accepted"
         for delivery in accepted[:-1]:
-            if not any(_overlaps(kill, delivery) for kill in self._faults.of(*KILLS)):
+            if not any(_overlaps(kill, delivery) for kill in self._faults.of(*KILLS, *FREEZES)):
                 yield f"{len(accepted)} mails were accepted, and nothing died or froze between the first and its note"
 
     def _broken_archive(self, export: Task) -> Iterator[str]:
@@ -178,5 +179,5 @@ class Verdict:
 
 def _overlaps(kill: Struck, delivery: Delivery) -> bool:
     """Whether a process died or stood still between the beginning of a mail's session and the note about it."""
-    began = kill.began if kill.fault.kind == "freeze_worker" else kill.ended - HONEST_INSTANT
+    began = kill.began if kill.fault.kind in FREEZES else kill.ended - HONEST_INSTANT
     return began <= delivery.ended + HONEST_INSTANT and kill.ended >= delivery.began

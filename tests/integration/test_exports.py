@@ -13,12 +13,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports import links, sweep
 from microblog.exports.archive import BATCH, read_posts, to_json
 from microblog.exports.models import Archive
+from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue import control
@@ -304,6 +306,28 @@ def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
 
     assert ended(susan).state == "SUCCESS"
     assert len(smtp_server.messages) == 1
+
+
+def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
+    app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
+    db.session.add(archive)
+    db.session.commit()
+    faults, sent = [OperationalError("SELECT", {}, Exception("the connection was cut"))], []
+
+    def write_letter(user: User, archive: Archive) -> str:
+        if faults:
+            raise faults.pop()
+        return f"to {user.username}"
+
+    monkeypatch.setattr("microblog.exports.tasks.archive_letter", write_letter)
+    monkeypatch.setattr("microblog.exports.tasks.deliver", lambda task, message: sent.append(message))
+
+    outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
+
+    assert outcome.state == "SUCCESS"
+    assert sent == ["to susan"]
 
 
 def test_a_mail_that_was_accepted_is_not_sent_again(
