@@ -52,7 +52,7 @@ class CeleryApp(Celery):
         super().__init__(flask_app.name, task_cls=JobTask, **options)
         self.flask_app = flask_app
         with flask_app.app_context():
-            self.rows = Rows(db.engine)
+            self.rows = Rows(db.engine, flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"])
 
 
 class JobRequest(Request):
@@ -130,6 +130,10 @@ class JobTask(CeleryTask):
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
+            finally:
+                # Flask would do this next, and an error of a connection that was cut would take the outcome's place.
+                with contextlib.suppress(DatabaseAway):
+                    db.session.remove()
 
     def apply_async(self, *args: Any, task_id: str | None = None, **options: Any) -> Any:
         """As Celery's; but what a task publishes as it ends, with the broker away, is left to reconcile.
@@ -167,12 +171,19 @@ def make_celery(flask_app: Flask, rooms: list[str]) -> CeleryApp:
     app.config_from_object(celery_settings(flask_app.config))
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
     app.steps["worker"].add(LeaseKeeper)
-    worker_process_init.connect(lambda **_: app.rows.forget_connections(), weak=False)
+    worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
+
+
+def _leave_connections_to_parent(app: CeleryApp) -> None:
+    """What a worker's child does first: connections that were open when it was forked are its parent's."""
+    app.rows.forget_connections()
+    with app.flask_app.app_context():
+        db.engine.dispose(close=False)
 
 
 def _end_in_time(how: str, **_: Any) -> None:

@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from celery import Signature, chain
+from celery import Signature
 from celery.utils import uuid
 from flask import current_app
 from flask_babel import get_locale
 from kombu.exceptions import OperationalError as BrokerAway
 from redis.exceptions import RedisError
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
 from microblog.clock import utcnow
@@ -30,8 +30,8 @@ from microblog.taskqueue.signals import TaskChange, task_changed
 logger = logging.getLogger(__name__)
 
 _INSERTS = {
-    "sqlite": sqlite.insert(Task).on_conflict_do_nothing().returning(Task),
-    "postgresql": postgresql.insert(Task).on_conflict_do_nothing().returning(Task),
+    "sqlite": sqlite.insert(table).on_conflict_do_nothing().returning(table.c.id),
+    "postgresql": postgresql.insert(table).on_conflict_do_nothing().returning(table.c.id),
 }
 # Whoever wins this UPDATE publishes; `seen` is the published_at that it replaces.
 _TAKE = sa.update(table).where(table.c.id == sa.bindparam("task_id"), UNFINISHED).values(published_at=NOW)
@@ -80,12 +80,16 @@ def launch(
     rows = _new_rows(steps, description, user_id, retried_from)
     session = db.session()
     insert = _INSERTS[session.get_bind().dialect.name]
-    inserted: dict[str, Task] = {task.id: task for task in session.scalars(insert, rows)}
+    # Not through the ORM, which would spend more on two rows than all the rest of a launch.
+    inserted = session.connection().execute(insert, rows).scalars().all()
     if len(inserted) < len(rows):
         session.execute(sa.delete(Task).where(Task.id.in_(inserted)))
         raise AlreadyRunning(_unfinished_step(user_id, [row["name"] for row in rows]))
     session.info.setdefault("launched", []).append(rows)
-    return inserted[rows[0]["id"]]
+    root = Task(**rows[0])
+    make_transient_to_detached(root)
+    session.add(root)
+    return root
 
 
 def _new_rows(
@@ -162,22 +166,22 @@ def publish(rows: Rows, signatures: list[dict[str, Any]], *results: Any, seen: d
     except DatabaseAway:
         logger.warning("the database is away; %s is published later", task_id)
         return False
+    return _publish_taken(rows, signatures, results, now)
+
+
+def _publish_taken(rows: Rows, signatures: list[dict[str, Any]], results: tuple[Any, ...], taken_at: datetime) -> bool:
+    """Publish what this process has taken for itself, or give it back; returns whether it was published."""
+    task_id = signatures[0]["options"]["task_id"]
+    first, *behind = (Signature.from_dict(signature) for signature in signatures)
     try:
-        _send(signatures, results)
+        # As chain(…).apply_async() does it when it has given out ids, which these steps have already.
+        first.apply_async(results, chain=behind[::-1] or None)
     except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
         if isinstance(error, (BrokerAway, RedisError, OSError)):
             logger.warning("the broker is away; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)
         with contextlib.suppress(DatabaseAway):  # it then looks published, and is missed like a lost message
-            rows.execute(_GIVE_BACK, task_id=task_id, now=now)
+            rows.execute(_GIVE_BACK, task_id=task_id, now=taken_at)
         return False
     return True
-
-
-def _send(signatures: list[dict[str, Any]], args: tuple[Any, ...]) -> None:
-    steps = [Signature.from_dict(signature) for signature in signatures]
-    if len(steps) == 1:
-        steps[0].apply_async(args)
-    else:
-        chain(*steps).apply_async(args)

@@ -46,6 +46,24 @@ _NEXT_PUBLISHED = (
 )
 
 
+# Built once: the statement that nearly every task ends with.
+_SUCCEED = (
+    sa.update(table)
+    .values(
+        state=states.SUCCESS,
+        result=sa.bindparam("outcome", type_=table.c.result.type),
+        progress=100,
+        current=sa.func.coalesce(table.c.total, table.c.current),
+        error=None,
+        lease_expires_at=None,
+        finished_at=NOW,
+        updated_at=NOW,
+    )
+    .returning(*_IDENTITY)
+)
+_SUCCEED_BY_HOLDER, _SUCCEED_BY_WORKER = _SUCCEED.where(_BY_HOLDER), _SUCCEED.where(_BY_WORKER)
+
+
 class _Step(NamedTuple):
     root_id: str
     position: int
@@ -203,17 +221,18 @@ class MirrorBackend(RedisBackend):
     ) -> None:
         """Write RETRY or a terminal state; what ends a step badly ends the steps behind it."""
         task_id = writer.parameters["task_id"]
-        statement = (
-            sa.update(table)
-            .where(writer.condition)
-            .values(lease_expires_at=None, updated_at=NOW, **self._outcome(result, state, traceback, request))
-            .returning(*_IDENTITY)
-        )
         now = utcnow()
+        parameters = {**writer.parameters, "now": now}
+        if state == states.SUCCESS:
+            statement = _SUCCEED_BY_HOLDER if writer.claim else _SUCCEED_BY_WORKER
+            parameters["outcome"] = result if isinstance(result, dict) else {"result": result}
+        else:
+            values = self._setback(result, state, traceback, request)
+            statement = sa.update(table).where(writer.condition).values(values).returning(*_IDENTITY)
         if writer.claim is not None:
             writer.claim.expires_at = now  # spent: whatever its holder stores after this is looked at first
         try:
-            written = self.rows.execute(statement, **{**writer.parameters, "now": now})
+            written = self.rows.execute(statement, **parameters)
             if not written:
                 return
             step = _Step._make(written[0])
@@ -229,16 +248,12 @@ class MirrorBackend(RedisBackend):
             return
         self._announce(task_id, step, state)
 
-    def _outcome(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
-        if state == states.SUCCESS:
-            wrapped = result if isinstance(result, dict) else {"result": result}
-            done = {"progress": 100, "current": sa.func.coalesce(table.c.total, table.c.current)}
-            return {"state": state, "result": wrapped, "error": None, "finished_at": NOW, **done}
+    def _setback(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
         with self.app.flask_app.app_context(), force_locale(self._locale(request)):
-            values: dict[str, Any] = {"state": state, "error": sentence(result), "traceback": traceback}
-        if state == states.RETRY:
-            return {**values, "eta": getattr(request, "retry_at", None) or utcnow()}
-        return {**values, "finished_at": NOW}
+            told = sentence(result)
+        end = {"eta": getattr(request, "retry_at", None) or NOW} if state == states.RETRY else {"finished_at": NOW}
+        values = {"state": state, "error": told, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
+        return values | end
 
     def _locale(self, request: Context | None) -> str:
         locale: str = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]

@@ -27,7 +27,6 @@ def _messages(config: dict[str, Any]) -> dict[str, Any]:
         "task_routes": {"export_*": {"queue": "exports"}, "email_*": {"queue": "mail"}},
         # For Flower, and for `celery events`.
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
     }
 
 

@@ -29,7 +29,7 @@ from microblog.taskqueue.job import Job
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import ROW_INTERVAL
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -328,6 +328,27 @@ def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
 
     assert outcome.state == "SUCCESS"
     assert sent == ["to susan"]
+
+
+def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
+    app: Flask, susan: User, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
+    db.session.add(archive)
+    db.session.commit()
+
+    def deliver_and_cut(task: Task, message: None) -> dict[str, Any]:
+        if db.engine.dialect.name == "postgresql":
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            server.cut_connections(str(db.engine.url.database))
+        return {"message_id": "<a@b>"}
+
+    monkeypatch.setattr("microblog.exports.tasks.archive_letter", lambda user, archive: None)
+    monkeypatch.setattr("microblog.exports.tasks.deliver", deliver_and_cut)
+
+    outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
+
+    assert outcome.state == "SUCCESS"
 
 
 def test_a_mail_that_was_accepted_is_not_sent_again(

@@ -53,3 +53,4 @@ def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask
             yield app
             db.session.remove()
             db.engine.dispose()
+            app.extensions["celery"].rows.forget_connections()
