@@ -26,7 +26,7 @@ from microblog.taskqueue.models import Task
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 2.0  # seconds before the second attempt; doubled for each one after it
-LONGEST_PAUSE = 300.0
+LONGEST_PAUSE = 40.0  # below the minute within which every job ends once all is healed
 RECORD_PAUSE = 1.0
 
 
