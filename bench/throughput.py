@@ -20,8 +20,8 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.services import wait_for
 
-TASKS = 500  # in one turn; turns are short, so that whatever else the machine does hits both sides
-ROUNDS = 11
+TASKS = 300  # in one turn; turns are short, so that whatever else the machine does hits both sides
+ROUNDS = 21
 QUEUE = "default"
 
 
