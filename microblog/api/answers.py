@@ -12,8 +12,8 @@ from werkzeug.exceptions import Conflict
 from microblog.api.auth import caller
 from microblog.errors import problem
 from microblog.extensions import db
-from microblog.taskqueue import job as jobs
-from microblog.taskqueue.job import Job
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
 from microblog.taskqueue.launch import AlreadyRunning
 
 LOCATION = {"Location": {"description": "The path of the job.", "schema": {"type": "string"}}}

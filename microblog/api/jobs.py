@@ -14,9 +14,9 @@ from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import PageQuerySchema, TaskPageSchema, TaskSchema
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
 from microblog.limits import limit_launches
-from microblog.taskqueue import control
-from microblog.taskqueue import job as jobs
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 

@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts.models import User
+from microblog.jobs.job import Job, find
 from microblog.monitoring import jobs, report, steering
 from microblog.monitoring.display import print_json
 from microblog.monitoring.steering import Outcome
 from microblog.taskqueue import states
-from microblog.taskqueue.job import Job, find
 
 NOTHING_DONE, WRONG, AWAY = 1, 2, 3  # exit codes; 2 is also click's own for a wrong call
 

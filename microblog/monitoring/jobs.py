@@ -10,9 +10,9 @@ from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.taskqueue import job as jobs
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
 from microblog.taskqueue import states
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.models import Task
 
 

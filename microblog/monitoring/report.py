@@ -8,11 +8,11 @@ from datetime import datetime
 import orjson
 
 from microblog.clock import utcnow
+from microblog.jobs.job import Job
 from microblog.monitoring import display
 from microblog.monitoring.display import NOTHING
 from microblog.monitoring.jobs import users_of
 from microblog.taskqueue import states
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.models import Task
 
 ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}

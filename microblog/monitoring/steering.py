@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from microblog.extensions import db
-from microblog.taskqueue import control, states
-from microblog.taskqueue import job as jobs
-from microblog.taskqueue.job import Job
+from microblog.jobs import control
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
+from microblog.taskqueue import states
 from microblog.taskqueue.launch import AlreadyRunning
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from microblog.taskqueue import job as jobs
-from microblog.taskqueue.job import Job, progress_of
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job, progress_of
 from microblog.taskqueue.signals import TaskChange
 
 

@@ -150,7 +150,7 @@ def _forget_launched(session: Session) -> None:
         session.info.pop("launched", None)
 
 
-def publish(rows: Rows, signatures: list[dict[str, Any]], *results: Any, seen: datetime | None = None) -> bool:
+def publish(rows: Rows, signatures: Sequence[dict[str, Any]], *results: Any, seen: datetime | None = None) -> bool:
     """Publish what remains of a job: its next step, with the steps behind it chained to it.
 
     `signatures` are the rows' own, in order; `results` holds what the step before returned, for a step that has one
@@ -169,7 +169,9 @@ def publish(rows: Rows, signatures: list[dict[str, Any]], *results: Any, seen: d
     return _publish_taken(rows, signatures, results, now)
 
 
-def _publish_taken(rows: Rows, signatures: list[dict[str, Any]], results: tuple[Any, ...], taken_at: datetime) -> bool:
+def _publish_taken(
+    rows: Rows, signatures: Sequence[dict[str, Any]], results: tuple[Any, ...], taken_at: datetime
+) -> bool:
     """Publish what this process has taken for itself, or give it back; returns whether it was published."""
     task_id = signatures[0]["options"]["task_id"]
     first, *behind = (Signature.from_dict(signature) for signature in signatures)

@@ -21,7 +21,6 @@ from sqlalchemy.exc import DBAPIError
 
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
-from microblog.taskqueue import job as jobs
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import WorkerDied
 from microblog.taskqueue.launch import publish
@@ -157,10 +156,8 @@ def _end_like(head: Task, before: Task) -> bool:
 
 
 def _publish(head: Task, before: Task | None) -> bool:
-    job = jobs.find(head.id)
-    if job is None:
-        return False
-    signatures = [step.signature for step in job.steps if step.position >= head.position]
+    ahead = sa.select(Task.signature).where(Task.root_id == head.root_id, Task.position >= head.position)
+    signatures = db.session.scalars(ahead.order_by(Task.position)).all()
     app = current_app.extensions["celery"]
     results = [_value(before)] if before else []
     published = publish(app.rows, signatures, *results, seen=head.published_at)

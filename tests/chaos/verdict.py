@@ -16,9 +16,9 @@ from flask import current_app
 from microblog.exports.models import Archive
 from microblog.exports.storage import PARTS
 from microblog.extensions import db
+from microblog.jobs.job import Job
 from microblog.posts.models import Post
 from microblog.taskqueue import states
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.models import Task
 from tests.chaos.faults import Faults, Struck
 from tests.chaos.people import People

@@ -20,10 +20,11 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as users_jobs
+from microblog.jobs.job import Job
 from microblog.monitoring import display, jobs
-from microblog.taskqueue import control, states
-from microblog.taskqueue import job as users_jobs
-from microblog.taskqueue.job import Job
+from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.services import ROOT, RedisServer, Worker, wait_for

@@ -28,9 +28,10 @@ from hypothesis.stateful import (
 )
 
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
 from microblog.taskqueue import claim as claims
-from microblog.taskqueue import control, launch, states
-from microblog.taskqueue import job as jobs
+from microblog.taskqueue import launch, states
 from microblog.taskqueue.claim import Claim
 from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.models import Task

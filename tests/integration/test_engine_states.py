@@ -13,8 +13,8 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.taskqueue import control
-from microblog.taskqueue import job as jobs
+from microblog.jobs import control
+from microblog.jobs import job as jobs
 from microblog.taskqueue import launch as launching
 from microblog.taskqueue.models import Task
 from tests.support import house, tasks

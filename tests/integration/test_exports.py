@@ -22,10 +22,10 @@ from microblog.exports.archive import BATCH, read_posts, to_json
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
 from microblog.posts.models import Post
-from microblog.taskqueue import control
-from microblog.taskqueue import job as jobs
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import ROW_INTERVAL
 from microblog.taskqueue.reconcile import reconcile_all

@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
 from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription
 from microblog.notifications.routes import OVERLAP
-from microblog.taskqueue import control
-from microblog.taskqueue import job as jobs
 from tests.support.services import RedisServer, wait_for
 
 

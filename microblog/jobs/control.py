@@ -12,9 +12,9 @@ from flask_babel import gettext as _
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.jobs.job import Job
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import JobError
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 

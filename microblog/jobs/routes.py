@@ -10,11 +10,11 @@ from flask_login import current_user, login_required
 
 from microblog import paging
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
 from microblog.limits import limit_launches
 from microblog.security import referring_path
-from microblog.taskqueue import control
-from microblog.taskqueue import job as jobs
-from microblog.taskqueue.job import Job
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 

@@ -1,0 +1,28 @@
+"""Jobs as their users see and steer them: the steps that a user started, seen as one thing, and the pages of /tasks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import Flask
+
+SHOWN_FOR = timedelta(minutes=15)  # how long the job that ended last stays on every page
+
+
+def init_app(app: Flask) -> None:
+    """Register the pages, and give every template the user's running jobs."""
+    from flask_login import current_user
+
+    from microblog.clock import utcnow
+    from microblog.jobs import job as jobs
+    from microblog.jobs.routes import bp
+
+    app.register_blueprint(bp)
+
+    @app.template_global()
+    def recent_jobs() -> list[jobs.Job]:
+        return jobs.newest(current_user.id, utcnow() - SHOWN_FOR)
+
+    @app.template_global()
+    def current_timestamp() -> float:
+        return utcnow().timestamp()
