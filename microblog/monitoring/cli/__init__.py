@@ -1,0 +1,8 @@
+"""``flask tasks``: the group is in group.py, its commands in the modules beside it, one for each kind of work."""
+
+from __future__ import annotations
+
+from microblog.monitoring.cli import see, steer
+from microblog.monitoring.cli.group import tasks
+
+__all__ = ["see", "steer", "tasks"]
