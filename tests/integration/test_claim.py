@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from celery.app.task import Context
+from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
@@ -147,6 +148,17 @@ def test_a_task_that_is_to_be_cancelled_is_not_claimed(rows: Rows, task_id: str)
         take(rows, task_id)
 
 
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
+def test_what_has_ended_is_claimed_no_more(rows: Rows, task_id: str, state: str) -> None:
+    db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
+    db.session.commit()
+
+    with pytest.raises(claims.AlreadyFinished):
+        take(rows, task_id)
+
+    assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
+
+
 def test_a_task_without_a_row_needs_no_claim(rows: Rows) -> None:
     assert claims.claim(rows, "unknown", worker="one@host", lease=30, max_crashes=3) is None
 
@@ -212,6 +224,20 @@ def test_a_terminal_row_never_changes(rows: Rows, backend: Any, task_id: str) ->
     row = row_of(task_id)
     assert (row.state, row.result, row.error, row.finished_at) == ("SUCCESS", {"result": 3}, None, before)
     assert AsyncResult(task_id).state == "SUCCESS"
+
+
+def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
+    rows: Rows, backend: Any, task_id: str
+) -> None:
+    frozen = take(rows, task_id)
+    run_out(frozen)
+    backend.end(task_id, TaskRevokedError("cancelled"))
+
+    with pytest.raises(ClaimLost):
+        backend.store_result(task_id, 3, "SUCCESS", request=request_of(frozen))
+
+    assert (row_of(task_id).state, row_of(task_id).result) == ("REVOKED", None)
+    assert AsyncResult(task_id).state == "REVOKED"
 
 
 def test_nobody_ends_a_task_that_another_worker_holds(rows: Rows, backend: Any, task_id: str) -> None:

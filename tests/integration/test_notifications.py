@@ -122,6 +122,15 @@ def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(
     assert hub.open_streams() == 0
 
 
+def test_asking_tells_nothing_of_others(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    susan.launch_task("noop", "Nothing")
+    db.session.commit()
+
+    assert signed_in(make_user("ben")).get("/notifications?since=0").json == []
+
+
 def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
     before = utcnow().timestamp()
