@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +20,13 @@ from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.mail.delivery import LONGEST_PAUSE, deliver
+from microblog.mail.models import SentMail
 from microblog.taskqueue import claim as claims
 from microblog.taskqueue.claim import Claim
 from microblog.taskqueue.errors import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+from tests.support.services import PostgresServer
 from tests.support.smtp import SmtpServer
 
 
@@ -71,6 +75,26 @@ def test_a_mail_whose_message_comes_twice_is_sent_once(
     assert [outcome.state for outcome in outcomes] == ["SUCCESS", "SUCCESS"]
     assert outcomes[0].result == outcomes[1].result
     assert [message["Message-ID"] for message in smtp_server.messages] == [f"<{'t' * 36}@localhost>"]
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
+    held: Claim, smtp_server: SmtpServer, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(db.engine.url.database)
+    with contextlib.ExitStack() as away:
+        # It goes when the server has the mail, and is back after the first pause.
+        smtp_server.on_data = lambda port: away.enter_context(postgres_server.refusing(name))
+        pauses: list[float] = []
+        monkeypatch.setattr(
+            "microblog.mail.delivery.time", SimpleNamespace(sleep=lambda pause: pauses.append(pause) or away.close())
+        )
+
+        outcome = attempt(held)
+
+    assert len(pauses) == 1
+    assert outcome == {"message_id": f"<{held.task_id}@localhost>"}
+    assert db.session.get(SentMail, held.task_id) is not None
 
 
 def test_a_worker_whose_task_was_taken_over_sends_no_mail(app: Flask, held: Claim, smtp_server: SmtpServer) -> None:
