@@ -129,7 +129,7 @@ class Microblog(System):
         return End(max(step.finished_at.timestamp() for step in steps if step.finished_at), "".join(errors[:1]))
 
     def whereabouts(self, job: str) -> str:
-        return next(step.state for step in self._steps(job) if step.finished_at is None)
+        return ", ".join(f"{step.name} {step.state}" for step in self._steps(job) if step.finished_at is None)
 
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
         environment = self.house.environment("SQLite") | {"MAIL_PORT": str(self.smtp.port)}
