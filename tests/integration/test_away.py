@@ -46,7 +46,7 @@ def database_away(app: Flask, postgres_server: PostgresServer) -> Away:
 def in_broker(redis_server: RedisServer) -> str:
     """The messages that wait, and those that a worker has and did not acknowledge."""
     client = redis_server.client
-    return " ".join([*client.lrange("default", 0, -1), *client.hvals("unacked")])
+    return f"{client.lrange('default', 0, -1)} {client.hvals('unacked')}"
 
 
 def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:

@@ -22,6 +22,7 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.rows import Rows
 from tests.support import tasks
+from tests.support.services import RedisServer
 
 COUNTS = {"current": 1, "total": 2, "percent": 50, "message": "half"}
 
@@ -215,6 +216,19 @@ def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_n
     assert row_of(task_id).result == {"result": 3}
 
 
+def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said(
+    rows: Rows, backend: Any, task_id: str
+) -> None:
+    stale = take(rows, task_id)
+    second = take_over(rows, stale)
+    backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(second))
+
+    with pytest.raises(ClaimLost):
+        backend.store_result(task_id, 4, "SUCCESS", request=request_of(stale))
+
+    assert (AsyncResult(task_id).state, row_of(task_id).state) == ("PROGRESS", "PROGRESS")
+
+
 def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
     rows: Rows, backend: Any, task_id: str
 ) -> None:
@@ -274,17 +288,19 @@ def test_a_terminal_row_never_changes(rows: Rows, backend: Any, task_id: str) ->
 
 
 def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
-    rows: Rows, backend: Any, task_id: str
+    rows: Rows, backend: Any, task_id: str, redis_server: RedisServer
 ) -> None:
     frozen = take(rows, task_id)
     run_out(frozen)
     backend.end(task_id, TaskRevokedError("cancelled"))
+    assert AsyncResult(task_id).state == "REVOKED"
+    redis_server.client.flushall()  # the row has to know it alone
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, 3, "SUCCESS", request=request_of(frozen))
 
     assert (row_of(task_id).state, row_of(task_id).result) == ("REVOKED", None)
-    assert AsyncResult(task_id).state == "REVOKED"
+    assert AsyncResult(task_id).state == "PENDING"
 
 
 def test_nobody_ends_a_task_that_another_worker_holds(rows: Rows, backend: Any, task_id: str) -> None:

@@ -86,9 +86,12 @@ def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
         # It goes when the server has the mail, and is back after the first pause.
         smtp_server.on_data = lambda port: away.enter_context(postgres_server.refusing(name))
         pauses: list[float] = []
-        monkeypatch.setattr(
-            "microblog.mail.delivery.time", SimpleNamespace(sleep=lambda pause: pauses.append(pause) or away.close())
-        )
+
+        def sleep(pause: float) -> None:
+            pauses.append(pause)
+            away.close()
+
+        monkeypatch.setattr("microblog.mail.delivery.time", SimpleNamespace(sleep=sleep))
 
         outcome = attempt(held)
 

@@ -17,14 +17,13 @@ class Edit:
     """One change of the program: `code` within the definition `where` of `file` becomes something else.
 
     `where` is the dotted name of a function, a class or an assigned name. `code` is any part of its text, and is
-    there exactly `times` times.
+    there exactly once.
     """
 
     file: str
     where: str
     code: str
     becomes: str
-    times: int = 1
 
     def apply(self, tree: Path) -> None:
         """Change the file in `tree`. Raises Outdated, or SyntaxError if what comes out is no Python."""
@@ -37,8 +36,8 @@ class Edit:
         """The text of the file, changed. Raises Outdated."""
         begin, end = _extent(source, self)
         found = source[begin:end].count(self.code)
-        if found != self.times:
-            raise Outdated(f"{self.file}, {self.where}: {self.code!r} is there {found} times, not {self.times}")
+        if found != 1:
+            raise Outdated(f"{self.file}, {self.where}: {self.code!r} is there {found} times, not once")
         return source[:begin] + source[begin:end].replace(self.code, self.becomes) + source[end:]
 
 
@@ -62,21 +61,22 @@ class Promise:
 
 def _extent(source: str, edit: Edit) -> tuple[int, int]:
     """Where in `source` the definition begins and ends, its decorators included."""
-    node: ast.AST = ast.parse(source)
+    body, node = ast.parse(source).body, None
     for name in edit.where.split("."):
-        found = [child for child in ast.iter_child_nodes(node) if name in _names(child)]
+        found = [child for child in body if name in _names(child)]
         if len(found) != 1:
             raise Outdated(f"{edit.file}: {edit.where} is there {len(found)} times")
         [node] = found
-    decorators = getattr(node, "decorator_list", [])
+        body = getattr(node, "body", [])
+    assert node is not None
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    first = min(child.lineno for child in (node, *decorators))  # type: ignore[attr-defined]
-    return starts[first - 1], starts[node.end_lineno]  # type: ignore[attr-defined]
+    first = min(each.lineno for each in (node, *getattr(node, "decorator_list", [])))
+    return starts[first - 1], starts[node.end_lineno or first]
 
 
-def _names(node: ast.AST) -> Iterator[str]:
+def _names(node: ast.stmt) -> Iterator[str]:
     """What a statement defines."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):

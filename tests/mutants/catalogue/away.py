@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-BEAT = "microblog/taskqueue/beat.py"
-BROKER = "microblog/taskqueue/broker.py"
+BEAT = "microblog/celeryconfig/beat.py"
+BROKER = "microblog/celeryconfig/broker.py"
 CELERY = "microblog/taskqueue/celery.py"
-CELERYCONFIG = "microblog/celeryconfig.py"
+CELERYCONFIG = "microblog/celeryconfig/__init__.py"
 CONTROL = "microblog/jobs/control.py"
 DELIVERY = "microblog/mail/delivery.py"
 ERRORS = "microblog/errors.py"
@@ -131,7 +131,7 @@ SOMETHING_IS_AWAY = Promise(
             "smtp-temporary",
             "A refusal for now is tried again.",
             (Edit(DELIVERY, "_refused", "_try_later(task, answer, error)", "raise JobError(answer) from error"),),
-            (f"{TEMPORARY}[451 4.3.0 later-sqlite]",),
+            (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
             "smtp-gone",
@@ -144,7 +144,7 @@ SOMETHING_IS_AWAY = Promise(
                     "raise JobError(str(error)) from error",
                 ),
             ),
-            (f"{TEMPORARY}[drop-sqlite]",),
+            (f"{TEMPORARY}[sqlite-drop]",),
         ),
         Mutant(
             "smtp-pauses-grow",

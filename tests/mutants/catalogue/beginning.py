@@ -91,10 +91,13 @@ TERMINAL = Promise(
             "terminal-for-redis",
             "A state that the row refuses does not reach Redis either.",
             (Edit(MIRROR, "MirrorBackend.store_result", "elif not self._may_store(writer, state):", "elif False:"),),
-            (
-                f"{TEST_CLAIM}::test_a_terminal_row_never_changes",
-                f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",
-            ),
+            (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
+        ),
+        Mutant(
+            "terminal-in-redis",
+            "What is final in Redis is replaced by nothing but a later attempt.",
+            (Edit(MIRROR, "_STORE", " or final and not (mine and theirs and mine > theirs)", ""),),
+            (f"{TEST_CLAIM}::test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done",),
         ),
         Mutant(
             "terminal-for-claim",

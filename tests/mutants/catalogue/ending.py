@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 CELERY = "microblog/taskqueue/celery.py"
-CELERYCONFIG = "microblog/celeryconfig.py"
+CELERYCONFIG = "microblog/celeryconfig/__init__.py"
 CLAIM = "microblog/taskqueue/claim.py"
 LEASE = "microblog/taskqueue/lease.py"
 MIRROR = "microblog/taskqueue/mirror.py"
@@ -202,13 +202,13 @@ EVERY_JOB_ENDS = Promise(
                     "pause = REPUBLISH_AFTER",
                 ),
             ),
-            (f"{PAUSES}[300-100-0-sqlite]", f"{PAUSES}[10000-890-0-sqlite]"),
+            (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-890-0]"),
         ),
         Mutant(
             "reconcile-longest-pause",
             "They do not grow beyond a quarter of an hour.",
             (Edit(RECONCILE, "_is_due", "return waited > min(pause, REPUBLISH_AT_MOST)", "return waited > pause"),),
-            (f"{PAUSES}[10000-910-1-sqlite]",),
+            (f"{PAUSES}[sqlite-10000-910-1]",),
         ),
         Mutant(
             "reconcile-result",
@@ -233,13 +233,13 @@ EVERY_JOB_ENDS = Promise(
             "reconcile-failed-before",
             "It ends a step whose predecessor failed.",
             (Edit(RECONCILE, "_ending", "if before is not None and before.state == states.FAILURE:", "if False:"),),
-            (f"{PREDECESSOR}[FAILURE-sqlite]", f"{PREDECESSOR}[FAILURE-postgresql]"),
+            (f"{PREDECESSOR}[sqlite-FAILURE]", f"{PREDECESSOR}[postgresql-FAILURE]"),
         ),
         Mutant(
             "reconcile-revoked-before",
             "It ends a step whose predecessor was cancelled.",
             (Edit(RECONCILE, "_ending", " or (before is not None and before.state == states.REVOKED)", ""),),
-            (f"{PREDECESSOR}[REVOKED-sqlite]", f"{PREDECESSOR}[REVOKED-postgresql]"),
+            (f"{PREDECESSOR}[sqlite-REVOKED]", f"{PREDECESSOR}[postgresql-REVOKED]"),
         ),
         Mutant(
             "reconcile-cancel",
@@ -275,6 +275,12 @@ EVERY_JOB_ENDS = Promise(
             "A file that a killed worker was writing is deleted.",
             (Edit(SWEEP, "delete_abandoned_parts", ", Task.attempts <= int(attempt)", ""),),
             (f"{TEST_EXPORTS}::test_what_a_killed_worker_left_is_swept_up",),
+        ),
+        Mutant(
+            "sweep-superseded",
+            "So is the archive of an attempt that was taken over.",
+            (Edit(SWEEP, "delete_superseded", "storage.delete(path)", "pass"),),
+            (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
         ),
         Mutant(
             "sweep-unwanted",

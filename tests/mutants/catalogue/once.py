@@ -48,6 +48,18 @@ ONE_MAIL = Promise(
             (f"{TEST_CLAIM}::{TAKEN_OVER}",),
         ),
         Mutant(
+            "fence-redis",
+            "Nor does it in Redis.",
+            (Edit(MIRROR, "_STORE", "mine and theirs and mine < theirs or ", ""),),
+            (f"{TEST_CLAIM}::test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said",),
+        ),
+        Mutant(
+            "fence-archive",
+            "Nor does its archive take the place of a later attempt's.",
+            (Edit("microblog/exports/models.py", "record", ", where=Archive.attempt <= insert.excluded.attempt", ""),),
+            (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
+        ),
+        Mutant(
             "fence-progress",
             "An earlier attempt is told so at its next progress.",
             (
@@ -70,7 +82,7 @@ ONE_MAIL = Promise(
             "publish-once",
             "Of several who publish a row for the first time one does.",
             (Edit(PUBLISH, "_TAKE_NEW", ".where(table.c.published_at.is_(None))", ""),),
-            (f"{TWO_AT_ONCE}[False-sqlite]", f"{TWO_AT_ONCE}[False-postgresql]"),
+            (f"{TWO_AT_ONCE}[sqlite-False]", f"{TWO_AT_ONCE}[postgresql-False]"),
         ),
         Mutant(
             "publish-again-once",
@@ -83,7 +95,7 @@ ONE_MAIL = Promise(
                     'table.c.published_at >= sa.bindparam("seen")',
                 ),
             ),
-            (f"{TWO_AT_ONCE}[True-sqlite]", f"{TWO_AT_ONCE}[True-postgresql]"),
+            (f"{TWO_AT_ONCE}[sqlite-True]", f"{TWO_AT_ONCE}[postgresql-True]"),
         ),
         Mutant(
             "look-back",
@@ -140,7 +152,7 @@ ONE_MAIL = Promise(
                     "return None",
                 ),
             ),
-            (f"{ACCEPTED}[False-sqlite]", f"{ACCEPTED}[True-sqlite]"),
+            (f"{ACCEPTED}[sqlite-False]", f"{ACCEPTED}[sqlite-True]"),
         ),
         Mutant(
             "mail-last-look",
@@ -160,7 +172,7 @@ ONE_MAIL = Promise(
         Mutant(
             "archive-whole",
             "An archive is written elsewhere, and moved into place when it is whole.",
-            (Edit(STORAGE, "Storage.new", 'self._full(f"{PARTS}/{path}.{attempt}")', "self._full(path)"),),
+            (Edit(STORAGE, "Storage.new", 'self._full(f"{PARTS}/{path}")', "self._full(path)"),),
             (f"{TEST_STORAGE}::test_a_file_is_not_seen_before_it_is_whole",),
         ),
         Mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 ACCOUNTS = "microblog/accounts/models.py"
-CELERYCONFIG = "microblog/celeryconfig.py"
+CELERYCONFIG = "microblog/celeryconfig/__init__.py"
 JOB = "microblog/jobs/job.py"
 SEE = "microblog/monitoring/cli/see.py"
 STEER = "microblog/monitoring/cli/steer.py"
