@@ -131,7 +131,7 @@ EVERY_JOB_ENDS = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out",),
+            (f"{TEST_STATES}::test_a_waiting_job_is_cancelled_at_once_and_does_not_run[sqlite]",),
         ),
         Mutant(
             "reconcile-unpublished",
