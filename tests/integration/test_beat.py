@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,18 +16,24 @@ Start = Callable[[], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start_beat(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+def log(tmp_path: Path) -> Path:
+    """What beats have written so far."""
+    return tmp_path / "beat.log"
+
+
+@pytest.fixture
+def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
     """Starts a beat that reconciles twice a second."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        with (tmp_path / "beat.log").open("ab") as log:
+        with log.open("ab") as output:
             beat = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "celery_app", "beat"],
                 cwd=ROOT,
                 env=environment | {"RECONCILE_INTERVAL": "0.5"},
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
             )
         started.append(beat)
         return beat
@@ -59,12 +64,14 @@ def test_beat_schedules(start_beat: Start, redis_server: RedisServer) -> None:
     wait_for(lambda: scheduled(redis_server), what="and again")
 
 
-def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(start_beat: Start, redis_server: RedisServer) -> None:
+def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(
+    start_beat: Start, redis_server: RedisServer, log: Path
+) -> None:
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
     with redis_server.away():
-        wait_for(lambda: b"the schedule waits for Redis" in log_of(beat), what="it has noticed")
+        wait_for(lambda: "the schedule waits for Redis" in log.read_text(), what="it has noticed")
 
     wait_for(lambda: scheduled(redis_server), what="it goes on")
     assert beat.poll() is None
@@ -88,8 +95,3 @@ def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_se
     with redis_server.away():
         beat.terminate()
         beat.wait(15)
-
-
-def log_of(beat: subprocess.Popen[bytes]) -> bytes:
-    """What the beat has written so far."""
-    return Path(os.readlink(f"/proc/{beat.pid}/fd/2")).read_bytes()

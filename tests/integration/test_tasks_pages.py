@@ -159,6 +159,16 @@ def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., Fl
         assert client.get(path).text.count(f'data-job="{task_id}"') == 1
 
 
+def test_no_page_shows_the_jobs_of_others(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    foreign = start(make_user("ben"))
+    client = signed_in(susan)
+
+    for path in ("/", "/explore", "/user/susan", "/tasks"):
+        assert foreign not in client.get(path).text
+
+
 def test_a_forged_form_changes_nothing(make_app: Callable[..., Flask], make_user: Callable[..., User]) -> None:
     susan = make_user("susan")
     task_id = start(susan)

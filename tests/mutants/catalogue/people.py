@@ -36,7 +36,7 @@ THEIRS = Promise(
             "own-list",
             "The list of jobs has the user's own.",
             (Edit("microblog/jobs/routes.py", "index", "Task.user_id == current_user.id, ", ""),),
-            (f"{TEST_TASKS_PAGES}::test_all_jobs_are_listed_newest_first_page_by_page",),
+            (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
         ),
         Mutant(
             "own-list-api",
@@ -48,7 +48,7 @@ THEIRS = Promise(
             "own-recent",
             "So have the cards on every page.",
             (Edit(JOB, "newest", ".where(Task.user_id == user_id)", ""),),
-            (f"{TEST_TASKS_PAGES}::test_all_jobs_are_listed_newest_first_page_by_page",),
+            (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
         ),
         Mutant(
             "own-changes",
