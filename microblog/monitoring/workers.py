@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from microblog.monitoring import presence
@@ -16,6 +16,8 @@ Facts = dict[str, Any]
 _PASSWORD = re.compile(r"(\w://[^/@\s:]*):[^/@\s]*@")  # of a URL
 _SECRET = re.compile(r"SECRET|PASS|TOKEN|(?<!ROUTING_)KEY$|SIGNATURE|CREDENTIAL", re.IGNORECASE)
 _MASK = "********"
+_LISTS = {"active", "reserved", "scheduled", "revoked", "registered", "queues"}
+_MAPPINGS = {"stats", "conf"}
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,65 @@ def ask_about(questions: Questions, timeout: float, only: Collection[str] | None
 
 def everything() -> Questions:
     """The questions whose answers are all that a worker knows of itself."""
-    lists = ("active", "reserved", "scheduled", "revoked", "registered", "active_queues")
-    return {"stats": {}, "conf": {"with_defaults": False}} | {name: {} for name in lists}
+    return {name: {} for name in ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")} | {
+        "registered": {"taskinfoitems": ["rate_limit", "soft_time_limit", "time_limit"]}
+    }
+
+
+def describe(name: str, answers: Answers) -> Facts:
+    """What is known of a worker in general, for people and programs: memory in bytes, uptime in seconds.
+
+    All but `name`, `up` and `last_seen` is None if it does not answer. `memory` is the most that its main process ever
+    had; `processed` counts the messages that it took since it was started.
+    """
+    said = answers.up.get(name)
+    stats = said["stats"] if said else {}
+    pool = stats.get("pool", {})
+    processes = pool.get("processes")
+    return {
+        "name": name,
+        "up": said is not None,
+        "last_seen": answers.last_seen.get(name),
+        "pid": stats.get("pid"),
+        "pool": pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
+        "concurrency": len(processes) if processes else pool.get("max-concurrency"),
+        "autoscale": stats.get("autoscaler"),
+        "prefetch": stats.get("prefetch_count"),
+        "processed": sum(stats["total"].values()) if "total" in stats else None,
+        "memory": stats["rusage"]["maxrss"] * 1024 if isinstance(stats.get("rusage"), dict) else None,
+        "uptime": stats.get("uptime"),
+        "running": len(said["active"]) if said else None,
+        "queues": said["queues"] if said else None,
+    }
+
+
+def tasks(answers: Answers, question: str) -> list[Facts]:
+    """The tasks in the workers' answers about `active`, `reserved` or `scheduled`, those that began first, first."""
+    found = [_task(name, task) for name, said in answers.up.items() for task in said[question]]
+    return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
+
+
+def _task(worker: str, said: Facts) -> Facts:
+    request = said.get("request", said)
+    started = request.get("time_start")
+    return {
+        "id": request["id"],
+        "name": request["name"],
+        "worker": worker,
+        "args": request["args"],
+        "kwargs": _masked(request["kwargs"]),
+        "started_at": datetime.fromtimestamp(started, UTC) if started else None,
+        "eta": said.get("eta"),
+        "pid": request.get("worker_pid"),
+    }
 
 
 def _named(said: Facts) -> Facts:
+    """What a worker said, by the names used here; in place of what it could not say there is nothing."""
     facts = {("queues" if question == "active_queues" else question): reply for question, reply in said.items()}
-    if isinstance(facts.get("queues"), list):
+    facts |= {key: [] for key in facts.keys() & _LISTS if not isinstance(facts[key], list)}
+    facts |= {key: {} for key in facts.keys() & _MAPPINGS if "error" in facts[key]}
+    if "queues" in facts:
         facts["queues"] = sorted(queue["name"] for queue in facts["queues"])
     return dict(_masked(facts))
 
