@@ -12,7 +12,7 @@ from microblog.monitoring import display
 from microblog.monitoring.display import NOTHING
 from microblog.monitoring.queues import Measured
 from microblog.monitoring.schedule import Entry
-from microblog.monitoring.workers import Facts
+from microblog.monitoring.workers import LIMITS, Facts
 
 MEGABYTE = 1024 * 1024
 
@@ -59,9 +59,10 @@ def print_worker(worker: Facts, said: Facts, tasks: dict[str, list[Facts]]) -> N
     for heading, listed in tasks.items():
         display.print_heading(heading.capitalize())
         print_tasks(listed)
-    for heading in ("revoked", "registered"):
-        display.print_heading(heading.capitalize())
-        display.print_block("\n".join(sorted(said[heading])) or "none", indent="")
+    display.print_heading("Revoked")
+    display.print_block("\n".join(sorted(said["revoked"])) or "none", indent="")
+    display.print_heading("Registered")
+    print_registered([task | {"workers": [worker["name"]]} for task in said["registered"]])
     display.print_heading("Settings")
     display.print_facts({name: _json(value) for name, value in sorted(said["conf"].items()) if value is not None})
 
@@ -85,6 +86,14 @@ def print_tasks(listed: Sequence[Facts]) -> None:
             ]
             for task in listed
         ],
+    )
+
+
+def print_registered(kinds: Iterable[Facts]) -> None:
+    """Print tasks that workers can run, one a line, with the limits in seconds."""
+    display.print_table(
+        ["NAME", "RATE", "SOFT LIMIT", "HARD LIMIT", "WORKERS"],
+        [[task["name"], *(_limit(task[limit]) for limit in LIMITS), ",".join(task["workers"])] for task in kinds],
     )
 
 
@@ -120,6 +129,10 @@ def print_schedule(entries: Iterable[Entry]) -> None:
             for entry in entries
         ],
     )
+
+
+def _limit(value: float | str | None) -> str:
+    return f"{value:g}" if isinstance(value, float) else value or NOTHING
 
 
 def _number(value: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,9 @@ from microblog.monitoring import presence
 from microblog.monitoring.asking import Questions, ask_workers
 
 Facts = dict[str, Any]
+
+LIMITS = ("rate_limit", "soft_time_limit", "time_limit")
+REGISTERED: Questions = {"registered": {"taskinfoitems": LIMITS}}
 
 _PASSWORD = re.compile(r"(\w://[^/@\s:]*):[^/@\s]*@")  # of a URL
 _SECRET = re.compile(r"SECRET|PASS|TOKEN|(?<!ROUTING_)KEY$|SIGNATURE|CREDENTIAL", re.IGNORECASE)
@@ -58,9 +62,8 @@ def ask_about(questions: Questions, timeout: float, only: Collection[str] | None
 
 def everything() -> Questions:
     """The questions whose answers are all that a worker knows of itself."""
-    return {name: {} for name in ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")} | {
-        "registered": {"taskinfoitems": ["rate_limit", "soft_time_limit", "time_limit"]}
-    }
+    names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
+    return {**{name: {} for name in names}, **REGISTERED}
 
 
 def describe(name: str, answers: Answers) -> Facts:
@@ -96,6 +99,19 @@ def tasks(answers: Answers, question: str) -> list[Facts]:
     return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
 
 
+def registered(answers: Answers) -> list[Facts]:
+    """The tasks in the workers' answers to REGISTERED, by name, with their limits and the workers that know them so.
+
+    Time limits are in seconds; those that have none are None.
+    """
+    knowing: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name, said in answers.up.items():
+        for task in said["registered"]:
+            knowing[task["name"], *(task[limit] for limit in LIMITS)].append(name)
+    kinds = sorted(knowing, key=lambda kind: [str(value or "") for value in kind])
+    return [dict(zip(("name", *LIMITS), kind, strict=True)) | {"workers": knowing[kind]} for kind in kinds]
+
+
 def _task(worker: str, said: Facts) -> Facts:
     request = said.get("request", said)
     started = request.get("time_start")
@@ -116,9 +132,19 @@ def _named(said: Facts) -> Facts:
     facts = {("queues" if question == "active_queues" else question): reply for question, reply in said.items()}
     facts |= {key: [] for key in facts.keys() & _LISTS if not isinstance(facts[key], list)}
     facts |= {key: {} for key in facts.keys() & _MAPPINGS if "error" in facts[key]}
+    if "registered" in facts:
+        facts["registered"] = [_registered(task) for task in facts["registered"]]
     if "queues" in facts:
         facts["queues"] = sorted(queue["name"] for queue in facts["queues"])
     return dict(_masked(facts))
+
+
+def _registered(said: str) -> Facts:
+    """A task as a worker describes it: ``name [rate_limit=10/m time_limit=60]``."""
+    name, _, described = said.rstrip("]").partition(" [")
+    limits: dict[str, Any] = dict(limit.split("=", 1) for limit in described.split())
+    seconds = {limit: float(limits[limit]) for limit in limits.keys() & {"soft_time_limit", "time_limit"}}
+    return {"name": name} | dict.fromkeys(LIMITS) | limits | seconds
 
 
 def _masked(value: Any, name: str = "") -> Any:

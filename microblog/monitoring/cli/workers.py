@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
-from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
@@ -146,7 +145,18 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks revoked
     """
-    _list_known(context, {"revoked": {}}, "ID", timeout, as_json)
+    answers = workers.ask_about({"revoked": {}}, timeout)
+    knowing: dict[str, list[str]] = defaultdict(list)
+    for name, said in answers.up.items():
+        for task_id in said["revoked"]:
+            knowing[task_id].append(name)
+    if as_json:
+        print_json([{"id": task_id, "workers": names} for task_id, names in sorted(knowing.items())])
+    elif knowing:
+        display.print_table(["ID", "WORKERS"], [[task_id, ",".join(knowing[task_id])] for task_id in sorted(knowing)])
+    elif answers.up:
+        click.echo("There are none.", err=True)
+    end_with(context, answers)
 
 
 @tasks.command("registered")
@@ -162,22 +172,12 @@ def registered(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks registered
     """
-    limits = workers.everything()["registered"]
-    _list_known(context, {"registered": limits}, "TASK", timeout, as_json)
-
-
-def _list_known(context: click.Context, question: dict[str, Any], heading: str, timeout: float, as_json: bool) -> None:
-    answers = workers.ask_about(question, timeout)
-    knowing: dict[str, list[str]] = defaultdict(list)
-    for name, said in answers.up.items():
-        for known in said[next(iter(question))]:
-            knowing[known].append(name)
+    answers = workers.ask_about(workers.REGISTERED, timeout)
+    kinds = workers.registered(answers)
     if as_json:
-        print_json([{heading.lower(): known, "workers": names} for known, names in sorted(knowing.items())])
-    elif knowing:
-        display.print_table([heading, "WORKERS"], [[known, ",".join(knowing[known])] for known in sorted(knowing)])
-    elif answers.up:
-        click.echo("There are none.", err=True)
+        print_json(kinds)
+    elif kinds:
+        worker_report.print_registered(kinds)
     end_with(context, answers)
 
 
