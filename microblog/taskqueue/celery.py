@@ -23,6 +23,7 @@ from flask_babel import force_locale
 from redis.exceptions import RedisError
 
 from microblog import logs
+from microblog.celeryconfig.pause import HeedPauses
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
@@ -49,6 +50,24 @@ class CeleryApp(Celery):
 class JobRequest(Request):
     """A message in the worker's main process."""
 
+    _sent_limits: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def time_limits(self) -> tuple[float | None, float | None]:
+        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
+
+        Each message carries the limits that its task had where it was sent, and for Celery these have precedence: the
+        remote control command `time_limit` would change nothing.
+        """
+        changed = vars(self._task)  # of the instance, that is; those that were written down are the class's
+        if "time_limit" in changed:
+            return changed["time_limit"], changed["soft_time_limit"]
+        return self._sent_limits
+
+    @time_limits.setter
+    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
+        self._sent_limits = sent
+
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
@@ -69,13 +88,15 @@ class JobTask(CeleryTask):
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
     whenever it is launched as a job, each called with the result of the one before. `every` names the setting that
-    holds the seconds between two runs by beat.
+    holds the seconds between two runs by beat. What beat runs an operator may run too, by hand; other tasks if they are
+    `runnable`.
     """
 
     Request = "microblog.taskqueue.celery:JobRequest"
     title: Any = ""
     followed_by: tuple[str, ...] = ()
     every: str = ""
+    runnable = False
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
@@ -171,6 +192,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
     app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
     app.steps["worker"].add(LeaseKeeper)
+    app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
