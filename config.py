@@ -169,6 +169,8 @@ def _tasks(env: Env) -> dict[str, Any]:
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
         # Seconds that the Task table keeps a job that has ended; 0: for good.
         "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),
+        # Seconds between two times at which tasks that ended are added to the statistics.
+        "ROLL_UP_INTERVAL": env.float("ROLL_UP_INTERVAL", 60.0, validate=_positive),
         # Seconds that Redis keeps a result.
         "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
     }

@@ -22,7 +22,6 @@ else:
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
 _ENDED = sa.text("finished_at IS NOT NULL")
 _ROOT = sa.text("position = 0")
-_ENDED = sa.text("finished_at IS NOT NULL")
 
 
 def _partial(name: str, *columns: str, where: sa.TextClause, **options: Any) -> sa.Index:
@@ -81,7 +80,6 @@ class Task(Model):
         _partial("ix_task_user_id_created_at_id", "user_id", "created_at", "id", where=_ROOT),
         sa.Index("ix_task_root_id_position", "root_id", "position"),
         sa.Index("ix_task_user_id_updated_at", "user_id", "updated_at"),
-        sa.Index("ix_task_finished_at", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
     )
 
     def __repr__(self) -> str:
