@@ -16,13 +16,14 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from flask import current_app
+from flask import Flask, current_app
 
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.figures import FINISHED, Figures, Key, count, hour_of
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.signals import rows_needed_since
 
 _Sums = TypeVar("_Sums", TaskHour, TaskTotal)
 
@@ -32,6 +33,16 @@ LAG = timedelta(minutes=2)
 SETTLING = timedelta(hours=1)
 HOUR = timedelta(hours=1)
 BATCH = 10_000  # rows added in one transaction
+
+
+def init_app(app: Flask) -> None:
+    """Keep rows of `app` from being purged before they are in the sums."""
+
+    def needed_since(sender: object) -> datetime:
+        return rolled_up_until()
+
+    app.extensions["needed_since"] = needed_since  # signals keep only weak references
+    rows_needed_since.connect(needed_since, sender=app.extensions["celery"])
 
 
 def roll_up(lag: timedelta = LAG) -> int:

@@ -17,12 +17,11 @@ from microblog.extensions import db
 from microblog.monitoring.causes import Cause, failures
 from microblog.monitoring.figures import FINISHED, Figures, Key, count, hour_of
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
-from microblog.monitoring.roll_up import rolled_up_until
 from microblog.monitoring.sketch import Sketch
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-__all__ = ["Cause", "Hour", "Outcomes", "Times", "by_hour", "by_task", "failures", "rolled_up_until", "totals"]
+__all__ = ["Cause", "Hour", "Outcomes", "Times", "by_hour", "by_task", "failures", "snapshot", "totals"]
 
 _K = TypeVar("_K")
 
@@ -101,20 +100,19 @@ def by_task(since: datetime, until: datetime, name: str | None = None) -> list[O
     return [Outcomes(**_outcomes(task, by_state)) for task, by_state in sorted(grouped.items())]
 
 
-def totals() -> dict[tuple[str, str], Figures]:
+def totals(session: Session) -> dict[tuple[str, str], Figures]:
     """All tasks that ever ended, by name and state: figures that only grow, whatever becomes of the rows.
 
-    Raises sqlalchemy.exc.DBAPIError.
+    `session` is a snapshot(). Raises sqlalchemy.exc.DBAPIError.
     """
-    with _snapshot() as session:
-        figures = {(row.name, row.state): Figures.of(row) for row in session.scalars(sa.select(TaskTotal))}
-        _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
+    figures = {(row.name, row.state): Figures.of(row) for row in session.scalars(sa.select(TaskTotal))}
+    _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
     return figures
 
 
 def _between(since: datetime, until: datetime, name: str | None) -> dict[Key, Figures]:
     since = hour_of(since)
-    with _snapshot() as session:
+    with snapshot() as session:
         stored = session.scalars(sa.select(TaskHour).where(TaskHour.hour >= since, TaskHour.hour < until))
         figures = {Key(row.hour, row.name, row.state): Figures.of(row) for row in stored}
         _add_to(figures, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
@@ -122,7 +120,7 @@ def _between(since: datetime, until: datetime, name: str | None) -> dict[Key, Fi
 
 
 @contextmanager
-def _snapshot() -> Iterator[Session]:
+def snapshot() -> Iterator[Session]:
     """A session that sees the database as it is at one instant: a roll-up meanwhile changes nothing in it."""
     with db.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
