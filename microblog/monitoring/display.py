@@ -108,7 +108,7 @@ def share(part: float | None) -> str:
     return NOTHING if part is None else f"{part:.1%}".replace("%", " %")
 
 
-def sparkline(values: Sequence[float | None], width: int = 24) -> str:
+def sparkline(values: Sequence[float | None], width: int = 30) -> str:
     """The values as a line of bars at most `width` wide, the largest full; a dot where there is nothing, or zero.
 
     Of values that share a bar the largest is seen.
