@@ -2,15 +2,15 @@
 
 A mark in the table `task_roll_up` says up to which `finished_at` tasks are in the sums. One transaction moves it on
 and adds what it passes; the row is locked first, so that several may roll up at once. A task gets its `finished_at`
-a moment before its row is written. The mark therefore stays LAG behind the clock; and once an hour is SETTLING old,
-its rows are counted again for those that were written later still, by a process that stood still or by a machine whose
-clock is behind. Only then may rows be deleted (rolled_up_until()).
+a moment before its row is written. The mark therefore stays LAG behind the clock; and once an hour is over for SETTLING,
+its rows are counted again for those that were written later still: by a process that stood still, while the table was
+locked, or by a machine whose clock is behind. Only then may rows be deleted (rolled_up_until()).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 LAG = timedelta(minutes=2)
 SETTLING = timedelta(hours=1)
 HOUR = timedelta(hours=1)
-BATCH = 10_000  # rows added in one transaction
+BATCH = 2_000  # rows added in one transaction: on SQLite nobody else writes meanwhile
 
 
 def init_app(app: Flask) -> None:
@@ -55,8 +55,7 @@ def roll_up(lag: timedelta = LAG) -> int:
     added = 0
     while (batch := _roll_up_batch(until)) is not None:
         added += batch
-    while _settle_next_hour():
-        pass
+    _settle()
     return added
 
 
@@ -74,49 +73,40 @@ def _roll_up_batch(until: datetime) -> int | None:
         # Whole instants, for the mark to be able to tell those added from those to come.
         upto = db.session.scalar(ahead.order_by(Task.finished_at).offset(BATCH - 1).limit(1)) or until
         counted = _count(Task.finished_at > mark.until, Task.finished_at <= upto)
-        for key, figures in counted.items():
-            _add(key, figures)
+        _add(counted)
         mark.until = upto
         return sum(figures.count for figures in counted.values())
 
 
-def _settle_next_hour() -> bool:
-    """Look whether tasks of the oldest hour that is not settled came late; returns whether there was such an hour."""
+def _settle() -> None:
+    """Add what was written late in hours that are over for SETTLING. Rows that were deleted meanwhile stay counted."""
     with _locked() as mark:
-        oldest = db.session.scalar(
-            sa.select(Task.finished_at)
-            .where(Task.finished_at >= mark.settled_until)
-            .order_by(Task.finished_at)
-            .limit(1)
-        )
-        last = hour_of(mark.until - SETTLING)
-        hour = min(hour_of(oldest), last) if oldest else last
-        mark.settled_until = max(mark.settled_until, hour)
-        if hour >= last:
-            return False
-        _settle(hour)
-        mark.settled_until = hour + HOUR
-        return True
+        since, until = mark.settled_until, hour_of(mark.until - SETTLING)
+        if since >= until:
+            return
+        if _any_late(since, until):
+            logger.warning("tasks that finished from %s to %s were written late; they are counted now", since, until)
+            _add_late(since, until)
+        mark.settled_until = until
 
 
-def _settle(hour: datetime) -> None:
-    """Add the tasks of `hour` that are in no sum. Rows that were deleted meanwhile stay counted."""
-    within = (Task.finished_at >= hour, Task.finished_at < hour + HOUR)
-    there = db.session.execute(
-        sa.select(Task.name, Task.state, sa.func.count()).where(*within).group_by(Task.name, Task.state)
-    ).all()
-    known = {
-        (row.name, row.state): Figures.of(row)
-        for row in db.session.scalars(sa.select(TaskHour).where(TaskHour.hour == hour))
-    }
-    if all(rows <= known.get((name, state), Figures()).count for name, state, rows in there):
-        return
-    logger.warning("tasks that finished in the hour of %s were written late; they are counted now", hour)
-    for key, figures in _count(*within).items():
-        before = known.get((key.name, key.state), Figures())
+def _any_late(since: datetime, until: datetime) -> bool:
+    there = sa.select(Task.name, Task.state, sa.func.count()).where(*_within(since, until))
+    known = sa.select(TaskHour.name, TaskHour.state, sa.func.sum(TaskHour.count)).where(*_hours(since, until))
+    counted = {(name, state): count for name, state, count in db.session.execute(known.group_by("name", "state"))}
+    rows = db.session.execute(there.group_by(Task.name, Task.state))
+    return any(count > counted.get((name, state), 0) for name, state, count in rows)
+
+
+def _add_late(since: datetime, until: datetime) -> None:
+    known = {Key(row.hour, row.name, row.state): Figures.of(row) for row in _stored(since, until)}
+    late = {}
+    for key, figures in _count(*_within(since, until)).items():
+        before = known.get(key, Figures())
         if figures.count >= before.count:
             figures.add(before, times=-1)
-            _add(key, figures)
+            late[key] = figures
+    _add(late)
 
 
 def _count(*within: sa.ColumnElement[bool]) -> Mapping[Key, Figures]:
@@ -124,16 +114,40 @@ def _count(*within: sa.ColumnElement[bool]) -> Mapping[Key, Figures]:
     return count(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])
 
 
-def _add(key: Key, figures: Figures) -> None:
-    _add_to(TaskHour, figures, **key._asdict())
-    _add_to(TaskTotal, figures, name=key.name, state=key.state)
+def _within(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return Task.finished_at >= since, Task.finished_at < until
 
 
-def _add_to(table: type[_Sums], figures: Figures, **identity: Any) -> None:
-    stored = db.session.get(table, tuple(identity.values()))
-    sums = Figures.of(stored) if stored else Figures()
-    sums.add(figures)
-    db.session.merge(table(**identity, **sums.columns()))
+def _hours(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return TaskHour.hour >= since, TaskHour.hour < until
+
+
+def _stored(since: datetime, until: datetime) -> Sequence[TaskHour]:
+    return db.session.scalars(sa.select(TaskHour).where(*_hours(since, until))).all()
+
+
+def _add(counted: Mapping[Key, Figures]) -> None:
+    if not counted:
+        return
+    hours = {key.hour for key in counted}
+    _add_to(TaskHour, _stored(min(hours), max(hours) + HOUR), counted.items())
+    totals = db.session.scalars(sa.select(TaskTotal)).all()
+    _add_to(TaskTotal, totals, ((key[1:], figures) for key, figures in counted.items()))
+
+
+def _add_to(table: type[_Sums], stored: Sequence[_Sums], counted: Iterable[tuple[tuple[Any, ...], Figures]]) -> None:
+    """Add figures to the rows with their keys, which are `stored` or else new."""
+    key = [column.name for column in sa.inspect(table).primary_key]
+    rows = {tuple(getattr(row, name) for name in key): row for row in stored}
+    for identity, figures in counted:
+        row = rows.get(identity)
+        sums = Figures.of(row) if row is not None else Figures()
+        sums.add(figures)
+        if row is None:
+            rows[identity] = row = table(**dict(zip(key, identity, strict=True)))
+            db.session.add(row)
+        for column, value in sums.columns().items():
+            setattr(row, column, value)
 
 
 @contextmanager

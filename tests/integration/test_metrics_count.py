@@ -106,6 +106,7 @@ def watched(webs: list[Flask]) -> Iterator[Callable[[], None]]:
     assert seen
 
 
+@pytest.mark.timeout(300)  # seconds; it takes 20 where nothing else is to be done
 def test_what_is_counted_equals_the_table_whatever_was_killed(
     webs: list[Flask], watched: Callable[[], None], make_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
