@@ -2,9 +2,9 @@
 
 A mark in the table `task_roll_up` says up to which `finished_at` tasks are in the sums. One transaction moves it on
 and adds what it passes; the row is locked first, so that several may roll up at once. A task gets its `finished_at`
-a moment before its row is written. The mark therefore stays LAG behind the clock; and once an hour is over for SETTLING,
-its rows are counted again for those that were written later still: by a process that stood still, while the table was
-locked, or by a machine whose clock is behind. Only then may rows be deleted (rolled_up_until()).
+a moment before its row is written. The mark therefore stays LAG behind the clock; and once an hour is over for
+SETTLING, its rows are counted again for those that were written later still: by a process that stood still, while the
+table was locked, or by a machine whose clock is behind. Only then may rows be deleted (rolled_up_until()).
 """
 
 from __future__ import annotations
