@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from celery.utils.functional import noop
 from celery.worker.control import Panel, control_command
 from flask import current_app
 from kombu.pidbox import Mailbox
@@ -47,7 +48,9 @@ def ask_workers(
     deadline = time.monotonic() + timeout
     # First: where Redis is away, this client gives up sooner than Celery's.
     client.set(ASKED.format(question), 1, px=max(1, int(timeout * 1000)))
-    _send(question, questions, only)
+    # A connection of its own: those who shared a pool would wait for each other.
+    with current_app.extensions["celery"].connection_for_write() as connection:
+        broadcast(connection, question, questions, only)
     answers: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
     while (left := deadline - time.monotonic()) > 0:
@@ -62,22 +65,21 @@ def ask_workers(
     return answers
 
 
-def _send(question: str, questions: Questions, only: Collection[str] | None) -> None:
-    """Broadcast, on a connection of its own: a pool that all callers share would let them wait for each other."""
-    app = current_app.extensions["celery"]
+def broadcast(connection: Any, question: str, questions: Questions, only: Collection[str] | None) -> None:
+    """Send the questions to all workers, or `only` to some, on a connection to the broker."""
+    conf = current_app.extensions["celery"].conf
+    mailbox = Mailbox(  # type: ignore[no-untyped-call]
+        conf.control_exchange,
+        type="fanout",
+        connection=connection,
+        accept=conf.accept_content,
+        serializer=conf.task_serializer,
+    )
     arguments = {"question": question, "asked": {name: dict(asked) for name, asked in questions.items()}}
-    with app.connection_for_write() as connection:
-        mailbox = Mailbox(  # type: ignore[no-untyped-call]
-            app.conf.control_exchange,
-            type="fanout",
-            connection=connection,
-            accept=app.conf.accept_content,
-            serializer=app.conf.task_serializer,
-        )
-        if only is None:
-            mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
-        else:
-            mailbox.cast(list(only), "answer", arguments)  # type: ignore[no-untyped-call]
+    if only is None:
+        mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
+    else:
+        mailbox.cast(list(only), "answer", arguments)  # type: ignore[no-untyped-call]
 
 
 @control_command(visible=False)
@@ -102,6 +104,16 @@ def end(state: Any) -> dict[str, str]:
     """As on SIGTERM: let tasks end for WORKER_STOP_TIMEOUT seconds, while Celery's `shutdown` waits for ever."""
     os.kill(os.getpid(), signal.SIGTERM)
     return {"ok": "ends"}
+
+
+@control_command(visible=False)
+def replace_processes(state: Any) -> dict[str, str]:
+    """As Celery's `pool_restart`, which wakes only one of the processes that wait for something to do, to end it."""
+    consumer = state.consumer
+    consumer.controller.reload()
+    for _ in range(consumer.pool.num_processes - 1):
+        consumer.pool.on_apply(noop)
+    return {"ok": "each ends once it has nothing to do"}
 
 
 def _obey(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
