@@ -18,6 +18,7 @@ import orjson
 import redis
 from flask import Flask
 
+from microblog.notifications.audience import Audience
 from microblog.notifications.feed import event_of_change
 from microblog.taskqueue.signals import TaskChange
 
@@ -81,6 +82,7 @@ class Hub:
         self._lock = threading.Lock()
         self._subscriptions: defaultdict[int, set[Subscription]] = defaultdict(set)
         self._running = False
+        self._audience = Audience(client, self.open_streams)
 
     def join(self, user_id: int) -> Subscription:
         """Listen to the events of a user."""
@@ -114,9 +116,11 @@ class Hub:
                     self._send_all(RESYNC)  # for what was said before Redis heard us
                     pause = 0.1
                     while not self._nobody_listens():
+                        self._audience.tell()
                         message = channel.get_message(timeout=POLL)
                         if message is not None:
                             self._dispatch(message["data"])
+                    self._audience.tell(at_once=True)
             except redis.RedisError as error:
                 logger.warning("Redis is away (%s); trying again in %.1f s", error, pause)
                 time.sleep(pause)

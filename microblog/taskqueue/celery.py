@@ -31,6 +31,7 @@ from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
 from microblog.taskqueue.errors import Cancelled, ClaimRefused
 from microblog.taskqueue.lease import LeaseKeeper, let_go
 from microblog.taskqueue.rows import DatabaseAway, Rows
+from microblog.taskqueue.signals import claim_refused
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class JobTask(CeleryTask):
                 raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
+            claim_refused.send(self.app, refusal=refusal)
             if refusal.ending is not None:
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
                     self.backend.end(task_id, refusal.ending, self.request)

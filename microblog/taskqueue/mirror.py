@@ -21,8 +21,8 @@ from redis.commands.core import Script
 
 from microblog.clock import utcnow
 from microblog.taskqueue import states
-from microblog.taskqueue.claim import EXPIRES, NOW, UNFINISHED, UNHELD, Claim
-from microblog.taskqueue.errors import Cancelled, ClaimLost, sentence
+from microblog.taskqueue.claim import CRASHED, EXPIRES, NOW, UNFINISHED, UNHELD, Claim
+from microblog.taskqueue.errors import Cancelled, ClaimLost, WorkerDied, sentence
 from microblog.taskqueue.publish import publish
 from microblog.taskqueue.rows import DatabaseAway, table
 from microblog.taskqueue.signals import TaskChange, task_changed
@@ -272,7 +272,9 @@ class MirrorBackend(RedisBackend):
             told = sentence(result)
         end = {"eta": getattr(request, "retry_at", None) or NOW} if state == states.RETRY else {"finished_at": NOW}
         values = {"state": state, "error": told, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
-        return values | end
+        # Nobody will claim the task any more, and count by it the last of the workers that died.
+        died = {"crashes": table.c.crashes + CRASHED} if isinstance(result, WorkerDied) else {}
+        return values | end | died
 
     def _announce(self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None) -> None:
         change = TaskChange(task_id, *step, state, progress, utcnow())

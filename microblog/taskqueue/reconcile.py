@@ -28,6 +28,7 @@ from microblog.taskqueue.claim import CancelRequested, TooManyCrashes
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.publish import publish
+from microblog.taskqueue.signals import message_relayed
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ def _publish(head: Task, before: Task | None) -> bool:
     published = publish(app.rows, signatures, *results, seen=head.published_at)
     if published:
         logger.info("published %s again", head.id)
+        message_relayed.send(app, task_id=head.id)
     return published
 
 
