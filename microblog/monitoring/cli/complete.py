@@ -16,7 +16,7 @@ from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.monitoring.filters import Filters, job_state, one_of, stands_at
+from microblog.monitoring.filters import Filters, job_state, stands_at
 from microblog.monitoring.jobs import page
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -68,7 +68,7 @@ def _worker_names(typed: str) -> list[CompletionItem]:
     """Workers that run something or have run something, each found by one step down the index."""
     running = db.session.scalars(sa.select(Task.worker).where(Task.unfinished, Task.worker.is_not(None)).distinct())
     known = set(running)
-    following = sa.select(sa.func.min(Task.worker)).where(one_of(Task.state, states.FINISHED))
+    following = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
     worker = db.session.scalar(following.where(Task.worker >= typed))
     while worker is not None and worker.startswith(typed) and len(known) < OFFERED:
         known.add(worker)

@@ -14,6 +14,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.monitoring.cli import complete
 from microblog.monitoring.filters import Filters
+from microblog.monitoring.jobs import LOOK_THROUGH
 from microblog.taskqueue import states
 from microblog.text import is_storable
 
@@ -97,8 +98,8 @@ _OPTIONS = [
         "--error",
         metavar="TEXT",
         type=Text(),
-        help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: the newest "
-        "1000 failed jobs among the others' are looked through, and it is told if there are more.",
+        help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: "
+        f"the newest {LOOK_THROUGH} failed jobs that the other filters leave are looked through, and told if there are more.",
     ),
 ]
 
