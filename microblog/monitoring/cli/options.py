@@ -99,7 +99,7 @@ _OPTIONS = [
         metavar="TEXT",
         type=Text(),
         help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: "
-        f"the newest {LOOK_THROUGH} failed jobs that the other filters leave are looked through, and told if there are more.",
+        f"the newest {LOOK_THROUGH} failed jobs that the other filters leave are looked through, a page.",
     ),
 ]
 
