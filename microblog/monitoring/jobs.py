@@ -14,6 +14,7 @@ from microblog.accounts.models import User
 from microblog.database import UtcDateTime
 from microblog.extensions import db
 from microblog.jobs import job as jobs
+from microblog.jobs import traces
 from microblog.jobs.job import Job
 from microblog.monitoring.filters import Filters, Order, Search, searches
 from microblog.taskqueue.models import Task
@@ -164,6 +165,12 @@ def describe(listed: Collection[Job]) -> list[dict[str, Any]]:
     """
     names = users_of(listed)
     return [_describe(job, names.get(job.root.user_id)) for job in listed]
+
+
+def describe_all_of(job: Job) -> dict[str, Any]:
+    """As describe(), with what the job left behind (traces.of) and `retried_as`, ids of the jobs that tried it again."""
+    again = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
+    return describe([job])[0] | traces.of(job) | {"retried_as": list(db.session.scalars(again))}
 
 
 def _describe(job: Job, username: str | None) -> dict[str, Any]:

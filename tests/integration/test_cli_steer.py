@@ -19,8 +19,8 @@ from microblog.jobs import job as users_jobs
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.services import Worker, wait_for
+from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
+from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.staff import Staff, staffed
 from tests.support.tasks import noop
 
@@ -58,7 +58,7 @@ def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -
         "name": "noop",
         "queue": "default",
         "state": state,
-        "signature": dict(noop.s()),
+        "signature": dict(noop.s().set(task_id=root_id)),
         "created_at": at,
         "finished_at": at if state in states.FINISHED else None,
     }
@@ -225,7 +225,7 @@ class TestOneThatDoesNotListen:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_server) -> None:
+def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_server: RedisServer) -> None:
     add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(minutes=1), worker="one@house", attempts=1)
 
     with redis_server.away():
@@ -236,3 +236,57 @@ def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_ser
     job = users_jobs.find("runs")
     assert job is not None
     assert job.cancel_requested
+
+
+class TestReconcile:
+    def test_a_dry_run_says_what_would_be_done_to_which_job_and_why_and_does_nothing(
+        self, run: Run, app: Flask, redis_server: RedisServer
+    ) -> None:
+        now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
+        gone = {"lease_expires_at": now - timedelta(minutes=1), "attempts": 1, "worker": "gone@house"}
+        add_job("never-published", states.PENDING, 9)
+        add_job("worker-gone", states.PROGRESS, 8, published_at=long_ago, **gone)
+        add_job("cancelled", states.STARTED, 7, published_at=long_ago, cancel_requested_at=now, **gone)
+        add_job("crashing", states.STARTED, 6, published_at=long_ago, crashes=2, **gone)
+        add_job("heard-by-redis-alone", states.STARTED, 5, published_at=long_ago, **gone)
+        redis_server.client.set(
+            "celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}})
+        )
+        add_job("held", states.STARTED, 4, published_at=long_ago, lease_expires_at=now + timedelta(minutes=1))
+        before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
+
+        text, as_json = run("reconcile", "--dry-run"), run("reconcile", "--dry-run", "--json")
+
+        why = {each["id"]: each["why"] for each in json.loads(as_json.stdout)}
+        assert (text.exit_code, as_json.exit_code) == (0, 0)
+        assert list(why) == ["never-published", "worker-gone", "cancelled", "crashing", "heard-by-redis-alone"]
+        assert "it never was" in why["never-published"]
+        assert "its worker is gone" in why["worker-gone"]
+        assert "It was cancelled." in why["cancelled"]
+        assert "It is to end" in why["crashing"]
+        assert "It is over" in why["heard-by-redis-alone"]
+        assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in why.items())
+        assert {job_id: state_of(job_id) for job_id in before} == before
+        assert redis_server.client.llen("default") == 0
+
+        now = run("reconcile")
+        assert (now.exit_code, now.stdout) == (0, "Something was done for 5 jobs.\n")
+        assert {job_id: state_of(job_id) for job_id in before} == before | {
+            "cancelled": states.REVOKED,
+            "crashing": states.FAILURE,
+            "heard-by-redis-alone": states.SUCCESS,
+        }
+        assert redis_server.client.llen("default") == 2
+
+    def test_where_nothing_is_amiss_it_says_so(self, run: Run) -> None:
+        for arguments in ([], ["--dry-run"]):
+            result = run("reconcile", *arguments)
+
+            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Nothing is to be done.\n")
+
+    def test_beside_another_that_is_at_it_it_says_so(self, run: Run, redis_server: RedisServer) -> None:
+        with redis_server.client.lock(LOCK_KEY, timeout=60):
+            result = run("reconcile", "--json")
+
+        assert (result.exit_code, json.loads(result.stdout)) == (1, {"done": None})
+        assert "Another process is at it" in result.stderr

@@ -124,7 +124,7 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
     """
     job = find(task_id)
     if as_json:
-        print_json(jobs.describe([job])[0] if job else None)
+        print_json(jobs.describe_all_of(job) if job else None)
     elif job:
         report.print_job(job)
     if job is None:

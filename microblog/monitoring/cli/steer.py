@@ -1,4 +1,4 @@
-"""``flask tasks cancel`` and ``retry``: the jobs of all users, one or many."""
+"""``flask tasks cancel``, ``retry`` and ``reconcile``: the jobs of all users, one or many."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from microblog.monitoring.cli.options import filter_options
 from microblog.monitoring.display import print_json
 from microblog.monitoring.filters import SETBACKS, Filters
 from microblog.monitoring.steering import Outcome
+from microblog.taskqueue import reconcile as reconciling
 from microblog.taskqueue import states
 
 SHOWN = 10  # jobs in a preview
@@ -82,6 +83,37 @@ def retry(
     chosen = _choose(task_ids, filters, steering.retryable)
     if _go_on(context, "tried again", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
         _steer(context, steering.retry, chosen, as_json)
+
+
+@tasks.command("reconcile")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done to which jobs, and why.")
+@as_json
+@click.pass_context
+def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
+    """Do now what is done every few seconds anyway: bring jobs on whose worker or message is gone.
+
+    Exits with 1 if there was nothing to do.
+
+    \b
+    Example: what is stuck, and why
+      flask tasks reconcile --dry-run
+    """
+    if dry_run:
+        found = list(reconciling.decisions())
+        report.print_decisions(found, as_json)
+        done: int | None = len(found)
+    else:
+        done = reconciling.reconcile()
+        if as_json:
+            print_json({"done": done})
+        elif done:
+            click.echo(f"Something was done for {_jobs(done)}.")
+    if done is None:
+        click.echo("Another process is at it right now.", err=True)
+    elif not done:
+        click.echo("Nothing is to be done.", err=True)
+    if not done:
+        context.exit(NOTHING_DONE)
 
 
 def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filters], list[str]]) -> list[str]:
