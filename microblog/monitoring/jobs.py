@@ -168,7 +168,7 @@ def describe(listed: Collection[Job]) -> list[dict[str, Any]]:
 
 
 def describe_all_of(job: Job) -> dict[str, Any]:
-    """As describe(), with what the job left behind (traces.of) and `retried_as`, ids of the jobs that tried it again."""
+    """As describe(), with what the job left behind (traces.of), and in `retried_as` the jobs that tried it again."""
     again = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
     return describe([job])[0] | traces.of(job) | {"retried_as": list(db.session.scalars(again))}
 

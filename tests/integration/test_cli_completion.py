@@ -1,4 +1,4 @@
-"""What the shell is offered for ``flask tasks``: ids and names as they are now, quickly, and nothing where that fails."""
+"""What the shell offers for ``flask tasks``: ids and names as they are now, quickly; and nothing where that fails."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def offered(environment: dict[str, str]) -> Offered:
         variables = environment | settings | asked | {"FLASK_APP": "microblog:create_app"}
         done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
-        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
     return offered
 
@@ -76,7 +76,7 @@ def test_names_of_users_tasks_states_workers_and_queues_are_offered(offered: Off
 
     assert offered("list", "--user", "su") == ["Sunny", "susan"]
     assert offered("list", "--name", "email_") == ["email_export"]
-    assert offered("list", "--state", "F") == ["FAILURE"]
+    assert offered("list", "--state", "f") == ["FAILURE"]
     assert offered("list", "--worker", "") == ["one@house", "two@house"]
     assert offered("cancel", "--queue", "ex") == ["exports"]
 

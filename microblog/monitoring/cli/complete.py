@@ -52,6 +52,11 @@ def job_ids(wanted_states: Collection[str] = states.ALL) -> Completer:
     return _completer(offer)
 
 
+def state_names(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Celery's words for states, as they are written, in whatever case they are begun."""
+    return _starting_with(typed.upper(), states.ALL)
+
+
 def _usernames(typed: str) -> list[CompletionItem]:
     name = sa.func.lower(User.username)
     query = sa.select(User.username).where(name >= typed.lower()).order_by(name).limit(OFFERED)

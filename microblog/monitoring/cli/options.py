@@ -65,6 +65,7 @@ _OPTIONS = [
         "--state",
         "wanted_states",
         type=click.Choice(states.ALL, case_sensitive=False),
+        shell_complete=complete.state_names,
         multiple=True,
         help="Only jobs in this state; may be given several times.",
     ),
