@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from celery.utils.functional import noop
 from celery.worker.control import Panel, control_command
 from flask import current_app
 from kombu.pidbox import Mailbox
@@ -103,6 +104,16 @@ def end(state: Any) -> dict[str, str]:
     """As on SIGTERM: let tasks end for WORKER_STOP_TIMEOUT seconds, while Celery's `shutdown` waits for ever."""
     os.kill(os.getpid(), signal.SIGTERM)
     return {"ok": "ends"}
+
+
+@control_command(visible=False)
+def replace_processes(state: Any) -> dict[str, str]:
+    """As Celery's `pool_restart`, which wakes only one of the processes that wait for something to do, to end it."""
+    consumer = state.consumer
+    consumer.controller.reload()
+    for _ in range(consumer.pool.num_processes - 1):
+        consumer.pool.on_apply(noop)
+    return {"ok": "each ends once it has nothing to do"}
 
 
 def _obey(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:

@@ -33,7 +33,9 @@ def runnable() -> dict[str, Any]:
 
 def arguments(task: Any) -> str:
     """The arguments that `task` takes, as in its signature: ``(batch, limit=10)``."""
-    return str(inspect.signature(task.run))
+    signature = inspect.signature(task.run)
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
 def run(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:

@@ -11,7 +11,6 @@ from microblog.monitoring import workers
 # What Celery's control commands say when they refuse, as it is said here.
 _REFUSALS = {
     "Autoscale not enabled": "it was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
-    "Pool restarts not enabled": "it was started without the setting worker_pool_restarts.",
     "unknown task": "it knows no task of this name.",
     "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "it scales itself: set its range.",
     "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "it scales itself: set its range.",

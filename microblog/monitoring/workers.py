@@ -69,16 +69,16 @@ def everything() -> Questions:
 def describe(name: str, answers: Answers) -> Facts:
     """What is known of a worker in general, for people and programs: memory in bytes, uptime in seconds.
 
-    All but `name`, `up` and `last_seen` is None if it does not answer. `memory` is the most that its main process ever
-    had; `processed` counts the messages that it took since it was started.
+    All but `name`, `up` and `last_seen` is None if it does not answer, or was not asked. `memory` is the most that its
+    main process ever had; `processed` counts the messages that it took since it was started.
     """
-    said = answers.up.get(name)
-    stats = said["stats"] if said else {}
+    said = answers.up.get(name, {})
+    stats = said.get("stats", {})
     pool = stats.get("pool", {})
     processes = pool.get("processes")
     return {
         "name": name,
-        "up": said is not None,
+        "up": name in answers.up,
         "last_seen": answers.last_seen.get(name),
         "pid": stats.get("pid"),
         "pool": pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
@@ -88,8 +88,8 @@ def describe(name: str, answers: Answers) -> Facts:
         "processed": sum(stats["total"].values()) if "total" in stats else None,
         "memory": stats["rusage"]["maxrss"] * 1024 if isinstance(stats.get("rusage"), dict) else None,
         "uptime": stats.get("uptime"),
-        "running": len(said["active"]) if said else None,
-        "queues": said["queues"] if said else None,
+        "running": len(said["active"]) if "active" in said else None,
+        "queues": said.get("queues"),
     }
 
 

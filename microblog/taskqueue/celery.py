@@ -50,6 +50,24 @@ class CeleryApp(Celery):
 class JobRequest(Request):
     """A message in the worker's main process."""
 
+    _sent_limits: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def time_limits(self) -> tuple[float | None, float | None]:
+        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
+
+        Each message carries the limits that its task had where it was sent, and for Celery these have precedence: the
+        remote control command `time_limit` would change nothing.
+        """
+        changed = vars(self._task)  # of the instance, that is; those that were written down are the class's
+        if "time_limit" in changed:
+            return changed["time_limit"], changed["soft_time_limit"]
+        return self._sent_limits
+
+    @time_limits.setter
+    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
+        self._sent_limits = sent
+
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback

@@ -6,25 +6,19 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
-from flask import Flask
 
-from microblog.clock import utcnow
-from microblog.extensions import db
-from microblog.monitoring import asking, presence, queues, workers
+from microblog.monitoring import asking, workers
 from microblog.taskqueue import pause
-from microblog.taskqueue.launch import launch_task
 from tests.support.console import flask_tasks, on_a_terminal
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.services import Worker, wait_for
 from tests.support.staff import Staff, staffed
 
 PASSWORD = "hunter2-of-redis"
 SLACK = 1.0  # seconds that a loaded machine may add
-ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there
 FAR = "2099-01-01T00:00:00+00:00"
 
 
@@ -105,7 +99,7 @@ def test_the_text_is_a_table_and_on_a_terminal_it_has_colours(staff: Staff, gene
 
 
 def test_one_worker_tells_all_that_it_knows_but_no_secret(staff: Staff, generalist: Worker) -> None:
-    told, text = staff.json("worker", generalist.name), staff.run("worker", generalist.name)
+    told, text = staff.worker(generalist), staff.run("worker", generalist.name)
 
     assert told["registered"]
     assert told["settings"]["worker_prefetch_multiplier"] == 1
@@ -182,7 +176,7 @@ def test_registered_lists_what_workers_can_run(staff: Staff, generalist: Worker,
 
 def test_queues_tells_what_waits_since_when_and_who_takes(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     pause.pause("exports")
-    wait_for(lambda: staff.json("worker", generalist.name)["queues"] == ["default", "mail"])
+    wait_for(lambda: staff.worker(generalist)["queues"] == ["default", "mail"])
     jobs = [staff.launch("export_posts", 0) for _ in range(2)]
     # One that the worker had asked for before, it puts back.
     wait_for(lambda: staff.redis_server.client.llen("exports") == 2)
@@ -234,7 +228,7 @@ def test_what_a_frozen_worker_was_told_it_does_not_do_when_nobody_waits_any_more
 
     assert told.exit_code == 3
     wait_for(lambda: "nobody waits any more for the answer to: pool_grow" in mailer.text())
-    assert staff.json("worker", mailer.name)["concurrency"] == 1
+    assert staff.worker(mailer)["concurrency"] == 1
 
 
 def test_many_who_ask_at_once_get_their_own_answers_and_leave_nothing_behind(
@@ -270,106 +264,3 @@ def test_an_answer_that_comes_too_late_does_not_stay(staff: Staff, generalist: W
 
     assert 0 < client.ttl(asking.ANSWERS.format("late")) <= asking.ANSWERS_KEPT
     client.delete(asking.ASKED.format("late"), asking.ANSWERS.format("late"))
-
-
-@ON_SQLITE
-def test_a_worker_that_was_killed_is_down_for_a_while_and_then_forgotten(
-    make_app: Callable[..., Flask], make_worker: Callable[..., Worker]
-) -> None:
-    app = make_app(WORKER_FORGOTTEN_AFTER=4.0)
-    worker = make_worker()
-    wait_for(lambda: workers.ask(1.0).up)
-
-    worker.kill()
-
-    run = app.test_cli_runner().invoke
-    result = run(args=["tasks", "workers", "--timeout", "0.3"])
-    assert result.exit_code == 3
-    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [[worker.name, "down"]]
-    assert result.stderr.splitlines()[-1] == "No worker answers."
-    wait_for(lambda: not presence.known())
-    assert run(args=["tasks", "workers", "--timeout", "0.3"]).stdout == ""
-
-
-@ON_SQLITE
-def test_a_worker_that_ends_is_not_missed(app: Flask, make_worker: Callable[..., Worker]) -> None:
-    worker = make_worker()
-    wait_for(presence.known)
-
-    worker.stop()
-
-    assert presence.known() == {}
-
-
-@ON_SQLITE
-def test_a_worker_signs_in_again_where_redis_forgot_it(
-    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer
-) -> None:
-    worker = make_worker()
-
-    with redis_server.away():
-        pass
-
-    wait_for(lambda: worker.name in presence.known())
-
-
-@ON_SQLITE
-class TestAway:
-    COMMANDS = ("workers", "active", "reserved", "scheduled", "revoked", "registered", "queues", "schedule")
-
-    def test_without_a_worker_there_is_a_sentence_and_an_exit_code(self, app: Flask) -> None:
-        for command in self.COMMANDS[:6]:
-            result = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2"])
-
-            assert (result.exit_code, result.stdout, result.stderr) == (3, "", "No worker answers.\n")
-            as_json = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2", "--json"])
-            assert (as_json.exit_code, json.loads(as_json.stdout)) == (3, [])
-
-    def test_without_a_beat_the_schedule_says_so(self, app: Flask) -> None:
-        result = app.test_cli_runner().invoke(args=["tasks", "schedule", "--json"])
-
-        assert result.exit_code == 1
-        assert result.stderr == "No beat is running: nothing of this is sent.\n"
-        entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
-        assert (entries["reconcile"]["every"], entries["reconcile"]["last_run_at"]) == (5.0, None)
-
-    def test_without_redis_there_is_one_sentence_and_soon(self, make_app: Callable[..., Flask]) -> None:
-        app = make_app(REDIS_URL="redis://127.0.0.1:1/0")
-
-        for command in self.COMMANDS:
-            began = time.monotonic()
-            result = app.test_cli_runner().invoke(args=["tasks", command])
-
-            assert (result.exit_code, result.stdout) == (3, "")
-            assert result.stderr.startswith("Redis does not answer as it should: ")
-            assert result.stderr.count("\n") == 1
-            assert time.monotonic() - began < 2 + SLACK
-
-
-class TestMeasure:
-    def test_the_oldest_is_the_one_whose_turn_is_next_with_or_without_others_that_have_no_row(self, app: Flask) -> None:
-        app.extensions["celery"].tasks["add"].apply_async((1, 2))
-        first, second = launch_task("noop", ""), launch_task("noop", "")
-        db.session.commit()
-
-        [default] = [queue for queue in queues.measure() if queue.name == "default"]
-
-        assert (default.length, default.consumers, default.paused) == (3, None, False)
-        assert default.oldest is not None
-        assert first.published_at is not None
-        assert second.published_at is not None
-        assert first.published_at <= default.oldest <= second.published_at
-        assert (utcnow() - default.oldest).total_seconds() < 60
-
-    def test_a_message_from_elsewhere_does_no_harm(self, app: Flask, redis_server: RedisServer) -> None:
-        redis_server.client.lpush("mail", "not JSON", '{"headers": 7}', "[]")
-
-        [mail] = [queue for queue in queues.measure() if queue.name == "mail"]
-
-        assert (mail.length, mail.oldest) == (3, None)
-
-    def test_redis_away_is_its_own_error(self, make_app: Callable[..., Flask]) -> None:
-        make_app(REDIS_URL="redis://127.0.0.1:1/0")
-
-        with pytest.raises(redis.ConnectionError):
-            queues.measure()

@@ -46,11 +46,18 @@ class Staff:
 
     def json(self, *arguments: str) -> Any:
         """What ``flask tasks … --json`` prints, whatever it exits with."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+        result = self.run(*arguments, "--json")
+        assert result.stdout, result.stderr
+        return json.loads(result.stdout)
+
+    def worker(self, worker: Worker) -> dict[str, Any]:
+        """What a worker says of itself, even if it has much to do."""
+        told: dict[str, Any] = self.json("worker", worker.name, "--timeout", "10")
+        return told
 
     def names_up(self) -> list[str]:
         """The workers that answer."""
-        return [worker["name"] for worker in self.json("workers") if worker["up"]]
+        return [worker["name"] for worker in self.json("workers", "--timeout", "10") if worker["up"]]
 
     def children(self, worker: Worker) -> list[int]:
         """The ids of a worker's processes, as the system has them."""

@@ -28,6 +28,12 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+@shared_task(name="echo", runnable=True)
+def echo(*args: Any, name: str = "") -> dict[str, Any]:
+    """Returns what it was given."""
+    return {"args": list(args), "name": name}
+
+
 @shared_task(name="record")
 def record(*args: Any) -> dict[str, Any]:
     """Appends a line to the file that the last argument names: the proof that, and how often, it ran."""

@@ -135,6 +135,8 @@ def _print_switch(context: click.Context, sentence: str, newly: bool, said: list
 def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_json: bool) -> None:
     """Have each worker begin a task at most so often. A worker that is restarted forgets it.
 
+    What a worker has taken and holds back occupies it as if it ran, and waits as long as the limit of then said.
+
     \b
     Example: ten mails a minute and worker; and as many as there are
       flask tasks rate-limit email_export 10/m

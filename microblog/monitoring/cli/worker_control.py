@@ -42,13 +42,13 @@ def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def restart_pool(context: click.Context, timeout: float, as_json: bool) -> None:
-    """Replace the processes of the worker by new ones. What they run is begun again by the new ones.
+    """Replace each process of the worker by a new one, once it has ended what it runs.
 
     \b
     Example:
       flask tasks worker celery@house restart-pool
     """
-    _tell(context, "pool_restart", {}, "replaces its processes.")
+    _tell(context, "replace_processes", {}, "replaces its processes, each once it has ended what it runs.")
 
 
 @worker.command("grow")
@@ -64,7 +64,7 @@ def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
       flask tasks worker celery@house grow 2
     """
     note = UNTIL_RESTART.format("--concurrency")
-    _tell(context, "pool_grow", {"n": n}, f"adds {n} to its processes.", note)
+    _tell(context, "pool_grow", {"n": n}, f"adds {n} to its processes, within a few seconds.", note)
 
 
 @worker.command("shrink")
