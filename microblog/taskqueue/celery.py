@@ -106,7 +106,7 @@ class JobTask(CeleryTask):
             self.request.claim = held = claim(
                 self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
             )
-            if held is not None and held.attempt > 1 and self._is_over(task_id):
+            if held is not None and held.attempt > 1 and self._brought_home(task_id):
                 raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
@@ -141,7 +141,12 @@ class JobTask(CeleryTask):
             self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
         return done is not None
 
-    def _is_over(self, task_id: str) -> bool:
+    def is_over(self, task_id: str) -> bool:
+        """Whether look_back() would bring anything home; nothing is written. Raises redis.exceptions.RedisError."""
+        with self.app.flask_app.app_context():
+            return self.backend.holds_outcome(task_id) or self.already_done(task_id) is not None
+
+    def _brought_home(self, task_id: str) -> bool:
         try:
             return self.look_back(task_id, self.request)
         except (RedisError, BackendStoreError, DatabaseAway):

@@ -179,6 +179,10 @@ class MirrorBackend(RedisBackend):
         state = states.REVOKED if isinstance(error, TaskRevokedError) else states.FAILURE
         self.store_result(task_id, error, state, request=request, wait=False)
 
+    def holds_outcome(self, task_id: str) -> bool:
+        """Whether Redis holds a terminal state. Raises redis.exceptions.RedisError."""
+        return self._get_task_meta_for(task_id)["status"] in states.FINISHED
+
     def copy_outcome(self, task_id: str, request: Context | None = None) -> bool:
         """Bring a terminal state that Redis holds into a row that missed it.
 

@@ -371,7 +371,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer) -
     [head] = list(reconcile._heads())
     broker = reconcile._look_at_broker()
 
-    outcomes = [reconcile._reconcile(head, broker), reconcile._reconcile(head, broker)]
+    outcomes = [reconcile._decide(head, broker).act() for _process in range(2)]
 
     assert outcomes == [True, False]
     assert redis_server.client.llen("default") == 1
