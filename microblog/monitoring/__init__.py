@@ -6,9 +6,10 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the probes and ``flask tasks``."""
+    """Register the probes, ``flask tasks``, and the part of a worker that signs in and answers."""
     from microblog.extensions import limiter
-    from microblog.monitoring import cli, routes
+    from microblog.monitoring import asking as asking  # what workers answer to
+    from microblog.monitoring import cli, presence, routes
     from microblog.monitoring.readiness import Readiness
 
     # Not only are probes not to be limited: the limiter looks for its storage, and they must do without.
@@ -16,3 +17,4 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(routes.bp)
     app.extensions["readiness"] = Readiness(app)
     app.cli.add_command(cli.tasks)
+    app.extensions["celery"].steps["consumer"].add(presence.Presence)

@@ -29,6 +29,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
 from microblog.taskqueue.errors import Cancelled, ClaimRefused
 from microblog.taskqueue.lease import LeaseKeeper
+from microblog.taskqueue.pause import HeedPauses
 from microblog.taskqueue.rows import DatabaseAway, Rows
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,15 @@ class JobTask(CeleryTask):
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
     whenever it is launched as a job, each called with the result of the one before. `every` names the setting that
-    holds the seconds between two runs by beat.
+    holds the seconds between two runs by beat. What beat runs an operator may run too, by hand; other tasks if they are
+    `runnable`.
     """
 
     Request = "microblog.taskqueue.celery:JobRequest"
     title: Any = ""
     followed_by: tuple[str, ...] = ()
     every: str = ""
+    runnable = False
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
@@ -171,6 +174,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
     app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
     app.steps["worker"].add(LeaseKeeper)
+    app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
