@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -15,13 +15,14 @@ from celery.events.state import Worker as WorkerState
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS, Event
+from microblog.monitoring.queues import Measured
 from microblog.monitoring.watch.reader import UNFINISHED, Reading, Wanted
-from microblog.monitoring.watch.snapshot import Change, JobLine, Part, QueueLine, Snapshot, WorkerLine
+from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot, WorkerLine
+from microblog.monitoring.workers import Answers
 from microblog.taskqueue import states
 
 MINUTE, SLICE = 60, 5  # seconds that the pace is counted over, and in each of its slices
 ENDED = {"task-succeeded": states.SUCCESS, "task-failed": states.FAILURE}
-FORGOTTEN_AFTER = timedelta(minutes=10)  # when a worker that fell silent leaves the screen
 NOTED_AFTER = 1.0  # seconds that a task without a row runs before it is shown; most never do
 MAX_TASKS, MAX_CHANGES = 2000, 2000  # that are remembered
 
@@ -37,8 +38,8 @@ class Board:
         self._redis, self._database = Part("Redis"), Part("Database")
         self._listening_since: datetime | None = None
         self._reading: Reading | None = None
-        self._queues: Sequence[QueueLine] | None = None
-        self._concurrency: dict[str, int] = {}
+        self._queues: Sequence[Measured] | None = None
+        self._answers: Answers | None = None
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._pace: Counter[tuple[int, str]] = Counter()
 
@@ -77,16 +78,16 @@ class Board:
             self._reading = reading
         self._wake()
 
-    def measured(self, queues: Sequence[QueueLine]) -> None:
-        """What the queues hold."""
+    def measured(self, queues: Sequence[Measured] | None) -> None:
+        """What the queues hold; None if that cannot be told."""
         with self._lock:
             self._queues = queues
         self._wake()
 
-    def asked(self, concurrency: Mapping[str, int]) -> None:
-        """How many tasks each of some workers can run at once."""
+    def asked(self, answers: Answers) -> None:
+        """What the workers said when they were asked."""
         with self._lock:
-            self._concurrency.update(concurrency)
+            self._answers = answers
         self._wake()
 
     def running_tasks(self) -> frozenset[str]:
@@ -109,7 +110,7 @@ class Board:
                 now,
                 self._redis,
                 self._database,
-                workers=self._workers(now),
+                workers=self._workers(),
                 queues=self._queues if not self._redis.away else None,
                 jobs=jobs,
                 counts=reading.counts if reading else None,
@@ -141,20 +142,29 @@ class Board:
         numbers = range(current - MINUTE // SLICE + 1, current + 1)
         return [Counter({state: self._pace[number, state] for state in ENDED.values()}) for number in numbers]
 
-    def _workers(self, now: datetime) -> list[WorkerLine]:
-        lines = [self._worker(worker) for worker in list(self._state.workers.values())]
-        kept = [line for line in lines if line.heard_at and now - line.heard_at < FORGOTTEN_AFTER]
-        return sorted(kept, key=lambda line: (line.alive, line.name))
+    def _workers(self) -> list[WorkerLine]:
+        """Those that Celery's events tell of, and those that should be there and are not."""
+        told = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
+        answers = self._answers
+        missing = [name for name in answers.silent if name not in told] if answers else []
+        lines = [self._worker(worker) for worker in told.values() if worker.alive or self._expected(worker.hostname)]
+        lines += [WorkerLine(name, False, answers.last_seen.get(name) if answers else None) for name in missing]
+        return sorted(lines, key=lambda line: (line.alive, line.name))
+
+    def _expected(self, name: str) -> bool:
+        """Whether a worker that fell silent should be there: it has neither signed out nor been forgotten."""
+        return self._answers is None or name in self._answers.last_seen
 
     def _worker(self, worker: WorkerState) -> WorkerLine:
+        facts = self._answers.up.get(worker.hostname, {}) if self._answers else {}
         return WorkerLine(
             worker.hostname,
             alive=bool(worker.alive),
-            heard_at=datetime.fromtimestamp(worker.heartbeats[-1], UTC) if worker.heartbeats else None,
+            heard_at=datetime.fromtimestamp(worker.heartbeats[-1], UTC),
             active=worker.active or 0,
             processed=worker.processed or 0,
             load=worker.loadavg[0] if worker.loadavg else None,
-            concurrency=self._concurrency.get(worker.hostname),
+            concurrency=facts.get("stats", {}).get("pool", {}).get("max-concurrency"),
         )
 
     def _jobs(self, reading: Reading, wanted: Wanted) -> list[JobLine]:

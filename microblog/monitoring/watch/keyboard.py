@@ -55,7 +55,7 @@ class Keyboard:
 
 def decode(text: str) -> tuple[list[str], str]:
     """The keys in `text`, and the end of it that may yet become one. Keys without a meaning are left out."""
-    keys = []
+    keys: list[str] = []
     while text:
         if _UNFINISHED.match(text):
             return keys, text

@@ -92,7 +92,7 @@ _is_current = sa.and_(Task.root_id == _first.c.root_id, Task.position == _first.
 _running = sa.or_(Task.state.in_(states.RUNNING), Task.position > 0)
 
 
-def _unfinished_roots(text: str) -> sa.Select[tuple[str]]:
+def _unfinished_roots(text: str) -> sa.Select[str]:
     """The ids of unfinished jobs: first those that run, and of each kind first the oldest."""
     query = (
         sa.select(Task.root_id)

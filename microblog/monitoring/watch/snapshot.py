@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from microblog.jobs.job import Job
+from microblog.monitoring.queues import Measured
 from microblog.taskqueue import states
 
 
@@ -37,17 +38,6 @@ class WorkerLine:
     processed: int = 0
     load: float | None = None
     concurrency: int | None = None
-
-
-@dataclass(frozen=True)
-class QueueLine:
-    """A queue: messages that wait in it, and since when the oldest one does."""
-
-    name: str
-    length: int
-    oldest: timedelta | None = None
-    consumers: int | None = None
-    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +122,7 @@ class JobLine:
         if change.progress is not None:
             return replace(line, **change.progress)
         if change.state == states.SUCCESS and line.step < line.steps:
-            fresh = {"percent": 0, "current": 0, "total": None, "message": "", "started_at": None}
+            fresh: dict[str, Any] = {"percent": 0, "current": 0, "total": None, "message": "", "started_at": None}
             return replace(line, state=states.PROGRESS, step=line.step + 1, **fresh)
         if change.state in states.FINISHED:
             return replace(line, finished_at=change.at, percent=100 if change.state == states.SUCCESS else line.percent)
@@ -167,7 +157,7 @@ class Snapshot:
     redis: Part
     database: Part
     workers: Sequence[WorkerLine] = ()
-    queues: Sequence[QueueLine] | None = None  # None: nobody has said yet
+    queues: Sequence[Measured] | None = None  # None: it is not known
     jobs: Sequence[JobLine] | None = None
     counts: Counts | None = None
     pace: Sequence[int] = ()

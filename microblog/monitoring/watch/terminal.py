@@ -87,7 +87,7 @@ class Terminal:
     def size(self) -> tuple[int, int]:
         """Columns and lines, as they are now; COLUMNS and LINES of the environment may be of another terminal."""
         with suppress(OSError):
-            self._console.size = os.get_terminal_size(self._stdin)  # type: ignore[assignment]
+            self._console.size = os.get_terminal_size(self._stdin)
         return self._console.size
 
     def _take(self) -> None:
