@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
+from typing import Any
 
 from celery import states as celery_states
 from celery.events.state import State, Task
@@ -145,10 +146,11 @@ class Board:
     def _workers(self) -> list[WorkerLine]:
         """Those that Celery's events tell of, and those that should be there and are not."""
         told = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
-        answers = self._answers
-        missing = [name for name in answers.silent if name not in told] if answers else []
         lines = [self._worker(worker) for worker in told.values() if worker.alive or self._expected(worker.hostname)]
-        lines += [WorkerLine(name, False, answers.last_seen.get(name) if answers else None) for name in missing]
+        if self._answers is not None:
+            asked = {name: _answered(name, facts) for name, facts in self._answers.up.items()}
+            asked |= {name: WorkerLine(name, False, self._answers.last_seen[name]) for name in self._answers.silent}
+            lines += [line for name, line in asked.items() if name not in told]
         return sorted(lines, key=lambda line: (line.alive, line.name))
 
     def _expected(self, name: str) -> bool:
@@ -164,7 +166,7 @@ class Board:
             active=worker.active or 0,
             processed=worker.processed or 0,
             load=worker.loadavg[0] if worker.loadavg else None,
-            concurrency=facts.get("stats", {}).get("pool", {}).get("max-concurrency"),
+            concurrency=_concurrency(facts),
         )
 
     def _jobs(self, reading: Reading, wanted: Wanted) -> list[JobLine]:
@@ -193,6 +195,18 @@ class Board:
         for task in list(self._state.tasks.values()):
             if task.state == celery_states.STARTED and task.started < until and task.worker and task.worker.alive:
                 yield task
+
+
+def _answered(name: str, facts: dict[str, Any]) -> WorkerLine:
+    """A worker that has answered, and of which no event has come yet."""
+    stats = facts.get("stats", {})
+    processed = sum(stats.get("total", {}).values())
+    return WorkerLine(name, True, None, len(facts.get("active", ())), processed, concurrency=_concurrency(facts))
+
+
+def _concurrency(facts: dict[str, Any]) -> int | None:
+    concurrency: int | None = facts.get("stats", {}).get("pool", {}).get("max-concurrency")
+    return concurrency
 
 
 def _line_of_task(task: Task) -> JobLine:

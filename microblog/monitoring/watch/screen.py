@@ -30,7 +30,7 @@ BELOW = 2  # lines of status and keys
 QUIET = 6  # seconds without a sign of life, which workers give every two, after which there is nobody
 
 KEYS = {
-    LIST: "↑↓ choose  ⏎ open  s sort  / filter  Tab view  c cancel  r retry  ? help  q quit",
+    LIST: "⏎ open  s sort  / filter  Tab view  c cancel  r retry  ? help  q quit",
     DETAIL: "↑↓ scroll  c cancel  r retry  Esc back  q quit",
     HELP: "↑↓ scroll  Esc back  q quit",
 }
@@ -64,7 +64,7 @@ def draw(
 
 def above(snapshot: Snapshot, height: int) -> int:
     """How many lines workers and queues take, of a screen of `height` lines."""
-    wanted = max(1, len(snapshot.workers), len(snapshot.queues or ()))
+    wanted = max(3, len(snapshot.workers), len(snapshot.queues or ()))
     return FRAME + min(wanted, max(3, height // 4))
 
 
@@ -231,7 +231,7 @@ def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wi
     table.add_column("JOB", width=14 if width < WIDE else 20, no_wrap=True, overflow="ellipsis")
     table.add_column("STEP", width=4, no_wrap=True)
     table.add_column("PROGRESS", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("LEFT", width=7, justify="right", no_wrap=True)
+    table.add_column("LEFT", width=9, justify="right", no_wrap=True)
     table.add_column("AGE", width=8, justify="right", no_wrap=True)
     if width >= WIDE:
         table.add_column("WORKER", width=16 if width < VERY_WIDE else 22, no_wrap=True, overflow="ellipsis")
