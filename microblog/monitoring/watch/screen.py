@@ -30,9 +30,9 @@ BELOW = 2  # lines of status and keys
 QUIET = 6  # seconds without a sign of life, which workers give every two, after which there is nobody
 
 KEYS = {
-    LIST: "⏎ open  s sort  / filter  Tab view  c cancel  r retry  ? help  q quit",
-    DETAIL: "↑↓ scroll  c cancel  r retry  Esc back  q quit",
-    HELP: "↑↓ scroll  Esc back  q quit",
+    LIST: "q quit  ? help  ⏎ open  c cancel  r retry  / filter  s sort  Tab view",
+    DETAIL: "q quit  Esc back  ↑↓ scroll  c cancel  r retry",
+    HELP: "q quit  Esc back  ↑↓ scroll",
 }
 
 
@@ -76,11 +76,12 @@ def page(snapshot: Snapshot, height: int, mode: str) -> int:
 
 def _header(snapshot: Snapshot, width: int) -> RenderableType:
     left = Text.assemble((" microblog ", "bold reverse"), f" {snapshot.at:%H:%M:%S} UTC")
+    away = snapshot.redis.away + snapshot.database.away
     for part in (snapshot.redis, snapshot.database):
         left.append("   ")
-        left.append_text(_part(part, snapshot.at))
+        left.append_text(_part(part, snapshot.at, brief=away > 1 and width < WIDE))
     pace = Text()
-    if not (snapshot.redis.away or snapshot.database.away) or width >= WIDE:
+    if not away or width >= VERY_WIDE:
         pace.append("last minute ", style=style.DIM)
         pace.append(f"{snapshot.succeeded:,} done")
         if width >= WIDE:
@@ -93,11 +94,12 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
     return line
 
 
-def _part(part: Part, now: datetime) -> Text:
+def _part(part: Part, now: datetime, *, brief: bool) -> Text:
     if not part.known:
         return Text(f"{part.name} …", style=style.DIM)
     if part.away:
-        return Text(f"{part.name} is away ({style.since(part.since, now)}), reconnecting", style="bold white on red")
+        doing = "" if brief else ", reconnecting"
+        return Text(f"{part.name} is away ({style.since(part.since, now)}){doing}", style="bold white on red")
     return Text.assemble((f"{part.name} ", ""), ("up", style.GOOD))
 
 
@@ -231,8 +233,8 @@ def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wi
     table.add_column("JOB", width=14 if width < WIDE else 20, no_wrap=True, overflow="ellipsis")
     table.add_column("STEP", width=4, no_wrap=True)
     table.add_column("PROGRESS", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("LEFT", width=9, justify="right", no_wrap=True)
-    table.add_column("AGE", width=8, justify="right", no_wrap=True)
+    table.add_column("LEFT", width=6, justify="right", no_wrap=True)
+    table.add_column("AGE", width=6, justify="right", no_wrap=True)
     if width >= WIDE:
         table.add_column("WORKER", width=16 if width < VERY_WIDE else 22, no_wrap=True, overflow="ellipsis")
     if width >= VERY_WIDE:

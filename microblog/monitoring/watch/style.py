@@ -37,11 +37,17 @@ def state(name: str) -> Text:
 
 
 def length(value: timedelta | None) -> str:
-    """A length of time in whole seconds, such as ``12 s`` or ``4 m 05 s``; nothing for None."""
+    """A length of time, as short as can be: ``12s``, ``4m05s``, ``3h07m``, ``2d03h``; nothing for None."""
     if value is None:
         return ""
-    seconds = max(0, int(value.total_seconds()))
-    return f"{seconds} s" if seconds < 60 else display.duration(timedelta(seconds=seconds))
+    minutes, second = divmod(max(0, int(value.total_seconds())), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d{hour:02}h"
+    if hours:
+        return f"{hours}h{minute:02}m"
+    return f"{minutes}m{second:02}s" if minutes else f"{second}s"
 
 
 def since(then: datetime | None, now: datetime) -> str:
@@ -55,8 +61,3 @@ def sparkline(values: Sequence[int]) -> str:
     if not largest:
         return _BARS[0] * len(values)
     return "".join(_BARS[round(value * (len(_BARS) - 1) / largest)] for value in values)
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """``1 job``, ``12,003 jobs``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
