@@ -64,6 +64,27 @@ def measure(answers: Answers | None = None) -> list[Measured]:
     ]
 
 
+def length(queue: str) -> int:
+    """How many messages of a queue no worker has taken. Raises redis.exceptions.RedisError."""
+    return int(redis_client.connection.llen(queue))
+
+
+def unfinished_tasks(queue: str) -> int:
+    """How many tasks of a queue have yet to end, whether they have a message in it or not."""
+    counted = sa.select(sa.func.count()).select_from(Task).where(Task.unfinished, Task.queue == queue)
+    return db.session.scalar(counted) or 0
+
+
+def purge(queue: str) -> int:
+    """Throw away the messages of a queue that no worker has taken; returns how many.
+
+    Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    """
+    redis_client.connection.ping()  # which gives up sooner than Celery's connection
+    with current_app.extensions["celery"].connection_for_write() as connection:
+        return int(connection.default_channel.queue_purge(queue))
+
+
 def known(others: Iterable[str] = ()) -> list[str]:
     """The names of the queues of the settings, in their order, and then the `others`."""
     configured = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]

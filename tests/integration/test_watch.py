@@ -9,19 +9,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import job as users_jobs
-from microblog.monitoring.watch.reader import ALL, FAILED, JobReader, Wanted
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
@@ -29,6 +25,7 @@ from microblog.taskqueue.reconcile import reconcile_all
 from tests.conftest import IN_CI
 from tests.support import tmux
 from tests.support.console import flask_tasks
+from tests.support.jobs import make_job
 from tests.support.services import ROOT, PostgresServer, RedisServer, wait_for
 from tests.support.tmux import Tmux
 
@@ -88,30 +85,6 @@ def export(user: User) -> str:
     user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
     return user.get_tasks_in_progress()[0].root_id
-
-
-def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
-    """The id of an export whose steps are in these states."""
-    root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
-    at = utcnow() - timedelta(seconds=seconds_ago)
-    for position, state in enumerate(step_states):
-        name = columns.get("name", ("export_posts", "email_export")[position])
-        args = [user.id] if user and not position else []
-        facts = {
-            "id": f"{root}-{position}" if position else root,
-            "root_id": root,
-            "position": position,
-            "user_id": user.id if user else None,
-            "name": name,
-            "state": state,
-            "queue": "exports",
-            "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
-            "created_at": at,
-            "updated_at": at,
-        }
-        db.session.add(Task(**facts | columns))
-    db.session.commit()
-    return root
 
 
 def state_of(job_id: str) -> str:
@@ -359,63 +332,3 @@ class TestWithoutATerminal:
 
         shows(terminal, "watch needs a terminal")
         assert exit_code(terminal) == 2
-
-
-class TestReader:
-    """What the screen reads from the Task table."""
-
-    def ids(self, reader: JobReader, **wanted: Any) -> list[str]:
-        return [job.id for job in reader.read(Wanted(**wanted)).jobs]
-
-    def test_running_jobs_come_first_then_those_that_wait_the_oldest_first(self, app, make_user):
-        users = [make_user(name) for name in ("susan", "david", "anna", "miguel")]
-        young = make_job(users[0], "PENDING", "PENDING", seconds_ago=1)
-        old = make_job(users[1], "RETRY", "PENDING", seconds_ago=9)
-        running = make_job(users[2], "STARTED", "PENDING")
-        between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5)
-        make_job(None, "SUCCESS")
-
-        reading = JobReader().read(Wanted())
-
-        assert [job.id for job in reading.jobs] == [between_steps, running, old, young]
-        assert (reading.counts.running, reading.counts.waiting, reading.counts.oldest_user) == (2, 2, "david")
-
-    def test_words_narrow_unfinished_jobs_in_the_database(self, app, susan, make_user):
-        wanted = make_job(susan, "PENDING", worker="worker7@host")
-        make_job(make_user("david"), "PENDING", worker="worker8@host")
-
-        for text in ("SUS", "worker7 export", wanted[:9], "pend susan"):
-            assert self.ids(JobReader(), text=text) == [wanted]
-        for text in ("%", "susan david", "worker_@"):
-            assert self.ids(JobReader(), text=text) == []
-
-    def test_a_job_that_ends_stays_for_a_while(self, app, susan):
-        reader = JobReader()
-        job = make_job(susan, "STARTED")
-        assert self.ids(reader) == [job]
-
-        db.session.execute(sa.update(Task).values(state="SUCCESS", updated_at=utcnow()))
-        db.session.commit()
-
-        assert [line.state for line in reader.read(Wanted()).jobs] == ["SUCCESS"]
-        db.session.execute(sa.update(Task).values(updated_at=utcnow() - timedelta(minutes=1)))
-        db.session.commit()
-        assert self.ids(reader) == []
-
-    def test_the_other_views_have_what_failed_and_everything(self, app, susan):
-        failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=5)
-        done = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=9)
-        waiting = make_job(susan, "PENDING", "PENDING")
-
-        assert self.ids(JobReader(), view=FAILED) == [failed]
-        assert self.ids(JobReader(), view=ALL) == [waiting, failed, done]
-
-    def test_the_open_job_is_read_with_its_steps_and_tasks_without_a_row_are_told_apart(self, app, susan):
-        job = make_job(susan, "FAILURE", "FAILURE", traceback="line 1")
-
-        reading = JobReader().read(Wanted(opened=job, maybe_without_row=frozenset({job, "stranger"})))
-
-        assert reading.detail is not None
-        assert [step["traceback"] for step in reading.detail["steps"]] == ["line 1", "line 1"]
-        assert reading.with_row == {job}
-        assert JobReader().read(Wanted(opened="gone")).detail is None

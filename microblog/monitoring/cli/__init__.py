@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microblog.monitoring.cli import see, steer, watch
+from microblog.monitoring.cli import control, see, steer, watch, worker_control, workers
 from microblog.monitoring.cli.group import tasks
 
-__all__ = ["see", "steer", "tasks", "watch"]
+__all__ = ["control", "see", "steer", "tasks", "watch", "worker_control", "workers"]
