@@ -95,13 +95,16 @@ class TestTail:
         assert tailing.end() == 0
         assert "Traceback" not in tailing.said
 
-    def test_it_lets_through_what_is_asked_for(self, tail, make_worker, make_user, tmp_path: Path):
-        make_worker()
+    def test_it_lets_through_what_is_asked_for(
+        self, tail, worker: Worker, make_user, redis_server: RedisServer, tmp_path: Path
+    ):
+        listeners = redis_server.client.pubsub_numpat()
         gates = tmp_path / "gate", tmp_path / "other"
         wanted = launch_count(make_user(), gates[0])
         launch_count(make_user("david"), gates[1])
         by_job = tail("--json", "--job", wanted, "--task", "count")
         wait_for(lambda: by_job.has(PROGRESS), 40, "progress of a task that had begun before")
+        wait_for(lambda: redis_server.client.pubsub_numpat() > listeners, what="it hears Celery's events, too")
         for gate in gates:
             gate.touch()
         wait_for(lambda: by_job.has("task-succeeded"), what="its end")
