@@ -9,7 +9,7 @@ def init_app(app: Flask) -> None:
     """Register the probes, ``flask tasks``, and the part of a worker that signs in and answers."""
     from microblog.extensions import limiter
     from microblog.monitoring import asking as asking  # what workers answer to
-    from microblog.monitoring import cli, events, presence, roll_up, routes
+    from microblog.monitoring import cli, counters, presence, roll_up, routes
     from microblog.monitoring import models as models  # makes the tables known to the migrations
     from microblog.monitoring.metrics import Metrics
     from microblog.monitoring.readiness import Readiness
@@ -20,6 +20,6 @@ def init_app(app: Flask) -> None:
     app.extensions["readiness"] = Readiness(app)
     app.extensions["metrics"] = Metrics(app)
     app.cli.add_command(cli.tasks)
-    events.init_app(app)
+    counters.init_app(app)
     roll_up.init_app(app)
     app.extensions["celery"].steps["consumer"].add(presence.Presence)
