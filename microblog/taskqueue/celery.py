@@ -23,6 +23,7 @@ from flask_babel import force_locale
 from redis.exceptions import RedisError
 
 from microblog import logs
+from microblog.celeryconfig.limits import ChangeableLimits
 from microblog.celeryconfig.pause import HeedPauses
 from microblog.clock import utcnow
 from microblog.extensions import db
@@ -48,26 +49,8 @@ class CeleryApp(Celery):
             self.rows = Rows(db.engine, flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"])
 
 
-class JobRequest(Request):
+class JobRequest(ChangeableLimits, Request):
     """A message in the worker's main process."""
-
-    _sent_limits: tuple[float | None, float | None] = (None, None)
-
-    @property
-    def time_limits(self) -> tuple[float | None, float | None]:
-        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
-
-        Each message carries the limits that its task had where it was sent, and for Celery these have precedence: the
-        remote control command `time_limit` would change nothing.
-        """
-        changed = vars(self._task)  # of the instance, that is; those that were written down are the class's
-        if "time_limit" in changed:
-            return changed["time_limit"], changed["soft_time_limit"]
-        return self._sent_limits
-
-    @time_limits.setter
-    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
-        self._sent_limits = sent
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once."""
@@ -197,7 +180,11 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
-    app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
+    every = {name: flask_app.config[task.every] for name, task in app.tasks.items() if task.every}
+    app.conf.beat_schedule = {  # a run that could not begin in time is worthless: the next is on its way
+        name: {"task": name, "schedule": seconds, "options": {"expires": 2 * seconds}}
+        for name, seconds in every.items()
+    }
     app.steps["worker"].add(LeaseKeeper)
     app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
@@ -206,12 +193,6 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
-
-
-def _entry(app: CeleryApp, task: JobTask) -> dict[str, Any]:
-    seconds: float = app.flask_app.config[task.every]
-    # A run that could not begin in time is worthless: the next is on its way.
-    return {"task": task.name, "schedule": seconds, "options": {"expires": seconds * 2}}
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:

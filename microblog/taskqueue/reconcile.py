@@ -21,7 +21,7 @@ from flask_babel import gettext as _
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
-from microblog.celeryconfig.pause import held
+from microblog.celeryconfig.memory import Broker
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
 from microblog.taskqueue import states
@@ -39,19 +39,9 @@ IDLE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty que
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 REPUBLISH_AT_MOST = timedelta(minutes=15)
 UNKNOWN_FOR = timedelta(hours=1)  # for a deploy under way, after which every process knows every task
-EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
 LOCK_KEY = "microblog:reconcile"
 LOCK_SECONDS = 10.0  # short, for the holder may be killed; one that takes longer has company, which does no harm
 BATCH = 500
-
-
-@dataclass(frozen=True)
-class Broker:
-    """What the broker tells of itself: since when it remembers, which queues hold no message, which are paused."""
-
-    remembers_since: datetime
-    idle_queues: frozenset[str]
-    held_queues: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ def decisions() -> Iterator[Decision]:
     """What is to be done, job by job, the oldest first; nothing is done by asking."""
     broker = None
     for head in _heads():
-        broker = broker or _look_at_broker()
+        broker = broker or Broker.look()
         decision = _carefully(head, partial(_decide, head, broker))
         if decision is not None:
             yield decision
@@ -215,19 +205,3 @@ def _value(before: Task) -> Any:
         return meta["result"]
     result = before.result or {}
     return result["result"] if set(result) == {"result"} else result
-
-
-def _look_at_broker() -> Broker:
-    """Ask Redis since when it remembers, and what waits in its queues. Raises redis.exceptions.RedisError."""
-    connection = redis_client.connection
-    now = utcnow()
-    connection.set(EPOCH_KEY, now.isoformat(), nx=True)
-    since = connection.get(EPOCH_KEY)
-    app = current_app.extensions["celery"]
-    queues = [queue.name for queue in app.conf.task_queues]
-    lengths = {name: connection.llen(name) for name in queues}
-    return Broker(
-        remembers_since=datetime.fromisoformat(str(since)) if since else now,
-        idle_queues=frozenset(name for name, length in lengths.items() if not length),
-        held_queues=frozenset(held()),
-    )
