@@ -16,7 +16,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
-from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription
+from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
 from tests.support.services import RedisServer, wait_for
 
@@ -162,7 +162,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 ) -> None:
     wait_for(lambda: subscriptions(redis_server) == 0, what="the hubs of other tests have ended")
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join(user_id) for user_id in range(100)]
+    pages = [hub.join(topic_of(user_id)) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
 
     assert subscriptions(redis_server) == 1
@@ -174,11 +174,12 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 
 def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join(1)
+    page = hub.join("somebody")
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
-    for message in ("no json", "[]", "{}", '{"user_id": 1, "event": {"name": "task"}}'):
+    strange = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
+    for message in (*strange, '{"topics": ["somebody"], "event": {"name": "task"}}'):
         redis_server.client.publish(CHANNEL, message)
 
     assert next(events) == {"name": "task"}
@@ -187,7 +188,7 @@ def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: Redis
 
 def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join(1)
+    page = hub.join("somebody")
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
@@ -199,7 +200,7 @@ def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: Red
 
 
 def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
-    page = Subscription(hub=None, user_id=1)  # type: ignore[arg-type]
+    page = Subscription(hub=None, topic="somebody")  # type: ignore[arg-type]
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 
