@@ -21,6 +21,7 @@ else:
 # A literal, since partial indexes are matched by the text of their condition.
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
 _ROOT = sa.text("position = 0")
+_ENDED = sa.text("finished_at IS NOT NULL")
 
 
 class Task(Model):
@@ -88,6 +89,7 @@ class Task(Model):
             postgresql_where=_ROOT,
         ),
         sa.Index("ix_task_user_id_updated_at", "user_id", "updated_at"),
+        sa.Index("ix_task_finished_at", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
     )
 
     def __repr__(self) -> str:

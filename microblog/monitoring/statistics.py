@@ -1,0 +1,150 @@
+"""What became of tasks, by the hour and in all: from the sums of roll_up.py, and live from rows newer than those."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from flask import current_app
+from sqlalchemy.orm import Session
+
+from microblog.extensions import db
+from microblog.monitoring.causes import Cause, failures
+from microblog.monitoring.figures import FINISHED, Figures, Key, count, hour_of
+from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
+from microblog.monitoring.roll_up import rolled_up_until
+from microblog.monitoring.sketch import Sketch
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+
+__all__ = ["Cause", "Hour", "Times", "by_hour", "failures", "rolled_up_until", "totals"]
+
+_K = TypeVar("_K")
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long something took, in seconds; percentiles within 4.5 %. None where there is nothing to tell of."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+    @classmethod
+    def of(cls, sketch: Sketch) -> Times:
+        """The times that were counted."""
+        p50, p95, p99 = (sketch.percentile(share) for share in (0.5, 0.95, 0.99))
+        return cls(sketch.count, sketch.mean, p50, p95, p99)
+
+
+@dataclass(frozen=True)
+class Hour:
+    """What became of the tasks called `name` that finished within the hour that began at `hour`.
+
+    `counts` has each of SUCCESS, FAILURE and REVOKED. See figures.Figures for what is a wait and a run.
+    """
+
+    hour: datetime
+    name: str
+    counts: dict[str, int]
+    attempts: int
+    crashes: int
+    wait: Times
+    run: Times
+
+    @property
+    def finished(self) -> int:
+        """How many there were."""
+        return sum(self.counts.values())
+
+    @property
+    def failure_rate(self) -> float | None:
+        """Failures among those that were not cancelled, 0 to 1; None if all were."""
+        ended = self.counts[states.SUCCESS] + self.counts[states.FAILURE]
+        return self.counts[states.FAILURE] / ended if ended else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return (
+            vars(self)
+            | {"finished": self.finished, "failure_rate": self.failure_rate}
+            | {
+                "wait": vars(self.wait),
+                "run": vars(self.run),
+            }
+        )
+
+
+def by_hour(since: datetime, until: datetime, name: str | None = None) -> list[Hour]:
+    """The hours from the one that `since` lies in up to `until`, oldest first, each with its task names in order.
+
+    An hour in which no task of a name ended is left out. With `name`, only that task's. Needs no Redis. Raises
+    sqlalchemy.exc.DBAPIError.
+    """
+    since = hour_of(since)
+    with _snapshot() as session:
+        stored = session.scalars(sa.select(TaskHour).where(TaskHour.hour >= since, TaskHour.hour < until))
+        figures = {Key(row.hour, row.name, row.state): Figures.of(row) for row in stored}
+        _add_to(figures, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
+    hours: defaultdict[tuple[datetime, str], dict[str, Figures]] = defaultdict(dict)
+    for key, counted in figures.items():
+        if counted.count and name in (None, key.name):
+            hours[key.hour, key.name][key.state] = counted
+    return [_hour(hour, task, by_state) for (hour, task), by_state in sorted(hours.items())]
+
+
+def totals() -> dict[tuple[str, str], Figures]:
+    """All tasks that ever ended, by name and state: figures that only grow, whatever becomes of the rows.
+
+    Raises sqlalchemy.exc.DBAPIError.
+    """
+    with _snapshot() as session:
+        figures = {(row.name, row.state): Figures.of(row) for row in session.scalars(sa.select(TaskTotal))}
+        _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
+    return figures
+
+
+@contextmanager
+def _snapshot() -> Iterator[Session]:
+    """A session that sees the database as it is at one instant: a roll-up meanwhile changes nothing in it."""
+    with db.engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")  # which its driver leaves out before a SELECT
+        else:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with Session(connection) as session:
+            yield session
+
+
+def _live(session: Session, *within: sa.ColumnElement[bool]) -> Mapping[Key, Figures]:
+    """What is in no sum yet."""
+    until = session.scalars(sa.select(RollUp.until)).one()
+    rows = session.execute(FINISHED.where(Task.finished_at > until, *within).execution_options(yield_per=1000))
+    return count(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])
+
+
+def _add_to(figures: dict[_K, Figures], more: Iterable[tuple[_K, Figures]]) -> None:
+    for key, counted in more:
+        figures.setdefault(key, Figures()).add(counted)
+
+
+def _hour(hour: datetime, name: str, by_state: dict[str, Figures]) -> Hour:
+    whole = Figures()
+    for figures in by_state.values():
+        whole.add(figures)
+    return Hour(
+        hour=hour,
+        name=name,
+        counts={state: by_state[state].count if state in by_state else 0 for state in states.FINISHED},
+        attempts=whole.attempts,
+        crashes=whole.crashes,
+        wait=Times.of(whole.wait),
+        run=Times.of(whole.run),
+    )
