@@ -163,6 +163,8 @@ def _tasks(env: Env) -> dict[str, Any]:
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
         # Seconds that a worker told to stop waits for its tasks before it hands them back.
         "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),
+        # Seconds that a worker which no longer answers is listed as down; then it is forgotten.
+        "WORKER_FORGOTTEN_AFTER": env.float("WORKER_FORGOTTEN_AFTER", 600.0, validate=_positive),
         # Workers that may die under a task before it is given up.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.

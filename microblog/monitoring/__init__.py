@@ -1,4 +1,4 @@
-"""The operators' face: health, and the commands that see and steer the jobs of all users."""
+"""The operators' face: health, and the commands and pages that see and steer the jobs of all users."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the probes and ``flask tasks``."""
+    """Register probes, pages and ``flask tasks``, and the part of a worker that signs in and answers."""
     from microblog.extensions import limiter
-    from microblog.monitoring import cli, routes
+    from microblog.monitoring import cli, presence, routes
+    from microblog.monitoring import asking as asking  # what workers answer to
     from microblog.monitoring import models as models  # makes the tables known to the migrations
     from microblog.monitoring.readiness import Readiness
 
@@ -17,3 +18,4 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(routes.bp)
     app.extensions["readiness"] = Readiness(app)
     app.cli.add_command(cli.tasks)
+    app.extensions["celery"].steps["consumer"].add(presence.Presence)

@@ -37,6 +37,7 @@ from microblog.taskqueue.claim import (
 )
 from microblog.taskqueue.errors import Cancelled, ClaimRefused, WorkerDied
 from microblog.taskqueue.lease import LeaseKeeper
+from microblog.taskqueue.pause import HeedPauses
 from microblog.taskqueue.rows import DatabaseAway, Rows
 from microblog.taskqueue.settings import celery_settings
 
@@ -77,12 +78,14 @@ class JobTask(CeleryTask):
     """The base of every task: claimed before it runs, run in an app context and in its user's language.
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
-    whenever it is launched as a job, each called with the result of the one before.
+    whenever it is launched as a job, each called with the result of the one before. A task that is `runnable` may be
+    launched by an operator, by hand.
     """
 
     Request = "microblog.taskqueue.celery:JobRequest"
     title: Any = ""
     followed_by: tuple[str, ...] = ()
+    runnable = False
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
@@ -171,6 +174,7 @@ def make_celery(flask_app: Flask, rooms: list[str]) -> CeleryApp:
     app.config_from_object(celery_settings(flask_app.config))
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
     app.steps["worker"].add(LeaseKeeper)
+    app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)

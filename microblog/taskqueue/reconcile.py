@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from celery import shared_task
 from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask import current_app
+from flask_babel import lazy_gettext as _l
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
@@ -25,6 +26,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.errors import WorkerDied
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.pause import held
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +42,14 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Broker:
-    """What the broker tells of itself: since when it remembers, and which queues hold no message."""
+    """What the broker tells of itself: since when it remembers, which queues hold no message, which are paused."""
 
     remembers_since: datetime
     idle_queues: frozenset[str]
+    held_queues: frozenset[str]
 
 
-@shared_task(name="reconcile", ignore_result=True)
+@shared_task(name="reconcile", ignore_result=True, runnable=True, title=_l("Reconciling unfinished jobs"))
 def reconcile() -> None:
     """Reconcile every unfinished job, unless another process is doing so right now."""
     try:
@@ -132,6 +135,8 @@ def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> b
         return waited > GRACE
     if head.queue in broker.idle_queues:
         return waited > IDLE_GRACE
+    if head.queue in broker.held_queues:
+        return False  # nobody takes messages from it, so that one that waits is none that was lost
     pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)
     return waited > min(pause, REPUBLISH_AT_MOST)
 
@@ -187,4 +192,5 @@ def _look_at_broker() -> Broker:
     return Broker(
         remembers_since=datetime.fromisoformat(str(since)) if since else now,
         idle_queues=frozenset(name for name, length in lengths.items() if not length),
+        held_queues=frozenset(held()),
     )

@@ -1,0 +1,90 @@
+"""The queues: how many messages wait in each, for how long, and who takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from flask import current_app
+
+from microblog.extensions import db, redis_client
+from microblog.monitoring.workers import Answers
+from microblog.taskqueue import pause
+from microblog.taskqueue.models import Task
+
+HEAD = 10  # messages looked at until one is found that has a row
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A queue.
+
+    `length` counts messages that no worker has taken; `oldest` tells since when the one whose turn is next has been
+    waiting (None if nothing waits, or only what has no row, such as the schedule's own); `consumers` how many workers
+    take from it, None if nobody was asked.
+    """
+
+    name: str
+    length: int
+    oldest: datetime | None
+    consumers: int | None
+    paused: bool
+
+
+def measure(answers: Answers | None = None) -> list[Measured]:
+    """All queues: those of the settings, and others that a worker consumes, according to its answer.
+
+    Raises redis.exceptions.RedisError if Redis is away.
+    """
+    consumed = [name for facts in answers.up.values() for name in facts["queues"]] if answers else []
+    names = known(consumed)
+    with redis_client.connection.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.llen(name)
+            pipe.lrange(name, -HEAD, -1)
+        told = iter(pipe.execute())
+    lengths, heads = {}, {}
+    for name in names:
+        lengths[name], heads[name] = next(told), _task_ids(next(told))
+    published = _published([task_id for head in heads.values() for task_id in head])
+    paused = pause.paused()
+    return [
+        Measured(
+            name=name,
+            length=lengths[name],
+            oldest=next((published[task_id] for task_id in heads[name] if task_id in published), None),
+            consumers=consumed.count(name) if answers else None,
+            paused=name in paused,
+        )
+        for name in names
+    ]
+
+
+def known(others: Iterable[str] = ()) -> list[str]:
+    """The names of the queues of the settings, in their order, and then the `others`."""
+    configured = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
+    return configured + sorted(set(others) - set(configured))
+
+
+def _task_ids(messages: list[str]) -> list[str]:
+    """The tasks that messages are for, the next one first: Kombu takes from the end."""
+    return [task_id for message in reversed(messages) if (task_id := _task_id(message))]
+
+
+def _task_id(message: str) -> str | None:
+    try:
+        headers: dict[str, Any] = orjson.loads(message)["headers"]
+        return str(headers["id"])
+    except (ValueError, KeyError, TypeError):  # from elsewhere
+        return None
+
+
+def _published(task_ids: list[str]) -> dict[str, datetime]:
+    rows = db.session.execute(
+        sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
+    )
+    return {row.id: row.published_at for row in rows}
