@@ -20,8 +20,14 @@ else:
 
 # A literal, since partial indexes are matched by the text of their condition.
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
-_ROOT = sa.text("position = 0")
 _ENDED = sa.text("finished_at IS NOT NULL")
+_ROOT = sa.text("position = 0")
+_FINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.FINISHED)))
+_SETBACK = sa.text("state IN ('FAILURE', 'REVOKED')")
+
+
+def _partial(name: str, *columns: str, where: sa.TextClause, **options: Any) -> sa.Index:
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where, **options)
 
 
 class Task(Model):
@@ -69,27 +75,19 @@ class Task(Model):
     __table_args__ = (
         # One unfinished job of a kind per user. A job inserts the rows of all its steps at once, so two jobs of a
         # kind collide as long as any step of the first is unfinished. Rows of the system (user_id null) never do.
-        sa.Index(
-            "uq_task_unfinished_per_user",
-            "user_id",
-            "name",
-            unique=True,
-            sqlite_where=_UNFINISHED,
-            postgresql_where=_UNFINISHED,
-        ),
+        _partial("uq_task_unfinished_per_user", "user_id", "name", where=_UNFINISHED, unique=True),
         # All that reconcile ever reads.
-        sa.Index("ix_task_unfinished", "created_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+        _partial("ix_task_unfinished", "created_at", where=_UNFINISHED),
+        _partial("ix_task_finished_at", "finished_at", where=_ENDED),
+        _partial("ix_task_user_id_created_at_id", "user_id", "created_at", "id", where=_ROOT),
+        # The operators' lists (monitoring/filters.py): of rows that have ended, so that a running task pays nothing.
+        _partial("ix_task_created_at", "created_at", where=_ROOT),
+        _partial("ix_task_setback", "state", "created_at", where=_SETBACK),
+        _partial("ix_task_finished_name", "name", "created_at", where=_FINISHED),
+        _partial("ix_task_finished_queue", "queue", "created_at", where=_FINISHED),
+        _partial("ix_task_finished_worker", "worker", "created_at", where=_FINISHED),
         sa.Index("ix_task_root_id_position", "root_id", "position"),
-        sa.Index(
-            "ix_task_user_id_created_at_id",
-            "user_id",
-            "created_at",
-            "id",
-            sqlite_where=_ROOT,
-            postgresql_where=_ROOT,
-        ),
         sa.Index("ix_task_user_id_updated_at", "user_id", "updated_at"),
-        sa.Index("ix_task_finished_at", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
     )
 
     def __repr__(self) -> str:

@@ -24,6 +24,7 @@ from microblog.jobs import control
 from microblog.jobs import job as users_jobs
 from microblog.jobs.job import Job
 from microblog.monitoring import display, jobs
+from microblog.monitoring.filters import Filters
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support.console import flask_tasks, on_a_terminal
@@ -136,7 +137,7 @@ class TestList:
         for state in states.ALL:
             expected = [root_id for root_id in made if users_jobs.find(root_id).state == state]
 
-            assert [job.id for job in jobs.newest(100, wanted_states=[state])] == expected
+            assert [job.id for job in jobs.page(Filters(states=frozenset({state})), size=100).jobs] == expected
 
     def test_no_job_is_an_empty_list_and_no_error(self, run):
         assert listed(run("list", "--json")) == []
