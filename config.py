@@ -143,10 +143,10 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
-        # Seconds between two looks for archives that have expired and files that faults left behind.
-        "EXPORT_SWEEP_INTERVAL": env.float("EXPORT_SWEEP_INTERVAL", 60.0, validate=_positive),
         # Seconds that an archive is kept.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
+        # Seconds between two looks for what has had its time, and for files that faults left behind.
+        "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),
     }
 
 
@@ -169,12 +169,21 @@ def _tasks(env: Env) -> dict[str, Any]:
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
-        # Seconds that Redis keeps a result; the Task table keeps it for good.
+        # Seconds that the Task table keeps a job that has ended; 0: for good.
+        "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),
+        # Seconds between two times at which tasks that ended are added to the statistics.
+        "ROLL_UP_INTERVAL": env.float("ROLL_UP_INTERVAL", 60.0, validate=_positive),
+        # Seconds that Redis keeps a result.
         "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
     }
 
 
 _positive = validate.Range(min=0, min_inclusive=False, error="Must be greater than 0.")
+
+
+def _lifetime(value: int) -> None:
+    if value != 0 and value < DAY:
+        raise ValidationError(f"Must be at least {DAY} (a day), or 0 for good.")
 
 
 def _secret_key(value: str) -> None:

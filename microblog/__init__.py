@@ -9,10 +9,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import load_settings
 from microblog import errors, locale, logs, security
+from microblog.celeryconfig import celery_settings
 from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mail, migrate, redis_client
 from microblog.taskqueue.celery import make_celery
 
-ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.exports"]
+ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports", "microblog.monitoring"]
 
 
 def create_app(**overrides: Any) -> Flask:
@@ -29,7 +30,7 @@ def create_app(**overrides: Any) -> Flask:
     security.init_app(app)
     errors.init_app(app)
     _bind_extensions(app)
-    make_celery(app, ROOMS_WITH_TASKS)
+    make_celery(app, celery_settings(app.config), ROOMS_WITH_TASKS)
     _register_rooms(app)
     return app
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect, Engine
-from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -61,3 +61,16 @@ def _open_sqlite(connection: Any, record: Any) -> None:
         cursor.execute("PRAGMA busy_timeout = 10000")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+
+
+def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:
+    """Run `statement`, which deletes a limited number of rows, until it finds none; returns how many it deleted.
+
+    Each run is a transaction of its own, so that nobody waits long for a lock.
+    """
+    deleted = 0
+    while found := cast("sa.CursorResult[Any]", session.execute(statement)).rowcount:
+        session.commit()
+        deleted += found
+    session.rollback()
+    return deleted

@@ -74,7 +74,7 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
     return deliver(self, archive_letter(user, archive))
 
 
-@shared_task(name="sweep_archives", ignore_result=True, runnable=True, title=_l("Clearing away old archives"))
+@shared_task(name="sweep_archives", ignore_result=True, every="SWEEP_INTERVAL")
 def sweep_archives() -> None:
     """Clear away what has had its time, and what faults left behind."""
     sweep.delete_expired()

@@ -42,18 +42,11 @@ def cancel(job: Job) -> None:
     if not asked:
         raise NotNow(_("It has already ended."))
     if job.current.state in states.WAITING:
-        revoke_waiting(job.current.id)
-
-
-def revoke_waiting(task_id: str) -> None:
-    """Store REVOKED for a task that no worker holds; reconcile does it later if Redis is away now."""
-    try:
-        current_app.extensions["celery"].backend.store_result(
-            task_id, TaskRevokedError("cancelled"), states.REVOKED, wait=False
-        )
-    except BackendStoreError:
-        logger.warning("Redis is away; %s is cancelled once it is back", task_id)
-    db.session.expire_all()
+        try:
+            current_app.extensions["celery"].backend.end(job.current.id, TaskRevokedError("cancelled"))
+        except BackendStoreError:
+            logger.warning("Redis is away; %s is cancelled once it is back", job.id)
+        db.session.expire_all()
 
 
 def retry(job: Job) -> Task:

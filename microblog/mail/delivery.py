@@ -38,9 +38,15 @@ class MailTask(JobTask):
 
     max_retries = None
     autoretry_for = (OperationalError, InterfaceError, OSError)
+    dont_autoretry_for = (FileNotFoundError,)
     retry_backoff = 2
     retry_backoff_max = 60
     retry_kwargs = {"max_retries": 60}
+
+    def already_done(self, task_id: str) -> dict[str, Any] | None:
+        """What deliver() returned to an earlier attempt, whose mail the server has."""
+        sent = db.session.get(SentMail, task_id)
+        return {"message_id": sent.message_id} if sent else None
 
 
 def deliver(task: MailTask, message: Message) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
     """
     task_id: str = task.request.id
     message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
-    if db.session.get(SentMail, task_id) is None:
+    if task.already_done(task_id) is None:
         message.msgId = message_id
         db.session.rollback()  # a slow server must not keep a transaction open
         _send(task, message)

@@ -8,8 +8,8 @@ from flask import Flask
 def init_app(app: Flask) -> None:
     """Register probes, pages and ``flask tasks``, and the part of a worker that signs in and answers."""
     from microblog.extensions import limiter
-    from microblog.monitoring import cli, presence, routes
     from microblog.monitoring import asking as asking  # what workers answer to
+    from microblog.monitoring import cli, presence, routes
     from microblog.monitoring import models as models  # makes the tables known to the migrations
     from microblog.monitoring.readiness import Readiness
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from microblog.monitoring.sketch import Sketch
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-__all__ = ["Cause", "Hour", "Times", "by_hour", "failures", "rolled_up_until", "totals"]
+__all__ = ["Cause", "Hour", "Outcomes", "Times", "by_hour", "by_task", "failures", "rolled_up_until", "totals"]
 
 _K = TypeVar("_K")
 
@@ -45,13 +45,12 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Hour:
-    """What became of the tasks called `name` that finished within the hour that began at `hour`.
+class Outcomes:
+    """What became of the tasks called `name`: `counts` has each of SUCCESS, FAILURE and REVOKED.
 
-    `counts` has each of SUCCESS, FAILURE and REVOKED. See figures.Figures for what is a wait and a run.
+    See figures.Figures for what is a wait, a run and a crash.
     """
 
-    hour: datetime
     name: str
     counts: dict[str, int]
     attempts: int
@@ -72,14 +71,14 @@ class Hour:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return (
-            vars(self)
-            | {"finished": self.finished, "failure_rate": self.failure_rate}
-            | {
-                "wait": vars(self.wait),
-                "run": vars(self.run),
-            }
-        )
+        return asdict(self) | {"finished": self.finished, "failure_rate": self.failure_rate}
+
+
+@dataclass(frozen=True)
+class Hour(Outcomes):
+    """What became of the tasks called `name` that finished within the hour that began at `hour`."""
+
+    hour: datetime
 
 
 def by_hour(since: datetime, until: datetime, name: str | None = None) -> list[Hour]:
@@ -88,16 +87,18 @@ def by_hour(since: datetime, until: datetime, name: str | None = None) -> list[H
     An hour in which no task of a name ended is left out. With `name`, only that task's. Needs no Redis. Raises
     sqlalchemy.exc.DBAPIError.
     """
-    since = hour_of(since)
-    with _snapshot() as session:
-        stored = session.scalars(sa.select(TaskHour).where(TaskHour.hour >= since, TaskHour.hour < until))
-        figures = {Key(row.hour, row.name, row.state): Figures.of(row) for row in stored}
-        _add_to(figures, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
-    hours: defaultdict[tuple[datetime, str], dict[str, Figures]] = defaultdict(dict)
-    for key, counted in figures.items():
-        if counted.count and name in (None, key.name):
-            hours[key.hour, key.name][key.state] = counted
-    return [_hour(hour, task, by_state) for (hour, task), by_state in sorted(hours.items())]
+    grouped: defaultdict[tuple[datetime, str], dict[str, Figures]] = defaultdict(dict)
+    for key, figures in _between(since, until, name).items():
+        grouped[key.hour, key.name][key.state] = figures
+    return [Hour(hour=hour, **_outcomes(task, by_state)) for (hour, task), by_state in sorted(grouped.items())]
+
+
+def by_task(since: datetime, until: datetime, name: str | None = None) -> list[Outcomes]:
+    """All the hours of by_hour() together, a line for each task name, in order."""
+    grouped: defaultdict[str, dict[str, Figures]] = defaultdict(dict)
+    for key, figures in _between(since, until, name).items():
+        grouped[key.name].setdefault(key.state, Figures()).add(figures)
+    return [Outcomes(**_outcomes(task, by_state)) for task, by_state in sorted(grouped.items())]
 
 
 def totals() -> dict[tuple[str, str], Figures]:
@@ -109,6 +110,15 @@ def totals() -> dict[tuple[str, str], Figures]:
         figures = {(row.name, row.state): Figures.of(row) for row in session.scalars(sa.select(TaskTotal))}
         _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
     return figures
+
+
+def _between(since: datetime, until: datetime, name: str | None) -> dict[Key, Figures]:
+    since = hour_of(since)
+    with _snapshot() as session:
+        stored = session.scalars(sa.select(TaskHour).where(TaskHour.hour >= since, TaskHour.hour < until))
+        figures = {Key(row.hour, row.name, row.state): Figures.of(row) for row in stored}
+        _add_to(figures, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
+    return {key: counted for key, counted in figures.items() if counted.count and name in (None, key.name)}
 
 
 @contextmanager
@@ -135,16 +145,15 @@ def _add_to(figures: dict[_K, Figures], more: Iterable[tuple[_K, Figures]]) -> N
         figures.setdefault(key, Figures()).add(counted)
 
 
-def _hour(hour: datetime, name: str, by_state: dict[str, Figures]) -> Hour:
+def _outcomes(name: str, by_state: dict[str, Figures]) -> dict[str, Any]:
     whole = Figures()
     for figures in by_state.values():
         whole.add(figures)
-    return Hour(
-        hour=hour,
-        name=name,
-        counts={state: by_state[state].count if state in by_state else 0 for state in states.FINISHED},
-        attempts=whole.attempts,
-        crashes=whole.crashes,
-        wait=Times.of(whole.wait),
-        run=Times.of(whole.run),
-    )
+    return {
+        "name": name,
+        "counts": {state: by_state[state].count if state in by_state else 0 for state in states.FINISHED},
+        "attempts": whole.attempts,
+        "crashes": whole.crashes,
+        "wait": Times.of(whole.wait),
+        "run": Times.of(whole.run),
+    }

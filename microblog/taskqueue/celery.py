@@ -14,32 +14,23 @@ from typing import Any
 from billiard.exceptions import WorkerLostError
 from celery import Celery, current_app
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Reject
+from celery.app.task import Context
+from celery.exceptions import BackendStoreError, Ignore, Reject, Retry
 from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 from celery.worker.request import Request
 from flask import Flask
 from flask_babel import force_locale
-from kombu.exceptions import OperationalError as BrokerAway
 from redis.exceptions import RedisError
 
 from microblog import logs
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.claim import (
-    AlreadyFinished,
-    CancelRequested,
-    Claim,
-    TooManyCrashes,
-    claim,
-    hand_back,
-    release,
-)
-from microblog.taskqueue.errors import Cancelled, ClaimRefused, WorkerDied
+from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
+from microblog.taskqueue.errors import Cancelled, ClaimRefused
 from microblog.taskqueue.lease import LeaseKeeper
 from microblog.taskqueue.pause import HeedPauses
 from microblog.taskqueue.rows import DatabaseAway, Rows
-from microblog.taskqueue.settings import celery_settings
 
 logger = logging.getLogger(__name__)
 
@@ -64,71 +55,92 @@ class JobRequest(Request):
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
-                release(self.app.rows, self.id, worker=self.hostname)
+                release(self.app.rows, self.id, self.hostname)
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
         super().cancel(pool, signal, emit_retry)
         with contextlib.suppress(DatabaseAway):
-            hand_back(self.app.rows, self.id, worker=self.hostname)
+            hand_back(self.app.rows, self.id, self.hostname)
 
 
 class JobTask(CeleryTask):
     """The base of every task: claimed before it runs, run in an app context and in its user's language.
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
-    whenever it is launched as a job, each called with the result of the one before. A task that is `runnable` may be
-    launched by an operator, by hand.
+    whenever it is launched as a job, each called with the result of the one before. `every` names the setting that
+    holds the seconds between two runs by beat. What beat runs an operator may run too, by hand; other tasks if they are
+    `runnable`.
     """
 
     Request = "microblog.taskqueue.celery:JobRequest"
     title: Any = ""
     followed_by: tuple[str, ...] = ()
+    every: str = ""
     runnable = False
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
+        name, config = self.request.hostname, self.app.flask_app.config
         try:
-            self.request.claim = held = self._claim(task_id)
-            if held is not None and held.attempt > 1:
-                self._look_back(task_id)
+            self.request.claim = held = claim(
+                self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
+            )
+            if held is not None and held.attempt > 1 and self._is_over(task_id):
+                raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
-            if isinstance(refusal, CancelRequested):
-                self.backend.mark_as_revoked(task_id, "cancelled", request=self.request)
-            elif isinstance(refusal, TooManyCrashes):
-                self.backend.mark_as_failure(task_id, WorkerDied("too many crashes"), request=self.request)
+            if refusal.ending is not None:
+                with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
+                    self.backend.end(task_id, refusal.ending, self.request)
             raise
         except DatabaseAway as error:
             time.sleep(DATABASE_AWAY_PAUSE)
             raise Reject(error, requeue=True) from error
         if held is not None:
-            self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": self.request.hostname})
+            self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": name})
 
-    def _look_back(self, task_id: str) -> None:
-        """Bring home an outcome that an earlier attempt stored in Redis, and raise AlreadyFinished if there is one."""
-        with contextlib.suppress(RedisError):  # what cannot be asked now is done again, to the same end
-            if self.backend.copy_outcome(task_id):
-                raise AlreadyFinished(f"{task_id} finished in an earlier attempt")
+    def already_done(self, task_id: str) -> Any:
+        """What an earlier attempt returned, or was about to, if it is known to have done its work; else None.
 
-    def _claim(self, task_id: str) -> Claim | None:
-        config = self.app.flask_app.config
-        return claim(
-            self.app.rows,
-            task_id,
-            worker=self.request.hostname,
-            lease=config["TASK_LEASE"],
-            max_crashes=config["TASK_MAX_CRASHES"],
-        )
+        For tasks whose work must not be called cancelled or failed once it is done, whatever became of the worker.
+        """
+        return None
+
+    def look_back(self, task_id: str, request: Context | None = None) -> bool:
+        """Bring home what an earlier attempt achieved: the outcome that Redis holds, else what is already done.
+
+        Returns whether there was any. Raises redis.exceptions.RedisError, BackendStoreError and rows.DatabaseAway.
+        """
+        if self.backend.copy_outcome(task_id, request):
+            return True
+        with self.app.flask_app.app_context():
+            done = self.already_done(task_id)
+        if done is not None:
+            self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
+        return done is not None
+
+    def _is_over(self, task_id: str) -> bool:
+        try:
+            return self.look_back(task_id, self.request)
+        except (RedisError, BackendStoreError, DatabaseAway):
+            return False  # what cannot be asked now is done again, to the same end
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task. A cancellation that it hears ends it, and the steps behind it, as REVOKED."""
+        """Run the task. A cancellation that it hears ends it, and the steps behind it, as REVOKED.
+
+        Celery publishes the step behind a task before it stores the task's success; here the mirror does, after it,
+        so that no step ever begins before the one in front of it is known to have succeeded.
+        """
         app: Flask = self.app.flask_app
         locale = self.request.get("locale") or app.config["BABEL_DEFAULT_LOCALE"]
         with app.app_context(), force_locale(locale):
             try:
-                return self.run(*args, **kwargs)
+                result = self.run(*args, **kwargs)
+                if getattr(self.request, "claim", None) is not None:
+                    self.request.behind, self.request.chain = self.request.chain, None
+                return result
             except Cancelled:
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
@@ -138,41 +150,29 @@ class JobTask(CeleryTask):
                 with contextlib.suppress(DatabaseAway):
                     db.session.remove()
 
-    def apply_async(self, *args: Any, task_id: str | None = None, **options: Any) -> Any:
-        """As Celery's; but what a task publishes as it ends, with the broker away, is left to reconcile.
-
-        That is the step behind it, or its own retry. Celery would call the task, which has done its work, a failure.
-        """
-        try:
-            return super().apply_async(*args, task_id=task_id, **options)
-        except BrokerAway:
-            ending = self.app.current_worker_task
-            if ending is None or getattr(ending.request, "claim", None) is None:
-                raise
-            following = ending.request.chain
-            if following and following[-1]["options"].get("task_id") == task_id:
-                ending.request.chain = None  # by which the mirror sees that it was not published
-            elif ending.request.id != task_id:
-                raise
-            logger.warning("the broker is away; %s is published later", task_id)
-            return self.AsyncResult(task_id)
-
     def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """As Celery's, and the row tells when the next attempt is due."""
+        """As Celery's, and the row tells when the next attempt is due; a broker that is away leaves it to reconcile."""
         if eta is None and countdown is None:
             countdown = self.default_retry_delay
         self.request.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
-        return super().retry(*args, eta=eta, countdown=countdown, **options)
+        try:
+            return super().retry(*args, eta=eta, countdown=countdown, **options)
+        except Reject as unpublished:
+            if getattr(self.request, "claim", None) is None:
+                raise
+            logger.warning("the broker is away; %s is published later", self.request.id)
+            raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished
 
 
-def make_celery(flask_app: Flask, rooms: list[str]) -> CeleryApp:
-    """The Celery app of `flask_app`, finding tasks in the ``tasks`` module of each of `rooms` (package names).
+def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) -> CeleryApp:
+    """The Celery app of `flask_app`; its tasks are in the ``tasks`` module of each of `rooms` (package names).
 
-    It is kept in ``flask_app.extensions["celery"]`` and becomes the default app.
+    `settings` are Celery's own. The app is kept in ``flask_app.extensions["celery"]`` and becomes the default app.
     """
     app = CeleryApp(flask_app)
-    app.config_from_object(celery_settings(flask_app.config))
+    app.config_from_object(settings)
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
+    app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
     app.steps["worker"].add(LeaseKeeper)
     app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
@@ -181,6 +181,12 @@ def make_celery(flask_app: Flask, rooms: list[str]) -> CeleryApp:
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
+
+
+def _entry(app: CeleryApp, task: JobTask) -> dict[str, Any]:
+    seconds: float = app.flask_app.config[task.every]
+    # A run that could not begin in time is worthless: the next is on its way.
+    return {"task": task.name, "schedule": seconds, "options": {"expires": seconds * 2}}
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:

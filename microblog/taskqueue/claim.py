@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from celery.exceptions import TaskRevokedError
 
 from microblog.clock import utcnow
 from microblog.database import UtcDateTime
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import ClaimRefused
+from microblog.taskqueue.errors import ClaimRefused, WorkerDied
 from microblog.taskqueue.rows import Rows, table
 
 NOW = sa.bindparam("now", type_=UtcDateTime())
@@ -53,13 +54,14 @@ _CLAIM = (
 _LOOK = sa.select(table.c.state, table.c.cancel_requested_at, UNHELD.label("unheld")).where(
     table.c.id == sa.bindparam("task_id")
 )
-_RENEW = sa.update(table).where(
+_HELD = sa.update(table).where(
     table.c.id.in_(sa.bindparam("task_ids", expanding=True)),
     table.c.worker == sa.bindparam("by"),
     table.c.state.in_(states.RUNNING),
 )
-_RELEASE = _RENEW.values(lease_expires_at=NOW)
-_HAND_BACK = _RENEW.values(lease_expires_at=None)
+_RENEW = _HELD.values(lease_expires_at=EXPIRES)
+_RELEASE = _HELD.values(lease_expires_at=NOW)
+_HAND_BACK = _HELD.values(lease_expires_at=None)
 
 
 class AlreadyFinished(ClaimRefused):
@@ -73,9 +75,13 @@ class HeldElsewhere(ClaimRefused):
 class CancelRequested(ClaimRefused):
     """The user asked for the job to be cancelled."""
 
+    ending = TaskRevokedError("cancelled")
+
 
 class TooManyCrashes(ClaimRefused):
     """The task has taken down as many workers as it may."""
+
+    ending = WorkerDied("too many crashes")
 
 
 @dataclass
@@ -99,7 +105,7 @@ class Claim:
         return utcnow() < self.expires_at
 
 
-def claim(rows: Rows, task_id: str, *, worker: str, lease: float, max_crashes: int) -> Claim | None:
+def claim(rows: Rows, task_id: str, worker: str, *, lease: float, max_crashes: int) -> Claim | None:
     """Claim a task for `worker` for `lease` seconds.
 
     Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
@@ -126,23 +132,18 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
     return TooManyCrashes(f"{task_id} has crashed too many workers")
 
 
-def renew(rows: Rows, task_ids: list[str], *, worker: str, lease: float) -> None:
+def renew(rows: Rows, task_ids: list[str], worker: str, *, lease: float) -> None:
     """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises rows.DatabaseAway."""
-    expires = utcnow() + timedelta(seconds=lease)
-    rows.execute(_RENEW.values(lease_expires_at=EXPIRES), task_ids=task_ids, by=worker, expires=expires)
+    if task_ids:
+        expires = utcnow() + timedelta(seconds=lease)
+        rows.execute(_RENEW, task_ids=task_ids, by=worker, expires=expires)
 
 
-def release(rows: Rows, task_id: str, *, worker: str) -> None:
-    """Let the lease of a task run out at once: the process that ran it for `worker` is gone.
-
-    Raises rows.DatabaseAway.
-    """
+def release(rows: Rows, task_id: str, worker: str) -> None:
+    """Let the lease of a task run out: the process that ran it for `worker` is gone. Raises rows.DatabaseAway."""
     rows.execute(_RELEASE, task_ids=[task_id], by=worker, now=utcnow())
 
 
-def hand_back(rows: Rows, task_id: str, *, worker: str) -> None:
-    """Give a task up that `worker` was told to stop running: no crash, and free for the next worker at once.
-
-    Raises rows.DatabaseAway.
-    """
+def hand_back(rows: Rows, task_id: str, worker: str) -> None:
+    """Free a task that `worker` was told to stop running, which is no crash. Raises rows.DatabaseAway."""
     rows.execute(_HAND_BACK, task_ids=[task_id], by=worker)

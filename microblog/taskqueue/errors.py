@@ -22,7 +22,12 @@ class Cancelled(Exception):
 
 
 class ClaimRefused(Ignore):
-    """This message must not run; it is acknowledged and dropped."""
+    """This message must not run; it is acknowledged and dropped.
+
+    `ending` is what its task ends with, for a task that nobody will ever run.
+    """
+
+    ending: Exception | None = None
 
 
 class ClaimLost(Ignore):

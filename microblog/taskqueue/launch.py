@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,8 +11,6 @@ from celery import Signature
 from celery.utils import uuid
 from flask import current_app
 from flask_babel import get_locale
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, make_transient_to_detached
 
@@ -22,9 +18,9 @@ from microblog import logs
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.claim import NOW, UNFINISHED
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.rows import DatabaseAway, Rows, table
+from microblog.taskqueue.publish import publish
+from microblog.taskqueue.rows import table
 from microblog.taskqueue.signals import TaskChange, task_changed
 
 logger = logging.getLogger(__name__)
@@ -33,13 +29,6 @@ _INSERTS = {
     "sqlite": sqlite.insert(table).on_conflict_do_nothing().returning(table.c.id),
     "postgresql": postgresql.insert(table).on_conflict_do_nothing().returning(table.c.id),
 }
-# Whoever wins this UPDATE publishes; `seen` is the published_at that it replaces.
-_TAKE = sa.update(table).where(table.c.id == sa.bindparam("task_id"), UNFINISHED).values(published_at=NOW)
-_TAKE_NEW = _TAKE.where(table.c.published_at.is_(None)).returning(table.c.id)
-_TAKE_AGAIN = _TAKE.where(table.c.published_at == sa.bindparam("seen")).returning(table.c.id)
-_GIVE_BACK = (
-    sa.update(table).where(table.c.id == sa.bindparam("task_id"), table.c.published_at == NOW).values(published_at=None)
-)
 
 
 class AlreadyRunning(Exception):
@@ -84,7 +73,8 @@ def launch(
     inserted = session.connection().execute(insert, rows).scalars().all()
     if len(inserted) < len(rows):
         session.execute(sa.delete(Task).where(Task.id.in_(inserted)))
-        raise AlreadyRunning(_unfinished_step(user_id, [row["name"] for row in rows]))
+        same_kind = sa.select(Task).where(Task.user_id == user_id, Task.name.in_([row["name"] for row in rows]))
+        raise AlreadyRunning(session.scalar(same_kind.where(Task.unfinished).limit(1)))
     session.info.setdefault("launched", []).append(rows)
     root = Task(**rows[0])
     make_transient_to_detached(root)
@@ -122,12 +112,6 @@ def _new_rows(
     return rows
 
 
-def _unfinished_step(user_id: int | None, names: list[str]) -> Task | None:
-    return db.session.scalar(
-        sa.select(Task).where(Task.user_id == user_id, Task.name.in_(names), Task.unfinished).limit(1)
-    )
-
-
 @sa.event.listens_for(db.session, "after_commit")
 def _publish_launched(session: Session) -> None:
     if session.in_nested_transaction():
@@ -148,42 +132,3 @@ def _publish_launched(session: Session) -> None:
 def _forget_launched(session: Session) -> None:
     if not session.in_nested_transaction():  # what a savepoint took back is not there to be published
         session.info.pop("launched", None)
-
-
-def publish(rows: Rows, signatures: Sequence[dict[str, Any]], *results: Any, seen: datetime | None = None) -> bool:
-    """Publish what remains of a job: its next step, with the steps behind it chained to it.
-
-    `signatures` are the rows' own, in order; `results` holds what the step before returned, for a step that has one
-    before it. Only one of several callers publishes: the one that finds `published_at` as it was `seen`, None for
-    the first time. Returns whether this call did. A broker that is away makes it False, and the row unpublished.
-    """
-    task_id = signatures[0]["options"]["task_id"]
-    now = utcnow()
-    try:
-        take = _TAKE_NEW if seen is None else _TAKE_AGAIN
-        if not rows.execute(take, task_id=task_id, now=now, **({} if seen is None else {"seen": seen})):
-            return False
-    except DatabaseAway:
-        logger.warning("the database is away; %s is published later", task_id)
-        return False
-    return _publish_taken(rows, signatures, results, now)
-
-
-def _publish_taken(
-    rows: Rows, signatures: Sequence[dict[str, Any]], results: tuple[Any, ...], taken_at: datetime
-) -> bool:
-    """Publish what this process has taken for itself, or give it back; returns whether it was published."""
-    task_id = signatures[0]["options"]["task_id"]
-    first, *behind = (Signature.from_dict(signature) for signature in signatures)
-    try:
-        # As chain(…).apply_async() does it when it has given out ids, which these steps have already.
-        first.apply_async(results, chain=behind[::-1] or None)
-    except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
-        if isinstance(error, (BrokerAway, RedisError, OSError)):
-            logger.warning("the broker is away; %s is published later", task_id)
-        else:
-            logger.exception("%s cannot be published", task_id)
-        with contextlib.suppress(DatabaseAway):  # it then looks published, and is missed like a lost message
-            rows.execute(_GIVE_BACK, task_id=task_id, now=taken_at)
-        return False
-    return True

@@ -45,12 +45,8 @@ class LeaseKeeper(bootsteps.StartStopStep):
         lease: float = worker.app.flask_app.config["TASK_LEASE"]
         while not self._stopped.wait(lease / 3):
             running = [request.id for request in tuple(worker_state.active_requests)]
-            if running:
-                self._renew(worker, running, lease)
-
-    def _renew(self, worker: Any, running: list[str], lease: float) -> None:
-        try:
-            with _quiet:
-                renew(worker.app.rows, running, worker=worker.hostname, lease=lease)
-        except DatabaseAway:
-            logger.warning("the database is away; %d leases are not renewed", len(running), exc_info=True)
+            try:
+                with _quiet:
+                    renew(worker.app.rows, running, worker.hostname, lease=lease)
+            except DatabaseAway:
+                logger.warning("the database is away; %d leases are not renewed", len(running), exc_info=True)

@@ -8,20 +8,21 @@ stored in Redis either, so that the two agree. Tasks without a row pass through 
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask_babel import force_locale
 
 from microblog.clock import utcnow
 from microblog.taskqueue import states
 from microblog.taskqueue.claim import EXPIRES, NOW, UNFINISHED, UNHELD, Claim
 from microblog.taskqueue.errors import Cancelled, ClaimLost, sentence
-from microblog.taskqueue.rows import DatabaseAway, Rows, table
+from microblog.taskqueue.publish import publish
+from microblog.taskqueue.rows import DatabaseAway, table
 from microblog.taskqueue.signals import TaskChange, task_changed
 
 logger = logging.getLogger(__name__)
@@ -35,17 +36,6 @@ _FIND = sa.select(*_IDENTITY).where(_ID)
 _NEXT_STEP = sa.select(table.c.id).where(
     table.c.root_id == sa.bindparam("of_root"), table.c.position == sa.bindparam("next_position"), UNFINISHED
 )
-_NEXT_PUBLISHED = (
-    sa.update(table)
-    .where(
-        table.c.root_id == sa.bindparam("of_root"),
-        table.c.position == sa.bindparam("next_position"),
-        table.c.published_at.is_(None),
-    )
-    .values(published_at=NOW)
-)
-
-
 # Built once: the statement that nearly every task ends with.
 _SUCCEED = (
     sa.update(table)
@@ -94,12 +84,6 @@ class Writer(NamedTuple):
 class MirrorBackend(RedisBackend):
     """Celery's Redis backend, mirrored into the Task table; ``result_backend = "…:MirrorBackend+redis://…"``."""
 
-    @property
-    def rows(self) -> Rows:
-        """The Task table."""
-        rows: Rows = self.app.rows
-        return rows
-
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: Celery's own subscribes whoever launches a task to its result, and nobody here waits for one."""
 
@@ -115,7 +99,7 @@ class MirrorBackend(RedisBackend):
         persist: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """Store a state in Redis, then in the row, then announce it.
+        """Store a state in Redis, then in the row, then announce it; a success publishes the step behind it.
 
         A terminal state waits for Redis to come back unless `wait` is false (then BackendStoreError); other states
         do not. With `persist` false a PROGRESS goes to Redis only. A row that cannot be written now is left to
@@ -127,26 +111,41 @@ class MirrorBackend(RedisBackend):
         writer = Writer.of(task_id, request)
         if state == states.PROGRESS and writer.claim is not None:
             if persist or not writer.claim.fresh:
-                self._write_progress(writer, result)
+                self._write_progress(writer.claim, writer, result)
         elif not self._may_store(writer, state):
             return result
-        stored = self._store_in_redis(task_id, result, state, traceback, request, wait=wait, **kwargs)
+        try:
+            patience = {} if wait and state in states.FINISHED else {"max_retries": 0}
+            super().store_result(task_id, result, state, traceback, request, **patience, **kwargs)
+        except BackendStoreError:
+            if state in states.FINISHED:
+                raise
+            logger.warning("Redis is away; %s of %s is not stored there", state, task_id)
         if state not in (states.STARTED, states.PROGRESS):
             self._write_outcome(writer, result, state, traceback, request)
         elif writer.claim is not None:
             step = _Step(writer.claim.root_id, writer.claim.position, writer.claim.user_id)
             self._announce(task_id, step, state, progress=result if state == states.PROGRESS else None)
-        return stored
+        return result
 
-    def copy_outcome(self, task_id: str) -> bool:
+    def end(self, task_id: str, error: Exception, request: Context | None = None) -> None:
+        """End a task that nobody runs: REVOKED if `error` says that it was cancelled, else FAILURE.
+
+        Raises BackendStoreError if Redis is away.
+        """
+        state = states.REVOKED if isinstance(error, TaskRevokedError) else states.FAILURE
+        self.store_result(task_id, error, state, request=request, wait=False)
+
+    def copy_outcome(self, task_id: str, request: Context | None = None) -> bool:
         """Bring a terminal state that Redis holds into a row that missed it.
 
-        Returns whether Redis holds one. Raises redis.exceptions.RedisError and DatabaseAway.
+        Returns whether Redis holds one. Raises redis.exceptions.RedisError.
         """
         meta = self._get_task_meta_for(task_id)
         if meta["status"] not in states.FINISHED:
             return False
-        self._write_outcome(Writer.of(task_id, None), meta["result"], meta["status"], meta.get("traceback"), None)
+        writer = Writer.of(task_id, request)
+        self._write_outcome(writer, meta["result"], meta["status"], meta.get("traceback"), request)
         return True
 
     def _may_store(self, writer: Writer, state: str) -> bool:
@@ -154,46 +153,22 @@ class MirrorBackend(RedisBackend):
         if writer.claim is not None and (writer.claim.fresh or state == states.STARTED):
             return True
         try:
-            if self.rows.execute(sa.select(table.c.id).where(writer.condition), **writer.parameters):
+            if self.app.rows.execute(sa.select(table.c.id).where(writer.condition), **writer.parameters):
                 return True
-            found = self.rows.execute(_FIND, task_id=writer.parameters["task_id"])
+            found = self.app.rows.execute(_FIND, task_id=writer.parameters["task_id"])
         except DatabaseAway:
             logger.warning("the database is away; storing %s in Redis alone", state, exc_info=True)
             return True
-        if not found:
-            return True
-        if writer.claim is not None:
+        if found and writer.claim is not None:
             raise ClaimLost(f"{writer.claim.task_id} was taken over; its {state} is dropped")
-        return False
+        return not found
 
-    def _store_in_redis(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None,
-        request: Any,
-        wait: bool,
-        **kwargs: Any,
-    ) -> Any:
-        finished = state in states.FINISHED
-        patience = {} if finished and wait else {"max_retries": 0}
-        try:
-            return super().store_result(task_id, result, state, traceback, request, **patience, **kwargs)
-        except BackendStoreError:
-            if finished:
-                raise
-            logger.warning("Redis is away; %s of %s is not stored there", state, task_id)
-            return result
-
-    def _write_progress(self, writer: Writer, meta: dict[str, Any]) -> None:
+    def _write_progress(self, claim: Claim, writer: Writer, meta: dict[str, Any]) -> None:
         """Write progress and extend the lease by it; hear of a takeover or a cancellation on the way."""
-        claim = writer.claim
-        assert claim is not None  # noqa: S101 - for the type checker
         now = utcnow()
         expires = now + timedelta(seconds=self.app.flask_app.config["TASK_LEASE"])
         try:
-            written = self.rows.execute(
+            written = self.app.rows.execute(
                 sa.update(table).where(writer.condition).values(
                     state=states.PROGRESS,
                     progress=meta.get("percent", 0),
@@ -219,7 +194,7 @@ class MirrorBackend(RedisBackend):
     def _write_outcome(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
     ) -> None:
-        """Write RETRY or a terminal state; what ends a step badly ends the steps behind it."""
+        """Write RETRY or a terminal state, and let the step behind it begin, or end as badly."""
         task_id = writer.parameters["task_id"]
         now = utcnow()
         parameters = {**writer.parameters, "now": now}
@@ -232,34 +207,30 @@ class MirrorBackend(RedisBackend):
         if writer.claim is not None:
             writer.claim.expires_at = now  # spent: whatever its holder stores after this is looked at first
         try:
-            written = self.rows.execute(statement, **parameters)
+            written = self.app.rows.execute(statement, **parameters)
             if not written:
                 return
             step = _Step._make(written[0])
-            if state == states.SUCCESS and getattr(request, "chain", None):
-                self.rows.execute(_NEXT_PUBLISHED, of_root=step.root_id, next_position=step.position + 1, now=now)
-            elif state in (states.FAILURE, states.REVOKED):
-                for (following,) in self.rows.execute(
-                    _NEXT_STEP, of_root=step.root_id, next_position=step.position + 1
-                ):
-                    self.store_result(following, result, state, traceback, wait=False)
+            if state == states.SUCCESS:
+                if behind := getattr(request, "behind", None):
+                    publish(self.app.rows, behind[::-1], result)
+            elif state in states.FINISHED:
+                following = {"of_root": step.root_id, "next_position": step.position + 1}
+                for (next_id,) in self.app.rows.execute(_NEXT_STEP, **following):
+                    self.store_result(next_id, result, state, traceback, wait=False)
         except (DatabaseAway, BackendStoreError):
             logger.exception("%s of %s is stored in part; reconcile will do the rest", state, task_id)
             return
         self._announce(task_id, step, state)
 
     def _setback(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
-        with self.app.flask_app.app_context(), force_locale(self._locale(request)):
+        locale = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
+        with self.app.flask_app.app_context(), force_locale(locale):
             told = sentence(result)
         end = {"eta": getattr(request, "retry_at", None) or NOW} if state == states.RETRY else {"finished_at": NOW}
         values = {"state": state, "error": told, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
         return values | end
 
-    def _locale(self, request: Context | None) -> str:
-        locale: str = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
-        return locale
-
     def _announce(self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None) -> None:
-        at: datetime = utcnow()
-        change = TaskChange(task_id, step.root_id, step.position, step.user_id, state, progress, at)
+        change = TaskChange(task_id, *step, state, progress, utcnow())
         task_changed.send(self.app, change=change)

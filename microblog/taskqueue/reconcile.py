@@ -14,19 +14,20 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import shared_task
-from celery.exceptions import BackendStoreError, TaskRevokedError
+from celery.exceptions import BackendStoreError
 from flask import current_app
-from flask_babel import lazy_gettext as _l
+from flask_babel import gettext as _
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import WorkerDied
-from microblog.taskqueue.launch import publish
+from microblog.taskqueue.claim import CancelRequested, TooManyCrashes
+from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.pause import held
+from microblog.taskqueue.publish import publish
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ GRACE = timedelta(seconds=5)  # for whoever is doing it just now
 IDLE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 REPUBLISH_AT_MOST = timedelta(minutes=15)
+UNKNOWN_FOR = timedelta(hours=1)  # for a deploy under way, after which every process knows every task
 EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
 LOCK_KEY = "microblog:reconcile"
 LOCK_SECONDS = 10.0  # short, for the holder may be killed; one that takes longer has company, which does no harm
@@ -49,7 +51,7 @@ class Broker:
     held_queues: frozenset[str]
 
 
-@shared_task(name="reconcile", ignore_result=True, runnable=True, title=_l("Reconciling unfinished jobs"))
+@shared_task(name="reconcile", ignore_result=True, every="RECONCILE_INTERVAL")
 def reconcile() -> None:
     """Reconcile every unfinished job, unless another process is doing so right now."""
     try:
@@ -106,21 +108,32 @@ def _heads() -> Iterator[Task]:
 def _reconcile(head: Task, broker: Broker) -> bool:
     """Do what `head` needs now, if anything; returns whether something was done."""
     now = utcnow()
-    before = _step_before(head)
-    if before is not None and before.state in (states.FAILURE, states.REVOKED):
-        return _end_like(head, before)
     if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:
         return False
-    backend = current_app.extensions["celery"].backend
-    if head.attempts and backend.copy_outcome(head.id):
+    app = current_app.extensions["celery"]
+    if head.attempts and head.name in app.tasks and app.tasks[head.name].look_back(head.id):
         return True
-    if head.cancel_requested_at is not None:
-        backend.store_result(head.id, TaskRevokedError("cancelled"), states.REVOKED, wait=False)
-        return True
-    if _crashes(head) >= current_app.config["TASK_MAX_CRASHES"]:
-        backend.store_result(head.id, WorkerDied("too many crashes"), states.FAILURE, wait=False)
+    before = _step_before(head)
+    ending = _ending(head, before, now)
+    if ending is not None:
+        app.backend.end(head.id, ending)
         return True
     return _is_due(head, before, broker, now) and _publish(head, before)
+
+
+def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
+    """What `head` ends with, since nobody will ever run it; None for one that is to be run."""
+    ending: Exception | None = None
+    died = head.state in states.RUNNING and head.lease_expires_at is not None  # just now: the claim has yet to count it
+    if before is not None and before.state == states.FAILURE:
+        ending = JobError(before.error)
+    elif head.cancel_requested_at is not None or (before is not None and before.state == states.REVOKED):
+        ending = CancelRequested.ending
+    elif head.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:
+        ending = TooManyCrashes.ending
+    elif head.name not in current_app.extensions["celery"].tasks and now - head.created_at > UNKNOWN_FOR:
+        ending = JobError(_("This kind of job no longer exists."))
+    return ending
 
 
 def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> bool:
@@ -141,23 +154,10 @@ def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> b
     return waited > min(pause, REPUBLISH_AT_MOST)
 
 
-def _crashes(head: Task) -> int:
-    """Workers that died under `head`, counting the one that the claim has yet to count."""
-    return head.crashes + (head.state in states.RUNNING and head.lease_expires_at is not None)
-
-
 def _step_before(head: Task) -> Task | None:
     if head.position == 0:
         return None
     return db.session.scalar(sa.select(Task).where(Task.root_id == head.root_id, Task.position == head.position - 1))
-
-
-def _end_like(head: Task, before: Task) -> bool:
-    backend = current_app.extensions["celery"].backend
-    meta = backend.get_task_meta(before.id)
-    error = meta["result"] if meta["status"] == before.state else TaskRevokedError(before.error)
-    backend.store_result(head.id, error, before.state, wait=False)
-    return True
 
 
 def _publish(head: Task, before: Task | None) -> bool:

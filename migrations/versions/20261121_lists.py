@@ -1,14 +1,14 @@
 """indexes by which operators list jobs
 
 Revision ID: lists
-Revises: 0001
+Revises: statistics
 
 """
 import sqlalchemy as sa
 from alembic import op
 
 revision = "lists"
-down_revision = "0001"
+down_revision = "statistics"
 branch_labels = None
 depends_on = None
 
@@ -21,7 +21,6 @@ INDEXES = {
     "ix_task_finished_name": (["name", "created_at"], FINISHED),
     "ix_task_finished_queue": (["queue", "created_at"], FINISHED),
     "ix_task_finished_worker": (["worker", "created_at"], FINISHED),
-    "ix_task_finished_at": (["finished_at"], "finished_at IS NOT NULL"),
 }
 
 

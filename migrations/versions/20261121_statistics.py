@@ -1,7 +1,7 @@
 """statistics of finished tasks
 
-Revision ID: 0002_statistics
-Revises: 0001
+Revision ID: statistics
+Revises: 0002
 Create Date: 2026-11-21 13:40:00
 
 """
@@ -11,8 +11,8 @@ from alembic import op
 import sqlalchemy as sa
 
 # revision identifiers, used by Alembic.
-revision = '0002_statistics'
-down_revision = '0001'
+revision = 'statistics'
+down_revision = '0002'
 branch_labels = None
 depends_on = None
 
@@ -53,14 +53,9 @@ def upgrade():
     sa.PrimaryKeyConstraint('id', name=op.f('pk_task_roll_up'))
     )
     op.bulk_insert(roll_up, [{'id': 1, 'runs': 0, 'until': EPOCH, 'settled_until': EPOCH}])
-    with op.batch_alter_table('task', schema=None) as batch_op:
-        batch_op.create_index('ix_task_finished_at', ['finished_at'], unique=False, sqlite_where=sa.text('finished_at IS NOT NULL'), postgresql_where=sa.text('finished_at IS NOT NULL'))
 
 
 def downgrade():
-    with op.batch_alter_table('task', schema=None) as batch_op:
-        batch_op.drop_index('ix_task_finished_at', sqlite_where=sa.text('finished_at IS NOT NULL'), postgresql_where=sa.text('finished_at IS NOT NULL'))
-
     op.drop_table('task_roll_up')
     op.drop_table('task_total')
     op.drop_table('task_hour')

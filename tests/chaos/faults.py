@@ -23,10 +23,10 @@ from flask import Flask
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
+from microblog.celeryconfig import QUEUES
 from microblog.exports.storage import PARTS
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.settings import QUEUES
 from tests.chaos.people import People
 from tests.chaos.schedule import Fault
 from tests.chaos.town import Program, Town

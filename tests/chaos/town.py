@@ -162,7 +162,7 @@ class Town:
             # Short, so that in a run of a minute every lease, look and sweep has its turn many times.
             "TASK_LEASE": "4",
             "RECONCILE_INTERVAL": "1",
-            "EXPORT_SWEEP_INTERVAL": "2",
+            "SWEEP_INTERVAL": "2",
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             "PYTHONUNBUFFERED": "1",

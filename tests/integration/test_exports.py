@@ -351,22 +351,25 @@ def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
     assert outcome.state == "SUCCESS"
 
 
-def test_a_mail_that_was_accepted_is_not_sent_again(
-    susan: User, worker: Worker, smtp_server: SmtpServer, redis_server: RedisServer
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled(
+    susan: User, worker: Worker, smtp_server: SmtpServer, redis_server: RedisServer, cancelled: bool
 ) -> None:
     susan.launch_task("export_posts", "Export")
     db.session.commit()
     job = ended(susan)
     assert len(smtp_server.messages) == 1
+    accepted = dict(job.steps[1].result or {})
 
     # As if the worker had died between the server's 250 and the result: the row says that it still runs.
     redis_server.client.delete(f"celery-task-meta-{job.steps[1].id}")
     values: dict[str, Any] = {"state": "STARTED", "result": None, "finished_at": None, "lease_expires_at": utcnow()}
+    values |= {"cancel_requested_at": utcnow() if cancelled else None}
     db.session.execute(sa.update(type(job.root)).where(type(job.root).id == job.steps[1].id).values(values))
     db.session.commit()
 
     assert reconcile_all() == 1
 
     assert ended(susan).state == "SUCCESS"
-    assert only_job(susan).steps[1].attempts == 2
+    assert only_job(susan).steps[1].result == accepted
     assert len(smtp_server.messages) == 1

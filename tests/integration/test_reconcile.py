@@ -176,9 +176,15 @@ def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
 
 def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
     task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    noop = app.extensions["celery"].tasks["noop"]
+    noop.push_request(id=task_id, hostname="two@host")
 
     with redis_server.away():
-        app.extensions["celery"].tasks["noop"]._look_back(task_id)
+        noop.before_start(task_id, (), {})
+
+    assert [(row.state, row.worker, row.attempts) for row in rows_of(task_id)] == [("STARTED", "two@host", 2)]
+    noop.pop_request()
 
 
 def test_a_killed_worker_loses_nothing(
@@ -317,11 +323,8 @@ def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
 
     with redis_server.away():
         gate.touch()
-        wait_for(lambda: "is published later" in worker.text(), what="the next step cannot be published")
-    wait_for(lambda: states(job_id) == ["SUCCESS", "PENDING"])
-    db.session.execute(sa.update(Task).where(Task.id == job_id).values(finished_at=utcnow() - timedelta(seconds=30)))
-    db.session.commit()
-    assert reconcile_all() == 1
+        wait_for(lambda: "Failed operation" in worker.text(), what="the success cannot be stored")
+        assert states(job_id) == ["PROGRESS", "PENDING"]
 
     wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
     assert diary.read_text() == "ran\n"
@@ -372,3 +375,30 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer) -
 
     assert outcomes == [True, False]
     assert redis_server.client.llen("default") == 1
+
+
+def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
+    app: Flask, make_worker: Callable[..., Worker], diary: Path
+) -> None:
+    make_worker()
+
+    job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+
+    first, second = rows_of(job_id)
+    assert first.finished_at < second.published_at < second.started_at
+
+
+def test_a_job_of_a_kind_that_no_longer_exists_ends_once_every_process_must_have_learned_of_a_new_one(
+    app: Flask,
+) -> None:
+    task_id = start(tasks.noop.s())
+    db.session.execute(sa.update(Task).values(name="from_a_release_to_come"))
+    make_older(task_id, created_at=60)
+    reconcile_all()
+    assert states(task_id) == ["PENDING"]
+
+    make_older(task_id, created_at=3601)
+    reconcile_all()
+
+    assert [(row.state, row.error) for row in rows_of(task_id)] == [("FAILURE", "This kind of job no longer exists.")]

@@ -1,4 +1,7 @@
-"""Celery's settings, chosen for Redis and for tasks that are claimed before they run."""
+"""Celery's settings, chosen for Redis and for tasks that are claimed before they run.
+
+When beat runs a task is said where the task is: ``every`` names the setting.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,6 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(config: dict[str, Any]) -> dict[str, Any]:
-    reconcile, sweep = config["RECONCILE_INTERVAL"], config["EXPORT_SWEEP_INTERVAL"]
     return {
         "beat_scheduler": "microblog.taskqueue.beat:Scheduler",
         "redbeat_redis_url": config["REDIS_URL"],
@@ -97,9 +99,4 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
         "redbeat_lock_timeout": 15,
         "beat_max_loop_interval": 3,
         "redbeat_redis_options": {"retry_period": -1},  # at its start it waits for Redis
-        # A run that could not begin in time is worthless: the next is on its way.
-        "beat_schedule": {
-            "reconcile": {"task": "reconcile", "schedule": reconcile, "options": {"expires": reconcile * 2}},
-            "sweep_archives": {"task": "sweep_archives", "schedule": sweep, "options": {"expires": sweep}},
-        },
     }
