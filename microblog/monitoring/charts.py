@@ -12,7 +12,6 @@ import pygal
 from flask_babel import gettext as _
 from pygal.style import Style
 
-from microblog.monitoring import display
 from microblog.monitoring.trends import Span
 from microblog.taskqueue import states
 
@@ -20,6 +19,7 @@ Values = Sequence[float | None]
 
 WIDTH, HEIGHT = 400, 220  # pixels; a page shows it as wide as there is room
 MOST_NAMES = 5  # of tasks that one chart tells apart
+LEGENDS_IN_A_ROW = 3
 LABELS = 4  # times named under a chart
 _DAY = timedelta(days=1)
 
@@ -67,7 +67,6 @@ _LOOK: dict[str, Any] = {
     "min_scale": 2,
     "max_scale": 5,
     "legend_at_bottom": True,
-    "legend_at_bottom_columns": 3,
     "legend_box_size": 10,
     "truncate_legend": 20,
     "truncate_label": -1,
@@ -104,7 +103,8 @@ class Chart:
     def image(self) -> str:
         """The picture, for an ``<img>``: SVG in a data URL, so that it and the table are of one moment."""
         labels = self.labels
-        chart = self.draw(**_LOOK, value_formatter=self.format)
+        columns = min(len(self.series), LEGENDS_IN_A_ROW)
+        chart = self.draw(**_LOOK, value_formatter=self.format, legend_at_bottom_columns=columns)
         chart.x_labels = labels
         chart.x_labels_major = labels[:: -(-len(labels) // LABELS)]
         for name, values in self.series.items():
@@ -162,7 +162,11 @@ def _whole(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    return display.duration(timedelta(seconds=value))
+    """A length of time, short enough for an axis."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if value >= length:
+            return f"{value / length:.3g} {unit}"
+    return f"{value * 1000:.3g} ms" if value else "0"
 
 
 def _without_scripts(root: Any) -> Any:
