@@ -47,7 +47,9 @@ def ask_workers(
     deadline = time.monotonic() + timeout
     # First: where Redis is away, this client gives up sooner than Celery's.
     client.set(ASKED.format(question), 1, px=max(1, int(timeout * 1000)))
-    _send(question, questions, only)
+    # A connection of its own: those who shared a pool would wait for each other.
+    with current_app.extensions["celery"].connection_for_write() as connection:
+        broadcast(connection, question, questions, only)
     answers: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
     while (left := deadline - time.monotonic()) > 0:
@@ -62,22 +64,21 @@ def ask_workers(
     return answers
 
 
-def _send(question: str, questions: Questions, only: Collection[str] | None) -> None:
-    """Broadcast, on a connection of its own: a pool that all callers share would let them wait for each other."""
-    app = current_app.extensions["celery"]
+def broadcast(connection: Any, question: str, questions: Questions, only: Collection[str] | None) -> None:
+    """Send the questions to all workers, or `only` to some, on a connection to the broker."""
+    conf = current_app.extensions["celery"].conf
+    mailbox = Mailbox(  # type: ignore[no-untyped-call]
+        conf.control_exchange,
+        type="fanout",
+        connection=connection,
+        accept=conf.accept_content,
+        serializer=conf.task_serializer,
+    )
     arguments = {"question": question, "asked": {name: dict(asked) for name, asked in questions.items()}}
-    with app.connection_for_write() as connection:
-        mailbox = Mailbox(  # type: ignore[no-untyped-call]
-            app.conf.control_exchange,
-            type="fanout",
-            connection=connection,
-            accept=app.conf.accept_content,
-            serializer=app.conf.task_serializer,
-        )
-        if only is None:
-            mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
-        else:
-            mailbox.cast(list(only), "answer", arguments)  # type: ignore[no-untyped-call]
+    if only is None:
+        mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
+    else:
+        mailbox.cast(list(only), "answer", arguments)  # type: ignore[no-untyped-call]
 
 
 @control_command(visible=False)

@@ -18,7 +18,7 @@ from microblog.jobs.job import Job
 from microblog.monitoring.filters import Filters, Order, Search, searches
 from microblog.taskqueue.models import Task
 
-LOOK_THROUGH = 1000  # failed jobs that are looked through for a text, for one page
+LOOK_THROUGH = 500  # failed jobs that are looked through for a text, for one page
 BATCH = 1000
 _CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 

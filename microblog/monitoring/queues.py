@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +11,14 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from flask import current_app
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import Answers
 from microblog.taskqueue import pause
 from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
 
 HEAD = 10  # messages looked at until one is found that has a row
 
@@ -64,6 +68,27 @@ def measure(answers: Answers | None = None) -> list[Measured]:
     ]
 
 
+def length(queue: str) -> int:
+    """How many messages of a queue no worker has taken. Raises redis.exceptions.RedisError."""
+    return int(redis_client.connection.llen(queue))
+
+
+def unfinished_tasks(queue: str) -> int:
+    """How many tasks of a queue have yet to end, whether they have a message in it or not."""
+    counted = sa.select(sa.func.count()).select_from(Task).where(Task.unfinished, Task.queue == queue)
+    return db.session.scalar(counted) or 0
+
+
+def purge(queue: str) -> int:
+    """Throw away the messages of a queue that no worker has taken; returns how many.
+
+    Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    """
+    redis_client.connection.ping()  # which gives up sooner than Celery's connection
+    with current_app.extensions["celery"].connection_for_write() as connection:
+        return int(connection.default_channel.queue_purge(queue))
+
+
 def known(others: Iterable[str] = ()) -> list[str]:
     """The names of the queues of the settings, in their order, and then the `others`."""
     configured = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
@@ -84,7 +109,10 @@ def _task_id(message: str) -> str | None:
 
 
 def _published(task_ids: list[str]) -> dict[str, datetime]:
-    rows = db.session.execute(
-        sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
-    )
+    query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
+    try:
+        rows = db.session.execute(query)
+    except (OperationalError, InterfaceError):  # how long the queues are is to be seen all the same
+        logger.warning("the database is away; since when messages wait is not known")
+        return {}
     return {row.id: row.published_at for row in rows}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from microblog.monitoring import presence
@@ -13,9 +14,14 @@ from microblog.monitoring.asking import Questions, ask_workers
 
 Facts = dict[str, Any]
 
+LIMITS = ("rate_limit", "soft_time_limit", "time_limit")
+REGISTERED: Questions = {"registered": {"taskinfoitems": LIMITS}}
+
 _PASSWORD = re.compile(r"(\w://[^/@\s:]*):[^/@\s]*@")  # of a URL
 _SECRET = re.compile(r"SECRET|PASS|TOKEN|(?<!ROUTING_)KEY$|SIGNATURE|CREDENTIAL", re.IGNORECASE)
 _MASK = "********"
+_LISTS = {"active", "reserved", "scheduled", "revoked", "registered", "queues"}
+_MAPPINGS = {"stats", "conf"}
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,89 @@ def ask_about(questions: Questions, timeout: float, only: Collection[str] | None
 
 def everything() -> Questions:
     """The questions whose answers are all that a worker knows of itself."""
-    lists = ("active", "reserved", "scheduled", "revoked", "registered", "active_queues")
-    return {"stats": {}, "conf": {"with_defaults": False}} | {name: {} for name in lists}
+    names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
+    return {**{name: {} for name in names}, **REGISTERED}
+
+
+def describe(name: str, answers: Answers) -> Facts:
+    """What is known of a worker in general, for people and programs: memory in bytes, uptime in seconds.
+
+    All but `name`, `up` and `last_seen` is None if it does not answer. `memory` is the most that its main process ever
+    had; `processed` counts the messages that it took since it was started.
+    """
+    said = answers.up.get(name)
+    stats = said["stats"] if said else {}
+    pool = stats.get("pool", {})
+    processes = pool.get("processes")
+    return {
+        "name": name,
+        "up": said is not None,
+        "last_seen": answers.last_seen.get(name),
+        "pid": stats.get("pid"),
+        "pool": pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
+        "concurrency": len(processes) if processes else pool.get("max-concurrency"),
+        "autoscale": stats.get("autoscaler"),
+        "prefetch": stats.get("prefetch_count"),
+        "processed": sum(stats["total"].values()) if "total" in stats else None,
+        "memory": stats["rusage"]["maxrss"] * 1024 if isinstance(stats.get("rusage"), dict) else None,
+        "uptime": stats.get("uptime"),
+        "running": len(said["active"]) if said else None,
+        "queues": said["queues"] if said else None,
+    }
+
+
+def tasks(answers: Answers, question: str) -> list[Facts]:
+    """The tasks in the workers' answers about `active`, `reserved` or `scheduled`, those that began first, first."""
+    found = [_task(name, task) for name, said in answers.up.items() for task in said[question]]
+    return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
+
+
+def registered(answers: Answers) -> list[Facts]:
+    """The tasks in the workers' answers to REGISTERED, by name, with their limits and the workers that know them so.
+
+    Time limits are in seconds; those that have none are None.
+    """
+    knowing: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name, said in answers.up.items():
+        for task in said["registered"]:
+            knowing[task["name"], *(task[limit] for limit in LIMITS)].append(name)
+    kinds = sorted(knowing, key=lambda kind: [str(value or "") for value in kind])
+    return [dict(zip(("name", *LIMITS), kind, strict=True)) | {"workers": knowing[kind]} for kind in kinds]
+
+
+def _task(worker: str, said: Facts) -> Facts:
+    request = said.get("request", said)
+    started = request.get("time_start")
+    return {
+        "id": request["id"],
+        "name": request["name"],
+        "worker": worker,
+        "args": request["args"],
+        "kwargs": _masked(request["kwargs"]),
+        "started_at": datetime.fromtimestamp(started, UTC) if started else None,
+        "eta": said.get("eta"),
+        "pid": request.get("worker_pid"),
+    }
 
 
 def _named(said: Facts) -> Facts:
+    """What a worker said, by the names used here; in place of what it could not say there is nothing."""
     facts = {("queues" if question == "active_queues" else question): reply for question, reply in said.items()}
-    if isinstance(facts.get("queues"), list):
+    facts |= {key: [] for key in facts.keys() & _LISTS if not isinstance(facts[key], list)}
+    facts |= {key: {} for key in facts.keys() & _MAPPINGS if "error" in facts[key]}
+    if "registered" in facts:
+        facts["registered"] = [_registered(task) for task in facts["registered"]]
+    if "queues" in facts:
         facts["queues"] = sorted(queue["name"] for queue in facts["queues"])
     return dict(_masked(facts))
+
+
+def _registered(said: str) -> Facts:
+    """A task as a worker describes it: ``name [rate_limit=10/m time_limit=60]``."""
+    name, _, described = said.rstrip("]").partition(" [")
+    limits: dict[str, Any] = dict(limit.split("=", 1) for limit in described.split())
+    seconds = {limit: float(limits[limit]) for limit in limits.keys() & {"soft_time_limit", "time_limit"}}
+    return {"name": name} | dict.fromkeys(LIMITS) | limits | seconds
 
 
 def _masked(value: Any, name: str = "") -> Any:

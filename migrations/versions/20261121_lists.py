@@ -1,26 +1,25 @@
 """indexes by which operators list jobs
 
-Revision ID: lists
+Revision ID: 0003
 Revises: statistics
 
 """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "lists"
+revision = "0003"
 down_revision = "statistics"
 branch_labels = None
 depends_on = None
 
-ROOT = "position = 0"
-SETBACK = "state IN ('FAILURE', 'REVOKED')"
-FINISHED = "state IN ('SUCCESS', 'FAILURE', 'REVOKED')"
+ENDED = "finished_at IS NOT NULL"
 INDEXES = {
-    "ix_task_created_at": (["created_at"], ROOT),
-    "ix_task_setback": (["state", "created_at"], SETBACK),
-    "ix_task_finished_name": (["name", "created_at"], FINISHED),
-    "ix_task_finished_queue": (["queue", "created_at"], FINISHED),
-    "ix_task_finished_worker": (["worker", "created_at"], FINISHED),
+    "ix_task_created_at": (["created_at"], "position = 0"),
+    "ix_task_failed_created_at": (["created_at"], "state = 'FAILURE'"),
+    "ix_task_revoked_created_at": (["created_at"], "state = 'REVOKED'"),
+    "ix_task_name_created_at": (["name", "created_at"], ENDED),
+    "ix_task_queue_created_at": (["queue", "created_at"], ENDED),
+    "ix_task_worker_created_at": (["worker", "created_at"], ENDED),
 }
 
 

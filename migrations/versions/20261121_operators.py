@@ -1,7 +1,7 @@
 """operators
 
 Revision ID: operators
-Revises: lists
+Revises: 0003
 Create Date: 2026-11-21 13:25:00.000000
 
 """
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 # revision identifiers, used by Alembic.
 revision = 'operators'
-down_revision = 'lists'
+down_revision = '0003'
 branch_labels = None
 depends_on = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable
@@ -154,21 +153,17 @@ def expected(filters: Filters, order: Order, made: list[Job]) -> list[str]:
     return [job.id for job in sorted(wanted, key=key, reverse=order is not Order.OLDEST)]
 
 
-def test_each_filter_and_any_two_of_them_let_through_what_they_say_and_no_job_twice(app, make_user):
-    users = [make_user("susan"), make_user("david")]
-    made = add_jobs(120, users, random.Random(5))
+def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_combined(app, make_user):
+    users, chance = [make_user("susan"), make_user("david")], random.Random(5)
+    made = add_jobs(80, users, chance)
     choices = every_filter(users)
-    pairs = [
-        {first: one, second: other}
-        for first, second in itertools.combinations(choices, 2)
-        for one in choices[first]
-        for other in choices[second]
-    ]
+    single = [{name: value} for name, values in choices.items() for value in values]
+    mixed = [{name: chance.choice(choices[name]) for name in chance.sample(list(choices), 3)} for _ in range(80)]
     assert len({job.state for job in made}) == len(states.ALL)
 
-    for given in pairs:
+    for given in single + mixed:
         filters = Filters(**given)
-        assert [job.id for job in jobs.page(filters, size=200).jobs] == expected(filters, Order.NEWEST, made), given
+        assert [job.id for job in jobs.page(filters, size=100).jobs] == expected(filters, Order.NEWEST, made), given
         assert list(jobs.ids(filters)) == expected(filters, Order.NEWEST, made), given
 
 

@@ -1,6 +1,7 @@
 """What the shell is offered when an operator presses the tabulator: names and ids, as they are known right now.
 
-Whoever types does not wait: a database that does not answer within a second has nothing to offer, and says nothing.
+Whoever types does not wait: a database or a Redis that does not answer within a second has nothing to offer, and
+nothing is said about it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.monitoring.filters import Filters, job_state, one_of, stands_at
+from microblog.monitoring import by_hand, presence
+from microblog.monitoring import queues as all_queues
+from microblog.monitoring.filters import Filters, job_state, stands_at
 from microblog.monitoring.jobs import page
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -55,20 +58,11 @@ def _usernames(typed: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in db.session.scalars(query) if name.lower().startswith(typed.lower())]
 
 
-def _task_names(typed: str) -> list[CompletionItem]:
-    tasks = current_app.extensions["celery"].tasks
-    return _starting_with(typed, (name for name in tasks if not name.startswith("celery.")))
-
-
-def _queue_names(typed: str) -> list[CompletionItem]:
-    return _starting_with(typed, (queue.name for queue in current_app.extensions["celery"].conf.task_queues))
-
-
-def _worker_names(typed: str) -> list[CompletionItem]:
+def _workers_of_jobs(typed: str) -> list[CompletionItem]:
     """Workers that run something or have run something, each found by one step down the index."""
     running = db.session.scalars(sa.select(Task.worker).where(Task.unfinished, Task.worker.is_not(None)).distinct())
     known = set(running)
-    following = sa.select(sa.func.min(Task.worker)).where(one_of(Task.state, states.FINISHED))
+    following = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
     worker = db.session.scalar(following.where(Task.worker >= typed))
     while worker is not None and worker.startswith(typed) and len(known) < OFFERED:
         known.add(worker)
@@ -78,6 +72,10 @@ def _worker_names(typed: str) -> list[CompletionItem]:
 
 def _starting_with(typed: str, names: Iterable[str]) -> list[CompletionItem]:
     return [CompletionItem(name) for name in sorted(names) if name.startswith(typed)]
+
+
+def _of(names: Callable[[], Iterable[str]]) -> Completer:
+    return _completer(lambda typed: _starting_with(typed, names()))
 
 
 def _completer(offer: Offer) -> Completer:
@@ -100,5 +98,9 @@ def _collect(app: Flask, offer: Offer, typed: str, offered: list[CompletionItem]
         return
 
 
-usernames, task_names = _completer(_usernames), _completer(_task_names)
-queue_names, worker_names = _completer(_queue_names), _completer(_worker_names)
+usernames = _completer(_usernames)
+workers = _of(lambda: presence.known())
+workers_of_jobs = _completer(_workers_of_jobs)
+queues = _of(lambda: all_queues.known())
+runnable = _of(lambda: by_hand.runnable())
+registered = _of(lambda: [name for name in current_app.extensions["celery"].tasks if not name.startswith("celery.")])

@@ -14,6 +14,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.monitoring.cli import complete
 from microblog.monitoring.filters import Filters
+from microblog.monitoring.jobs import LOOK_THROUGH
 from microblog.taskqueue import states
 from microblog.text import is_storable
 
@@ -74,21 +75,21 @@ _OPTIONS = [
         "--name",
         metavar="NAME",
         type=Text(),
-        shell_complete=complete.task_names,
+        shell_complete=complete.registered,
         help="Only jobs with a task of this name, such as export_posts.",
     ),
     click.option(
         "--queue",
         metavar="NAME",
         type=Text(),
-        shell_complete=complete.queue_names,
+        shell_complete=complete.queues,
         help="Only jobs whose current step is in this queue (the last, of one that succeeded).",
     ),
     click.option(
         "--worker",
         metavar="NAME",
         type=Text(),
-        shell_complete=complete.worker_names,
+        shell_complete=complete.workers_of_jobs,
         help="Only jobs whose current step this worker runs or ran last.",
     ),
     click.option("--older-than", metavar="AGE", type=Age(), help="Only jobs created longer ago, such as 10m, 2h, 3d."),
@@ -97,8 +98,8 @@ _OPTIONS = [
         "--error",
         metavar="TEXT",
         type=Text(),
-        help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: the newest "
-        "1000 failed jobs among the others' are looked through, and it is told if there are more.",
+        help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: "
+        f"the newest {LOOK_THROUGH} failed jobs that the other filters leave are looked through, a page.",
     ),
 ]
 

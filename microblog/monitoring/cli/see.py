@@ -1,19 +1,49 @@
-"""``flask tasks list`` and ``show``: the jobs of all users."""
+"""``flask tasks status``, ``list`` and ``show``: how it stands, and the jobs of all users."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import click
+from flask import current_app
 
 from microblog.jobs.job import find
-from microblog.monitoring import jobs, report
+from microblog.monitoring import health, health_report, jobs, report
 from microblog.monitoring.cli import complete
-from microblog.monitoring.cli.group import WRONG, as_json, tasks
+from microblog.monitoring.cli.group import WRONG, as_json, tasks, worker_timeout
 from microblog.monitoring.cli.options import filter_options
 from microblog.monitoring.display import print_json
 from microblog.monitoring.filters import Filters, Order
 from microblog.monitoring.jobs import LOOK_THROUGH, Cursor, InvalidCursor, Page
+
+
+@tasks.command("status")
+@worker_timeout
+@as_json
+@click.pass_context
+def status(context: click.Context, timeout: float, as_json: bool) -> None:
+    """Tell on one screen how it stands: is any user waiting for something that will not come?
+
+    \b
+    Exit codes:
+      0  healthy
+      1  degraded: a worker is silent, a queue holds messages that nobody takes or is paused with some in it,
+         beat is overdue, a user has waited for 5 minutes for a job that nobody works on, or a tenth of the
+         jobs that ended within the hour failed (5 at least)
+      2  down: the database or Redis does not answer, or no worker does
+
+    What can be told without the part that is away is told all the same.
+
+    \b
+    Example, in a script:
+      flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
+    """
+    found = health.look(current_app._get_current_object(), timeout)  # type: ignore[attr-defined]
+    if as_json:
+        print_json(health_report.describe(found))
+    else:
+        health_report.print_health(found)
+    context.exit(found.verdict)
 
 
 class _Place(click.ParamType[Cursor]):
