@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Flask, abort, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_babel import ngettext
@@ -58,10 +58,11 @@ def tasks() -> ResponseReturnValue:
     ), 200 if valid else 422
 
 
-@bp.get("/workers")
-def workers() -> ResponseReturnValue:
-    """The workers, the queues and the schedule. It asks them, and so takes as long as the slowest answer."""
-    return render_template("admin/workers.html", house=house.look(), **_common())
+@bp.get("/status")
+def status() -> ResponseReturnValue:
+    """How the house stands: workers, queues, schedule. Asking them takes as long as the slowest answer."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return render_template("admin/status.html", house=house.look(app), **_common())
 
 
 @bp.get("/stream")

@@ -20,8 +20,8 @@ from microblog.text import Storable
 
 LONGEST_TEXT = 255  # characters
 #: What a reader may choose for the state, and the states that it stands for.
-STATES = {"waiting": states.WAITING, "running": states.RUNNING, "unfinished": states.UNFINISHED} | {
-    state.lower(): (state,) for state in states.ALL
+STATES = {"unfinished": states.UNFINISHED, "running": states.RUNNING} | {
+    state.lower(): (state,) for state in (*states.WAITING, *states.FINISHED)
 }
 AGES = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7)}
 
@@ -96,7 +96,7 @@ class FilterForm(FlaskForm):
 def _state_choices() -> list[tuple[str, str]]:
     words = {
         "unfinished": _("Not ended yet"),
-        "waiting": _("Waiting"),
+        "pending": _("Waiting"),
         "running": _("Running"),
         "retry": _("To be tried again"),
         "success": _("Done"),

@@ -1,27 +1,24 @@
-"""Workers, queues and schedule at one look, for a page: it never waits long, and says so where there is no answer."""
+"""How the house stands, for a page: what `flask tasks status` finds, and its workers one by one."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
+from flask import Flask
 
-from microblog.monitoring import queues, schedule, workers
-from microblog.monitoring.queues import Measured
-from microblog.monitoring.schedule import Entry
+from microblog.monitoring import health
+from microblog.monitoring.health import Health
 from microblog.monitoring.workers import Facts
-
-logger = logging.getLogger(__name__)
+from microblog.taskqueue import states
 
 TIMEOUT = 1.0  # seconds that a worker has to answer
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker: `busy` and `processes` are None, and `queues` empty, if it is silent."""
+    """A worker. Of one that is silent, nothing is known but its name and when it was last seen."""
 
     name: str
     up: bool
@@ -35,34 +32,52 @@ class Worker:
 
 @dataclass(frozen=True)
 class House:
-    """What was seen; `answers` is false if Redis does not, and then there is nothing else."""
+    """What one look found."""
 
-    answers: bool
-    workers: list[Worker]
-    queues: list[Measured]
-    schedule: list[Entry]
-    beat: bool
+    health: Health
 
     @property
-    def longest(self) -> int:
-        """The length of the longest queue, at least 1: what the bars of all are measured by."""
-        return max([queue.length for queue in self.queues], default=0) or 1
-
-
-def look() -> House:
-    """Ask all; takes TIMEOUT if a worker is silent, else as long as the slowest answer."""
-    try:
-        said = workers.ask(TIMEOUT)
-        up = [_worker(name, facts) for name, facts in said.up.items()]
+    def workers(self) -> list[Worker]:
+        """Those that are up, then those that are silent."""
+        said = self.health.workers
+        if said is None:
+            return []
         silent = [Worker(name, up=False, last_seen=said.last_seen.get(name)) for name in said.silent]
-        return House(True, up + silent, queues.measure(said), schedule.entries(), schedule.beat_is_there())
-    except (RedisError, BrokerAway):
-        logger.warning("Redis is away: nothing to show of workers and queues", exc_info=True)
-        return House(False, [], [], [], False)
+        return [_worker(name, facts) for name, facts in said.up.items()] + silent
+
+    @property
+    def longest_queue(self) -> int:
+        """The number of messages in it, at least 1: what the bars of all are measured by."""
+        return max((queue.length for queue in self.health.queues or ()), default=0) or 1
+
+    def unfinished(self, *wanted: str) -> int:
+        """How many jobs are in one of these states."""
+        figures = self.health.jobs
+        return sum(sum(figures.unfinished[state].values()) for state in wanted) if figures else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have yet to begin."""
+        return self.unfinished(states.PENDING)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are under way."""
+        return self.unfinished(*states.RUNNING)
+
+    @property
+    def retrying(self) -> int:
+        """How many jobs wait for another attempt."""
+        return self.unfinished(states.RETRY)
+
+
+def look(app: Flask) -> House:
+    """Ask all; takes TIMEOUT if a worker is silent, else as long as the slowest answer, and never much longer."""
+    return House(health.look(app, TIMEOUT))
 
 
 def _worker(name: str, facts: Facts) -> Worker:
-    stats = facts["stats"]
+    stats: dict[str, Any] = facts["stats"]
     return Worker(
         name,
         up=True,

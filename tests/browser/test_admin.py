@@ -135,5 +135,5 @@ def test_without_javascript_all_of_it_can_be_done(
 
     for job_id in (first, second):
         wait_for(lambda job_id=job_id: site.state_of(job_id) == "REVOKED", what="the job is cancelled")
-    page.get_by_role("link", name="Workers, queues and schedule").click()
+    page.get_by_role("link", name="How workers, queues and schedule stand").click()
     expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()

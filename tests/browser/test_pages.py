@@ -91,7 +91,7 @@ def test_every_page_is_sound(
         for page, paths in (
             (nobody, ["/auth/login", "/auth/register", "/api/docs", "/nothing"]),
             (somebody, ["/", "/explore", f"/user/{name}", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path]),
-            (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/workers"]),
+            (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/status"]),
             (somebody, [f"/admin/tasks/{reader.export_id}", "/admin/tasks/Retrying", "/admin/tasks/all/cancel"]),
         )
         for path in paths

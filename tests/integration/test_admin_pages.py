@@ -131,7 +131,7 @@ class TestList:
 
         for criteria, found in [
             ({"state": "unfinished"}, [waiting]),
-            ({"state": "waiting"}, [waiting]),
+            ({"state": "pending"}, [waiting]),
             ({"state": "running"}, []),
             ({"state": "failure"}, [failed]),
             ({"state": "success"}, [done]),
@@ -220,20 +220,20 @@ class TestFigures:
             assert "data:image" in operator.get(f"/admin/tasks?period={period}").text
 
     def test_workers_and_queues_are_told_as_they_are(self, operator, worker):
-        wait_for(lambda: worker.name in operator.get("/admin/workers").text, what="the worker has signed in")
+        wait_for(lambda: worker.name in operator.get("/admin/status").text, what="the worker has signed in")
 
-        html = operator.get("/admin/workers").text
+        html = operator.get("/admin/status").text
 
         assert "0 of 2" in html
         for queue in ("exports", "mail", "default"):
             assert f"queue={queue}" in html
 
     def test_a_frozen_worker_is_named_and_waited_for_no_longer_than_promised(self, operator, worker):
-        wait_for(lambda: "0 of 2" in operator.get("/admin/workers").text, what="the worker has signed in")
+        wait_for(lambda: "0 of 2" in operator.get("/admin/status").text, what="the worker has signed in")
         worker.send_signal(signal.SIGSTOP)
         try:
             began = time.monotonic()
-            html = operator.get("/admin/workers").text
+            html = operator.get("/admin/status").text
             took = time.monotonic() - began
         finally:
             worker.send_signal(signal.SIGCONT)
@@ -246,7 +246,7 @@ class TestFigures:
         task_id = start(susan)
 
         with redis_server.away():
-            workers, tasks = operator.get("/admin/workers"), operator.get("/admin/tasks")
+            workers, tasks = operator.get("/admin/status"), operator.get("/admin/tasks")
             job = operator.get(f"/admin/tasks/{task_id}")
 
         assert workers.status_code == tasks.status_code == job.status_code == 200
