@@ -38,22 +38,17 @@ def _only_operators() -> None:
 
 @bp.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    """All that is known at a glance, and the jobs that the form asks for."""
+    """All that is known at a glance, and the jobs that the form asks for; with ``part=list`` these alone."""
     form = FilterForm(request.args)
     valid = form.validate()
-    period = request.args.get("period", "day")
-    if period not in trends.PERIODS:
-        abort(400, _("There are charts of a day, a week and a month."))
-    spans = trends.latest(trends.PERIODS[period])
     page = jobs.page(form.filters(), size=PAGE_SIZE, order=form.order_by, **_place()) if valid else None
     return render_template(
         "admin/tasks.html",
         form=form,
         page=page,
         users=jobs.users_of(page.jobs) if page else {},
-        period=period,
-        charts=charts.of(spans),
-        causes=statistics.failures(spans[0].begins)[:MOST_CAUSES],
+        period=_period(),
+        **(_trends() if request.args.get("part") != "list" else {}),
         **_common(),
     ), 200 if valid else 422
 
@@ -145,6 +140,22 @@ def as_json(value: Any) -> str:
 
 def _common() -> dict[str, Any]:
     return {"duration": display.duration, "now": utcnow()}
+
+
+def _period() -> str:
+    """How far back the charts are to look: a name in trends.PERIODS."""
+    period = request.args.get("period", "day")
+    if period not in trends.PERIODS:
+        abort(400, _("There are charts of a day, a week and a month."))
+    return period
+
+
+def _trends() -> dict[str, Any]:
+    """What is shown of the time that has gone by. Causes are of a day: each failure is read for them."""
+    return {
+        "charts": charts.of(trends.latest(trends.PERIODS[_period()])),
+        "causes": statistics.failures(utcnow() - trends.PERIODS["day"].length)[:MOST_CAUSES],
+    }
 
 
 def _job(task_id: str) -> Job:

@@ -4,10 +4,12 @@
 import { follow } from "./stream.js";
 
 const REFRESH_AFTER = 1000; // milliseconds from an event that changes more than a bar
+const CHARTS_AFTER = 30_000; // from one reading of the charts to the next: they change slowly, and cost more
 const ASK_WORKERS_EVERY = 10_000;
 const chosen = document.getElementById("chosen");
 let refreshing; // a timer, or true while the answer is on its way
 let refreshAgain = false;
+let chartsReadAt = Date.now();
 
 function receive({ name, subject, timestamp, data }) {
   if (name !== "task") return;
@@ -34,8 +36,11 @@ function refreshSoon() {
 
 async function refresh() {
   refreshing = true;
-  const parts = document.querySelectorAll("[data-live]");
-  await read(location.href, parts);
+  const address = new URL(location.href);
+  const withCharts = Date.now() - chartsReadAt > CHARTS_AFTER;
+  if (withCharts) chartsReadAt = Date.now();
+  else address.searchParams.set("part", "list");
+  await read(address, document.querySelectorAll(withCharts ? "[data-live]" : "[data-live]:not([data-slow])"));
   refreshing = undefined;
   if (refreshAgain) {
     refreshAgain = false;
