@@ -28,6 +28,7 @@ FEW, MANY = 10_000, 1_000_000  # rows
 UNFINISHED = 500  # jobs
 USERS = 1000
 PAGE = 50
+ACTIVE = 50  # users of whom the history is: few, so that each has a page of jobs in either
 ROUNDS = 31
 STEPS = (("export_posts", "exports"), ("email_export", "mail"))
 WORKERS = [f"worker{number}@house" for number in range(8)]
@@ -114,7 +115,7 @@ def _history(count: int, users: list[int], newest: datetime, chance: random.Rand
             state, reached = chance.choices(
                 [(states.SUCCESS, 1), (states.FAILURE, 0), (states.FAILURE, 1), (states.REVOKED, 0)], [88, 4, 5, 3]
             )[0]
-            yield _job(chance.choice(users), newest - age, state, reached, chance)
+            yield _job(chance.choice(users[:ACTIVE]), newest - age, state, reached, chance)
 
 
 def _job(user_id: int, created_at: datetime, state: str, reached: int, chance: random.Random) -> list[dict[str, Any]]:

@@ -85,6 +85,7 @@ class Task(Model):
         _partial("ix_task_name_created_at", "name", "created_at", where=_ENDED),
         _partial("ix_task_queue_created_at", "queue", "created_at", where=_ENDED),
         _partial("ix_task_worker_created_at", "worker", "created_at", where=_ENDED),
+        _partial("ix_task_retried_from", "retried_from", where=sa.text("retried_from IS NOT NULL")),
         sa.Index("ix_task_root_id_position", "root_id", "position"),
         sa.Index("ix_task_user_id_updated_at", "user_id", "updated_at"),
     )

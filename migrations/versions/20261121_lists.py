@@ -20,6 +20,7 @@ INDEXES = {
     "ix_task_name_created_at": (["name", "created_at"], ENDED),
     "ix_task_queue_created_at": (["queue", "created_at"], ENDED),
     "ix_task_worker_created_at": (["worker", "created_at"], ENDED),
+    "ix_task_retried_from": (["retried_from"], "retried_from IS NOT NULL"),
 }
 
 
