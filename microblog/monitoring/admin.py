@@ -13,8 +13,7 @@ from flask_babel import ngettext
 
 from microblog.accounts.access import operator_required
 from microblog.clock import utcnow
-from microblog.jobs.job import Job
-from microblog.jobs.job import find as find_job
+from microblog.jobs.job import Job, find, with_roots
 from microblog.monitoring import bulk, charts, display, house, jobs, statistics, trends
 from microblog.monitoring.bulk import Tally
 from microblog.monitoring.forms import FilterForm
@@ -27,6 +26,7 @@ from microblog.security import referring_path
 bp = Blueprint("admin", __name__, url_prefix="/admin")
 
 PAGE_SIZE = 50  # jobs
+PREVIEWED = 5  # jobs, of those that match
 MOST_CAUSES = 5  # of failures
 
 
@@ -111,22 +111,20 @@ def steer_all(action: str) -> ResponseReturnValue:
     if not form.validate():
         abort(400, _("This address does not say which jobs are meant. Start from the list."))
     until = _until() if request.method == "POST" else utcnow()
-    filters = bulk.narrowed(action, form.filters(until), until)
+    chosen = bulk.chosen(action, form.filters(until), until)
     if request.method == "POST":
-        _tell(action, bulk.steer(action, bulk.ids(filters)))
+        _tell(action, bulk.steer(action, chosen))
         return redirect(url_for("admin.tasks", **form.address()))
-    count = bulk.count(filters)
-    first = jobs.page(filters, size=5) if filters else None
+    first = with_roots(chosen[:PREVIEWED])
     return render_template(
         "admin/confirm.html",
         action=action,
         form=form,
-        count=count,
-        first=first.jobs if first else [],
-        users=jobs.users_of(first.jobs) if first else {},
+        count=len(chosen),
+        first=first,
+        users=jobs.users_of(first),
         until=until,
         most=bulk.MOST_AT_ONCE,
-        counted=bulk.MOST_COUNTED,
         **_common(),
     )
 
@@ -159,7 +157,7 @@ def _trends() -> dict[str, Any]:
 
 
 def _job(task_id: str) -> Job:
-    return find_job(task_id) or abort(404, _("There is no such task."))
+    return find(task_id) or abort(404, _("There is no such task."))
 
 
 def _place() -> dict[str, Cursor]:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 
 from microblog.jobs.job import Job, find
-from microblog.monitoring import jobs, steering
+from microblog.monitoring import steering
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.steering import Outcome
-from microblog.taskqueue import states
 
 MOST_AT_ONCE = 500  # jobs that one request steers: it is to be answered before its reader gives up
-MOST_COUNTED = 10_000
 EXAMPLES = 3  # refusals that are told in full
 
 
 @dataclass(frozen=True)
 class Action:
-    """What can be done to a job, and the states of a job in which it can."""
+    """What can be done to a job, and the ids of those jobs among filtered ones to which it can be, newest first."""
 
     act: Callable[[Job], Outcome]
-    states: frozenset[str]
+    choose: Callable[[Filters], list[str]]
 
 
 ACTIONS = {
-    "cancel": Action(steering.cancel, frozenset(states.UNFINISHED)),
-    "retry": Action(steering.retry, frozenset({states.FAILURE, states.REVOKED})),
+    "cancel": Action(steering.cancel, steering.cancellable),
+    "retry": Action(steering.retry, steering.retryable),
 }
 
 
@@ -59,23 +57,7 @@ def steer(action: str, task_ids: Iterable[str]) -> Tally:
     return tally
 
 
-def narrowed(action: str, filters: Filters, until: datetime) -> Filters | None:
-    """The jobs among those of `filters` to which `action` can be done, and that were created before `until`.
-
-    None if there can be none.
-    """
-    wanted = filters.within(ACTIONS[action].states)
-    if not wanted:
-        return None
+def chosen(action: str, filters: Filters, until: datetime) -> list[str]:
+    """The ids of the jobs of `filters` that were created before `until` and to which `action` can be done."""
     before = min(filter(None, (filters.created_before, until)))
-    return replace(filters, states=wanted, created_before=before)
-
-
-def ids(filters: Filters | None) -> Iterator[str]:
-    """The ids of the jobs that are meant, as many as are steered at once."""
-    return islice(jobs.ids(filters), MOST_AT_ONCE) if filters else iter(())
-
-
-def count(filters: Filters | None) -> int:
-    """How many jobs are meant; counting ends behind MOST_COUNTED."""
-    return sum(1 for _id in islice(jobs.ids(filters), MOST_COUNTED + 1)) if filters else 0
+    return ACTIONS[action].choose(replace(filters, created_before=before))

@@ -129,7 +129,7 @@ def test_without_javascript_all_of_it_can_be_done(
 
     page.goto(f"{site.url}/admin/tasks?user={users[1].username}")
     page.get_by_role("link", name="Cancel…").click()
-    expect(page.get_by_text("1 job that has yet to end matches.")).to_be_visible()
+    expect(page.get_by_text("1 job matches that has yet to end.")).to_be_visible()
     page.get_by_role("button", name="Cancel them").click()
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
 
