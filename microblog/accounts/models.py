@@ -39,6 +39,7 @@ class User(UserMixin, Model):
     email: Mapped[str] = mapped_column(sa.String(MAX_EMAIL), unique=True)
     password_hash: Mapped[str] = mapped_column(sa.String(256))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
 
     def __repr__(self) -> str:
         return f"<User {self.username}>"
@@ -76,6 +77,12 @@ class User(UserMixin, Model):
             check_password_hash(_hash_of_nobody(), password)
             return None
         return user if user.check_password(password) else None
+
+    @classmethod
+    def by_name(cls, limit: int, *, only_operators: bool = False) -> list[User]:
+        """The first `limit` users by name; `only_operators` leaves out all others."""
+        query = sa.select(cls).order_by(sa.func.lower(cls.username)).limit(limit)
+        return list(db.session.scalars(query.where(cls.is_operator) if only_operators else query))
 
     def launch_task(self, name: str, description: str, *args: Any, **kwargs: Any) -> Task:
         """Start the job that begins with the Celery task `name`, with this user's id, `args` and `kwargs`.

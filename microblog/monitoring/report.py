@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import orjson
@@ -13,11 +12,9 @@ from microblog.jobs.job import Job
 from microblog.monitoring import display
 from microblog.monitoring.display import NOTHING
 from microblog.monitoring.jobs import describe_all_of, users_of
-from microblog.taskqueue import states
+from microblog.monitoring.timeline import events_of
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import Decision
-
-ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
 
 
 def print_list(listed: list[Job]) -> None:
@@ -59,17 +56,16 @@ def print_job(job: Job) -> None:
         }
     )
     display.print_heading("Time line (UTC)")
-    began = job.root.created_at
     display.print_table(
         ["TIME", "AFTER", "STEP", "EVENT"],
         [
             [
-                f"{at:%H:%M:%S.%f}"[:-3],
-                display.duration(at - began),
-                f"{step.position + 1} {step.name}",
-                event,
+                f"{event.at:%H:%M:%S.%f}"[:-3],
+                display.duration(event.after),
+                f"{event.step.position + 1} {event.step.name}",
+                event.what,
             ]
-            for at, step, event in sorted(_events(job), key=lambda event: (event[0], event[1].position))
+            for event in events_of(job)
         ],
     )
     for step in job.steps:
@@ -92,21 +88,6 @@ def print_decisions(decisions: list[Decision], as_json: bool) -> None:
     elif decisions:
         rows = [[each.head.root_id, each.head.name, each.head.state, each.why] for each in decisions]
         display.print_table(["ID", "STEP", "STATE", "WHAT AND WHY"], rows)
-
-
-def _events(job: Job) -> Iterator[tuple[datetime, Task, str]]:
-    for step in job.steps:
-        happened = {
-            "created": step.created_at,
-            "published": step.published_at,
-            "first started": step.started_at,
-            "asked to stop": step.cancel_requested_at,
-            "to be tried again": step.eta,
-            ENDED.get(step.state, ""): step.finished_at,
-        }
-        for event, at in happened.items():
-            if at is not None:
-                yield at, step, event
 
 
 def _print_step(step: Task, steps: int) -> None:

@@ -1,14 +1,14 @@
 """indexes by which operators list jobs
 
 Revision ID: 0003
-Revises: 0002
+Revises: statistics
 
 """
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "statistics"
 branch_labels = None
 depends_on = None
 

@@ -26,17 +26,19 @@ NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI: its faint colours and its b
 
 
 class Reader(NamedTuple):
-    """Somebody with jobs of every kind, a mail, and the cookies of a browser in which they are signed in."""
+    """An operator with jobs of every kind, a mail, and the cookies of a browser in which they are signed in."""
 
     user: User
     cookies: Any
     mail_path: str
+    export_id: str
 
 
 @pytest.fixture(scope="module")
 def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator[Reader]:
     smtp_server.reset()
     user = running.make_user(posts=3)
+    user.is_operator = True
     db.session.add(Post(user_id=user.id, body="W" * 140))
     export = user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
@@ -49,7 +51,7 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     page.goto(f"{running.url}/dev/mail")
     mail_path = page.locator("main table a").first.get_attribute("href")
     assert mail_path is not None
-    yield Reader(user, page.context.storage_state(), mail_path)
+    yield Reader(user, page.context.storage_state(), mail_path, export.id)
     page.context.close()
 
 
@@ -89,6 +91,8 @@ def test_every_page_is_sound(
         for page, paths in (
             (nobody, ["/auth/login", "/auth/register", "/api/docs", "/nothing"]),
             (somebody, ["/", "/explore", f"/user/{name}", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path]),
+            (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/status"]),
+            (somebody, [f"/admin/tasks/{reader.export_id}", "/admin/tasks/Retrying", "/admin/tasks/all/cancel"]),
         )
         for path in paths
         for problem in problems_of(page, site.url + path)
@@ -120,6 +124,8 @@ def problems_of(page: Page, url: str) -> list[str]:
     page.goto(url)
     if url.endswith("/api/docs"):
         page.locator(".opblock").first.wait_for()
+    if page.locator("#house").count():
+        page.locator("#house table").first.wait_for()
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         problems += overflow(page)

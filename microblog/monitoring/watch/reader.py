@@ -15,6 +15,7 @@ from microblog.extensions import db
 from microblog.jobs import job as users_jobs
 from microblog.jobs.job import Job
 from microblog.monitoring import jobs
+from microblog.monitoring.filters import Filters
 from microblog.monitoring.watch.snapshot import Counts, JobLine
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -67,9 +68,9 @@ class JobReader:
 
     def _jobs(self, wanted: Wanted) -> list[Job]:
         if wanted.view == ALL:
-            return jobs.newest(LIMIT)
+            return jobs.page(Filters(), size=LIMIT).jobs
         if wanted.view == FAILED:
-            return jobs.newest(LIMIT, wanted_states=[states.FAILURE])
+            return jobs.page(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
         unfinished = users_jobs.with_roots(db.session.scalars(_unfinished_roots(wanted.text)))
         ids = {job.id for job in unfinished}
         ended = self._just_ended(self._unfinished - ids) if not wanted.text else []
