@@ -1,14 +1,14 @@
 """indexes by which operators list jobs
 
-Revision ID: 0003
+Revision ID: 0004
 Revises: statistics
 
 """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "statistics"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

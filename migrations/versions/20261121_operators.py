@@ -1,6 +1,6 @@
 """operators
 
-Revision ID: operators
+Revision ID: 0005
 Revises: 0003
 Create Date: 2026-11-21 13:25:00.000000
 
@@ -9,8 +9,8 @@ from alembic import op
 import sqlalchemy as sa
 
 # revision identifiers, used by Alembic.
-revision = 'operators'
-down_revision = '0003'
+revision = '0005'
+down_revision = '0004'
 branch_labels = None
 depends_on = None
 
