@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from bench import export, latency, launch, streams, throughput
+from bench import export, latency, launch, streams, throughput, timelines
 from bench.figures import HEADER, Figure
 from bench.house import House
 
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "throughput": throughput.run,
     "latency": latency.run,
     "streams": streams.run,
+    "timelines": timelines.run,
 }
 
 
