@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.taskqueue.errors import ClaimLost
 
 if TYPE_CHECKING:
     from microblog.database import Base as Model
@@ -17,16 +20,21 @@ else:
     Model = db.Model
 
 
+_INSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
 class Archive(Model):
     """A whole archive in the storage; there is no row for one that is still being written.
 
-    Its id is that of the job which made it. `path` is relative to the storage, `size` in bytes, `sha256` in hex.
+    Its id is that of the job which made it, `attempt` the number of the attempt (Task.attempts) that did. `path` is
+    relative to the storage, `size` in bytes, `sha256` in hex.
     """
 
     __tablename__ = "archive"
 
     id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     path: Mapped[str] = mapped_column(sa.String(255))
     posts: Mapped[int]
     size: Mapped[int] = mapped_column(sa.BigInteger)
@@ -36,3 +44,24 @@ class Archive(Model):
 
     def __repr__(self) -> str:
         return f"<Archive {self.id} of user {self.user_id}>"
+
+
+def path_of(job_id: str, attempt: int) -> str:
+    """Where an attempt at a job stores its archive: no two share a file, so that one cannot end up with another's."""
+    return f"{job_id}.{attempt}.json"
+
+
+def record(**values: Any) -> None:
+    """Keep the row of an archive, in the place of one of an earlier attempt, and commit that.
+
+    Raises ClaimLost if a later attempt has made an archive already.
+    """
+    insert = _INSERTS[db.engine.dialect.name](Archive)
+    replaced = {name: insert.excluded[name] for name in values if name != "id"} | {"created_at": utcnow()}
+    statement = insert.values(**values).on_conflict_do_update(
+        index_elements=[Archive.id], set_=replaced, where=Archive.attempt <= insert.excluded.attempt
+    )
+    recorded = db.session.scalar(statement.returning(Archive.id))
+    db.session.commit()
+    if recorded is None:
+        raise ClaimLost(f"a later attempt has made the archive of {values['id']}")

@@ -43,12 +43,12 @@ class Storage:
         self._files, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
 
     @contextmanager
-    def new(self, path: str, *, attempt: int) -> Iterator[NewFile]:
-        """A file to be written, out of sight, as the part of this `attempt`; moved to `path` when the block ends.
+    def new(self, path: str) -> Iterator[NewFile]:
+        """A file to be written, out of sight among the parts; moved to `path` when the block ends.
 
         If the block raises, nothing is left behind.
         """
-        part = self._full(f"{PARTS}/{path}.{attempt}")
+        part = self._full(f"{PARTS}/{path}")
         try:
             with self._files.open(part, "wb") as file:
                 yield NewFile(file)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import posixpath
+from datetime import timedelta
 
 import sqlalchemy as sa
 
 from microblog.clock import utcnow
-from microblog.exports.models import Archive
+from microblog.exports.models import Archive, path_of
 from microblog.exports.storage import current_storage
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
+SLEEP = timedelta(days=1)
 BATCH = 100  # archives deleted in one transaction
 
 
@@ -30,14 +32,29 @@ def delete_unwanted() -> int:
     return _delete(jobs_end.where(Task.state.in_([states.FAILURE, states.REVOKED])))
 
 
+def delete_superseded() -> int:
+    """Delete the files of attempts that lost their job to a later one, and woke up to finish theirs.
+
+    Returns how many. Looks at archives of the last day: nobody sleeps longer.
+    """
+    storage, deleted = current_storage(), 0
+    late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - SLEEP)
+    for archive in db.session.scalars(late):
+        for path in _superseded(archive):
+            if storage.exists(path):
+                storage.delete(path)
+                deleted += 1
+    return deleted
+
+
 def delete_abandoned_parts() -> int:
     """Delete what was being written by a worker that is gone; returns how many files.
 
-    A part is ``<job>.json.<attempt>``; it is alive while its job's export is on that very attempt.
+    A part is ``<job>.<attempt>.json``; it is alive while its job's export is on that very attempt.
     """
     storage, deleted = current_storage(), 0
     for part in storage.parts():
-        job_id, _json, attempt = posixpath.basename(part).split(".")
+        job_id, attempt, _json = posixpath.basename(part).split(".")
         if not db.session.scalar(
             sa.select(Task.id).where(Task.id == job_id, Task.unfinished, Task.attempts <= int(attempt))
         ):
@@ -51,8 +68,13 @@ def _delete(archives: sa.Select[Archive]) -> int:
     storage, deleted = current_storage(), 0
     while batch := db.session.scalars(archives.limit(BATCH)).all():
         for archive in batch:
-            storage.delete(archive.path)
+            for path in (*_superseded(archive), archive.path):
+                storage.delete(path)
             db.session.delete(archive)
         db.session.commit()
         deleted += len(batch)
     return deleted
+
+
+def _superseded(archive: Archive) -> list[str]:
+    return [path_of(archive.id, attempt) for attempt in range(1, archive.attempt)]

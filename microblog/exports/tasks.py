@@ -18,7 +18,7 @@ from microblog.clock import utcnow
 from microblog.exports import sweep
 from microblog.exports.archive import count_posts, read_posts, to_json
 from microblog.exports.letter import archive_letter
-from microblog.exports.models import Archive
+from microblog.exports.models import Archive, path_of, record
 from microblog.exports.storage import current_storage
 from microblog.extensions import db
 from microblog.mail.delivery import MailTask, deliver
@@ -40,28 +40,16 @@ from microblog.taskqueue.progress import Progress
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """Write all posts of a user into an archive; returns its id, size and checksum for the step behind."""
     job_id: str = self.request.root_id
-    path = f"{job_id}.json"
-    with current_storage().new(path, attempt=_attempt(self)) as file:
+    attempt = _attempt(self)
+    path = path_of(job_id, attempt)
+    with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
-        archive = Archive(
-            id=job_id,
-            user_id=user_id,
-            path=path,
-            posts=progress.current,
-            size=file.size,
-            sha256=file.sha256,
-            expires_at=utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"]),
-        )
+        facts = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
+        expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
         # The row comes before the file: whatever becomes of this attempt, the sweep finds what it left.
-        db.session.merge(archive)  # an attempt that was cut short after this line is repeated
-        db.session.commit()
-    return {
-        "archive_id": archive.id,
-        "posts": archive.posts,
-        "size": archive.size,
-        "sha256": archive.sha256,
-    }
+        record(id=job_id, attempt=attempt, user_id=user_id, path=path, expires_at=expires_at, **facts)
+    return {"archive_id": job_id, **facts}
 
 
 @shared_task(name="email_export", bind=True, base=MailTask, title=_l("Mailing your archive"))
@@ -79,6 +67,7 @@ def sweep_archives() -> None:
     """Clear away what has had its time, and what faults left behind."""
     sweep.delete_expired()
     sweep.delete_unwanted()
+    sweep.delete_superseded()
     sweep.delete_abandoned_parts()
 
 

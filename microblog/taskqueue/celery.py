@@ -28,7 +28,7 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
 from microblog.taskqueue.errors import Cancelled, ClaimRefused
-from microblog.taskqueue.lease import LeaseKeeper
+from microblog.taskqueue.lease import LeaseKeeper, let_go
 from microblog.taskqueue.rows import DatabaseAway, Rows
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ class JobRequest(Request):
         """As Celery's; a task whose process died may be claimed again at once."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
-            with contextlib.suppress(DatabaseAway):  # the lease then runs out by itself
+            with contextlib.suppress(DatabaseAway), let_go(self):  # the lease then runs out by itself
                 release(self.app.rows, self.id, self.hostname)
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
         super().cancel(pool, signal, emit_retry)
-        with contextlib.suppress(DatabaseAway):
+        with contextlib.suppress(DatabaseAway), let_go(self):
             hand_back(self.app.rows, self.id, self.hostname)
 
 

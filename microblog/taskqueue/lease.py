@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state as worker_state
+from celery.worker.request import Request
 
 from microblog.taskqueue.claim import renew
 from microblog.taskqueue.rows import DatabaseAway
@@ -18,6 +21,14 @@ logger = logging.getLogger(__name__)
 # Held while a statement runs, and by os.fork(): a child must not inherit a database library's lock as taken.
 _quiet = threading.Lock()
 os.register_at_fork(before=_quiet.acquire, after_in_parent=_quiet.release, after_in_child=_quiet.release)
+
+
+@contextlib.contextmanager
+def let_go(request: Request) -> Iterator[None]:
+    """A block in which, and after which, the lease of `request` is not renewed; for whoever gives it back there."""
+    with _quiet:
+        worker_state.active_requests.discard(request)
+        yield
 
 
 class LeaseKeeper(bootsteps.StartStopStep):
@@ -44,9 +55,9 @@ class LeaseKeeper(bootsteps.StartStopStep):
     def _run(self, worker: Any) -> None:
         lease: float = worker.app.flask_app.config["TASK_LEASE"]
         while not self._stopped.wait(lease / 3):
-            running = [request.id for request in tuple(worker_state.active_requests)]
             try:
                 with _quiet:
+                    running = [request.id for request in tuple(worker_state.active_requests)]
                     renew(worker.app.rows, running, worker.hostname, lease=lease)
             except DatabaseAway:
                 logger.warning("the database is away; %d leases are not renewed", len(running), exc_info=True)

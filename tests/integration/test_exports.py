@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,13 +21,15 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports import links, sweep
 from microblog.exports.archive import BATCH, read_posts, to_json
-from microblog.exports.models import Archive
+from microblog.exports.models import Archive, path_of, record
+from microblog.exports.storage import current_storage
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.jobs.job import Job
 from microblog.posts.models import Post
+from microblog.taskqueue.errors import ClaimLost
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import ROW_INTERVAL
 from microblog.taskqueue.reconcile import reconcile_all
@@ -117,7 +121,7 @@ def test_an_export_is_built_stored_and_mailed(
         "size": len(downloaded.data),
         "sha256": archive.sha256,
     }
-    assert files(app) == [f"{job.id}.json"]
+    assert files(app) == [f"{job.id}.1.json"]
 
 
 def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
@@ -219,9 +223,9 @@ def test_a_cancelled_export_leaves_no_file(
     parts.mkdir(parents=True)
     task = susan.launch_task("export_posts", "Export")
     # A pipe in the place of the temporary file: while nobody reads on, the export stands still in mid-work.
-    os.mkfifo(parts / f"{task.id}.json.1")
+    os.mkfifo(parts / f"{task.id}.1.json")
     db.session.commit()
-    with (parts / f"{task.id}.json.1").open("rb") as pipe:
+    with (parts / f"{task.id}.1.json").open("rb") as pipe:
         assert pipe.read(9) == b'{"posts":'
         control.cancel(only_job(susan))
         pause = timedelta(seconds=0 if heard_at_the_end else ROW_INTERVAL)
@@ -231,7 +235,7 @@ def test_a_cancelled_export_leaves_no_file(
 
     assert ended(susan).state == "REVOKED"
     assert [step.state for step in only_job(susan).steps] == ["REVOKED", "REVOKED"]
-    assert list(parts.parent.rglob("*.json*")) == []
+    assert list(parts.parent.rglob("*.json")) == []
     assert smtp_server.messages == []
 
 
@@ -240,7 +244,7 @@ def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: 
     db.session.commit()
     job = ended(susan)
     assert sweep.delete_expired() == 0
-    assert files(app) == [f"{job.id}.json"]
+    assert files(app) == [f"{job.id}.1.json"]
 
     db.session.execute(sa.update(Archive).values(expires_at=BEGINNING))
     db.session.commit()
@@ -257,11 +261,11 @@ def test_what_a_killed_worker_left_is_swept_up(app: Flask, susan: User) -> None:
     db.session.commit()
     db.session.execute(sa.update(Task).where(Task.id == task_id).values(attempts=2, state="STARTED"))
     db.session.commit()
-    for name in (f"{task_id}.json.1", f"{task_id}.json.2", "unknown.json.1"):
+    for name in (f"{task_id}.1.json", f"{task_id}.2.json", "unknown.1.json"):
         (parts / name).write_text("half")
 
     assert sweep.delete_abandoned_parts() == 2
-    assert files(app) == [f"{task_id}.json.2"]
+    assert files(app) == [f"{task_id}.2.json"]
 
 
 def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flask, susan: User) -> None:
@@ -274,6 +278,43 @@ def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flas
 
     assert sweep.delete_unwanted() == 1
     assert db.session.get(Archive, task_id) is None
+
+
+def test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won(
+    app: Flask, susan: User
+) -> None:
+    facts = {"user_id": susan.id, "posts": 1, "size": 2, "expires_at": utcnow() + timedelta(days=1)}
+    for attempt, content in ((1, "first"), (2, "second")):
+        with current_storage().new(path_of("job", attempt)) as file:
+            record(id="job", attempt=attempt, path=path_of("job", attempt), sha256=content, **facts)
+            file.write([content.encode()])
+
+    with pytest.raises(ClaimLost):
+        record(id="job", attempt=1, path=path_of("job", 1), sha256="first", **facts)
+
+    archive = db.session.get_one(Archive, "job")
+    assert (archive.attempt, archive.sha256) == (2, "second")
+    assert b"".join(current_storage().read_chunks(archive.path)) == b"second"
+    assert sweep.delete_superseded() == 1
+    assert files(app) == ["job.2.json"]
+
+
+def test_two_attempts_that_finish_at_the_same_instant_leave_the_later_ones_archive(app: Flask, susan: User) -> None:
+    facts = {"user_id": susan.id, "posts": 1, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
+    at_once = threading.Barrier(8)
+
+    def finish(attempt: int) -> None:
+        with app.app_context(), contextlib.suppress(ClaimLost):
+            at_once.wait()
+            record(id="job", attempt=attempt, path=path_of("job", attempt), **facts)
+
+    attempts = [threading.Thread(target=finish, args=[attempt]) for attempt in range(1, 9)]
+    for thread in attempts:
+        thread.start()
+    for thread in attempts:
+        thread.join()
+
+    assert db.session.get_one(Archive, "job").attempt == 8
 
 
 def test_a_permanent_refusal_fails_at_once_with_the_servers_words(

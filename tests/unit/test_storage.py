@@ -21,7 +21,7 @@ def names(tmp_path: Path) -> list[str]:
 
 
 def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path: Path) -> None:
-    with storage.new("a.json", attempt=1) as file:
+    with storage.new("a.json") as file:
         file.write([b"one", b"two"])
 
     assert file.size == 6
@@ -32,10 +32,10 @@ def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path:
 
 
 def test_a_file_is_not_seen_before_it_is_whole(storage: Storage, tmp_path: Path) -> None:
-    with storage.new("a.json", attempt=1) as file:
+    with storage.new("a.json") as file:
         file.write([b"half"])
         assert not storage.exists("a.json")
-        assert storage.parts() == ["parts/a.json.1"]
+        assert storage.parts() == ["parts/a.json"]
 
     assert storage.exists("a.json")
 
@@ -45,7 +45,7 @@ def test_a_write_that_fails_leaves_nothing(storage: Storage, tmp_path: Path) -> 
         yield b"half"
         raise RuntimeError
 
-    with pytest.raises(RuntimeError), storage.new("a.json", attempt=1) as file:
+    with pytest.raises(RuntimeError), storage.new("a.json") as file:
         file.write(chunks())
 
     assert names(tmp_path) == []
@@ -54,7 +54,7 @@ def test_a_write_that_fails_leaves_nothing(storage: Storage, tmp_path: Path) -> 
 
 def test_a_whole_file_whose_writer_changes_its_mind_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
     def write_and_regret() -> None:
-        with storage.new("a.json", attempt=1) as file:
+        with storage.new("a.json") as file:
             file.write([b"whole"])
             raise RuntimeError
 
@@ -66,7 +66,7 @@ def test_a_whole_file_whose_writer_changes_its_mind_leaves_nothing(storage: Stor
 
 
 def test_deleting_twice_is_no_error(storage: Storage) -> None:
-    with storage.new("a.json", attempt=1) as file:
+    with storage.new("a.json") as file:
         file.write([b"x"])
 
     storage.delete("a.json")
