@@ -1,7 +1,7 @@
 """indexes by which operators list jobs
 
 Revision ID: 0004
-Revises: statistics
+Revises: 0003
 
 """
 import sqlalchemy as sa

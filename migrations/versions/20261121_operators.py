@@ -1,7 +1,7 @@
 """operators
 
 Revision ID: 0005
-Revises: 0003
+Revises: 0004
 Create Date: 2026-11-21 13:25:00.000000
 
 """
