@@ -13,7 +13,7 @@ from microblog.celeryconfig import celery_settings
 from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mail, migrate, redis_client
 from microblog.taskqueue.celery import make_celery
 
-ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports"]
+ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports", "microblog.monitoring"]
 
 
 def create_app(**overrides: Any) -> Flask:

@@ -13,8 +13,8 @@ import pytest
 from click.shell_completion import ShellComplete
 from flask.cli import ScriptInfo
 
+from microblog.celeryconfig import pause
 from microblog.monitoring import asking, workers
-from microblog.taskqueue import pause
 from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.services import Worker, wait_for
 from tests.support.staff import Staff, staffed
