@@ -20,16 +20,16 @@ from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
-HEAD = 10  # messages looked at until one is found that has a row
+HEAD = 10  # messages that are looked at: one that was given back is no longer the next, and some have no row
 
 
 @dataclass(frozen=True)
 class Measured:
     """A queue.
 
-    `length` counts messages that no worker has taken; `oldest` tells since when the one whose turn is next has been
-    waiting (None if nothing waits, or only what has no row, such as the schedule's own); `consumers` how many workers
-    take from it, None if nobody was asked.
+    `length` counts messages that no worker has taken; `oldest` tells since when the one that was published first has
+    been waiting (None if nothing waits, or only what has no row, such as the schedule's own); `consumers` how many
+    workers take from it, None if nobody was asked.
     """
 
     name: str
@@ -49,7 +49,7 @@ def measure(answers: Answers | None = None) -> list[Measured]:
     with redis_client.connection.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.llen(name)
-            pipe.lrange(name, -HEAD, -1)
+            pipe.lrange(name, -HEAD, -1)  # Kombu takes from the end
         told = iter(pipe.execute())
     lengths, heads = {}, {}
     for name in names:
@@ -60,7 +60,7 @@ def measure(answers: Answers | None = None) -> list[Measured]:
         Measured(
             name=name,
             length=lengths[name],
-            oldest=next((published[task_id] for task_id in heads[name] if task_id in published), None),
+            oldest=min((published[task_id] for task_id in heads[name] if task_id in published), default=None),
             consumers=consumed.count(name) if answers else None,
             paused=name in paused,
         )
@@ -96,8 +96,8 @@ def known(others: Iterable[str] = ()) -> list[str]:
 
 
 def _task_ids(messages: list[str]) -> list[str]:
-    """The tasks that messages are for, the next one first: Kombu takes from the end."""
-    return [task_id for message in reversed(messages) if (task_id := _task_id(message))]
+    """The tasks that messages are for."""
+    return [task_id for message in messages if (task_id := _task_id(message))]
 
 
 def _task_id(message: str) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
+from flask.cli import ScriptInfo
 
 from microblog.celeryconfig import pause
 from microblog.monitoring import asking, workers
@@ -264,3 +266,16 @@ def test_an_answer_that_comes_too_late_does_not_stay(staff: Staff, generalist: W
 
     assert 0 < client.ttl(asking.ANSWERS.format("late")) <= asking.ANSWERS_KEPT
     client.delete(asking.ASKED.format("late"), asking.ANSWERS.format("late"))
+
+
+def test_a_shell_completes_names(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+    def offered(line: str) -> list[str]:
+        *words, last = line.split(" ")
+        completion = ShellComplete(staff.app.cli, {"obj": ScriptInfo(create_app=lambda: staff.app)}, "flask", "_F")
+        return [item.value for item in completion.get_completions(words, last)]
+
+    assert offered("tasks worker work") == [generalist.name, mailer.name]
+    assert offered(f"tasks worker {mailer.name} gr") == ["grow"]
+    assert offered("tasks pause ex") == ["exports"]
+    assert offered("tasks run rec") == ["reconcile"]
+    assert offered("tasks rate-limit email_") == ["email_export"]
