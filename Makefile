@@ -28,7 +28,7 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios
+bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios, and how long it takes to recover
 	@exec $(PYTHON) -m bench
 
 # SEEDS="7 8" (five random ones), SECONDS=60 (300) of faults in each run, DATABASES=sqlite (both).

@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from bench import export, latency, launch, scrape, streams, throughput
-from bench.figures import HEADER, Figure
+from bench import export, latency, launch, recovery, scrape, streams, throughput
+from bench.figures import Line
 from bench.house import House
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
     "export": export.run,
     "launch": launch.run,
     "throughput": throughput.run,
     "latency": latency.run,
     "streams": streams.run,
     "scrape": scrape.run,
+    "recovery": recovery.run,
 }
 
 
 def main() -> None:
     """Print the figures as they come, and at the end how many reached their target."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What Microblog costs, as ratios.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What Microblog costs, and gives.")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
-    names = parser.parse_args().names or list(BENCHMARKS)
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=recovery.PATIENCE,
+        metavar="SECONDS",
+        help="how long recovery waits for a job after the fault's end (%(default)g)",
+    )
+    arguments = parser.parse_args()
+    names = arguments.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
+    benchmarks = BENCHMARKS | {"recovery": partial(recovery.run, patience=arguments.patience)}
     began = time.monotonic()
-    figures: list[Figure] = []
-    print(HEADER, flush=True)
+    lines: list[Line] = []
     with House() as house:
         for name in names:
-            for figure in BENCHMARKS[name](house):
-                print(figure, flush=True)
-                figures.append(figure)
-    aimed = [figure for figure in figures if figure.reached is not None]
-    reached = sum(figure.reached is True for figure in aimed)
+            for line in benchmarks[name](house):
+                if not lines or lines[-1].header != line.header:
+                    print(line.header)
+                print(line, flush=True)
+                lines.append(line)
+    aimed = [line for line in lines if line.reached is not None]
+    reached = sum(line.reached is True for line in aimed)
     print(f"\n{reached} of {len(aimed)} targets reached, in {time.monotonic() - began:.0f} s")
+
+
+def _seconds(text: str) -> float:
+    """The number in `text`. Raises argparse.ArgumentTypeError if it is none that somebody can wait for."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
 
 
 if __name__ == "__main__":

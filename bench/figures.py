@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import ClassVar, Protocol
 
 _COLUMNS = "{:<58} {:>12} {:>12} {:>7}  {:<11} {}"
-HEADER = _COLUMNS.format("what", "ours", "raw", "ratio", "target", "")
+
+
+class Line(Protocol):
+    """What a benchmark yields: str() of it is printed, below a header. `reached` is None where there is no target."""
+
+    header: ClassVar[str]
+
+    @property
+    def reached(self) -> bool | None: ...
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `reached` is None where there is no target."""
+    """One line of the table of ratios. `reached` is None where there is no target."""
+
+    header: ClassVar[str] = _COLUMNS.format("what", "ours", "raw", "ratio", "target", "").rstrip()
 
     what: str
     ours: str

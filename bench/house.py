@@ -98,9 +98,16 @@ class House:
                 db.engine.dispose()
 
     @contextlib.contextmanager
-    def worker(self, environment: dict[str, str], module: str, *, queue: str, concurrency: int = 2) -> Iterator[int]:
-        """A Celery worker of the app in `module`, ready and reading `queue`; yields its main process's id."""
-        command = ["celery", "-A", module, "worker", "--queues", queue, "--concurrency", str(concurrency)]
+    def worker(
+        self, environment: dict[str, str], module: str, *, queue: str = "", concurrency: int = 2
+    ) -> Iterator[int]:
+        """A Celery worker of the app in `module`, ready and reading `queue`; yields its main process's id.
+
+        Without a queue it reads all that the app has.
+        """
+        command = ["celery", "-A", module, "worker", "--concurrency", str(concurrency)]
+        if queue:
+            command += ["--queues", queue]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
         with self._process([*command, *quiet], environment) as (process, log):
             wait_for(
@@ -109,6 +116,17 @@ class House:
                 what="a worker is ready",
             )
             yield process.pid
+
+    @contextlib.contextmanager
+    def beat(self, environment: dict[str, str]) -> Iterator[None]:
+        """The application's scheduler, which has sent the first task that was due."""
+        with self._process(["celery", "-A", "celery_app", "beat", "--loglevel", "INFO"], environment) as (process, log):
+            wait_for(
+                lambda: _alive(process, log) and "Sending due task" in log.read_text(),
+                timeout=60,
+                what="beat sends a task",
+            )
+            yield
 
     @contextlib.contextmanager
     def web(self, environment: dict[str, str]) -> Iterator[tuple[int, int]]:

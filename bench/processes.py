@@ -8,11 +8,21 @@ from pathlib import Path
 
 MEGABYTE = 1024 * 1024
 _ESTABLISHED = "01"
+_ENDED = "ZX"
 
 
 def children(pid: int) -> list[int]:
     """The processes that `pid` started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process has ended, be it waited for or not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] in _ENDED
 
 
 def memory(pid: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import shared_task
 
+from bench.diary import Diary
 from microblog.taskqueue import states
 from microblog.taskqueue.celery import JobTask
 
@@ -14,6 +16,12 @@ from microblog.taskqueue.celery import JobTask
 @shared_task(name="noop", title="Nothing")
 def noop(*args: Any) -> None:
     """Does nothing."""
+
+
+@shared_task(name="work", bind=True, title="Working")
+def work(self: JobTask, diary: str, seconds: float) -> None:
+    """Works for some seconds."""
+    Diary(Path(diary)).work(self.request.id, seconds)
 
 
 @shared_task(name="tick", bind=True, title="Ticking")

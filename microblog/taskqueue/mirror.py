@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask_babel import force_locale
+from redis.commands.core import Script
 
 from microblog.clock import utcnow
 from microblog.taskqueue import states
@@ -27,6 +29,19 @@ from microblog.taskqueue.signals import TaskChange, task_changed
 
 logger = logging.getLogger(__name__)
 
+# Stores a result unless it comes too late: a later attempt has stored one, or this one (or nobody's) is final.
+_STORE = """
+local kept = redis.call("GET", KEYS[1])
+if kept then
+  local meta, mine = cjson.decode(kept), tonumber(ARGV[3])
+  local theirs = tonumber(meta.attempt)
+  local final = meta.status == "SUCCESS" or meta.status == "FAILURE" or meta.status == "REVOKED"
+  if mine and theirs and mine < theirs or final and not (mine and theirs and mine > theirs) then return 0 end
+end
+redis.call("SET", KEYS[1], ARGV[1], "EX", ARGV[2])
+redis.call("PUBLISH", KEYS[1], ARGV[1])
+return 1
+"""
 _UNKNOWN = object()  # unlike None, which says that a task has no row
 _ID = table.c.id == sa.bindparam("task_id")
 _BY_HOLDER = sa.and_(_ID, UNFINISHED, table.c.attempts == sa.bindparam("attempt"))
@@ -81,8 +96,17 @@ class Writer(NamedTuple):
         return cls(None, _BY_WORKER, {"task_id": task_id, "by": by, "now": utcnow()})
 
 
+class _TooLate(Exception):
+    """Redis has a result that this one must not replace."""
+
+
 class MirrorBackend(RedisBackend):
     """Celery's Redis backend, mirrored into the Task table; ``result_backend = "…:MirrorBackend+redis://…"``."""
+
+    @cached_property
+    def _store(self) -> Script:
+        script: Script = self.client.register_script(_STORE)
+        return script
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: Celery's own subscribes whoever launches a task to its result, and nobody here waits for one."""
@@ -117,6 +141,11 @@ class MirrorBackend(RedisBackend):
         try:
             patience = {} if wait and state in states.FINISHED else {"max_retries": 0}
             super().store_result(task_id, result, state, traceback, request, **patience, **kwargs)
+        except _TooLate:
+            if writer.claim is not None:
+                raise ClaimLost(f"{task_id} was taken over; its {state} is dropped") from None
+            self.copy_outcome(task_id)
+            return result
         except BackendStoreError:
             if state in states.FINISHED:
                 raise
@@ -126,6 +155,20 @@ class MirrorBackend(RedisBackend):
         elif writer.claim is not None:
             step = _Step(writer.claim.root_id, writer.claim.position, writer.claim.user_id)
             self._announce(task_id, step, state, progress=result if state == states.PROGRESS else None)
+        return result
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """As Celery's, in one round trip that nobody can come between, and fenced by the number of the attempt."""
+        if getattr(request, "claim", _UNKNOWN) is None:
+            return super()._store_result(task_id, result, state, traceback, request, **kwargs)
+        claim: Claim | None = getattr(request, "claim", None)
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta |= {"task_id": task_id, "attempt": claim.attempt if claim else None}
+        arguments = [self.encode(meta), int(self.expires), claim.attempt if claim else ""]
+        if not self._store(keys=[self.get_key_for_task(task_id)], args=arguments):
+            raise _TooLate(task_id)
         return result
 
     def end(self, task_id: str, error: Exception, request: Context | None = None) -> None:

@@ -180,6 +180,53 @@ def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
     assert row_of(task_id).current == 0
 
 
+def take_over(rows: Rows, stale: Claim) -> Claim:
+    """Another worker takes a task over while its holder, frozen, believes that its own lease is live."""
+    past = utcnow() - timedelta(seconds=1)
+    db.session.execute(sa.update(Task).where(Task.id == stale.task_id).values(lease_expires_at=past))
+    db.session.commit()
+    return take(rows, stale.task_id, worker="two@host")
+
+
+@pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE", "RETRY"])
+def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_nothing(
+    rows: Rows, backend: Any, task_id: str, state: str
+) -> None:
+    stale = take(rows, task_id)
+    backend.store_result(task_id, 3, "SUCCESS", request=request_of(take_over(rows, stale)))
+    late = {"PROGRESS": COUNTS, "SUCCESS": 4}.get(state, RuntimeError("late"))
+
+    with pytest.raises(ClaimLost):
+        backend.store_result(task_id, late, state, request=request_of(stale), persist=False)
+
+    assert (AsyncResult(task_id).state, AsyncResult(task_id).result) == ("SUCCESS", 3)
+    assert row_of(task_id).result == {"result": 3}
+
+
+def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
+    rows: Rows, backend: Any, task_id: str
+) -> None:
+    stale = take(rows, task_id)
+    second = take_over(rows, stale)
+    backend.store_result(task_id, RuntimeError("late"), "FAILURE", request=request_of(stale))
+    assert row_of(task_id).state == "STARTED"
+
+    backend.store_result(task_id, 3, "SUCCESS", request=request_of(second))
+
+    assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
+
+
+def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
+    rows: Rows, backend: Any, task_id: str
+) -> None:
+    meta = {"status": "SUCCESS", "result": 3, "traceback": None}
+    backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
+
+    backend.mark_as_revoked(task_id, "too late")
+
+    assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
+
+
 def test_progress_renews_the_lease(rows: Rows, backend: Any, task_id: str) -> None:
     held = take(rows, task_id)
     run_out(held)

@@ -37,7 +37,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
         "broker_url": config["REDIS_URL"],
-        "broker_transport": "microblog.taskqueue.broker:Transport",
+        "broker_transport": "microblog.celeryconfig.broker:Transport",
         # Redis hands a message out again after this many seconds without an acknowledgement. It must outlast every
         # task, or long ones would be delivered twice; lost ones need not wait for it, their leases run out first.
         "broker_transport_options": {
@@ -92,7 +92,7 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
 
 def _schedule(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        "beat_scheduler": "microblog.taskqueue.beat:Scheduler",
+        "beat_scheduler": "microblog.celeryconfig.beat:Scheduler",
         "redbeat_redis_url": config["REDIS_URL"],
         "redbeat_key_prefix": "microblog:redbeat:",
         # A second beat waits for the lock; the lock of a beat that died is free after this many seconds.

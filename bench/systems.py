@@ -1,0 +1,199 @@
+"""The systems whose recovery is compared, each with a Redis and a worker of its own: Microblog, and stock Celery."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+from celery import states
+
+from bench.diary import Diary
+from bench.house import OURS, House, add_users
+from bench.processes import has_ended
+from bench.stock import ACKS_LATE, make_stock
+from bench.tasks import work
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from tests.support.smtp import SmtpServer
+
+STOCK = "bench.stock"
+USERS, POSTS_EACH = 20, 10
+
+
+@dataclass(frozen=True)
+class End:
+    """When a job ended, in seconds since 1970, and what was wrong, "" if nothing was."""
+
+    at: float
+    error: str = ""
+
+
+class System(ABC):
+    """A context in which the system is up and waits for jobs. A job is known by the id of its first task."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.smtp = SmtpServer()
+        self.diary = Diary(house.folder / "diary")
+        self._closing = contextlib.ExitStack()
+        self._recipients: dict[str, str] = {}
+        self._worker = 0
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.smtp.stop)
+            self.environment = self._set_up(closing)
+            self._closing = closing.pop_all()
+        self.start_worker()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+    def start_worker(self) -> None:
+        """Start the worker; returns when it is ready."""
+        self._worker = self._closing.enter_context(self.house.worker(self.environment, self._module))
+
+    def kill_worker(self) -> None:
+        """kill -9 of the worker with its children."""
+        os.killpg(self._worker, signal.SIGKILL)
+
+    def supervise(self) -> None:
+        """Start the worker again if it has ended by itself, as whatever starts it in production would."""
+        if has_ended(self._worker):
+            self.start_worker()
+
+    def mailed(self, job: str) -> int:
+        """How often the job's mail was delivered."""
+        return Counter(str(message["To"]) for message in self.smtp.messages)[self._recipients[job]]
+
+    @abstractmethod
+    def start_work(self, seconds: float) -> str:
+        """Start a job that works for so many seconds, and notes it in the diary."""
+
+    @abstractmethod
+    def start_mail(self) -> str:
+        """Start a job that sends a mail to somebody who has got none."""
+
+    @abstractmethod
+    def end(self, job: str) -> End | None:
+        """How the job ended, None if it has not."""
+
+    @abstractmethod
+    def whereabouts(self, job: str) -> str:
+        """What has become of a job that has not ended."""
+
+    @property
+    @abstractmethod
+    def _module(self) -> str:
+        """Where the worker finds its Celery app."""
+
+    @abstractmethod
+    def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
+        """Make all but the worker ready; returns the worker's environment."""
+
+
+class Microblog(System):
+    """A worker and beat of ours, with the settings of production, and jobs that are launched."""
+
+    _module = OURS
+
+    def start_work(self, seconds: float) -> str:
+        user = next(self._users)
+        return self._launch(user, work.s(str(self.diary.path), seconds))
+
+    def start_mail(self) -> str:
+        """The job is an export: the archive, and the mail that brings it."""
+        user = next(self._users)
+        root = user.launch_task("export_posts", "Export")
+        db.session.commit()
+        self._recipients[root.id] = user.email
+        return root.id
+
+    def end(self, job: str) -> End | None:
+        steps = self._steps(job)
+        if any(step.finished_at is None for step in steps):
+            return None
+        errors = [step.error or step.state for step in steps if step.state != states.SUCCESS]
+        return End(max(step.finished_at.timestamp() for step in steps if step.finished_at), "".join(errors[:1]))
+
+    def whereabouts(self, job: str) -> str:
+        return ", ".join(f"{step.name} {step.state}" for step in self._steps(job) if step.finished_at is None)
+
+    def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
+        environment = self.house.environment("SQLite") | {"MAIL_PORT": str(self.smtp.port)}
+        closing.enter_context(self.house.app(environment | {"LOG_LEVEL": "ERROR"}))
+        users = add_users(USERS)
+        db.session.add_all(Post(body="a rainy day", user_id=user) for user in users for _post in range(POSTS_EACH))
+        db.session.commit()
+        self._users = (db.session.get_one(User, user) for user in users)
+        closing.enter_context(self.house.beat(environment))
+        return environment
+
+    def _launch(self, user: User, step: Any) -> str:
+        task_id = launch([step], user_id=user.id).id
+        db.session.commit()
+        return task_id
+
+    def _steps(self, job: str) -> list[Task]:
+        db.session.rollback()
+        return list(db.session.scalars(sa.select(Task).where(Task.root_id == job).order_by(Task.position)))
+
+
+class Stock(System):
+    """A worker of stock Celery with its defaults, and plain tasks."""
+
+    _module = STOCK
+    acks_late = False
+
+    def start_work(self, seconds: float) -> str:
+        return self._send("stock_work", str(self.diary.path), seconds)
+
+    def start_mail(self) -> str:
+        recipient = f"u{len(self._recipients)}@example.com"
+        job = self._send("stock_mail", self.smtp.port, recipient)
+        self._recipients[job] = recipient
+        return job
+
+    def end(self, job: str) -> End | None:
+        kept: Any = self.house.redis.client.get(f"celery-task-meta-{job}")
+        if kept is None or (meta := json.loads(kept))["status"] not in states.READY_STATES:
+            return None
+        at = datetime.fromisoformat(meta["date_done"]).timestamp()
+        return End(at) if meta["status"] == states.SUCCESS else End(at, meta["result"]["exc_type"])
+
+    def whereabouts(self, job: str) -> str:
+        client: Any = self.house.redis.client
+        with self._app.connection_for_read() as connection:
+            channel = connection.default_channel
+            if any(job in message for message in client.hvals(channel.unacked_key)):
+                return f"visibility timeout {channel.visibility_timeout / 3600:g} h"
+        if any(job in message for message in client.lrange(self._app.conf.task_default_queue, 0, -1)):
+            return "in the queue"
+        return "lost"
+
+    def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
+        self._app = make_stock(self.house.redis.url, acks_late=self.acks_late)
+        closing.callback(self._app.close)
+        environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.house.redis.url}
+        return environment | ({ACKS_LATE: "1"} if self.acks_late else {})
+
+    def _send(self, name: str, *args: Any) -> str:
+        return str(self._app.tasks[name].apply_async(args).id)
+
+
+class StockAcksLate(Stock):
+    """The same with `task_acks_late` and `task_reject_on_worker_lost`."""
+
+    acks_late = True
