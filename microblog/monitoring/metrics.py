@@ -23,7 +23,7 @@ from prometheus_client.registry import CollectorRegistry
 from microblog.clock import utcnow
 from microblog.extensions import redis_client
 from microblog.mail.delivery import MailTask
-from microblog.monitoring import events, picture, queues, workers
+from microblog.monitoring import counters, picture, queues, workers
 from microblog.monitoring.figures import Figures
 from microblog.monitoring.parallel import Parallel
 from microblog.monitoring.picture import Picture
@@ -92,7 +92,7 @@ def _ask_redis() -> Told:
     client = redis_client.connection
     return Told(
         lengths={name: int(str(client.llen(name))) for name in queues.known()},
-        counts=events.read(client),
+        counts=counters.read(client),
         listeners=listeners(client),
     )
 
@@ -205,12 +205,12 @@ def _of_redis(told: Told) -> Iterator[Metric]:
         "microblog_claims_refused",
         "Messages that were dropped since their task must not run, as a duplicate's.",
         "reason",
-        {reason.__name__: 0 for reason in ClaimRefused.__subclasses__()} | events.refused(told.counts),
+        {reason.__name__: 0 for reason in ClaimRefused.__subclasses__()} | counters.refused(told.counts),
     )
     yield CounterMetricFamily(
         "microblog_messages_relayed",
         "Messages that were missing and that reconcile published.",
-        value=told.counts.get(events.RELAYED, 0),
+        value=told.counts.get(counters.RELAYED, 0),
     )
     yield GaugeMetricFamily(
         "microblog_open_streams", "Pages that listen for events, in all web processes.", value=told.listeners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +11,14 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from flask import current_app
+from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.celeryconfig import pause
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import Answers
-from microblog.taskqueue import pause
 from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
 
 HEAD = 10  # messages looked at until one is found that has a row
 
@@ -105,7 +109,10 @@ def _task_id(message: str) -> str | None:
 
 
 def _published(task_ids: list[str]) -> dict[str, datetime]:
-    rows = db.session.execute(
-        sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
-    )
+    query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
+    try:
+        rows = db.session.execute(query)
+    except (OperationalError, InterfaceError):  # how long the queues are is to be seen all the same
+        logger.warning("the database is away; since when messages wait is not known")
+        return {}
     return {row.id: row.published_at for row in rows}

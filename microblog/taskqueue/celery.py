@@ -23,13 +23,14 @@ from flask_babel import force_locale
 from redis.exceptions import RedisError
 
 from microblog import logs
+from microblog.celeryconfig.limits import ChangeableLimits
+from microblog.celeryconfig.pause import HeedPauses
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
 from microblog.taskqueue.errors import Cancelled, ClaimRefused
 from microblog.taskqueue.lease import LeaseKeeper, let_go
-from microblog.taskqueue.pause import HeedPauses
 from microblog.taskqueue.rows import DatabaseAway, Rows
 from microblog.taskqueue.signals import claim_refused
 
@@ -48,26 +49,8 @@ class CeleryApp(Celery):
             self.rows = Rows(db.engine, flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"])
 
 
-class JobRequest(Request):
+class JobRequest(ChangeableLimits, Request):
     """A message in the worker's main process."""
-
-    _sent_limits: tuple[float | None, float | None] = (None, None)
-
-    @property
-    def time_limits(self) -> tuple[float | None, float | None]:
-        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
-
-        Each message carries the limits that its task had where it was sent, and for Celery these have precedence: the
-        remote control command `time_limit` would change nothing.
-        """
-        changed = vars(self._task)  # of the instance, that is; those that were written down are the class's
-        if "time_limit" in changed:
-            return changed["time_limit"], changed["soft_time_limit"]
-        return self._sent_limits
-
-    @time_limits.setter
-    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
-        self._sent_limits = sent
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once."""
@@ -106,7 +89,7 @@ class JobTask(CeleryTask):
             self.request.claim = held = claim(
                 self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
             )
-            if held is not None and held.attempt > 1 and self._is_over(task_id):
+            if held is not None and held.attempt > 1 and self._brought_home(task_id):
                 raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
@@ -141,7 +124,12 @@ class JobTask(CeleryTask):
             self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
         return done is not None
 
-    def _is_over(self, task_id: str) -> bool:
+    def is_over(self, task_id: str) -> bool:
+        """Whether look_back() would bring anything home; nothing is written. Raises redis.exceptions.RedisError."""
+        with self.app.flask_app.app_context():
+            return self.backend.holds_outcome(task_id) or self.already_done(task_id) is not None
+
+    def _brought_home(self, task_id: str) -> bool:
         try:
             return self.look_back(task_id, self.request)
         except (RedisError, BackendStoreError, DatabaseAway):
@@ -192,7 +180,11 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
-    app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
+    every = {name: flask_app.config[task.every] for name, task in app.tasks.items() if task.every}
+    app.conf.beat_schedule = {  # a run that could not begin in time is worthless: the next is on its way
+        name: {"task": name, "schedule": seconds, "options": {"expires": 2 * seconds}}
+        for name, seconds in every.items()
+    }
     app.steps["worker"].add(LeaseKeeper)
     app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
@@ -201,12 +193,6 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
-
-
-def _entry(app: CeleryApp, task: JobTask) -> dict[str, Any]:
-    seconds: float = app.flask_app.config[task.every]
-    # A run that could not begin in time is worthless: the next is on its way.
-    return {"task": task.name, "schedule": seconds, "options": {"expires": seconds * 2}}
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:

@@ -1,6 +1,6 @@
 """statistics of finished tasks
 
-Revision ID: statistics
+Revision ID: 0003
 Revises: 0002
 Create Date: 2026-11-21 13:40:00
 
@@ -11,7 +11,7 @@ from alembic import op
 import sqlalchemy as sa
 
 # revision identifiers, used by Alembic.
-revision = 'statistics'
+revision = '0003'
 down_revision = '0002'
 branch_labels = None
 depends_on = None

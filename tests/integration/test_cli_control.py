@@ -259,6 +259,7 @@ class TestRun:
         wait_for(lambda: staff.state(launched["id"]) == states.SUCCESS)
         assert (launched["name"], launched["user"]) == ("reconcile", None)
         assert launched["id"] in [job["id"] for job in staff.json("list")]
+        assert "SUCCESS" in staff.run("show", launched["id"]).stdout
 
     def test_arguments_are_json_or_text(self, staff: Staff, worker: Worker, tmp_path: Path) -> None:
         text = staff.run("run", "echo", "--arg", "7", "--arg", "seven", "--arg", '{"a": [1]}', "--kwarg", "name=x=y")
@@ -266,4 +267,12 @@ class TestRun:
         job = text.stdout.partition(":")[0]
         assert (text.exit_code, text.stdout) == (0, f"{job}: launched echo.\n")
         wait_for(lambda: staff.state(job) == states.SUCCESS)
-        assert staff.job(job).root.result == {"args": [7, "seven", {"a": [1]}], "name": "x=y"}
+        assert staff.json("show", job)["result"] == {"args": [7, "seven", {"a": [1]}], "name": "x=y"}
+
+    def test_a_job_that_runs_is_cancelled(self, staff: Staff, worker: Worker, gate: Path) -> None:
+        counting = staff.launch("count", str(gate))
+        wait_for(lambda: staff.state(counting) == states.PROGRESS)
+
+        assert staff.run("cancel", counting).exit_code == 0
+
+        wait_for(lambda: staff.state(counting) == states.REVOKED)

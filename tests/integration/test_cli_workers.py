@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from microblog.celeryconfig import pause
 from microblog.monitoring import asking, workers
-from microblog.taskqueue import pause
 from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.services import Worker, wait_for
 from tests.support.staff import Staff, staffed

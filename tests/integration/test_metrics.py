@@ -13,11 +13,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
+from microblog.celeryconfig import pause
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import metrics, picture
 from microblog.notifications import audience
-from microblog.taskqueue import pause
 from microblog.taskqueue.claim import AlreadyFinished
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task

@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from microblog.celeryconfig import pause
+from microblog.celeryconfig.memory import EPOCH_KEY
 from microblog.extensions import db
 from microblog.monitoring import by_hand
-from microblog.taskqueue import pause, states
+from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.reconcile import EPOCH_KEY, reconcile_all
+from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.services import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from celery.result import AsyncResult
 from flask import Flask
 
+from microblog.celeryconfig.memory import EPOCH_KEY, Broker
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import claim as claims
@@ -127,7 +128,7 @@ def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: R
 
 
 def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
     with redis_server.away():
@@ -138,7 +139,7 @@ def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisSer
 
 
 def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
 
@@ -150,7 +151,7 @@ def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, r
 
 
 def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, created_at=30, published_at=30)
@@ -369,9 +370,9 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer) -
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
     [head] = list(reconcile._heads())
-    broker = reconcile._look_at_broker()
+    broker = Broker.look()
 
-    outcomes = [reconcile._reconcile(head, broker), reconcile._reconcile(head, broker)]
+    outcomes = [reconcile._decide(head, broker).act() for _process in range(2)]
 
     assert outcomes == [True, False]
     assert redis_server.client.llen("default") == 1

@@ -145,6 +145,16 @@ class PostgresServer:
         """End every session of the database, as a restart of the server would."""
         self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
+    @contextlib.contextmanager
+    def closed(self, database: str) -> Iterator[None]:
+        """Inside the block the database lets nobody in; who was in it is put out."""
+        self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+        self.cut_connections(database)
+        try:
+            yield
+        finally:
+            self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+
     def _admin(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())

@@ -106,3 +106,12 @@ def introduce(self: JobTask, folder: str) -> dict[str, Any]:
         "redis": self.backend.client.client_id(),
         "database": db.session.scalar(sa.text("SELECT pg_backend_pid()")) if on_postgres else os.getpid(),
     }
+
+
+@shared_task(name="stubborn")
+def stubborn(diary: str, gate: str) -> None:
+    """Never looks at its progress, and so never hears of a cancellation; ends once there is a file `gate`."""
+    with Path(diary).open("a") as file:
+        file.write("ran\n")
+    while not Path(gate).exists():
+        time.sleep(0.01)

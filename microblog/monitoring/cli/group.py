@@ -36,7 +36,14 @@ def _away(context: click.Context, sentence: str) -> NoReturn:
     context.exit(AWAY)
 
 
-tasks = Operators("tasks", help="See and steer the jobs of all users.")
+HELP = """See and steer the jobs of all users.
+
+\b
+Each command has --help with an example, and --json. For completion by the shell (bash; zsh and fish likewise):
+  eval "$(_FLASK_COMPLETE=bash_source flask)"
+"""
+
+tasks = Operators("tasks", help=HELP, short_help="See and steer the jobs of all users.")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 worker_timeout = click.option(

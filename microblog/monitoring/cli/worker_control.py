@@ -7,6 +7,7 @@ from typing import Any
 import click
 from flask import current_app
 
+from microblog.celeryconfig import pause
 from microblog.monitoring import remote, workers
 from microblog.monitoring.cli import complete
 from microblog.monitoring.cli.answers import print_said, refuse_silent
@@ -15,7 +16,6 @@ from microblog.monitoring.cli.group import as_json, worker_timeout
 from microblog.monitoring.cli.workers import worker
 from microblog.monitoring.remote import Said
 from microblog.monitoring.workers import Answers
-from microblog.taskqueue import pause
 
 UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker says what it starts with."
 
