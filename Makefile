@@ -10,10 +10,10 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench chaos
+.PHONY: help run test lint bench chaos mutants
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
 run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
@@ -36,6 +36,10 @@ SECONDS ?= 300
 DATABASES ?= sqlite postgresql
 chaos: $(VENV)/test.installed ## break everything, again and again, and look whether every promise holds
 	@exec $(PYTHON) -m tests.chaos $(if $(SEEDS),--seed $(SEEDS)) --seconds $(SECONDS) --database $(DATABASES)
+
+# ONLY="fence savepoint" (all of them), as their names are printed.
+mutants: $(VENV)/test.installed ## take out each line that holds a promise, and look whether a test notices
+	@exec $(PYTHON) -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
 	@echo "Installing what Microblog runs on into $(VENV) (once)"

@@ -10,7 +10,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from config import load_settings
 from microblog import errors, locale, logs, security
 from microblog.celeryconfig import celery_settings
-from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mail, migrate, redis_client
+from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, migrate, redis_client
+from microblog.extensions import mail as mailer  # `mail` is the room's name here, once anybody has imported it
 from microblog.taskqueue.celery import make_celery
 
 ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports", "microblog.monitoring"]
@@ -39,7 +40,7 @@ def _bind_extensions(app: Flask) -> None:
     db.init_app(app)
     migrate.init_app(app, db, render_as_batch=True)
     login.init_app(app)
-    mail.init_app(app)
+    mailer.init_app(app)
     babel.init_app(app, locale_selector=locale.select)
     csrf.init_app(app)
     bootstrap.init_app(app)

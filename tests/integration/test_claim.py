@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from celery.app.task import Context
+from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
@@ -21,6 +22,7 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.rows import Rows
 from tests.support import tasks
+from tests.support.services import RedisServer
 
 COUNTS = {"current": 1, "total": 2, "percent": 50, "message": "half"}
 
@@ -147,6 +149,17 @@ def test_a_task_that_is_to_be_cancelled_is_not_claimed(rows: Rows, task_id: str)
         take(rows, task_id)
 
 
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
+def test_what_has_ended_is_claimed_no_more(rows: Rows, task_id: str, state: str) -> None:
+    db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
+    db.session.commit()
+
+    with pytest.raises(claims.AlreadyFinished):
+        take(rows, task_id)
+
+    assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
+
+
 def test_a_task_without_a_row_needs_no_claim(rows: Rows) -> None:
     assert claims.claim(rows, "unknown", worker="one@host", lease=30, max_crashes=3) is None
 
@@ -201,6 +214,19 @@ def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_n
 
     assert (AsyncResult(task_id).state, AsyncResult(task_id).result) == ("SUCCESS", 3)
     assert row_of(task_id).result == {"result": 3}
+
+
+def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said(
+    rows: Rows, backend: Any, task_id: str
+) -> None:
+    stale = take(rows, task_id)
+    second = take_over(rows, stale)
+    backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(second))
+
+    with pytest.raises(ClaimLost):
+        backend.store_result(task_id, 4, "SUCCESS", request=request_of(stale))
+
+    assert (AsyncResult(task_id).state, row_of(task_id).state) == ("PROGRESS", "PROGRESS")
 
 
 def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
@@ -259,6 +285,22 @@ def test_a_terminal_row_never_changes(rows: Rows, backend: Any, task_id: str) ->
     row = row_of(task_id)
     assert (row.state, row.result, row.error, row.finished_at) == ("SUCCESS", {"result": 3}, None, before)
     assert AsyncResult(task_id).state == "SUCCESS"
+
+
+def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
+    rows: Rows, backend: Any, task_id: str, redis_server: RedisServer
+) -> None:
+    frozen = take(rows, task_id)
+    run_out(frozen)
+    backend.end(task_id, TaskRevokedError("cancelled"))
+    assert AsyncResult(task_id).state == "REVOKED"
+    redis_server.client.flushall()  # the row has to know it alone
+
+    with pytest.raises(ClaimLost):
+        backend.store_result(task_id, 3, "SUCCESS", request=request_of(frozen))
+
+    assert (row_of(task_id).state, row_of(task_id).result) == ("REVOKED", None)
+    assert AsyncResult(task_id).state == "PENDING"
 
 
 def test_nobody_ends_a_task_that_another_worker_holds(rows: Rows, backend: Any, task_id: str) -> None:

@@ -24,6 +24,7 @@ from microblog.jobs import control
 from microblog.jobs import job as users_jobs
 from microblog.jobs.job import Job
 from microblog.monitoring import display, jobs
+from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -390,6 +391,26 @@ class TestTheCommandItself:
         assert ESCAPE not in text
         assert "red" in text
         assert re.search(r"^    .*red.*\r\n      below", text, re.M), "a traceback keeps its lines"
+
+
+def test_every_command_prints_json_where_it_is_asked_to(run, susan) -> None:
+    for name, command in tasks.commands.items():
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}, name
+
+    waiting = launch_export(susan)
+    failed = make_job(None, "FAILURE")
+
+    for arguments in (["list"], ["show", failed], ["cancel", waiting.id], ["retry", failed]):
+        assert is_json(run(*arguments, "--json").stdout), arguments
+        assert not is_json(run(*arguments).stdout), arguments
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def test_a_length_of_time_is_told_in_two_numbers_at_most() -> None:

@@ -15,8 +15,12 @@ from werkzeug.exceptions import default_exceptions
 from microblog import logs
 from microblog.extensions import db
 
-# None of it depends on which database there is.
-pytestmark = pytest.mark.parametrize("database", ["sqlite"])
+
+@pytest.fixture
+def database():
+    """Hardly anything here depends on which database there is."""
+    return "sqlite"
+
 
 CODES = [400, 401, 403, 404, 405, 410, 413, 429, 500, 503]
 
@@ -128,6 +132,35 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back(faulty, ma
     assert "SELECT" not in read.text
     assert written.status_code == 503
     assert "not lost" in written.text
+    assert browser.get("/").status_code == 200
+
+
+def test_while_redis_is_away_every_page_that_does_not_need_it_works(make_app, make_user, redis_server):
+    app = make_app(TESTING=False, RATELIMIT_ENABLED=True)
+    make_user("susan")
+    browser = app.test_client()
+    pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and not rule.arguments}
+    pages -= {"/readyz", "/notifications/stream"}  # the one says that Redis is away, the other never ends
+
+    with redis_server.away():
+        signed_in = browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+        statuses = {page: browser.get(page).status_code for page in pages}
+        written = browser.post("/", data={"post": "not lost"})
+
+    assert (signed_in.status_code, written.status_code) == (302, 302)
+    assert {page: status for page, status in statuses.items() if status >= 500} == {}
+    assert statuses["/"] == statuses["/tasks"] == statuses["/explore"] == 200
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_a_database_that_was_restarted_costs_nobody_a_page(faulty, make_user, postgres_server):
+    make_user("susan")
+    browser = faulty.test_client()
+    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    db.session.rollback()
+
+    postgres_server.cut_connections(str(db.engine.url.database))
+
     assert browser.get("/").status_code == 200
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +19,7 @@ from microblog.taskqueue.launch import AlreadyRunning, launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
@@ -51,8 +53,11 @@ def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisS
 def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: RedisServer) -> None:
     with db.session.begin_nested():
         launch([tasks.add.s(1, 2)])
-
     assert queued(redis_server) == 0
+
+    db.session.commit()
+
+    assert queued(redis_server) == 1
 
 
 def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
@@ -182,6 +187,47 @@ def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_
 
     wait_for(state)
     assert diary.read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_a_database_that_was_restarted_costs_no_launch(
+    app: Flask, redis_server: RedisServer, postgres_server: PostgresServer
+) -> None:
+    for _ in range(2):
+        postgres_server.cut_connections(str(db.engine.url.database))
+        launch([tasks.noop.s()])
+        db.session.commit()
+
+    assert None not in [row.published_at for row in rows()]
+    assert queued(redis_server) == 2
+
+
+def test_a_message_that_is_no_json_is_refused(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    tasks.record.apply_async(args=[str(diary)], serializer="pickle")
+    last = tasks.add.delay(1, 2)
+
+    make_worker(concurrency=1, C_FORCE_ROOT="1")  # or root's worker would refuse to start, were it to take pickle
+
+    assert last.get(timeout=20) == 3
+    assert not diary.exists()
+
+
+def test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id(
+    app: Flask, make_user: Callable[..., User], redis_server: RedisServer
+) -> None:
+    user = make_user()
+    user.launch_task("export_posts", "Export")
+    db.session.commit()
+
+    [raw] = redis_server.client.lrange("exports", 0, -1)
+
+    message = json.loads(raw)
+    assert message["content-type"] == "application/json"
+    args, kwargs, _embedded = json.loads(base64.b64decode(message["body"]))
+    assert (args, kwargs) == ([user.id], {})
+    for private in (user.email, user.username, user.password_hash):
+        assert private not in raw + base64.b64decode(message["body"]).decode()
 
 
 def test_a_duplicate_message_does_not_run_twice(

@@ -82,7 +82,10 @@ def test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses(
             wait_for(page.events, what="the event arrives")
             assert page.events()[0]["subject"] == task.id
             assert page.events()[0]["data"]["state"] == "PENDING"
-        assert bens.events() == []
+        bens_task = ben.launch_task("noop", "Nothing")
+        db.session.commit()
+        wait_for(bens.events, what="his own event, which comes behind theirs")
+        assert {event["subject"] for event in bens.events()} == {bens_task.id}
 
 
 def test_operators_hear_of_every_task_and_everybody_else_only_of_their_own(
@@ -148,6 +151,15 @@ def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(
     response.close()
 
     assert hub.open_streams() == 0
+
+
+def test_asking_tells_nothing_of_others(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    susan.launch_task("noop", "Nothing")
+    db.session.commit()
+
+    assert signed_in(make_user("ben")).get("/notifications?since=0").json == []
 
 
 def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,51 +13,18 @@ import sqlalchemy as sa
 from celery.result import AsyncResult
 from flask import Flask
 
-from microblog.celeryconfig.memory import EPOCH_KEY, Broker
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.taskqueue import claim as claims
-from microblog.taskqueue import reconcile
-from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
+from tests.support.jobs import crash, make_older, rows_of, start, states, store_outcome
 from tests.support.services import RedisServer, Worker, wait_for
 
 
 @pytest.fixture
 def diary(tmp_path: Path) -> Path:
     return tmp_path / "diary"
-
-
-def start(*steps: Any) -> str:
-    root = launch(steps)
-    db.session.commit()
-    return root.id
-
-
-def rows_of(root_id: str) -> list[Task]:
-    db.session.rollback()
-    query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
-    return list(db.session.scalars(query.execution_options(populate_existing=True)))
-
-
-def states(root_id: str) -> list[str]:
-    return [row.state for row in rows_of(root_id)]
-
-
-def make_older(root_id: str, **ages: float) -> None:
-    """Move times of a job's rows into the past, each by so many seconds."""
-    past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
-    db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
-    db.session.commit()
-
-
-def crash(app: Flask, task_id: str) -> None:
-    """A worker claims the task and is never heard of again."""
-    held = claims.claim(app.extensions["celery"].rows, task_id, worker="gone@host", lease=30, max_crashes=3)
-    assert held is not None
-    make_older(task_id, lease_expires_at=1)
 
 
 @pytest.fixture
@@ -98,68 +64,6 @@ def test_the_query_for_unfinished_rows_uses_an_index_of_them(app: Flask, databas
     assert "task_unfinished" in str(plan.all())
 
 
-def test_a_job_that_is_being_launched_right_now_is_left_alone(app: Flask, redis_server: RedisServer) -> None:
-    start(tasks.noop.s())
-
-    assert reconcile_all() == 0
-    assert redis_server.client.llen("default") == 1
-
-
-def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
-        task_id = start(tasks.noop.s())
-    make_older(task_id, created_at=60)
-
-    assert reconcile_all() == 1
-
-    assert rows_of(task_id)[0].published_at is not None
-    assert redis_server.client.llen("default") == 1
-
-
-def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
-        task_id = start(tasks.noop.s(), tasks.noop.s())
-    make_older(task_id, created_at=60)
-
-    reconcile.reconcile.apply()  # as a worker runs it
-
-    [message] = redis_server.client.lrange("default", 0, -1)
-    assert json.loads(message)["headers"]["root_id"] == task_id
-
-
-def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
-    task_id = start(tasks.noop.s())
-    make_older(task_id, created_at=30, published_at=30)
-    with redis_server.away():
-        pass
-
-    assert reconcile_all() == 1
-    assert redis_server.client.llen("default") == 1
-
-
-def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
-    task_id = start(tasks.noop.s())
-    make_older(task_id, created_at=30, published_at=30)
-
-    assert reconcile_all() == 0
-    make_older(task_id, created_at=61, published_at=61)
-    assert reconcile_all() == 1
-    assert reconcile_all() == 0
-    assert redis_server.client.llen("default") == 2
-
-
-def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
-    task_id = start(tasks.noop.s())
-    crash(app, task_id)
-    make_older(task_id, created_at=30, published_at=30)
-
-    assert [reconcile_all() for _turn in range(3)] == [1, 0, 0]
-    assert redis_server.client.llen("default") == 2
-
-
 def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
     app: Flask, redis_server: RedisServer
 ) -> None:
@@ -173,19 +77,6 @@ def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
 
     assert reconcile_all() == 1
     assert rows_of(whole)[0].published_at > utcnow() - timedelta(seconds=30)
-
-
-def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
-    task_id = start(tasks.noop.s())
-    crash(app, task_id)
-    noop = app.extensions["celery"].tasks["noop"]
-    noop.push_request(id=task_id, hostname="two@host")
-
-    with redis_server.away():
-        noop.before_start(task_id, (), {})
-
-    assert [(row.state, row.worker, row.attempts) for row in rows_of(task_id)] == [("STARTED", "two@host", 2)]
-    noop.pop_request()
 
 
 def test_a_killed_worker_loses_nothing(
@@ -215,7 +106,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
     wait_for(lambda: states(job_id)[0] == "PROGRESS")
 
     leaving.process.terminate()
-    leaving.process.wait(10)
+    wait_for(lambda: leaving.process.poll() is not None, timeout=10, what="the worker ends")
     gate.touch()
     make_worker()
 
@@ -277,15 +168,9 @@ def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
     first, second = start(tasks.add.s(1, 2), tasks.noop.s()), start(tasks.fail.s())
     for task_id in (first, second):
         crash(app, task_id)
-    backend = app.extensions["celery"].backend
-    backend.client.set(
-        backend.get_key_for_task(first), backend.encode({"status": "SUCCESS", "result": 3, "traceback": None})
-    )
     failure = {"exc_type": "RuntimeError", "exc_message": ["x"], "exc_module": "builtins"}
-    backend.client.set(
-        backend.get_key_for_task(second),
-        backend.encode({"status": "FAILURE", "result": failure, "traceback": "Traceback: x"}),
-    )
+    store_outcome(app, first, "SUCCESS", 3)
+    store_outcome(app, second, "FAILURE", failure, "Traceback: x")
 
     reconcile_all()
 
@@ -300,9 +185,7 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
 ) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
     crash(app, job_id)
-    backend = app.extensions["celery"].backend
-    meta = {"status": "SUCCESS", "result": 3, "traceback": None}
-    backend.client.set(backend.get_key_for_task(job_id), backend.encode(meta))
+    store_outcome(app, job_id, "SUCCESS", 3)
     reconcile_all()
     db.session.execute(sa.update(Task).where(Task.id == job_id).values(finished_at=utcnow() - timedelta(seconds=30)))
     db.session.commit()
@@ -314,21 +197,17 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
     assert rows_of(job_id)[1].result == {"received": [3]}
 
 
-def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
-    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
+def test_what_an_earlier_attempt_achieved_is_not_done_again(
+    app: Flask, make_worker: Callable[..., Worker], diary: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    worker = make_worker()
-    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+    task_id = start(tasks.record.s(str(diary)))
+    crash(app, task_id)
+    store_outcome(app, task_id, "SUCCESS", {"received": []})
 
-    with redis_server.away():
-        gate.touch()
-        wait_for(lambda: "Failed operation" in worker.text(), what="the success cannot be stored")
-        assert states(job_id) == ["PROGRESS", "PENDING"]
+    make_worker()
 
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
-    assert diary.read_text() == "ran\n"
+    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    assert not diary.exists()
 
 
 @pytest.mark.parametrize("ended", ["FAILURE", "REVOKED"])
@@ -365,27 +244,21 @@ def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: F
     assert "died, again and again" in (rows_of(job_id)[0].error or "")
 
 
-def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
-        task_id = start(tasks.noop.s())
-    make_older(task_id, created_at=60)
-    [head] = list(reconcile._heads())
-    broker = Broker.look()
-
-    outcomes = [reconcile._decide(head, broker).act() for _process in range(2)]
-
-    assert outcomes == [True, False]
-    assert redis_server.client.llen("default") == 1
-
-
 def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
-    app: Flask, make_worker: Callable[..., Worker], diary: Path
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
 ) -> None:
-    make_worker()
+    gate = tmp_path / "gate"
+    make_worker(concurrency=1)  # which leaves the next message in the queue
+    job_id = start(tasks.stand.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id) == ["STARTED", "PENDING"])
+    db.session.execute(sa.update(Task).values(message="locked"))  # until the rollback the row takes no success
 
-    job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
+    gate.touch()
+    wait_for(lambda: AsyncResult(job_id).state == "SUCCESS", what="Redis knows of the success")
+    assert redis_server.client.llen("default") == 0
+
+    db.session.rollback()
     wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
-
     first, second = rows_of(job_id)
     assert first.finished_at < second.published_at < second.started_at
 

@@ -173,8 +173,9 @@ def test_a_forged_form_changes_nothing(make_app: Callable[..., Flask], make_user
 
 
 def test_redis_away_the_page_answers_and_the_cancellation_is_kept(
-    susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
+    app.testing = False  # an error is a page, as in production
     task_id = start(susan)
     client = signed_in(susan)
 
@@ -186,8 +187,9 @@ def test_redis_away_the_page_answers_and_the_cancellation_is_kept(
 
 
 def test_redis_away_an_export_is_accepted(
-    susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
+    app.testing = False
     client = signed_in(susan)
 
     with redis_server.away():

@@ -1,14 +1,58 @@
-"""Jobs that are in the Task table without anybody having run them."""
+"""Jobs of the tests: launched, looked at, made older, left alone by a worker that died, or just there as rows."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
+import sqlalchemy as sa
+from flask import Flask
+
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.taskqueue import claim as claims
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+
+
+def start(*steps: Any) -> str:
+    """Launch a job; returns its id."""
+    root = launch(steps)
+    db.session.commit()
+    return root.id
+
+
+def rows_of(root_id: str) -> list[Task]:
+    """A job's rows as they are now, in order."""
+    db.session.rollback()
+    query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def states(root_id: str) -> list[str]:
+    return [row.state for row in rows_of(root_id)]
+
+
+def make_older(root_id: str, **ages: float) -> None:
+    """Move times of a job's rows into the past, each by so many seconds."""
+    past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
+    db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
+    db.session.commit()
+
+
+def crash(app: Flask, task_id: str) -> None:
+    """A worker claims the task and is never heard of again."""
+    held = claims.claim(app.extensions["celery"].rows, task_id, worker="gone@host", lease=30, max_crashes=3)
+    assert held is not None
+    make_older(task_id, lease_expires_at=1)
+
+
+def store_outcome(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
+    """An outcome is in Redis; the row knows nothing of it."""
+    backend = app.extensions["celery"].backend
+    meta = {"status": state, "result": result, "traceback": traceback}
+    backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
 
 
 def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:

@@ -37,9 +37,7 @@ class SmtpServer:
     def __init__(self) -> None:
         self.port = free_port()
         self.deliveries: list[Delivery] = []
-        self.on_data: Callable[[int], None] | None = None
         self._controller: Controller | None = None
-        self.behave()
         self.reset()
 
     @property
@@ -60,6 +58,7 @@ class SmtpServer:
         """As new."""
         self.behave()
         self.deliveries.clear()
+        self.on_data: Callable[[int], None] | None = None
         self.refused = 0
         self.delay = 0.0
 

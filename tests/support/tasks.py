@@ -83,6 +83,23 @@ def count(self: JobTask, gate: str, total: int = 1_000_000) -> int:
     return total
 
 
+@shared_task(name="stand")
+def stand(gate: str) -> str:
+    """Stands still, without a word of progress, while there is no file `gate`."""
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "through"
+
+
+@shared_task(name="retry_behind", bind=True)
+def retry_behind(self: JobTask, gate: str) -> str:
+    """Stands still while there is no file `gate`, and then asks to be tried again, at its first attempt."""
+    if self.request.claim.attempt == 1:
+        stand.run(gate)
+        raise self.retry(countdown=0, exc=OSError("not yet"))
+    return "at last"
+
+
 @shared_task(name="die", bind=True)
 def die(self: JobTask, diary: str, times: int) -> str:
     """Kills its own process the first `times` times it runs."""

@@ -1,0 +1,131 @@
+"""Redis or the database goes away under a task that is at work: it ends as it would have, a little later."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from celery.result import AsyncResult
+from flask import Flask
+
+from microblog.extensions import db
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.jobs import crash, make_older, rows_of, start, states
+from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
+
+Away = Callable[[], contextlib.AbstractContextManager[None]]
+
+# SQLite is a file, and does not go away.
+ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"])
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    return tmp_path / "diary"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def database_away(app: Flask, postgres_server: PostgresServer) -> Away:
+    @contextlib.contextmanager
+    def away() -> Iterator[None]:
+        db.session.rollback()
+        with postgres_server.closed(str(db.engine.url.database)):
+            yield
+
+    return away
+
+
+def in_broker(redis_server: RedisServer) -> str:
+    """The messages that wait, and those that a worker has and did not acknowledge."""
+    client = redis_server.client
+    return f"{client.lrange('default', 0, -1)} {client.hvals('unacked')}"
+
+
+def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    noop = app.extensions["celery"].tasks["noop"]
+    noop.push_request(id=task_id, hostname="two@host")
+
+    with redis_server.away():
+        noop.before_start(task_id, (), {})
+
+    assert [(row.state, row.worker, row.attempts) for row in rows_of(task_id)] == [("STARTED", "two@host", 2)]
+    noop.pop_request()
+
+
+def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path, diary: Path
+) -> None:
+    worker = make_worker()
+    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+
+    with redis_server.away():
+        gate.touch()
+        wait_for(lambda: "Failed operation" in worker.text(), what="the success cannot be stored")
+        assert states(job_id) == ["PROGRESS", "PENDING"]
+
+    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    assert diary.read_text() == "ran\n"
+
+
+def test_a_retry_that_finds_redis_away_is_published_later(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path
+) -> None:
+    make_worker()
+    task_id = start(tasks.retry_behind.s(str(gate)))
+    wait_for(lambda: states(task_id) == ["STARTED"])
+
+    with redis_server.away():
+        gate.touch()
+        wait_for(lambda: states(task_id) == ["RETRY"], what="it is to be tried again")
+    make_older(task_id, published_at=30, eta=30)
+    assert reconcile_all() == 1
+
+    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(2, 0)]
+
+
+@ONLY_POSTGRESQL
+def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
+    app: Flask,
+    make_worker: Callable[..., Worker],
+    redis_server: RedisServer,
+    database_away: Away,
+    diary: Path,
+) -> None:
+    task_id = start(tasks.record.s(str(diary)))
+
+    with database_away():
+        make_worker()
+        wait_for(lambda: "redelivered" in in_broker(redis_server), what="it has been given back")
+
+    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
+    assert diary.read_text() == "ran\n"
+
+
+@ONLY_POSTGRESQL
+def test_a_result_that_finds_the_database_away_is_in_its_row_later(
+    app: Flask, make_worker: Callable[..., Worker], database_away: Away, gate: Path
+) -> None:
+    worker = make_worker()
+    task_id = start(tasks.stand.s(str(gate)))
+    wait_for(lambda: states(task_id) == ["STARTED"])
+
+    with database_away():
+        gate.touch()
+        wait_for(lambda: "SUCCESS of" in worker.text(), what="the row cannot be written")
+        assert AsyncResult(task_id).state == "SUCCESS"
+
+    wait_for(lambda: (reconcile_all() and False) or states(task_id) == ["SUCCESS"])
+    assert [(row.attempts, row.result) for row in rows_of(task_id)] == [(1, {"result": "through"})]

@@ -1,0 +1,141 @@
+"""A message that is missing, for all that can be known, is published again: once, and not at each turn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from microblog.celeryconfig.memory import EPOCH_KEY, Broker
+from microblog.clock import utcnow
+from microblog.jobs import control
+from microblog.jobs import job as jobs
+from microblog.taskqueue import reconcile
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.jobs import crash, make_older, rows_of, start
+from tests.support.services import RedisServer
+
+
+def test_a_job_that_is_being_launched_right_now_is_left_alone(app: Flask, redis_server: RedisServer) -> None:
+    start(tasks.noop.s())
+
+    assert reconcile_all() == 0
+    assert redis_server.client.llen("default") == 1
+
+
+def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=60)
+
+    assert reconcile_all() == 1
+
+    assert rows_of(task_id)[0].published_at is not None
+    assert redis_server.client.llen("default") == 1
+
+
+def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s(), tasks.noop.s())
+    make_older(task_id, created_at=60)
+
+    reconcile.reconcile.apply()  # as a worker runs it
+
+    [message] = redis_server.client.lrange("default", 0, -1)
+    assert json.loads(message)["headers"]["root_id"] == task_id
+
+
+def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=30, published_at=30)
+    with redis_server.away():
+        pass
+    start(tasks.noop.s())  # so that the queue is not empty
+
+    assert reconcile_all() == 1
+    assert redis_server.client.llen("default") == 2
+
+
+def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=30, published_at=30)
+
+    assert reconcile_all() == 0
+    make_older(task_id, created_at=61, published_at=61)
+    assert reconcile_all() == 1
+    assert reconcile_all() == 0
+    assert redis_server.client.llen("default") == 2
+
+
+def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    make_older(task_id, created_at=30, published_at=30)
+
+    assert [reconcile_all() for _turn in range(3)] == [1, 0, 0]
+    assert redis_server.client.llen("default") == 2
+
+
+def test_what_an_empty_queue_lost_is_published_again_soon(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    redis_server.client.delete("default")
+    make_older(task_id, created_at=9, published_at=9)
+    assert reconcile_all() == 0
+
+    make_older(task_id, created_at=11, published_at=11)
+
+    assert reconcile_all() == 1
+    assert redis_server.client.llen("default") == 1
+
+
+@pytest.mark.parametrize(
+    ("created_at", "published_at", "published"), [(300, 100, 0), (300, 151, 1), (10_000, 890, 0), (10_000, 910, 1)]
+)
+def test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour(
+    app: Flask, redis_server: RedisServer, created_at: float, published_at: float, published: int
+) -> None:
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=created_at, published_at=published_at)
+
+    assert reconcile_all() == published
+
+
+@pytest.mark.parametrize("published_before", [False, True])
+def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, published_before: bool) -> None:
+    with contextlib.nullcontext() if published_before else redis_server.away():
+        task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
+    [head] = list(reconcile._heads())
+    broker = Broker.look()
+
+    decisions = [reconcile._decide(head, broker) for _process in range(2)]
+    outcomes = [decision is not None and decision.act() for decision in decisions]
+
+    assert outcomes == [True, False]
+    assert redis_server.client.llen("default") == 1 + published_before
+
+
+def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_server: RedisServer) -> None:
+    with redis_server.away():
+        task_id = start(tasks.noop.s())
+    make_older(task_id, created_at=60)
+    [head] = list(reconcile._heads())
+    job = jobs.find(task_id)
+    assert job is not None
+    control.cancel(job)
+
+    decision = reconcile._decide(head, Broker.look())
+    assert decision is not None
+    assert not decision.act()
+
+    assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("REVOKED", None)]
+    assert redis_server.client.llen("default") == 0

@@ -1,0 +1,72 @@
+"""`python -m tests.mutants`: exit code 0 if every mutant is noticed by the tests named for it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+from tests.mutants.catalogue import MUTANTS, PROMISES
+from tests.mutants.mutant import Mutant
+from tests.mutants.table import tables
+from tests.mutants.trial import Verdict, try_mutant, try_whole
+
+AT_ONCE = 2  # copies; the tests measure time, and a machine that is too busy would make them fail by themselves
+
+
+def main() -> int:
+    """Try each mutant; returns 0 if all are noticed, 1 if one survives."""
+    arguments = _arguments()
+    if arguments.table:
+        print(tables(PROMISES))
+        return 0
+    began = time.monotonic()
+    chosen = [mutant for mutant in MUTANTS if not arguments.only or mutant.name in arguments.only]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        if not _print(pool.map(lambda named: try_whole(*named), _by_file(chosen)), good="pass", bad="FAIL"):
+            print("Nothing was taken out: these tests fail by themselves.")
+            return 1
+        noticed = _print(pool.map(try_mutant, chosen), good="noticed", bad="SURVIVED")
+    print(
+        f"{len(chosen)} mutants in {time.monotonic() - began:.0f} s: {'all noticed' if noticed else 'NOT all noticed'}"
+    )
+    return 0 if noticed else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants", description="Take out each line that holds a promise, and see a test fail."
+    )
+    names = [mutant.name for mutant in MUTANTS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="only these, as the output names them")
+    parser.add_argument("--table", action="store_true", help="print the tables of docs/architecture.md, and end")
+    return parser.parse_args()
+
+
+def _by_file(mutants: Iterable[Mutant]) -> list[tuple[str, Sequence[str]]]:
+    """All tests that are named for any of `mutants`, in the order of the list, those of a file together."""
+    tests: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for mutant in mutants:
+        for test in mutant.tests:
+            tests[test.partition("::")[0]][test] = None
+    return [(PurePosixPath(file).name, list(named)) for file, named in tests.items()]
+
+
+def _print(verdicts: Iterable[Verdict], *, good: str, bad: str) -> bool:
+    """Print each verdict as it comes; returns whether all are good."""
+    all_good = True
+    for verdict in verdicts:
+        all_good = all_good and not verdict.complaints
+        word = bad if verdict.complaints else good
+        print(f"{word:8}  {verdict.seconds:6.1f} s  {verdict.tests:3} tests  {verdict.name}", flush=True)
+        for complaint in verdict.complaints:
+            print(f"          {complaint}", flush=True)
+    return all_good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

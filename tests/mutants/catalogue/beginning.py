@@ -1,0 +1,176 @@
+"""How a job begins, and that it begins once; and that what has ended stays as it ended."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant, Promise
+
+CLAIM = "microblog/taskqueue/claim.py"
+CONTROL = "microblog/jobs/control.py"
+LAUNCH = "microblog/taskqueue/launch.py"
+MIRROR = "microblog/taskqueue/mirror.py"
+MODELS = "microblog/taskqueue/models.py"
+PUBLISH = "microblog/taskqueue/publish.py"
+TABLES = "migrations/versions/20261121_first_tables.py"
+
+TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_LAUNCH = "tests/integration/test_launch.py"
+TEST_REPUBLISH = "tests/integration/test_republish.py"
+TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
+
+ROW_FIRST = Promise(
+    "A row exists before its message does; a rolled-back request leaves neither",
+    (
+        Mutant(
+            "publish-after-commit",
+            "The message waits for the commit.",
+            (
+                Edit(
+                    LAUNCH,
+                    "launch",
+                    'session.info.setdefault("launched", []).append(rows)',
+                    'Signature.from_dict(rows[0]["signature"]).apply_async()',
+                ),
+            ),
+            (
+                f"{TEST_LAUNCH}::test_nothing_is_published_before_the_commit",
+                f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",
+            ),
+        ),
+        Mutant(
+            "rows-in-transaction",
+            "The rows are written in the request's own transaction.",
+            (
+                Edit(
+                    LAUNCH,
+                    "launch",
+                    "inserted = session.connection().execute(insert, rows).scalars().all()",
+                    "inserted = session.connection().execute(insert, rows).scalars().all(); session.commit()",
+                ),
+            ),
+            (f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",),
+        ),
+        Mutant(
+            "rollback-forgets",
+            "What was rolled back is forgotten; and if it were not, nothing is published that has no row.",
+            (
+                Edit(LAUNCH, "_forget_launched", 'session.info.pop("launched", None)', "pass"),
+                Edit(
+                    PUBLISH,
+                    "publish",
+                    "if not rows.execute(take, task_id=task_id, now=now, **found):",
+                    "if rows.execute(take, task_id=task_id, now=now, **found) is None:",
+                ),
+            ),
+            (f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",),
+        ),
+        Mutant(
+            "savepoint",
+            "A savepoint that is released is no commit yet.",
+            (Edit(LAUNCH, "_publish_launched", "if session.in_nested_transaction():", "if False:"),),
+            (f"{TEST_LAUNCH}::test_a_released_savepoint_publishes_nothing_yet",),
+        ),
+    ),
+)
+
+TERMINAL = Promise(
+    "A terminal row never changes. Trying again makes a new job",
+    (
+        Mutant(
+            "terminal-for-holder",
+            "Whoever holds a claim writes only to a row that has not ended.",
+            (Edit(MIRROR, "_BY_HOLDER", "UNFINISHED, ", ""),),
+            (f"{TEST_CLAIM}::test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended",),
+        ),
+        Mutant(
+            "terminal-for-others",
+            "So does everybody else.",
+            (Edit(MIRROR, "_BY_WORKER", "UNFINISHED, ", ""),),
+            (f"{TEST_CLAIM}::test_a_terminal_row_never_changes",),
+        ),
+        Mutant(
+            "terminal-for-redis",
+            "A state that the row refuses does not reach Redis either.",
+            (Edit(MIRROR, "MirrorBackend.store_result", "elif not self._may_store(writer, state):", "elif False:"),),
+            (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
+        ),
+        Mutant(
+            "terminal-in-redis",
+            "What is final in Redis is replaced by nothing but a later attempt.",
+            (Edit(MIRROR, "_STORE", " or final and not (mine and theirs and mine > theirs)", ""),),
+            (f"{TEST_CLAIM}::test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done",),
+        ),
+        Mutant(
+            "terminal-for-claim",
+            "What has ended is not claimed.",
+            (Edit(CLAIM, "_CLAIM", "UNFINISHED,", ""),),
+            (f"{TEST_CLAIM}::test_what_has_ended_is_claimed_no_more",),
+        ),
+        Mutant(
+            "terminal-for-publish",
+            "What has ended is not published.",
+            (Edit(PUBLISH, "_TAKE", ", UNFINISHED", ""),),
+            (f"{TEST_REPUBLISH}::test_what_was_cancelled_a_moment_ago_is_not_published",),
+        ),
+        Mutant(
+            "terminal-for-cancel",
+            "What has ended is not cancelled.",
+            (Edit(CONTROL, "cancel", ", Task.unfinished", ""),),
+            (f"{TEST_TASKS_PAGES}::test_what_has_ended_cannot_be_cancelled",),
+        ),
+        Mutant(
+            "retry-of-ended",
+            "Only what failed or was cancelled is tried again.",
+            (Edit(CONTROL, "retry", "if not job.retryable:", "if False:"),),
+            (f"{TEST_TASKS_PAGES}::test_only_what_failed_or_was_cancelled_is_tried_again",),
+        ),
+        Mutant(
+            "retry-is-new",
+            "A new job says which one it tries again.",
+            (Edit(CONTROL, "retry", "retried_from=job.id,", ""),),
+            (f"{TEST_TASKS_PAGES}::test_trying_again_makes_a_new_job",),
+        ),
+    ),
+)
+
+ONE_UNFINISHED = Promise(
+    "One unfinished job of a kind per user, held by a partial unique index, not by a look before the leap",
+    (
+        Mutant(
+            "unique-index",
+            "The database takes no second row.",
+            (
+                Edit(
+                    MODELS,
+                    "Task",
+                    '_partial("uq_task_unfinished_per_user", "user_id", "name", where=_UNFINISHED, unique=True),',
+                    "",
+                ),
+                Edit(
+                    TABLES,
+                    "upgrade",
+                    "'uq_task_unfinished_per_user', ['user_id', 'name'], unique=True",
+                    "'uq_task_unfinished_per_user', ['user_id', 'name'], unique=False",
+                ),
+            ),
+            (
+                f"{TEST_LAUNCH}::test_two_clicks_at_the_same_instant_make_one_job",
+                f"{TEST_LAUNCH}::test_a_user_has_one_unfinished_job_of_a_kind",
+            ),
+        ),
+        Mutant(
+            "unique-launch",
+            "A launch of which a row was not taken is refused.",
+            (Edit(LAUNCH, "launch", "if len(inserted) < len(rows):", "if False:"),),
+            (
+                f"{TEST_LAUNCH}::test_two_clicks_at_the_same_instant_make_one_job",
+                f"{TEST_LAUNCH}::test_a_user_has_one_unfinished_job_of_a_kind",
+            ),
+        ),
+        Mutant(
+            "unique-all-or-nothing",
+            "Of such a launch no row is left.",
+            (Edit(LAUNCH, "launch", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"),),
+            (f"{TEST_LAUNCH}::test_a_refused_launch_leaves_the_transaction_of_its_caller_alone",),
+        ),
+    ),
+)

@@ -1,0 +1,339 @@
+"""That every job ends: whoever was killed, whatever was lost; and that none is tried for ever."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant, Promise
+
+CELERY = "microblog/taskqueue/celery.py"
+CELERYCONFIG = "microblog/celeryconfig/__init__.py"
+CLAIM = "microblog/taskqueue/claim.py"
+LEASE = "microblog/taskqueue/lease.py"
+MIRROR = "microblog/taskqueue/mirror.py"
+RECONCILE = "microblog/taskqueue/reconcile.py"
+SWEEP = "microblog/exports/sweep.py"
+
+TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_EXPORTS = "tests/integration/test_exports.py"
+TEST_RECONCILE = "tests/integration/test_reconcile.py"
+TEST_REPUBLISH = "tests/integration/test_republish.py"
+TEST_STATES = "tests/integration/test_engine_states.py"
+
+PAUSES = f"{TEST_REPUBLISH}::test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour"
+PREDECESSOR = f"{TEST_RECONCILE}::test_a_step_whose_predecessor_ended_badly_ends_with_it"
+
+EVERY_JOB_ENDS = Promise(
+    "Every job ends: 60 s after the last fault is healed, no row waits for a worker that is gone",
+    (
+        Mutant(
+            "lease-renewed",
+            "A worker's main process renews the leases of all that it runs.",
+            (Edit(LEASE, "LeaseKeeper._run", "renew(worker.app.rows, running, worker.hostname, lease=lease)", "pass"),),
+            (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
+        ),
+        Mutant(
+            "lease-own",
+            "It renews no other worker's.",
+            (
+                Edit(
+                    CLAIM,
+                    "_HELD",
+                    'table.c.worker == sa.bindparam("by")',
+                    'table.c.worker.is_not(None) | (table.c.worker == sa.bindparam("by"))',
+                ),
+            ),
+            (f"{TEST_CLAIM}::test_a_renewed_lease_lives_on_but_only_for_its_own_worker",),
+        ),
+        Mutant(
+            "lease-progress",
+            "Progress renews the lease, too.",
+            (Edit(MIRROR, "MirrorBackend._write_progress", "lease_expires_at=EXPIRES,", ""),),
+            (f"{TEST_CLAIM}::test_progress_renews_the_lease",),
+        ),
+        Mutant(
+            "child-killed",
+            "A task whose process was killed may be claimed again at once.",
+            (Edit(CELERY, "JobRequest.on_failure", "release(self.app.rows, self.id, self.hostname)", "pass"),),
+            (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
+        ),
+        Mutant(
+            "child-killed-message",
+            "Its message goes back to the broker.",
+            (
+                Edit(
+                    CELERYCONFIG, "_tasks", '"task_reject_on_worker_lost": True', '"task_reject_on_worker_lost": False'
+                ),
+            ),
+            (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
+        ),
+        Mutant(
+            "acknowledged-late",
+            "A message is acknowledged when its task has ended, not when it begins.",
+            (Edit(CELERYCONFIG, "_tasks", '"task_acks_late": True', '"task_acks_late": False'),),
+            (f"{TEST_STATES}::test_a_child_killed_from_outside_loses_nothing[sqlite]",),
+        ),
+        Mutant(
+            "stop-in-time",
+            "A worker that is told to stop does so within WORKER_STOP_TIMEOUT.",
+            (Edit(CELERY, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
+            (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
+        ),
+        Mutant(
+            "stop-hands-back",
+            "It hands back what it was running, which is no crash.",
+            (Edit(CELERY, "JobRequest.cancel", "hand_back(self.app.rows, self.id, self.hostname)", "pass"),),
+            (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
+        ),
+        Mutant(
+            "time-limit",
+            "The main process may end what its own children hold: a task that is too slow.",
+            (Edit(MIRROR, "_BY_WORKER", "sa.or_(UNHELD, ", "sa.and_(UNHELD, "),),
+            (f"{TEST_STATES}::test_hard_time_limit[sqlite]",),
+        ),
+        Mutant(
+            "cancel-heard",
+            "A running task hears at its next progress that it is to be cancelled.",
+            (
+                Edit(
+                    MIRROR,
+                    "MirrorBackend._write_progress",
+                    "if written[0].cancel_requested_at is not None:",
+                    "if False:",
+                ),
+            ),
+            (f"{TEST_CLAIM}::test_a_cancellation_is_heard_at_the_next_progress",),
+        ),
+        Mutant(
+            "cancel-revokes",
+            "It then ends as REVOKED.",
+            (Edit(CELERY, "JobTask.__call__", "except Cancelled:", "except ZeroDivisionError:"),),
+            (f"{TEST_STATES}::test_a_running_job_stops_at_its_next_progress[sqlite]",),
+        ),
+        Mutant(
+            "cancel-not-claimed",
+            "What is to be cancelled is not begun.",
+            (Edit(CLAIM, "_CLAIM", "table.c.cancel_requested_at.is_(None),", ""),),
+            (f"{TEST_CLAIM}::test_a_task_that_is_to_be_cancelled_is_not_claimed",),
+        ),
+        Mutant(
+            "success-goes-on",
+            "A success publishes the step behind it.",
+            (Edit(MIRROR, "MirrorBackend._write_outcome", "publish(self.app.rows, behind[::-1], result)", "pass"),),
+            (f"{TEST_STATES}::test_a_step_gets_the_result_of_the_step_before[sqlite]",),
+        ),
+        Mutant(
+            "setback-goes-on",
+            "What ends badly ends the step behind it.",
+            (
+                Edit(
+                    MIRROR,
+                    "MirrorBackend._write_outcome",
+                    "self.store_result(next_id, result, state, traceback, wait=False)",
+                    "pass",
+                ),
+            ),
+            (f"{TEST_STATES}::test_a_waiting_job_is_cancelled_at_once_and_does_not_run[sqlite]",),
+        ),
+        Mutant(
+            "reconcile-unpublished",
+            "Reconcile publishes what was never published.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_why_due",
+                    'return "it never was" if late else ""',
+                    'return ""',
+                ),
+            ),
+            (f"{TEST_REPUBLISH}::test_what_was_never_published_is",),
+        ),
+        Mutant(
+            "reconcile-forgotten",
+            "It publishes again what Redis forgot.",
+            (Edit(RECONCILE, "_why_due", "if broker.remembers_since > head.published_at:", "if False:"),),
+            (f"{TEST_REPUBLISH}::test_what_redis_forgot_is_published_again",),
+        ),
+        Mutant(
+            "reconcile-idle",
+            "It publishes again, soon, what is missing from an empty queue.",
+            (Edit(RECONCILE, "_why_due", "if head.queue in broker.idle_queues:", "if False:"),),
+            (f"{TEST_REPUBLISH}::test_what_an_empty_queue_lost_is_published_again_soon",),
+        ),
+        Mutant(
+            "reconcile-orphan",
+            "It publishes again, at once, what a worker was running whose lease ran out.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_why_due",
+                    "if head.state in states.RUNNING and head.lease_expires_at "
+                    "and head.published_at <= head.lease_expires_at:",
+                    "if False:",
+                ),
+            ),
+            (f"{TEST_REPUBLISH}::test_an_orphan_is_published_again_once_and_not_at_each_turn",),
+        ),
+        Mutant(
+            "reconcile-live",
+            "It leaves alone what a live lease covers.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_decide",
+                    "if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:",
+                    "if False:",
+                ),
+            ),
+            (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
+        ),
+        Mutant(
+            "reconcile-in-the-end",
+            "It publishes again, in the end, whatever waits and never starts.",
+            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "False"),),
+            (f"{TEST_REPUBLISH}::test_what_waits_in_a_queue_is_not_published_again_at_each_turn",),
+        ),
+        Mutant(
+            "reconcile-pauses",
+            "It does so after pauses that grow.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_why_due",
+                    "pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)",
+                    "pause = REPUBLISH_AFTER",
+                ),
+            ),
+            (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-890-0]"),
+        ),
+        Mutant(
+            "reconcile-longest-pause",
+            "They do not grow beyond a quarter of an hour.",
+            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "waited > pause"),),
+            (f"{PAUSES}[sqlite-10000-910-1]",),
+        ),
+        Mutant(
+            "reconcile-result",
+            "A later step that it publishes gets what the step before returned.",
+            (Edit(RECONCILE, "_publish", "results = [_value(before)] if before else []", "results = []"),),
+            (f"{TEST_RECONCILE}::test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before[sqlite]",),
+        ),
+        Mutant(
+            "reconcile-outcome",
+            "It copies an outcome that Redis has and the row missed.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_decide",
+                    "if head.attempts and task is not None and task.is_over(head.id):",
+                    "if False:",
+                ),
+            ),
+            (f"{TEST_RECONCILE}::test_an_outcome_that_the_row_missed_is_copied",),
+        ),
+        Mutant(
+            "reconcile-failed-before",
+            "It ends a step whose predecessor failed.",
+            (Edit(RECONCILE, "_ending", "if before is not None and before.state == states.FAILURE:", "if False:"),),
+            (f"{PREDECESSOR}[sqlite-FAILURE]", f"{PREDECESSOR}[postgresql-FAILURE]"),
+        ),
+        Mutant(
+            "reconcile-revoked-before",
+            "It ends a step whose predecessor was cancelled.",
+            (Edit(RECONCILE, "_ending", " or (before is not None and before.state == states.REVOKED)", ""),),
+            (f"{PREDECESSOR}[sqlite-REVOKED]", f"{PREDECESSOR}[postgresql-REVOKED]"),
+        ),
+        Mutant(
+            "reconcile-cancel",
+            "It carries out a cancellation that nobody is there to hear.",
+            (Edit(RECONCILE, "_ending", "head.cancel_requested_at is not None or ", ""),),
+            (f"{TEST_RECONCILE}::test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out",),
+        ),
+        Mutant(
+            "reconcile-unknown",
+            "It ends a job of a kind that no longer exists.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_ending",
+                    'elif head.name not in current_app.extensions["celery"].tasks '
+                    "and now - head.created_at > UNKNOWN_FOR:",
+                    "elif False:",
+                ),
+            ),
+            (
+                f"{TEST_RECONCILE}::"
+                "test_a_job_of_a_kind_that_no_longer_exists_ends_once_every_process_must_have_learned_of_a_new_one",
+            ),
+        ),
+        Mutant(
+            "reconcile-others",
+            "A job that cannot be reconciled keeps no other waiting.",
+            (Edit(RECONCILE, "_carefully", 'logger.exception("%s cannot be reconciled", head.id)', "raise"),),
+            (f"{TEST_RECONCILE}::test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting",),
+        ),
+        Mutant(
+            "sweep-parts",
+            "A file that a killed worker was writing is deleted.",
+            (Edit(SWEEP, "delete_abandoned_parts", ", Task.attempts <= int(attempt)", ""),),
+            (f"{TEST_EXPORTS}::test_what_a_killed_worker_left_is_swept_up",),
+        ),
+        Mutant(
+            "sweep-superseded",
+            "So is the archive of an attempt that was taken over.",
+            (Edit(SWEEP, "delete_superseded", "storage.delete(path)", "pass"),),
+            (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
+        ),
+        Mutant(
+            "sweep-unwanted",
+            "So is the archive of a job that ended otherwise.",
+            (Edit(SWEEP, "delete_unwanted", "Task.state.in_([states.FAILURE, states.REVOKED])", "Task.state.in_([])"),),
+            (f"{TEST_EXPORTS}::test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up",),
+        ),
+    ),
+)
+
+NO_LOOP = Promise(
+    "A task that kills its worker 3 times is FAILURE, not a loop",
+    (
+        Mutant(
+            "crash-counted",
+            "Each claim of what a dead worker held counts one crash, in the row.",
+            (Edit(CLAIM, "_CLAIM", "crashes=table.c.crashes + CRASHED,", ""),),
+            (
+                f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
+                f"{TEST_CLAIM}::test_a_process_that_died_gives_its_claim_up_at_once",
+            ),
+        ),
+        Mutant(
+            "crash-limit",
+            "After so many it is claimed no more.",
+            (
+                Edit(
+                    CLAIM,
+                    "_CLAIM",
+                    'table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
+                ),
+            ),
+            (f"{TEST_CLAIM}::test_a_task_that_crashed_three_workers_is_claimed_no_more",),
+        ),
+        Mutant(
+            "crash-ends",
+            "The worker that may not claim it ends it.",
+            (Edit(CELERY, "JobTask.before_start", "self.backend.end(task_id, refusal.ending, self.request)", "pass"),),
+            (f"{TEST_STATES}::test_a_task_that_kills_its_worker_three_times_is_given_up[sqlite]",),
+        ),
+        Mutant(
+            "crash-reconcile",
+            "Reconcile ends it where no message is left.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_ending",
+                    'elif head.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:',
+                    "elif False:",
+                ),
+            ),
+            (f"{TEST_RECONCILE}::test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence",),
+        ),
+    ),
+)

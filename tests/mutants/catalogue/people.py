@@ -1,0 +1,133 @@
+"""Who may see what, what a message tells, and what programs can read."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant, Promise
+
+ACCOUNTS = "microblog/accounts/models.py"
+CELERYCONFIG = "microblog/celeryconfig/__init__.py"
+JOB = "microblog/jobs/job.py"
+SEE = "microblog/monitoring/cli/see.py"
+STEER = "microblog/monitoring/cli/steer.py"
+
+TEST_API = "tests/integration/test_api.py"
+TEST_CLI = "tests/integration/test_cli.py"
+TEST_EXPORTS = "tests/integration/test_exports.py"
+TEST_LAUNCH = "tests/integration/test_launch.py"
+TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
+TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
+
+PRINTS_JSON = f"{TEST_CLI}::test_every_command_prints_json_where_it_is_asked_to"
+OWN_EXPORT = "test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id"
+
+THEIRS = Promise(
+    "A user sees, cancels, retries and downloads only what is theirs; operators see all",
+    (
+        Mutant(
+            "own-job",
+            "A job is found for its own user: to see, to cancel, to try again.",
+            (Edit(JOB, "find", "query = query.where(Task.user_id == user_id)", "pass"),),
+            (
+                f"{TEST_TASKS_PAGES}::test_somebody_elses_task_looks_like_none",
+                f"{TEST_API}::TestTasks::test_a_foreign_task_is_as_unknown_as_one_that_never_was",
+            ),
+        ),
+        Mutant(
+            "own-list",
+            "The list of jobs has the user's own.",
+            (Edit("microblog/jobs/routes.py", "index", "Task.user_id == current_user.id, ", ""),),
+            (f"{TEST_TASKS_PAGES}::test_all_jobs_are_listed_newest_first_page_by_page",),
+        ),
+        Mutant(
+            "own-list-api",
+            "So has the API's.",
+            (Edit("microblog/api/jobs.py", "index", "Task.user_id == caller().id, ", ""),),
+            (f"{TEST_API}::TestTasks::test_the_list_has_only_ones_own_jobs",),
+        ),
+        Mutant(
+            "own-recent",
+            "So have the cards on every page.",
+            (Edit(JOB, "newest", ".where(Task.user_id == user_id)", ""),),
+            (f"{TEST_TASKS_PAGES}::test_all_jobs_are_listed_newest_first_page_by_page",),
+        ),
+        Mutant(
+            "own-changes",
+            "So has the polling fallback.",
+            (Edit(JOB, "changed_since", "Task.user_id == user_id, ", ""),),
+            (f"{TEST_NOTIFICATIONS}::test_asking_tells_nothing_of_others",),
+        ),
+        Mutant(
+            "own-stream",
+            "So has the live stream.",
+            (
+                Edit(
+                    "microblog/notifications/live.py",
+                    "Hub._dispatch",
+                    "for topic in topics for one in self._subscriptions.get(topic, ())",
+                    "for listening in self._subscriptions.values() for one in listening",
+                ),
+            ),
+            (f"{TEST_NOTIFICATIONS}::test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses",),
+        ),
+        Mutant(
+            "own-archive",
+            "An archive is for its owner, also by a signed link.",
+            (Edit("microblog/exports/routes.py", "download", " or archive.user_id != current_user.id", ""),),
+            (f"{TEST_EXPORTS}::test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use[sqlite]",),
+        ),
+        Mutant(
+            "own-posts",
+            "In it are the owner's posts.",
+            (Edit("microblog/exports/archive.py", "read_posts", ".where(Post.user_id == user_id)", ""),),
+            (f"{TEST_EXPORTS}::test_the_archive_holds_only_the_users_own_posts",),
+        ),
+    ),
+)
+
+MESSAGES = Promise(
+    "Messages carry ids, never passwords, tokens or bodies; JSON only",
+    (
+        Mutant(
+            "message-id",
+            "A job is told its user's id, and looks up the rest.",
+            (Edit(ACCOUNTS, "User.launch_task", "self.id, *args", "self.email, *args"),),
+            (f"{TEST_LAUNCH}::{OWN_EXPORT}",),
+        ),
+        Mutant(
+            "message-json",
+            "Messages are sent as JSON.",
+            (Edit(CELERYCONFIG, "_messages", '"task_serializer": "json"', '"task_serializer": "pickle"'),),
+            (f"{TEST_LAUNCH}::{OWN_EXPORT}",),
+        ),
+        Mutant(
+            "message-json-only",
+            "Nothing else is taken.",
+            (Edit(CELERYCONFIG, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
+            (f"{TEST_LAUNCH}::test_a_message_that_is_no_json_is_refused[sqlite]",),
+        ),
+    ),
+)
+
+JSON = Promise(
+    "Whatever `flask tasks` prints is also there as `--json`",
+    (
+        Mutant(
+            "json-list",
+            "The list of jobs.",
+            (Edit(SEE, "list_jobs", "if as_json:", "if False:"),),
+            (PRINTS_JSON,),
+        ),
+        Mutant(
+            "json-show",
+            "All that is known of one.",
+            (Edit(SEE, "show", "if as_json:", "if False:"),),
+            (PRINTS_JSON,),
+        ),
+        Mutant(
+            "json-steer",
+            "What became of a cancellation, and of another attempt.",
+            (Edit(STEER, "_steer", "if as_json:", "if False:"),),
+            (PRINTS_JSON,),
+        ),
+    ),
+)

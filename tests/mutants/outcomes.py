@@ -1,0 +1,54 @@
+"""A pytest plugin: writes down of each test whether it passed, failed by an assertion, or broke.
+
+A test that breaks shows that something is wrong, but not that it is looking for just that; so only assertions count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+PASSED, ASSERTED, BROKE, SKIPPED = "passed", "asserted", "broke", "skipped"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--outcomes", type=Path, required=True, help="the file to write them to, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_OUTCOMES] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" or (call.when == "setup" and not report.passed):
+        item.config.stash[_OUTCOMES][item.nodeid] = [_outcome(call, report), _words(call)]
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.getoption("outcomes").write_text(json.dumps(session.config.stash[_OUTCOMES]))
+
+
+_OUTCOMES = pytest.StashKey[dict[str, list[str]]]()
+
+
+def _outcome(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
+    if call.excinfo is None:
+        return PASSED
+    if report.skipped:
+        return SKIPPED
+    error = call.excinfo.value
+    # What pytest.raises() says; any other pytest.fail() is a fixture's, or the time limit.
+    missed = isinstance(error, pytest.fail.Exception) and str(error).startswith("DID NOT RAISE")
+    return ASSERTED if call.when == "call" and (missed or isinstance(error, AssertionError)) else BROKE
+
+
+def _words(call: pytest.CallInfo[None]) -> str:
+    return call.excinfo.exconly(tryshort=True).partition("\n")[0] if call.excinfo else ""

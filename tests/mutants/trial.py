@@ -1,0 +1,86 @@
+"""Runs tests in a copy of the project, whole or mutated, and says what that proves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.mutant import Mutant
+from tests.mutants.outcomes import ASSERTED, PASSED, SKIPPED
+from tests.mutants.tree import copied_tree
+
+TESTS_FAILED = 1  # pytest's exit code; others say that it could not run them
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one trial took, in seconds, how many tests it ran, and what is wrong with how they ended."""
+
+    name: str
+    seconds: float
+    tests: int
+    complaints: list[str]
+
+
+@dataclass(frozen=True)
+class _Run:
+    exit_code: int
+    outcomes: dict[str, tuple[str, str]]
+    output: str
+
+
+def try_whole(name: str, tests: Collection[str]) -> Verdict:
+    """Demand that `tests` pass in an untouched copy."""
+    began = time.monotonic()
+    with copied_tree() as tree:
+        run = _run(tree, tests)
+    wrong = [
+        f"{test} does not pass without a change: {words}"
+        for test, (outcome, words) in run.outcomes.items()
+        if outcome not in (PASSED, SKIPPED)
+    ]
+    if run.exit_code and not wrong:
+        wrong = [f"pytest ended with {run.exit_code}:\n{run.output}"]
+    return Verdict(name, time.monotonic() - began, len(run.outcomes), wrong)
+
+
+def try_mutant(mutant: Mutant) -> Verdict:
+    """Demand that each test named for `mutant` fails, by an assertion of its own, in a copy without its lines."""
+    began = time.monotonic()
+    with copied_tree() as tree:
+        for edit in mutant.edits:
+            edit.apply(tree)
+        run = _run(tree, mutant.tests)
+    return Verdict(mutant.name, time.monotonic() - began, len(run.outcomes), list(_survivals(mutant, run)))
+
+
+def _survivals(mutant: Mutant, run: _Run) -> Iterator[str]:
+    if run.exit_code not in (0, TESTS_FAILED) or not run.outcomes:
+        yield f"pytest ended with {run.exit_code}:\n{run.output}"
+        return
+    for test in mutant.tests:
+        found = {name: outcome for name, outcome in run.outcomes.items() if name == test or name.startswith(f"{test}[")}
+        if all(outcome == SKIPPED for outcome, _words in found.values()):
+            yield f"{test} did not run"
+        for name, (outcome, words) in found.items():
+            if outcome not in (ASSERTED, SKIPPED):
+                yield f"{name} {outcome} {words}".rstrip()
+
+
+def _run(tree: Path, tests: Collection[str]) -> _Run:
+    outcomes = tree.parent / "outcomes.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.outcomes"]
+    pytest = subprocess.run(
+        [*command, "--outcomes", str(outcomes), *tests], cwd=tree, capture_output=True, text=True, check=False
+    )
+    found = json.loads(outcomes.read_text()) if outcomes.exists() else {}
+    return _Run(
+        pytest.returncode,
+        {test: (outcome, words) for test, (outcome, words) in found.items()},
+        (pytest.stdout + pytest.stderr)[-2000:],
+    )
