@@ -28,9 +28,9 @@ class _Sums:
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)
     given_up: Mapped[int] = mapped_column(default=0)
-    wait_seconds: Mapped[float] = mapped_column(default=0.0)
+    wait_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
     wait_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
-    run_seconds: Mapped[float] = mapped_column(default=0.0)
+    run_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
     run_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
 
 
