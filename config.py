@@ -23,8 +23,9 @@ DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refu
 ENVIRONMENTS = ("production", "development", "testing")
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
-# One that does not answer for five seconds is away; and it is to speak of times in UTC, wherever it stands.
-POSTGRESQL = {"connect_timeout": 5, "options": "-c timezone=utc"}
+# One that does not answer for five seconds is away; it is to speak of times in UTC, wherever it stands; and it is not
+# to compile queries, which costs it a second where reading the fifty rows of a page costs it one thousandth.
+POSTGRESQL = {"connect_timeout": 5, "options": "-c timezone=utc -c jit=off"}
 
 
 class ConfigError(SystemExit):
@@ -88,6 +89,8 @@ def _web(env: Env) -> dict[str, Any]:
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
         "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
+        # What Prometheus shows to read /metrics (Authorization: Bearer …); unset: there is no /metrics.
+        "METRICS_TOKEN": env.str("METRICS_TOKEN", None, validate=_token),
         # An event stream says it is alive every so many seconds, and ends after its lifetime, so that the
         # browser comes back and is asked again who it is.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
@@ -163,12 +166,16 @@ def _tasks(env: Env) -> dict[str, Any]:
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
         # Seconds that a worker told to stop waits for its tasks before it hands them back.
         "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),
+        # Seconds that a worker which no longer answers is listed as down; then it is forgotten.
+        "WORKER_FORGOTTEN_AFTER": env.float("WORKER_FORGOTTEN_AFTER", 600.0, validate=_positive),
         # Workers that may die under a task before it is given up.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
         # Seconds that the Task table keeps a job that has ended; 0: for good.
         "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),
+        # Seconds between two times at which tasks that ended are added to the statistics.
+        "ROLL_UP_INTERVAL": env.float("ROLL_UP_INTERVAL", 60.0, validate=_positive),
         # Seconds that Redis keeps a result.
         "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
     }
@@ -188,6 +195,11 @@ def _secret_key(value: str) -> None:
             "Must be a secret of your own with at least 16 characters outside development "
             "(python -c 'import secrets; print(secrets.token_hex(32))')."
         )
+
+
+def _token(value: str | None) -> None:
+    if value is not None and len(value) < 16:
+        raise ValidationError("Must have at least 16 characters, or be unset.")
 
 
 def _rate(value: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from bench import export, latency, launch, recovery, streams, throughput
+from bench import export, latency, launch, lists, recovery, scrape, streams, throughput, timelines
 from bench.figures import Line
 from bench.house import House
 
@@ -18,7 +18,10 @@ BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
     "throughput": throughput.run,
     "latency": latency.run,
     "streams": streams.run,
+    "lists": lists.run,
+    "timelines": timelines.run,
     "recovery": recovery.run,
+    "scrape": scrape.run,
 }
 
 

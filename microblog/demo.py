@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from flask import current_app
 from flask.cli import with_appcontext
 
-from microblog.accounts.models import User
+from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import Post
@@ -87,6 +87,7 @@ def create() -> None:
         posts += _posts_by(_add_user(name, secrets.token_urlsafe(), RECENTLY), count, bodies, chance)
     # In the order of time, as they would have come: then the ids run with it.
     db.session.execute(sa.insert(Post), sorted(posts, key=lambda post: post["timestamp"]))
+    _let_everybody_follow(chance)
     db.session.commit()
     click.echo(f"Added {len(OTHERS) + 1} users and {len(posts)} posts. Sign in as {NAME}, password {PASSWORD}.")
 
@@ -97,6 +98,15 @@ def _add_user(name: str, password: str, since: timedelta) -> User:
     db.session.add(user)
     db.session.flush()
     return user
+
+
+def _let_everybody_follow(chance: random.Random) -> None:
+    """The demo user follows all but one, who is left to be discovered; the others follow some of each other."""
+    people = list(db.session.scalars(sa.select(User).order_by(User.id)))
+    for follower in people:
+        others = [person for person in people if person is not follower]
+        for followed in others[:-1] if follower.username == NAME else chance.sample(others, 3):
+            db.session.add(Follow(follower_id=follower.id, followed_id=followed.id))
 
 
 def _bodies(chance: random.Random) -> Iterator[str]:

@@ -38,8 +38,12 @@ def configure(level: str) -> None:
             "formatters": {"json": {"()": Formatter}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
             "root": {"level": level, "handlers": ["stderr"]},
-            # Werkzeug's own access lines have the query string in them; ours do not.
-            "loggers": {"werkzeug": {"level": "WARNING"}},
+            "loggers": {
+                # Its own access lines have the query string in them; ours do not.
+                "werkzeug": {"level": "WARNING"},
+                # It tells of each connection by which events are read, on the terminal of whoever reads them.
+                "kombu.mixins": {"level": "WARNING"},
+            },
         }
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 from flask_babel import gettext as _
@@ -20,6 +20,7 @@ from werkzeug.exceptions import BadRequest
 from microblog.extensions import db
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _KEY = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([0-9A-Za-z-]{1,64})", re.ASCII)
 _ID = re.compile(r"\d{1,18}", re.ASCII)  # fits the 64 bits of both databases
@@ -41,8 +42,18 @@ class Page(Generic[T]):
     newer: str | None
 
 
+class Listing(Protocol[T_co]):
+    """A list that can tell beforehand how far one page of it reaches."""
+
+    def __call__(self, edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[T_co]:
+        """Select at least the first `rows` behind `edge` (a time and an id), towards newer ones if `upward`.
+
+        Without an edge, from the newest. The select is unordered.
+        """
+
+
 def newest_first(
-    query: sa.Select[T],
+    query: sa.Select[T] | Listing[T],
     timestamp: InstrumentedAttribute[datetime],
     identity: InstrumentedAttribute[Any],
     size: int,
@@ -51,8 +62,9 @@ def newest_first(
 ) -> Page[T]:
     """The page of `query` that begins `before` a key or ends `after` one; without either, the newest.
 
-    `query` selects one entity, unordered; `timestamp` and `identity` (a number or a text) are columns of it
-    that together name and order its rows. `size` is the greatest number of items. Raises InvalidKey.
+    `query` selects one entity, unordered, or makes such a select (see Listing); `timestamp` and `identity` (a number
+    or a text) are columns of it that together name and order its rows. `size` is the greatest number of items.
+    Raises InvalidKey.
     """
     if before is not None and after is not None:
         raise InvalidKey
@@ -60,18 +72,23 @@ def newest_first(
     return listing.from_top(before) if after is None else listing.up_from(after)
 
 
+def behind(query: sa.Select[T], timestamp: Any, identity: Any, edge: sa.Tuple | None, upward: bool) -> sa.Select[T]:
+    """`query` from `edge` on, in the order of reading: the newest first, or the oldest first if `upward`."""
+    if edge is not None:
+        key = sa.tuple_(timestamp, identity)
+        query = query.where(key > edge if upward else key < edge)
+    return query.order_by(timestamp, identity) if upward else query.order_by(timestamp.desc(), identity.desc())
+
+
 @dataclass(frozen=True)
 class _Listing(Generic[T]):
-    query: sa.Select[T]
+    query: sa.Select[T] | Listing[T]
     timestamp: InstrumentedAttribute[datetime]
     identity: InstrumentedAttribute[Any]
     size: int
 
     def from_top(self, before: str | None = None) -> Page[T]:
-        query = self.query.order_by(self.timestamp.desc(), self.identity.desc())
-        if before is not None:
-            query = query.where(self._edge < self._parse(before))
-        rows = self._read(query)
+        rows = self._read(None if before is None else self._parse(before), upward=False)
         items = rows[: self.size]
         older = self._key(items[-1]) if len(rows) > self.size else None
         if before is None:
@@ -79,21 +96,18 @@ class _Listing(Generic[T]):
         return Page(items, older, newer=self._key(items[0]) if items else before)
 
     def up_from(self, after: str) -> Page[T]:
-        query = self.query.order_by(self.timestamp, self.identity).where(self._edge > self._parse(after))
-        rows = self._read(query)
+        rows = self._read(self._parse(after), upward=True)
         if len(rows) < self.size:  # the top of the list is near: show it whole, not a page of two or three
             return self.from_top()
         items = rows[: self.size][::-1]
         newer = self._key(items[0]) if len(rows) > self.size else None
         return Page(items, self._key(items[-1]), newer)
 
-    @property
-    def _edge(self) -> sa.Tuple:
-        return sa.tuple_(self.timestamp, self.identity)
-
-    def _read(self, query: sa.Select[T]) -> list[T]:
-        """One page and one row more, which tells whether there is another page."""
-        return list(db.session.scalars(query.limit(self.size + 1)))
+    def _read(self, edge: sa.Tuple | None, *, upward: bool) -> list[T]:
+        """One page and one row more, which tells whether there is another page; in the order of reading."""
+        rows = self.size + 1
+        query = self.query if isinstance(self.query, sa.Select) else self.query(edge, upward, rows)
+        return list(db.session.scalars(behind(query, self.timestamp, self.identity, edge, upward).limit(rows)))
 
     def _key(self, item: T) -> str:
         moment: datetime = getattr(item, self.timestamp.key)

@@ -1,4 +1,4 @@
-"""Users: sign up, sign in, sign out, profiles."""
+"""Users: sign up, sign in, sign out, profiles; and which of them are operators."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages, and where a reader is sent who must sign in first."""
-    from microblog.accounts import routes
+    """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
+    from microblog.accounts import cli, routes
     from microblog.extensions import login
 
     app.register_blueprint(routes.bp)
     login.unauthorized_handler(routes.ask_to_sign_in)
+    app.cli.add_command(cli.users)

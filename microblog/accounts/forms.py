@@ -1,16 +1,17 @@
-"""The forms to sign up and to sign in."""
+"""The forms to sign up, to sign in, and to tell something of oneself."""
 
 from __future__ import annotations
 
 from email_validator import EmailNotValidError, validate_email
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_login import current_user
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, Field, PasswordField, StringField
+from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaField
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
-from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
-from microblog.text import Storable
+from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
+from microblog.text import Storable, with_unix_line_ends
 
 MIN_USERNAME = 3
 MIN_PASSWORD = 8
@@ -32,8 +33,8 @@ class SignInForm(FlaskForm):
     remember_me = BooleanField(_l("Keep me signed in"))
 
 
-class SignUpForm(FlaskForm):
-    """Who do you want to be?"""
+class UsernameForm(FlaskForm):
+    """A name that nobody else has."""
 
     username = StringField(
         _l("Username"),
@@ -46,6 +47,28 @@ class SignUpForm(FlaskForm):
         description=_l("3 to 64 letters, digits, or the characters _ . -"),
         render_kw={"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"},
     )
+
+    def validate_username(self, field: Field) -> None:
+        """Refuse a username that somebody else has."""
+        if User.with_username(field.data) not in (None, current_user):
+            raise ValidationError(_("This username is taken. Choose another."))
+
+
+class ProfileForm(UsernameForm):
+    """What others see of you."""
+
+    about_me = TextAreaField(
+        _l("About me"),
+        [Storable(), Length(max=MAX_ABOUT_ME, message=_l("This has at most %(max)d characters."))],
+        filters=[lambda text: with_unix_line_ends(text or "").strip()],
+        description=_l("Up to %(max)d characters, for everybody to read.", max=MAX_ABOUT_ME),
+        render_kw={"rows": 3},
+    )
+
+
+class SignUpForm(UsernameForm):
+    """Who do you want to be?"""
+
     email = StringField(
         _l("Email"),
         [InputRequired(_l("Enter your email address.")), Storable()],
@@ -71,11 +94,6 @@ class SignUpForm(FlaskForm):
         ],
         render_kw={"autocomplete": "new-password"},
     )
-
-    def validate_username(self, field: Field) -> None:
-        """Refuse a username that somebody has."""
-        if User.with_username(field.data) is not None:
-            raise ValidationError(_("This username is taken. Choose another."))
 
     def validate_email(self, field: Field) -> None:
         """Refuse what is no address, and one that somebody has; keep its normal form."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from flask_login import UserMixin
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from microblog.clock import utcnow
@@ -26,6 +26,7 @@ else:
 USERNAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 MAX_USERNAME = 64
 MAX_EMAIL = 254
+MAX_ABOUT_ME = 280  # Unicode code points
 MAX_PASSWORD = 1024  # characters; hashing more would only serve somebody who wants to keep us busy
 
 
@@ -38,7 +39,9 @@ class User(UserMixin, Model):
     username: Mapped[str] = mapped_column(sa.String(MAX_USERNAME), unique=True)
     email: Mapped[str] = mapped_column(sa.String(MAX_EMAIL), unique=True)
     password_hash: Mapped[str] = mapped_column(sa.String(256))
+    about_me: Mapped[str] = mapped_column(sa.String(MAX_ABOUT_ME), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
 
     def __repr__(self) -> str:
         return f"<User {self.username}>"
@@ -77,6 +80,12 @@ class User(UserMixin, Model):
             return None
         return user if user.check_password(password) else None
 
+    @classmethod
+    def by_name(cls, limit: int, *, only_operators: bool = False) -> list[User]:
+        """The first `limit` users by name; `only_operators` leaves out all others."""
+        query = sa.select(cls).order_by(sa.func.lower(cls.username)).limit(limit)
+        return list(db.session.scalars(query.where(cls.is_operator) if only_operators else query))
+
     def launch_task(self, name: str, description: str, *args: Any, **kwargs: Any) -> Task:
         """Start the job that begins with the Celery task `name`, with this user's id, `args` and `kwargs`.
 
@@ -96,6 +105,28 @@ class User(UserMixin, Model):
 
     def _unfinished_tasks(self) -> sa.Select[Task]:
         return sa.select(Task).where(Task.user_id == self.id, Task.unfinished).order_by(Task.created_at, Task.position)
+
+
+class Follow(Model):
+    """That one user reads what another writes."""
+
+    __tablename__ = "follow"
+    # A user's followers and those whom a user follows, each list the newest first.
+    __table_args__ = (
+        sa.CheckConstraint("follower_id <> followed_id", name="somebody_else"),
+        sa.Index("ix_follow_followed_id_created_at_follower_id", "followed_id", "created_at", "follower_id"),
+        sa.Index("ix_follow_follower_id_created_at_followed_id", "follower_id", "created_at", "followed_id"),
+    )
+
+    follower_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    followed_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    follower: Mapped[User] = relationship(foreign_keys=follower_id)
+    followed: Mapped[User] = relationship(foreign_keys=followed_id)
+
+    def __repr__(self) -> str:
+        return f"<Follow {self.follower_id} of {self.followed_id}>"
 
 
 # A name is the same name in whatever case it is typed.

@@ -1,4 +1,4 @@
-"""The pages to sign up, sign in and sign out, and a user's profile."""
+"""The pages to sign up, sign in and sign out, to tell something of oneself, and to follow others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flask_login import current_user, login_required, login_user, logout_user
 from sqlalchemy.exc import IntegrityError
 from werkzeug.wrappers import Response
 
-from microblog.accounts.forms import SignInForm, SignUpForm
+from microblog.accounts import followers as people
+from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.models import User
 from microblog.extensions import db, limiter
-from microblog.posts import timeline
-from microblog.security import local_path
+from microblog.security import local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
 
@@ -84,13 +84,95 @@ def logout() -> ResponseReturnValue:
     return redirect(url_for("accounts.login"))
 
 
-@bp.get("/user/<username>")
+@bp.route("/edit_profile", methods=["GET", "POST"])
 @login_required
-def profile(username: str) -> ResponseReturnValue:
-    """A user's posts; on one's own also the way to export them."""
-    user = User.with_username(username) or abort(404, _("There is nobody of this name."))
-    page = timeline.posts_of(user, request.args.get("before"), request.args.get("after"))
-    return render_template("accounts/profile.html", user=user, page=page)
+def edit_profile() -> ResponseReturnValue:
+    """Change one's name, and what one tells of oneself."""
+    form = ProfileForm(obj=current_user)
+    if form.validate_on_submit() and _saved(form):
+        flash(_("Your profile is saved."), "success")
+        return redirect(url_for("posts.profile", username=current_user.username))
+    return render_template("accounts/edit_profile.html", form=form), 422 if form.is_submitted() else 200
+
+
+def _saved(form: ProfileForm) -> bool:
+    """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
+    current_user.username = form.username.data
+    current_user.about_me = form.about_me.data
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        if form.validate():  # then it was not about the name
+            raise
+        return False
+    return True
+
+
+@bp.post("/follow/<username>")
+@login_required
+def follow(username: str) -> ResponseReturnValue:
+    """Read what a user writes on one's home page from now on."""
+    user = _user(username)
+    if user == current_user:
+        flash(_("You cannot follow yourself; what you write is on your home page anyway."), "warning")
+    elif people.follow(current_user, user):
+        flash(_("You follow %(name)s now.", name=user.username), "success")
+    else:
+        flash(_("You follow %(name)s already.", name=user.username), "info")
+    return _back_from(user)
+
+
+@bp.post("/unfollow/<username>")
+@login_required
+def unfollow(username: str) -> ResponseReturnValue:
+    """No longer read what a user writes on one's home page."""
+    user = _user(username)
+    if people.unfollow(current_user, user):
+        flash(_("You no longer follow %(name)s.", name=user.username), "success")
+    else:
+        flash(_("You do not follow %(name)s.", name=user.username), "info")
+    return _back_from(user)
+
+
+@bp.get("/user/<username>/followers")
+@login_required
+def followers(username: str) -> ResponseReturnValue:
+    """Who follows a user."""
+    user = _user(username)
+    page = people.followers_of(user, request.args.get("before"), request.args.get("after"))
+    return render_template(
+        "accounts/people.html",
+        user=user,
+        page=page,
+        people=[follow.follower for follow in page.items],
+        title=_("Followers of %(name)s", name=user.username),
+        nobody=_("Nobody yet."),
+    )
+
+
+@bp.get("/user/<username>/following")
+@login_required
+def following(username: str) -> ResponseReturnValue:
+    """Whom a user follows."""
+    user = _user(username)
+    page = people.followed_by(user, request.args.get("before"), request.args.get("after"))
+    return render_template(
+        "accounts/people.html",
+        user=user,
+        page=page,
+        people=[follow.followed for follow in page.items],
+        title=_("Followed by %(name)s", name=user.username),
+        nobody=_("Nobody yet."),
+    )
+
+
+def _user(username: str) -> User:
+    return User.with_username(username) or abort(404, _("There is nobody of this name."))
+
+
+def _back_from(user: User) -> Response:
+    return redirect(referring_path() or url_for("posts.profile", username=user.username))
 
 
 def ask_to_sign_in() -> Response:

@@ -81,6 +81,8 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # One message per process: none waits behind a long export while another worker idles.
         "worker_prefetch_multiplier": 1,
+        # For `flask tasks worker NAME restart-pool`.
+        "worker_pool_restarts": True,
         "task_soft_time_limit": config["TASK_SOFT_TIME_LIMIT"],
         "task_time_limit": config["TASK_TIME_LIMIT"],
         # The claim stores STARTED; Celery's own would come before it, and for messages that must not run.

@@ -17,16 +17,20 @@ class Scheduler(RedBeatScheduler):
     """As RedBeat's. Of several, the one that holds the lock in Redis schedules; the others wait for it."""
 
     lock: Any = None
+    _stored = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send what is due; returns the seconds until the next look. A fault of Redis costs ticks, not the program."""
         try:
             if self.lock is None and not self._begin_again():
                 return PAUSE
+            if not self._stored:  # Redis may have forgotten it while this beat waited for the lock
+                self.setup_schedule()
+                self._stored = True
             wait: float = super().tick(*args, **kwargs)
         except (LockError, RedisError) as error:
             logger.warning("the schedule waits for Redis (%s)", error)
-            self.lock = None
+            self.lock, self._stored = None, False
             return PAUSE
         return wait
 
@@ -39,13 +43,12 @@ class Scheduler(RedBeatScheduler):
             logger.warning("Redis is away; the lock of the schedule runs out by itself")
 
     def _begin_again(self) -> bool:
-        """Take the lock and store the schedule, which Redis may have forgotten; returns whether the lock was free."""
+        """Take the lock; returns whether it was free."""
         client = get_redis(self.app)
         lock = client.lock(self.lock_key, timeout=self.lock_timeout)
         if not lock.acquire(blocking=False):
             return False
         lock.lua_extend = client.register_script(LUA_EXTEND_TO_SCRIPT)  # extends to a time, not by one
-        self.setup_schedule()
         self.lock = lock
         logger.info("the schedule goes on")
         return True

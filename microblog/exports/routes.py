@@ -34,7 +34,7 @@ def export_posts() -> ResponseReturnValue:
         flash(_("An export is already running. You will get it by mail as soon as it is done."))
     else:
         flash(_("Your export has started. Stay and watch, or go: it will come by mail."))
-    return redirect(referring_path() or url_for("accounts.profile", username=current_user.username))
+    return redirect(referring_path() or url_for("posts.profile", username=current_user.username))
 
 
 @bp.get("/exports/<archive_id>/download")

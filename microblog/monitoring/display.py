@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from rich.text import Text
 from microblog.taskqueue import states
 
 NOTHING = "-"
+BARS = "▁▂▃▄▅▆▇█"
+NO_BAR = "·"
 COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yellow", states.RETRY: "magenta"}
 # Texts come from users and from foreign servers: what would steer a terminal must not reach one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -93,3 +96,24 @@ def duration(length: timedelta) -> str:
     if not hours:
         return f"{minute} m {second:02} s"
     return f"{days} d {hour:02} h" if days else f"{hour} h {minute:02} m"
+
+
+def seconds(length: float | None) -> str:
+    """As duration(), of a number of seconds; ``-`` for None."""
+    return NOTHING if length is None else duration(timedelta(seconds=length))
+
+
+def share(part: float | None) -> str:
+    """``12.5 %`` of a number from 0 to 1; ``-`` for None."""
+    return NOTHING if part is None else f"{part:.1%}".replace("%", " %")
+
+
+def sparkline(values: Sequence[float | None], width: int = 30) -> str:
+    """The values as a line of bars at most `width` wide, the largest full; a dot where there is nothing, or zero.
+
+    Of values that share a bar the largest is seen.
+    """
+    per_bar = -(-len(values) // width) or 1
+    bars = [max((value or 0.0) for value in values[at : at + per_bar]) for at in range(0, len(values), per_bar)]
+    largest = max(bars, default=0.0)
+    return "".join(BARS[math.ceil(bar / largest * len(BARS)) - 1] if bar > 0 else NO_BAR for bar in bars)

@@ -1,54 +1,153 @@
-"""The jobs of all users, as operators see them."""
+"""The jobs of all users, as operators see them: pages of a list, and what is known of each."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
+from microblog.database import UtcDateTime
 from microblog.extensions import db
 from microblog.jobs import job as jobs
+from microblog.jobs import traces
 from microblog.jobs.job import Job
-from microblog.taskqueue import states
+from microblog.monitoring.filters import Filters, Order, Search, searches
 from microblog.taskqueue.models import Task
 
+LOOK_THROUGH = 500  # failed jobs that are looked through for a text, for one page
+BATCH = 1000
+_CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 
-def newest(
-    limit: int,
+
+class InvalidCursor(ValueError):
+    """The text names no place in a list."""
+
+
+class Cursor(NamedTuple):
+    """A job's place in a list: `moment` is when it was created (Order.ENDED: when it ended). As text
+    ``2026-11-21T09:30:00.000000Z_<id>``.
+    """
+
+    moment: datetime
+    root_id: str
+
+    def __str__(self) -> str:
+        moment = self.moment.astimezone(UTC).replace(tzinfo=None)
+        return f"{moment.isoformat(timespec='microseconds')}Z_{self.root_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """The cursor that was printed as `text`. Raises InvalidCursor."""
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise InvalidCursor(f"{text!r} is no place in a list; take one that a list has printed.")
+        try:
+            return cls(datetime.fromisoformat(match[1]).replace(tzinfo=UTC), match[2])
+        except ValueError:
+            raise InvalidCursor(f"{text!r} is no place in a list: there is no such time.") from None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list: its jobs in order, each with its cursor, and the cursors by which its neighbours are asked for.
+
+    `next` is None at the end, `previous` at the beginning of the list. `looked_through` is the number of failed jobs
+    in which a text was looked for, None if none was: where it is jobs.LOOK_THROUGH there may be more behind `next`,
+    even if this page has no job at all.
+    """
+
+    jobs: list[Job]
+    cursors: list[Cursor]
+    next: Cursor | None
+    previous: Cursor | None
+    looked_through: int | None
+
+
+def page(
+    filters: Filters,
     *,
-    user: User | None = None,
-    wanted_states: Collection[str] = (),
-    name: str | None = None,
-) -> list[Job]:
-    """The newest jobs, at most `limit`: of `user`, in one of `wanted_states`, with a step called `name`."""
-    query = sa.select(Task.id).where(Task.position == 0).order_by(Task.created_at.desc(), Task.id.desc())
-    if user is not None:
-        query = query.where(Task.user_id == user.id)
-    if wanted_states:
-        query = query.where(_state_of_job().in_(wanted_states))
-        if set(wanted_states) <= set(states.UNFINISHED):  # few of many: they have an index
-            query = query.where(Task.id.in_(sa.select(Task.root_id).where(Task.unfinished)))
-    if name is not None:
-        step = aliased(Task)
-        query = query.where(sa.exists().where(step.root_id == Task.id, step.name == name))
-    return jobs.with_roots(db.session.scalars(query.limit(limit)))
+    size: int,
+    order: Order = Order.NEWEST,
+    after: Cursor | None = None,
+    before: Cursor | None = None,
+) -> Page:
+    """At most `size` of the jobs that `filters` let through: those behind `after`, or those in front of `before`.
 
-
-def _state_of_job() -> sa.ColumnElement[str]:
-    """Job.state, in SQL."""
-    step = aliased(Task)
-    waits_for_its_turn = sa.and_(step.position > 0, step.state == states.PENDING)
-    current = (
-        sa.select(sa.case((waits_for_its_turn, states.PROGRESS), else_=step.state))
-        .where(step.root_id == Task.id, step.state != states.SUCCESS)
-        .order_by(step.position)
-        .limit(1)
-        .scalar_subquery()
+    Without either, the first. Nothing is counted and nothing skipped over, so that each page costs the same.
+    """
+    backwards = before is not None
+    listing = _Listing(filters, order, backwards)
+    place = before if backwards else after
+    keys = listing.keys(place, size if filters.error is None else LOOK_THROUGH)
+    found = [key.cursor for key in keys.items if key.found]
+    cursors, cut = found[:size], len(found) > size
+    far = cursors[-1] if cut else keys.rest
+    near = (cursors[0] if cursors else place) if place else None
+    if backwards:
+        cursors.reverse()
+    return Page(
+        jobs=jobs.with_roots(cursor.root_id for cursor in cursors),
+        cursors=cursors,
+        next=near if backwards else far,
+        previous=far if backwards else near,
+        looked_through=None if filters.error is None else len(keys.items),
     )
-    return sa.func.coalesce(current, states.SUCCESS)
+
+
+def ids(filters: Filters) -> Iterator[str]:
+    """The ids of all jobs that `filters` let through, newest first, read in batches."""
+    listing, place = _Listing(filters, Order.NEWEST, backwards=False), None
+    while True:
+        keys = listing.keys(place, BATCH)
+        yield from (key.cursor.root_id for key in keys.items if key.found)
+        if keys.rest is None:
+            return
+        place = keys.rest
+
+
+class _Key(NamedTuple):
+    cursor: Cursor
+    found: bool
+
+
+class _Keys(NamedTuple):
+    items: list[_Key]
+    rest: Cursor | None  # behind which there are more
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A list of keys, read from one end."""
+
+    filters: Filters
+    order: Order
+    backwards: bool
+
+    def keys(self, place: Cursor | None, size: int) -> _Keys:
+        """At most `size` keys behind `place`."""
+        rows = [row for search in searches(self.filters, self.order) for row in self._read(search, place, size + 1)]
+        keys = sorted((_Key(Cursor(row[0], row[1]), row[2]) for row in rows), reverse=self._descending)
+        items = keys[:size]
+        return _Keys(items, items[-1].cursor if len(keys) > size else None)
+
+    @property
+    def _descending(self) -> bool:
+        return (self.order is not Order.OLDEST) != self.backwards
+
+    def _read(self, search: Search, place: Cursor | None, limit: int) -> list[Any]:
+        edge = sa.tuple_(search.moment, search.root_id)
+        query = search.query()
+        if place is not None:
+            key = sa.tuple_(sa.literal(place.moment, UtcDateTime()), sa.literal(place.root_id))
+            query = query.where(edge < key if self._descending else edge > key)
+        columns = (search.moment, search.root_id)
+        query = query.order_by(*(column.desc() if self._descending else column for column in columns))
+        return list(db.session.execute(query.limit(limit)))
 
 
 def users_of(listed: Collection[Job]) -> dict[int | None, str]:
@@ -66,6 +165,12 @@ def describe(listed: Collection[Job]) -> list[dict[str, Any]]:
     """
     names = users_of(listed)
     return [_describe(job, names.get(job.root.user_id)) for job in listed]
+
+
+def describe_all_of(job: Job) -> dict[str, Any]:
+    """As describe(), with what the job left behind (traces.of), and in `retried_as` the jobs that tried it again."""
+    again = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
+    return describe([job])[0] | traces.of(job) | {"retried_as": list(db.session.scalars(again))}
 
 
 def _describe(job: Job, username: str | None) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Lock, Thread
 from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask, current_app
 
 from microblog.extensions import db, redis_client
+from microblog.monitoring.parallel import Parallel
 from microblog.monitoring.ping import any_worker_answers
 from microblog.taskqueue.models import Task
 
@@ -27,47 +26,22 @@ class NoWorker(Exception):
 
 
 class Readiness:
-    """Asks all parts at once, each in a thread of its own, since a driver may wait longer than we do.
-
-    Whoever looks while a part is being asked waits for the same answer: however many look, however long a part
-    hangs, there is never more than one thread for each.
-    """
+    """Asks all parts at once, and waits for none of them for long."""
 
     def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._lock = Lock()
-        self._asked: dict[str, Future[None]] = {}
+        self._parts = Parallel(app)
 
     def look(self) -> dict[str, dict[str, Any]]:
         """What each part says: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
         The sentence in `error` has no detail; that is in the log.
         """
-        until = time.monotonic() + DEADLINE
-        with self._lock:
-            asked = {name: self._ask(name, question) for name, question in QUESTIONS.items()}
-        return {name: _outcome(name, answer, until) for name, answer in asked.items()}
-
-    def _ask(self, name: str, question: Callable[[], None]) -> Future[None]:
-        answer = self._asked.get(name)
-        if answer is None or answer.done():
-            answer = self._asked[name] = Future()
-            Thread(target=self._run, args=(question, answer), name=f"ready-{name}", daemon=True).start()
-        return answer
-
-    def _run(self, question: Callable[[], None], answer: Future[None]) -> None:
-        try:
-            with self._app.app_context():
-                question()
-        except Exception as error:
-            answer.set_exception(error)
-        else:
-            answer.set_result(None)
+        return {name: _outcome(name, answer) for name, answer in self._parts.ask(QUESTIONS, DEADLINE).items()}
 
 
-def _outcome(name: str, answer: Future[None], until: float) -> dict[str, Any]:
+def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
     try:
-        answer.result(timeout=max(0.0, until - time.monotonic()))
+        answer.result(timeout=0)
     except NoWorker:
         return {"ok": False, "error": "No worker answers."}
     except Exception as error:

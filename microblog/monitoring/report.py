@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import orjson
 
 from microblog.clock import utcnow
+from microblog.jobs import traces
 from microblog.jobs.job import Job
 from microblog.monitoring import display
 from microblog.monitoring.display import NOTHING
-from microblog.monitoring.jobs import users_of
-from microblog.taskqueue import states
+from microblog.monitoring.jobs import describe_all_of, users_of
+from microblog.monitoring.timeline import events_of
 from microblog.taskqueue.models import Task
-
-ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
+from microblog.taskqueue.reconcile import Decision
 
 
 def print_list(listed: list[Job]) -> None:
@@ -43,6 +42,7 @@ def print_list(listed: list[Job]) -> None:
 
 def print_job(job: Job) -> None:
     """Print all that is known of a job."""
+    known = describe_all_of(job)
     display.print_facts(
         {
             "Job": job.id,
@@ -52,39 +52,42 @@ def print_job(job: Job) -> None:
             "Created": f"{display.moment(job.root.created_at)} UTC",
             "Took": _took(job.root.started_at, job.finished_at),
             "Retry of": job.root.retried_from or "",
+            "Tried again": ", ".join(known["retried_as"]),
         }
     )
     display.print_heading("Time line (UTC)")
-    began = job.root.created_at
     display.print_table(
         ["TIME", "AFTER", "STEP", "EVENT"],
         [
             [
-                f"{at:%H:%M:%S.%f}"[:-3],
-                display.duration(at - began),
-                f"{step.position + 1} {step.name}",
-                event,
+                f"{event.at:%H:%M:%S.%f}"[:-3],
+                display.duration(event.after),
+                f"{event.step.position + 1} {event.step.name}",
+                event.what,
             ]
-            for at, step, event in sorted(_events(job), key=lambda event: (event[0], event[1].position))
+            for event in events_of(job)
         ],
     )
     for step in job.steps:
         _print_step(step, len(job.steps))
+    for kind in traces.kinds():
+        for facts in known[kind]:
+            display.print_heading(kind.removesuffix("s").capitalize())
+            display.print_facts({_words(name): _value(value) for name, value in facts.items()}, indent="  ")
 
 
-def _events(job: Job) -> Iterator[tuple[datetime, Task, str]]:
-    for step in job.steps:
-        happened = {
-            "created": step.created_at,
-            "published": step.published_at,
-            "first started": step.started_at,
-            "asked to stop": step.cancel_requested_at,
-            "to be tried again": step.eta,
-            ENDED.get(step.state, ""): step.finished_at,
-        }
-        for event, at in happened.items():
-            if at is not None:
-                yield at, step, event
+def print_decisions(decisions: list[Decision], as_json: bool) -> None:
+    """Print what reconcile would do to which job, and why."""
+    if as_json:
+        facts = [
+            {"id": each.head.root_id, "step": each.head.id, "name": each.head.name, "state": each.head.state}
+            | {"why": each.why}
+            for each in decisions
+        ]
+        display.print_json(facts)
+    elif decisions:
+        rows = [[each.head.root_id, each.head.name, each.head.state, each.why] for each in decisions]
+        display.print_table(["ID", "STEP", "STATE", "WHAT AND WHY"], rows)
 
 
 def _print_step(step: Task, steps: int) -> None:
@@ -107,6 +110,14 @@ def _print_step(step: Task, steps: int) -> None:
     if step.traceback:
         display.print_facts({"Traceback": " "}, indent="  ")
         display.print_block(step.traceback, indent="    ")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _value(value: object) -> str:
+    return f"{display.moment(value)} UTC" if isinstance(value, datetime) else str(value)
 
 
 def _json(value: object) -> str:

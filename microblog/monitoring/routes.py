@@ -1,12 +1,14 @@
-"""/healthz and /readyz, for whatever keeps the processes running and sends readers to them."""
+"""/healthz and /readyz, for whatever keeps the processes running and sends readers to them; /metrics for Prometheus."""
 
 from __future__ import annotations
 
+import hmac
 from http import HTTPStatus
 
-from flask import Blueprint, current_app
+from flask import Blueprint, abort, current_app, request
 from flask.typing import ResponseReturnValue
 
+from microblog.monitoring.metrics import Metrics
 from microblog.monitoring.readiness import Readiness
 
 bp = Blueprint("monitoring", __name__)
@@ -27,3 +29,17 @@ def ready() -> ResponseReturnValue:
     parts = readiness.look()
     all_there = all(part["ok"] for part in parts.values())
     return parts, HTTPStatus.OK if all_there else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
+
+
+@bp.get("/metrics")
+def metrics() -> ResponseReturnValue:
+    """What Prometheus reads, the same from any web process, if it shows METRICS_TOKEN; without one there is nothing."""
+    token: str | None = current_app.config["METRICS_TOKEN"]
+    if token is None:
+        abort(HTTPStatus.NOT_FOUND)
+    shown = request.authorization.token if request.authorization else None
+    if not hmac.compare_digest((shown or "").encode(), token.encode()):
+        return "A valid token is required.\n", HTTPStatus.UNAUTHORIZED, NO_STORE | {"WWW-Authenticate": "Bearer"}
+    exposed: Metrics = current_app.extensions["metrics"]
+    text, content_type = exposed.expose(request.headers.get("Accept", ""))
+    return text, HTTPStatus.OK, NO_STORE | {"Content-Type": content_type}

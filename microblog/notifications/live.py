@@ -1,7 +1,7 @@
-"""The live stream: what any process announces reaches every open page of its user.
+"""The live stream: what any process announces reaches every open page that it concerns.
 
 Processes publish to one Redis channel; each web process reads it through one subscription, whatever the number of
-its open pages.
+its open pages. Each event names its topics; each page listens to one: its user's, or the operators'.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import orjson
 import redis
 from flask import Flask
 
+from microblog.notifications.audience import Audience
 from microblog.notifications.feed import event_of_change
 from microblog.taskqueue.signals import TaskChange
 
@@ -27,15 +28,24 @@ CHANNEL = "microblog:events"
 BACKLOG = 256  # events that a slow reader may be behind before it is told to ask for what it missed
 POLL = 5.0  # seconds between two looks whether anybody still listens
 LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a Redis that is away
+#: The topic of every task's changes, whosever it is.
+OPERATORS = "operators"
 #: Sent where events may have been missed: the page then asks ``/notifications?since=``.
 RESYNC: dict[str, Any] = {"name": "resync"}
 
 
+def topic_of(user_id: int) -> str:
+    """The topic of a user's own events."""
+    return f"user:{user_id}"
+
+
 def publish_change(app: Flask, change: TaskChange) -> None:
-    """Tell the open pages of the change's user, if it has one. Redis away is no error: they ask later."""
-    if change.user_id is None:
-        return
-    payload = orjson.dumps({"user_id": change.user_id, "event": event_of_change(change)})
+    """Tell the open pages of the operators and of the change's user, if it has one.
+
+    Redis away is no error: the pages ask later.
+    """
+    topics = [OPERATORS] if change.user_id is None else [OPERATORS, topic_of(change.user_id)]
+    payload = orjson.dumps({"topics": topics, "event": event_of_change(change)})
     try:
         app.extensions["redis"].publish(CHANNEL, payload)
     except redis.RedisError:
@@ -43,10 +53,10 @@ def publish_change(app: Flask, change: TaskChange) -> None:
 
 
 class Subscription:
-    """The events of one user for one open page."""
+    """The events of one topic for one open page."""
 
-    def __init__(self, hub: Hub, user_id: int) -> None:
-        self.user_id = user_id
+    def __init__(self, hub: Hub, topic: str) -> None:
+        self.topic = topic
         self._hub = hub
         self._events: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=BACKLOG)
 
@@ -79,14 +89,15 @@ class Hub:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._subscriptions: defaultdict[int, set[Subscription]] = defaultdict(set)
+        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._running = False
+        self._audience = Audience(client, self.open_streams)
 
-    def join(self, user_id: int) -> Subscription:
-        """Listen to the events of a user."""
-        subscription = Subscription(self, user_id)
+    def join(self, topic: str) -> Subscription:
+        """Listen to the events of a topic."""
+        subscription = Subscription(self, topic)
         with self._lock:
-            self._subscriptions[user_id].add(subscription)
+            self._subscriptions[topic].add(subscription)
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="event-hub", daemon=True).start()
@@ -95,10 +106,10 @@ class Hub:
     def leave(self, subscription: Subscription) -> None:
         """Stop listening; once is enough, twice does no harm."""
         with self._lock:
-            listening = self._subscriptions.get(subscription.user_id, set())
+            listening = self._subscriptions.get(subscription.topic, set())
             listening.discard(subscription)
             if not listening:
-                self._subscriptions.pop(subscription.user_id, None)
+                self._subscriptions.pop(subscription.topic, None)
 
     def open_streams(self) -> int:
         """How many pages listen."""
@@ -114,9 +125,11 @@ class Hub:
                     self._send_all(RESYNC)  # for what was said before Redis heard us
                     pause = 0.1
                     while not self._nobody_listens():
+                        self._audience.tell()
                         message = channel.get_message(timeout=POLL)
                         if message is not None:
                             self._dispatch(message["data"])
+                    self._audience.tell(at_once=True)
             except redis.RedisError as error:
                 logger.warning("Redis is away (%s); trying again in %.1f s", error, pause)
                 time.sleep(pause)
@@ -131,12 +144,12 @@ class Hub:
     def _dispatch(self, payload: str) -> None:
         try:
             message = orjson.loads(payload)
-            user_id, event = message["user_id"], message["event"]
+            topics, event = {str(topic) for topic in message["topics"]}, message["event"]
         except (ValueError, KeyError, TypeError):
             logger.warning("a message of another form came through %s; it is left out", CHANNEL)
             return
         with self._lock:
-            listening = tuple(self._subscriptions.get(user_id, ()))
+            listening = [one for topic in topics for one in self._subscriptions.get(topic, ())]
         for subscription in listening:
             subscription.put(event)
 

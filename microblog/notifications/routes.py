@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
-import orjson
-from flask import Blueprint, Response, abort, current_app, jsonify, request
+from flask import Blueprint, abort, jsonify, request
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.clock import utcnow
-from microblog.extensions import db
 from microblog.notifications.feed import changes_since, instant
-from microblog.notifications.live import Hub, Subscription
+from microblog.notifications.live import topic_of
+from microblog.notifications.stream import event_stream
 
 bp = Blueprint("notifications", __name__)
 
-RECONNECT_AFTER = 2000  # milliseconds
 # Seconds before its last event that a page is told of again: clocks differ, and a row may be written a while after
 # the time it bears. A page leaves out what it knows.
 OVERLAP = 15.0
@@ -38,32 +34,7 @@ def stream() -> ResponseReturnValue:
     """The user's events as they happen, after those that the page missed since ``Last-Event-ID`` or ``since``."""
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
     since = utcnow().timestamp() if last_seen is None else _since(last_seen)
-    hub: Hub = current_app.extensions["hub"]
-    subscription = hub.join(current_user.id)  # before the replay, so that nothing falls between the two
-    try:
-        missed = changes_since(current_user.id, since - OVERLAP)
-    except BaseException:
-        subscription.close()
-        raise
-    db.session.remove()  # an open page must not hold a database connection
-    response = Response(_frames(subscription, missed, current_app.config), mimetype="text/event-stream")
-    response.call_on_close(subscription.close)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
-
-
-def _frames(subscription: Subscription, missed: list[dict[str, Any]], config: dict[str, Any]) -> Iterator[bytes]:
-    yield b"retry: %d\n\n" % RECONNECT_AFTER
-    for event in missed:
-        yield _frame(event)
-    for event_or_none in subscription.read(heartbeat=config["STREAM_HEARTBEAT"], lifetime=config["STREAM_LIFETIME"]):
-        yield b": still here\n\n" if event_or_none is None else _frame(event_or_none)
-
-
-def _frame(event: dict[str, Any]) -> bytes:
-    identity = b"id: %.6f\n" % event["timestamp"] if "timestamp" in event else b""
-    return identity + b"data: " + orjson.dumps(event) + b"\n\n"
+    return event_stream(topic_of(current_user.id), lambda: changes_since(current_user.id, since - OVERLAP))
 
 
 def _since(text: str) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
+from microblog.accounts import followers
+from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts import timeline
 from microblog.posts.forms import PostForm
@@ -18,14 +20,14 @@ bp = Blueprint("posts", __name__)
 @bp.route("/", methods=["GET", "POST"])
 @login_required
 def home() -> ResponseReturnValue:
-    """Write a post, and read what is new."""
+    """Write a post, and read what you and those whom you follow wrote."""
     form = PostForm()
     if form.validate_on_submit():
         db.session.add(Post(body=form.body, user_id=current_user.id))
         db.session.commit()
         flash(_("Your post is live."), "success")
         return redirect(url_for("posts.home"))
-    page = timeline.everyones_posts(request.args.get("before"), request.args.get("after"))
+    page = timeline.home_of(current_user, request.args.get("before"), request.args.get("after"))
     status = 422 if form.is_submitted() else 200
     return render_template("posts/home.html", form=form, page=page, limit=MAX_LENGTH), status
 
@@ -36,3 +38,18 @@ def explore() -> ResponseReturnValue:
     """What everybody wrote."""
     page = timeline.everyones_posts(request.args.get("before"), request.args.get("after"))
     return render_template("posts/explore.html", page=page)
+
+
+@bp.get("/user/<username>")
+@login_required
+def profile(username: str) -> ResponseReturnValue:
+    """A user and what they wrote; on one's own also the way to export it."""
+    user = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    page = timeline.posts_of(user, request.args.get("before"), request.args.get("after"))
+    return render_template(
+        "posts/profile.html",
+        user=user,
+        page=page,
+        counts=followers.counts(user),
+        following=user != current_user and followers.is_following(current_user, user),
+    )

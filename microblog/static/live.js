@@ -1,15 +1,15 @@
-// Keeps the cards of the user's jobs true: by the event stream, or by asking where there is none.
+// Keeps the cards of the user's jobs true.
 //
 // A step of progress changes a card in place. Everything else replaces the card with the one that the server
 // renders, so that words, buttons and languages have one source.
-"use strict";
 
-(() => {
-  const panel = document.getElementById("jobs");
-  if (!panel) return;
+import { follow } from "./stream.js";
 
-  const ASK_EVERY = 3000; // milliseconds
-  const REOPEN_AFTER = 15000;
+const panel = document.getElementById("jobs");
+if (panel) keepTrue();
+
+function keepTrue() {
+  const TRY_AGAIN_AFTER = 3000; // milliseconds
   const OVERLAP = 5; // seconds: a change that was being written as the page was made carries an earlier time
   const language = document.documentElement.lang || undefined;
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
@@ -18,17 +18,14 @@
   const fetchAgain = new Set();
   const madeAt = Number(panel.dataset.since);
   let since = madeAt;
-  let stream, asking, reopening;
 
   const cardsOf = (id) => [...document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`)];
   const shows = (card, { state, position }) =>
     card.dataset.state === state && Number(card.dataset.position) === Number(position);
 
   function receive(event) {
-    if (event.name === "resync") return ask();
     since = Math.max(since, event.timestamp);
     if (event.name === "task") showTask(event);
-    return undefined;
   }
 
   function showTask({ subject, timestamp, data }) {
@@ -85,7 +82,7 @@
       else if (response.ok) showCard(id, await response.text());
       else if (response.status >= 500) throw new Error(response.statusText);
     } catch {
-      setTimeout(fetchCard, ASK_EVERY, id); // nobody would tell us a second time
+      setTimeout(fetchCard, TRY_AGAIN_AFTER, id); // nobody would tell us a second time
     } finally {
       fetching.delete(id);
       if (fetchAgain.delete(id)) fetchCard(id);
@@ -141,45 +138,7 @@
     }
   }
 
-  // Asks every few seconds for as long as no stream is open.
-  function listen() {
-    hangUp();
-    asking = setInterval(ask, ASK_EVERY);
-    if (!("EventSource" in window)) return;
-    const opened = new EventSource(`${panel.dataset.stream}?since=${since - OVERLAP}`);
-    opened.onopen = stopAsking;
-    opened.onmessage = (message) => receive(JSON.parse(message.data));
-    opened.onerror = () => {
-      asking ??= setInterval(ask, ASK_EVERY);
-      // A stream that was cut comes back by itself, with Last-Event-ID; one that was refused does not.
-      if (opened.readyState === EventSource.CLOSED) reopening = setTimeout(listen, REOPEN_AFTER);
-    };
-    stream = opened;
-  }
-
-  function hangUp() {
-    stream?.close();
-    stopAsking();
-    clearTimeout(reopening);
-  }
-
-  function leave() {
-    hangUp();
-    document.removeEventListener("visibilitychange", attend);
-  }
-
-  function stopAsking() {
-    clearInterval(asking);
-    asking = undefined;
-  }
-
-  // A browser opens only a handful of connections to one site: pages that nobody sees must not use them up.
-  const attend = () => (document.hidden ? hangUp() : listen());
-
-  document.addEventListener("visibilitychange", attend);
-  addEventListener("pagehide", hangUp);
-  addEventListener("pageshow", (event) => event.persisted && location.reload());
   setInterval(() => showDue(document), 1000);
   showDue(document);
-  attend();
-})();
+  const leave = follow({ address: () => `${panel.dataset.stream}?since=${since - OVERLAP}`, receive, ask });
+}

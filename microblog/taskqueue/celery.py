@@ -23,6 +23,8 @@ from flask_babel import force_locale
 from redis.exceptions import RedisError
 
 from microblog import logs
+from microblog.celeryconfig.limits import ChangeableLimits
+from microblog.celeryconfig.pause import HeedPauses
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
@@ -30,6 +32,7 @@ from microblog.taskqueue.claim import AlreadyFinished, claim, hand_back, release
 from microblog.taskqueue.errors import Cancelled, ClaimRefused
 from microblog.taskqueue.lease import LeaseKeeper, let_go
 from microblog.taskqueue.rows import DatabaseAway, Rows
+from microblog.taskqueue.signals import claim_refused
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class CeleryApp(Celery):
             self.rows = Rows(db.engine, flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"])
 
 
-class JobRequest(Request):
+class JobRequest(ChangeableLimits, Request):
     """A message in the worker's main process."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
@@ -69,13 +72,15 @@ class JobTask(CeleryTask):
 
     `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
     whenever it is launched as a job, each called with the result of the one before. `every` names the setting that
-    holds the seconds between two runs by beat.
+    holds the seconds between two runs by beat. What beat runs an operator may run too, by hand; other tasks if they are
+    `runnable`.
     """
 
     Request = "microblog.taskqueue.celery:JobRequest"
     title: Any = ""
     followed_by: tuple[str, ...] = ()
     every: str = ""
+    runnable = False
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
@@ -84,10 +89,11 @@ class JobTask(CeleryTask):
             self.request.claim = held = claim(
                 self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
             )
-            if held is not None and held.attempt > 1 and self._is_over(task_id):
+            if held is not None and held.attempt > 1 and self._brought_home(task_id):
                 raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
+            claim_refused.send(self.app, refusal=refusal)
             if refusal.ending is not None:
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
                     self.backend.end(task_id, refusal.ending, self.request)
@@ -118,7 +124,12 @@ class JobTask(CeleryTask):
             self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
         return done is not None
 
-    def _is_over(self, task_id: str) -> bool:
+    def is_over(self, task_id: str) -> bool:
+        """Whether look_back() would bring anything home; nothing is written. Raises redis.exceptions.RedisError."""
+        with self.app.flask_app.app_context():
+            return self.backend.holds_outcome(task_id) or self.already_done(task_id) is not None
+
+    def _brought_home(self, task_id: str) -> bool:
         try:
             return self.look_back(task_id, self.request)
         except (RedisError, BackendStoreError, DatabaseAway):
@@ -169,20 +180,19 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
     app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
-    app.conf.beat_schedule = {name: _entry(app, task) for name, task in app.tasks.items() if task.every}
+    every = {name: flask_app.config[task.every] for name, task in app.tasks.items() if task.every}
+    app.conf.beat_schedule = {  # a run that could not begin in time is worthless: the next is on its way
+        name: {"task": name, "schedule": seconds, "options": {"expires": 2 * seconds}}
+        for name, seconds in every.items()
+    }
     app.steps["worker"].add(LeaseKeeper)
+    app.steps["consumer"].add(HeedPauses)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_end_in_time, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
-
-
-def _entry(app: CeleryApp, task: JobTask) -> dict[str, Any]:
-    seconds: float = app.flask_app.config[task.every]
-    # A run that could not begin in time is worthless: the next is on its way.
-    return {"task": task.name, "schedule": seconds, "options": {"expires": seconds * 2}}
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:

@@ -25,9 +25,9 @@ UNHELD = sa.or_(
     table.c.lease_expires_at.is_(None),
     table.c.lease_expires_at <= NOW,
 )
-# A lease that ran out under a running task is a worker that died. It is counted here, by whoever comes next,
-# and nowhere else.
-_CRASHED = sa.case((sa.and_(table.c.state.in_(states.RUNNING), table.c.lease_expires_at.is_not(None)), 1), else_=0)
+# A lease that ran out under a running task is a worker that died. It is counted by whoever comes next: a
+# claim, or who gives the task up (mirror.py).
+CRASHED = sa.case((sa.and_(table.c.state.in_(states.RUNNING), table.c.lease_expires_at.is_not(None)), 1), else_=0)
 
 _CLAIM = (
     sa.update(table)
@@ -35,14 +35,14 @@ _CLAIM = (
         table.c.id == sa.bindparam("task_id"),
         UNFINISHED,
         table.c.cancel_requested_at.is_(None),
-        table.c.crashes + _CRASHED < sa.bindparam("max_crashes", type_=sa.Integer()),
+        table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer()),
         UNHELD,
     )
     .values(
         state=states.STARTED,
         worker=sa.bindparam("by"),
         attempts=table.c.attempts + 1,
-        crashes=table.c.crashes + _CRASHED,
+        crashes=table.c.crashes + CRASHED,
         lease_expires_at=EXPIRES,
         eta=None,
         started_at=sa.func.coalesce(table.c.started_at, NOW),

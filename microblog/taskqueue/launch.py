@@ -119,13 +119,9 @@ def _publish_launched(session: Session) -> None:
     for rows in session.info.pop("launched", []):
         app = current_app.extensions["celery"]
         first = rows[0]
+        change = TaskChange(first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"])
         if publish(app.rows, [row["signature"] for row in rows]):
-            task_changed.send(
-                app,
-                change=TaskChange(
-                    first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"]
-                ),
-            )
+            task_changed.send(app, change=change)
 
 
 @sa.event.listens_for(db.session, "after_rollback")

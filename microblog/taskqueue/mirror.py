@@ -21,8 +21,8 @@ from redis.commands.core import Script
 
 from microblog.clock import utcnow
 from microblog.taskqueue import states
-from microblog.taskqueue.claim import EXPIRES, NOW, UNFINISHED, UNHELD, Claim
-from microblog.taskqueue.errors import Cancelled, ClaimLost, sentence
+from microblog.taskqueue.claim import CRASHED, EXPIRES, NOW, UNFINISHED, UNHELD, Claim
+from microblog.taskqueue.errors import Cancelled, ClaimLost, WorkerDied, sentence
 from microblog.taskqueue.publish import publish
 from microblog.taskqueue.rows import DatabaseAway, table
 from microblog.taskqueue.signals import TaskChange, task_changed
@@ -67,12 +67,6 @@ _SUCCEED = (
     .returning(*_IDENTITY)
 )
 _SUCCEED_BY_HOLDER, _SUCCEED_BY_WORKER = _SUCCEED.where(_BY_HOLDER), _SUCCEED.where(_BY_WORKER)
-
-
-class _Step(NamedTuple):
-    root_id: str
-    position: int
-    user_id: int | None
 
 
 class Writer(NamedTuple):
@@ -153,8 +147,9 @@ class MirrorBackend(RedisBackend):
         if state not in (states.STARTED, states.PROGRESS):
             self._write_outcome(writer, result, state, traceback, request)
         elif writer.claim is not None:
-            step = _Step(writer.claim.root_id, writer.claim.position, writer.claim.user_id)
-            self._announce(task_id, step, state, progress=result if state == states.PROGRESS else None)
+            held = writer.claim
+            progress = result if state == states.PROGRESS else None
+            self._announce(task_id, (held.root_id, held.position, held.user_id), state, progress)
         return result
 
     def _store_result(
@@ -178,6 +173,10 @@ class MirrorBackend(RedisBackend):
         """
         state = states.REVOKED if isinstance(error, TaskRevokedError) else states.FAILURE
         self.store_result(task_id, error, state, request=request, wait=False)
+
+    def holds_outcome(self, task_id: str) -> bool:
+        """Whether Redis holds a terminal state. Raises redis.exceptions.RedisError."""
+        return self._get_task_meta_for(task_id)["status"] in states.FINISHED
 
     def copy_outcome(self, task_id: str, request: Context | None = None) -> bool:
         """Bring a terminal state that Redis holds into a row that missed it.
@@ -253,7 +252,7 @@ class MirrorBackend(RedisBackend):
             written = self.app.rows.execute(statement, **parameters)
             if not written:
                 return
-            step = _Step._make(written[0])
+            step = written[0]
             if state == states.SUCCESS:
                 if behind := getattr(request, "behind", None):
                     publish(self.app.rows, behind[::-1], result)
@@ -264,7 +263,7 @@ class MirrorBackend(RedisBackend):
         except (DatabaseAway, BackendStoreError):
             logger.exception("%s of %s is stored in part; reconcile will do the rest", state, task_id)
             return
-        self._announce(task_id, step, state)
+        self._announce(task_id, tuple(step), state)
 
     def _setback(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
         locale = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
@@ -272,8 +271,11 @@ class MirrorBackend(RedisBackend):
             told = sentence(result)
         end = {"eta": getattr(request, "retry_at", None) or NOW} if state == states.RETRY else {"finished_at": NOW}
         values = {"state": state, "error": told, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
-        return values | end
+        # Nobody will claim the task any more, and count by it the last of the workers that died.
+        died = {"crashes": table.c.crashes + CRASHED} if isinstance(result, WorkerDied) else {}
+        return values | end | died
 
-    def _announce(self, task_id: str, step: _Step, state: str, progress: dict[str, Any] | None = None) -> None:
-        change = TaskChange(task_id, *step, state, progress, utcnow())
-        task_changed.send(self.app, change=change)
+    def _announce(
+        self, task_id: str, step: tuple[str, int, int | None], state: str, progress: dict[str, Any] | None = None
+    ) -> None:
+        task_changed.send(self.app, change=TaskChange(task_id, *step, state, progress, utcnow()))

@@ -13,17 +13,19 @@ from microblog.clock import utcnow
 from microblog.database import delete_in_batches
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.signals import rows_needed_since
 
 BATCH = 500  # steps that one transaction looks at
 
 
 @shared_task(name="purge_tasks", ignore_result=True, every="SWEEP_INTERVAL")
 def purge_tasks() -> None:
-    """Delete all steps of each job whose last step ended before the lifetime began."""
+    """Delete all steps of each job whose last step ended before the lifetime began, and that nobody needs."""
     lifetime: float = current_app.config["TASK_LIFETIME"]
     if not lifetime:
         return  # kept for good
-    before = utcnow() - timedelta(seconds=lifetime)
+    needed = [since for _receiver, since in rows_needed_since.send(current_app.extensions["celery"])]
+    before = min([utcnow() - timedelta(seconds=lifetime), *needed])
     step, other = aliased(Task), aliased(Task)
     wanted = sa.exists().where(
         other.root_id == step.root_id, sa.or_(other.finished_at.is_(None), other.finished_at >= before)

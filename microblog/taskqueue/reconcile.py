@@ -7,10 +7,11 @@ once without harm: whatever one of them does, the claim, the mirror and publish(
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from celery import shared_task
@@ -20,60 +21,80 @@ from flask_babel import gettext as _
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
+from microblog.celeryconfig.memory import Broker
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.claim import CancelRequested, TooManyCrashes
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import JobError, sentence
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.publish import publish
+from microblog.taskqueue.signals import message_relayed
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GRACE = timedelta(seconds=5)  # for whoever is doing it just now
 IDLE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 REPUBLISH_AT_MOST = timedelta(minutes=15)
 UNKNOWN_FOR = timedelta(hours=1)  # for a deploy under way, after which every process knows every task
-EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
 LOCK_KEY = "microblog:reconcile"
 LOCK_SECONDS = 10.0  # short, for the holder may be killed; one that takes longer has company, which does no harm
 BATCH = 500
 
 
 @dataclass(frozen=True)
-class Broker:
-    """What the broker tells of itself: since when it remembers, and which queues hold no message."""
+class Decision:
+    """What a job needs now: `head` is its first unfinished step, `why` a sentence for operators.
 
-    remembers_since: datetime
-    idle_queues: frozenset[str]
+    `act` does it, and returns whether there was still something to do.
+    """
+
+    head: Task
+    why: str
+    act: Callable[[], bool]
 
 
 @shared_task(name="reconcile", ignore_result=True, every="RECONCILE_INTERVAL")
-def reconcile() -> None:
-    """Reconcile every unfinished job, unless another process is doing so right now."""
+def reconcile() -> int | None:
+    """Reconcile every unfinished job, unless another process is doing so right now.
+
+    Returns for how many something was done, None if another is at it, or took over because this one was too slow.
+    """
     try:
         with redis_client.connection.lock(LOCK_KEY, timeout=LOCK_SECONDS, blocking=False):
-            reconcile_all()
+            return reconcile_all()
     except LockError:
-        return  # another process is at it, or took over because this one was too slow
+        return None
 
 
 def reconcile_all() -> int:
     """Reconcile every unfinished job; returns for how many something was done."""
+    return sum(_carefully(decision.head, decision.act) or False for decision in decisions())
+
+
+def decisions() -> Iterator[Decision]:
+    """What is to be done, job by job, the oldest first; nothing is done by asking."""
     broker = None
-    done = 0
     for head in _heads():
-        broker = broker or _look_at_broker()
-        try:
-            done += _reconcile(head, broker)
-        except (RedisError, DBAPIError, BackendStoreError):
-            raise  # the same would happen to every other
-        except Exception:
-            logger.exception("%s cannot be reconciled", head.id)
-        finally:
-            db.session.rollback()
-    return done
+        broker = broker or Broker.look()
+        decision = _carefully(head, partial(_decide, head, broker))
+        if decision is not None:
+            yield decision
+
+
+def _carefully(head: Task, act: Callable[[], T]) -> T | None:
+    """Do something for one job, so that a fault in it does not keep the others from theirs."""
+    try:
+        return act()
+    except (RedisError, DBAPIError, BackendStoreError):
+        raise  # the same would happen to every other
+    except Exception:
+        logger.exception("%s cannot be reconciled", head.id)
+        return None
+    finally:
+        db.session.rollback()
 
 
 def _heads() -> Iterator[Task]:
@@ -103,20 +124,26 @@ def _heads() -> Iterator[Task]:
         yield from batch
 
 
-def _reconcile(head: Task, broker: Broker) -> bool:
-    """Do what `head` needs now, if anything; returns whether something was done."""
+def _decide(head: Task, broker: Broker) -> Decision | None:
+    """What `head` needs now, if anything."""
     now = utcnow()
     if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:
-        return False
+        return None
     app = current_app.extensions["celery"]
-    if head.attempts and head.name in app.tasks and app.tasks[head.name].look_back(head.id):
-        return True
+    task = app.tasks.get(head.name)
+    if head.attempts and task is not None and task.is_over(head.id):
+        return Decision(head, "It is over, but its row has yet to say so.", lambda: bool(task.look_back(head.id)))
     before = _step_before(head)
     ending = _ending(head, before, now)
     if ending is not None:
-        app.backend.end(head.id, ending)
-        return True
-    return _is_due(head, before, broker, now) and _publish(head, before)
+        return Decision(head, f"It is to end: {sentence(ending)}", partial(_end, head, ending))
+    why = _why_due(head, before, broker, now)
+    return Decision(head, f"It is to be published: {why}.", partial(_publish, head, before)) if why else None
+
+
+def _end(head: Task, ending: Exception) -> bool:
+    current_app.extensions["celery"].backend.end(head.id, ending)
+    return True
 
 
 def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
@@ -134,20 +161,23 @@ def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
     return ending
 
 
-def _is_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> bool:
-    """Whether the message that would run `head` is missing for all that can be known."""
+def _why_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> str:
+    """Why the message that would run `head` is missing, for all that can be known; empty if it may be on its way."""
     if head.published_at is None:
-        return now - ((before and before.finished_at) or head.created_at) > GRACE
+        late = now - ((before and before.finished_at) or head.created_at) > GRACE
+        return "it never was" if late else ""
     if head.state in states.RUNNING and head.lease_expires_at and head.published_at <= head.lease_expires_at:
-        return True  # its worker is gone, and nobody has been asked to take over
+        return "its worker is gone, and nobody has been asked to take over"
     expected = max(head.published_at, head.eta or head.published_at)
     waited = now - expected
     if broker.remembers_since > head.published_at:
-        return waited > GRACE
+        return "Redis has forgotten its message" if waited > GRACE else ""
     if head.queue in broker.idle_queues:
-        return waited > IDLE_GRACE
+        return "its queue is empty, and nobody came for it" if waited > IDLE_GRACE else ""
+    if head.queue in broker.held_queues:
+        return ""  # nobody takes messages from it, so that one that waits is none that was lost
     pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)
-    return waited > min(pause, REPUBLISH_AT_MOST)
+    return "nobody came for it for too long" if waited > min(pause, REPUBLISH_AT_MOST) else ""
 
 
 def _step_before(head: Task) -> Task | None:
@@ -164,6 +194,7 @@ def _publish(head: Task, before: Task | None) -> bool:
     published = publish(app.rows, signatures, *results, seen=head.published_at)
     if published:
         logger.info("published %s again", head.id)
+        message_relayed.send(app, task_id=head.id)
     return published
 
 
@@ -174,18 +205,3 @@ def _value(before: Task) -> Any:
         return meta["result"]
     result = before.result or {}
     return result["result"] if set(result) == {"result"} else result
-
-
-def _look_at_broker() -> Broker:
-    """Ask Redis since when it remembers, and what waits in its queues. Raises redis.exceptions.RedisError."""
-    connection = redis_client.connection
-    now = utcnow()
-    connection.set(EPOCH_KEY, now.isoformat(), nx=True)
-    since = connection.get(EPOCH_KEY)
-    app = current_app.extensions["celery"]
-    queues = [queue.name for queue in app.conf.task_queues]
-    lengths = {name: connection.llen(name) for name in queues}
-    return Broker(
-        remembers_since=datetime.fromisoformat(str(since)) if since else now,
-        idle_queues=frozenset(name for name, length in lengths.items() if not length),
-    )

@@ -1,4 +1,7 @@
-"""What the engine announces; `notifications` listens."""
+"""What the engine announces and asks; `notifications` and `monitoring` listen.
+
+Receivers run in the process where it happens (a worker's child, a web process) and must neither raise nor wait.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,15 @@ class TaskChange:
     at: datetime
 
 
-#: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``; they run
-#: in the process that caused the change (a worker's child, a web process) and must neither raise nor wait.
+#: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``.
 task_changed = Signal()
+
+#: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, an
+#: errors.ClaimRefused.
+claim_refused = Signal()
+
+#: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
+message_relayed = Signal()
+
+#: Asked before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then stay.
+rows_needed_since = Signal()

@@ -42,7 +42,7 @@ def expect_same_page(page: Page) -> None:
 
 def open_streams(redis_server: RedisServer) -> bool:
     """Whether any web process listens for any page. At a word on the channel, it looks whether it still needs to."""
-    redis_server.client.publish(CHANNEL, '{"user_id": 0, "event": {}}')
+    redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}')
     return any(count for _channel, count in redis_server.client.pubsub_numsub(CHANNEL))
 
 

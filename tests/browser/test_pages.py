@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
-from microblog.accounts.models import User
+from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import Post
@@ -26,18 +26,32 @@ NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI: its faint colours and its b
 
 
 class Reader(NamedTuple):
-    """Somebody with jobs of every kind, a mail, and the cookies of a browser in which they are signed in."""
+    """An operator with jobs of every kind, a mail, and the cookies of a browser in which they are signed in."""
 
     user: User
     cookies: Any
     mail_path: str
+    export_id: str
+
+    @property
+    def pages(self) -> list[str]:
+        """The pages about the reader, and about somebody whom they follow."""
+        own = f"/user/{self.user.username}"
+        return [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend"]
 
 
 @pytest.fixture(scope="module")
 def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator[Reader]:
     smtp_server.reset()
     user = running.make_user(posts=3)
+    user.is_operator = True
     db.session.add(Post(user_id=user.id, body="W" * 140))
+    friend = User(username="friend", email="friend@example.com", password_hash="", about_me="Rows.\n" + "W" * 200)
+    db.session.add(friend)
+    db.session.flush()
+    db.session.add_all(
+        [Follow(follower_id=user.id, followed_id=friend.id), Follow(follower_id=friend.id, followed_id=user.id)]
+    )
     export = user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
@@ -49,7 +63,7 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     page.goto(f"{running.url}/dev/mail")
     mail_path = page.locator("main table a").first.get_attribute("href")
     assert mail_path is not None
-    yield Reader(user, page.context.storage_state(), mail_path)
+    yield Reader(user, page.context.storage_state(), mail_path, export.id)
     page.context.close()
 
 
@@ -80,7 +94,6 @@ def add_job(user: User, title: str, *steps: dict[str, Any]) -> None:
 def test_every_page_is_sound(
     theme: str, site: Site, reader: Reader, open_browser: Callable[..., BrowserContext]
 ) -> None:
-    name = reader.user.username
     nobody = open_browser(color_scheme=theme).new_page()
     somebody = open_browser(color_scheme=theme, storage_state=reader.cookies).new_page()
 
@@ -88,7 +101,9 @@ def test_every_page_is_sound(
         f"{path}: {problem}"
         for page, paths in (
             (nobody, ["/auth/login", "/auth/register", "/api/docs", "/nothing"]),
-            (somebody, ["/", "/explore", f"/user/{name}", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path]),
+            (somebody, [*reader.pages, "/", "/explore", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path]),
+            (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/status"]),
+            (somebody, [f"/admin/tasks/{reader.export_id}", "/admin/tasks/Retrying", "/admin/tasks/all/cancel"]),
         )
         for path in paths
         for problem in problems_of(page, site.url + path)
@@ -120,6 +135,8 @@ def problems_of(page: Page, url: str) -> list[str]:
     page.goto(url)
     if url.endswith("/api/docs"):
         page.locator(".opblock").first.wait_for()
+    if page.locator("#house").count():
+        page.locator("#house table").first.wait_for()
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         problems += overflow(page)

@@ -37,7 +37,7 @@ def database_away(app: Flask, postgres_server: PostgresServer) -> Away:
     @contextlib.contextmanager
     def away() -> Iterator[None]:
         db.session.rollback()
-        with postgres_server.refusing(str(db.engine.url.database)):
+        with postgres_server.closed(str(db.engine.url.database)):
             yield
 
     return away

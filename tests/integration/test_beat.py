@@ -88,6 +88,23 @@ def test_a_second_beat_waits_for_the_first_to_end(start_beat: Start, redis_serve
     wait_for(lambda: scheduled(redis_server), what="the second goes on")
 
 
+def test_what_redis_forgot_while_a_beat_waited_for_its_turn_is_scheduled_all_the_same(
+    start_beat: Start, redis_server: RedisServer
+) -> None:
+    first = start_beat()
+    wait_for(lambda: scheduled(redis_server))
+    [statics] = redis_server.client.keys("microblog:redbeat:*statics*")
+    redis_server.client.delete(statics)
+    start_beat()
+    wait_for(lambda: redis_server.client.exists(statics), what="the second has stored its schedule")
+
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    redis_server.client.flushall()
+
+    wait_for(lambda: scheduled(redis_server))
+
+
 def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_server: RedisServer) -> None:
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))

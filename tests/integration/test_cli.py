@@ -25,6 +25,7 @@ from microblog.jobs import job as users_jobs
 from microblog.jobs.job import Job
 from microblog.monitoring import display, jobs
 from microblog.monitoring.cli import tasks
+from microblog.monitoring.filters import Filters
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support.console import flask_tasks, on_a_terminal
@@ -137,7 +138,7 @@ class TestList:
         for state in states.ALL:
             expected = [root_id for root_id in made if users_jobs.find(root_id).state == state]
 
-            assert [job.id for job in jobs.newest(100, wanted_states=[state])] == expected
+            assert [job.id for job in jobs.page(Filters(states=frozenset({state})), size=100).jobs] == expected
 
     def test_no_job_is_an_empty_list_and_no_error(self, run):
         assert listed(run("list", "--json")) == []
@@ -210,8 +211,14 @@ class TestShow:
 
         wait_for(lambda: state() == states.SUCCESS, what="the export ends")
 
-        text = run("show", job.id).stdout
-        assert f"<{job.steps[1].id}@" in text
+        text, shown = run("show", job.id).stdout, json.loads(run("show", job.id, "--json").stdout)
+        [mail], [archive] = shown["mails"], shown["archives"]
+        assert mail["message_id"].startswith(f"<{job.steps[1].id}@")
+        assert mail["accepted_at"].endswith("Z")
+        assert archive["sha256"] == shown["result"]["sha256"]
+        assert archive["size"] == shown["result"]["size"]
+        assert archive["expires_at"] > archive["created_at"]
+        assert all(fact in text for fact in (mail["message_id"], archive["path"], archive["sha256"], "Expires at"))
         assert worker.name in text
         line = text.partition("Time line")[2].partition("Step 1")[0]
         events = ["created", "published", "first started", "succeeded"]
@@ -254,6 +261,8 @@ class TestSteering:
         assert result.exit_code == 0
         assert (again["asked"], again["done"], again["retried_from"], again["user"]) == (failed, True, failed, "susan")
         assert users_jobs.find(again["id"]).root.user_id == susan.id
+        assert json.loads(run("show", failed, "--json").stdout)["retried_as"] == [again["id"]]
+        assert again["id"] in run("show", failed).stdout
 
     def test_a_retry_beside_a_running_job_of_its_kind_is_refused(self, run, susan):
         failed = make_job(susan, "FAILURE", "FAILURE")

@@ -260,6 +260,7 @@ class EngineMachine(RuleBasedStateMachine):
             if step.cancel:
                 job.end(position, states.REVOKED)
             elif step.crashes + (step.state in states.RUNNING and step.lease_until is not None) >= MAX_CRASHES:
+                step.crashes = MAX_CRASHES
                 job.end(position, states.FAILURE)
 
     # -- what must hold after each of them

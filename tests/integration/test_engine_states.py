@@ -236,6 +236,7 @@ def test_a_task_that_kills_its_worker_three_times_is_given_up(
     assert row.state == "FAILURE"
     assert row.error is not None
     assert "died" in row.error
+    assert (row.attempts, row.crashes) == (3, 3)
     assert diary.read_text() == "ran\n" * 3
     assert finished(second).state == "FAILURE"
     assert_row_equals_result(first)

@@ -84,7 +84,7 @@ def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
     name = str(db.engine.url.database)
     with contextlib.ExitStack() as away:
         # It goes when the server has the mail, and is back after the first pause.
-        smtp_server.on_data = lambda port: away.enter_context(postgres_server.refusing(name))
+        smtp_server.on_data = lambda port: away.enter_context(postgres_server.closed(name))
         pauses: list[float] = []
 
         def sleep(pause: float) -> None:

@@ -16,8 +16,9 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
-from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription
+from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
+from microblog.taskqueue.launch import launch_task
 from tests.support.services import RedisServer, wait_for
 
 
@@ -29,8 +30,8 @@ def susan(make_user: Callable[..., User]) -> User:
 class Stream:
     """An open page's stream, read in a thread as a browser would."""
 
-    def __init__(self, client: FlaskClient, **headers: str) -> None:
-        self.response = client.get("/notifications/stream", headers=headers, buffered=False)
+    def __init__(self, client: FlaskClient, path: str = "/notifications/stream", **headers: str) -> None:
+        self.response = client.get(path, headers=headers, buffered=False)
         self.frames: list[str] = []
         self._iterator: Iterator[Any] = iter(self.response.response)
         threading.Thread(target=self._read, daemon=True).start()
@@ -85,6 +86,33 @@ def test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses(
         db.session.commit()
         wait_for(bens.events, what="his own event, which comes behind theirs")
         assert {event["subject"] for event in bens.events()} == {bens_task.id}
+
+
+def test_operators_hear_of_every_task_and_everybody_else_only_of_their_own(
+    streaming: Flask, make_user: Callable[..., User], redis_server: RedisServer
+) -> None:
+    susan, ben, olga = make_user("susan"), make_user("ben"), make_user("olga")
+    olga.is_operator = True
+    db.session.commit()
+    with streaming.app_context():
+        hers, his = sign_in(streaming, olga), sign_in(streaming, ben)
+        operators, olgas, bens = Stream(hers, "/admin/stream"), Stream(hers), Stream(his)
+        wait_for(lambda: subscriptions(redis_server) == 1, what="the process listens, once for all")
+
+        susans_task = susan.launch_task("noop", "Nothing")
+        bens_task = ben.launch_task("noop", "Nothing")
+        nobodys_task = launch_task("noop", "Nothing", user_id=None)
+        db.session.commit()
+
+        wait_for(lambda: len(operators.events()) == 3 and bens.events(), what="the events arrive")
+        told = [event["subject"] for event in operators.events()]
+        assert sorted(told) == sorted([susans_task.id, bens_task.id, nobodys_task.id])
+        assert [event["subject"] for event in bens.events()] == [bens_task.id]
+        assert olgas.events() == []
+
+
+def test_the_operators_stream_is_for_operators(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    assert signed_in(susan).get("/admin/stream").status_code == 404
 
 
 def test_a_stream_begins_with_what_its_page_missed(streaming: Flask, make_user: Callable[..., User]) -> None:
@@ -174,7 +202,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 ) -> None:
     wait_for(lambda: subscriptions(redis_server) == 0, what="the hubs of other tests have ended")
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join(user_id) for user_id in range(100)]
+    pages = [hub.join(topic_of(user_id)) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
 
     assert subscriptions(redis_server) == 1
@@ -186,11 +214,12 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 
 def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join(1)
+    page = hub.join("somebody")
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
-    for message in ("no json", "[]", "{}", '{"user_id": 1, "event": {"name": "task"}}'):
+    strange = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
+    for message in (*strange, '{"topics": ["somebody"], "event": {"name": "task"}}'):
         redis_server.client.publish(CHANNEL, message)
 
     assert next(events) == {"name": "task"}
@@ -199,7 +228,7 @@ def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: Redis
 
 def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join(1)
+    page = hub.join("somebody")
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
@@ -211,7 +240,7 @@ def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: Red
 
 
 def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
-    page = Subscription(hub=None, user_id=1)  # type: ignore[arg-type]
+    page = Subscription(hub=None, topic="somebody")  # type: ignore[arg-type]
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 

@@ -13,6 +13,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.mail.models import SentMail
 from microblog.mail.tasks import purge_sent_mails
+from microblog.monitoring.roll_up import roll_up
 from microblog.taskqueue import purge
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
@@ -39,6 +40,11 @@ def finished(*days_ago: float | None) -> str:
     return root.id
 
 
+def purge_what_is_counted() -> None:
+    roll_up()
+    purge_tasks()
+
+
 def remaining() -> set[str]:
     return set(db.session.scalars(sa.select(Task.root_id)))
 
@@ -48,7 +54,7 @@ def test_jobs_that_ended_before_the_lifetime_go_with_all_their_steps(app: Flask)
     finished(1.1)
     kept = {finished(0.9), finished(None), finished(3, None), finished(3, 0.5)}
 
-    purge_tasks()
+    purge_what_is_counted()
 
     assert remaining() == kept
 
@@ -62,6 +68,7 @@ def test_many_rows_are_deleted_in_small_transactions(app: Flask, monkeypatch: py
     def note(session: object) -> None:
         commits.append(session)
 
+    roll_up()
     sa.event.listen(db.session, "after_commit", note)
     purge_tasks()
     sa.event.remove(db.session, "after_commit", note)
@@ -70,13 +77,23 @@ def test_many_rows_are_deleted_in_small_transactions(app: Flask, monkeypatch: py
     assert len(commits) == 3
 
 
+def test_what_is_in_no_statistics_yet_stays(app: Flask) -> None:
+    kept = {finished(3), finished(2)}
+
+    purge_tasks()
+    assert remaining() == kept
+
+    purge_what_is_counted()
+    assert remaining() == set()
+
+
 def test_a_lifetime_of_nothing_keeps_them_for_good(make_app: Callable[..., Flask]) -> None:
     make_app(TASK_LIFETIME=0)
     kept = finished(10_000)
     db.session.add(SentMail(id=kept, message_id="<a@b>", accepted_at=utcnow() - timedelta(days=10_000)))
     db.session.commit()
 
-    purge_tasks()
+    purge_what_is_counted()
     purge_sent_mails()
 
     assert remaining() == {kept}

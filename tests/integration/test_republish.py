@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
+from microblog.celeryconfig.memory import EPOCH_KEY, Broker
 from microblog.clock import utcnow
 from microblog.jobs import control
 from microblog.jobs import job as jobs
@@ -49,7 +50,7 @@ def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: R
 
 
 def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
     with redis_server.away():
@@ -61,7 +62,7 @@ def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisSer
 
 
 def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
 
@@ -73,7 +74,7 @@ def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, r
 
 
 def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, created_at=30, published_at=30)
@@ -83,7 +84,7 @@ def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redi
 
 
 def test_what_an_empty_queue_lost_is_published_again_soon(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     redis_server.client.delete("default")
     make_older(task_id, created_at=9, published_at=9)
@@ -101,7 +102,7 @@ def test_what_an_empty_queue_lost_is_published_again_soon(app: Flask, redis_serv
 def test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour(
     app: Flask, redis_server: RedisServer, created_at: float, published_at: float, published: int
 ) -> None:
-    redis_server.client.set(reconcile.EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=created_at, published_at=published_at)
 
@@ -114,9 +115,10 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
     [head] = list(reconcile._heads())
-    broker = reconcile._look_at_broker()
+    broker = Broker.look()
 
-    outcomes = [reconcile._reconcile(head, broker), reconcile._reconcile(head, broker)]
+    decisions = [reconcile._decide(head, broker) for _process in range(2)]
+    outcomes = [decision is not None and decision.act() for decision in decisions]
 
     assert outcomes == [True, False]
     assert redis_server.client.llen("default") == 1 + published_before
@@ -131,7 +133,9 @@ def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_serv
     assert job is not None
     control.cancel(job)
 
-    assert not reconcile._reconcile(head, reconcile._look_at_broker())
+    decision = reconcile._decide(head, Broker.look())
+    assert decision is not None
+    assert not decision.act()
 
     assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("REVOKED", None)]
     assert redis_server.client.llen("default") == 0

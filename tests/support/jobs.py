@@ -1,4 +1,4 @@
-"""Jobs of the tests: launched, looked at, made older, and left alone by a worker that died."""
+"""Jobs of the tests: launched, looked at, made older, left alone by a worker that died, or just there as rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 
+from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import claim as claims
@@ -52,3 +53,27 @@ def store_outcome(app: Flask, task_id: str, state: str, result: Any, traceback: 
     backend = app.extensions["celery"].backend
     meta = {"status": state, "result": result, "traceback": traceback}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
+
+
+def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
+    """The id of an export whose steps are in these states."""
+    root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
+    at = utcnow() - timedelta(seconds=seconds_ago)
+    for position, state in enumerate(step_states):
+        name = columns.get("name", ("export_posts", "email_export")[position])
+        args = [user.id] if user and not position else []
+        facts = {
+            "id": f"{root}-{position}" if position else root,
+            "root_id": root,
+            "position": position,
+            "user_id": user.id if user else None,
+            "name": name,
+            "state": state,
+            "queue": "exports",
+            "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
+            "created_at": at,
+            "updated_at": at,
+        }
+        db.session.add(Task(**facts | columns))
+    db.session.commit()
+    return root

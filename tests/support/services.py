@@ -48,23 +48,24 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server without persistence."""
+    """A redis-server that forgets all with its end, unless it has a `folder` to keep it in."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, decode_responses=True)
+        self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [redis_server.binary(), "--port", str(self.port), "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(
-            [*command, "--bind", "127.0.0.1", "--dir", tempfile.gettempdir()], stdout=subprocess.DEVNULL
-        )
+        command = [redis_server.binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        kept = ["--appendonly", "yes" if self._folder else "no", "--appendfsync", "always"]
+        folder = ["--dir", str(self._folder or tempfile.gettempdir())]
+        self._process = subprocess.Popen([*command, *kept, *folder], stdout=subprocess.DEVNULL)
         wait_for(self._answers, what="redis-server answers")
 
     def stop(self) -> None:
-        """Kill it; what it knew is gone."""
+        """Kill it; what it knew is gone, but for what it keeps in its folder."""
         if self._process:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
@@ -73,7 +74,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Dead inside the block, back and empty after it."""
+        """Dead inside the block, back after it, and empty unless it has a folder."""
         self.stop()
         try:
             yield
@@ -145,14 +146,14 @@ class PostgresServer:
         self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     @contextlib.contextmanager
-    def refusing(self, database: str) -> Iterator[None]:
-        """Inside the block nobody is connected to the database, or can be."""
-        self._admin(f'ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS false')
+    def closed(self, database: str) -> Iterator[None]:
+        """Inside the block the database lets nobody in; who was in it is put out."""
+        self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
         self.cut_connections(database)
         try:
             yield
         finally:
-            self._admin(f'ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS true')
+            self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
 
     def _admin(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

@@ -28,6 +28,12 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+@shared_task(name="echo", runnable=True)
+def echo(*args: Any, name: str = "") -> dict[str, Any]:
+    """Returns what it was given."""
+    return {"args": list(args), "name": name}
+
+
 @shared_task(name="record")
 def record(*args: Any) -> dict[str, Any]:
     """Appends a line to the file that the last argument names: the proof that, and how often, it ran."""
@@ -117,3 +123,12 @@ def introduce(self: JobTask, folder: str) -> dict[str, Any]:
         "redis": self.backend.client.client_id(),
         "database": db.session.scalar(sa.text("SELECT pg_backend_pid()")) if on_postgres else os.getpid(),
     }
+
+
+@shared_task(name="stubborn")
+def stubborn(diary: str, gate: str) -> None:
+    """Never looks at its progress, and so never hears of a cancellation; ends once there is a file `gate`."""
+    with Path(diary).open("a") as file:
+        file.write("ran\n")
+    while not Path(gate).exists():
+        time.sleep(0.01)

@@ -51,6 +51,7 @@ def test_outside_development_there_is_no_default_secret(monkeypatch: pytest.Monk
     [
         ("MICROBLOG_ENV", "prod"),
         ("SECRET_KEY", "short"),
+        ("METRICS_TOKEN", "short"),
         ("DATABASE_URL", "no url"),
         ("DATABASE_URL", "mysql://host/name"),
         ("DATABASE_URL", "postgresql://host:port/name"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microblog.monitoring.cli import see, steer
+from microblog.monitoring.cli import control, see, statistics, steer, watch, worker_control, workers
 from microblog.monitoring.cli.group import tasks
 
-__all__ = ["see", "steer", "tasks"]
+__all__ = ["control", "see", "statistics", "steer", "tasks", "watch", "worker_control", "workers"]

@@ -1,7 +1,7 @@
 """``flask tasks``: see and steer the jobs of all users, from a terminal or a script.
 
 Exit codes: 0 done; 1 nothing to do, or the job is not in a state for it; 2 called wrongly, or there is no
-such job; 3 the database or Redis is away.
+such job; 3 the database, Redis or every worker is away.
 """
 
 from __future__ import annotations
@@ -36,7 +36,22 @@ def _away(context: click.Context, sentence: str) -> NoReturn:
     context.exit(AWAY)
 
 
-tasks = Operators("tasks", help="See and steer the jobs of all users.")
+HELP = """See and steer the jobs of all users.
+
+\b
+Each command has --help with an example, and --json. For completion by the shell (bash; zsh and fish likewise):
+  eval "$(_FLASK_COMPLETE=bash_source flask)"
+"""
+
+tasks = Operators("tasks", help=HELP, short_help="See and steer the jobs of all users.")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+worker_timeout = click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    show_default=True,
+    help="How long workers have to answer.",
+)
 task_ids = click.argument("task_ids", metavar="ID...", nargs=-1, required=True)

@@ -1,54 +1,116 @@
-"""``flask tasks list`` and ``show``: the jobs of all users."""
+"""``flask tasks status``, ``list`` and ``show``: how it stands, and the jobs of all users."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+from flask import current_app
 
-from microblog.accounts.models import User
 from microblog.jobs.job import find
-from microblog.monitoring import jobs, report
-from microblog.monitoring.cli.group import WRONG, as_json, tasks
+from microblog.monitoring import health, health_report, jobs, report
+from microblog.monitoring.cli import complete
+from microblog.monitoring.cli.group import WRONG, as_json, tasks, worker_timeout
+from microblog.monitoring.cli.options import filter_options
 from microblog.monitoring.display import print_json
-from microblog.taskqueue import states
+from microblog.monitoring.filters import Filters, Order
+from microblog.monitoring.jobs import LOOK_THROUGH, Cursor, InvalidCursor, Page
 
 
-def _user(context: click.Context, parameter: click.Parameter, name: str | None) -> User | None:
-    user = User.with_username(name) if name is not None else None
-    if name is not None and user is None:
-        raise click.BadParameter(f"there is nobody called {name!r}.")
-    return user
+@tasks.command("status")
+@worker_timeout
+@as_json
+@click.pass_context
+def status(context: click.Context, timeout: float, as_json: bool) -> None:
+    """Tell on one screen how it stands: is any user waiting for something that will not come?
+
+    \b
+    Exit codes:
+      0  healthy
+      1  degraded: a worker is silent, a queue holds messages that nobody takes or is paused with some in it,
+         beat is overdue, a user has waited for 5 minutes for a job that nobody works on, or a tenth of the
+         jobs that ended within the hour failed (5 at least)
+      2  down: the database or Redis does not answer, or no worker does
+
+    What can be told without the part that is away is told all the same.
+
+    \b
+    Example, in a script:
+      flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
+    """
+    found = health.look(current_app._get_current_object(), timeout)  # type: ignore[attr-defined]
+    if as_json:
+        print_json(health_report.describe(found))
+    else:
+        health_report.print_health(found)
+    context.exit(found.verdict)
+
+
+class _Place(click.ParamType[Cursor]):
+    """A cursor that a list has printed."""
+
+    name = "cursor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cursor:
+        """The cursor."""
+        try:
+            return value if isinstance(value, Cursor) else Cursor.parse(value)
+        except InvalidCursor as error:
+            self.fail(str(error), param, ctx)
 
 
 @tasks.command("list")
-@click.option("--user", metavar="NAME", callback=_user, help="Only jobs of this user.")
+@filter_options
 @click.option(
-    "--state",
-    "wanted_states",
-    type=click.Choice(states.ALL, case_sensitive=False),
-    multiple=True,
-    help="Only jobs in this state; may be given several times.",
+    "--sort",
+    "order",
+    type=click.Choice(Order, case_sensitive=False),
+    default=Order.NEWEST,
+    show_default="newest",
+    help="By creation, newest or oldest first; or by end, latest first, which leaves out what has yet to end.",
 )
-@click.option("--name", metavar="NAME", help="Only jobs with a task of this name, such as export_posts.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
+@click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
+@click.option("--after", metavar="CURSOR", type=_Place(), help="The page behind this place in the list.")
+@click.option("--before", metavar="CURSOR", type=_Place(), help="The page in front of this place in the list.")
 @as_json
-def list_jobs(user: User | None, wanted_states: tuple[str, ...], name: str | None, limit: int, as_json: bool) -> None:
-    """List jobs, newest first.
+def list_jobs(
+    filters: Filters, order: Order, limit: int, after: Cursor | None, before: Cursor | None, as_json: bool
+) -> None:
+    """List jobs, newest first, a page at a time.
+
+    All filters must hold. What follows a page that is not the last is told on stderr; in JSON each job has its
+    place as its `cursor`, for --after and --before.
 
     \b
-    Example: what has failed or still runs of susan's
+    Examples: what failed or still runs of susan's; who waits since an hour, the first first; what broke in the mail
       flask tasks list --user susan --state FAILURE --state PROGRESS
+      flask tasks list --state PENDING --older-than 1h --sort oldest
+      flask tasks list --queue mail --error 'connection refused' --newer-than 1d
     """
-    listed = jobs.newest(limit, user=user, wanted_states=wanted_states, name=name)
+    if after and before:
+        raise click.UsageError("Give --after or --before, not both.")
+    page = jobs.page(filters, size=limit, order=order, after=after, before=before)
     if as_json:
-        print_json(jobs.describe(listed))
-    elif listed:
-        report.print_list(listed)
+        described = zip(jobs.describe(page.jobs), page.cursors, strict=True)
+        print_json([facts | {"cursor": str(cursor)} for facts, cursor in described])
+    elif page.jobs:
+        report.print_list(page.jobs)
     else:
         click.echo("There are no such jobs.", err=True)
+    _tell_neighbours(page)
+
+
+def _tell_neighbours(page: Page) -> None:
+    if page.looked_through == LOOK_THROUGH and page.next:
+        click.echo(f"Only {LOOK_THROUGH} failed jobs were looked through; there are more.", err=True)
+    if page.next:
+        click.echo(f"Next page: --after {page.next}", err=True)
+    if page.previous:
+        click.echo(f"Previous page: --before {page.previous}", err=True)
 
 
 @tasks.command("show")
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", shell_complete=complete.job_ids())
 @as_json
 @click.pass_context
 def show(context: click.Context, task_id: str, as_json: bool) -> None:
@@ -62,7 +124,7 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
     """
     job = find(task_id)
     if as_json:
-        print_json(jobs.describe([job])[0] if job else None)
+        print_json(jobs.describe_all_of(job) if job else None)
     elif job:
         report.print_job(job)
     if job is None:

@@ -118,7 +118,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-schedule",
             "It stores its schedule again, which Redis may have forgotten.",
-            (Edit(BEAT, "Scheduler._begin_again", "self.setup_schedule()", "pass"),),
+            (Edit(BEAT, "Scheduler.tick", "self.setup_schedule()", "pass"),),
             (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
         ),
         Mutant(

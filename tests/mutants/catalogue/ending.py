@@ -139,9 +139,9 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_is_due",
-                    "return now - ((before and before.finished_at) or head.created_at) > GRACE",
-                    "return False",
+                    "_why_due",
+                    'return "it never was" if late else ""',
+                    'return ""',
                 ),
             ),
             (f"{TEST_REPUBLISH}::test_what_was_never_published_is",),
@@ -149,13 +149,13 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-forgotten",
             "It publishes again what Redis forgot.",
-            (Edit(RECONCILE, "_is_due", "if broker.remembers_since > head.published_at:", "if False:"),),
+            (Edit(RECONCILE, "_why_due", "if broker.remembers_since > head.published_at:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_what_redis_forgot_is_published_again",),
         ),
         Mutant(
             "reconcile-idle",
             "It publishes again, soon, what is missing from an empty queue.",
-            (Edit(RECONCILE, "_is_due", "if head.queue in broker.idle_queues:", "if False:"),),
+            (Edit(RECONCILE, "_why_due", "if head.queue in broker.idle_queues:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_what_an_empty_queue_lost_is_published_again_soon",),
         ),
         Mutant(
@@ -164,7 +164,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_is_due",
+                    "_why_due",
                     "if head.state in states.RUNNING and head.lease_expires_at "
                     "and head.published_at <= head.lease_expires_at:",
                     "if False:",
@@ -178,7 +178,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_reconcile",
+                    "_decide",
                     "if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:",
                     "if False:",
                 ),
@@ -188,7 +188,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-in-the-end",
             "It publishes again, in the end, whatever waits and never starts.",
-            (Edit(RECONCILE, "_is_due", "return waited > min(pause, REPUBLISH_AT_MOST)", "return False"),),
+            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "False"),),
             (f"{TEST_REPUBLISH}::test_what_waits_in_a_queue_is_not_published_again_at_each_turn",),
         ),
         Mutant(
@@ -197,7 +197,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_is_due",
+                    "_why_due",
                     "pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)",
                     "pause = REPUBLISH_AFTER",
                 ),
@@ -207,7 +207,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-longest-pause",
             "They do not grow beyond a quarter of an hour.",
-            (Edit(RECONCILE, "_is_due", "return waited > min(pause, REPUBLISH_AT_MOST)", "return waited > pause"),),
+            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "waited > pause"),),
             (f"{PAUSES}[sqlite-10000-910-1]",),
         ),
         Mutant(
@@ -222,8 +222,8 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_reconcile",
-                    "if head.attempts and head.name in app.tasks and app.tasks[head.name].look_back(head.id):",
+                    "_decide",
+                    "if head.attempts and task is not None and task.is_over(head.id):",
                     "if False:",
                 ),
             ),
@@ -267,7 +267,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-others",
             "A job that cannot be reconciled keeps no other waiting.",
-            (Edit(RECONCILE, "reconcile_all", 'logger.exception("%s cannot be reconciled", head.id)', "return done"),),
+            (Edit(RECONCILE, "_carefully", 'logger.exception("%s cannot be reconciled", head.id)', "raise"),),
             (f"{TEST_RECONCILE}::test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting",),
         ),
         Mutant(
@@ -297,7 +297,7 @@ NO_LOOP = Promise(
         Mutant(
             "crash-counted",
             "Each claim of what a dead worker held counts one crash, in the row.",
-            (Edit(CLAIM, "_CLAIM", "crashes=table.c.crashes + _CRASHED,", ""),),
+            (Edit(CLAIM, "_CLAIM", "crashes=table.c.crashes + CRASHED,", ""),),
             (
                 f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
                 f"{TEST_CLAIM}::test_a_process_that_died_gives_its_claim_up_at_once",
@@ -310,8 +310,8 @@ NO_LOOP = Promise(
                 Edit(
                     CLAIM,
                     "_CLAIM",
-                    'table.c.crashes + _CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
-                    'table.c.crashes + _CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
                 ),
             ),
             (f"{TEST_CLAIM}::test_a_task_that_crashed_three_workers_is_claimed_no_more",),

@@ -104,7 +104,7 @@ ONE_MAIL = Promise(
                 Edit(
                     CELERY,
                     "JobTask.before_start",
-                    "if held is not None and held.attempt > 1 and self._is_over(task_id):",
+                    "if held is not None and held.attempt > 1 and self._brought_home(task_id):",
                     "if False:",
                 ),
             ),

@@ -63,8 +63,8 @@ THEIRS = Promise(
                 Edit(
                     "microblog/notifications/live.py",
                     "Hub._dispatch",
-                    "tuple(self._subscriptions.get(user_id, ()))",
-                    "tuple(set().union(*self._subscriptions.values()))",
+                    "for topic in topics for one in self._subscriptions.get(topic, ())",
+                    "for listening in self._subscriptions.values() for one in listening",
                 ),
             ),
             (f"{TEST_NOTIFICATIONS}::test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses",),

@@ -1,0 +1,124 @@
+"""``flask users``: who may see and steer the jobs of all.
+
+Exit codes: 0 done; 1 nothing to do; 2 called wrongly, or there is nobody of that name; 3 the database is away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import orjson
+from flask.cli import AppGroup
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+
+NOTHING_DONE, WRONG, AWAY = 1, 2, 3  # exit codes; 2 is also click's own for a wrong call
+
+
+class _Users(AppGroup):
+    """Commands that say in one sentence, on stderr, that the database is away."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (OperationalError, InterfaceError) as error:
+            click.echo(f"The database does not answer as it should: {error.orig}", err=True)
+            context.exit(AWAY)
+
+
+users = _Users("users", help="List users, and choose who operates the site.")
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+_name = click.argument("name")
+
+
+@users.command("promote")
+@_name
+@_as_json
+@click.pass_context
+def promote(context: click.Context, name: str, as_json: bool) -> None:
+    """Make a user an operator: they see and steer the jobs of all, on /admin/tasks.
+
+    \b
+    Example:
+      flask users promote susan
+    """
+    _set_role(context, name, True, as_json)
+
+
+@users.command("demote")
+@_name
+@_as_json
+@click.pass_context
+def demote(context: click.Context, name: str, as_json: bool) -> None:
+    """Take the operators' role from a user. Pages that they have open fall silent within the hour.
+
+    \b
+    Example:
+      flask users demote susan
+    """
+    _set_role(context, name, False, as_json)
+
+
+@users.command("list")
+@click.option("--operators", "only_operators", is_flag=True, help="Only those who are operators.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
+@_as_json
+def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
+    """List users by name.
+
+    \b
+    Example: who may see and steer the jobs of all?
+      flask users list --operators
+    """
+    listed = User.by_name(limit, only_operators=only_operators)
+    if as_json:
+        _print_json([_facts(user) for user in listed])
+    elif not listed:
+        click.echo("There are no operators." if only_operators else "There are no users.", err=True)
+    else:
+        _print_list(listed)
+
+
+def _set_role(context: click.Context, name: str, is_operator: bool, as_json: bool) -> None:
+    user = User.with_username(name)
+    if user is None:
+        if as_json:
+            _print_json(None)
+        click.echo(f"{name}: there is nobody of this name.", err=True)
+        context.exit(WRONG)
+    changed = user.is_operator != is_operator
+    user.is_operator = is_operator
+    db.session.commit()
+    if as_json:
+        _print_json(_facts(user) | {"done": changed})
+    else:
+        when = "now" if changed else "already"
+        sentence = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
+        click.echo(f"{user.username}: {sentence}.", err=not changed)
+    if not changed:
+        context.exit(NOTHING_DONE)
+
+
+def _print_list(listed: list[User]) -> None:
+    width = max(len("NAME"), *(len(user.username) for user in listed))
+    click.echo(f"{'NAME':{width}}  SINCE       ROLE")
+    for user in listed:
+        role = "operator" if user.is_operator else ""
+        click.echo(f"{user.username:{width}}  {user.created_at:%Y-%m-%d}  {role}".rstrip())
+
+
+def _print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
+
+
+def _facts(user: User) -> dict[str, Any]:
+    return {
+        "username": user.username,
+        "email": user.email,
+        "is_operator": user.is_operator,
+        "created_at": user.created_at,
+    }

@@ -1,0 +1,79 @@
+"""Who follows whom."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from flask import current_app
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import joinedload
+
+from microblog import paging
+from microblog.accounts.models import Follow, User
+from microblog.extensions import db
+from microblog.paging import Page
+
+
+class Counts(NamedTuple):
+    """How many follow a user, and how many that user follows."""
+
+    followers: int
+    following: int
+
+
+def follow(follower: User, followed: User) -> bool:
+    """Let `follower` follow `followed`, and commit that; False if it was so already.
+
+    Raises ValueError if they are the same.
+    """
+    if follower.id == followed.id:
+        raise ValueError("nobody follows themselves")
+    db.session.add(Follow(follower_id=follower.id, followed_id=followed.id))
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        return False
+    return True
+
+
+def unfollow(follower: User, followed: User) -> bool:
+    """End that `follower` follows `followed`, and commit that; False if there was nothing to end."""
+    ended = db.session.scalars(
+        sa.delete(Follow)
+        .where(Follow.follower_id == follower.id, Follow.followed_id == followed.id)
+        .returning(Follow.followed_id)
+    ).all()
+    db.session.commit()
+    return bool(ended)
+
+
+def is_following(follower: User, followed: User) -> bool:
+    """Whether `follower` follows `followed`."""
+    return db.session.get(Follow, (follower.id, followed.id)) is not None
+
+
+def counts(user: User) -> Counts:
+    """How many follow `user`, and how many `user` follows."""
+    count = sa.select(sa.func.count()).select_from(Follow)
+    followers = count.where(Follow.followed_id == user.id).scalar_subquery()
+    following = count.where(Follow.follower_id == user.id).scalar_subquery()
+    return Counts(*db.session.execute(sa.select(followers, following)).one())
+
+
+def followers_of(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
+    """A page of who follows `user`, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+    query = sa.select(Follow).where(Follow.followed_id == user.id).options(joinedload(Follow.follower))
+    return paging.newest_first(query, Follow.created_at, Follow.follower_id, _size(), before, after)
+
+
+def followed_by(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
+    """A page of whom `user` follows, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+    query = sa.select(Follow).where(Follow.follower_id == user.id).options(joinedload(Follow.followed))
+    return paging.newest_first(query, Follow.created_at, Follow.followed_id, _size(), before, after)
+
+
+def _size() -> int:
+    size: int = current_app.config["POSTS_PER_PAGE"]
+    return size

@@ -1,0 +1,54 @@
+"""Counts what no row tells of: messages that were dropped, and messages that were missing and published again.
+
+The counts live in Redis, where those things happen: a Redis that forgets sets them back to zero, which Prometheus
+expects of a counter. Nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from flask import Flask
+
+from microblog.taskqueue.errors import ClaimRefused
+from microblog.taskqueue.signals import claim_refused, message_relayed
+
+logger = logging.getLogger(__name__)
+
+KEY = "microblog:counts"  # a hash: counts, by what is counted
+RELAYED = "relayed"
+REFUSED = "refused:"  # and the reason, the name of the exception
+
+
+def init_app(app: Flask) -> None:
+    """Count what the engine of `app` announces."""
+
+    def count_refusal(sender: object, refusal: ClaimRefused) -> None:
+        _count(app, REFUSED + type(refusal).__name__)
+
+    def count_relay(sender: object, **_: Any) -> None:
+        _count(app, RELAYED)
+
+    app.extensions["count_events"] = count_refusal, count_relay  # signals keep only weak references
+    claim_refused.connect(count_refusal, sender=app.extensions["celery"])
+    message_relayed.connect(count_relay, sender=app.extensions["celery"])
+
+
+def refused(counts: dict[str, int]) -> dict[str, int]:
+    """Of what read() returns: how many claims were refused, by reason."""
+    return {name.removeprefix(REFUSED): count for name, count in counts.items() if name.startswith(REFUSED)}
+
+
+def read(client: redis.Redis) -> dict[str, int]:
+    """All counts. Raises redis.exceptions.RedisError."""
+    counts: dict[str, str] = client.hgetall(KEY)  # type: ignore[assignment]
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _count(app: Flask, what: str) -> None:
+    try:
+        app.extensions["redis"].hincrby(KEY, what, 1)
+    except redis.RedisError:
+        logger.warning("Redis is away; one %s is not counted", what)

@@ -1,0 +1,68 @@
+"""What became of tasks, added up: by the hour for charts, and in all for counters that only grow."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Sums:
+    """The columns of figures.Figures. A sketch is a JSON object: how many durations each of its buckets has."""
+
+    name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
+    state: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)
+    jobs: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    given_up: Mapped[int] = mapped_column(default=0)
+    wait_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
+    wait_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
+    run_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
+    run_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
+
+
+class TaskHour(_Sums, Model):
+    """The tasks of one name that ended in one state within one hour, which begins at `hour`."""
+
+    __tablename__ = "task_hour"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True, sort_order=-1)
+
+    def __repr__(self) -> str:
+        return f"<TaskHour {self.hour:%Y-%m-%d %H} {self.name} {self.state} {self.count}>"
+
+
+class TaskTotal(_Sums, Model):
+    """The same since ever: what a scrape reads, however many hours there have been."""
+
+    __tablename__ = "task_total"
+
+    def __repr__(self) -> str:
+        return f"<TaskTotal {self.name} {self.state} {self.count}>"
+
+
+class RollUp(Model):
+    """How far the sums reach: the one row of this table, which whoever adds to them locks first."""
+
+    __tablename__ = "task_roll_up"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    runs: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    until: Mapped[datetime] = mapped_column(default=EPOCH)  # tasks that finished up to then are in the sums
+    settled_until: Mapped[datetime] = mapped_column(default=EPOCH)  # and up to then nothing came late: see roll_up.py
+
+    def __repr__(self) -> str:
+        return f"<RollUp until {self.until}>"

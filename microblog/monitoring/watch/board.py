@@ -1,0 +1,230 @@
+"""What is known by now: threads write here what they hear and read, the screen takes snapshots."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any
+
+from celery import states as celery_states
+from celery.events.state import State, Task
+from celery.events.state import Worker as WorkerState
+
+from microblog.clock import utcnow
+from microblog.monitoring.events import CHANGE, PROGRESS, Event
+from microblog.monitoring.queues import Measured
+from microblog.monitoring.watch.reader import UNFINISHED, Reading, Wanted
+from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot, WorkerLine
+from microblog.monitoring.workers import Answers
+from microblog.taskqueue import states
+
+MINUTE, SLICE = 60, 5  # seconds that the pace is counted over, and in each of its slices
+ENDED = {"task-succeeded": states.SUCCESS, "task-failed": states.FAILURE}
+NOTED_AFTER = 1.0  # seconds that a task without a row runs before it is shown; most never do
+MAX_TASKS, MAX_CHANGES = 2000, 2000  # that are remembered
+
+
+class Board:
+    """`wake` is called after each news that the screen should show, `stale` when the Task table has changed."""
+
+    def __init__(self, wake: Callable[[], None], stale: Callable[[], None]) -> None:
+        self._wake = wake
+        self._stale = stale
+        self._lock = Lock()
+        self._state = State(max_tasks_in_memory=MAX_TASKS)
+        self._redis, self._database = Part("Redis"), Part("Database")
+        self._listening_since: datetime | None = None
+        self._reading: Reading | None = None
+        self._queues: Sequence[Measured] | None = None
+        self._answers: Answers | None = None
+        self._changes: OrderedDict[str, Change] = OrderedDict()
+        self._pace: Counter[tuple[int, str]] = Counter()
+
+    def hear(self, event: Event) -> None:
+        """An event, of Celery's or of the engine's."""
+        kind = event["type"]
+        with self._lock:
+            if kind in (PROGRESS, CHANGE):
+                self._note_change(event)
+            else:
+                self._state.event(event)
+            if kind in ENDED:
+                self._count(ENDED[kind])
+        if kind != PROGRESS and kind.startswith("task-"):
+            self._stale()
+        self._wake()
+
+    def redis_is(self, error: str | None) -> None:
+        """Whether Redis answers, and if not, why."""
+        with self._lock:
+            came = error is None and (not self._redis.known or self._redis.away)
+            self._redis = _told(self._redis, error)
+            if came:
+                self._listening_since = utcnow()
+        self._wake()
+
+    def database_is(self, error: str | None) -> None:
+        """Whether the database answers, and if not, why."""
+        with self._lock:
+            self._database = _told(self._database, error)
+        self._wake()
+
+    def read(self, reading: Reading) -> None:
+        """What the Task table says."""
+        with self._lock:
+            self._reading = reading
+        self._wake()
+
+    def measured(self, queues: Sequence[Measured] | None) -> None:
+        """What the queues hold; None if that cannot be told."""
+        with self._lock:
+            self._queues = queues
+        self._wake()
+
+    def asked(self, answers: Answers) -> None:
+        """What the workers said when they were asked."""
+        with self._lock:
+            self._answers = answers
+        self._wake()
+
+    def running_tasks(self) -> frozenset[str]:
+        """The ids of tasks that workers run by what they say themselves, and not only for an instant."""
+        with self._lock:
+            return frozenset(task.uuid for task in self._running())
+
+    def snapshot(self, wanted: Wanted) -> Snapshot:
+        """What is known now of what is `wanted`."""
+        now = utcnow()
+        with self._lock:
+            slices = self._slices()
+            since = self._listening_since
+            reading = self._reading
+            jobs = self._jobs(reading, wanted) if reading and reading.wanted.view == wanted.view else None
+            if jobs is None and self._database.away:
+                jobs = self._without_row(frozenset(), frozenset())
+            detail = reading.detail if reading else None
+            return Snapshot(
+                now,
+                self._redis,
+                self._database,
+                workers=self._workers(),
+                queues=self._queues if not self._redis.away else None,
+                jobs=jobs,
+                counts=reading.counts if reading else None,
+                pace=[sum(each.values()) for each in slices],
+                succeeded=sum(each[states.SUCCESS] for each in slices),
+                failed=sum(each[states.FAILURE] for each in slices),
+                listening_for=now - since if since and not self._redis.away else timedelta(0),
+                detail=detail if detail and detail["id"] == wanted.opened else None,
+            )
+
+    def _note_change(self, event: Event) -> None:
+        progress = None
+        if event["type"] == PROGRESS:
+            progress = {name: event[name] for name in ("current", "total", "percent", "message")}
+        change = Change(event["position"], event["state"], datetime.fromtimestamp(event["timestamp"], UTC), progress)
+        self._changes[event["root_id"]] = change
+        self._changes.move_to_end(event["root_id"])
+        if len(self._changes) > MAX_CHANGES:
+            self._changes.popitem(last=False)
+
+    def _count(self, state: str) -> None:
+        current = int(time.monotonic()) // SLICE
+        self._pace[current, state] += 1
+        for old in [key for key in self._pace if key[0] <= current - MINUTE // SLICE]:
+            del self._pace[old]
+
+    def _slices(self) -> list[Counter[str]]:
+        current = int(time.monotonic()) // SLICE
+        numbers = range(current - MINUTE // SLICE + 1, current + 1)
+        return [Counter({state: self._pace[number, state] for state in ENDED.values()}) for number in numbers]
+
+    def _workers(self) -> list[WorkerLine]:
+        """Those that Celery's events tell of, and those that should be there and are not."""
+        told = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
+        lines = [self._worker(worker) for worker in told.values() if worker.alive or self._expected(worker.hostname)]
+        if self._answers is not None:
+            asked = {name: _answered(name, facts) for name, facts in self._answers.up.items()}
+            asked |= {name: WorkerLine(name, False, self._answers.last_seen[name]) for name in self._answers.silent}
+            lines += [line for name, line in asked.items() if name not in told]
+        return sorted(lines, key=lambda line: (line.alive, line.name))
+
+    def _expected(self, name: str) -> bool:
+        """Whether a worker that fell silent should be there: it has neither signed out nor been forgotten."""
+        return self._answers is None or name in self._answers.last_seen
+
+    def _worker(self, worker: WorkerState) -> WorkerLine:
+        facts = self._answers.up.get(worker.hostname, {}) if self._answers else {}
+        return WorkerLine(
+            worker.hostname,
+            alive=bool(worker.alive),
+            heard_at=datetime.fromtimestamp(worker.heartbeats[-1], UTC),
+            active=worker.active or 0,
+            processed=worker.processed or 0,
+            load=worker.loadavg[0] if worker.loadavg else None,
+            concurrency=_concurrency(facts),
+        )
+
+    def _jobs(self, reading: Reading, wanted: Wanted) -> list[JobLine]:
+        lines = [self._up_to_date(line) for line in reading.jobs]
+        if wanted.view != UNFINISHED:
+            return lines
+        # A task that is yet to be looked up may be one that the table forbade to run, and of which no end is told.
+        unsure = frozenset() if self._database.away else self._unasked(reading)
+        shown = frozenset(line.id for line in lines) | reading.with_row | unsure
+        return lines + self._without_row(shown, reading.with_row)
+
+    def _unasked(self, reading: Reading) -> frozenset[str]:
+        return frozenset(task.uuid for task in self._running()) - reading.wanted.maybe_without_row
+
+    def _up_to_date(self, line: JobLine) -> JobLine:
+        change = self._changes.get(line.id)
+        return line.with_change(change) if change else line
+
+    def _without_row(self, shown: frozenset[str], with_row: frozenset[str]) -> list[JobLine]:
+        """The tasks that run without our having read a row of theirs: Celery's own, and all if the database is away."""
+        unread = [task for task in self._running() if (task.root_id or task.uuid) not in shown]
+        return [self._up_to_date(_line_of_task(task)) for task in unread if task.uuid not in with_row]
+
+    def _running(self) -> Iterable[Task]:
+        until = time.time() - NOTED_AFTER
+        for task in list(self._state.tasks.values()):
+            if task.state == celery_states.STARTED and task.started < until and task.worker and task.worker.alive:
+                yield task
+
+
+def _answered(name: str, facts: dict[str, Any]) -> WorkerLine:
+    """A worker that has answered, and of which no event has come yet."""
+    stats = facts.get("stats", {})
+    processed = sum(stats.get("total", {}).values())
+    return WorkerLine(name, True, None, len(facts.get("active", ())), processed, concurrency=_concurrency(facts))
+
+
+def _concurrency(facts: dict[str, Any]) -> int | None:
+    concurrency: int | None = facts.get("stats", {}).get("pool", {}).get("max-concurrency")
+    return concurrency
+
+
+def _line_of_task(task: Task) -> JobLine:
+    name = task.name or "?"
+    return JobLine(
+        task.root_id or task.uuid,
+        name,
+        state=states.STARTED,
+        step_name=name,
+        worker=task.worker.hostname,
+        attempts=1 + (task.retries or 0),
+        created_at=datetime.fromtimestamp(task.received, UTC) if task.received else None,
+        started_at=datetime.fromtimestamp(task.started, UTC),
+        has_row=False,
+    )
+
+
+def _told(part: Part, error: str | None) -> Part:
+    if error is None:
+        return replace(part, known=True, error=None, since=None)
+    return replace(part, known=True, error=error, since=part.since or utcnow())

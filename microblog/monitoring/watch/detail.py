@@ -1,0 +1,111 @@
+"""One job, as long as it is: what it is, its steps, what happened when, why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from microblog.monitoring import display
+from microblog.monitoring.watch import style
+from microblog.monitoring.watch.bar import bar
+from microblog.monitoring.watch.snapshot import JobLine, Snapshot
+from microblog.taskqueue import states
+
+MOMENTS = {"created_at": "created", "published_at": "published", "started_at": "first started",
+           "cancel_requested_at": "asked to stop", "finished_at": "ended"}  # fmt: skip
+
+
+def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
+    """All that is known of the open job: `line` has the latest of it, ``snapshot.detail`` what the database said."""
+    if line is None and snapshot.detail is None:
+        return style.clean("Reading …" if not snapshot.database.away else "Not known without the database.", style.DIM)
+    parts: list[RenderableType] = []
+    if line is not None:
+        parts += [_facts(line, snapshot.at), Text()]
+    if snapshot.detail is None:
+        told = "It has no row in the Task table." if line and not line.has_row else "Reading …"
+        return Group(*parts, style.clean(told, style.DIM))
+    for step in snapshot.detail["steps"]:
+        latest = line if line is not None and line.step == step["position"] + 1 else None
+        parts += _step(step, latest, len(snapshot.detail["steps"]))
+    return Group(*parts, _time_line(snapshot.detail))
+
+
+def _facts(line: JobLine, now: datetime) -> RenderableType:
+    facts = {
+        "What": f"{line.description} ({line.name})" if line.description else line.name,
+        "User": line.user,
+        "Worker": line.worker,
+        "Age": style.since(line.created_at, line.finished_at or now),
+        "Left": style.length(line.remaining(now)),
+    }
+    table = _grid()
+    table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else style.state(line.state))
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, Text(display.one_line(value)))
+    return table
+
+
+def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[RenderableType]:
+    state = latest.state if latest else step["state"]
+    percent = latest.percent if latest else step["progress"]["percent"]
+    message = latest.message if latest else step["progress"]["message"]
+    heading = Text(f"Step {step['position'] + 1} of {steps}: {display.one_line(step['name'])}  ", style="bold")
+    yield heading.append_text(style.state(state))
+    if state != states.PENDING:
+        yield bar(percent, state == states.SUCCESS)
+    facts = {
+        "Doing": message,
+        "Error": step["error"],
+        "Queue": step["queue"],
+        "Worker": step["worker"],
+        "Attempts": f"{step['attempts']}" + (f"; workers that died: {step['crashes']}" if step["crashes"] else ""),
+        "Next try": _time(step["eta"]) if state == states.RETRY and step["eta"] else "",
+        "Id": step["id"],
+    }
+    table = _grid()
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, Text(display.one_line(value), style="red" if name == "Error" else ""))
+    yield table
+    if step["traceback"]:
+        yield Text("Traceback", style=style.DIM)
+        yield from (Text(f"  {display.one_line(each)}") for each in step["traceback"].splitlines())
+    yield Text()
+
+
+def _time_line(detail: dict[str, Any]) -> RenderableType:
+    happened = [
+        (_moment(step[name]), f"step {step['position'] + 1} {event}")
+        for step in detail["steps"]
+        for name, event in MOMENTS.items()
+        if step.get(name)
+    ]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style=style.DIM, no_wrap=True)
+    began = min((at for at, _ in happened), default=None)
+    for at, event in sorted(happened):
+        after = display.duration(at - began) if began else ""
+        table.add_row(f"{at:%H:%M:%S}", f"+ {after}", event)
+    return Group(Text("Time line (UTC)", style="bold"), table)
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style=style.DIM, no_wrap=True, width=9)
+    table.add_column()
+    return table
+
+
+def _moment(value: datetime | str) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def _time(value: datetime | str) -> str:
+    return f"{_moment(value):%H:%M:%S} UTC"

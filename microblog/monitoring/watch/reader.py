@@ -1,0 +1,128 @@
+"""The jobs that the screen shows, from the Task table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs import job as users_jobs
+from microblog.jobs.job import Job
+from microblog.monitoring import jobs
+from microblog.monitoring.filters import Filters
+from microblog.monitoring.watch.snapshot import Counts, JobLine
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+
+LIMIT = 500  # jobs on one screen, by scrolling
+LINGER = timedelta(seconds=15)  # how long a job that ended stays among the unfinished ones
+UNFINISHED, FAILED, ALL = "unfinished", "failed", "all"
+VIEWS = (UNFINISHED, FAILED, ALL)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read: the jobs of a view, the one that is `opened`, and which of some tasks have a row."""
+
+    view: str = UNFINISHED
+    text: str = ""  # that the unfinished jobs are to have somewhere
+    opened: str | None = None
+    maybe_without_row: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read. `with_row` are those of ``wanted.maybe_without_row`` that have one."""
+
+    wanted: Wanted
+    jobs: list[JobLine]
+    counts: Counts
+    detail: dict[str, Any] | None
+    with_row: frozenset[str]
+
+
+class JobReader:
+    """Reads from the database; remembers which jobs were unfinished, so that none vanishes as it ends."""
+
+    def __init__(self) -> None:
+        self._unfinished: set[str] = set()
+
+    def read(self, wanted: Wanted) -> Reading:
+        """What is `wanted`, as of now. Raises sqlalchemy.exc.DBAPIError if the database is away."""
+        found = self._jobs(wanted)
+        names = jobs.users_of(found)
+        opened = users_jobs.find(wanted.opened) if wanted.opened else None
+        return Reading(
+            wanted,
+            [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
+            _counts(),
+            jobs.describe([opened])[0] if opened else None,
+            _with_row(wanted.maybe_without_row),
+        )
+
+    def _jobs(self, wanted: Wanted) -> list[Job]:
+        if wanted.view == ALL:
+            return jobs.page(Filters(), size=LIMIT).jobs
+        if wanted.view == FAILED:
+            return jobs.page(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
+        unfinished = users_jobs.with_roots(db.session.scalars(_unfinished_roots(wanted.text)))
+        ids = {job.id for job in unfinished}
+        ended = self._just_ended(self._unfinished - ids) if not wanted.text else []
+        self._unfinished = {job.id for job in [*unfinished, *ended]}
+        return unfinished + ended
+
+    def _just_ended(self, ids: Collection[str]) -> list[Job]:
+        since = utcnow() - LINGER
+        return [job for job in users_jobs.with_roots(ids) if job.unfinished or job.changed_at > since]
+
+
+# The first step that has yet to end, of each job that has yet to end.
+_first = (
+    sa.select(Task.root_id, sa.func.min(Task.position).label("position"))
+    .where(Task.unfinished)
+    .group_by(Task.root_id)
+    .subquery()
+)
+_is_current = sa.and_(Task.root_id == _first.c.root_id, Task.position == _first.c.position)
+_running = sa.or_(Task.state.in_(states.RUNNING), Task.position > 0)
+
+
+def _unfinished_roots(text: str) -> sa.Select[str]:
+    """The ids of unfinished jobs: first those that run, and of each kind first the oldest."""
+    query = (
+        sa.select(Task.root_id)
+        .join(_first, _is_current)
+        .outerjoin(User, User.id == Task.user_id)
+        .order_by(sa.case((_running, 0), else_=1), Task.created_at, Task.root_id)
+        .limit(LIMIT)
+    )
+    for word in text.split():
+        places = (Task.root_id, Task.name, Task.state, Task.queue, Task.worker, Task.description, User.username)
+        query = query.where(sa.or_(*[place.icontains(word, autoescape=True) for place in places]))
+    return query
+
+
+def _counts() -> Counts:
+    current = sa.select(sa.case((_running, 1), else_=0), sa.func.count()).join(_first, _is_current)
+    by_running = {int(row[0]): int(row[1]) for row in db.session.execute(current.group_by(sa.text("1")))}
+    oldest = db.session.execute(
+        sa.select(User.username, Task.created_at)
+        .join(_first, _is_current)
+        .join(User, User.id == Task.user_id)
+        .where(~_running)
+        .order_by(Task.created_at)
+        .limit(1)
+    ).first()
+    counts = Counts(by_running.get(1, 0), by_running.get(0, 0))
+    return Counts(counts.running, counts.waiting, oldest.username, oldest.created_at) if oldest else counts
+
+
+def _with_row(ids: Iterable[str]) -> frozenset[str]:
+    asked = list(ids)
+    return frozenset(db.session.scalars(sa.select(Task.id).where(Task.id.in_(asked)))) if asked else frozenset()

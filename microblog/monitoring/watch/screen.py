@@ -1,0 +1,313 @@
+"""A snapshot and what the operator has chosen, as something to draw. Nothing here asks anybody anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.box import ROUNDED
+from rich.console import Group, RenderableType
+from rich.layout import Layout
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from microblog.monitoring.queues import Measured
+from microblog.monitoring.watch import style
+from microblog.monitoring.watch.bar import bar
+from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, Choices
+from microblog.monitoring.watch.detail import detail_lines
+from microblog.monitoring.watch.help import help_lines
+from microblog.monitoring.watch.reader import LIMIT, UNFINISHED
+from microblog.monitoring.watch.scroll import Scrolled
+from microblog.monitoring.watch.snapshot import JobLine, Part, Snapshot, WorkerLine
+from microblog.taskqueue import states
+
+SMALLEST = (60, 14)  # columns and lines; on less there is only a sentence
+WIDE, VERY_WIDE = 100, 136  # columns from which on there is room for more of a job
+FRAME = 2  # lines of a panel that are not what is in it
+BELOW = 2  # lines of status and keys
+QUIET = 6  # seconds without a sign of life, which workers give every two, after which there is nobody
+
+KEYS = {
+    LIST: "q quit  ? help  ⏎ open  c cancel  r retry  / filter  s sort  Tab view",
+    DETAIL: "q quit  Esc back  ↑↓ scroll  c cancel  r retry",
+    HELP: "q quit  Esc back  ↑↓ scroll",
+}
+
+
+def draw(
+    snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, size: tuple[int, int], notice: str = ""
+) -> RenderableType:
+    """The whole screen of `size` (columns, lines); `arranged` are the jobs as Choices.arrange() leaves them.
+
+    `notice` is what became of what was asked for last.
+    """
+    width, height = size
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return Text(f"This terminal has {width}×{height}; watch needs {SMALLEST[0]}×{SMALLEST[1]}.", style=style.BAD)
+    layout = Layout()
+    parts = [Layout(_header(snapshot, width), size=1)]
+    if choices.mode == LIST:
+        parts.append(Layout(_above(snapshot, height), size=above(snapshot, height)))
+        parts.append(Layout(_jobs(snapshot, arranged, choices, width)))
+    elif choices.mode == DETAIL:
+        line = next((job for job in arranged if job.id == choices.cursor), None)
+        parts.append(Layout(_framed(Scrolled(detail_lines(snapshot, line), choices), f"Job {choices.cursor}")))
+    else:
+        parts.append(Layout(_framed(Scrolled(help_lines(), choices), "Help")))
+    parts.append(Layout(_status(choices, notice), size=1))
+    parts.append(Layout(_keys(KEYS[choices.mode]), size=1))
+    layout.split_column(*parts)
+    return layout
+
+
+def above(snapshot: Snapshot, height: int) -> int:
+    """How many lines workers and queues take, of a screen of `height` lines."""
+    wanted = max(3, len(snapshot.workers), len(snapshot.queues or ()))
+    return FRAME + min(wanted, max(3, height // 4))
+
+
+def page(snapshot: Snapshot, height: int, mode: str) -> int:
+    """How many jobs, or lines of an open one, there is room for."""
+    inside = height - 1 - BELOW - FRAME
+    return max(1, inside - above(snapshot, height) - 1) if mode == LIST else max(1, inside)
+
+
+def _header(snapshot: Snapshot, width: int) -> RenderableType:
+    left = Text.assemble((" microblog ", "bold reverse"), f" {snapshot.at:%H:%M:%S} UTC")
+    away = snapshot.redis.away + snapshot.database.away
+    for part in (snapshot.redis, snapshot.database):
+        left.append("   ")
+        left.append_text(_part(part, snapshot.at, brief=away > 1 and width < WIDE))
+    pace = Text()
+    if not away or width >= VERY_WIDE:
+        pace.append("last minute ", style=style.DIM)
+        pace.append(f"{snapshot.succeeded:,} done")
+        if width >= WIDE:
+            pace.append(f" {style.sparkline(snapshot.pace)}", style="cyan")
+        pace.append(f" {snapshot.failed:,} failed ", style=style.BAD if snapshot.failed else style.DIM)
+    line = Table.grid(expand=True)
+    line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    line.add_column(no_wrap=True, justify="right")
+    line.add_row(left, pace)
+    return line
+
+
+def _part(part: Part, now: datetime, *, brief: bool) -> Text:
+    if not part.known:
+        return Text(f"{part.name} …", style=style.DIM)
+    if part.away:
+        doing = "" if brief else ", reconnecting"
+        return Text(f"{part.name} is away ({style.since(part.since, now)}){doing}", style="bold white on red")
+    return Text.assemble((f"{part.name} ", ""), ("up", style.GOOD))
+
+
+def _above(snapshot: Snapshot, height: int) -> RenderableType:
+    room = above(snapshot, height) - FRAME
+    layout = Layout()
+    layout.split_row(
+        Layout(_framed(_workers(snapshot, room), _title_of_workers(snapshot)), ratio=3),
+        Layout(_framed(_queues(snapshot, room), "Queues"), ratio=2),
+    )
+    return layout
+
+
+def _title_of_workers(snapshot: Snapshot) -> Text:
+    if snapshot.redis.away:
+        return Text("Workers: as last heard")
+    up = sum(worker.alive for worker in snapshot.workers)
+    silent = len(snapshot.workers) - up
+    title = Text(f"Workers: {up} up")
+    if silent:
+        title.append(f", {silent} silent", style=style.BAD)
+    return title
+
+
+def _workers(snapshot: Snapshot, room: int) -> RenderableType:
+    if not snapshot.workers:
+        if snapshot.redis.away:
+            return style.clean("Not known without Redis.", style.DIM)
+        if snapshot.listening_for.total_seconds() < QUIET:
+            return style.clean("Listening …", style.DIM)
+        return style.clean("No worker is up: nothing will run.", style.BAD)
+    table = Table.grid(padding=(0, 1), expand=True)
+    for justify in ("left", "left", "right", "right"):
+        table.add_column(no_wrap=True, overflow="ellipsis", justify=justify, ratio=1 if not table.columns else None)
+    shown = list(snapshot.workers[:room])
+    if len(snapshot.workers) > room:
+        shown = shown[:-1]
+    for worker in shown:
+        table.add_row(*_worker(worker, snapshot))
+    if len(shown) < len(snapshot.workers):
+        table.add_row(Text(f"and {len(snapshot.workers) - len(shown)} more", style=style.DIM))
+    return table
+
+
+def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
+    faded = style.DIM if snapshot.redis.away else ""
+    if not worker.alive and not snapshot.redis.away:
+        ago = f"silent for {style.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
+        return [style.clean(worker.name, style.BAD), Text(ago, style=style.BAD), "", ""]
+    busy: RenderableType = Text(f"{worker.active} active", style=faded)
+    if worker.concurrency:
+        marks = "■" * min(worker.active, worker.concurrency) + "□" * max(0, worker.concurrency - worker.active)
+        busy = Text(f"{worker.active}/{worker.concurrency} {marks if worker.concurrency <= 8 else ''}", style=faded)
+    load = f"load {worker.load:.1f}" if worker.load is not None else ""
+    return [style.clean(worker.name, faded), busy, Text(f"{worker.processed:,} done", style=style.DIM),
+            Text(load, style=style.DIM)]  # fmt: skip
+
+
+def _queues(snapshot: Snapshot, room: int) -> RenderableType:
+    if snapshot.queues is None:
+        away = snapshot.redis if snapshot.redis.away else snapshot.database
+        return style.clean(f"Not known without {away.name}." if away.away else "…", style.DIM)
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(no_wrap=True, justify="right")
+    for queue in snapshot.queues[:room]:
+        table.add_row(*_queue(queue, snapshot.at))
+    return table
+
+
+def _queue(queue: Measured, now: datetime) -> list[RenderableType]:
+    if queue.paused:
+        note = Text("paused", style="bold yellow")
+    elif queue.consumers == 0:
+        note = Text("no worker", style=style.BAD)
+    else:
+        note = Text(style.since(queue.oldest, now), style=style.DIM)
+    name = style.clean(queue.name, style.DIM if not queue.length else "")
+    return [name, note, Text(f"{queue.length:,} waiting", style=style.STRONG if queue.length else style.DIM)]
+
+
+def _jobs(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, width: int) -> RenderableType:
+    body: RenderableType
+    if snapshot.jobs is None:
+        body = style.clean("Reading …", style.DIM)
+    elif not arranged:
+        body = style.clean("No job fits the filter." if choices.text else _NONE[choices.view], style.DIM)
+    else:
+        body = _table(snapshot, arranged, choices, width)
+    return _framed(body, _title_of_jobs(snapshot, choices), _order(arranged, choices))
+
+
+_NONE = {UNFINISHED: "No job is running or waiting.", "failed": "No job has failed.", "all": "There are no jobs yet."}
+
+
+def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
+    if choices.view != UNFINISHED:
+        title = Text("Jobs: failed, newest" if choices.view == "failed" else "Jobs: all, newest")
+        return title.append(f" {LIMIT}", style=style.DIM)
+    title = Text("Jobs")
+    counts = snapshot.counts
+    if counts is not None and not snapshot.database.away:
+        title.append(f": {counts.running:,} running, {counts.waiting:,} waiting")
+        if counts.oldest_since is not None:
+            waited = style.since(counts.oldest_since, snapshot.at)
+            title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=style.DIM)
+    elif snapshot.database.away:
+        title.append(" as last read, and as events tell", style=style.BAD)
+    return title
+
+
+def display_user(name: str) -> str:
+    """A user's name, or what stands in for one."""
+    return name or "-"
+
+
+def _order(arranged: Sequence[JobLine], choices: Choices) -> Text:
+    place = next((number for number, job in enumerate(arranged, 1) if job.id == choices.cursor), 0)
+    order = Text(f"{place}/{len(arranged)} by {choices.sort} {'▲' if choices.backwards else '▼'}")
+    if choices.text:
+        order.append(f" filter: {choices.text}", style="bold yellow")
+    return order
+
+
+def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, width: int) -> Table:
+    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim bold")
+    table.add_column("", width=1)
+    table.add_column("STATE", width=8, no_wrap=True)
+    table.add_column("USER", width=10 if width < WIDE else 14, no_wrap=True, overflow="ellipsis")
+    table.add_column("JOB", width=14 if width < WIDE else 20, no_wrap=True, overflow="ellipsis")
+    table.add_column("STEP", width=4, no_wrap=True)
+    table.add_column("PROGRESS", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("LEFT", width=6, justify="right", no_wrap=True)
+    table.add_column("AGE", width=6, justify="right", no_wrap=True)
+    if width >= WIDE:
+        table.add_column("WORKER", width=16 if width < VERY_WIDE else 22, no_wrap=True, overflow="ellipsis")
+    if width >= VERY_WIDE:
+        table.add_column("ID", width=8, no_wrap=True)
+    for job in arranged[choices.top : choices.top + choices.page]:
+        chosen = job.id == choices.cursor
+        cells = [Text("▸" if chosen else " "), *_cells(job, snapshot.at, width)]
+        table.add_row(*cells, style=style.CURSOR if chosen else "")
+    return table
+
+
+def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
+    stopping = job.asked_to_stop and job.unfinished
+    cells: list[RenderableType] = [
+        Text("STOPPING", style="yellow") if stopping else style.state(job.state),
+        style.clean(display_user(job.user), "" if job.user else style.DIM),
+        style.clean(job.step_name if width >= WIDE else job.name),
+        Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=style.DIM),
+        _how_far(job, now),
+        Text(style.length(job.remaining(now)), style=style.DIM),
+        Text(style.since(job.created_at, job.finished_at or now), style=style.DIM),
+    ]
+    if width >= WIDE:
+        cells.append(style.clean(job.worker, style.DIM))
+    if width >= VERY_WIDE:
+        cells.append(style.clean(job.id[:8], style.DIM))
+    return cells
+
+
+def _how_far(job: JobLine, now: datetime) -> RenderableType:
+    """A bar for what runs; for what does not, the reason."""
+    if job.state == states.FAILURE:
+        return style.clean(job.error or "failed", "red")
+    if job.state == states.REVOKED:
+        return style.clean("cancelled", "yellow")
+    if job.state == states.RETRY:
+        due = f"again in {style.length(job.eta - now)}" if job.eta and job.eta > now else "again now"
+        return style.clean(f"{due}: {job.error}" if job.error else due, "magenta")
+    if job.state == states.PENDING:
+        return style.clean(f"waiting in {job.queue}" if job.queue else "waiting", style.DIM)
+    return bar(job.percent, job.state == states.SUCCESS)
+
+
+def _status(choices: Choices, notice: str) -> RenderableType:
+    if choices.question is not None and choices.question.job is not None:
+        job = choices.question.job
+        what = "Cancel" if choices.question.what == CANCEL else "Try again"
+        whose = f" of {job.user}" if job.user else ""
+        return style.clean(f" {what} {job.name}{whose} ({job.id[:8]})? y/n ", "bold black on yellow")
+    if choices.typing:
+        return Text.assemble((" filter: ", "bold yellow"), style.clean(choices.text), ("▏", "blink"))
+    return style.clean(f" {notice}", style.STRONG)
+
+
+def _keys(text: str) -> RenderableType:
+    line = Text(" ", no_wrap=True, overflow="ellipsis")
+    for each in text.split("  "):
+        key, _, what = each.partition(" ")
+        line.append(key, style=style.KEY)
+        line.append(f" {what}  ", style=style.DIM)
+    return line
+
+
+def _framed(body: RenderableType, title: str | Text, subtitle: str | Text | None = None) -> Panel:
+    heading = Text(title) if isinstance(title, str) else title
+    heading.stylize_before("bold")
+    return Panel(
+        Group(body),
+        box=ROUNDED,
+        title=heading,
+        subtitle=subtitle,
+        title_align="left",
+        subtitle_align="right",
+        border_style=style.BORDER,
+        padding=(0, 1),
+    )

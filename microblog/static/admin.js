@@ -1,0 +1,134 @@
+// Keeps the operators' pages true: bars move as events come; all else is read anew from the server, at most every
+// few seconds however much happens, so that words and figures have one source.
+
+import { follow } from "./stream.js";
+
+const REFRESH_AFTER = 1000; // milliseconds from an event that changes more than a bar
+const CHARTS_AFTER = 30_000; // from one reading of the charts to the next: they change slowly, and cost more
+const ASK_WORKERS_EVERY = 10_000;
+const chosen = document.getElementById("chosen");
+let refreshing; // a timer, or true while the answer is on its way
+let refreshAgain = false;
+let chartsReadAt = Date.now();
+
+function receive({ name, subject, timestamp, data }) {
+  if (name !== "task") return;
+  const shown = document.querySelector(`[data-job="${CSS.escape(subject)}"]`);
+  if (document.getElementById("job") && !shown) return; // the page of another job
+  const same = shown?.dataset.state === data.state && Number(shown.dataset.position) === data.position;
+  if (data.state !== "PROGRESS" || !data.progress || (shown && !same)) refreshSoon();
+  else if (shown && Number(shown.dataset.at) < timestamp) move(shown, data.progress, timestamp);
+}
+
+function move(shown, progress, timestamp) {
+  shown.dataset.at = timestamp;
+  const bar = shown.querySelector(".job-bar");
+  if (!bar) return;
+  bar.value = progress.percent;
+  bar.setAttribute("aria-valuenow", progress.percent);
+  shown.querySelector(".job-message").textContent = progress.message;
+}
+
+function refreshSoon() {
+  if (refreshing === true) refreshAgain = true;
+  else refreshing ??= setTimeout(refresh, REFRESH_AFTER);
+}
+
+async function refresh() {
+  refreshing = true;
+  const address = new URL(location.href);
+  const withCharts = Date.now() - chartsReadAt > CHARTS_AFTER;
+  if (withCharts) chartsReadAt = Date.now();
+  else address.searchParams.set("part", "list");
+  await read(address, document.querySelectorAll(withCharts ? "[data-live]" : "[data-live]:not([data-slow])"));
+  refreshing = undefined;
+  if (refreshAgain) {
+    refreshAgain = false;
+    refreshSoon();
+  }
+}
+
+// Puts what the server has at `address` in the place of each of `parts`, found by its id.
+async function read(address, parts) {
+  try {
+    const response = await fetch(address, { headers: { Accept: "text/html" } });
+    if (response.redirected) leave(); // to the sign-in page
+    else if (response.ok) {
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      parts.forEach((part) => page.getElementById(part.id) && replace(part, page.getElementById(part.id)));
+    }
+  } catch {
+    // Asked again with the next event.
+  }
+}
+
+function replace(old, fresh) {
+  const part = document.importNode(fresh, true);
+  keepOpen(old, part);
+  keepChosen(old, part);
+  const focus = placeOf(old, document.activeElement);
+  old.replaceWith(part);
+  if (focus) part.querySelectorAll(focus.kind)[focus.number]?.focus();
+  part.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
+  countChosen();
+}
+
+function keepOpen(old, part) {
+  const fresh = [...part.querySelectorAll("details")];
+  [...old.querySelectorAll("details")].forEach((one, n) => {
+    if (fresh[n]) fresh[n].open = one.open;
+  });
+}
+
+function keepChosen(old, part) {
+  for (const box of old.querySelectorAll('input[name="job"]:checked')) {
+    const same = part.querySelector(`input[value="${CSS.escape(box.value)}"]`);
+    if (same) same.checked = true;
+  }
+}
+
+// Where the focus is among its kind: there it is put again, for a keyboard not to lose its place.
+function placeOf(part, element) {
+  if (!element || !part.contains(element)) return null;
+  const kind = element.name === "job" ? `input[value="${CSS.escape(element.value)}"]` : element.localName;
+  return { kind, number: [...part.querySelectorAll(kind)].indexOf(element) };
+}
+
+function boxes() {
+  return [...document.querySelectorAll('input[name="job"]')];
+}
+
+function countChosen() {
+  if (!chosen) return;
+  const number = boxes().filter((box) => box.checked).length;
+  const count = document.getElementById("chosen-count");
+  count.textContent = count.dataset.template.replace("{n}", number);
+  chosen.querySelectorAll("button[type=submit]").forEach((button) => (button.disabled = number === 0));
+  const all = document.getElementById("choose-all");
+  all.dataset.all ??= all.textContent;
+  all.hidden = boxes().length === 0;
+  all.textContent = number ? all.dataset.none : all.dataset.all;
+}
+
+function chooseAllOrNone() {
+  const none = boxes().some((box) => box.checked);
+  boxes().forEach((box) => (box.checked = !none));
+  countChosen();
+}
+
+// Asking the workers takes as long as the slowest of them: apart from the page, and never twice at once.
+async function askWorkers() {
+  const house = document.getElementById("house");
+  if (!document.hidden) await read(house.dataset.fetch, [house]);
+  setTimeout(askWorkers, ASK_WORKERS_EVERY);
+}
+
+if (chosen) {
+  document.addEventListener("change", (event) => event.target.name === "job" && countChosen());
+  document.getElementById("choose-all").addEventListener("click", chooseAllOrNone);
+  countChosen();
+}
+if (document.getElementById("house")) askWorkers();
+const leave = document.querySelector("[data-live]")
+  ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask: refreshSoon })
+  : () => {};

@@ -1,0 +1,139 @@
+"""The operators' pages in a browser: live for the jobs of everybody, steered by clicks, and usable without scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from tests.browser.site import Site
+from tests.browser.tasks import END, Dial
+from tests.browser.test_live import expect_bar, expect_same_page, mark
+from tests.support.services import wait_for
+
+
+@pytest.fixture
+def operator(site: Site) -> User:
+    user = site.make_user()
+    user.is_operator = True
+    db.session.commit()
+    return user
+
+
+def open_list(site: Site, page: Page, operator: User, query: str = "") -> None:
+    site.sign_in(page, operator)
+    page.goto(f"{site.url}/admin/tasks{query}")
+
+
+def row(page: Page, job_id: str) -> Locator:
+    return page.locator(f'tr[data-job="{job_id}"]')
+
+
+def tick(page: Page, job_id: str) -> None:
+    row(page, job_id).get_by_role("checkbox").check()
+
+
+def test_jobs_of_others_come_move_and_end_before_the_operators_eyes(
+    site: Site, page: Page, operator: User, dial: Dial
+) -> None:
+    user = site.make_user()
+    open_list(site, page, operator, f"?user={user.username}")
+    expect(page.get_by_text("There are no such jobs.")).to_be_visible()
+    mark(page)
+
+    job_id = site.start_job(user, dial)
+    dial.turn_to(30)
+    expect_bar(page, job_id, 30)
+    dial.turn_to(60)
+    expect_bar(page, job_id, 60)
+    expect(row(page, job_id)).to_contain_text("60 of 100 turns")
+    dial.turn_to(END)
+
+    expect(row(page, job_id).locator(".state")).to_have_text("Done")
+    expect_same_page(page)
+
+
+def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Page, operator: User, dial: Dial) -> None:
+    user = site.make_user()
+    job_id = site.start_job(user, dial)
+    dial.turn_to(10)
+    open_list(site, page, operator, "?state=unfinished")
+    row(page, job_id).get_by_role("link", name="Turning the crank").click()
+    expect_bar(page, job_id, 10)
+
+    page.get_by_role("button", name="Cancel").click()
+
+    expect(page.locator("#job > .admin-head .state")).to_have_text("Cancelled")
+    expect(page.locator(".line-cancelled")).to_be_visible()
+    assert site.state_of(job_id) == "REVOKED"
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
+    site: Site, page: Page, operator: User, dial: Dial
+) -> None:
+    chosen = site.start_job(site.make_user(), dial)
+    open_list(site, page, operator, "?name=crank")
+    tick(page, chosen)
+    expect(page.get_by_text("1 chosen")).to_be_visible()
+
+    other = site.start_job(site.make_user(), dial)
+    expect(row(page, other)).to_be_visible()
+    expect(row(page, chosen).get_by_role("checkbox")).to_be_checked()
+    page.locator("#chosen").get_by_role("button", name="Cancel").click()
+
+    expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
+    wait_for(lambda: site.state_of(chosen) == "REVOKED", what="the chosen job is cancelled")
+    assert site.state_of(other) != "REVOKED"
+
+
+def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, operator: User) -> None:
+    open_list(site, page, operator)
+
+    expect(page.locator("#house")).to_contain_text(site.worker.name)
+    expect(page.locator("#house").get_by_role("link", name="exports", exact=True)).to_be_visible()
+
+
+def test_a_chart_says_in_figures_what_it_shows(site: Site, page: Page, operator: User, dial: Dial) -> None:
+    job_id = site.start_job(site.make_user(), dial)
+    dial.turn_to(END)
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
+    open_list(site, page, operator)
+
+    chart = page.get_by_role("figure").filter(has_text="Finished tasks")
+    chart.get_by_text("Figures").click()
+
+    drawn = chart.get_by_role("img").evaluate("image => image.complete && image.naturalWidth")
+    assert drawn > 0
+    expect(chart.get_by_role("columnheader", name="Succeeded")).to_be_visible()
+    assert int(chart.locator("tbody td").first.inner_text()) >= 1
+
+
+def test_without_javascript_all_of_it_can_be_done(
+    site: Site, open_browser: Callable[..., BrowserContext], operator: User, dial: Dial
+) -> None:
+    page = open_browser(java_script_enabled=False).new_page()
+    users = [site.make_user() for _ in range(2)]
+    first, second = (site.start_job(user, dial) for user in users)
+    open_list(site, page, operator)
+
+    page.get_by_label("User", exact=True).fill(users[0].username)
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("tr[data-job]")).to_have_count(1)
+    tick(page, first)
+    page.locator("#chosen").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
+
+    page.goto(f"{site.url}/admin/tasks?user={users[1].username}")
+    page.get_by_role("link", name="Cancel…").click()
+    expect(page.get_by_text("1 job matches that has yet to end.")).to_be_visible()
+    page.get_by_role("button", name="Cancel them").click()
+    expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
+
+    for job_id in (first, second):
+        wait_for(lambda job_id=job_id: site.state_of(job_id) == "REVOKED", what="the job is cancelled")
+    page.get_by_role("link", name="How workers, queues and schedule stand").click()
+    expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()

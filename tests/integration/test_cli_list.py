@@ -1,0 +1,265 @@
+"""``flask tasks list``: whatever filters, whatever order, page by page: it has these jobs and no others."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from click.testing import Result
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs import job as users_jobs
+from microblog.jobs.job import Job
+from microblog.monitoring import jobs
+from microblog.monitoring.filters import Filters, Order
+from microblog.monitoring.jobs import Cursor
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+
+NOW = utcnow().replace(microsecond=0)
+NAMES = (("export_posts", "email_export"), ("tidy",), ("count", "count", "email_export"))
+WORKERS = (None, "one@house", "two@house")
+TRACEBACK = "Traceback (most recent call last):\n  ConnectionRefusedError: 100%_of it"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs ``flask tasks`` in this process."""
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str) -> Result:
+        result: Result = runner.invoke(args=["tasks", *arguments])
+        db.session.rollback()
+        return result
+
+    return run
+
+
+def add_step(root_id: str, position: int, name: str, state: str, created_at: datetime, **columns: Any) -> None:
+    db.session.add(
+        Task(
+            id=root_id if position == 0 else f"{root_id}+{position}",
+            root_id=root_id,
+            position=position,
+            name=name,
+            state=state,
+            signature={"task": name, "args": [], "kwargs": {}, "options": {}},
+            created_at=created_at,
+            **{"queue": "default"} | columns,
+        )
+    )
+
+
+def add_jobs(count: int, users: list[User], chance: random.Random) -> list[Job]:
+    """Jobs in every state that a job can come to, oldest first; some were created in the same instant."""
+    ids = [f"job-{number:03}" for number in range(count)]
+    for number, root_id in enumerate(ids):
+        names = chance.choice(NAMES)
+        reached, ending = chance.randrange(len(names)), chance.choice(states.ALL)
+        user = chance.choice([None, *users])
+        if user is not None and has_unfinished(user, names):
+            user = None
+        for position, name in enumerate(names):
+            state = ending if position == reached else states.SUCCESS
+            if position > reached:
+                state = ending if ending in (states.FAILURE, states.REVOKED) else states.PENDING
+            ended = state in states.FINISHED
+            add_step(
+                root_id,
+                position,
+                name,
+                state,
+                NOW - timedelta(minutes=(count - number) // 3),
+                user_id=user.id if user else None,
+                queue=f"{name}-queue",
+                worker=chance.choice(WORKERS),
+                error=chance.choice(["It broke.", "Refused: 100%_of it"]) if state == states.FAILURE else None,
+                traceback=chance.choice([None, TRACEBACK]) if state == states.FAILURE else None,
+                finished_at=NOW - timedelta(seconds=chance.randrange(10_000)) if ended else None,
+            )
+        db.session.commit()
+    return users_jobs.with_roots(ids)
+
+
+def has_unfinished(user: User, names: tuple[str, ...]) -> bool:
+    """A user may have but one unfinished task of a name."""
+    taken = sa.select(Task.id).where(Task.user_id == user.id, Task.name.in_(names), Task.unfinished)
+    return db.session.scalar(taken.limit(1)) is not None
+
+
+def lets_through(filters: Filters, job: Job) -> bool:
+    """What Filters promises, said about a job that is in memory."""
+    step, text = job.current, f"{job.current.error}\n{job.current.traceback}".lower()
+    return (
+        (not filters.states or job.state in filters.states)
+        and (filters.user_id is None or job.root.user_id == filters.user_id)
+        and (filters.name is None or any(each.name == filters.name for each in job.steps))
+        and (filters.queue is None or step.queue == filters.queue)
+        and (filters.worker is None or step.worker == filters.worker)
+        and (filters.error is None or (job.state == states.FAILURE and filters.error.lower() in text))
+        and (filters.created_after is None or job.root.created_at >= filters.created_after)
+        and (filters.created_before is None or job.root.created_at <= filters.created_before)
+    )
+
+
+def every_filter(users: list[User]) -> dict[str, list[Any]]:
+    return {
+        "states": [frozenset(), frozenset({states.PROGRESS}), frozenset({states.FAILURE, states.PENDING})]
+        + [frozenset({state}) for state in states.ALL],
+        "user_id": [None, users[0].id],
+        "name": [None, "email_export", "count", "unheard-of"],
+        "queue": [None, "email_export-queue", "tidy-queue"],
+        "worker": [None, "one@house"],
+        "error": [None, "REFUSED", "100%_of", "100x"],
+        "created_after": [None, NOW - timedelta(minutes=20)],
+        "created_before": [None, NOW - timedelta(minutes=10)],
+    }
+
+
+def all_pages(filters: Filters, order: Order, size: int) -> list[str]:
+    """The ids of all pages, read from the first to the last; and on the way each previous page is what it was."""
+    listed: list[str] = []
+    page = jobs.page(filters, size=size, order=order)
+    while True:
+        listed += [job.id for job in page.jobs]
+        if page.next is None:
+            return listed
+        following = jobs.page(filters, size=size, order=order, after=page.next)
+        if following.previous is not None:
+            before = jobs.page(filters, size=size, order=order, before=following.previous)
+            assert [job.id for job in before.jobs] == [job.id for job in page.jobs]
+        page = following
+
+
+def expected(filters: Filters, order: Order, made: list[Job]) -> list[str]:
+    wanted = [job for job in made if lets_through(filters, job)]
+    if order is Order.ENDED:
+        wanted = [job for job in wanted if job.finished_at]
+    key = (
+        (lambda job: (job.finished_at, job.id)) if order is Order.ENDED else (lambda job: (job.root.created_at, job.id))
+    )
+    return [job.id for job in sorted(wanted, key=key, reverse=order is not Order.OLDEST)]
+
+
+def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_combined(app, make_user):
+    users, chance = [make_user("susan"), make_user("david")], random.Random(5)
+    made = add_jobs(80, users, chance)
+    choices = every_filter(users)
+    single = [{name: value} for name, values in choices.items() for value in values]
+    mixed = [{name: chance.choice(choices[name]) for name in chance.sample(list(choices), 3)} for _ in range(80)]
+    assert len({job.state for job in made}) == len(states.ALL)
+
+    for given in single + mixed:
+        filters = Filters(**given)
+        assert [job.id for job in jobs.page(filters, size=100).jobs] == expected(filters, Order.NEWEST, made), given
+        assert list(jobs.ids(filters)) == expected(filters, Order.NEWEST, made), given
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_user, order: Order):
+    users = [make_user("susan"), make_user("david")]
+    made = add_jobs(60, users, random.Random(7))
+
+    for name, values in every_filter(users).items():
+        for value in values:
+            filters = Filters(**{name: value})
+            assert all_pages(filters, order, size=7) == expected(filters, order, made), (name, value)
+
+
+def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_behind_next(app, monkeypatch):
+    monkeypatch.setattr(jobs, "LOOK_THROUGH", 10)
+    for number in range(25):
+        text = "the needle" if number in (0, 3) else "hay"
+        add_step(f"job-{number}", 0, "tidy", states.FAILURE, NOW + timedelta(seconds=number), error=text)
+    db.session.commit()
+    filters = Filters(error="Needle")
+
+    first = jobs.page(filters, size=50)
+    second = jobs.page(filters, size=50, after=first.next)
+    third = jobs.page(filters, size=50, after=second.next)
+
+    assert (first.jobs, first.looked_through) == ([], 10)
+    assert (second.jobs, second.looked_through) == ([], 10)
+    assert ([job.id for job in third.jobs], third.looked_through, third.next) == (["job-3", "job-0"], 5, None)
+    assert list(jobs.ids(filters)) == ["job-3", "job-0"]
+
+
+def test_a_page_tells_where_the_next_one_begins(run):
+    for number in range(5):
+        add_step(f"job-{number}", 0, "tidy", states.SUCCESS, NOW + timedelta(seconds=number))
+    db.session.commit()
+
+    first = run("list", "--limit", "2", "--json")
+    cursor = json.loads(first.stdout)[-1]["cursor"]
+    second = run("list", "--limit", "2", "--json", "--after", cursor)
+    back = run("list", "--limit", "2", "--json", "--before", json.loads(second.stdout)[0]["cursor"])
+
+    assert first.stderr == f"Next page: --after {cursor}\n"
+    assert [job["id"] for job in json.loads(second.stdout)] == ["job-2", "job-1"]
+    assert "Previous page: --before" in second.stderr
+    assert json.loads(back.stdout) == json.loads(first.stdout)
+
+
+def test_ages_are_read_as_they_are_written(run):
+    for days in (0, 2, 30):
+        add_step(f"job-{days}", 0, "tidy", states.SUCCESS, utcnow() - timedelta(days=days, minutes=1))
+    db.session.commit()
+
+    def listed(*arguments: str) -> list[str]:
+        return [job["id"] for job in json.loads(run("list", "--json", *arguments).stdout)]
+
+    assert listed("--newer-than", "10m") == ["job-0"]
+    assert listed("--older-than", "30s") == ["job-0", "job-2", "job-30"]
+    assert listed("--older-than", "2h", "--newer-than", "1w") == ["job-2"]
+    assert listed("--older-than", "3d", "--sort", "oldest") == ["job-30"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--older-than", "yesterday"],
+        ["--older-than", "999999w"],
+        ["--newer-than", "-1d"],
+        ["--after", "7"],
+        ["--after", "2026-13-21T09:30:00.000000Z_a"],
+        ["--before", "x", "--after", "x"],
+        ["--before", "2026-11-21T09:30:00.000000Z_a", "--after", "2026-11-21T09:30:00.000000Z_a"],
+        ["--sort", "colour"],
+        ["--limit", "10001"],
+        ["--worker", "\0"],
+        ["--error", "a\udcffb"],
+    ],
+)
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_it_cannot_understand_it_refuses_in_a_sentence(run, wrong: list[str]):
+    result = run("list", *wrong)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_cursor_is_read_as_it_was_printed():
+    cursor = Cursor(NOW, "job-1")
+
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
+def test_the_migrations_make_what_the_models_say(app: Flask):
+    with db.engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), db.metadata)
+
+    assert differences == []

@@ -1,0 +1,256 @@
+"""``flask tasks status``: on one screen, and in its exit code, whether any user waits for what will not come."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import health
+from microblog.monitoring.health import Verdict
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+from tests.support.console import flask_tasks
+from tests.support.services import ROOT, Worker, wait_for
+from tests.support.staff import Staff, staffed
+
+FINISHED, UNFINISHED = 10_000, 500  # jobs
+SLACK = 1.0  # seconds beyond what a worker has to answer
+
+
+@pytest.fixture(scope="module")
+def staff(
+    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Staff]:
+    """A house with three workers, a beat, 10,000 finished jobs and 500 that run or wait."""
+    with staffed(base_environment, tmp_path_factory.mktemp("house"), request) as staff:
+        for _worker in range(3):
+            staff.hire(concurrency=1)
+        beat = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "beat"],
+            cwd=ROOT,
+            env=staff.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        add_history()
+        yield staff
+        beat.terminate()
+        beat.wait()
+
+
+@pytest.fixture
+def frozen(staff: Staff) -> Iterator[Worker]:
+    worker = staff.workers[-1]
+    worker.send_signal(signal.SIGSTOP)
+    yield worker
+    worker.send_signal(signal.SIGCONT)
+
+
+def quickest(act: Callable[[], Result], *, below: float) -> tuple[Result, float]:
+    """What `act` returns the first time it takes less than so many seconds, or the last of ten, and how long it took.
+
+    For the machine may be busy with other tests.
+    """
+    for _turn in range(10):
+        began = time.monotonic()
+        result = act()
+        took = time.monotonic() - began
+        if took < below:
+            break
+    return result, took
+
+
+def add_history() -> None:
+    """Jobs as a busy house has them; those that run are held by somebody whose lease is live."""
+    db.session.execute(
+        sa.insert(User), [{"username": f"u{n}", "email": f"u{n}@x.org", "password_hash": ""} for n in range(UNFINISHED)]
+    )
+    users = db.session.scalars(sa.select(User.id)).all()
+    now = utcnow()
+    rows: list[dict[str, Any]] = []
+    for number in range(FINISHED):
+        at = now - timedelta(minutes=number)
+        rows += job(
+            f"done-{number}", users[number % UNFINISHED], states.SUCCESS, at, finished_at=at, worker="past@house"
+        )
+    for number, user_id in enumerate(users):
+        held = now + timedelta(hours=1)
+        rows += job(f"open-{number}", user_id, states.PROGRESS, now - timedelta(seconds=number), lease_expires_at=held)
+    for row in rows:
+        row.setdefault("lease_expires_at", None)
+        row.setdefault("finished_at", None)
+        row.setdefault("worker", None)
+    db.session.execute(sa.insert(Task), rows)
+    db.session.commit()
+
+
+def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any) -> list[dict[str, Any]]:
+    """The rows of a job of two steps, of which the first is in `state` and the second succeeded or waits for it."""
+    second = state if state in states.FINISHED else states.PENDING
+    return [
+        {
+            "id": root_id if position == 0 else f"{root_id}-mail",
+            "root_id": root_id,
+            "position": position,
+            "user_id": user_id,
+            "name": ("export_posts", "email_export")[position],
+            "queue": ("exports", "mail")[position],
+            "state": (state, second)[position],
+            "signature": {},
+            "published_at": created_at if position == 0 else None,
+            "created_at": created_at,
+            "updated_at": created_at,
+        }
+        | (columns if position == 0 or second == state else {})
+        for position in (0, 1)
+    ]
+
+
+def test_with_all_up_it_is_healthy_and_takes_less_than_a_second(staff: Staff) -> None:
+    wait_for(lambda: staff.run("status").exit_code == 0, what="beat has taken up the schedule")
+
+    result, took = quickest(lambda: staff.run("status", "--json", "--timeout", "10"), below=1.0)
+
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["status"], found["problems"], found["away"]) == (0, "healthy", [], {})
+    assert took < 1.0
+    assert {worker["name"] for worker in found["workers"] if worker["up"]} == {each.name for each in staff.workers}
+    assert {queue["name"]: queue["consumers"] for queue in found["queues"]} == dict.fromkeys(
+        ("exports", "mail", "default"), 3
+    )
+    assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
+    assert found["jobs"]["unfinished"]["PROGRESS"]["1m"] in range(1, 61)
+    assert found["jobs"]["ended"] in range(55, 61)
+    assert {entry["name"] for entry in found["schedule"]} >= {"reconcile", "sweep_archives"}
+    assert all(entry["next_run_at"] for entry in found["schedule"])
+
+
+def test_its_text_has_all_of_that_on_one_screen(staff: Staff) -> None:
+    text = staff.run("status").stdout
+
+    assert len(text.splitlines()) <= 45
+    for heading in (
+        "Workers",
+        "Queues",
+        "Unfinished jobs, by age",
+        "Failed within the hour",
+        "Schedule",
+        "nobody waits",
+    ):
+        assert heading in text
+
+
+def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout_and_a_second(staff: Staff, frozen: Worker) -> None:
+    for timeout in (1.0, 2.0):
+        result, took = quickest(lambda: staff.run("status", "--json", "--timeout", str(timeout)), below=timeout + SLACK)  # noqa: B023
+
+        found = json.loads(result.stdout)
+        assert (result.exit_code, found["status"]) == (1, "degraded")
+        assert f"{frozen.name} does not answer." in found["problems"]
+        assert frozen.name in [worker["name"] for worker in found["workers"] if not worker["up"]]
+        assert took < timeout + SLACK
+
+
+def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> None:
+    now = utcnow()
+    patient = User(username="patient", email="p@x.org", password_hash="")
+    db.session.add(patient)
+    db.session.flush()
+    user_id = patient.id
+    waiting = job("waiting", user_id, states.PENDING, now - timedelta(minutes=6))
+    failed = [
+        row | {"error": "It broke."}
+        for number in range(20)
+        for row in job(f"failed-{number}", user_id, states.FAILURE, now, finished_at=now)
+    ]
+    db.session.execute(sa.insert(Task), waiting)
+    db.session.execute(sa.insert(Task), failed)
+    db.session.commit()
+    try:
+        found, text = staff.json("status"), staff.run("status").stdout
+    finally:
+        db.session.execute(sa.delete(Task).where(Task.user_id == user_id))
+        db.session.execute(sa.delete(User).where(User.id == user_id))
+        db.session.commit()
+
+    waits = found["jobs"]["oldest_waiting"]
+    assert (waits["user"], waits["job_id"], waits["state"]) == ("patient", "waiting", states.PENDING)
+    assert found["status"] == "degraded"
+    assert "patient has been waiting for too long, for export_posts." in found["problems"]
+    assert found["jobs"]["failed"] == 20
+    assert any(problem.startswith("20 of the ") for problem in found["problems"])
+    assert "patient, for 6 m" in text
+
+
+def test_a_paused_queue_that_holds_messages_degrades_it(staff: Staff) -> None:
+    def held() -> list[str]:
+        """What is said about a message more; the first may go to a worker that was listening when it heard."""
+        staff.launch("noop", queue="mail")
+        return [problem for problem in staff.json("status")["problems"] if "paused" in problem]
+
+    wait_for(lambda: staff.run("pause", "mail").exit_code == 0, what="every worker has heard of it")
+    try:
+        [problem] = wait_for(held)
+    finally:
+        staff.run("resume", "mail")
+
+    assert problem.startswith("The queue mail is paused, and holds ")
+
+
+def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staff: Staff) -> None:
+    away = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
+
+    result = subprocess.run(flask_tasks("status", "--json"), cwd=ROOT, env=away, capture_output=True, text=True)
+
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["status"], found["jobs"]) == (Verdict.DOWN, "down", None)
+    assert found["away"]["jobs"].startswith("The database does not answer")
+    assert len(found["workers"]) == len(staff.workers)
+    assert len(found["queues"]) == 3
+    assert found["schedule"]
+    assert "Traceback" not in result.stderr
+
+
+def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
+    away = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
+
+    result = subprocess.run(flask_tasks("status"), cwd=ROOT, env=away, capture_output=True, text=True)
+    found = json.loads(
+        subprocess.run(flask_tasks("status", "--json"), cwd=ROOT, env=away, capture_output=True, text=True).stdout
+    )
+
+    assert (result.returncode, found["status"]) == (Verdict.DOWN, "down")
+    assert (found["workers"], found["queues"], found["schedule"]) == (None, None, None)
+    assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
+    assert result.stdout.startswith("down\n- Redis does not answer as it should")
+    assert result.stdout.count("Redis does not answer") == 1
+
+
+def test_a_part_that_hangs_is_away_and_keeps_nobody(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_figures", lambda: time.sleep(5))
+
+    result, took = quickest(lambda: staff.run("status", "--json", "--timeout", "1"), below=1 + SLACK)
+
+    found = json.loads(result.stdout)
+    assert found["away"]["jobs"] == "It does not answer in time."
+    assert took < 1 + SLACK
+
+
+def test_its_help_says_what_each_exit_code_means(staff: Staff) -> None:
+    text = staff.run("status", "--help").stdout
+
+    for word in ("Example", "0  healthy", "1  degraded", "2  down"):
+        assert word in text

@@ -1,0 +1,292 @@
+"""``flask tasks cancel`` and ``retry``: many jobs by filters, and a job that does not listen."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+from flask import Flask
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs import job as users_jobs
+from microblog.taskqueue import states
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
+from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.staff import Staff, staffed
+from tests.support.tasks import noop
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs ``flask tasks`` in this process; `typed` is what the operator answers."""
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str, typed: str = "") -> Result:
+        result: Result = runner.invoke(args=["tasks", *arguments], input=typed)
+        db.session.rollback()
+        db.session.expire_all()
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def staff(
+    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Staff]:
+    with staffed(base_environment, tmp_path_factory.mktemp("deaf"), request) as staff:
+        staff.hire()
+        yield staff
+
+
+def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -> None:
+    at = utcnow() - timedelta(minutes=minutes_ago)
+    values: dict[str, object] = {
+        "id": root_id,
+        "root_id": root_id,
+        "name": "noop",
+        "queue": "default",
+        "state": state,
+        "signature": dict(noop.s().set(task_id=root_id)),
+        "created_at": at,
+        "finished_at": at if state in states.FINISHED else None,
+    }
+    db.session.add(Task(**values | columns))
+    db.session.commit()
+
+
+def state_of(job_id: str) -> str:
+    job = users_jobs.find(job_id)
+    assert job is not None
+    return job.state
+
+
+class TestManyAtOnce:
+    @pytest.fixture
+    def waiting(self, app: Flask) -> list[str]:
+        """Jobs that wait, newest first, beside one that has ended."""
+        ids = [launch([noop.s()]).id for _number in range(12)]
+        add_job("done", states.SUCCESS)
+        db.session.commit()
+        return ids[::-1]
+
+    def test_it_is_shown_which_and_asked_first(self, run: Run, waiting: list[str]) -> None:
+        result = run("cancel", "--name", "noop", typed="n\n")
+
+        assert result.exit_code == 1
+        assert waiting[0] in result.stdout
+        assert waiting[-1] not in result.stdout
+        assert "… and 2 more\n12 jobs would be cancelled." in result.stdout
+        assert "Go on?" in result.stderr
+        assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
+
+    def test_a_yes_does_it_to_these_and_no_others(self, run: Run, waiting: list[str]) -> None:
+        result = run("cancel", "--name", "noop", typed="y\n")
+
+        assert result.exit_code == 0
+        assert result.stdout.count(": cancelled.") == 12
+        assert {state_of(job_id) for job_id in waiting} == {states.REVOKED}
+        assert state_of("done") == states.SUCCESS
+
+    def test_a_script_that_does_not_say_yes_does_nothing(self, run: Run, waiting: list[str]) -> None:
+        result = run("cancel", "--name", "noop")
+
+        assert result.exit_code == 1
+        assert "Aborted" in result.stderr
+        assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
+
+    def test_a_script_says_yes_and_gets_json_alone(self, run: Run, waiting: list[str]) -> None:
+        result = run("cancel", "--state", "PENDING", "--queue", "default", "--yes", "--json")
+
+        answers = json.loads(result.stdout)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert [(each["asked"], each["done"], each["state"]) for each in answers] == [
+            (job_id, True, states.REVOKED) for job_id in waiting
+        ]
+
+    def test_a_dry_run_tells_and_does_nothing(self, run: Run, waiting: list[str]) -> None:
+        text, as_json = (
+            run("cancel", "--name", "noop", "--dry-run"),
+            run("cancel", "--name", "noop", "--dry-run", "--json"),
+        )
+
+        assert (text.exit_code, as_json.exit_code) == (0, 0)
+        assert "12 jobs would be cancelled." in text.stdout
+        assert json.loads(as_json.stdout) == {"count": 12, "ids": waiting}
+        assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
+
+    def test_what_no_job_is_like_is_said_to_be_nothing(self, run: Run, waiting: list[str]) -> None:
+        for arguments in (["--state", "SUCCESS"], ["--queue", "mail"], ["--older-than", "1d"]):
+            result = run("cancel", *arguments, "--yes")
+
+            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "There are no such jobs.\n")
+
+    def test_ids_and_filters_at_once_or_neither_are_refused(self, run: Run, waiting: list[str]) -> None:
+        for command in ("cancel", "retry"):
+            assert run(command, waiting[0], "--name", "noop", "--yes").exit_code == 2
+            assert run(command, "--yes").exit_code == 2
+        assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
+
+    def test_what_failed_is_tried_again_once_however_often_it_is_asked(self, run: Run) -> None:
+        add_job("failed", states.FAILURE, minutes_ago=3, error="The disk is full.")
+        add_job("other", states.FAILURE, minutes_ago=2, error="The moon is full.")
+        add_job("cancelled", states.REVOKED, minutes_ago=1)
+
+        first = run("retry", "--error", "disk", "--yes", "--json")
+        second = run("retry", "--error", "disk", "--yes")
+        rest = run("retry", "--older-than", "30s", "--yes", "--json")
+
+        [again] = json.loads(first.stdout)
+        assert (again["asked"], again["retried_from"], again["done"]) == ("failed", "failed", True)
+        assert (second.exit_code, second.stderr) == (1, "There are no such jobs.\n")
+        assert [each["asked"] for each in json.loads(rest.stdout)] == ["cancelled", "other"]
+        assert db.session.scalar(sa.select(sa.func.count()).where(Task.retried_from == "failed")) == 1
+
+
+class TestOneThatDoesNotListen:
+    @pytest.fixture
+    def worker(self, staff: Staff) -> Iterator[Worker]:
+        yield staff.workers[0]
+        staff.workers[0].send_signal(signal.SIGCONT)
+
+    @pytest.fixture
+    def gate(self, tmp_path: Path) -> Iterator[Path]:
+        yield tmp_path / "gate"
+        (tmp_path / "gate").touch()
+
+    @pytest.fixture
+    def diary(self, tmp_path: Path) -> Path:
+        return tmp_path / "diary"
+
+    @pytest.fixture
+    def job(self, staff: Staff, worker: Worker, diary: Path, gate: Path) -> str:
+        """A job that runs, and would for ever."""
+        job: str = staff.launch("stubborn", str(diary), str(gate))
+        wait_for(diary.exists, what="it runs")
+        return job
+
+    def test_asking_it_is_not_enough(self, staff: Staff, job: str) -> None:
+        result = staff.run("cancel", job)
+
+        assert "asked to stop" in result.stdout
+        assert staff.state(job) == states.STARTED
+
+    def test_it_is_killed_and_ends_as_cancelled_and_is_not_run_again(
+        self, staff: Staff, worker: Worker, job: str, diary: Path
+    ) -> None:
+        result = staff.run("cancel", "--terminate", job)
+
+        assert (result.exit_code, result.stdout) == (0, f"{job}: killed.\n")
+        assert staff.state(job) == states.REVOKED
+        wait_for(lambda: staff.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
+        later = staff.launch("noop")
+        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker goes on")
+        assert reconcile_all() == 0
+        assert staff.redis_server.client.llen("default") == 0
+        assert diary.read_text() == "ran\n"
+        assert staff.state(job) == states.REVOKED
+
+    def test_it_ends_as_cancelled_though_its_worker_is_frozen(
+        self, staff: Staff, worker: Worker, job: str, diary: Path
+    ) -> None:
+        worker.send_signal(signal.SIGSTOP)
+
+        result = staff.run("cancel", "--terminate", "--timeout", "0.3", job)
+        assert result.exit_code == 0
+        assert f"{worker.name} does not answer" in result.stdout
+        wait_for(reconcile_all, what="its lease has run out")
+        worker.send_signal(signal.SIGCONT)
+
+        assert staff.state(job) == states.REVOKED
+        later = staff.launch("noop")
+        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker goes on")
+        assert staff.state(job) == states.REVOKED
+        assert diary.read_text() == "ran\n"
+
+    def test_one_that_waits_is_cancelled_as_ever(self, staff: Staff, worker: Worker) -> None:
+        staff.run("pause", "mail")
+        job = staff.launch("noop", queue="mail")
+
+        result = staff.run("cancel", "--terminate", job)
+
+        staff.run("resume", "mail")
+        assert (result.exit_code, result.stdout) == (0, f"{job}: cancelled.\n")
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_server: RedisServer) -> None:
+    add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(minutes=1), worker="one@house", attempts=1)
+
+    with redis_server.away():
+        result = run("cancel", "--terminate", "runs")
+
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("Redis does not answer")
+    job = users_jobs.find("runs")
+    assert job is not None
+    assert job.cancel_requested
+
+
+class TestReconcile:
+    def test_a_dry_run_says_what_would_be_done_to_which_job_and_why_and_does_nothing(
+        self, run: Run, app: Flask, redis_server: RedisServer
+    ) -> None:
+        now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
+        gone = {"lease_expires_at": now - timedelta(minutes=1), "attempts": 1, "worker": "gone@house"}
+        add_job("never-published", states.PENDING, 9)
+        add_job("worker-gone", states.PROGRESS, 8, published_at=long_ago, **gone)
+        add_job("cancelled", states.STARTED, 7, published_at=long_ago, cancel_requested_at=now, **gone)
+        add_job("crashing", states.STARTED, 6, published_at=long_ago, crashes=2, **gone)
+        add_job("heard-by-redis-alone", states.STARTED, 5, published_at=long_ago, **gone)
+        redis_server.client.set(
+            "celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}})
+        )
+        add_job("held", states.STARTED, 4, published_at=long_ago, lease_expires_at=now + timedelta(minutes=1))
+        before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
+
+        text, as_json = run("reconcile", "--dry-run"), run("reconcile", "--dry-run", "--json")
+
+        why = {each["id"]: each["why"] for each in json.loads(as_json.stdout)}
+        assert (text.exit_code, as_json.exit_code) == (0, 0)
+        assert list(why) == ["never-published", "worker-gone", "cancelled", "crashing", "heard-by-redis-alone"]
+        assert "it never was" in why["never-published"]
+        assert "its worker is gone" in why["worker-gone"]
+        assert "It was cancelled." in why["cancelled"]
+        assert "It is to end" in why["crashing"]
+        assert "It is over" in why["heard-by-redis-alone"]
+        assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in why.items())
+        assert {job_id: state_of(job_id) for job_id in before} == before
+        assert redis_server.client.llen("default") == 0
+
+        now = run("reconcile")
+        assert (now.exit_code, now.stdout) == (0, "Something was done for 5 jobs.\n")
+        assert {job_id: state_of(job_id) for job_id in before} == before | {
+            "cancelled": states.REVOKED,
+            "crashing": states.FAILURE,
+            "heard-by-redis-alone": states.SUCCESS,
+        }
+        assert redis_server.client.llen("default") == 2
+
+    def test_where_nothing_is_amiss_it_says_so(self, run: Run) -> None:
+        for arguments in ([], ["--dry-run"]):
+            result = run("reconcile", *arguments)
+
+            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Nothing is to be done.\n")
+
+    def test_beside_another_that_is_at_it_it_says_so(self, run: Run, redis_server: RedisServer) -> None:
+        with redis_server.client.lock(LOCK_KEY, timeout=60):
+            result = run("reconcile", "--json")
+
+        assert (result.exit_code, json.loads(result.stdout)) == (1, {"done": None})
+        assert "Another process is at it" in result.stderr

@@ -1,0 +1,104 @@
+"""deploy/: rules and a dashboard that Prometheus understands, and that ask for nothing that /metrics never tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flask import Flask
+
+from tests.support.prometheus import TOKEN, scrape
+from tests.support.services import ROOT
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "microblog.json").read_text())
+
+
+def expressions_of_rules() -> list[str]:
+    return [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
+
+
+def expressions_of_dashboard() -> list[str]:
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+
+
+@pytest.fixture
+def promtool() -> str:
+    """The path of promtool, of Debian's package `prometheus`."""
+    path = shutil.which("promtool")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("promtool is not installed")
+        pytest.skip("promtool is not installed: Prometheus itself does not check the rules")
+    return path
+
+
+def check(*command: str, cwd: Path = PROMETHEUS) -> None:
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize("expressions", [expressions_of_rules, expressions_of_dashboard])
+def test_only_what_is_told_is_asked_for(make_app: Callable[..., Flask], expressions: Callable[[], list[str]]) -> None:
+    told = scrape(make_app(METRICS_TOKEN=TOKEN)).names
+
+    asked = {name for expression in expressions() for name in re.findall(r"\bmicroblog_\w+", expression)}
+
+    assert len(asked) > 10
+    assert asked <= told
+
+
+def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["severity"] in ("page", "warn"), rule["alert"]
+            assert rule["annotations"]["summary"], rule["alert"]
+            assert rule["annotations"]["description"].endswith("."), rule["alert"]
+
+
+def test_the_alerts_that_operators_need_are_there() -> None:
+    alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"]}
+
+    needed = {"UserWaiting", "QueueGrowing", "NoWorker", "FailuresRising", "DatabaseAway", "RedisAway"}
+    assert {f"Microblog{name}" for name in needed} <= alerts
+
+
+def test_every_panel_of_the_dashboard_has_a_place_and_a_question() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _y in cells) < 24, panel["title"]
+        taken |= cells
+        assert panel["type"] == "row" or panel["targets"], panel["title"]
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_prometheus_takes_the_configuration(promtool: str) -> None:
+    check(promtool, "check", "config", "--syntax-only", "prometheus.yml")
+
+
+def test_the_alerts_do_what_they_are_meant_to(promtool: str) -> None:
+    check(promtool, "check", "rules", "alerts.yml")
+    check(promtool, "test", "rules", "alerts.test.yml")
+
+
+def test_prometheus_understands_what_the_dashboard_asks(promtool: str, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = [
+        {"record": f"panel:question:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(expressions_of_dashboard())
+    ]
+    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
+
+    check(promtool, "check", "rules", "asked.yml", cwd=tmp_path)

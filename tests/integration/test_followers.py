@@ -1,0 +1,207 @@
+"""Following: what a reader's home page is made of, and who reads whom."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts import followers
+from microblog.accounts.models import Follow, User
+from microblog.extensions import db
+from microblog.posts import timeline
+from microblog.posts.models import Post
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def miguel(make_user: Callable[..., User]) -> User:
+    return make_user("miguel")
+
+
+@pytest.fixture
+def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
+    return signed_in(susan)
+
+
+def add_users(count: int) -> list[User]:
+    users = [User(username=f"user{n}", email=f"user{n}@example.com", password_hash="") for n in range(count)]
+    db.session.add_all(users)
+    db.session.commit()
+    return users
+
+
+def write(author: User, *hours: int) -> None:
+    db.session.add_all(
+        Post(body=f"{author.username} {hour}", timestamp=BEGINNING + timedelta(hours=hour), user_id=author.id)
+        for hour in hours
+    )
+    db.session.commit()
+
+
+def shown(page: str) -> list[str]:
+    return re.findall(r'<p class="post-body">(.*?)</p>', page, re.DOTALL)
+
+
+def follows(follower: User, followed: User) -> bool:
+    db.session.expire_all()
+    return followers.is_following(follower, followed)
+
+
+def test_the_home_page_has_what_the_reader_and_those_they_follow_wrote(
+    browser: FlaskClient, susan: User, miguel: User
+) -> None:
+    [stranger] = add_users(1)
+    for author, hour in ((susan, 1), (miguel, 2), (stranger, 3)):
+        write(author, hour)
+    assert shown(browser.get("/").text) == ["susan 1"]
+
+    browser.post("/follow/miguel")
+    assert shown(browser.get("/").text) == ["miguel 2", "susan 1"]
+
+    browser.post("/unfollow/MIGUEL")
+    assert shown(browser.get("/").text) == ["susan 1"]
+    assert shown(browser.get("/explore").text) == ["user0 3", "miguel 2", "susan 1"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app: Flask, seed: int) -> None:
+    app.config["POSTS_PER_PAGE"] = 5
+    chance = random.Random(seed)
+    reader, *others = add_users(8)
+    for other in others[:5]:
+        followers.follow(reader, other)
+    for author in (reader, *others):  # some never wrote, some fill pages alone, and many wrote in the same moment
+        write(author, *(chance.randrange(40) for _ in range(chance.choice([0, 1, 4, 30]))))
+    authors = [reader.id, *(other.id for other in others[:5])]
+    newest_first = sa.select(Post.id).where(Post.user_id.in_(authors)).order_by(Post.timestamp.desc(), Post.id.desc())
+    expected = list(db.session.scalars(newest_first))
+
+    page = timeline.home_of(reader)
+    down = [post.id for post in page.items]
+    while page.older:
+        page = timeline.home_of(reader, before=page.older)
+        down += [post.id for post in page.items]
+    up = [post.id for post in page.items]
+    while page.newer:
+        page = timeline.home_of(reader, after=page.newer)
+        up = [post.id for post in page.items if post.id not in up] + up
+
+    assert down == expected
+    assert up == expected
+
+
+def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, database: str) -> None:
+    reader, author, stranger = add_users(3)
+    followers.follow(reader, author)
+    write(author, *range(30))
+    write(stranger, *range(30, 3000))
+    if database == "postgresql":
+        db.session.execute(sa.text("ANALYZE"))
+    statements: list[tuple[str, object]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    timeline.home_of(reader)
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+
+    statement, parameters = statements[-1]
+    explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN ANALYZE "
+    plan = "\n".join(str(row) for row in db.session.connection().exec_driver_sql(explain + statement, parameters))
+    assert "ix_post_user_id_timestamp_id" in plan
+    assert "SCAN post" not in plan
+    assert max(map(int, re.findall(r"Rows Removed by \w+: (\d+)", plan)), default=0) < 100, plan
+
+
+def test_following_is_counted_shown_and_done_once(browser: FlaskClient, susan: User, miguel: User) -> None:
+    profile = browser.get("/user/miguel").text
+    assert "0 followers" in profile
+    assert 'action="/follow/miguel"' in profile
+
+    answers = [browser.post("/follow/miguel", follow_redirects=True).text for _ in range(2)]
+
+    assert "You follow miguel now." in answers[0]
+    assert "You follow miguel already." in answers[1]
+    assert "1 follower<" in answers[1]
+    assert 'action="/unfollow/miguel"' in answers[1]
+    assert "1 following" in browser.get("/user/susan").text
+    assert "susan" in browser.get("/user/miguel/followers").text
+    assert "miguel" in browser.get("/user/susan/following").text
+
+
+def test_nobody_follows_themselves_or_nobody(browser: FlaskClient, susan: User) -> None:
+    assert "cannot follow yourself" in browser.post("/follow/susan", follow_redirects=True).text
+    assert browser.post("/follow/nobody").status_code == 404
+    assert browser.post("/unfollow/nobody").status_code == 404
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Follow)) == 0
+    with pytest.raises(ValueError, match="nobody follows themselves"):
+        followers.follow(susan, susan)
+
+
+def test_following_takes_a_form_and_an_account(
+    browser: FlaskClient, client: FlaskClient, susan: User, miguel: User
+) -> None:
+    assert browser.get("/follow/miguel").status_code == 405
+    assert client.post("/follow/miguel").status_code == 302
+    assert not follows(susan, miguel)
+
+
+def test_unfollowing_whom_one_does_not_follow_says_so(browser: FlaskClient, miguel: User) -> None:
+    assert "You do not follow miguel." in browser.post("/unfollow/miguel", follow_redirects=True).text
+
+
+def test_the_lists_of_followers_are_paged_newest_first(app: Flask, browser: FlaskClient, susan: User) -> None:
+    app.config["POSTS_PER_PAGE"] = 2
+    fans = add_users(3)
+    for day, fan in enumerate(fans):
+        db.session.add(Follow(follower_id=fan.id, followed_id=susan.id, created_at=BEGINNING + timedelta(days=day)))
+    db.session.commit()
+
+    first = browser.get("/user/susan/followers").text
+    [older] = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = browser.get(older.replace("&amp;", "&")).text
+
+    assert re.findall(r">(user\d)</a>", first) == ["user2", "user1"]
+    assert re.findall(r">(user\d)</a>", second) == ["user0"]
+
+
+def test_a_profile_is_edited_and_seen_by_others(browser: FlaskClient, susan: User) -> None:
+    saved = browser.post("/edit_profile", data={"username": "Susan", "about_me": " I <b>row</b>.\r\n "})
+
+    assert saved.headers["Location"] == "/user/Susan"
+    page = browser.get("/user/susan").text
+    assert "<h1>Susan</h1>" in page
+    assert "I &lt;b&gt;row&lt;/b&gt;.</p>" in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"username": "miguel", "about_me": ""}, "This username is taken."),
+        ({"username": "x", "about_me": ""}, "A username has 3 to 64 characters."),
+        ({"username": "susan", "about_me": "x" * 281}, "This has at most 280 characters."),
+    ],
+)
+def test_a_bad_profile_is_refused_with_a_sentence(
+    browser: FlaskClient, susan: User, miguel: User, fields: dict[str, str], sentence: str
+) -> None:
+    answer = browser.post("/edit_profile", data=fields)
+
+    assert answer.status_code == 422
+    assert sentence in answer.text
+    db.session.expire_all()
+    assert (susan.username, susan.about_me) == ("susan", "")

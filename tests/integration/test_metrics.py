@@ -1,0 +1,289 @@
+"""/metrics: what it tells is so, whichever process tells it and whatever is away; and only whom it is meant for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from sqlalchemy.exc import OperationalError
+
+from microblog.accounts.models import User
+from microblog.celeryconfig import pause
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import metrics, picture
+from microblog.notifications import audience
+from microblog.taskqueue.claim import AlreadyFinished
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import tasks
+from tests.support.finished import make_finished
+from tests.support.prometheus import TOKEN, scrape
+from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.smtp import SmtpServer
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app(METRICS_TOKEN=TOKEN)
+
+
+def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "noop", **columns: object) -> Task:
+    """A task that has been waiting, or whatever `columns` say, for `age` seconds."""
+    task = Task(
+        **{"id": f"{name}-{state}-{age}", "root_id": f"{name}-{state}-{age}", "position": 0, "name": name}
+        | {"queue": "default", "state": state, "signature": {}, "created_at": utcnow() - timedelta(seconds=age)}
+        | columns
+    )
+    db.session.add(task)
+    db.session.commit()
+    return task
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestAccess:
+    def test_without_a_token_in_the_settings_there_is_nothing(self, make_app: Callable[..., Flask]) -> None:
+        client = make_app(METRICS_TOKEN=None).test_client()
+
+        for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}"}):
+            assert client.get("/metrics", headers=headers).status_code == 404
+
+    def test_who_does_not_show_it_is_told_nothing(self, app: Flask) -> None:
+        for shown in (None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é", TOKEN):
+            response = app.test_client().get("/metrics", headers={"Authorization": shown} if shown else {})
+
+            assert response.status_code == 401, shown
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+            assert "microblog_" not in response.text
+
+    def test_who_shows_it_gets_what_may_not_be_kept(self, app: Flask) -> None:
+        response = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+
+        assert response.status_code == 200
+        assert response.content_type.startswith("text/plain; version=")
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Set-Cookie" not in response.headers
+        assert TOKEN not in response.text
+
+    def test_openmetrics_are_there_for_who_asks_for_them(self, app: Flask) -> None:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/openmetrics-text; version=1.0.0"}
+
+        response = app.test_client().get("/metrics", headers=headers)
+
+        assert response.content_type.startswith("application/openmetrics-text")
+        assert len(list(read_openmetrics(response.text))) > 20
+
+
+class TestTasks:
+    def test_what_ended_is_counted_by_name_and_state_and_what_did_not_is_there_to_see(self, app: Flask) -> None:
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), lease_expires_at=utcnow())
+
+        told = scrape(app)
+
+        assert told.value("microblog_tasks_finished_total", name="export_posts", state="SUCCESS") == 2
+        assert told.value("microblog_tasks_finished_total", name="email_export", state="FAILURE") == 1
+        assert told.value("microblog_tasks_finished_total", name="email_export", state="SUCCESS") == 0
+        assert told.values("microblog_tasks_unfinished", ["name", "state"]) == {("email_export", "STARTED"): 1}
+        assert told.values("microblog_jobs_finished_total", ["name", "state"]) == {("export_posts", "FAILURE"): 1}
+        assert told.value("microblog_jobs_unfinished", name="export_posts") == 1
+        assert told.value("microblog_task_attempts_total", name="email_export") == 2
+
+    def test_how_long_they_waited_and_ran_is_a_histogram_with_exact_bounds(self, app: Flask) -> None:
+        for run in (0.5, 1.0, 1.5, 8.0):
+            make_finished(("add", "SUCCESS"), wait=2.0, run=run)
+
+        told = scrape(app)
+
+        buckets = told.values("microblog_task_run_seconds_bucket", ["name", "le"])
+        assert [buckets["add", le] for le in ("0.25", "0.5", "1.0", "2.0", "4.0", "8.0", "+Inf")] == [
+            0,
+            1,
+            2,
+            3,
+            3,
+            4,
+            4,
+        ]
+        assert told.value("microblog_task_run_seconds_sum", name="add") == pytest.approx(11.0)
+        assert told.values("microblog_task_wait_seconds_bucket", ["name", "le"])["add", "2.0"] == 4
+
+    def test_workers_that_died_and_tasks_given_up_for_it_are_told_from_retries(self, app: Flask) -> None:
+        make_finished(("die", "FAILURE"), attempts=3, crashes=3)
+        make_finished(("die", "SUCCESS"), attempts=4, crashes=1)
+        make_unfinished("STARTED", name="die", attempts=2, crashes=1, started_at=utcnow())
+
+        told = scrape(app)
+
+        assert told.value("microblog_task_attempts_total", name="die") == 9
+        assert told.value("microblog_task_crashes_total", name="die") == 5
+        assert told.value("microblog_task_given_up_total", name="die") == 1
+        assert told.value("microblog_task_retries_total", name="die") == 2
+
+    def test_mails_are_counted_as_sent_tried_again_and_given_up(
+        self, app: Flask, make_user: Callable[..., User], worker: Worker, smtp_server: SmtpServer
+    ) -> None:
+        smtp_server.answer = "451 come back later"
+        make_user().launch_task("export_posts", "Exporting")
+        db.session.commit()
+        wait_for(lambda: smtp_server.refused, what="the server refuses")
+        smtp_server.behave()
+        wait_for(lambda: scrape(app).value("microblog_mails_sent_total"), what="the mail is sent")
+        make_finished(("export_posts", "FAILURE"))
+        make_finished(("email_export", "FAILURE"))
+        make_finished(("email_export", "FAILURE"), wait=None)  # taken along by the step before
+
+        told = scrape(app)
+
+        assert told.value("microblog_mails_sent_total") == len(smtp_server.messages) == 1
+        assert told.value("microblog_mails_retried_total") == 1
+        assert told.value("microblog_mails_failed_total") == 1
+
+    @pytest.mark.parametrize(
+        ("state", "columns"),
+        [
+            ("PENDING", {}),
+            ("RETRY", {"eta": -100}),
+            ("STARTED", {"lease_expires_at": -100}),
+            ("PROGRESS", {"updated_at": -100}),
+        ],
+    )
+    def test_who_waits_for_what_does_not_come_is_seen(self, app: Flask, state: str, columns: dict[str, float]) -> None:
+        times = {name: utcnow() + timedelta(seconds=seconds) for name, seconds in columns.items()}
+        make_unfinished(state, age=300 if columns else 100, **times)
+
+        assert scrape(app).value("microblog_task_waiting_seconds", queue="default") == pytest.approx(100, abs=10)
+
+    def test_who_does_not_wait_is_not_counted_as_waiting(self, app: Flask) -> None:
+        later = utcnow() + timedelta(seconds=100)
+        make_unfinished("RETRY", age=500, eta=later)
+        make_unfinished("PROGRESS", age=500, lease_expires_at=later)
+        make_finished(("export_posts", "STARTED"), ("noop", "PENDING"), run=500, lease_expires_at=later)
+
+        told = scrape(app)
+
+        assert told.value("microblog_task_waiting_seconds", queue="default") == 0
+        assert told.value("microblog_job_age_seconds", name="noop") == pytest.approx(500, abs=10)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestWhatRedisTells:
+    def test_messages_that_wait_and_a_queue_that_is_paused(self, app: Flask) -> None:
+        for _ in range(3):
+            launch([tasks.noop.s()])
+        db.session.commit()
+        pause.pause("mail")
+
+        told = scrape(app)
+
+        assert told.values("microblog_queue_length", ["queue"]) == {("exports",): 0, ("mail",): 0, ("default",): 3}
+        assert 0 < (told.value("microblog_queue_age_seconds", queue="default") or 0) < 60
+        assert told.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
+
+    def test_messages_dropped_and_messages_published_again(
+        self, app: Flask, redis_server: RedisServer, worker: Worker
+    ) -> None:
+        with redis_server.away():
+            root = launch([tasks.noop.s()])
+            db.session.commit()
+            task_id, signature = root.id, root.signature
+        db.session.execute(Task.__table__.update().values(created_at=utcnow() - timedelta(minutes=1)))
+        db.session.commit()
+        assert reconcile_all() == 1
+        wait_for(lambda: db.session.rollback() or not db.session.get(Task, task_id).unfinished, what="it ran")
+        tasks.noop.apply_async(task_id=task_id)
+
+        wait_for(
+            lambda: scrape(app).value("microblog_claims_refused_total", reason=AlreadyFinished.__name__),
+            what="the duplicate is dropped",
+        )
+        told = scrape(app)
+        assert told.value("microblog_messages_relayed_total") == 1
+        assert told.value("microblog_claims_refused_total", reason="HeldElsewhere") == 0
+        assert signature["task"] == "noop"
+
+    def test_workers_that_answer_and_one_that_does_not(self, app: Flask, make_worker: Callable[..., Worker]) -> None:
+        frozen, _other = make_worker(concurrency=1), make_worker(concurrency=1)
+        wait_for(lambda: scrape(app).value("microblog_workers_up") == 2, what="both have signed in")
+        frozen.send_signal(19)
+
+        told = scrape(app)
+        frozen.send_signal(18)
+
+        assert (told.value("microblog_workers_up"), told.value("microblog_workers_silent")) == (1, 1)
+
+    def test_pages_that_listen_in_any_process_are_counted_and_processes_that_are_gone_are_not(
+        self, app: Flask, redis_server: RedisServer
+    ) -> None:
+        redis_server.client.sadd(audience.PROCESSES, "other:1", "killed:2")
+        redis_server.client.set(audience.LISTENERS.format("other:1"), 5, ex=60)
+        subscriptions = [app.extensions["hub"].join("user:1") for _ in range(2)]
+        wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="two here and five there")
+        assert redis_server.client.scard(audience.PROCESSES) == 2
+
+        for subscription in subscriptions:
+            subscription.close()
+
+        wait_for(lambda: scrape(app).value("microblog_open_streams") == 5, what="those here are gone")
+
+    def test_what_redis_forgot_begins_again_at_zero(self, app: Flask, redis_server: RedisServer) -> None:
+        with app.app_context():
+            from microblog.taskqueue.signals import message_relayed
+
+            message_relayed.send(app.extensions["celery"], task_id="x")
+        assert scrape(app).value("microblog_messages_relayed_total") == 1
+
+        redis_server.client.flushall()
+
+        assert scrape(app).value("microblog_messages_relayed_total") == 0
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestWhatIsAway:
+    def test_without_redis_there_is_what_the_database_knows(self, app: Flask, redis_server: RedisServer) -> None:
+        make_finished(("add", "SUCCESS"))
+
+        with redis_server.away():
+            began = time.monotonic()
+            told = scrape(app)
+            took = time.monotonic() - began
+
+        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (1, 0)
+        assert told.value("microblog_tasks_finished_total", name="add", state="SUCCESS") == 1
+        assert not told.names & {"microblog_queue_length", "microblog_workers_up", "microblog_open_streams"}
+        assert took < metrics.DEADLINE + 2
+
+    def test_without_a_database_there_is_what_redis_knows(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
+        app = make_app(METRICS_TOKEN=TOKEN, SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/no/such/folder/x.db")
+
+        told = scrape(app)
+
+        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (0, 1)
+        assert told.value("microblog_queue_length", queue="default") == 0
+        assert told.value("microblog_workers_up") == 0
+        assert "microblog_tasks_finished_total" not in told.names, "a zero would be a lie"
+
+    def test_a_part_that_hangs_does_not_take_the_others_along(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from threading import Event
+
+        released = Event()
+
+        def hang() -> picture.Picture:
+            released.wait(30)
+            raise OperationalError("", {}, Exception())
+
+        monkeypatch.setitem(metrics.QUESTIONS, "database", hang)
+        monkeypatch.setattr(metrics, "DEADLINE", 0.5)
+
+        told = scrape(app)
+        released.set()
+
+        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (0, 1)

@@ -1,0 +1,207 @@
+"""Statistics of finished tasks: each counted once, whenever and however often the rows are added up."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import roll_up as rolling
+from microblog.monitoring import statistics
+from microblog.monitoring.figures import Figures
+from microblog.monitoring.models import RollUp, TaskHour
+from microblog.monitoring.roll_up import HOUR, roll_up, rolled_up_until
+from microblog.taskqueue.models import Task
+from tests.support.finished import make_finished
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+AT_ONCE = timedelta(0)
+
+
+def totals() -> dict[tuple[str, str], Figures]:
+    with statistics.snapshot() as session:
+        return statistics.totals(session)
+
+
+def counted() -> dict[tuple[str, str], int]:
+    return {key: figures.count for key, figures in totals().items() if figures.count}
+
+
+def in_table() -> dict[tuple[str, str], int]:
+    db.session.rollback()
+    rows = db.session.execute(
+        sa.select(Task.name, Task.state, sa.func.count())
+        .where(Task.finished_at.is_not(None))
+        .group_by(Task.name, Task.state)
+    )
+    return {(name, state): count for name, state, count in rows}
+
+
+class TestRollingUp:
+    def test_what_is_counted_is_the_same_before_and_after(self, app: Flask) -> None:
+        for minutes in range(0, 300, 20):
+            make_finished(
+                ("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=utcnow() - timedelta(minutes=minutes)
+            )
+        before = totals(), statistics.by_hour(NOON, utcnow() + HOUR)
+
+        added = roll_up()
+
+        assert added == 28, "two of them ended just now"
+        assert (totals(), statistics.by_hour(NOON, utcnow() + HOUR)) == before
+        assert counted() == in_table()
+
+    def test_twice_is_as_good_as_once(self, app: Flask) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+
+        assert (roll_up(), roll_up()) == (1, 0)
+
+        assert counted() == {("noop", "SUCCESS"): 1}
+
+    def test_rows_that_are_deleted_afterwards_stay_counted(self, app: Flask) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+        roll_up()
+
+        db.session.execute(sa.delete(Task))
+        db.session.commit()
+        roll_up()
+
+        assert counted() == {("noop", "SUCCESS"): 1}
+        assert [hour.finished for hour in statistics.by_hour(NOON, NOON + HOUR)] == [1]
+
+    def test_many_at_once_add_each_task_once(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rolling, "BATCH", 7)
+        for second in range(60):
+            make_finished(("noop", "SUCCESS"), at=NOON + timedelta(seconds=second // 3))
+        added: list[int] = []
+
+        def run() -> None:
+            with app.app_context():
+                added.append(roll_up())
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert sum(added) == 60
+        assert counted() == {("noop", "SUCCESS"): 60}
+
+    def test_a_task_that_was_written_late_is_counted_before_its_row_may_go(self, app: Flask) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+        db.session.execute(sa.update(RollUp).values(until=NOON + HOUR))
+        db.session.commit()
+        make_finished(("noop", "SUCCESS"), ("late", "SUCCESS"), at=NOON + timedelta(minutes=1))
+        assert counted() == {}
+
+        roll_up()
+
+        assert counted() == in_table() == {("noop", "SUCCESS"): 2, ("late", "SUCCESS"): 1}
+        [noop] = statistics.by_hour(NOON, NOON + HOUR, "noop")
+        assert (noop.finished, noop.run.count) == (2, 2)
+
+    def test_rows_may_go_once_their_hour_is_settled(self, app: Flask) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+        assert rolled_up_until() < NOON
+
+        roll_up()
+
+        settled = rolled_up_until()
+        assert timedelta(hours=1) <= utcnow() - settled <= timedelta(hours=2) + rolling.LAG
+        assert settled.minute == settled.second == settled.microsecond == 0
+
+    def test_a_failure_in_the_middle_adds_nothing(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+        with monkeypatch.context() as broken:
+            broken.setattr(RollUp, "until", property(lambda _: NOON - HOUR, lambda *_: 1 / 0))
+            with pytest.raises(ZeroDivisionError):
+                roll_up()
+        assert db.session.scalar(sa.select(sa.func.count()).select_from(TaskHour)) == 0
+
+        assert roll_up() == 1
+
+
+class TestByHour:
+    def test_each_task_has_a_line_for_each_hour_in_which_one_ended(self, app: Flask) -> None:
+        for _ in range(3):
+            make_finished(("add", "SUCCESS"), at=NOON, wait=0.5, run=4.0)
+        make_finished(("add", "FAILURE"), at=NOON + timedelta(minutes=59), attempts=3, crashes=1)
+        make_finished(("add", "REVOKED"), at=NOON + timedelta(minutes=59), wait=None)
+        make_finished(("noop", "SUCCESS"), at=NOON + HOUR)
+        make_finished(("noop", "SUCCESS"), at=NOON + 2 * HOUR)
+
+        first, second = statistics.by_hour(NOON + timedelta(minutes=30), NOON + 2 * HOUR)
+
+        assert (first.hour, first.name, second.hour, second.name) == (NOON, "add", NOON + HOUR, "noop")
+        assert first.counts == {"SUCCESS": 3, "FAILURE": 1, "REVOKED": 1}
+        assert (first.finished, first.failure_rate, first.attempts, first.crashes) == (5, 0.25, 6, 1)
+        assert (first.wait.count, first.run.count) == (4, 4)
+        assert first.wait.p50 == pytest.approx(0.5, rel=0.045)
+        assert first.run.p50 == first.run.p99 == pytest.approx(4.0, rel=0.045)
+        assert first.run.mean == pytest.approx(3.5)
+
+    def test_a_step_waits_from_when_the_one_before_has_ended(self, app: Flask) -> None:
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON, wait=1.0, run=500.0)
+
+        for hour in statistics.by_hour(NOON, NOON + HOUR):
+            assert hour.wait.mean == pytest.approx(1.0), hour.name
+
+    def test_a_job_is_counted_once_by_the_name_that_it_began_with(self, app: Flask) -> None:
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=NOON)
+        make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON)
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON)
+        make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), at=NOON)
+
+        jobs = {key: figures.jobs for key, figures in totals().items() if figures.jobs}
+
+        assert jobs == {("export_posts", "FAILURE"): 2, ("export_posts", "SUCCESS"): 1}
+
+    def test_tasks_newer_than_the_sums_are_read_by_an_index(self, app: Flask, database: str) -> None:
+        make_finished(("noop", "SUCCESS"), at=NOON)
+        query = str(
+            sa.select(Task.name)
+            .where(Task.finished_at > NOON)
+            .compile(db.engine, compile_kwargs={"literal_binds": True})
+        )
+        if database == "postgresql":  # which would not use one for so few rows
+            db.session.execute(sa.text("SET LOCAL enable_seqscan = off"))
+
+        explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "
+        plan = str(db.session.connection().exec_driver_sql(explain + query).all())
+
+        assert "ix_task_finished_at" in plan
+
+
+class TestFailures:
+    def test_they_are_grouped_by_what_was_raised(self, app: Flask) -> None:
+        for number in (1, 2):
+            make_finished(
+                ("add", "FAILURE"),
+                at=NOON + timedelta(minutes=number),
+                error="Something went wrong on our side.",
+                traceback='Traceback (most recent call last):\n  File "a.py", line 7, in run\n    boom\n'
+                f"some.module.Boom: user {number} broke 'plate {number}'\n",
+            )
+        last = make_finished(("add", "FAILURE"), at=NOON + HOUR, error="The moon is in the wrong house.")
+        make_finished(("add", "SUCCESS"), at=NOON)
+
+        boom, moon = statistics.failures(NOON)
+
+        assert (boom.name, boom.kind, boom.text, boom.count) == ("add", "Boom", "user N broke <text>", 2)
+        assert (boom.first, boom.last) == (NOON + timedelta(minutes=1), NOON + timedelta(minutes=2))
+        assert (moon.kind, moon.text, moon.example) == ("", "The moon is in the wrong house.", last)
+        assert statistics.failures(NOON + HOUR) == [moon]
+        assert statistics.failures(NOON, "noop") == []
+
+    def test_steps_that_a_failure_takes_along_are_not_failures_of_their_own(self, app: Flask) -> None:
+        job = make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON, error="Broken.")
+
+        [cause] = statistics.failures(NOON)
+
+        assert (cause.name, cause.count, cause.example) == ("export_posts", 1, job)

@@ -1,0 +1,190 @@
+"""``flask tasks stats`` and ``failures``: what an operator and a script read of what became of tasks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import display
+from microblog.monitoring.figures import hour_of
+from tests.support.console import flask_tasks, on_a_terminal
+from tests.support.finished import make_finished
+from tests.support.services import ROOT
+
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+ESCAPE = "\x1b[31mred\x1b[0m"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs ``flask tasks`` in this process, with what it prints on stdout and on stderr apart."""
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str) -> Result:
+        result: Result = runner.invoke(args=["tasks", *arguments])
+        db.session.rollback()
+        return result
+
+    return run
+
+
+class TestStats:
+    def test_it_has_a_line_for_each_task_and_one_for_each_task_and_hour(self, run: Run) -> None:
+        now = utcnow()
+        for hours_ago in (0, 2):
+            make_finished(("add", "SUCCESS"), at=now - timedelta(hours=hours_ago), run=4.0)
+        make_finished(("add", "FAILURE"), at=now)
+
+        result = run("stats")
+
+        assert (result.exit_code, result.stderr) == (0, "")
+        together, hours = (part.splitlines() for part in result.stdout.split("\n\n"))
+        assert together[1].split()[:2] == ["add", "3"]
+        assert "33.3 %" in together[1]
+        assert "▄·█" in together[1], "the course from hour to hour"
+        assert [line.split()[:6] for line in hours[1:]] == [
+            [f"{now - timedelta(hours=2):%Y-%m-%d}", f"{now - timedelta(hours=2):%H}:00", "add", "1", "0", "0"],
+            [f"{now:%Y-%m-%d}", f"{now:%H}:00", "add", "1", "1", "0"],
+        ]
+        assert hours[0].index("RUN P50") == hours[1].index("3.8"), "columns align"
+
+    def test_its_json_has_all_figures(self, run: Run) -> None:
+        now = utcnow()
+        make_finished(("add", "SUCCESS"), at=now, wait=1.0, run=4.0)
+
+        told = json.loads(run("stats", "--json").stdout)
+
+        [task], [hour] = told["tasks"], told["hours"]
+        assert hour["hour"] == f"{hour_of(now):%Y-%m-%dT%H:%M:%S}Z"
+        for line in (task, hour):
+            assert (line["name"], line["finished"], line["failure_rate"]) == ("add", 1, 0.0)
+            assert line["counts"] == {"SUCCESS": 1, "FAILURE": 0, "REVOKED": 0}
+            assert set(line["run"]) == {"count", "mean", "p50", "p95", "p99"}
+            assert line["run"]["mean"] == pytest.approx(4.0)
+
+    def test_it_can_be_narrowed(self, run: Run) -> None:
+        old = utcnow() - timedelta(days=3)
+        make_finished(("add", "SUCCESS"), at=old)
+        make_finished(("noop", "SUCCESS"))
+
+        def names(*options: str) -> list[str]:
+            return [task["name"] for task in json.loads(run("stats", "--json", *options).stdout)["tasks"]]
+
+        assert names() == ["noop"]
+        assert names("--since", "4d") == names("--since", f"{old:%Y-%m-%d}") == ["add", "noop"]
+        assert names("--since", "4d", "--name", "add") == ["add"]
+
+    def test_nothing_is_no_error(self, run: Run) -> None:
+        result = run("stats")
+
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "No such task has ended since then.\n"
+        assert json.loads(run("stats", "--json").stdout)["hours"] == []
+
+
+class TestFailures:
+    def test_each_cause_has_a_line_with_a_job_to_look_at(self, run: Run) -> None:
+        for number in (1, 2):
+            job = make_finished(("add", "FAILURE"), error=f"The server said 55{number}.")
+        make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
+
+        result = run("failures")
+
+        heading, first, second = result.stdout.splitlines()
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert heading.split()[:3] == ["COUNT", "TASK", "CAUSE"]
+        assert first.split()[:6] == ["2", "add", "The", "server", "said", "N."]
+        assert first.endswith(job)
+        assert "ValueError: no" in second
+
+    def test_its_json_has_the_same(self, run: Run) -> None:
+        job = make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
+
+        [cause] = json.loads(run("failures", "--json").stdout)
+
+        assert (cause["name"], cause["kind"], cause["text"], cause["count"]) == ("noop", "ValueError", "no", 1)
+        assert cause["example"] == job
+        assert cause["first"] == cause["last"]
+        assert cause["last"].endswith("Z")
+
+    def test_nothing_is_no_error(self, run: Run) -> None:
+        make_finished(("noop", "FAILURE"), at=utcnow() - timedelta(hours=2))
+
+        result = run("failures", "--since", "1h")
+
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "No such task has failed since then.\n"
+        assert json.loads(run("failures", "--since", "1h", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestBoth:
+    @pytest.mark.parametrize("command", ["stats", "failures"])
+    def test_a_time_that_is_none_is_refused_with_a_sentence(self, run: Run, command: str) -> None:
+        for wrong in ("yesterday", "", "-1h", "7 moons", "9999999999d", "999999w", "2026-13-01"):
+            result = run(command, "--since", wrong)
+
+            assert (result.exit_code, result.stdout) == (2, ""), wrong
+            assert "neither an age such as" in result.stderr, wrong
+
+    @pytest.mark.parametrize("command", ["stats", "failures"])
+    def test_it_needs_no_redis_and_says_when_the_database_is_away(
+        self, app: Flask, environment: dict[str, str], tmp_path: object, command: str
+    ) -> None:
+        make_finished(("noop", "FAILURE"), error="No.")
+
+        def run(**settings: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                flask_tasks(command, "--json"),
+                cwd=ROOT,
+                env=environment | settings,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+
+        answered = run(REDIS_URL=NOBODY_LISTENS)
+        away = run(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
+
+        assert answered.returncode == 0
+        assert "noop" in answered.stdout
+        assert (away.returncode, away.stdout) == (3, "")
+        assert "The database does not answer" in away.stderr
+
+    @pytest.mark.parametrize("command", ["stats", "failures"])
+    def test_it_explains_itself_with_an_example(self, run: Run, command: str) -> None:
+        result = run(command, "--help")
+
+        assert f"flask tasks {command} " in result.stdout.partition("Example")[2]
+
+    def test_a_terminal_gets_tables_that_nobody_else_can_steer(self, app: Flask, environment: dict[str, str]) -> None:
+        make_finished(("add", "FAILURE"), error=ESCAPE)
+
+        text = on_a_terminal(flask_tasks("failures"), environment) + on_a_terminal(flask_tasks("stats"), environment)
+
+        assert "─" in text
+        assert "█" in text
+        assert ESCAPE not in text
+
+
+def test_a_sparkline_is_as_wide_as_it_may_be_and_shows_the_largest() -> None:
+    assert display.sparkline([0, 1, 2, 4, 8, None]) == "·▁▂▄█·"
+    assert display.sparkline([]) == ""
+    assert display.sparkline([0, None]) == "··"
+    assert len(display.sparkline(range(1000), width=24)) <= 24
+    assert display.sparkline([0] * 30 + [5] + [0] * 17, width=24).count("█") == 1
+
+
+def test_a_share_and_seconds_are_told_for_people() -> None:
+    assert (display.share(0.125), display.share(None)) == ("12.5 %", "-")
+    assert (display.seconds(0.25), display.seconds(90), display.seconds(None)) == ("0.25 s", "1 m 30 s", "-")

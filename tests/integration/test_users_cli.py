@@ -1,0 +1,107 @@
+"""``flask users``: who operates the site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs ``flask users`` in this process, with what it prints on stdout and on stderr apart."""
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str) -> Result:
+        result: Result = runner.invoke(args=["users", *arguments])
+        db.session.rollback()
+        return result
+
+    return run
+
+
+def is_operator(username: str) -> bool:
+    db.session.rollback()
+    user = User.with_username(username)
+    assert user is not None
+    return user.is_operator
+
+
+def test_nobody_is_an_operator_before_they_are_promoted(make_user: Callable[..., User]) -> None:
+    assert make_user("susan").is_operator is False
+
+
+def test_a_user_is_promoted_and_demoted_by_whatever_case_of_their_name(
+    run: Run, make_user: Callable[..., User]
+) -> None:
+    make_user("susan")
+
+    promoted = run("promote", "Susan")
+    assert (promoted.exit_code, promoted.stdout) == (0, "susan: an operator now.\n")
+    assert is_operator("susan")
+
+    demoted = run("demote", "susan")
+    assert (demoted.exit_code, demoted.stdout) == (0, "susan: no longer an operator.\n")
+    assert not is_operator("susan")
+
+
+def test_what_is_so_already_is_told_apart_by_its_exit_code(run: Run, make_user: Callable[..., User]) -> None:
+    make_user("susan")
+
+    demoted = run("demote", "susan")
+    assert (demoted.exit_code, demoted.stderr) == (1, "susan: not an operator.\n")
+    run("promote", "susan")
+    promoted = run("promote", "susan")
+    assert (promoted.exit_code, promoted.stderr) == (1, "susan: an operator already.\n")
+
+
+@pytest.mark.parametrize("name", ["nobody", "no such name!", "-", "x\x00"])
+def test_nobody_of_that_name_is_said_in_a_sentence(run: Run, name: str) -> None:
+    for command in ("promote", "demote"):
+        result = run(command, name)
+        assert result.exit_code == 2
+        assert result.stderr == f"{name}: there is nobody of this name.\n"
+
+
+def test_users_are_listed_by_name_and_operators_alone(run: Run, make_user: Callable[..., User]) -> None:
+    for name in ("susan", "ben", "Ada"):
+        make_user(name)
+    run("promote", "susan")
+
+    lines = run("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "Ada", "ben", "susan"]
+    assert [line.endswith("operator") for line in lines[1:]] == [False, False, True]
+    assert [user["username"] for user in json.loads(run("list", "--operators", "--json").stdout)] == ["susan"]
+    assert len(json.loads(run("list", "--limit", "2", "--json").stdout)) == 2
+
+
+def test_an_empty_list_says_so(run: Run) -> None:
+    assert run("list", "--operators").stderr == "There are no operators.\n"
+    assert run("list", "--json").stdout.strip() == "[]"
+
+
+def test_json_tells_what_became_of_it(run: Run, make_user: Callable[..., User]) -> None:
+    make_user("susan")
+
+    facts = json.loads(run("promote", "susan", "--json").stdout)
+
+    assert facts["done"] is True
+    assert (facts["username"], facts["is_operator"]) == ("susan", True)
+    assert json.loads(run("promote", "nobody", "--json").stdout) is None
+
+
+def test_a_database_that_is_away_is_one_sentence(make_app: Callable[..., Flask]) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+
+    result = app.test_cli_runner().invoke(args=["users", "list"])
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("The database does not answer as it should: ")
