@@ -394,7 +394,8 @@ class TestTheCommandItself:
 
 
 def test_every_command_prints_json_where_it_is_asked_to(run, susan) -> None:
-    for name, command in tasks.commands.items():
+    for name in set(tasks.commands) - {"watch"}:  # a screen; the other commands print what is on it
+        command = tasks.commands[name]
         assert "--json" in {option for parameter in command.params for option in parameter.opts}, name
 
     waiting = launch_export(susan)
