@@ -234,7 +234,7 @@ def test_a_cancelled_export_leaves_no_file(
         pipe.read()
 
     assert ended(susan).state == "REVOKED"
-    assert [step.state for step in only_job(susan).steps] == ["REVOKED", "REVOKED"]
+    wait_for(lambda: [step.state for step in only_job(susan).steps] == ["REVOKED", "REVOKED"])
     assert list(parts.parent.rglob("*.json")) == []
     assert smtp_server.messages == []
 
