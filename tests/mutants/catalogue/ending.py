@@ -50,6 +50,12 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_CLAIM}::test_progress_renews_the_lease",),
         ),
         Mutant(
+            "lease-let-go",
+            "A lease that is given back is renewed no more.",
+            (Edit(LEASE, "let_go", "worker_state.active_requests.discard(request)", "pass"),),
+            ("tests/integration/test_lease.py::test_a_lease_that_was_given_back_is_not_renewed",),
+        ),
+        Mutant(
             "child-killed",
             "A task whose process was killed may be claimed again at once.",
             (Edit(CELERY, "JobRequest.on_failure", "release(self.app.rows, self.id, self.hostname)", "pass"),),
