@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
+PART = re.compile(r"([^.]+)\.(\d+)\.json")
 SLEEP = timedelta(days=1)
 BATCH = 100  # archives deleted in one transaction
 
@@ -54,7 +56,10 @@ def delete_abandoned_parts() -> int:
     """
     storage, deleted = current_storage(), 0
     for part in storage.parts():
-        job_id, attempt, _json = posixpath.basename(part).split(".")
+        name = PART.fullmatch(posixpath.basename(part))
+        if name is None:
+            continue  # not ours
+        job_id, attempt = name.groups()
         if not db.session.scalar(
             sa.select(Task.id).where(Task.id == job_id, Task.unfinished, Task.attempts <= int(attempt))
         ):

@@ -11,7 +11,7 @@ from flask import current_app
 from flask_babel import format_decimal
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
@@ -32,7 +32,7 @@ from microblog.taskqueue.progress import Progress
     bind=True,
     title=_l("Exporting your posts"),
     followed_by=("email_export",),
-    autoretry_for=(OperationalError, OSError),
+    autoretry_for=(OperationalError, InterfaceError, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,
@@ -65,10 +65,10 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
 @shared_task(name="sweep_archives", ignore_result=True, every="SWEEP_INTERVAL")
 def sweep_archives() -> None:
     """Clear away what has had its time, and what faults left behind."""
+    sweep.delete_abandoned_parts()  # first: what is gone cannot be moved into place behind our back
     sweep.delete_expired()
     sweep.delete_unwanted()
     sweep.delete_superseded()
-    sweep.delete_abandoned_parts()
 
 
 def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Iterator[list[dict[str, Any]]]:

@@ -56,6 +56,8 @@ def retry(job: Job) -> Task:
     """
     if not job.retryable:
         raise NotNow(_("Only what failed or was cancelled can be tried again."))
+    if not all(step.name in current_app.extensions["celery"].tasks for step in job.steps):
+        raise NotNow(_("This kind of job no longer exists."))
     steps = [Signature.from_dict(step.signature).clone() for step in job.steps]
     return launch(
         steps,

@@ -10,17 +10,18 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from flask import current_app
 from flask_babel import gettext as _
 from flask_mail import Message
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
 from microblog.clock import utcnow
 from microblog.extensions import db, mail
 from microblog.mail.models import SentMail
 from microblog.taskqueue import states
 from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
@@ -86,8 +87,17 @@ def _send(task: MailTask, message: Message) -> None:
 def _look_once_more(task: MailTask) -> None:
     """End here if this attempt no longer counts, or is no longer wanted.
 
-    The server is connected by now, so that however slow it was to answer, what follows is short.
+    The server is connected by now, so that however slow it was to answer, what follows is short. A database that is
+    away is an error here, unlike elsewhere: what cannot be asked is not sent.
     """
+    claim = getattr(task.request, "claim", None)
+    facts = sa.select(Task.attempts, Task.cancel_requested_at).where(Task.id == task.request.id)
+    row = db.session.execute(facts).first()
+    db.session.rollback()
+    if row is not None and claim is not None and row.attempts != claim.attempt:
+        raise ClaimLost(f"{task.request.id} was taken over")
+    if row is not None and row.cancel_requested_at is not None:
+        raise Cancelled
     task.update_state(
         state=states.PROGRESS,
         meta={"current": 0, "total": 1, "percent": 0, "message": _("Handing over to the mail server")},
@@ -120,6 +130,9 @@ def _record(task_id: str, message_id: str) -> None:
         try:
             db.session.merge(SentMail(id=task_id, message_id=message_id))
             db.session.commit()
+        except IntegrityError:  # another attempt has noted it in this very moment
+            db.session.rollback()
+            return
         except (OperationalError, InterfaceError):
             db.session.rollback()
             logger.warning("the database is away; %s is noted as sent once it is back", message_id)

@@ -94,7 +94,7 @@ class JobTask(CeleryTask):
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
-            if refusal.ending is not None:
+            if refusal.ending is not None and not self._brought_home(task_id):
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
                     self.backend.end(task_id, refusal.ending, self.request)
             raise

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,6 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 
 from microblog.taskqueue.claim import renew
-from microblog.taskqueue.rows import DatabaseAway
 
 logger = logging.getLogger(__name__)
 
@@ -38,26 +38,17 @@ class LeaseKeeper(bootsteps.StartStopStep):
     frozen loses it; and in a thread, since the main loop stands still while the broker is away.
     """
 
-    def __init__(self, worker: Any, **options: Any) -> None:
-        super().__init__(worker, **options)
-        self._stopped = threading.Event()
-
     def start(self, worker: Any) -> None:
-        """Begin to renew."""
+        """Begin to renew; the thread ends with the process, since a worker that was told to stop still runs tasks."""
         threading.Thread(target=self._run, args=(worker,), name="lease-keeper", daemon=True).start()
-
-    def stop(self, worker: Any) -> None:
-        """End; leases of tasks that still run are left to run out."""
-        self._stopped.set()
-
-    terminate = stop
 
     def _run(self, worker: Any) -> None:
         lease: float = worker.app.flask_app.config["TASK_LEASE"]
-        while not self._stopped.wait(lease / 3):
+        while True:
+            time.sleep(lease / 3)
             try:
                 with _quiet:
                     running = [request.id for request in tuple(worker_state.active_requests)]
                     renew(worker.app.rows, running, worker.hostname, lease=lease)
-            except DatabaseAway:
-                logger.warning("the database is away; %d leases are not renewed", len(running), exc_info=True)
+            except Exception:  # whatever it is, such as a database that is away: the next turn may do better
+                logger.warning("leases are not renewed", exc_info=True)

@@ -163,9 +163,9 @@ def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
 
 def _why_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> str:
     """Why the message that would run `head` is missing, for all that can be known; empty if it may be on its way."""
+    due_since = (before and before.finished_at) or head.created_at
     if head.published_at is None:
-        late = now - ((before and before.finished_at) or head.created_at) > GRACE
-        return "it never was" if late else ""
+        return "it never was" if now - due_since > GRACE else ""
     if head.state in states.RUNNING and head.lease_expires_at and head.published_at <= head.lease_expires_at:
         return "its worker is gone, and nobody has been asked to take over"
     expected = max(head.published_at, head.eta or head.published_at)
@@ -176,7 +176,7 @@ def _why_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> 
         return "its queue is empty, and nobody came for it" if waited > IDLE_GRACE else ""
     if head.queue in broker.held_queues:
         return ""  # nobody takes messages from it, so that one that waits is none that was lost
-    pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)
+    pause = max(REPUBLISH_AFTER, head.published_at - due_since)
     return "nobody came for it for too long" if waited > min(pause, REPUBLISH_AT_MOST) else ""
 
 

@@ -44,7 +44,6 @@ def run(make_app: Callable[..., Flask]) -> Iterator[Callable[[], Running]]:
         return request
 
     yield run
-    keeper.stop(worker)
     for request in running:
         worker_state.active_requests.discard(request)
 

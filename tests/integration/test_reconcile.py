@@ -131,6 +131,24 @@ def test_a_worker_that_is_told_to_stop_lets_a_short_task_end(
     assert rows_of(task_id)[0].attempts == 1
 
 
+@pytest.mark.parametrize("order", ["1", "3"])  # in which a worker stops its parts
+def test_a_worker_that_is_told_to_stop_keeps_the_leases_of_what_it_still_runs(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, order: str
+) -> None:
+    gate = tmp_path / "gate"
+    leaving = make_worker(TASK_LEASE="1", PYTHONHASHSEED=order)
+    task_id = start(tasks.stand.s(str(gate)))
+    wait_for(lambda: states(task_id) == ["STARTED"])
+
+    leaving.process.terminate()
+    asked = utcnow()
+    wait_for(lambda: (rows_of(task_id)[0].lease_expires_at or asked) > asked + timedelta(seconds=3))
+    gate.touch()
+    leaving.process.wait(20)
+
+    assert [(row.state, row.attempts) for row in rows_of(task_id)] == [("SUCCESS", 1)]
+
+
 def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:

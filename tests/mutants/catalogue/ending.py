@@ -146,7 +146,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_why_due",
-                    'return "it never was" if late else ""',
+                    'return "it never was" if now - due_since > GRACE else ""',
                     'return ""',
                 ),
             ),
@@ -204,7 +204,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_why_due",
-                    "pause = max(REPUBLISH_AFTER, head.published_at - head.created_at)",
+                    "pause = max(REPUBLISH_AFTER, head.published_at - due_since)",
                     "pause = REPUBLISH_AFTER",
                 ),
             ),
