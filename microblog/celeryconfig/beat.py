@@ -8,6 +8,8 @@ from typing import Any
 from redbeat.schedulers import LUA_EXTEND_TO_SCRIPT, RedBeatScheduler, get_redis
 from redis.exceptions import LockError, RedisError
 
+from microblog.celeryconfig.memory import remember_since_now
+
 logger = logging.getLogger(__name__)
 
 PAUSE = 1.0  # seconds between two attempts to begin again
@@ -26,6 +28,7 @@ class Scheduler(RedBeatScheduler):
                 return PAUSE
             if not self._stored:  # Redis may have forgotten it while this beat waited for the lock
                 self.setup_schedule()
+                remember_since_now(get_redis(self.app))
                 self._stored = True
             wait: float = super().tick(*args, **kwargs)
         except (LockError, RedisError) as error:

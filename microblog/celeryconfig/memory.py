@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from flask import current_app
 
@@ -27,7 +28,7 @@ class Broker:
         """Ask Redis. Raises redis.exceptions.RedisError."""
         connection = redis_client.connection
         now = utcnow()
-        connection.set(EPOCH_KEY, now.isoformat(), nx=True)
+        remember_since_now(connection)
         since = connection.get(EPOCH_KEY)
         queues = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
         return cls(
@@ -35,3 +36,8 @@ class Broker:
             idle_queues=frozenset(name for name in queues if not connection.llen(name)),
             held_queues=frozenset(held()),
         )
+
+
+def remember_since_now(connection: Any) -> None:
+    """Note the time in a Redis that has none yet: it is new, or has forgotten everything. Raises RedisError."""
+    connection.set(EPOCH_KEY, utcnow().isoformat(), nx=True)

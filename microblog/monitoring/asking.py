@@ -107,6 +107,17 @@ def end(state: Any) -> dict[str, str]:
 
 
 @control_command(visible=False)
+def end_processes(state: Any, n: int) -> dict[str, str]:
+    """As Celery's `pool_shrink`, but one process stays; what `stats` tells of them lags behind."""
+    has = state.consumer.pool.num_processes
+    if n >= has:
+        processes = "1 process" if has == 1 else f"{has} processes"
+        return {"refused": f"has {processes}, and at least one must stay; to end it, use shutdown."}
+    told: dict[str, str] = Panel.data["pool_shrink"](state, n=n)
+    return told
+
+
+@control_command(visible=False)
 def replace_processes(state: Any) -> dict[str, str]:
     """As Celery's `pool_restart`, which wakes only one of the processes that wait for something to do, to end it."""
     consumer = state.consumer

@@ -32,7 +32,7 @@ class FilterForm(FlaskForm):
     class Meta:
         csrf = False  # it changes nothing
 
-    state = SelectField(_l("State"), default="")
+    state = SelectField(_l("State"), default="", filters=[lambda state: state.lower() if state else state])
     user = StringField(_l("User"), [Storable(), Length(max=MAX_USERNAME)])
     name = StringField(_l("Task"), [Storable(), Length(max=LONGEST_TEXT)])
     age = SelectField(_l("Created"), default="")

@@ -135,7 +135,8 @@ class _Looking:
         found = dict(self._found)
         for name in self._asked:
             if name not in found:
-                self.away.setdefault(name, "It does not answer in time.")
+                part = "The database" if name == "jobs" else "Redis"
+                self.away.setdefault(name, f"{part} does not answer in time.")
         return found
 
     def _run(self, questions: dict[str, Callable[[], Any]]) -> None:
@@ -171,6 +172,9 @@ def _grave(health: Health) -> list[str]:
 def _slight(health: Health) -> list[str]:
     """Why some have to wait."""
     problems = [f"{name} does not answer." for name in health.workers.silent] if health.workers else []
+    for name, said in health.workers.up.items() if health.workers else ():
+        if said.get("stats", {}).get("pool", {}).get("processes") == []:
+            problems.append(f"{name} has no processes: flask tasks worker {name} grow.")
     for queue in health.queues or []:
         if queue.length and queue.paused:
             problems.append(f"The queue {queue.name} is paused, and holds {queue.length}.")

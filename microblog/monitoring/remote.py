@@ -10,11 +10,11 @@ from microblog.monitoring import workers
 
 # What Celery's control commands say when they refuse, as it is said here.
 _REFUSALS = {
-    "Autoscale not enabled": "it was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
-    "unknown task": "it knows no task of this name.",
-    "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "it scales itself: set its range.",
-    "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "it scales itself: set its range.",
-    "Can't shrink pool. All processes busy!": "all its processes are busy; none was ended.",
+    "Autoscale not enabled": "was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
+    "unknown task": "knows no task of this name.",
+    "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
+    "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
+    "Can't shrink pool. All processes busy!": "has no process that is idle; none was ended.",
 }
 
 
@@ -47,6 +47,8 @@ def tell(
 
 
 def _said(worker: str, reply: Any, done: str) -> Said:
+    if isinstance(reply, dict) and "refused" in reply:
+        return Said(worker, False, reply["refused"])
     if isinstance(reply, dict) and "error" in reply:
         return Said(worker, False, _REFUSALS.get(reply["error"], f"could not: {reply['error']}"))
     return Said(worker, True, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery.schedules import schedule as interval
@@ -57,7 +57,10 @@ def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> Ent
     last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
     entry = RedBeatSchedulerEntry(app=app, **known)
     entry.last_run_at = last_run_at  # which Celery would take to be now if there was none
-    return Entry(name, known["task"], _seconds(known["schedule"]), last_run_at, entry.due_at)
+    every = _seconds(known["schedule"])
+    # RedBeat's own due_at is for the moment at which it ran: it counts what has passed since then twice.
+    next_run_at = last_run_at + timedelta(seconds=every) if last_run_at and every else entry.due_at
+    return Entry(name, known["task"], every, last_run_at, next_run_at)
 
 
 def _seconds(schedule: Any) -> float | None:

@@ -82,7 +82,7 @@ def describe(name: str, answers: Answers) -> Facts:
         "last_seen": answers.last_seen.get(name),
         "pid": stats.get("pid"),
         "pool": pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
-        "concurrency": len(processes) if processes else pool.get("max-concurrency"),
+        "concurrency": pool.get("max-concurrency") if processes is None else len(processes),
         "autoscale": stats.get("autoscaler"),
         "prefetch": stats.get("prefetch_count"),
         "processed": sum(stats["total"].values()) if "total" in stats else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from microblog.celeryconfig.memory import EPOCH_KEY
 from tests.support.services import ROOT, RedisServer, wait_for
 
 Start = Callable[[], subprocess.Popen[bytes]]
@@ -62,6 +63,7 @@ def test_beat_schedules(start_beat: Start, redis_server: RedisServer) -> None:
 
     wait_for(lambda: scheduled(redis_server))
     wait_for(lambda: scheduled(redis_server), what="and again")
+    assert redis_server.client.exists(EPOCH_KEY), "since when Redis remembers is known before there is any job"
 
 
 def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(

@@ -66,6 +66,12 @@ class TestOneWorker:
         )
         assert staff.worker(worker)["concurrency"] == 2
 
+    def test_it_keeps_one_process_however_fast_it_is_told(self, staff: Staff, worker: Worker) -> None:
+        codes = [staff.run("worker", worker.name, *what).exit_code for what in (["grow"], ["shrink"], ["shrink", "2"])]
+
+        assert codes == [0, 0, 1]
+        wait_for(lambda: len(staff.children(worker)) == 2)
+
     def test_busy_processes_are_not_ended(self, staff: Staff, worker: Worker, gate: Path) -> None:
         counting = [staff.launch("count", str(gate)) for _ in range(2)]
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS})
@@ -73,7 +79,7 @@ class TestOneWorker:
         refused = staff.run("worker", worker.name, "shrink")
 
         assert (refused.exit_code, refused.stdout) == (1, "")
-        assert refused.stderr == f"{worker.name} all its processes are busy; none was ended.\n"
+        assert refused.stderr == f"{worker.name} has no process that is idle; none was ended.\n"
 
     def test_only_one_started_with_autoscale_scales_itself(self, staff: Staff, worker: Worker) -> None:
         scaling = staff.hire("--autoscale", "3,1", "-Q", "mail")
@@ -87,7 +93,7 @@ class TestOneWorker:
         told = staff.worker(scaling)
         assert (told["autoscale"]["max"], told["autoscale"]["min"]) == (5, 2)
         by_hand = staff.run("worker", scaling.name, "grow")
-        assert (by_hand.exit_code, by_hand.stderr.count("it scales itself")) == (1, 1)
+        assert (by_hand.exit_code, by_hand.stderr.count("scales itself")) == (1, 1)
         assert staff.run("worker", scaling.name, "autoscale", "1", "2").exit_code == 2
         assert staff.run("worker", scaling.name, "shutdown").exit_code == 0
 

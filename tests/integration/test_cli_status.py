@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -135,7 +135,9 @@ def test_with_all_up_it_is_healthy_and_takes_less_than_a_second(staff: Staff) ->
     assert found["jobs"]["unfinished"]["PROGRESS"]["1m"] in range(1, 61)
     assert found["jobs"]["ended"] in range(55, 61)
     assert {entry["name"] for entry in found["schedule"]} >= {"reconcile", "sweep_archives"}
-    assert all(entry["next_run_at"] for entry in found["schedule"])
+    for entry in found["schedule"]:
+        waited = datetime.fromisoformat(entry["next_run_at"]) - datetime.fromisoformat(entry["last_run_at"])
+        assert waited == timedelta(seconds=entry["every"])
 
 
 def test_its_text_has_all_of_that_on_one_screen(staff: Staff) -> None:

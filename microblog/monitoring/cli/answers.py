@@ -16,13 +16,18 @@ from microblog.monitoring.workers import Answers
 
 def end_with(context: click.Context, answers: Answers) -> None:
     """Name the workers that are silent, and exit accordingly."""
-    for name in answers.silent:
-        click.echo(_silence(name, answers.last_seen[name]), err=True)
+    name_silent(answers)
     if not answers.up:
         click.echo("No worker answers.", err=True)
         context.exit(AWAY)
     if answers.silent:
         context.exit(NOTHING_DONE)
+
+
+def name_silent(answers: Answers) -> None:
+    """Name the workers that are silent."""
+    for name in answers.silent:
+        click.echo(_silence(name, answers.last_seen[name]), err=True)
 
 
 def refuse_silent(context: click.Context, name: str) -> NoReturn:

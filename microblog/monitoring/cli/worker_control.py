@@ -79,11 +79,8 @@ def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> Non
     Example:
       flask tasks worker celery@house shrink
     """
-    has = workers.describe(_name(context), _ask(context, "stats"))["concurrency"]
-    if has is not None and n >= has:
-        _refuse(context, f"has {has} processes, and at least one must stay; to end it, use shutdown.")
     note = UNTIL_RESTART.format("--concurrency")
-    _tell(context, "pool_shrink", {"n": n}, f"ends {n} of its processes.", note)
+    _tell(context, "end_processes", {"n": n}, f"ends {n} of its processes.", note)
 
 
 @worker.command("autoscale")

@@ -10,7 +10,7 @@ from flask.cli import AppGroup, with_appcontext
 
 from microblog.monitoring import display, queues, schedule, worker_report, workers
 from microblog.monitoring.cli import complete
-from microblog.monitoring.cli.answers import end_with, refuse_silent
+from microblog.monitoring.cli.answers import end_with, name_silent, refuse_silent
 from microblog.monitoring.cli.group import NOTHING_DONE, as_json, tasks, worker_timeout
 from microblog.monitoring.display import print_json
 
@@ -191,11 +191,13 @@ def list_queues(timeout: float, as_json: bool) -> None:
     Example: stop a script if exports pile up
       test "$(flask tasks queues --json | jq '.[] | select(.name == "exports") | .length')" -lt 100
     """
-    measured = queues.measure(workers.ask(timeout))
+    answers = workers.ask(timeout)
+    measured = queues.measure(answers if answers.up else None)
     if as_json:
         print_json([asdict(queue) for queue in measured])
     else:
         worker_report.print_queues(measured)
+    name_silent(answers)
 
 
 @tasks.command("schedule")
