@@ -21,7 +21,7 @@ run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ct
 
 # TESTS=tests/unit runs only these. Most of a test's time is spent waiting for servers: four at once suit two cores.
 test: $(VENV)/test.installed ## run every test
-	@exec $(PYTHON) -m pytest --numprocesses 4 --dist loadfile $(TESTS)
+	@exec $(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff check

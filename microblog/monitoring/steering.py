@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
-from celery.exceptions import NotRegistered
 
 from microblog.extensions import db
 from microblog.jobs import control
@@ -89,9 +88,6 @@ def retry(job: Job) -> Outcome:
         running = f": {refused.task.root_id}" if refused.task else "."
         db.session.rollback()
         return Outcome(False, f"a job of this kind is already running{running}", job)
-    except (NotRegistered, TypeError):  # it is from a version of Microblog that had another task there
-        db.session.rollback()
-        return Outcome(False, f"there is no task {job.root.name} any more that takes its arguments.", job)
     job = _again(task_id)
     when = "" if job.root.published_at else ", which starts once Redis is back: it does not answer now"
     return Outcome(True, f"tried again as {job.id}{when}", job)

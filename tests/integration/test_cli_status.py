@@ -247,7 +247,7 @@ def test_a_part_that_hangs_is_away_and_keeps_nobody(staff: Staff, monkeypatch: p
     result, took = quickest(lambda: staff.run("status", "--json", "--timeout", "1"), below=1 + SLACK)
 
     found = json.loads(result.stdout)
-    assert found["away"]["jobs"] == "It does not answer in time."
+    assert found["away"]["jobs"] == "The database does not answer in time."
     assert took < 1 + SLACK
 
 

@@ -166,7 +166,7 @@ class TestTheScreen:
 
         terminal.press("r", "y")
 
-        shows(terminal, "there is no task a_task_of_long_ago any more")
+        shows(terminal, "This kind of job no longer exists.")
 
     def test_a_filter_narrows_the_list_and_the_help_covers_it(self, terminal: Tmux, susan, make_user):
         for user in (susan, make_user("david")):

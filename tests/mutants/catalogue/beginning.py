@@ -126,7 +126,7 @@ TERMINAL = Promise(
         Mutant(
             "retry-is-new",
             "A new job says which one it tries again.",
-            (Edit(CONTROL, "retry", "retried_from=job.id,", ""),),
+            (Edit(CONTROL, "retry", ", retried_from=job.id", ""),),
             (f"{TEST_TASKS_PAGES}::test_trying_again_makes_a_new_job",),
         ),
     ),
