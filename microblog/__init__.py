@@ -49,10 +49,11 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, development, exports, jobs, monitoring, notifications, posts
+    from microblog import accounts, api, demo, development, exports, jobs, monitoring, notifications, posts
     from microblog import mail as mails
 
     for room in (accounts, posts, jobs, mails, exports, notifications, monitoring, api):
         room.init_app(app)
+    app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":
         development.init_app(app)

@@ -20,9 +20,35 @@ class Scheduler(RedBeatScheduler):
 
     lock: Any = None
     _stored = False
+    _ticking = False
+    _told_to_end = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due; returns the seconds until the next look. A fault of Redis costs ticks, not the program."""
+        """Send what is due; returns the seconds until the next look. A fault of Redis costs ticks, not the program.
+
+        Raises SystemExit if beat was told to end meanwhile: the one that Celery's signal handler raises is lost where
+        it comes in the middle of publishing, which takes it for a fault of the connection.
+        """
+        self._ticking = True
+        try:
+            return self._tick(*args, **kwargs)
+        finally:
+            self._ticking = False
+            if self._told_to_end:
+                raise SystemExit
+
+    def close(self) -> None:
+        """Give the lock back, if Redis is there to take it. In the middle of a tick that waits until it is over."""
+        if self._ticking:
+            self._told_to_end = True
+            return
+        try:
+            super().close()
+        except (LockError, RedisError):
+            self.lock = None
+            logger.warning("Redis is away; the lock of the schedule runs out by itself")
+
+    def _tick(self, *args: Any, **kwargs: Any) -> float:
         try:
             if self.lock is None and not self._begin_again():
                 return PAUSE
@@ -36,14 +62,6 @@ class Scheduler(RedBeatScheduler):
             self.lock, self._stored = None, False
             return PAUSE
         return wait
-
-    def close(self) -> None:
-        """Give the lock back, if Redis is there to take it."""
-        try:
-            super().close()
-        except (LockError, RedisError):
-            self.lock = None
-            logger.warning("Redis is away; the lock of the schedule runs out by itself")
 
     def _begin_again(self) -> bool:
         """Take the lock; returns whether it was free."""

@@ -63,7 +63,7 @@ def status() -> ResponseReturnValue:
 @bp.get("/stream")
 def stream() -> ResponseReturnValue:
     """The changes of all tasks as they happen. What a page missed it reads anew, and so it begins with that."""
-    return event_stream(OPERATORS, lambda: [RESYNC])
+    return event_stream([OPERATORS], lambda: [RESYNC])
 
 
 @bp.get("/tasks/<task_id>")

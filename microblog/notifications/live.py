@@ -1,7 +1,8 @@
 """The live stream: what any process announces reaches every open page that it concerns.
 
 Processes publish to one Redis channel; each web process reads it through one subscription, whatever the number of
-its open pages. Each event names its topics; each page listens to one: its user's, or the operators'.
+its open pages. Each event names its topics; each page listens to some: its user's,
+the operators', those of what it shows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -39,24 +40,29 @@ def topic_of(user_id: int) -> str:
     return f"user:{user_id}"
 
 
-def publish_change(app: Flask, change: TaskChange) -> None:
-    """Tell the open pages of the operators and of the change's user, if it has one.
+def publish(app: Flask, topics: Iterable[str], event: dict[str, Any]) -> None:
+    """Send `event` to the open pages that listen to any of `topics`: its ``name`` says what kind of event it is.
 
-    Redis away is no error: the pages ask later.
+    Redis away is no error: the pages ask later. What the event tells of must be committed by then.
     """
-    topics = [OPERATORS] if change.user_id is None else [OPERATORS, topic_of(change.user_id)]
-    payload = orjson.dumps({"topics": topics, "event": event_of_change(change)})
+    payload = orjson.dumps({"topics": list(topics), "event": event})
     try:
         app.extensions["redis"].publish(CHANNEL, payload)
     except redis.RedisError:
-        logger.warning("Redis is away; a change of %s is not announced", change.root_id)
+        logger.warning("Redis is away; an event is not announced: %s %s", event["name"], event.get("subject", ""))
+
+
+def publish_change(app: Flask, change: TaskChange) -> None:
+    """Tell the open pages of the operators and of the change's user, if it has one."""
+    topics = [OPERATORS] if change.user_id is None else [OPERATORS, topic_of(change.user_id)]
+    publish(app, topics, event_of_change(change))
 
 
 class Subscription:
-    """The events of one topic for one open page."""
+    """The events of some topics for one open page; one that has several of them comes once."""
 
-    def __init__(self, hub: Hub, topic: str) -> None:
-        self.topic = topic
+    def __init__(self, hub: Hub, topics: frozenset[str]) -> None:
+        self.topics = topics
         self._hub = hub
         self._events: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=BACKLOG)
 
@@ -93,11 +99,12 @@ class Hub:
         self._running = False
         self._audience = Audience(client, self.open_streams)
 
-    def join(self, topic: str) -> Subscription:
-        """Listen to the events of a topic."""
-        subscription = Subscription(self, topic)
+    def join(self, topics: Iterable[str]) -> Subscription:
+        """Listen to the events of all `topics`."""
+        subscription = Subscription(self, frozenset(topics))
         with self._lock:
-            self._subscriptions[topic].add(subscription)
+            for topic in subscription.topics:
+                self._subscriptions[topic].add(subscription)
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="event-hub", daemon=True).start()
@@ -106,15 +113,16 @@ class Hub:
     def leave(self, subscription: Subscription) -> None:
         """Stop listening; once is enough, twice does no harm."""
         with self._lock:
-            listening = self._subscriptions.get(subscription.topic, set())
-            listening.discard(subscription)
-            if not listening:
-                self._subscriptions.pop(subscription.topic, None)
+            for topic in subscription.topics:
+                listening = self._subscriptions.get(topic, set())
+                listening.discard(subscription)
+                if not listening:
+                    self._subscriptions.pop(topic, None)
 
     def open_streams(self) -> int:
         """How many pages listen."""
         with self._lock:
-            return sum(len(listening) for listening in self._subscriptions.values())
+            return len(self._everybody())
 
     def _run(self) -> None:
         pause = 0.1
@@ -149,12 +157,15 @@ class Hub:
             logger.warning("a message of another form came through %s; it is left out", CHANNEL)
             return
         with self._lock:
-            listening = [one for topic in topics for one in self._subscriptions.get(topic, ())]
+            listening = {one for topic in topics for one in self._subscriptions.get(topic, ())}
         for subscription in listening:
             subscription.put(event)
 
     def _send_all(self, event: dict[str, Any]) -> None:
         with self._lock:
-            everybody = [one for listening in self._subscriptions.values() for one in listening]
+            everybody = self._everybody()
         for subscription in everybody:
             subscription.put(event)
+
+    def _everybody(self) -> set[Subscription]:
+        return {one for listening in self._subscriptions.values() for one in listening}

@@ -34,7 +34,7 @@ def stream() -> ResponseReturnValue:
     """The user's events as they happen, after those that the page missed since ``Last-Event-ID`` or ``since``."""
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
     since = utcnow().timestamp() if last_seen is None else _since(last_seen)
-    return event_stream(topic_of(current_user.id), lambda: changes_since(current_user.id, since - OVERLAP))
+    return event_stream([topic_of(current_user.id)], lambda: changes_since(current_user.id, since - OVERLAP))
 
 
 def _since(text: str) -> float:

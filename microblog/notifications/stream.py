@@ -1,8 +1,8 @@
-"""A topic's events as server-sent events, which any room can answer a request with."""
+"""Events as server-sent events, which any room can answer a request with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -14,13 +14,13 @@ from microblog.notifications.live import Hub, Subscription
 RECONNECT_AFTER = 2000  # milliseconds
 
 
-def event_stream(topic: str, read_missed: Callable[[], list[dict[str, Any]]]) -> Response:
-    """The response that has the events of `topic` as they happen, after those that `read_missed` returns.
+def event_stream(topics: Iterable[str], read_missed: Callable[[], list[dict[str, Any]]]) -> Response:
+    """The response that has the events of `topics` as they happen, after those that `read_missed` returns.
 
     Who may hear of them is for the caller to say.
     """
     hub: Hub = current_app.extensions["hub"]
-    subscription = hub.join(topic)  # before the replay, so that nothing falls between the two
+    subscription = hub.join(topics)  # before the replay, so that nothing falls between the two
     try:
         missed = read_missed()
     except BaseException:

@@ -6,9 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages and the command `flask demo`."""
-    from microblog import demo
+    """Register the pages."""
     from microblog.posts import routes
 
     app.register_blueprint(routes.bp)
-    app.cli.add_command(demo.create)

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
+from redbeat.schedulers import RedBeatScheduler
 
+from microblog.celeryconfig.beat import Scheduler
 from microblog.celeryconfig.memory import EPOCH_KEY
 from tests.support.services import ROOT, RedisServer, wait_for
 
@@ -114,3 +117,22 @@ def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_se
     with redis_server.away():
         beat.terminate()
         beat.wait(15)
+
+
+def test_a_signal_that_is_lost_in_the_middle_of_publishing_ends_beat_all_the_same(
+    app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's handler closes the scheduler and raises SystemExit, which kombu may take for a broken connection."""
+    scheduler = Scheduler(app=app.extensions["celery"])
+
+    def is_told_to_end(self: RedBeatScheduler) -> float:
+        scheduler.close()
+        return 1.0
+
+    monkeypatch.setattr(RedBeatScheduler, "tick", is_told_to_end)
+
+    with pytest.raises(SystemExit):
+        scheduler.tick()
+    assert redis_server.client.exists(scheduler.lock_key), "the lock is kept as long as the tick takes"
+    scheduler.close()
+    assert not redis_server.client.exists(scheduler.lock_key)

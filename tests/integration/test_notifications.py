@@ -202,7 +202,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 ) -> None:
     wait_for(lambda: subscriptions(redis_server) == 0, what="the hubs of other tests have ended")
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join(topic_of(user_id)) for user_id in range(100)]
+    pages = [hub.join([topic_of(user_id)]) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
 
     assert subscriptions(redis_server) == 1
@@ -214,7 +214,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 
 def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join("somebody")
+    page = hub.join(["somebody"])
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
@@ -228,7 +228,7 @@ def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: Redis
 
 def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join("somebody")
+    page = hub.join(["somebody"])
     events = page.read(heartbeat=10, lifetime=30)
     assert next(events) == RESYNC
 
@@ -240,7 +240,7 @@ def test_a_page_is_told_to_ask_when_redis_was_away(app: Flask, redis_server: Red
 
 
 def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
-    page = Subscription(hub=None, topic="somebody")  # type: ignore[arg-type]
+    page = Subscription(hub=None, topics=frozenset())  # type: ignore[arg-type]
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 

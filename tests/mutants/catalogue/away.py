@@ -112,13 +112,13 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-beat",
             "Beat outlives it, too.",
-            (Edit(BEAT, "Scheduler.tick", "except (LockError, RedisError) as error:", "except KeyError as error:"),),
+            (Edit(BEAT, "Scheduler._tick", "except (LockError, RedisError) as error:", "except KeyError as error:"),),
             (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
         ),
         Mutant(
             "redis-schedule",
             "It stores its schedule again, which Redis may have forgotten.",
-            (Edit(BEAT, "Scheduler.tick", "self.setup_schedule()", "pass"),),
+            (Edit(BEAT, "Scheduler._tick", "self.setup_schedule()", "pass"),),
             (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
         ),
         Mutant(
