@@ -22,7 +22,8 @@ from bench.processes import children
 from microblog import create_app
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support.services import ROOT, PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
 
 OURS = "bench.worker_app"
 BARE = "bench.bare"

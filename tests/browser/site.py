@@ -23,7 +23,8 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.support import house
-from tests.support.services import ROOT, Worker, free_port, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import Worker, free_port, wait_for
 
 PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)

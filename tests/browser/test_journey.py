@@ -21,7 +21,8 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.integration.test_run import TIME_TO_END, descendants, is_running
-from tests.support.services import ROOT, free_port, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import free_port, wait_for
 
 MANY = 400_000
 DEMO_POSTS = 250

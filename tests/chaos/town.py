@@ -19,7 +19,8 @@ from flask import Flask
 
 from microblog.development import redis_server
 from tests.support import house
-from tests.support.services import ROOT, PostgresServer, RedisServer, free_port, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import PostgresServer, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 RESTART_PAUSE = 0.3  # seconds until the supervisor has noticed that a program died

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +12,10 @@ from redbeat.schedulers import RedBeatScheduler
 
 from microblog.celeryconfig.beat import Scheduler
 from microblog.celeryconfig.memory import EPOCH_KEY
-from tests.support.services import ROOT, RedisServer, wait_for
+from tests.support.programs import Program
+from tests.support.services import RedisServer, wait_for
 
-Start = Callable[[], subprocess.Popen[bytes]]
+Start = Callable[[], Program]
 
 
 @pytest.fixture
@@ -28,17 +27,11 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
     """Starts a beat that reconciles twice a second."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Program] = []
 
-    def start() -> subprocess.Popen[bytes]:
-        with log.open("ab") as output:
-            beat = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "celery_app", "beat"],
-                cwd=ROOT,
-                env=environment | {"RECONCILE_INTERVAL": "0.5"},
-                stdout=output,
-                stderr=output,
-            )
+    def start() -> Program:
+        settings = environment | {"RECONCILE_INTERVAL": "0.5"}
+        beat = Program(["celery", "-A", "celery_app", "beat"], settings, stdout=log)
         started.append(beat)
         return beat
 
@@ -88,7 +81,7 @@ def test_a_second_beat_waits_for_the_first_to_end(start_beat: Start, redis_serve
     start_beat()
 
     first.terminate()
-    first.wait(15)
+    first.wait(60)
 
     wait_for(lambda: scheduled(redis_server), what="the second goes on")
 
@@ -116,7 +109,7 @@ def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_se
 
     with redis_server.away():
         beat.terminate()
-        beat.wait(15)
+        beat.wait(60)
 
 
 def test_a_signal_that_is_lost_in_the_middle_of_publishing_ends_beat_all_the_same(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ from urllib.parse import urlencode
 import pytest
 
 from microblog.taskqueue import states
-from tests.support.services import ROOT, Worker, free_port, wait_for
+from tests.support import programs
+from tests.support.services import Worker, free_port, wait_for
 from tests.support.staff import Staff, staffed
 
-CELERY = [sys.executable, "-m", "celery", "-A", "celery_app"]
+CELERY = ["celery", "-A", "celery_app"]
 PATIENCE = 60  # seconds that a program may take
 
 
@@ -44,9 +44,7 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 
 
 def celery(staff: Staff, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CELERY, *arguments], cwd=ROOT, env=staff.environment, capture_output=True, text=True, timeout=PATIENCE
-    )
+    return programs.run([*CELERY, *arguments], staff.environment)
 
 
 def told(staff: Staff, worker: Worker, *arguments: str) -> Any:
@@ -166,10 +164,8 @@ class TestControl:
 
 def test_events_are_dumped(staff: Staff, worker: Worker, tmp_path: Path) -> None:
     printed = tmp_path / "events"
-    with printed.open("w") as output:
-        dump = subprocess.Popen(
-            [*CELERY, "events", "--dump"], cwd=ROOT, env=staff.environment | {"PYTHONUNBUFFERED": "1"}, stdout=output
-        )
+    printed.touch()
+    dump = programs.Program([*CELERY, "events", "--dump"], staff.environment, stdout=printed)
     try:
         wait_for(lambda: worker.name in printed.read_text(), timeout=PATIENCE, what="its heartbeat")
         job = staff.launch("noop")
@@ -187,14 +183,11 @@ def flower(staff: Staff, worker: Worker, tmp_path_factory: pytest.TempPathFactor
     """The address of a Flower as it comes, on our application."""
     port = free_port()
     log = tmp_path_factory.mktemp("flower") / "log"
-    with log.open("w") as output:
-        program = subprocess.Popen(
-            [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=10000"],
-            cwd=ROOT,
-            env=staff.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
-            stdout=output,
-            stderr=output,
-        )
+    program = programs.Program(
+        [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=10000"],
+        staff.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        stdout=log,
+    )
     address = f"http://127.0.0.1:{port}"
     wait_for(lambda: answers(f"{address}/healthcheck"), timeout=PATIENCE, what="Flower answers")
     yield address

@@ -28,8 +28,9 @@ from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from tests.support import programs
 from tests.support.console import flask_tasks, on_a_terminal
-from tests.support.services import ROOT, RedisServer, Worker, wait_for
+from tests.support.services import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
@@ -329,14 +330,7 @@ class TestTheCommandItself:
     @pytest.fixture
     def command(self, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
         def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                flask_tasks(*arguments),
-                cwd=ROOT,
-                env=environment | settings,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            return programs.run(flask_tasks(*arguments), environment | settings)
 
         return command
 

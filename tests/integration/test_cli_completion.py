@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +16,7 @@ from microblog.extensions import db
 from microblog.monitoring.cli import complete
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
-from tests.support.services import ROOT
+from tests.support import programs
 
 IDS = {state: f"{number}0b8e2f4-6a1d-4f7e-9c35-2d8a7e1b4f60" for number, state in enumerate(states.ALL, 1)}
 
@@ -33,9 +30,8 @@ def offered(environment: dict[str, str]) -> Offered:
     def offered(*words: str, **settings: str) -> list[str]:
         line = ["flask", "tasks", *words]
         asked = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
-        command = [os.path.join(os.path.dirname(sys.executable), "flask")]
         variables = environment | settings | asked | {"FLASK_APP": "microblog:create_app"}
-        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+        done = programs.run(["flask"], variables)
         assert (done.returncode, done.stderr) == (0, "")
         return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 

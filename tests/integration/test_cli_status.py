@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -22,8 +20,9 @@ from microblog.monitoring import health
 from microblog.monitoring.health import Verdict
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from tests.support import programs
 from tests.support.console import flask_tasks
-from tests.support.services import ROOT, Worker, wait_for
+from tests.support.services import Worker, wait_for
 from tests.support.staff import Staff, staffed
 
 FINISHED, UNFINISHED = 10_000, 500  # jobs
@@ -38,13 +37,8 @@ def staff(
     with staffed(base_environment, tmp_path_factory.mktemp("house"), request) as staff:
         for _worker in range(3):
             staff.hire(concurrency=1)
-        beat = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "beat"],
-            cwd=ROOT,
-            env=staff.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command = ["celery", "-A", "tests.support.worker_app", "beat"]
+        beat = programs.Program(command, staff.environment, stdout=staff.folder / "beat.log")
         add_history()
         yield staff
         beat.terminate()
@@ -215,7 +209,7 @@ def test_a_paused_queue_that_holds_messages_degrades_it(staff: Staff) -> None:
 def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staff: Staff) -> None:
     away = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
 
-    result = subprocess.run(flask_tasks("status", "--json"), cwd=ROOT, env=away, capture_output=True, text=True)
+    result = programs.run(flask_tasks("status", "--json"), away)
 
     found = json.loads(result.stdout)
     assert (result.returncode, found["status"], found["jobs"]) == (Verdict.DOWN, "down", None)
@@ -229,10 +223,8 @@ def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staf
 def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
     away = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
-    result = subprocess.run(flask_tasks("status"), cwd=ROOT, env=away, capture_output=True, text=True)
-    found = json.loads(
-        subprocess.run(flask_tasks("status", "--json"), cwd=ROOT, env=away, capture_output=True, text=True).stdout
-    )
+    result = programs.run(flask_tasks("status"), away)
+    found = json.loads(programs.run(flask_tasks("status", "--json"), away).stdout)
 
     assert (result.returncode, found["status"]) == (Verdict.DOWN, "down")
     assert (found["workers"], found["queues"], found["schedule"]) == (None, None, None)

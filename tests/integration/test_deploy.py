@@ -15,8 +15,8 @@ import pytest
 import yaml
 from flask import Flask
 
+from tests.support.programs import ROOT
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.services import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from microblog.extensions import db
 from tests.support import house
-from tests.support.services import ROOT, PostgresServer
+from tests.support.programs import ROOT
+from tests.support.services import PostgresServer
 
 MIGRATIONS = str(ROOT / "migrations")
 FIRST = "0001"

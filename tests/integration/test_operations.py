@@ -10,7 +10,7 @@ import pytest
 from flower.urls import handlers
 
 from microblog.monitoring import cli
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 # By what the table names: the test that does it with real workers, and the module it is in.

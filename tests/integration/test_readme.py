@@ -22,7 +22,8 @@ from microblog.posts.models import Post
 from microblog.taskqueue.celery import JobTask
 from microblog.taskqueue.progress import Progress
 from tests.integration.test_run import House
-from tests.support.services import ROOT, free_port
+from tests.support.programs import ROOT
+from tests.support.services import free_port
 
 README = (ROOT / "README.md").read_text()
 

@@ -18,7 +18,8 @@ import pytest
 import redis
 from dotenv import dotenv_values
 
-from tests.support.services import ROOT, free_port, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import free_port, wait_for
 
 TIME_TO_END = 10.0  # seconds
 

@@ -15,9 +15,9 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import display
 from microblog.monitoring.figures import hour_of
+from tests.support import programs
 from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.finished import make_finished
-from tests.support.services import ROOT
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
@@ -144,14 +144,7 @@ class TestBoth:
         make_finished(("noop", "FAILURE"), error="No.")
 
         def run(**settings: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                flask_tasks(command, "--json"),
-                cwd=ROOT,
-                env=environment | settings,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
+            return programs.run(flask_tasks(command, "--json"), environment | settings)
 
         answered = run(REDIS_URL=NOBODY_LISTENS)
         away = run(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")

@@ -17,8 +17,9 @@ from microblog.extensions import db
 from microblog.monitoring.events import CHANGE, PROGRESS
 from microblog.monitoring.tail import Directory, Filters, as_line
 from microblog.taskqueue.launch import launch_task
-from tests.support.console import flask_tasks
-from tests.support.services import ROOT, RedisServer, Worker, wait_for
+from tests.support.console import flask_tasks, from_nothing
+from tests.support.programs import ROOT, Program
+from tests.support.services import RedisServer, Worker, wait_for
 
 AT = 1779019471.25
 
@@ -28,10 +29,9 @@ class Tailing:
 
     def __init__(self, environment: dict[str, str], folder: Path, *options: str) -> None:
         self._out, self._err = folder / "out", folder / "err"
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
-                flask_tasks("tail", *options), cwd=ROOT, env=environment, stdout=out, stderr=err
-            )
+        for file in (self._out, self._err):
+            file.write_bytes(b"")
+        self.process = Program(flask_tasks("tail", *options), environment, stdout=self._out, stderr=self._err)
 
     @property
     def lines(self) -> list[str]:
@@ -135,7 +135,9 @@ class TestTail:
 
     def test_it_ends_when_nobody_reads_any_more_even_if_there_is_nothing_to_print(self, environment, worker: Worker):
         command = flask_tasks("tail", "--worker", "nobody@nowhere")
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            from_nothing(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         assert process.stdout is not None
         assert process.stderr is not None
 
@@ -147,7 +149,7 @@ class TestTail:
 
     def test_it_ends_in_peace_when_its_reader_leaves(self, environment, worker: Worker):
         process = subprocess.Popen(
-            flask_tasks("tail"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            from_nothing(flask_tasks("tail")), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         assert process.stderr is not None

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +22,14 @@ from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.conftest import IN_CI
-from tests.support import tmux
-from tests.support.console import flask_tasks
+from tests.support import programs, tmux
+from tests.support.console import flask_tasks, from_nothing
 from tests.support.jobs import make_job
-from tests.support.services import ROOT, PostgresServer, RedisServer, wait_for
+from tests.support.programs import ROOT
+from tests.support.services import PostgresServer, RedisServer, wait_for
 from tests.support.tmux import Tmux
 
-WATCH = shlex.join(flask_tasks("watch"))
+WATCH = shlex.join(from_nothing(flask_tasks("watch")))
 MANY = 1_500_000  # posts, whose export takes several seconds on any machine
 
 
@@ -320,9 +320,7 @@ class TestTheTerminalAfterwards:
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestWithoutATerminal:
     def test_it_is_a_sentence_and_exit_code_2(self, app, environment):
-        result = subprocess.run(
-            flask_tasks("watch"), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        result = programs.run(flask_tasks("watch"), environment)
 
         assert (result.returncode, result.stdout) == (2, "")
         assert "watch needs a terminal" in result.stderr

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
+import select
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from tests.support.services import ROOT
+from tests.support.programs import Program
 
 
 def flask_tasks(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "flask", "--app", "microblog:create_app", "tasks", *arguments]
+    """The command, for programs.run()."""
+    return ["flask", "--app", "microblog:create_app", "tasks", *arguments]
+
+
+def from_nothing(command: Sequence[str]) -> list[str]:
+    """The same command for a shell, or for subprocess."""
+    return [sys.executable, "-m", *command]
 
 
 def on_a_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
     """What `command` prints on a terminal that is rather narrow."""
     ours, theirs = pty.openpty()
     settings = environment | {"TERM": "xterm", "COLUMNS": "80"}
-    process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    printed = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            printed += chunk
-    except OSError:  # how Linux says that nobody holds the other end any more
-        pass
+    process = Program(command, settings, stdout=Path(os.ttyname(theirs)), stderr=Path(os.devnull))
+    printed, ended = b"", False
+    while not ended:
+        ended = process.poll() is not None
+        while select.select([ours], [], [], 0.02)[0]:
+            printed += os.read(ours, 4096)
     os.close(ours)
-    assert process.wait(60) == 0
+    os.close(theirs)
+    assert process.returncode == 0
     return printed.decode()

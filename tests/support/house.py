@@ -16,7 +16,8 @@ from flask import Flask
 from microblog import create_app
 from microblog.extensions import db
 from tests.support.clients import Client
-from tests.support.services import ROOT, PostgresServer
+from tests.support.programs import ROOT
+from tests.support.services import PostgresServer
 
 
 def migrate(environment: dict[str, str], url: str) -> None:

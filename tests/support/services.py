@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ import psycopg
 import redis
 
 from microblog.development import redis_server
+from tests.support.programs import Program
 
-ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
@@ -194,34 +193,9 @@ class Worker:
         self.name = f"worker{Worker._count}@tests"
         self.log = log
         # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tests.support.worker_app",
-            "worker",
-            "-n",
-            self.name,
-        ]
-        quiet = [
-            "--without-gossip",
-            "--without-mingle",
-            "--concurrency",
-            str(concurrency),
-            "--loglevel",
-            "INFO",
-        ]
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*command, *quiet, *options],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
+        quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        self.process = Program([*command, *quiet, *options], environment, stdout=log)
         wait_for(self._ready, timeout=40, what=f"{self.name} is ready")
 
     def kill(self) -> None:
@@ -245,7 +219,7 @@ class Worker:
         os.killpg(self.process.pid, number)
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def _ready(self) -> bool:
         assert self.process.poll() is None, f"the worker ended by itself:\n{self.text()}"

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 
 def installed() -> bool:

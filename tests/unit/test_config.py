@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, load_settings
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 GOOD = {"MICROBLOG_ENV": "production", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
 
