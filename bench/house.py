@@ -59,7 +59,7 @@ class House:
             binaries = postgres_binaries()
             if binaries is None:
                 raise LookupError("PostgreSQL is not installed")
-            self._postgres = PostgresServer(binaries)
+            self._postgres = PostgresServer(binaries, durable=True)
             self._closing.callback(self._postgres.stop)
             self._postgres.start()
         return self._postgres

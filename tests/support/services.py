@@ -25,6 +25,8 @@ from tests.support.programs import Program
 
 T = TypeVar("T")
 
+ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: nobody may rely on its being UTC
+
 
 def wait_for(condition: Callable[[], T], timeout: float = 20.0, what: str = "") -> T:
     """The first true value of `condition`; AssertionError if there is none within `timeout` seconds."""
@@ -87,10 +89,15 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database."""
+    """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database.
 
-    def __init__(self, binaries: str) -> None:
+    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and the machine's
+    are not tested.
+    """
+
+    def __init__(self, binaries: str, *, durable: bool = False) -> None:
         self._binaries = binaries
+        self._fsync = "on" if durable else "off"
         self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
         self._user = _unprivileged_user()
         self.port = free_port()
@@ -102,20 +109,9 @@ class PostgresServer:
         data = f"{self._folder}/data"
         initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
-        options = [
-            "-k",
-            self._folder,
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-c",
-            "max_connections=200",
-            "-c",
-            "timezone=Europe/Berlin",
-        ]
+        options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", f"fsync={self._fsync}"]
         self._process = subprocess.Popen(
-            [f"{self._binaries}/postgres", "-D", data, *options],
+            [f"{self._binaries}/postgres", "-D", data, *options, "-c", "max_connections=200", "-c", ZONE],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             user=self._user,
