@@ -91,8 +91,8 @@ class RedisServer:
 class PostgresServer:
     """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database.
 
-    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and the machine's
-    are not tested.
+    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and those of the
+    machine are not tested.
     """
 
     def __init__(self, binaries: str, *, durable: bool = False) -> None:

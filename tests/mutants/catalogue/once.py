@@ -152,7 +152,7 @@ ONE_MAIL = Promise(
                     "return None",
                 ),
             ),
-            (f"{ACCEPTED}[sqlite-False]", f"{ACCEPTED}[sqlite-True]"),
+            (f"{ACCEPTED}[sqlite-False-reconcile]", f"{ACCEPTED}[sqlite-True-a worker]"),
         ),
         Mutant(
             "mail-last-look",
