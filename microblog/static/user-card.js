@@ -16,6 +16,7 @@ let link; // the name whose card is open, or will be in a moment
 let closed; // the name whose card was closed by Escape: it stays closed until the reader has been elsewhere
 let timer;
 let reading;
+let sending = false;
 
 if ("popover" in HTMLElement.prototype) {
   card.className = "user-card";
@@ -106,8 +107,8 @@ function isOpen() {
 // Follow, or no longer: the card stays, and says what became of it.
 async function follow(event) {
   event.preventDefault();
-  const button = event.target.querySelector("button");
-  button.disabled = true;
+  if (sending) return; // not a disabled button, which would lose the focus, and with it the card
+  sending = true;
   try {
     const { said } = await send(event.target);
     const body = link && (await read(link.dataset.card));
@@ -118,5 +119,7 @@ async function follow(event) {
     card.querySelector("[role=status]").textContent = said;
   } catch {
     event.target.submit(); // the browser tells what is wrong
+  } finally {
+    sending = false;
   }
 }

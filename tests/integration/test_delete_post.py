@@ -62,7 +62,8 @@ def test_nobody_deletes_what_another_wrote(client: FlaskClient, susan: User) -> 
 @pytest.mark.parametrize("number", [0, LAST_ID, LAST_ID + 1, 2**63, "x"])
 def test_an_address_of_no_post_is_not_found(client: FlaskClient, number: object) -> None:
     assert client.get(f"/post/{number}").status_code == 404
-    assert client.post(f"/post/{number}/delete").status_code == 404
+    assert client.get(f"/post/{number}/delete").status_code == 404
+    assert client.post(f"/post/{number}/delete").status_code in (404, 405)
 
 
 @pytest.mark.parametrize("onward", ["", "//evil.example", "https://evil.example/", "/post/{}", "/post/{}?x=1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from microblog.accounts import last_seen
-from microblog.accounts.avatars import CELLS, COLOURS, picture_of
+from microblog.accounts.avatars import CELLS, COLOURS, SIZE, picture_of
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
@@ -92,4 +93,11 @@ def test_pictures_are_always_the_same_symmetrical_and_seldom_alike() -> None:
     assert [picture_of(user_id) for user_id in range(2000)] == pictures
     assert {picture.colour for picture in pictures} == set(range(COLOURS))
     assert len(set(pictures)) > 1980
-    assert all(len(CELLS) and picture.path.startswith("M") for picture in pictures)
+    assert all(cells(picture.path) == {(SIZE - 1 - x, y) for x, y in cells(picture.path)} for picture in pictures)
+    assert all(min(CELLS) <= len(cells(picture.path)) <= 2 * max(CELLS) for picture in pictures)
+
+
+def cells(path: str) -> set[tuple[int, int]]:
+    """The cells that a path fills."""
+    runs = [map(int, run) for run in re.findall(r"M(\d) (\d)h(\d)v1h-\3z", path)]
+    return {(x + n, y) for x, y, width in runs for n in range(width)}
