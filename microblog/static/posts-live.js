@@ -80,10 +80,18 @@ function takeAway(id) {
   const held = post.contains(document.activeElement);
   const next = post.nextElementSibling ?? post.previousElementSibling;
   post.remove();
+  askForTheRest();
   if (timeline.dataset.gone) sayGone();
   else if (!next) showNewest();
   // A keyboard does not lose its place.
   if (held) (next?.querySelector("a") ?? timeline).focus();
+}
+
+// Whoever asks for what was missed need not hear of that post again.
+function askForTheRest() {
+  const watch = new URLSearchParams(timeline.dataset.watch);
+  watch.set("shown", [...timeline.querySelectorAll("[data-post]")].map((post) => post.dataset.post).join(","));
+  timeline.dataset.watch = watch;
 }
 
 function sayGone() {
