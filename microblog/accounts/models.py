@@ -41,6 +41,7 @@ class User(UserMixin, Model):
     password_hash: Mapped[str] = mapped_column(sa.String(256))
     about_me: Mapped[str] = mapped_column(sa.String(MAX_ABOUT_ME), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_seen_at: Mapped[datetime | None]  # to the minute; see last_seen.py
     is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
 
     def __repr__(self) -> str:

@@ -6,7 +6,9 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages."""
-    from microblog.posts import routes
+    """Register the pages, and what they hear of while they are open."""
+    from microblog.posts import live, routes
+    from microblog.posts import permalink as permalink  # pages of the blueprint's
 
+    app.jinja_env.globals["new_posts_labels"] = live.labels
     app.register_blueprint(routes.bp)

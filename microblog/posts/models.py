@@ -18,6 +18,7 @@ else:
     Model = db.Model
 
 MAX_LENGTH = 140  # Unicode code points
+LAST_ID = 2**31 - 1  # the greatest that both databases keep
 
 
 class Post(Model):

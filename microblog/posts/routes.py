@@ -9,10 +9,9 @@ from flask_login import current_user, login_required
 
 from microblog.accounts import followers
 from microblog.accounts.models import User
-from microblog.extensions import db
-from microblog.posts import timeline
+from microblog.posts import timeline, writing
 from microblog.posts.forms import PostForm
-from microblog.posts.models import MAX_LENGTH, Post
+from microblog.posts.models import MAX_LENGTH
 
 bp = Blueprint("posts", __name__)
 
@@ -23,8 +22,7 @@ def home() -> ResponseReturnValue:
     """Write a post, and read what you and those whom you follow wrote."""
     form = PostForm()
     if form.validate_on_submit():
-        db.session.add(Post(body=form.body, user_id=current_user.id))
-        db.session.commit()
+        writing.write(current_user.id, form.body)
         flash(_("Your post is live."), "success")
         return redirect(url_for("posts.home"))
     page = timeline.home_of(current_user, request.args.get("before"), request.args.get("after"))

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from flask import current_app
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, lazyload
 
 from microblog import paging
 from microblog.accounts.models import Follow, User
+from microblog.extensions import db
 from microblog.paging import Listing, Page
-from microblog.posts.models import Post
+from microblog.posts.models import LAST_ID, Post
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
 
@@ -19,11 +20,34 @@ FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC) 
 def home_of(reader: User, before: str | None = None, after: str | None = None) -> Page[Post]:
     """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
 
-    Raises paging.InvalidKey. However many posts there are, the database looks at no more of them than one page of
-    each author: a page cannot reach further than the newest edge of these.
+    Raises paging.InvalidKey.
     """
-    followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader.id)
-    authors = followed.union_all(sa.select(sa.literal(reader.id))).cte("authors")
+    return _page(on_home_of(reader.id), before, after)
+
+
+def everyones_posts(before: str | None = None, after: str | None = None) -> Page[Post]:
+    """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    return _page(sa.select(Post), before, after)
+
+
+def posts_of(author: User, before: str | None = None, after: str | None = None) -> Page[Post]:
+    """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    return _page(by(author.id), before, after)
+
+
+def by(author_id: int) -> sa.Select[Post]:
+    """All that an author wrote."""
+    return sa.select(Post).where(Post.user_id == author_id)
+
+
+def on_home_of(reader_id: int) -> Listing[Post]:
+    """All that a reader and those whom they follow wrote.
+
+    However many posts there are, the database looks at no more of them than one page of each author: a page cannot
+    reach further than the newest edge of these.
+    """
+    followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader_id)
+    authors = followed.union_all(sa.select(sa.literal(reader_id))).cte("authors")
 
     def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
         post = aliased(Post)
@@ -35,17 +59,15 @@ def home_of(reader: User, before: str | None = None, after: str | None = None) -
         query = sa.select(Post).where(Post.user_id.in_(sa.select(authors.c.id)))
         return query.where(Post.timestamp <= bound if upward else Post.timestamp >= bound)
 
-    return _page(may_be_shown, before, after)
+    return may_be_shown
 
 
-def everyones_posts(before: str | None = None, after: str | None = None) -> Page[Post]:
-    """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post), before, after)
-
-
-def posts_of(author: User, before: str | None = None, after: str | None = None) -> Page[Post]:
-    """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post).where(Post.user_id == author.id), before, after)
+def written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limit: int) -> list[Post]:
+    """The first `limit` posts of `query` that were written after `moment`, oldest first."""
+    edge = sa.tuple_(sa.literal(moment, Post.timestamp.type), sa.literal(LAST_ID))
+    found = query if isinstance(query, sa.Select) else query(edge, True, limit)
+    ordered = paging.behind(found, Post.timestamp, Post.id, edge, upward=True).limit(limit)
+    return list(db.session.scalars(ordered.options(lazyload(Post.author))))
 
 
 def _page(query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None) -> Page[Post]:

@@ -26,6 +26,7 @@ function keepTrue() {
   function receive(event) {
     since = Math.max(since, event.timestamp);
     if (event.name === "task") showTask(event);
+    document.dispatchEvent(new CustomEvent("page-event", { detail: event })); // for whoever else shows something
   }
 
   function showTask({ subject, timestamp, data }) {
@@ -128,7 +129,7 @@ function keepTrue() {
 
   async function ask() {
     try {
-      const response = await fetch(`${panel.dataset.poll}?since=${since - OVERLAP}`, {
+      const response = await fetch(address(panel.dataset.poll), {
         headers: { Accept: "application/json" },
       });
       if (response.redirected) leave(); // to the sign-in page
@@ -138,7 +139,17 @@ function keepTrue() {
     }
   }
 
+  // A page has one stream: what else it shows names itself in data-watch, and is asked for along with the jobs.
+  function address(path) {
+    const watched = [...document.querySelectorAll("[data-watch]")].map((part) => part.dataset.watch);
+    return `${path}?${[`since=${since - OVERLAP}`, ...watched].join("&")}`;
+  }
+
   setInterval(() => showDue(document), 1000);
   showDue(document);
-  const leave = follow({ address: () => `${panel.dataset.stream}?since=${since - OVERLAP}`, receive, ask });
+  let leave = () => {};
+  // By then all modules of the page have run, and hear of what it missed.
+  document.addEventListener("DOMContentLoaded", () => {
+    leave = follow({ address: () => address(panel.dataset.stream), receive, ask });
+  });
 }

@@ -1,0 +1,25 @@
+"""The card of a user, which opens where their name is hovered or focused."""
+
+from __future__ import annotations
+
+from flask import abort, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog.accounts import followers
+from microblog.accounts.models import User
+from microblog.accounts.routes import bp
+
+
+@bp.get("/user/<username>/popup")
+@login_required
+def popup(username: str) -> ResponseReturnValue:
+    """A user in a few words: a page, or with ``part=card`` the piece of HTML that an open page shows."""
+    user = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    return render_template(
+        "accounts/_card.html" if request.args.get("part") == "card" else "accounts/popup.html",
+        user=user,
+        counts=followers.counts(user),
+        following=user != current_user and followers.is_following(current_user, user),
+    )

@@ -1,0 +1,103 @@
+// Keeps a page of posts true: tells how many new ones there are, shows them when the reader wants them, and takes away
+// what its author deleted. The events come by the page's one stream, which live.js holds.
+
+const MOST = 100; // new posts that are counted one by one
+const timeline = document.getElementById("timeline");
+const button = timeline.querySelector(".new-posts button"); // only on the newest page
+const labels = button && JSON.parse(button.dataset.labels);
+const plural = new Intl.PluralRules(document.documentElement.lang || undefined);
+const waiting = new Set(); // the ids of new posts that are not shown yet
+
+document.addEventListener("page-event", ({ detail: { name, subject, timestamp } }) => {
+  if (name === "post" && button) count(subject, timestamp);
+  else if (name === "post-deleted") takeAway(subject);
+});
+button?.addEventListener("click", async () => {
+  button.disabled = true;
+  await showNewest();
+  button.disabled = false;
+});
+
+const articleOf = (id) => timeline.querySelector(`[data-post="${CSS.escape(id)}"]`);
+
+function count(id, timestamp) {
+  if (articleOf(id) || timestamp < oldest()) return; // what was missed is told with some overlap
+  waiting.add(id);
+  showCount();
+}
+
+// The time of the last post on the page, in seconds, if older ones are on another page.
+function oldest() {
+  const last = timeline.querySelector(".pager-older") && [...timeline.querySelectorAll(".post-time time")].pop();
+  return last ? Date.parse(last.dateTime) / 1000 : -Infinity;
+}
+
+function showCount() {
+  if (!button) return;
+  const number = waiting.size;
+  const label = number > MOST ? labels.most : (labels[plural.select(number)] ?? labels.other);
+  button.textContent = number ? label.replace("{n}", number) : "";
+  button.hidden = number === 0;
+}
+
+// Reads the page anew. Only its list changes: a post that is being written stays in its form.
+async function showNewest() {
+  const known = new Set([...timeline.querySelectorAll("[data-post]")].map((post) => post.dataset.post));
+  const asked = [...waiting];
+  const fresh = await read(button ? location.pathname : location.href);
+  if (!fresh) return;
+  const list = document.importNode(fresh.querySelector(".timeline-page"), true);
+  timeline.querySelector(".timeline-page").replaceWith(list);
+  timeline.dataset.watch = fresh.dataset.watch;
+  asked.forEach((id) => waiting.delete(id));
+  for (const post of list.querySelectorAll("[data-post]")) {
+    waiting.delete(post.dataset.post);
+    post.classList.toggle("post-new", !known.has(post.dataset.post));
+  }
+  showCount();
+  list.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
+  timeline.focus({ preventScroll: true });
+  if (timeline.getBoundingClientRect().top < 0) timeline.scrollIntoView();
+}
+
+// The timeline as the server has it now; null if it does not answer, so that the reader can try again.
+async function read(address) {
+  try {
+    const response = await fetch(address, { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = page.getElementById("timeline");
+    if (response.ok && !fresh) location.reload(); // to the sign-in page
+    return response.ok ? fresh : null;
+  } catch {
+    return null;
+  }
+}
+
+function takeAway(id) {
+  if (waiting.delete(id)) showCount();
+  const post = articleOf(id);
+  if (!post) return;
+  const held = post.contains(document.activeElement);
+  const next = post.nextElementSibling ?? post.previousElementSibling;
+  post.remove();
+  askForTheRest();
+  if (timeline.dataset.gone) sayGone();
+  else if (!next) showNewest();
+  // A keyboard does not lose its place.
+  if (held) (next?.querySelector("a") ?? timeline).focus();
+}
+
+// Whoever asks for what was missed need not hear of that post again.
+function askForTheRest() {
+  const watch = new URLSearchParams(timeline.dataset.watch);
+  watch.set("shown", [...timeline.querySelectorAll("[data-post]")].map((post) => post.dataset.post).join(","));
+  timeline.dataset.watch = watch;
+}
+
+function sayGone() {
+  const note = document.createElement("p");
+  note.className = "empty";
+  note.setAttribute("role", "status");
+  timeline.querySelector(".timeline-page").replaceChildren(note);
+  note.textContent = timeline.dataset.gone;
+}

@@ -1,0 +1,90 @@
+"""A post's own page, and that only its author deletes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.posts import writing
+from microblog.posts.models import LAST_ID, Post
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def client(susan: User, signed_in: Callable[..., FlaskClient]) -> FlaskClient:
+    return signed_in(susan)
+
+
+def is_there(post_id: int) -> bool:
+    db.session.expire_all()
+    return db.session.get(Post, post_id) is not None
+
+
+def test_a_post_is_deleted_by_a_button_behind_a_question(client: FlaskClient, susan: User) -> None:
+    post_id = writing.write(susan.id, "Never mind").id
+    assert f'href="/post/{post_id}"' in client.get("/explore").text
+    question = client.get(f"/post/{post_id}/delete", headers={"Referer": "http://localhost/explore"})
+    assert "Never mind" in question.text
+    assert 'name="next" value="/explore"' in question.text
+    assert is_there(post_id)
+
+    answer = client.post(f"/post/{post_id}/delete", data={"next": "/explore"})
+
+    assert answer.headers["Location"] == "/explore"
+    assert not is_there(post_id)
+    for gone in (client.get(f"/post/{post_id}"), client.post(f"/post/{post_id}/delete")):
+        assert gone.status_code == 404
+        assert "There is no such post" in gone.text
+
+
+def test_nobody_deletes_what_another_wrote(client: FlaskClient, susan: User) -> None:
+    ben = User(username="ben", email="ben@example.com", password_hash="")
+    db.session.add(ben)
+    db.session.commit()
+    post_id = writing.write(ben.id, "Mine").id
+
+    assert "Mine" in client.get(f"/post/{post_id}").text
+    assert f"/post/{post_id}/delete" not in client.get("/explore").text
+    assert client.get(f"/post/{post_id}/delete").status_code == 404
+    assert client.post(f"/post/{post_id}/delete").status_code == 404
+    assert is_there(post_id)
+
+
+@pytest.mark.parametrize("number", [0, LAST_ID, LAST_ID + 1, 2**63, "x"])
+def test_an_address_of_no_post_is_not_found(client: FlaskClient, number: object) -> None:
+    assert client.get(f"/post/{number}").status_code == 404
+    assert client.get(f"/post/{number}/delete").status_code == 404
+    assert client.post(f"/post/{number}/delete").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("onward", ["", "//evil.example", "https://evil.example/", "/post/{}", "/post/{}?x=1"])
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_after_the_end_nobody_is_sent_elsewhere_or_to_what_is_gone(
+    client: FlaskClient, susan: User, onward: str
+) -> None:
+    post_id = writing.write(susan.id, "Never mind").id
+
+    answer = client.post(f"/post/{post_id}/delete", data={"next": onward.format(post_id)})
+
+    assert answer.headers["Location"] == "/"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_deleting_takes_a_token(
+    make_app: Callable[..., Flask], susan: User, signed_in: Callable[..., FlaskClient]
+) -> None:
+    post_id = writing.write(susan.id, "Never mind").id
+    client = signed_in(susan)
+    client.application.config["WTF_CSRF_ENABLED"] = True
+
+    assert client.post(f"/post/{post_id}/delete").status_code == 400
+    assert is_there(post_id)

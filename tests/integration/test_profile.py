@@ -1,0 +1,103 @@
+"""What one sees of others: when they were here last, their picture, their card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from flask.testing import FlaskClient
+
+from microblog.accounts import last_seen
+from microblog.accounts.avatars import CELLS, COLOURS, SIZE, picture_of
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def browser(susan: User, signed_in: Callable[..., FlaskClient]) -> FlaskClient:
+    return signed_in(susan)
+
+
+def seen(user: User) -> datetime | None:
+    db.session.refresh(user)
+    return user.last_seen_at
+
+
+def ask(browser: FlaskClient, path: str, **headers: str) -> str:
+    """Read an answer to its end, as a browser does."""
+    answer = browser.get(path, headers=headers, buffered=True)
+    text: str = answer.text
+    answer.close()
+    return text
+
+
+def test_whoever_opens_a_page_is_seen_and_whoever_has_one_open_is_not(browser: FlaskClient, susan: User) -> None:
+    fetched = {"Sec-Fetch-Mode": "cors"}
+    ask(browser, "/notifications?since=0")
+    ask(browser, "/notifications/nothing")
+    ask(browser, "/", **fetched)
+    assert seen(susan) is None
+    assert "Last seen" not in ask(browser, "/user/susan", **fetched)
+
+    ask(browser, "/", **{"Sec-Fetch-Mode": "navigate"})
+
+    moment = seen(susan)
+    assert moment is not None
+    assert utcnow() - moment < timedelta(minutes=5)
+    assert f'Last seen <time datetime="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"' in ask(browser, "/user/susan", **fetched)
+
+
+def test_it_is_noted_once_a_minute(susan: User) -> None:
+    first = utcnow()
+    moments = [first, first + timedelta(seconds=59), first + timedelta(seconds=60), first + timedelta(seconds=90)]
+
+    noted = []
+    for moment in moments:
+        last_seen.note(susan.id, moment)
+        noted.append(seen(susan))
+
+    assert noted == [first, first, moments[2], moments[2]]
+
+
+def test_a_user_has_a_card_which_is_a_page_or_a_piece_of_one(
+    browser: FlaskClient, make_user: Callable[..., User]
+) -> None:
+    miguel = make_user("miguel")
+    miguel.about_me = "I <b>row</b>."
+    db.session.commit()
+
+    page, card = ask(browser, "/user/MIGUEL/popup"), ask(browser, "/user/miguel/popup?part=card")
+
+    assert page.lstrip().startswith("<!doctype html>")
+    assert card.strip().startswith("<article")
+    for text in (page, card):
+        assert "I &lt;b&gt;row&lt;/b&gt;." in text
+        assert "0 followers" in text
+        assert 'action="/follow/miguel"' in text
+    assert "<form" not in ask(browser, "/user/susan/popup?part=card")
+    assert browser.get("/user/nobody/popup").status_code == 404
+
+
+def test_pictures_are_always_the_same_symmetrical_and_seldom_alike() -> None:
+    pictures = [picture_of(user_id) for user_id in range(2000)]
+    picture_of.cache_clear()
+
+    assert [picture_of(user_id) for user_id in range(2000)] == pictures
+    assert {picture.colour for picture in pictures} == set(range(COLOURS))
+    assert len(set(pictures)) > 1980
+    assert all(cells(picture.path) == {(SIZE - 1 - x, y) for x, y in cells(picture.path)} for picture in pictures)
+    assert all(min(CELLS) <= len(cells(picture.path)) <= 2 * max(CELLS) for picture in pictures)
+
+
+def cells(path: str) -> set[tuple[int, int]]:
+    """The cells that a path fills."""
+    runs = [map(int, run) for run in re.findall(r"M(\d) (\d)h(\d)v1h-\3z", path)]
+    return {(x + n, y) for x, y, width in runs for n in range(width)}
