@@ -16,11 +16,12 @@ from microblog.posts.models import Post
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
 
 
-def home_of(reader: User, before: str | None = None, after: str | None = None) -> Page[Post]:
+def home_of(reader: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
 
-    Raises paging.InvalidKey. However many posts there are, the database looks at no more of them than one page of
-    each author: a page cannot reach further than the newest edge of these.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises paging.InvalidKey. However many
+    posts there are, the database looks at no more of them than one page of each author: a page cannot reach further
+    than the newest edge of these.
     """
     followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader.id)
     authors = followed.union_all(sa.select(sa.literal(reader.id))).cte("authors")
@@ -35,19 +36,21 @@ def home_of(reader: User, before: str | None = None, after: str | None = None) -
         query = sa.select(Post).where(Post.user_id.in_(sa.select(authors.c.id)))
         return query.where(Post.timestamp <= bound if upward else Post.timestamp >= bound)
 
-    return _page(may_be_shown, before, after)
+    return _page(may_be_shown, before, after, size)
 
 
-def everyones_posts(before: str | None = None, after: str | None = None) -> Page[Post]:
+def everyones_posts(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post), before, after)
+    return _page(sa.select(Post), before, after, size)
 
 
-def posts_of(author: User, before: str | None = None, after: str | None = None) -> Page[Post]:
+def posts_of(author: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post).where(Post.user_id == author.id), before, after)
+    return _page(sa.select(Post).where(Post.user_id == author.id), before, after, size)
 
 
-def _page(query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None) -> Page[Post]:
-    size = current_app.config["POSTS_PER_PAGE"]
+def _page(
+    query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None, size: int | None
+) -> Page[Post]:
+    size = size or current_app.config["POSTS_PER_PAGE"]
     return paging.newest_first(query, Post.timestamp, Post.id, size, before, after)
