@@ -37,7 +37,7 @@ class Reader(NamedTuple):
     def pages(self) -> list[str]:
         """The pages about the reader, and about somebody whom they follow."""
         own = f"/user/{self.user.username}"
-        return [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend"]
+        return [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/account/tokens", "/user/friend"]
 
 
 @pytest.fixture(scope="module")
