@@ -10,7 +10,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench chaos mutants
+.PHONY: help run test lint bench chaos mutants fuzz
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ chaos: $(VENV)/test.installed ## break everything, again and again, and look whe
 # ONLY="fence savepoint" (all of them), as their names are printed.
 mutants: $(VENV)/test.installed ## take out each line that holds a promise, and look whether a test notices
 	@exec $(PYTHON) -m tests.mutants $(if $(ONLY),--only $(ONLY))
+
+# REQUESTS=1000 (100,000), SEED=7 (a random one).
+REQUESTS ?= 100000
+fuzz: $(VENV)/test.installed ## ask every route at random, and hold the API to its document: nothing is a fault of ours
+	@$(PYTHON) -m tests.fuzz --requests $(REQUESTS) $(if $(SEED),--seed $(SEED))
+	@API_FUZZ_EXAMPLES=100 $(if $(SEED),API_FUZZ_SEED=$(SEED)) $(PYTHON) -m pytest -q tests/integration/test_api_fuzz.py
 
 $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
 	@echo "Installing what Microblog runs on into $(VENV) (once)"

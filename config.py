@@ -85,6 +85,8 @@ def _web(env: Env) -> dict[str, Any]:
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
         "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute", validate=_rate),
         "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),
+        # All requests to the API with one token, or without one from one address.
+        "RATELIMIT_API": env.str("RATELIMIT_API", "300 per minute", validate=_rate),
         "RATELIMIT_HEADERS_ENABLED": True,
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),

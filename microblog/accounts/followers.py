@@ -62,16 +62,26 @@ def counts(user: User) -> Counts:
     return Counts(*db.session.execute(sa.select(followers, following)).one())
 
 
-def followers_of(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
-    """A page of who follows `user`, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+def followers_of(
+    user: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Follow]:
+    """A page of who follows `user`, the newest first; `before` and `after` are paging keys. Raises InvalidKey.
+
+    It has at most `size` items, or ``POSTS_PER_PAGE``.
+    """
     query = sa.select(Follow).where(Follow.followed_id == user.id).options(joinedload(Follow.follower))
-    return paging.newest_first(query, Follow.created_at, Follow.follower_id, _size(), before, after)
+    return paging.newest_first(query, Follow.created_at, Follow.follower_id, size or _size(), before, after)
 
 
-def followed_by(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
-    """A page of whom `user` follows, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+def followed_by(
+    user: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Follow]:
+    """A page of whom `user` follows, the newest first; `before` and `after` are paging keys. Raises InvalidKey.
+
+    It has at most `size` items, or ``POSTS_PER_PAGE``.
+    """
     query = sa.select(Follow).where(Follow.follower_id == user.id).options(joinedload(Follow.followed))
-    return paging.newest_first(query, Follow.created_at, Follow.followed_id, _size(), before, after)
+    return paging.newest_first(query, Follow.created_at, Follow.followed_id, size or _size(), before, after)
 
 
 def _size() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from email_validator import EmailNotValidError, validate_email
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
@@ -11,6 +10,7 @@ from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaFie
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
+from microblog.accounts.profile import normal_email
 from microblog.text import Storable, with_unix_line_ends
 
 MIN_USERNAME = 3
@@ -98,11 +98,8 @@ class SignUpForm(UsernameForm):
     def validate_email(self, field: Field) -> None:
         """Refuse what is no address, and one that somebody has; keep its normal form."""
         try:
-            # Without a look into the DNS: whether mail arrives, only a mail can tell. No mailbox names beyond
-            # ASCII, since many mail servers refuse those.
-            address = validate_email(field.data, check_deliverability=False, allow_smtputf8=False)
-        except EmailNotValidError:
+            field.data = normal_email(field.data)
+        except ValueError:
             raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None
-        field.data = address.normalized
         if User.with_email(field.data) is not None:
             raise ValidationError(_("There is an account with this address already. Sign in instead."))

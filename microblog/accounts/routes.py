@@ -6,13 +6,13 @@ from flask import Blueprint, abort, current_app, flash, redirect, render_templat
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required, login_user, logout_user
-from sqlalchemy.exc import IntegrityError
 from werkzeug.wrappers import Response
 
 from microblog.accounts import followers as people
+from microblog.accounts import profile as account
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.models import User
-from microblog.extensions import db, limiter
+from microblog.extensions import limiter
 from microblog.security import local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
@@ -38,17 +38,11 @@ def register() -> ResponseReturnValue:
 
 def _signed_up(form: SignUpForm) -> bool:
     """Keep the new user; False, with a sentence in the form, if another took the name in this very moment."""
-    user = User(username=form.username.data, email=form.email.data)
-    user.set_password(form.password.data)
-    db.session.add(user)
-    try:
-        db.session.commit()
-    except IntegrityError:
-        db.session.rollback()
-        if form.validate():  # then it was not about a name that is taken
-            raise
-        return False
-    return True
+    if account.sign_up(form.username.data, form.email.data, form.password.data):
+        return True
+    if form.validate():  # then it was not about a name that is taken
+        raise RuntimeError("a new account was refused by the database, though its name and address are free")
+    return False
 
 
 @bp.route("/auth/login", methods=["GET", "POST"])
@@ -97,16 +91,11 @@ def edit_profile() -> ResponseReturnValue:
 
 def _saved(form: ProfileForm) -> bool:
     """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
-    current_user.username = form.username.data
-    current_user.about_me = form.about_me.data
-    try:
-        db.session.commit()
-    except IntegrityError:
-        db.session.rollback()
-        if form.validate():  # then it was not about the name
-            raise
-        return False
-    return True
+    if account.change(current_user, form.username.data, form.about_me.data):
+        return True
+    if form.validate():  # then it was not about the name
+        raise RuntimeError("a profile was refused by the database, though its name is free")
+    return False
 
 
 @bp.post("/follow/<username>")

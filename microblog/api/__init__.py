@@ -6,14 +6,15 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the resources, their OpenAPI document, and the page that shows it."""
-    from microblog.api import docs, exports, jobs, tokens
+    """Register the resources, their OpenAPI document, the page that shows it, and the page of one's tokens."""
+    from microblog.api import docs, exports, following, jobs, posts, routes, timelines, tokens, users
     from microblog.api.openapi import Api
     from microblog.extensions import csrf
 
     app.json.sort_keys = False  # type: ignore[attr-defined]  # each field where its schema has it
     api = Api(app)
-    for resource in (tokens.bp, exports.bp, jobs.bp):
-        csrf.exempt(resource)  # no cookie counts here, so nobody else's page can act for a reader
-        api.register(resource)
+    for resource in (tokens, users, following, posts, timelines, exports, jobs):
+        csrf.exempt(resource.bp)  # no cookie counts here, so nobody else's page can act for a reader
+        api.register(resource.bp)
     app.register_blueprint(docs.bp)
+    app.register_blueprint(routes.bp)

@@ -1,7 +1,8 @@
-"""What several resources answer with: a task as it stands, a job that was started, one that is in the way."""
+"""What several resources look up and answer with: a user, a task as it stands, a job that was started."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -9,14 +10,47 @@ from flask import abort, url_for
 from flask_babel import gettext as _
 from werkzeug.exceptions import Conflict
 
+from microblog.accounts.models import User
 from microblog.api.auth import caller
 from microblog.errors import problem
 from microblog.extensions import db
 from microblog.jobs import job as jobs
 from microblog.jobs.job import Job
+from microblog.posts.models import Post
 from microblog.taskqueue.launch import AlreadyRunning
 
-LOCATION = {"Location": {"description": "The path of the job.", "schema": {"type": "string"}}}
+
+def user_called(username: str) -> User:
+    """The user of that name; ``me`` is the caller, as no name has fewer than three characters. Raises NotFound."""
+    if username == "me":
+        return caller()
+    return User.with_username(username) or abort(HTTPStatus.NOT_FOUND, _("There is nobody of this name."))
+
+
+def myself(username: str) -> User:
+    """The caller, who must be the user of that name. Raises NotFound and Forbidden."""
+    user = user_called(username)
+    return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
+
+
+def iso(time: datetime | None) -> str | None:
+    """A time as text: ISO 8601 in UTC, ending in Z."""
+    return time.isoformat().replace("+00:00", "Z") if time else None
+
+
+def user_json(user: User) -> dict[str, Any]:
+    """What everybody may know of a user."""
+    return {"username": user.username, "about_me": user.about_me, "created_at": iso(user.created_at)}
+
+
+def post_json(post: Post) -> dict[str, Any]:
+    """A post."""
+    return {
+        "id": post.id,
+        "body": post.body,
+        "timestamp": iso(post.timestamp),
+        "author": post.author.username,
+    }
 
 
 def own_job(task_id: str) -> Job:

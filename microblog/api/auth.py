@@ -13,20 +13,41 @@ from microblog.api.models import ApiToken
 REALM = "Microblog API"
 
 
+def identify() -> None:
+    """Look up the token that this request presents, if it is a live one (a ``before_request`` hook)."""
+    given = request.authorization
+    bearer = given.token if given is not None and given.type == "bearer" else None
+    g.api_token = ApiToken.find(bearer) if bearer else None
+
+
 def require_token() -> None:
-    """Let nobody pass who does not present a live token (a ``before_request`` hook). Raises Unauthorized."""
+    """Let nobody pass who does not present a live token; OPTIONS asks for nothing that is anybody's.
+
+    A ``before_request`` hook. Raises Unauthorized.
+    """
+    if request.method == "OPTIONS":
+        return
     given = request.authorization
     if given is None or given.type != "bearer" or not given.token:
         raise _unauthorized(_("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer")
-    token = ApiToken.find(given.token)
-    if token is None:
+    if g.api_token is None:
         raise _unauthorized(
             _("This token is unknown, revoked or expired. POST /api/tokens makes a new one."),
             "bearer",
             error="invalid_token",
         )
-    token.note_use()
-    g.api_token = token
+    g.api_token.note_use()
+
+
+def require_token_unless_post() -> None:
+    """As require_token(), in a resource that strangers make things in. Raises Unauthorized."""
+    if request.method != "POST":
+        require_token()
+
+
+def who_asks() -> str:
+    """By what the requests of one caller are counted: their token, or without a live one their address."""
+    return f"token:{g.api_token.id}" if g.api_token else f"address:{request.remote_addr}"
 
 
 def presented_token() -> ApiToken:

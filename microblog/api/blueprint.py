@@ -10,13 +10,25 @@ import flask_smorest
 import orjson
 from flask import Request, abort, request
 from flask_babel import gettext as _
-from marshmallow import ValidationError, missing
+from marshmallow import Schema, ValidationError, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import UnprocessableEntity
 
+from microblog.api import auth, headers
+from microblog.api.schemas import PageQuerySchema
 from microblog.errors import problem
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+# What any request may be refused with, whatever it asks for.
+_ALWAYS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 
 
 class Parser(FlaskParser):
@@ -28,8 +40,7 @@ class Parser(FlaskParser):
 
     def handle_error(self, error: ValidationError, *args: Any, **options: Any) -> NoReturn:
         """Answer 422, with what is wrong with each field."""
-        sentence = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
-        abort(problem(UnprocessableEntity(sentence), errors=error.messages))
+        refuse_fields(error.messages)
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -40,24 +51,38 @@ class Blueprint(flask_smorest.Blueprint):
 
     ARGUMENTS_PARSER = Parser()
 
-    def __init__(self, *args: Any, tag: str, guard: Callable[[], None] | None = None, **options: Any) -> None:
+    def __init__(self, *args: Any, tag: str, guard: Callable[[], None], **options: Any) -> None:
         super().__init__(*args, **options)
         self.tag = tag
-        if guard is not None:
-            self.before_request(guard)
-        self.before_request(_check_body)
+        for hook in (auth.identify, headers.limit_requests, guard, _check_body):
+            self.before_request(hook)
+        self.after_request(headers.tag)
+        self._prepare_doc_cbks.append(_document_what_is_shared)
 
     def add_url_rule(self, *args: Any, tags: list[str] | None = None, **options: Any) -> None:
         """As Flask's; the view is documented under the resource's tag."""
         super().add_url_rule(*args, tags=tags or [self.tag], **options)
 
     def refuses(self, *statuses: HTTPStatus) -> Callable[[View], View]:
-        """A decorator that documents the statuses with which a view may refuse."""
+        """A decorator that documents the statuses with which a view may refuse, besides those of all views."""
 
         def decorate(view: View) -> View:
             for status in statuses:
                 view = self.alt_response(status, response=status.name)(view)
             return view
+
+        return decorate
+
+    def lists(self, schema: type[Schema], query: type[Schema] = PageQuerySchema) -> Callable[[View], View]:
+        """A decorator for a view that answers with a page of a list (see lists.py).
+
+        It is given the `query`, parsed: which part of the list was asked for. `schema` is that of the page.
+        """
+
+        def decorate(view: View) -> View:
+            view = self.response(HTTPStatus.OK, schema, headers={"Link": "Link"})(view)
+            arguments: View = self.arguments(query, location="query")(view)
+            return arguments
 
         return decorate
 
@@ -78,6 +103,27 @@ def read_json(req: Request) -> Any:
         abort(HTTPStatus.BAD_REQUEST, _("The body is not JSON: %(reason)s", reason=str(error)))
 
 
+def refuse_fields(errors: Any) -> NoReturn:
+    """Answer 422; `errors` says by place (json, query) and field what is wrong with it."""
+    sentence = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
+    abort(problem(UnprocessableEntity(sentence), errors=errors))
+
+
 def _check_body() -> None:
     """Refuse what is no JSON, also where no body is expected: it asks for something that we do not do."""
     read_json(request)
+
+
+def _document_what_is_shared(doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any) -> dict[str, Any]:
+    """Add to the operation `doc` the answers and the headers that the hooks above make."""
+    answers = doc["responses"]
+    answers |= {str(int(status)): status.name for status in _ALWAYS}
+    if method == "get":
+        answers["304"] = {"description": "What you have is still what there is.", "headers": {"ETag": "ETag"}}
+        answers["412"] = HTTPStatus.PRECONDITION_FAILED.name
+    for status, answer in answers.items():
+        if not isinstance(answer, dict):
+            continue
+        names = [*headers.RATE_LIMIT, *(["ETag"] if method == "get" and str(status) == "200" else [])]
+        answer["headers"] = {name: name for name in names} | (answer.get("headers") or {})
+    return doc

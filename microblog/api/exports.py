@@ -7,7 +7,7 @@ from typing import Any
 
 from flask_babel import gettext as _
 
-from microblog.api.answers import LOCATION, refuse_second, started
+from microblog.api.answers import refuse_second, started
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import ExportRequestSchema, TaskSchema
@@ -27,9 +27,8 @@ bp = Blueprint(
 
 @bp.post("")
 @bp.arguments(ExportRequestSchema, required=False)
-@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-@bp.refuses(HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is running."""

@@ -6,13 +6,14 @@ from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, current_app, url_for
+from flask import abort, current_app
 
 from microblog import paging
-from microblog.api.answers import LOCATION, own_job, refuse_second, started, task_json
+from microblog.api import lists
+from microblog.api.answers import own_job, refuse_second, started, task_json
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.schemas import PageQuerySchema, TaskPageSchema, TaskSchema
+from microblog.api.schemas import TaskPageSchema, TaskSchema
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
@@ -29,14 +30,11 @@ bp = Blueprint(
     guard=require_token,
 )
 
-LINK = {"Link": {"description": "The next page, as rel=next.", "schema": {"type": "string"}}}
-
 
 @bp.get("")
-@bp.arguments(PageQuerySchema, location="query")
-@bp.response(HTTPStatus.OK, TaskPageSchema, headers=LINK)
-@bp.refuses(HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+@bp.lists(TaskPageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def index(query: dict[str, Any]) -> lists.Answer:
     """List your jobs, newest first."""
     page = paging.newest_first(
         sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
@@ -44,10 +42,9 @@ def index(query: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         Task.id,
         size=query.get("limit") or current_app.config["POSTS_PER_PAGE"],
         before=query.get("before"),
+        after=query.get("after"),
     )
-    following = url_for(".index", **{**query, "before": page.older}) if page.older else None
-    items = [job.to_dict() for job in jobs.with_roots(root.id for root in page.items)]
-    return {"items": items, "next": following}, {"Link": f'<{following}>; rel="next"'} if following else {}
+    return lists.newest_first(query, page, (job.to_dict() for job in jobs.with_roots(root.id for root in page.items)))
 
 
 @bp.get("/<task_id>")
@@ -74,8 +71,8 @@ def cancel(task_id: str) -> dict[str, Any]:
 
 
 @bp.post("/<task_id>/retry")
-@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers=LOCATION)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Start a new job like one that failed or was cancelled."""

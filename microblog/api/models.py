@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from microblog import paging
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.lookup import by_id
+from microblog.paging import Page
 
 if TYPE_CHECKING:
     from microblog.database import Base as Model
 else:
     Model = db.Model
 
+MAX_TOKEN_NAME = 64  # Unicode code points
 USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does not write each time
 
 
@@ -29,6 +33,7 @@ class ApiToken(Model):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(sa.String(MAX_TOKEN_NAME), default="", server_default="")  # what it is for
     hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_used_at: Mapped[datetime | None]
@@ -40,11 +45,14 @@ class ApiToken(Model):
         return f"<ApiToken {self.id} of user {self.user_id}>"
 
     @classmethod
-    def issue(cls, user: User, lifetime: timedelta) -> tuple[str, ApiToken]:
-        """A new token for `user`, and its row in the caller's transaction; the user's expired ones go."""
+    def issue(cls, user: User, lifetime: timedelta, name: str = "") -> tuple[str, ApiToken]:
+        """A new token for `user`, and its row in the caller's transaction; the user's expired ones go.
+
+        `name` is what it is for, in at most MAX_TOKEN_NAME characters.
+        """
         db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.expires_at <= utcnow()))
         token = secrets.token_urlsafe(32)
-        row = cls(user=user, hash=_hash(token), expires_at=utcnow() + lifetime)
+        row = cls(user=user, name=name, hash=_hash(token), expires_at=utcnow() + lifetime)
         db.session.add(row)
         return token, row
 
@@ -52,6 +60,22 @@ class ApiToken(Model):
     def find(cls, token: str) -> ApiToken | None:
         """The row of `token`, if that was issued and has neither expired nor been revoked."""
         return db.session.scalar(sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow()))
+
+    @classmethod
+    def page_of(cls, user: User, size: int, before: str | None = None, after: str | None = None) -> Page[ApiToken]:
+        """A page of the tokens of `user` that work; `before` and `after` are paging keys. Raises InvalidKey."""
+        live = sa.select(cls).where(cls.user_id == user.id, cls.expires_at > utcnow())
+        return paging.newest_first(live, cls.created_at, cls.id, size, before, after)
+
+    @classmethod
+    def revoke(cls, user: User, token_id: int) -> bool:
+        """Delete a token of `user`, and commit that; False if they have none of that number."""
+        token = by_id(cls, token_id)
+        if token is None or token.user_id != user.id:
+            return False
+        db.session.delete(token)
+        db.session.commit()
+        return True
 
     def note_use(self) -> None:
         """Remember that the token is in use, and commit that, unless it was noted a moment ago."""

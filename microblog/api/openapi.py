@@ -8,19 +8,39 @@ import flask_smorest
 from flask import Flask
 
 from microblog.api.blueprint import Blueprint
+from microblog.api.headers import HEADERS, RATE_LIMIT
 from microblog.api.schemas import ProblemSchema
 
 PROBLEM = "application/problem+json"
 ABOUT = """\
-Ask for a token with your username and password, then send it with everything else.
+Ask for a token with your username and password, then send it with everything else. You can have several, each with
+a name, and revoke each.
 
-A job that you start runs in the background: the answer has its address in `Location`. Ask there until `state`
+**Lists** come in pages: follow `next` and `prev`, which are also in the `Link` header, until they are null.
+
+**What has not changed** need not be sent again: each answer to a GET has an `ETag`; send it as `If-None-Match`, and
+304 says that what you have is still right.
+
+**How much you may ask** is counted for each token: `X-RateLimit-Remaining` says how many requests are left until
+`X-RateLimit-Reset`. Beyond that the answer is 429, with `Retry-After` in seconds.
+
+**A job** that you start runs in the background: the answer has its address in `Location`. Ask there until `state`
 is one of SUCCESS, FAILURE and REVOKED.
+
+**A refusal** is problem JSON (RFC 9457) with one sentence in `detail`. Every address takes OPTIONS, which says in
+`Allow` what else it takes, and HEAD where it takes GET.
 """
+_HEADERS_OF_REFUSALS = {
+    HTTPStatus.UNAUTHORIZED: "WWW-Authenticate",
+    HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
+}
 
 
 class Api(flask_smorest.Api):
     """flask-smorest, with this site's own error answers."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None  # each answer is documented by its own status
 
     def __init__(self, app: Flask) -> None:
         app.config["OPENAPI_URL_PREFIX"] = "/api"
@@ -32,15 +52,18 @@ class Api(flask_smorest.Api):
             "security": [{"bearer": []}],
         }
         super().__init__(app, spec_kwargs=document)
-        schemes = self.spec.components
-        schemes.security_scheme("basic", {"type": "http", "scheme": "basic"})
-        schemes.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+        components = self.spec.components
+        components.security_scheme("basic", {"type": "http", "scheme": "basic"})
+        components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+        for name, header in HEADERS.items():
+            components.header(name, header)
 
     def register(self, resource: Blueprint) -> None:
         """Add a resource to the app, and to the document under its tag, which need not be its name."""
         self._app.register_blueprint(resource)
         resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
-        self.spec.tag({"name": resource.tag, "description": resource.description})
+        if resource.description:  # of several resources under one tag, one describes it
+            self.spec.tag({"name": resource.tag, "description": resource.description})
 
     def _register_error_handlers(self) -> None:
         """Register none: the site's own handler answers all errors, those of the API too (errors.py)."""
@@ -48,12 +71,16 @@ class Api(flask_smorest.Api):
     def _register_responses(self) -> None:
         for status in HTTPStatus:
             if status >= HTTPStatus.BAD_REQUEST:
-                self._register_problem(status.name, status.phrase)
-        self._register_problem(self.DEFAULT_ERROR_RESPONSE_NAME, "Any other problem")
+                self._register_problem(status)
 
     def _register_pagination_header(self) -> None:
         """Register none: lists are paged by a link, not by a header that counts them."""
 
-    def _register_problem(self, name: str, description: str) -> None:
-        content = {PROBLEM: {"schema": ProblemSchema}}
-        self.spec.components.response(name, {"description": description, "content": content}, lazy=True)
+    def _register_problem(self, status: HTTPStatus) -> None:
+        names = [*RATE_LIMIT, *([_HEADERS_OF_REFUSALS[status]] if status in _HEADERS_OF_REFUSALS else [])]
+        answer = {
+            "description": status.phrase,
+            "content": {PROBLEM: {"schema": ProblemSchema}},
+            "headers": {name: name for name in names},
+        }
+        self.spec.components.response(status.name, answer, lazy=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import marshmallow
 from marshmallow import fields, validate
 
+from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
+from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
+from microblog.api.models import MAX_TOKEN_NAME
+from microblog.posts.models import MAX_LENGTH
 from microblog.taskqueue import states
+from microblog.text import is_storable, with_unix_line_ends
 
 MAX_PAGE = 100
+_USERNAME = r"^[A-Za-z0-9_.\-]+$"
 
 
 class Schema(marshmallow.Schema):
@@ -21,8 +28,23 @@ class Schema(marshmallow.Schema):
         cls.Meta = type("Meta", (), {"description": inspect.getdoc(cls)})  # type: ignore[assignment,misc]
 
 
+class _Kept(fields.String):
+    """Text that is to be kept: without what no database keeps, and with one character for each line end."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **options)
+        if not is_storable(text):
+            raise marshmallow.ValidationError("This has characters that cannot be kept (NUL or half a character).")
+        return with_unix_line_ends(text)
+
+
 def _text(description: str, **options: Any) -> fields.String:
     return fields.String(metadata={"description": description}, **options)
+
+
+def _kept(description: str, pattern: str | None = None, **options: Any) -> fields.String:
+    metadata = {"description": description} | ({"pattern": pattern} if pattern else {})
+    return _Kept(metadata=metadata, **options)
 
 
 def _number(description: str, **options: Any) -> fields.Integer:
@@ -33,6 +55,23 @@ def _moment(description: str, **options: Any) -> fields.String:
     """A time that is ISO 8601 text already."""
     metadata = {"description": f"{description} ISO 8601 in UTC, ending in Z.", "format": "date-time"}
     return fields.String(metadata=metadata, **options)
+
+
+class TokenRequestSchema(Schema):
+    """What you may say of a token that you ask for; it may also be nothing."""
+
+    name = _kept("What it is for, for you to know it by.", validate=validate.Length(max=MAX_TOKEN_NAME))
+
+
+class TokenFactsSchema(Schema):
+    """One of your tokens; not the token itself, which nobody knows but whoever asked for it."""
+
+    id = _number("Its number, to revoke it by.", required=True)
+    name = _text("What it was said to be for; may be empty.", required=True)
+    created_at = _moment("When it was made.", required=True)
+    last_used_at = _moment("When it was last used, to a minute; null before.", required=True, allow_none=True)
+    expires_at = _moment("When it stops working.", required=True)
+    current = fields.Boolean(required=True, metadata={"description": "Whether it is the one you sent."})
 
 
 class TokenSchema(Schema):
@@ -49,8 +88,97 @@ class ExportRequestSchema(Schema):
 class PageQuerySchema(Schema):
     """Which part of a list."""
 
-    before = _text("The key of the page, as found in `next`; the newest items without it.")
+    before = _text("The key of a page, as found in `next` and `prev`.")
+    after = _text("The key of a page in the other direction; not beside `before`.")
     limit = _number("The greatest number of items.", validate=validate.Range(1, MAX_PAGE))
+
+
+class PageSchema(Schema):
+    """A part of a list. Its subclasses say what the `items` are."""
+
+    next = _text("The path of the page behind this one; null on the last one.", required=True, allow_none=True)
+    prev = _text("The path of the page before this one; null on the first one.", required=True, allow_none=True)
+
+
+class TokenPageSchema(PageSchema):
+    """A part of your tokens, newest first."""
+
+    items = fields.List(fields.Nested(TokenFactsSchema), required=True)
+
+
+class UserSchema(Schema):
+    """A user."""
+
+    username = _text("Their name; no two differ only in case.", required=True)
+    about_me = _text("What they tell of themselves; may be empty.", required=True)
+    created_at = _moment("When they joined.", required=True)
+
+
+class ProfileSchema(UserSchema):
+    """A user, and whom they know."""
+
+    followers = _number("How many follow them.", required=True, validate=validate.Range(0))
+    following = _number("How many they follow.", required=True, validate=validate.Range(0))
+    is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow them."})
+    email = _text("Their address; only your own is shown.")
+
+
+class UserPageSchema(PageSchema):
+    """A part of a list of users."""
+
+    items = fields.List(fields.Nested(UserSchema), required=True)
+
+
+class ProfileChangeSchema(Schema):
+    """What you change of your profile; the rest stays."""
+
+    username = _kept(
+        "Your new name.", _USERNAME, validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(_USERNAME)]
+    )
+    about_me = _kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME))
+
+
+class SignUpSchema(Schema):
+    """Who you want to be."""
+
+    username = _kept(
+        "A name that nobody has, in whatever case.",
+        _USERNAME,
+        required=True,
+        validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(_USERNAME)],
+    )
+    email = _kept(
+        "Where your mail goes. Nobody else sees it.",
+        required=True,
+        validate=validate.Length(max=MAX_EMAIL),
+    )
+    password = _kept("What only you know.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD))
+
+
+class PostRequestSchema(Schema):
+    """A post to be written."""
+
+    body = _kept(
+        "What it says; white space around it is left out.",
+        r"\S",
+        required=True,
+        validate=[validate.Length(1, MAX_LENGTH), validate.Regexp(r"(?s).*\S", error="A post must say something.")],
+    )
+
+
+class PostSchema(Schema):
+    """A post."""
+
+    id = _number("Its number.", required=True)
+    body = _text("What it says.", required=True)
+    timestamp = _moment("When it was written.", required=True)
+    author = _text("The username of who wrote it.", required=True)
+
+
+class PostPageSchema(PageSchema):
+    """A part of a timeline, newest first."""
+
+    items = fields.List(fields.Nested(PostSchema), required=True)
 
 
 class ProgressSchema(Schema):
@@ -100,11 +228,10 @@ class TaskSchema(StepSchema):
     )
 
 
-class TaskPageSchema(Schema):
-    """A part of a user's jobs, newest first."""
+class TaskPageSchema(PageSchema):
+    """A part of your jobs, newest first."""
 
     items = fields.List(fields.Nested(TaskSchema), required=True)
-    next = _text("The path of the page of older jobs; null on the last one.", required=True, allow_none=True)
 
 
 class ProblemSchema(Schema):

@@ -6,28 +6,49 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from flask import current_app
+from flask import abort, current_app
+from flask_babel import gettext as _
 
-from microblog.api.auth import presented_token, require_token, user_by_password
+from microblog.api import lists
+from microblog.api.answers import iso
+from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import ApiToken
-from microblog.api.schemas import TokenSchema
+from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.extensions import db, limiter
 
-bp = Blueprint("api_tokens", __name__, url_prefix="/api/tokens", tag="tokens", description="The keys to all else.")
+bp = Blueprint(
+    "api_tokens",
+    __name__,
+    url_prefix="/api/tokens",
+    tag="tokens",
+    description="The keys to all else.",
+    guard=require_token_unless_post,
+)
 
 
 @bp.post("")
+@bp.arguments(TokenRequestSchema, required=False)
 @bp.response(HTTPStatus.CREATED, TokenSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
 @bp.doc(security=[{"basic": []}])
 @limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"])
-def create() -> dict[str, Any]:
+def create(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make a token, for a username and its password."""
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
-    token, row = ApiToken.issue(user_by_password(), lifetime)
+    token, row = ApiToken.issue(user_by_password(), lifetime, wanted.get("name", "").strip())
     db.session.commit()
-    return {"token": token, "expires_at": row.expires_at.isoformat().replace("+00:00", "Z")}
+    return {"token": token, "expires_at": iso(row.expires_at)}
+
+
+@bp.get("")
+@bp.lists(TokenPageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def index(query: dict[str, Any]) -> lists.Answer:
+    """List your tokens, newest first."""
+    size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
+    page = ApiToken.page_of(caller(), size, query.get("before"), query.get("after"))
+    return lists.newest_first(query, page, map(_facts, page.items))
 
 
 @bp.delete("")
@@ -35,6 +56,25 @@ def create() -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def revoke() -> None:
     """Revoke the token that is presented."""
-    require_token()
     db.session.delete(presented_token())
     db.session.commit()
+
+
+@bp.delete("/<int:token_id>")
+@bp.response(HTTPStatus.NO_CONTENT)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def revoke_one(token_id: int) -> None:
+    """Revoke one of your tokens."""
+    if not ApiToken.revoke(caller(), token_id):
+        abort(HTTPStatus.NOT_FOUND, _("You have no such token."))
+
+
+def _facts(token: ApiToken) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "created_at": iso(token.created_at),
+        "last_used_at": iso(token.last_used_at),
+        "expires_at": iso(token.expires_at),
+        "current": token.id == presented_token().id,
+    }

@@ -17,22 +17,22 @@ from microblog.posts.models import LAST_ID, Post
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
 
 
-def home_of(reader: User, before: str | None = None, after: str | None = None) -> Page[Post]:
+def home_of(reader: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
 
-    Raises paging.InvalidKey.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises paging.InvalidKey.
     """
-    return _page(on_home_of(reader.id), before, after)
+    return _page(on_home_of(reader.id), before, after, size)
 
 
-def everyones_posts(before: str | None = None, after: str | None = None) -> Page[Post]:
+def everyones_posts(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post), before, after)
+    return _page(sa.select(Post), before, after, size)
 
 
-def posts_of(author: User, before: str | None = None, after: str | None = None) -> Page[Post]:
+def posts_of(author: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(by(author.id), before, after)
+    return _page(by(author.id), before, after, size)
 
 
 def by(author_id: int) -> sa.Select[Post]:
@@ -70,6 +70,8 @@ def written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limi
     return list(db.session.scalars(ordered.options(lazyload(Post.author))))
 
 
-def _page(query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None) -> Page[Post]:
-    size = current_app.config["POSTS_PER_PAGE"]
+def _page(
+    query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None, size: int | None
+) -> Page[Post]:
+    size = size or current_app.config["POSTS_PER_PAGE"]
     return paging.newest_first(query, Post.timestamp, Post.id, size, before, after)

@@ -39,7 +39,7 @@ class Reader(NamedTuple):
         """The pages about the reader, and about somebody whom they follow."""
         own = f"/user/{self.user.username}"
         lists = [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend", "/user/friend/popup"]
-        return [*lists, f"/post/{self.post_id}", f"/post/{self.post_id}/delete"]
+        return [*lists, f"/post/{self.post_id}", f"/post/{self.post_id}/delete", "/account/tokens"]
 
 
 @pytest.fixture(scope="module")

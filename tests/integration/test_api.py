@@ -132,8 +132,9 @@ class TestTasks:
         assert TaskPageSchema().validate(first.json) == {}
         assert [item["id"] for page in (first, second, third) for item in page.json["items"]] == ids
         assert first.headers["Link"] == f'<{first.json["next"]}>; rel="next"'
-        assert third.json["next"] is None
-        assert "Link" not in third.headers
+        assert (first.json["prev"], third.json["next"]) == (None, None)
+        assert susan.get(third.json["prev"]).json["items"] == second.json["items"]
+        assert third.headers["Link"] == f'<{third.json["prev"]}>; rel="prev"'
 
     def test_the_list_has_only_ones_own_jobs(self, susan, david):
         ended_job("susan")

@@ -13,6 +13,8 @@ from flask.testing import FlaskClient
 from microblog.taskqueue import states
 from tests.support.api import JOB_FIELDS
 
+TAGS = ("tokens", "users", "posts", "timelines", "exports", "tasks")
+
 # It asks no database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
@@ -71,7 +73,7 @@ def test_it_has_what_every_document_must(document, operations):
         "basic",
         "bearer",
     }
-    assert {tag["name"] for tag in document["tags"]} == {"tokens", "exports", "tasks"}
+    assert {tag["name"] for tag in document["tags"]} == set(TAGS)
     for (_method, path), operation in operations.items():
         assert operation["summary"]
         named = {each["name"] for each in document["paths"][path].get("parameters", [])}
@@ -81,31 +83,63 @@ def test_it_has_what_every_document_must(document, operations):
 def test_a_token_is_bought_with_a_password_and_all_else_with_a_token(document, operations):
     assert document["security"] == [{"bearer": []}]
     overridden = {key: each["security"] for key, each in operations.items() if "security" in each}
-    assert overridden == {("post", "/api/tokens"): [{"basic": []}]}
+    assert overridden == {("post", "/api/tokens"): [{"basic": []}], ("post", "/api/users"): []}
 
 
 def test_each_answer_is_documented(document, operations):
     answers = {
-        ("post", "/api/tokens"): "201 401 429",
+        ("post", "/api/tokens"): "201 401 422",
+        ("get", "/api/tokens"): "200 401 422",
         ("delete", "/api/tokens"): "204 401",
-        ("post", "/api/exports"): "202 400 401 409 415 422 429",
-        ("get", "/api/tasks"): "200 400 401 422",
+        ("delete", "/api/tokens/{token_id}"): "204 401 404",
+        ("get", "/api/users"): "200 401 422",
+        ("post", "/api/users"): "201 422",
+        ("get", "/api/users/{username}"): "200 401 404",
+        ("patch", "/api/users/{username}"): "200 401 403 404 422",
+        ("get", "/api/users/{username}/followers"): "200 401 404 422",
+        ("get", "/api/users/{username}/following"): "200 401 404 422",
+        ("put", "/api/users/{username}/following/{followed}"): "204 401 403 404 409",
+        ("delete", "/api/users/{username}/following/{followed}"): "204 401 403 404",
+        ("get", "/api/users/{username}/posts"): "200 401 404 422",
+        ("post", "/api/posts"): "201 401 422",
+        ("get", "/api/posts/{post_id}"): "200 401 404",
+        ("delete", "/api/posts/{post_id}"): "204 401 403 404",
+        ("get", "/api/timelines/home"): "200 401 422",
+        ("get", "/api/timelines/explore"): "200 401 422",
+        ("post", "/api/exports"): "202 401 409 422",
+        ("get", "/api/tasks"): "200 401 422",
         ("get", "/api/tasks/{task_id}"): "200 401 404",
         ("post", "/api/tasks/{task_id}/cancel"): "202 401 404 409",
-        ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409 429",
+        ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409",
     }
+    always = ["400", "413", "415", "429", "500", "503"]
 
     documented = {key: operation["responses"] for key, operation in operations.items()}
 
     assert {key: set(each) for key, each in documented.items()} == {
-        key: {*statuses.split(), "default"} for key, statuses in answers.items()
+        key: {*statuses.split(), *always, *(["304", "412"] if key[0] == "get" else [])}
+        for key, statuses in answers.items()
     }
+
+
+def test_each_answer_has_its_headers(document, operations):
+    def headers_of(answer: dict[str, Any]) -> set[str]:
+        if "$ref" in answer:
+            answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+        return set(answer["headers"])
+
+    for (method, path), operation in operations.items():
+        for status, answer in operation["responses"].items():
+            headers = headers_of(answer)
+            assert headers >= {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+            assert ("ETag" in headers) == (method == "get" and status in ("200", "304")), path
+            assert ("Retry-After" in headers) == (status in ("429", "503")), path
 
 
 def test_each_refusal_is_documented_as_a_problem(document, operations):
     for operation in operations.values():
         for status, response in operation["responses"].items():
-            if status == "default" or int(status) >= HTTPStatus.BAD_REQUEST:
+            if int(status) >= HTTPStatus.BAD_REQUEST:
                 shared = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
                 schema = shared["content"]["application/problem+json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Problem"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
-from microblog.api.schemas import TokenSchema
+from microblog.api.schemas import TokenPageSchema, TokenSchema
 from microblog.clock import utcnow
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
@@ -33,7 +34,7 @@ def test_a_password_buys_a_token_that_opens_the_api(app, client, make_user):
     assert bought.status_code == 201
     assert TokenSchema().validate(bought.json) == {}
     assert bought.headers["Cache-Control"] == "no-store"
-    assert Caller(client, bought.json["token"]).get("/api/tasks").json == {"items": [], "next": None}
+    assert Caller(client, bought.json["token"]).get("/api/tasks").json["items"] == []
 
 
 def test_only_the_hash_of_a_token_is_kept(app, susan):
@@ -114,6 +115,63 @@ def test_a_revoked_token_opens_nothing_and_the_others_stay(app, susan):
     assert_problem(susan.get("/api/tasks"), 401)
     assert_problem(susan.delete("/api/tokens"), 401)
     assert other.get("/api/tasks").status_code == 200
+
+
+def test_tokens_have_names_and_are_listed_and_revoked_one_by_one(client, make_user):
+    make_user("susan", "cat-dog-fish")
+    other = caller_for(client.application, make_user("david"))
+    bought = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": " backup "})
+    first, second = Caller(client, bought.json["token"]), caller_for(client.application, User.with_username("susan"))
+
+    listed = first.get("/api/tokens")
+
+    assert TokenPageSchema().validate(listed.json) == {}
+    assert {(one["name"], one["current"]) for one in listed.json["items"]} == {("", False), ("backup", True)}
+    assert first.token not in listed.text
+    own = next(one["id"] for one in listed.json["items"] if one["current"])
+    assert_problem(other.delete(f"/api/tokens/{own}"), 404)
+    assert second.delete(f"/api/tokens/{own}").status_code == 204
+    assert_problem(first.get("/api/tokens"), 401)
+
+
+def test_a_name_that_cannot_be_kept_is_refused(client, make_user):
+    make_user("susan", "cat-dog-fish")
+    for name in ("x" * 65, "a\0b", 7, None):
+        refused = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": name})
+
+        assert list(assert_problem(refused, 422)["errors"]["json"]) == ["name"]
+
+
+class TestPage:
+    def test_a_token_is_made_shown_once_and_revoked(self, app, make_user, signed_in):
+        browser = signed_in(make_user("susan"))
+
+        made = browser.post("/account/tokens", data={"name": "my <script>"})
+
+        token = re.search(r'id="new-token" value="([^"]+)"', made.text)[1]
+        assert made.status_code == 201
+        assert made.headers["Cache-Control"] == "no-store"
+        assert Caller(app.test_client(use_cookies=False), token).get("/api/users/me").json["username"] == "susan"
+        page = browser.get("/account/tokens").text
+        assert token not in page
+        assert "my &lt;script&gt;" in page
+        browser.post(re.search(r'action="([^"]+/revoke)"', page)[1])
+        assert_problem(Caller(app.test_client(use_cookies=False), token).get("/api/users/me"), 401)
+
+    def test_nobody_revokes_what_is_not_theirs(self, susan, make_user, signed_in):
+        token_id = susan.get("/api/tokens").json["items"][0]["id"]
+
+        assert signed_in(make_user("david")).post(f"/account/tokens/{token_id}/revoke").status_code == 404
+        assert susan.get("/api/tokens").status_code == 200
+
+    def test_a_token_without_a_name_is_not_made_there(self, make_user, signed_in):
+        browser = signed_in(make_user("susan"))
+        for name in ("", "x" * 65, "a\0b"):
+            assert browser.post("/account/tokens", data={"name": name}).status_code == 422
+        assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
+
+    def test_it_is_for_those_who_are_signed_in(self, client):
+        assert client.get("/account/tokens").status_code == client.post("/account/tokens").status_code == 302
 
 
 def test_use_is_noted_at_most_once_a_minute(susan):

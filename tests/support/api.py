@@ -32,7 +32,7 @@ class Caller:
     def __getattr__(self, method: str) -> Callable[..., TestResponse]:
         def request(path: str, **options: Any) -> TestResponse:
             db.session.rollback()
-            headers = {"Authorization": f"Bearer {self.token}"}
+            headers = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
             response: TestResponse = getattr(self._client, method)(path, headers=headers, **options)
             db.session.rollback()
             return response

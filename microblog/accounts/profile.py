@@ -1,0 +1,47 @@
+"""Making an account and changing its profile, once what was typed has been looked at."""
+
+from __future__ import annotations
+
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy.exc import IntegrityError
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+
+
+def normal_email(address: str) -> str:
+    """The normal form of `address`. Raises ValueError if it is none.
+
+    Without a look into the DNS: whether mail arrives, only a mail can tell. No mailbox names beyond ASCII, since many
+    mail servers refuse those.
+    """
+    try:
+        return validate_email(address, check_deliverability=False, allow_smtputf8=False).normalized
+    except EmailNotValidError as error:
+        raise ValueError(str(error)) from None
+
+
+def sign_up(username: str, email: str, password: str) -> User | None:
+    """Make an account, and commit that; None if another took the name or the address in this very moment."""
+    user = User(username=username, email=email)
+    user.set_password(password)
+    db.session.add(user)
+    return user if _committed() else None
+
+
+def change(user: User, username: str | None = None, about_me: str | None = None) -> bool:
+    """Keep what `user` changes of their profile; False if another took the name in this very moment."""
+    if username is not None:
+        user.username = username
+    if about_me is not None:
+        user.about_me = about_me
+    return _committed()
+
+
+def _committed() -> bool:
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""/api/posts: write a post, read one, delete one's own."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import abort, url_for
+from flask_babel import gettext as _
+
+from microblog.api.answers import post_json
+from microblog.api.auth import caller, require_token
+from microblog.api.blueprint import Blueprint
+from microblog.api.schemas import PostRequestSchema, PostSchema
+from microblog.lookup import by_id
+from microblog.posts import writing
+from microblog.posts.models import Post
+
+bp = Blueprint(
+    "api_posts",
+    __name__,
+    url_prefix="/api/posts",
+    tag="posts",
+    description="What you and others wrote, one by one.",
+    guard=require_token,
+)
+
+
+@bp.post("")
+@bp.arguments(PostRequestSchema)
+@bp.response(HTTPStatus.CREATED, PostSchema, headers={"Location": "Location"})
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write a post."""
+    post = writing.write(caller().id, written["body"].strip())
+    return post_json(post), {"Location": url_for(".show", post_id=post.id)}
+
+
+@bp.get("/<int:post_id>")
+@bp.response(HTTPStatus.OK, PostSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def show(post_id: int) -> dict[str, Any]:
+    """Show a post."""
+    return post_json(_post(post_id))
+
+
+@bp.delete("/<int:post_id>")
+@bp.response(HTTPStatus.NO_CONTENT)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+def delete(post_id: int) -> None:
+    """Delete a post of yours, for good."""
+    if not writing.delete(_post(post_id).id, caller().id):
+        abort(HTTPStatus.FORBIDDEN, _("You may only delete what you wrote."))
+
+
+def _post(post_id: int) -> Post:
+    return by_id(Post, post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))

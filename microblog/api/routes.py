@@ -1,0 +1,53 @@
+"""/account/tokens: the keys to one's account that programs have, where one sees, makes and revokes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog.api.forms import TokenForm
+from microblog.api.models import ApiToken
+from microblog.extensions import db, limiter
+
+bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
+
+
+@bp.get("")
+@login_required
+def index() -> ResponseReturnValue:
+    """The reader's tokens, and a form to make one."""
+    return _page(TokenForm())
+
+
+@bp.post("")
+@login_required
+@limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"], key_func=lambda: f"user:{current_user.get_id()}")
+def create() -> ResponseReturnValue:
+    """Make a token, and show it, this once: it is on this page alone, not in a cookie that a redirect would need."""
+    form = TokenForm()
+    if not form.validate_on_submit():
+        return _page(form), 422
+    lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
+    token, _row = ApiToken.issue(current_user, lifetime, form.name.data.strip())
+    db.session.commit()
+    return _page(TokenForm(formdata=None), token), 201
+
+
+@bp.post("/<int:token_id>/revoke")
+@login_required
+def revoke(token_id: int) -> ResponseReturnValue:
+    """Make a token stop working, at once and for good."""
+    if not ApiToken.revoke(current_user, token_id):
+        abort(404, _("You have no such token."))
+    flash(_("The token is revoked: whatever used it is locked out."), "success")
+    return redirect(url_for(".index"))
+
+
+def _page(form: TokenForm, token: str | None = None) -> str:
+    size = current_app.config["POSTS_PER_PAGE"]
+    page = ApiToken.page_of(current_user, size, request.args.get("before"), request.args.get("after"))
+    return render_template("api/tokens.html", form=form, page=page, token=token)

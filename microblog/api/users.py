@@ -1,0 +1,100 @@
+"""/api/users: who is here, what they tell of themselves, and making an account."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import current_app, url_for
+from flask_babel import gettext as _
+
+from microblog.accounts import directory, followers, profile
+from microblog.accounts.models import User
+from microblog.api import lists
+from microblog.api.answers import myself, user_called, user_json
+from microblog.api.auth import caller, require_token_unless_post
+from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
+from microblog.extensions import limiter
+
+bp = Blueprint(
+    "api_users",
+    __name__,
+    url_prefix="/api/users",
+    tag="users",
+    description="Who is here, and who follows whom. “me” is a name for yourself.",
+    guard=require_token_unless_post,
+)
+
+
+@bp.get("")
+@bp.lists(UserPageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def index(query: dict[str, Any]) -> lists.Answer:
+    """List all users, by name."""
+    size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
+    page = directory.users_by_name(size, query.get("before"), query.get("after"))
+    return lists.listed(query, map(user_json, page.users), {"after": page.next}, {"before": page.prev})
+
+
+@bp.post("")
+@bp.arguments(SignUpSchema)
+@bp.response(HTTPStatus.CREATED, ProfileSchema, headers={"Location": "Location"})
+@bp.doc(security=[])
+@limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"])
+def create(wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make an account. Ask for a token with its name and password then."""
+    try:
+        wanted["email"] = profile.normal_email(wanted["email"])
+    except ValueError:
+        _refuse(email=_("This is no email address. One looks like susan@example.com."))
+    _refuse_taken(wanted)
+    user = profile.sign_up(**wanted)
+    if user is None:
+        _refuse_taken(wanted)
+        raise RuntimeError("a new account was refused by the database, though its name and address are free")
+    return _profile_json(user, user), {"Location": url_for("api_users.show", username=user.username)}
+
+
+@bp.get("/<username>")
+@bp.response(HTTPStatus.OK, ProfileSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def show(username: str) -> dict[str, Any]:
+    """Show a user."""
+    return _profile_json(user_called(username), caller())
+
+
+@bp.patch("/<username>")
+@bp.arguments(ProfileChangeSchema)
+@bp.response(HTTPStatus.OK, ProfileSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
+    """Change your name, or what you tell of yourself."""
+    user = myself(username)
+    _refuse_taken(changes, user)
+    if not profile.change(user, **changes):
+        _refuse_taken(changes, user)
+        raise RuntimeError("a profile was refused by the database, though its name is free")
+    return _profile_json(user, user)
+
+
+def _refuse_taken(wanted: dict[str, Any], user: User | None = None) -> None:
+    """Answer 422 if somebody other than `user` has the name or the address that is wanted."""
+    if "username" in wanted and User.with_username(wanted["username"]) not in (None, user):
+        _refuse(username=_("This username is taken. Choose another."))
+    if "email" in wanted and User.with_email(wanted["email"]) is not None:
+        _refuse(email=_("There is an account with this address already. Sign in instead."))
+
+
+def _refuse(**fields: str) -> None:
+    refuse_fields({"json": {name: [sentence] for name, sentence in fields.items()}})
+
+
+def _profile_json(user: User, reader: User) -> dict[str, Any]:
+    counts = followers.counts(user)
+    known = {
+        "followers": counts.followers,
+        "following": counts.following,
+        "is_followed": followers.is_following(reader, user),
+    }
+    return user_json(user) | known | ({"email": user.email} if user.id == reader.id else {})

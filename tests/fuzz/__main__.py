@@ -1,0 +1,75 @@
+"""python -m tests.fuzz: random requests to all routes; exits with 1 if any answer was a fault of ours."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flask import Flask
+
+from tests.fuzz.run import Fuzzer, Report, random_seed
+from tests.support import house
+from tests.support.services import RedisServer
+
+# Short, so that asking workers, of whom there are none, does not take most of the time.
+SETTINGS = {"RATELIMIT_ENABLED": False, "TESTING": False, "STREAM_HEARTBEAT": 1.0}
+EVERY = 1000  # requests after which it is told how far it is
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000, metavar="N", help="how many (100000)")
+    parser.add_argument(
+        "--seed", type=int, default=random_seed(), metavar="N", help="the same one makes the same requests"
+    )
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="begin with this request of the seed (0)")
+    chosen = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    print(f"{chosen.requests} requests, seed {chosen.seed}", flush=True)
+    with _application() as app:
+        fuzzer, told, began = Fuzzer(app, chosen.seed), 0, time.monotonic()
+        last = chosen.first + chosen.requests
+        for first in range(chosen.first, last, EVERY):
+            report = fuzzer.run(first, min(EVERY, last - first))
+            for fault in report.faults[told:]:
+                print(fault, flush=True)
+            told = len(report.faults)
+            print(f"  {sum(report.asked.values())} in {time.monotonic() - began:.0f} s, {told} faults", flush=True)
+        _tell(fuzzer.report)
+    sys.exit(bool(fuzzer.report.faults))
+
+
+def _tell(report: Report) -> None:
+    statuses = ", ".join(f"{status}: {count}" for status, count in sorted(report.statuses.items()))
+    print(f"{len(report.asked)} routes; {statuses}; the slowest took {report.slowest:.1f} s")
+    for rule, count in report.streams.items():
+        print(f"{rule} never ends: {count} times only its first bytes were read")
+    print(f"{len(report.faults)} faults")
+
+
+@contextmanager
+def _application() -> Iterator[Flask]:
+    """The application, with a Redis and a SQLite database of its own."""
+    redis = RedisServer()
+    redis.start()
+    try:
+        with tempfile.TemporaryDirectory(prefix="microblog-fuzz-") as folder:
+            kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+            url = f"sqlite:///{Path(folder) / 'microblog.db'}"
+            environment = kept | {"MICROBLOG_ENV": "testing", "INSTANCE_PATH": folder, "REDIS_URL": redis.url}
+            house.migrate(environment, url)
+            with house.application(environment | {"DATABASE_URL": url}, **SETTINGS) as app:
+                yield app
+    finally:
+        redis.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The API against its own OpenAPI document, by schemathesis: right and wrong requests to each operation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+from schemathesis.generation.modes import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+# Without a look through our source for values to try, which takes longer than a short run itself; and the credentials
+# are those that are given, so that most requests get past the door.
+SETTINGS = {"analysis": {"constants": {"enabled": False}}, "generation": {"with-security-parameters": False}}
+
+
+def operations_of(app: Flask) -> Iterator[Any]:
+    """All operations that the document of `app` has, as schemathesis knows them."""
+    config = SchemathesisConfig.from_dict(SETTINGS)
+    for result in schemathesis.openapi.from_wsgi("/api/openapi.json", app, config=config).get_all_operations():
+        yield result.ok()
+
+
+def hold_to_its_word(
+    operation: Any, authorization: str | None, known: dict[str, Any], examples: int, chosen_seed: int
+) -> None:
+    """Send `examples` right and as many wrong requests; raises what schemathesis finds wrong with an answer.
+
+    `authorization` is the header of that name, if there is to be one. Half of the right requests have in their address
+    what is `known` to exist, by the names of the arguments.
+    """
+    headers = {"Authorization": authorization} if authorization else {}
+    existing = {each.name: known[each.name] for each in operation.path_parameters if each.name in known}
+    for strategy in (
+        operation.as_strategy(GenerationMode.POSITIVE, path_parameters=existing),
+        operation.as_strategy(GenerationMode.POSITIVE),
+        operation.as_strategy(GenerationMode.NEGATIVE),
+    ):
+        _send(strategy, headers, examples, chosen_seed)
+
+
+def _send(strategy: Any, headers: dict[str, str], examples: int, chosen_seed: int) -> None:
+    @seed(chosen_seed)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=strategy)
+    def send(case: Any) -> None:
+        case.call_and_validate(headers=headers, checks=CHECKS)
+
+    # There is no wrong request to an operation that takes nothing.
+    with contextlib.suppress(Unsatisfiable):
+        send()

@@ -1,0 +1,141 @@
+"""Sends the requests, and hears what is wrong with the answers."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, got_request_exception
+from werkzeug.test import TestResponse
+
+from microblog.accounts.models import User
+from microblog.api.models import ApiToken
+from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.taskqueue.models import Task
+from tests.fuzz.requests import Person, Sender, Sent
+from tests.fuzz.values import Known
+
+PASSWORD = "cat-dog-fish"
+ROUND = 1000  # requests with the same people; then there are new ones, since some have lost their accounts by then
+SLOW = 5.0  # seconds
+FIRST_BYTES = 1  # pieces that are read of an answer that never ends
+MAY_BE_AWAY = ("/readyz",)  # says with 503 that no worker runs here, and none does
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    faults: list[str] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    asked: Counter[str] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+
+
+class Fuzzer:
+    """Sends request after request to `app`, whose database has all tables."""
+
+    def __init__(self, app: Flask, seed: int) -> None:
+        self._app = app
+        self._seed = seed
+        self._client = app.test_client(use_cookies=False)
+        self._sender = Sender.to(app)
+        self.report = Report()
+
+    def run(self, first: int, count: int) -> Report:
+        """Send `count` requests, from number `first` on."""
+        for number in range(first, first + count):
+            if number == first or number % ROUND == 0:
+                people, known = self._people(number // ROUND), self._known()
+            self._send(number, self._sender.make(self._seed, number, people, known))
+        return self.report
+
+    def _send(self, number: int, sent: Sent) -> None:
+        self._app.config["WTF_CSRF_ENABLED"] = sent.csrf
+        began = time.monotonic()
+        with _exceptions(self._app) as raised:
+            response = self._client.open(**sent.options, buffered=False)
+            self._read(sent, response)
+        seconds = time.monotonic() - began
+        self.report.asked[sent.rule] += 1
+        self.report.statuses[response.status_code] += 1
+        self.report.slowest = max(self.report.slowest, seconds)
+        if response.status_code >= 500 and not (response.status_code == 503 and sent.rule in MAY_BE_AWAY):
+            self._complain(number, sent, f"{response.status_code}\n{''.join(raised)}")
+        if seconds > SLOW:
+            self._complain(number, sent, f"took {seconds:.1f} s")
+
+    def _read(self, sent: Sent, response: TestResponse) -> None:
+        """The whole answer; of an event stream, which never ends, the beginning."""
+        if response.mimetype == "text/event-stream":
+            self.report.streams[sent.rule] += 1
+            for _, _piece in zip(range(FIRST_BYTES), response.response, strict=False):
+                pass
+        else:
+            response.get_data()
+        response.close()
+
+    def _complain(self, number: int, sent: Sent, what: str) -> None:
+        repeat = f"python -m tests.fuzz --seed {self._seed} --first {number} --requests 1"
+        self.report.faults.append(f"{what}\n  request {number}: {sent}\n  once more: {repeat}\n")
+
+    def _people(self, generation: int) -> list[Person]:
+        """A reader with posts, followers and jobs; another; and an operator: all new."""
+        return [self._person(f"{name}-{generation}") for name in ("susan", "david", "operator")]
+
+    def _person(self, name: str) -> Person:
+        with self._app.app_context():
+            user = User(username=name, email=f"{name}@example.com", is_operator=name.startswith("operator"))
+            user.set_password(PASSWORD)
+            db.session.add(user)
+            db.session.flush()
+            db.session.add_all(Post(user_id=user.id, body=f"Thought {number} of {name}") for number in range(30))
+            token, _row = ApiToken.issue(user, timedelta(days=1), name)
+            user.launch_task("export_posts", "Exporting your posts")
+            db.session.commit()
+        browser = self._app.test_client()
+        self._app.config["WTF_CSRF_ENABLED"] = False
+        signed_in = browser.post("/auth/login", data={"username": name, "password": PASSWORD})
+        assert signed_in.status_code == 302, signed_in.text
+        self._app.config["WTF_CSRF_ENABLED"] = True
+        csrf_token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', browser.get("/").text)
+        assert csrf_token
+        cookie = browser.get_cookie("session")
+        assert cookie
+        return Person(f"session={cookie.value}", csrf_token[1], token, name)
+
+    def _known(self) -> Known:
+        with self._app.app_context():
+            newest = lambda column: db.session.scalars(sa.select(column).order_by(column.desc()).limit(20))  # noqa: E731
+            names = list(db.session.scalars(sa.select(User.username).order_by(User.id.desc()).limit(6)))
+            tasks = list(db.session.scalars(sa.select(Task.id).order_by(Task.created_at.desc()).limit(20)))
+            numbers = [str(one) for column in (User.id, Post.id, ApiToken.id) for one in newest(column)]
+        return Known(names=names, tasks=tasks, numbers=numbers, secrets=[PASSWORD, "post", "export_posts"])
+
+
+@contextmanager
+def _exceptions(app: Flask) -> Iterator[list[str]]:
+    """The tracebacks of what is raised meanwhile and ends as a 500."""
+    raised: list[str] = []
+
+    def hear(sender: Flask, exception: BaseException, **_: Any) -> None:
+        raised.extend(traceback.format_exception(exception))
+
+    with got_request_exception.connected_to(hear, app):
+        yield raised
+
+
+def random_seed() -> int:
+    """A seed, where none is given."""
+    return random.randrange(1_000_000)

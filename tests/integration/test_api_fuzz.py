@@ -1,0 +1,95 @@
+"""Nothing that is sent to the site makes it fail, and the API answers nothing that its document does not say.
+
+API_FUZZ_EXAMPLES is how many requests of each kind each operation gets; API_FUZZ_SEED chooses others.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.api.models import ApiToken
+from microblog.extensions import db
+from microblog.posts.models import Post
+from tests.fuzz.contract import hold_to_its_word, operations_of
+from tests.fuzz.run import PASSWORD, Fuzzer
+
+EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "3"))
+SEED = int(os.environ.get("API_FUZZ_SEED", "1"))
+REQUESTS = 2000
+PATIENCE = 400 if EXAMPLES < 10 else 0  # seconds; none if more was asked for
+
+
+@pytest.fixture
+def database() -> str:
+    """Hardly any answer depends on which database there is."""
+    return "sqlite"
+
+
+@pytest.fixture
+def fuzzed(make_app) -> Flask:
+    """An app that fails as it would in production, with its rate limits on, but out of reach."""
+    plenty = "1000000 per minute"
+    return make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_API=plenty, RATELIMIT_SIGN_IN=plenty)
+
+
+@dataclass
+class Caller:
+    """Somebody whose account, posts, jobs and tokens the requests are about."""
+
+    token: str
+    known: dict[str, Any]
+
+
+def new_caller(number: int) -> Caller:
+    """A new one each time: a request may change a name, or revoke a token."""
+    user, other = (
+        User(username=f"{name}-{number}", email=f"{name}-{number}@example.com") for name in ("susan", "david")
+    )
+    for each in (user, other):
+        each.set_password(PASSWORD)
+    db.session.add_all([user, other])
+    db.session.flush()
+    post = Post(body="Hello", author=user)
+    db.session.add(post)
+    task = user.launch_task("export_posts", "Exporting your posts")
+    token, _row = ApiToken.issue(user, timedelta(hours=1))
+    _token, spare = ApiToken.issue(user, timedelta(hours=1), "spare")
+    db.session.commit()
+    known = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
+    return Caller(token, known | {"task_id": task.id})
+
+
+@pytest.mark.timeout(PATIENCE)
+@pytest.mark.parametrize("signed_in", [True, False], ids=["with a token", "without"])
+def test_the_api_answers_as_its_document_says(fuzzed, signed_in):
+    faults = []
+    for number, operation in enumerate(operations_of(fuzzed)):
+        caller = new_caller(number)
+        authorization = f"Bearer {caller.token}" if signed_in else None
+        if operation.label == "POST /api/tokens":
+            authorization = f"Basic {b64encode(f'susan-{number}:{PASSWORD}'.encode()).decode()}"
+        try:
+            hold_to_its_word(operation, authorization, caller.known, EXAMPLES if signed_in else 1, SEED)
+        except (AssertionError, BaseExceptionGroup) as fault:
+            faults.append("".join([operation.label, *traceback.format_exception_only(fault)]))
+
+    assert faults == [], "\n".join(faults)
+
+
+@pytest.mark.timeout(PATIENCE)
+def test_random_requests_to_every_route_are_never_a_fault_of_ours(make_app):
+    app = make_app(TESTING=False, STREAM_HEARTBEAT=1.0)
+
+    report = Fuzzer(app, SEED).run(0, REQUESTS)
+
+    assert report.faults == []
+    assert set(report.asked) == {rule.rule for rule in app.url_map.iter_rules()}

@@ -1,0 +1,241 @@
+"""The API's users, followers, posts and timelines: what they answer, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.api.schemas import PostPageSchema, PostSchema, ProfileSchema, UserPageSchema
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.posts.models import MAX_LENGTH, Post
+from tests.support.api import Caller, assert_problem, caller_for
+
+
+@pytest.fixture
+def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("susan"))
+
+
+@pytest.fixture
+def david(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("David"))
+
+
+def all_of(caller: Caller, path: str, link: str = "next") -> list:
+    """The items of all pages from `path` on."""
+    items = []
+    while path:
+        page = caller.get(path).json
+        items.append(page["items"])
+        path = page[link]
+    return items
+
+
+class TestUsers:
+    def test_they_are_listed_by_name_in_pages_that_lead_both_ways(self, susan, make_user):
+        for name in ("adam", "Bert", "carol", "zoe"):
+            make_user(name)
+
+        forth = all_of(susan, "/api/users?limit=2")
+        last = susan.get("/api/users?limit=2&after=susan")
+
+        assert [[user["username"] for user in page] for page in forth] == [
+            ["adam", "Bert"],
+            ["carol", "susan"],
+            ["zoe"],
+        ]
+        assert UserPageSchema().validate(last.json) == {}
+        assert last.headers["Link"] == f'<{last.json["prev"]}>; rel="prev"'
+        assert all_of(susan, last.json["prev"], "prev") == forth[1::-1]
+
+    def test_a_page_that_is_named_by_no_name_is_refused(self, susan):
+        for query in ("after=%00", "before=a%20b", "after=" + "x" * 65, "before=adam&after=adam", "after="):
+            assert_problem(susan.get(f"/api/users?{query}"), 400)
+
+    def test_one_is_shown_with_counts_and_the_address_only_to_themselves(self, susan, david):
+        susan.put("/api/users/susan/following/david")
+
+        seen = susan.get("/api/users/DAVID").json
+        own = david.get("/api/users/me").json
+
+        assert ProfileSchema().validate(seen) == ProfileSchema().validate(own) == {}
+        assert (seen["username"], seen["followers"], seen["following"], seen["is_followed"]) == ("David", 1, 0, True)
+        assert "email" not in seen
+        assert own["email"] == "David@example.com"
+        assert_problem(susan.get("/api/users/nobody"), 404)
+
+    def test_an_account_can_be_made_and_buys_a_token(self, client):
+        wanted = {"username": "ines", "email": "Ines@EXAMPLE.com", "password": "cat-dog-fish"}
+
+        made = client.post("/api/users", json=wanted)
+
+        assert made.status_code == 201
+        assert made.headers["Location"] == "/api/users/ines"
+        assert made.json["email"] == "Ines@example.com"
+        assert "password" not in made.text
+        assert client.post("/api/tokens", auth=("ines", "cat-dog-fish")).status_code == 201
+
+    def test_an_account_that_cannot_be_is_refused_with_its_fields(self, client, make_user):
+        make_user("susan")
+        good = {"username": "ines", "email": "ines@example.com", "password": "cat-dog-fish"}
+        for field, value in (
+            *(
+                ("username", "SUSAN"),
+                ("username", "me"),
+                ("username", "a b c"),
+                ("username", "x" * 65),
+                ("username", 7),
+            ),
+            *(("email", "susan@EXAMPLE.com"), ("email", "ines"), ("email", "x" * 300 + "@example.com")),
+            *(("password", "short"), ("password", "x" * 1025), ("password", "cat-dog\0fish"), ("is_operator", True)),
+        ):
+            refused = client.post("/api/users", json=good | {field: value})
+
+            assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
+        assert User.with_username("ines") is None
+
+    def test_making_accounts_is_limited(self, make_app):
+        client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="1 per minute").test_client()
+
+        client.post("/api/users", json={})
+
+        assert_problem(client.post("/api/users", json={}), 429)
+
+    def test_one_changes_ones_own_profile_and_nobody_elses(self, susan, david):
+        changed = susan.patch("/api/users/susan", json={"username": "Susanna", "about_me": "Rows.\r\nReads."})
+        kept = susan.patch("/api/users/me", json={})
+
+        assert changed.json["about_me"] == "Rows.\nReads."
+        assert changed.json == kept.json == susan.get("/api/users/susanna").json
+        assert (
+            "username"
+            in assert_problem(susan.patch("/api/users/me", json={"username": "DAVID"}), 422)["errors"]["json"]
+        )
+        assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
+        assert_problem(david.patch("/api/users/nobody", json={}), 404)
+
+
+class TestFollowing:
+    def test_following_twice_is_like_once_and_so_is_no_longer(self, susan, david):
+        for _ in range(2):
+            assert susan.put("/api/users/me/following/David").status_code == 204
+            assert [user["username"] for user in susan.get("/api/users/david/followers").json["items"]] == ["susan"]
+            assert [user["username"] for user in david.get("/api/users/susan/following").json["items"]] == ["David"]
+        for _ in range(2):
+            assert susan.delete("/api/users/susan/following/David").status_code == 204
+            assert susan.get("/api/users/david/followers").json["items"] == []
+
+    def test_nobody_is_made_to_follow_and_nobody_follows_themselves(self, susan, david):
+        assert_problem(susan.put("/api/users/me/following/susan"), 409)
+        assert_problem(susan.put("/api/users/david/following/susan"), 403)
+        assert_problem(susan.delete("/api/users/david/following/susan"), 403)
+        assert_problem(susan.put("/api/users/me/following/nobody"), 404)
+
+
+class TestPosts:
+    def test_what_is_written_can_be_read_and_deleted_by_its_writer_alone(self, susan, david):
+        written = susan.post("/api/posts", json={"body": " Hello,\r\nworld \n"})
+        path = written.headers["Location"]
+
+        assert written.status_code == 201
+        assert PostSchema().validate(written.json) == {}
+        assert (written.json["body"], written.json["author"]) == ("Hello,\nworld", "susan")
+        assert david.get(path).json == written.json
+        assert_problem(david.delete(path), 403)
+        assert susan.delete(path).status_code == 204
+        assert_problem(susan.get(path), 404)
+        assert_problem(susan.delete(path), 404)
+
+    def test_what_says_nothing_or_too_much_is_refused(self, susan):
+        for body in ("", " \n", "x" * (MAX_LENGTH + 1), "a\0b", None, 7, ["x"]):
+            assert assert_problem(susan.post("/api/posts", json={"body": body}), 422)["errors"]["json"]["body"]
+        assert_problem(susan.post("/api/posts", json={}), 422)
+        assert susan.post("/api/posts", json={"body": "x" * MAX_LENGTH}).status_code == 201
+
+    def test_a_number_that_no_post_can_have_is_one_that_none_has(self, susan):
+        for number in ("0", "999", str(2**31), str(2**63), "9" * 40, "-1", "x"):
+            assert_problem(susan.get(f"/api/posts/{number}"), 404)
+            assert_problem(susan.delete(f"/api/tokens/{number}"), 404)
+
+
+class TestTimelines:
+    def test_each_has_what_it_should_in_pages(self, susan, david, make_user):
+        stranger, now = make_user("stranger"), utcnow()
+        for minutes, name in enumerate(["susan", "david", "stranger", "susan", "david"]):
+            author = User.with_username(name)
+            db.session.add(Post(body=f"{name} {minutes}", author=author, timestamp=now - timedelta(minutes=minutes)))
+        db.session.commit()
+        susan.put("/api/users/me/following/david")
+
+        def told(path: str) -> list[list[str]]:
+            return [[post["body"] for post in page] for page in all_of(susan, path)]
+
+        assert told("/api/timelines/home?limit=2") == [["susan 0", "david 1"], ["susan 3", "david 4"]]
+        assert told("/api/timelines/explore?limit=4") == [["susan 0", "david 1", "stranger 2", "susan 3"], ["david 4"]]
+        assert told(f"/api/users/{stranger.username}/posts") == [["stranger 2"]]
+        assert PostPageSchema().validate(susan.get("/api/timelines/home").json) == {}
+        assert_problem(susan.get("/api/users/nobody/posts"), 404)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+class TestHeaders:
+    def test_what_has_not_changed_is_not_sent_again(self, susan):
+        first = susan.get("/api/users/me")
+        tag = first.headers["ETag"]
+
+        same = susan.get("/api/users/me", headers={"If-None-Match": f'"other", W/{tag}'})
+        susan.patch("/api/users/me", json={"about_me": "changed"})
+        changed = susan.get("/api/users/me", headers={"If-None-Match": tag})
+
+        assert (same.status_code, same.data, same.headers["ETag"]) == (304, b"", tag)
+        assert changed.status_code == 200
+        assert changed.headers["ETag"] != tag
+        for answer in (first, same):
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            assert {"Authorization", "Accept-Language"} <= set(answer.vary)
+        assert_problem(susan.get("/api/users/me", headers={"If-Match": '"other"'}), 412)
+
+    def test_head_is_get_without_its_body_and_options_says_what_there_is(self, susan, client):
+        read, headed = susan.get("/api/users/me"), susan.head("/api/users/me")
+
+        assert (headed.status_code, headed.data, headed.headers["ETag"]) == (200, b"", read.headers["ETag"])
+        asked = client.options("/api/users/me")
+        assert asked.status_code == 200
+        assert asked.allow.as_set() == {"get", "head", "patch", "options"}
+
+    def test_a_refusal_is_kept_by_nobody(self, susan):
+        refused = susan.get("/api/users/nobody")
+
+        assert "ETag" not in refused.headers
+        assert refused.headers["Cache-Control"] == "no-store"
+
+    def test_requests_are_counted_for_each_token_and_told(self, make_app, make_user, redis_server):
+        app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="3 per hour")
+        susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
+
+        left = [
+            susan.get(path).headers["X-RateLimit-Remaining"] for path in ("/api/users", "/api/tasks", "/api/tokens")
+        ]
+        refused = susan.get("/api/users")
+
+        assert left == ["2", "1", "0"]
+        assert_problem(refused, 429)
+        assert refused.headers["X-RateLimit-Limit"] == "3"
+        assert 0 < int(refused.headers["Retry-After"]) <= 3600
+        assert david.get("/api/users").headers["X-RateLimit-Remaining"] == "2"
+        with redis_server.away():  # each process counts for itself then
+            assert david.get("/api/users").headers["X-RateLimit-Remaining"] == "2"
+
+    def test_strangers_are_counted_by_their_address(self, make_app):
+        client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="1 per hour").test_client()
+
+        assert_problem(client.get("/api/users"), 401)
+        assert_problem(client.get("/api/users", headers={"Authorization": "Bearer guessed"}), 429)
+
+    def test_limits_can_be_turned_off(self, susan):
+        assert "X-RateLimit-Limit" not in susan.get("/api/users").headers
