@@ -1,4 +1,4 @@
-"""Posts: writing them, and the lists that they are read in."""
+"""Posts: writing them, the lists that they are read in, and their translations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the pages."""
-    from microblog.posts import routes
+    from microblog.posts import routes, translation
 
     app.register_blueprint(routes.bp)
+    translation.init_app(app)
