@@ -48,6 +48,7 @@ def load_settings() -> dict[str, Any]:
         **_mail(env),
         **_exports(env, instance),
         **_tasks(env),
+        **_translation(env),
     }
     try:
         env.seal()
@@ -183,6 +184,17 @@ def _tasks(env: Env) -> dict[str, Any]:
     }
 
 
+def _translation(env: Env) -> dict[str, Any]:
+    return {
+        # A LibreTranslate service; without it there is nothing to translate with, and no button that asks for it.
+        "TRANSLATE_URL": env.str("TRANSLATE_URL", None, validate=_service_url),
+        "TRANSLATE_API_KEY": env.str("TRANSLATE_API_KEY", None),
+        # Seconds until it counts as away.
+        "TRANSLATE_TIMEOUT": env.float("TRANSLATE_TIMEOUT", 5.0, validate=_positive),
+        "RATELIMIT_TRANSLATE": env.str("RATELIMIT_TRANSLATE", "30 per minute", validate=_rate),
+    }
+
+
 _positive = validate.Range(min=0, min_inclusive=False, error="Must be greater than 0.")
 
 
@@ -219,6 +231,14 @@ def _web_url(value: str) -> None:
         usable = False
     if not usable:
         raise ValidationError("Must be an http:// or https:// URL.")
+
+
+def _service_url(value: str | None) -> None:
+    if value is None:
+        return
+    _web_url(value)
+    if "@" in urlsplit(value).netloc:
+        raise ValidationError("Must have no name and no password in it; a key goes into TRANSLATE_API_KEY.")
 
 
 def _database_url(value: str) -> None:

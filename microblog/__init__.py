@@ -49,8 +49,9 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, demo, development, exports, jobs, monitoring, notifications, posts
+    from microblog import accounts, api, development, exports, jobs, monitoring, notifications, posts
     from microblog import mail as mails
+    from microblog.demo import cli as demo
 
     for room in (accounts, posts, jobs, mails, exports, notifications, monitoring, api):
         room.init_app(app)

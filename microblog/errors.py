@@ -79,6 +79,7 @@ def _title(error: HTTPException) -> str:
         413: _("Too large"),
         429: _("Too many attempts"),
         500: _("Something broke"),
+        502: _("Somebody else failed"),
         503: _("Away for a moment"),
     }
     return titles.get(error.code or 500, error.name)

@@ -40,7 +40,7 @@ def write_posts(app, author_id: int, count: int) -> None:
 
 
 def shown_posts(page) -> list[str]:
-    return re.findall(r'<p class="post-body">(.*?)</p>', page.text, re.DOTALL)
+    return re.findall(r'<p class="post-body"[^>]*>(.*?)</p>', page.text, re.DOTALL)
 
 
 def link(page, label: str) -> str:
@@ -190,3 +190,22 @@ def test_the_demo_user_has_250_posts_of_the_past_year_in_development_only(app):
 
     assert run(args=["demo"]).exit_code == 0
     assert kept_posts(app) == everything
+
+
+def test_a_post_bears_its_language_for_whoever_reads_it_aloud(app, browser, susan):
+    browser.post("/", data={"post": "Кто знает хорошую пекарню у старого вокзала?"})
+    browser.post("/", data={"post": "ok"})
+    with app.app_context():
+        many = ["Die Katze des Nachbarn ist bei uns eingezogen.", "La abuela tenía razón con lo de las cebollas."]
+        db.session.execute(sa.insert(Post), [{"body": body, "user_id": susan.id} for body in many])
+        db.session.commit()
+
+        kept = list(db.session.scalars(sa.select(Post.language).order_by(Post.id)))
+
+    assert kept == ["ru", None, "de", "es"]
+    assert re.findall(r'<p class="post-body"( lang="[a-z]+")?>', browser.get("/explore").text) == [
+        ' lang="es"',
+        ' lang="de"',
+        "",
+        ' lang="ru"',
+    ]

@@ -1,0 +1,37 @@
+"""Posts in the reader's own language, made by a service that an operator names in ``TRANSLATE_URL``."""
+
+from __future__ import annotations
+
+from babel import Locale, UnknownLocaleError
+from flask import Flask, current_app
+from flask_babel import get_locale
+
+from microblog.locale import language_tag
+from microblog.posts.models import Post
+
+
+def init_app(app: Flask) -> None:
+    """Register the pages, and what templates ask."""
+    from microblog.posts.translation import routes
+
+    app.register_blueprint(routes.bp)
+    app.jinja_env.globals.update(is_translatable=is_translatable, language_name=language_name)
+
+
+def is_translatable(post: Post) -> bool:
+    """Whether `post` is in another language than the page, and there is a service to translate it."""
+    if not current_app.config["TRANSLATE_URL"] or post.language is None:
+        return False
+    return _primary(post.language) != _primary(language_tag())
+
+
+def language_name(tag: str) -> str:
+    """What the language `tag` (BCP 47) is called in the language of the page; the tag itself if nobody knows."""
+    try:
+        return Locale.parse(tag, sep="-").get_display_name(get_locale()) or tag
+    except (UnknownLocaleError, ValueError):
+        return tag
+
+
+def _primary(tag: str) -> str:
+    return tag.partition("-")[0]

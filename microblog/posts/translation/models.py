@@ -1,0 +1,31 @@
+"""The translations, kept for as long as their post."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.extensions import db
+from microblog.posts.models import MAX_TAG
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+MAX_TRANSLATION = 2000  # Unicode code points: more is no translation of a post
+
+
+class Translation(Model):
+    """What a post says in another language."""
+
+    __tablename__ = "translation"
+
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("post.id", ondelete="CASCADE"), primary_key=True)
+    language: Mapped[str] = mapped_column(sa.String(MAX_TAG), primary_key=True)  # BCP 47
+    body: Mapped[str] = mapped_column(sa.String(MAX_TRANSLATION))
+
+    def __repr__(self) -> str:
+        return f"<Translation of post {self.post_id} into {self.language}>"

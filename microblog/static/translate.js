@@ -1,0 +1,55 @@
+// Puts a post's translation in the place of the post, and the post back. Without this the same button leads to a
+// page that has both.
+
+document.addEventListener("submit", (event) => {
+  const form = event.target.closest(".post-translate");
+  if (!form) return;
+  event.preventDefault();
+  const post = partsOf(form);
+  if (!post.body.hidden && !post.translation.textContent) ask(post);
+  else show(post, !post.body.hidden);
+});
+
+function partsOf(form) {
+  const text = form.parentElement;
+  const button = form.querySelector("button");
+  button.dataset.translate ??= button.textContent;
+  return {
+    form,
+    button,
+    said: form.querySelector(".post-translate-said"),
+    body: text.querySelector(".post-body"),
+    translation: text.querySelector(".post-translation"),
+  };
+}
+
+async function ask(post) {
+  if (post.form.getAttribute("aria-busy") === "true") return; // not disabled meanwhile: it would lose the focus
+  post.form.setAttribute("aria-busy", "true");
+  post.said.textContent = "";
+  try {
+    const response = await fetch(post.form.action, { method: "POST", body: new FormData(post.form) });
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const found = page.querySelector("main .post-translation");
+    const sentence = page.querySelector(".error-sentence");
+    if (response.ok && found?.textContent) {
+      post.translation.lang = found.lang;
+      post.translation.textContent = found.textContent;
+      show(post, true);
+    } else if (response.ok) {
+      location.assign(response.url); // the sign-in page
+    } else {
+      post.said.textContent = sentence?.textContent ?? post.form.dataset.failed;
+    }
+  } catch {
+    post.said.textContent = post.form.dataset.failed;
+  } finally {
+    post.form.removeAttribute("aria-busy");
+  }
+}
+
+function show(post, translated) {
+  post.body.hidden = translated;
+  post.translation.hidden = !translated;
+  post.button.textContent = translated ? post.form.dataset.original : post.button.dataset.translate;
+}

@@ -1,0 +1,173 @@
+"""The demo's town: any amount, the same each time, in few statements."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from werkzeug.security import check_password_hash
+
+from microblog.accounts.models import MAX_ABOUT_ME, Follow, User
+from microblog.demo.phrases import BOOKS
+from microblog.demo.town import fill
+from microblog.extensions import db
+from microblog.posts import language
+from microblog.posts.models import MAX_LENGTH, Post
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """What is sent to the database meanwhile."""
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(db.engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(db.engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def build(app: Flask) -> Callable[..., list[list[Any]]]:
+    """Builds a town where nothing was; returns all that is in it, but for the password."""
+
+    def build_one(users: int = 20, posts: int = 1000, seed: int = 1) -> list[list[Any]]:
+        for table in (Follow, Post, User):
+            db.session.execute(sa.delete(table))
+        db.session.commit()
+        fill("demo", "demo", users=users, posts=posts, seed=seed, now=NOW)
+        return contents()
+
+    return build_one
+
+
+def contents() -> list[list[Any]]:
+    author = sa.select(User.username).where(User.id == Post.user_id).scalar_subquery()
+    follower = sa.select(User.username).where(User.id == Follow.follower_id).scalar_subquery()
+    followed = sa.select(User.username).where(User.id == Follow.followed_id).scalar_subquery()
+    queries = (
+        sa.select(User.username, User.about_me, User.created_at).order_by(User.id),
+        sa.select(author, Post.body, Post.language, Post.timestamp).order_by(Post.id),
+        sa.select(follower, followed, Follow.created_at).order_by(Follow.created_at),
+    )
+    return [list(map(tuple, db.session.execute(query))) for query in queries]
+
+
+def test_the_same_numbers_make_the_same_town(build: Callable[..., list[list[Any]]]) -> None:
+    first = build(seed=1)
+
+    assert build(seed=1) == first
+    other = build(seed=2)
+    assert [a == b for a, b in zip(first, other, strict=True)] == [False, False, False]
+
+
+def test_a_town_has_the_amount_that_was_asked_for(build: Callable[..., list[list[Any]]]) -> None:
+    for users, posts, of_demo in ((1, 30, 30), (2, 400, 250), (40, 100, 100), (30, 1200, 250)):
+        people, written, follows = build(users=users, posts=posts)
+
+        assert (len(people), len(written)) == (users, posts)
+        assert sum(author == "demo" for author, *_rest in written) == of_demo
+        assert len({body for _author, body, *_rest in written}) == posts
+        times = [time for *_rest, time in written]
+        assert times == sorted(times)
+        assert times[-1] <= NOW
+        assert all(follower != followed for follower, followed, _time in follows)
+
+
+def test_its_people_speak_four_languages_and_answer_each_other(build: Callable[..., list[list[Any]]]) -> None:
+    people, written, follows = build(users=13, posts=800)
+
+    spoken = Counter(tag for _author, _body, tag, _time in written)
+    assert spoken.keys() == {"en", "es", "ko", "ru"}
+    assert min(spoken.values()) > 80
+    tongue = {author: tag for author, _body, tag, _time in written}
+    answers = [(author, body.split()[0][1:]) for author, body, *_rest in written if body.startswith("@")]
+    assert len(answers) > 100
+    assert all(tongue[author] == tongue[name] and author != name for author, name in answers)
+    assert all(about for _name, about, _since in people)
+    assert len({follower for follower, *_rest in follows}) == 13
+
+
+def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(
+    build: Callable[..., list[list[Any]]], statements: list[str]
+) -> None:
+    build(users=100, posts=100)
+    few = len(statements)
+    statements.clear()
+
+    build(users=100, posts=10_000)
+
+    assert len(statements) <= few + 1
+
+
+def test_nobody_can_sign_in_as_one_of_its_people_but_as_demo(build: Callable[..., list[list[Any]]]) -> None:
+    build(users=13, posts=0)
+
+    query = sa.select(User.username, User.password_hash)
+    hashes = {row.username: row.password_hash for row in db.session.execute(query)}
+
+    assert check_password_hash(hashes.pop("demo"), "demo")
+    assert not any(check_password_hash(one, guess) for one in hashes.values() for guess in ("", "demo"))
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
+def test_all_that_can_be_said_fits_into_a_post(book: Any) -> None:
+    longest = [max(map(len, parts)) for parts in (book.openings + book.answers, book.thoughts, book.closings)]
+
+    assert sum(longest) + len(" " * 2 + "@ miguel12345 (99)") <= MAX_LENGTH
+    assert all(len(set(parts)) == len(parts) >= 25 for parts in (book.openings, book.answers, book.thoughts))
+    assert all(len(person.about_me) <= MAX_ABOUT_ME for person in book.people)
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
+def test_what_is_said_is_in_the_language_that_it_is_said_to_be(book: Any) -> None:
+    chance = random.Random(1)
+    said = [*itertools.islice(book.posts(chance), 200), *itertools.islice(book.replies(chance), 200)]
+
+    told = Counter(map(language.detect, said))
+
+    assert told.keys() <= {book.language, None}
+    assert told[book.language] > 390
+
+
+def test_a_book_says_nothing_twice_however_much_is_wanted() -> None:
+    book = BOOKS[0]
+    size = len(book.openings) * len(book.thoughts) * len(book.closings)
+
+    said = list(itertools.islice(book.posts(random.Random(3)), 2 * size))
+
+    assert len(set(said)) == 2 * size
+
+
+def test_another_amount_is_refused_where_there_is_a_town(app: Flask) -> None:
+    app.config["MICROBLOG_ENV"] = "development"
+    run = app.test_cli_runner().invoke
+
+    assert run(args=["demo", "--users", "5", "--posts", "300"]).exit_code == 0
+    refused = run(args=["demo", "--posts", "301"])
+    again = run(args=["demo"])
+
+    assert (refused.exit_code, again.exit_code) == (1, 0)
+    assert "empty database" in refused.output
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 300
+
+
+def test_a_name_that_is_taken_is_a_sentence(app: Flask, make_user: Callable[..., User]) -> None:
+    make_user("susan")
+    app.config["MICROBLOG_ENV"] = "development"
+
+    refused = app.test_cli_runner().invoke(args=["demo"])
+
+    assert refused.exit_code == 1
+    assert "Nothing was added" in refused.output
+    assert User.with_username("demo") is None

@@ -1,0 +1,98 @@
+"""A translation service like LibreTranslate, over HTTP, which misbehaves when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import orjson
+
+from tests.support.services import free_port
+
+
+class TranslationServer:
+    """Answers on a free port what `translations` has, or the text turned around; `questions` are those it got.
+
+    `answer` replaces its answer by a status and a body. While `gate` is closed (cleared), no answer comes.
+    `endless` makes the body one without an end.
+    """
+
+    def __init__(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.translations: dict[str, str] = {}
+        self._server: ThreadingHTTPServer | None = None
+        self.reset()
+
+    def start(self) -> None:
+        self._server = _Server(self)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.gate.set()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def reset(self) -> None:
+        """As new."""
+        self.questions: list[dict[str, Any]] = []
+        self.translations.clear()
+        self.answer: tuple[int, bytes] | None = None
+        self.endless = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Inside the block it takes questions and does not answer."""
+        self.gate.clear()
+        try:
+            yield
+        finally:
+            self.gate.set()
+
+    def reply(self, question: dict[str, Any]) -> tuple[int, bytes]:
+        """The status and the body for a question."""
+        self.questions.append(question)
+        self.gate.wait()
+        if self.answer is not None:
+            return self.answer
+        text = self.translations.get(question["q"], question["q"][::-1])
+        return 200, orjson.dumps({"translatedText": text})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, service: TranslationServer) -> None:
+        super().__init__(("127.0.0.1", int(service.url.rpartition(":")[2])), _Handler)
+        self.service = service
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        service = self.server.service
+        question = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, body = service.reply(question) if self.path == "/translate" else (404, b"")
+        # Whoever asked may have left.
+        with contextlib.suppress(ConnectionError):
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            if 300 <= status < 400:
+                self.send_header("Location", f"{service.url}/translate")
+            if service.endless:
+                self.end_headers()
+                while True:
+                    self.wfile.write(b" " * 65536)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing: its questions are kept."""
