@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from flask_babel import gettext as _
 from wtforms import Field, Form
@@ -18,8 +19,13 @@ def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 
 
-def with_unix_line_ends(text: str) -> str:
-    """`text` as its writer sees it: what a browser sends as CR LF is one line end, and one character."""
+def with_unix_line_ends(text: Any) -> str:
+    """`text` as its writer sees it: what a browser sends as CR LF is one line end, and one character.
+
+    Raises ValueError, with a sentence for the reader, for a file: a form can be sent one in the place of text.
+    """
+    if not isinstance(text, str):
+        raise ValueError(_("This must be text, not a file."))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -27,11 +33,16 @@ class Storable:
     """A form validator: refuses text that cannot be stored.
 
     What is shown again in the form has a replacement character in each such place, since the page could not
-    be sent otherwise.
+    be sent otherwise. A file that was sent in the place of text is refused likewise.
     """
 
     def __call__(self, form: Form, field: Field) -> None:
-        if field.data is None or is_storable(field.data):
+        if field.data is None:
+            return
+        if not isinstance(field.data, str):
+            field.data = ""
+            raise StopValidation("" if field.process_errors else _("This must be text, not a file."))
+        if is_storable(field.data):
             return
         field.data = _UNSTORABLE.sub(_REPLACEMENT, field.data)
         raise StopValidation(_("This has characters that cannot be kept (NUL or half a character). Remove them."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import pytest
@@ -274,3 +275,14 @@ def test_the_export_button_is_on_ones_own_profile_only(signed_in, make_user):
     assert "Export your posts" in browser.get("/user/susan").text
     assert "Export your posts" not in browser.get("/user/david").text
     assert "david@example.com" not in browser.get("/user/david").text
+
+
+def test_a_file_in_the_place_of_text_is_refused(client, make_user, signed_in):
+    browser = signed_in(make_user())
+    for visitor, path, field in (
+        *((client, "/auth/login", "username"), (client, "/auth/register", "email")),
+        *((browser, "/", "post"), (browser, "/account/tokens", "name")),
+    ):
+        response = visitor.post(path, data={field: (io.BytesIO(b"text"), "file.txt")})
+
+        assert response.status_code == 422

@@ -22,9 +22,9 @@ from microblog.posts.models import Post
 from tests.fuzz.contract import hold_to_its_word, operations_of
 from tests.fuzz.run import PASSWORD, Fuzzer
 
-EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "2"))
 SEED = int(os.environ.get("API_FUZZ_SEED", "1"))
-REQUESTS = 2000
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
 PATIENCE = 400 if EXAMPLES < 10 else 0  # seconds; none if more was asked for
 
 

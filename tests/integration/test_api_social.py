@@ -102,9 +102,10 @@ class TestUsers:
     def test_making_accounts_is_limited(self, make_app):
         client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="1 per minute").test_client()
 
-        client.post("/api/users", json={})
+        wanted = {"username": "ines", "email": "no address", "password": "cat-dog-fish"}
 
-        assert_problem(client.post("/api/users", json={}), 429)
+        assert_problem(client.post("/api/users", json=wanted), 422)
+        assert_problem(client.post("/api/users", json=wanted), 429)
 
     def test_one_changes_ones_own_profile_and_nobody_elses(self, susan, david):
         changed = susan.patch("/api/users/susan", json={"username": "Susanna", "about_me": "Rows.\r\nReads."})
