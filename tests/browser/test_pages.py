@@ -32,12 +32,14 @@ class Reader(NamedTuple):
     cookies: Any
     mail_path: str
     export_id: str
+    foreign_post_id: int
 
     @property
     def pages(self) -> list[str]:
         """The pages about the reader, and about somebody whom they follow."""
         own = f"/user/{self.user.username}"
-        return [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend"]
+        translation = f"/posts/{self.foreign_post_id}/translation"
+        return [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend", translation]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     smtp_server.reset()
     user = running.make_user(posts=3)
     user.is_operator = True
-    db.session.add(Post(user_id=user.id, body="W" * 140))
+    foreign = Post(user_id=user.id, body="Кто знает хорошую пекарню у старого вокзала?")
+    db.session.add_all([Post(user_id=user.id, body="W" * 140), foreign])
     friend = User(username="friend", email="friend@example.com", password_hash="", about_me="Rows.\n" + "W" * 200)
     db.session.add(friend)
     db.session.flush()
@@ -63,7 +66,7 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     page.goto(f"{running.url}/dev/mail")
     mail_path = page.locator("main table a").first.get_attribute("href")
     assert mail_path is not None
-    yield Reader(user, page.context.storage_state(), mail_path, export.id)
+    yield Reader(user, page.context.storage_state(), mail_path, export.id, foreign.id)
     page.context.close()
 
 
