@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.browser.site import Site, running_site
 from tests.browser.tasks import Dial
 from tests.support.smtp import SmtpServer
+from tests.support.translator import TranslationServer
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # No sandbox, since it may run as root in a container; nothing that asks the world outside.
@@ -67,10 +68,22 @@ def page(open_browser: Callable[..., BrowserContext]) -> Page:
 
 
 @pytest.fixture(scope="package")
+def translation_server() -> Iterator[TranslationServer]:
+    server = TranslationServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="package")
 def running(
-    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    base_environment: dict[str, str],
+    translation_server: TranslationServer,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Site]:
-    with running_site(base_environment, tmp_path_factory.mktemp("site"), request) as site:
+    translating = {"TRANSLATE_URL": translation_server.url, "TRANSLATE_TIMEOUT": "20"}
+    with running_site(base_environment | translating, tmp_path_factory.mktemp("site"), request) as site:
         yield site
 
 

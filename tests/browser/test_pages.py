@@ -33,13 +33,15 @@ class Reader(NamedTuple):
     mail_path: str
     export_id: str
     post_id: int
+    foreign_post_id: int
 
     @property
     def pages(self) -> list[str]:
         """The pages about the reader, and about somebody whom they follow."""
         own = f"/user/{self.user.username}"
         lists = [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend", "/user/friend/popup"]
-        return [*lists, f"/post/{self.post_id}", f"/post/{self.post_id}/delete", "/account/tokens"]
+        posts = [f"/post/{self.post_id}", f"/post/{self.post_id}/delete", f"/posts/{self.foreign_post_id}/translation"]
+        return [*lists, *posts, "/account/tokens"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,8 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     user = running.make_user(posts=3)
     user.is_operator = True
     post = Post(user_id=user.id, body="W" * 140)
-    db.session.add(post)
+    foreign = Post(user_id=user.id, body="Кто знает хорошую пекарню у старого вокзала?")
+    db.session.add_all([post, foreign])
     friend = User(username="friend", email="friend@example.com", password_hash="", about_me="Rows.\n" + "W" * 200)
     friend.last_seen_at = utcnow()
     db.session.add(friend)
@@ -67,7 +70,7 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     page.goto(f"{running.url}/dev/mail")
     mail_path = page.locator("main table a").first.get_attribute("href")
     assert mail_path is not None
-    yield Reader(user, page.context.storage_state(), mail_path, export.id, post.id)
+    yield Reader(user, page.context.storage_state(), mail_path, export.id, post.id, foreign.id)
     page.context.close()
 
 
