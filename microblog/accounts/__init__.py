@@ -7,9 +7,10 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
-    from microblog.accounts import cli, routes
+    from microblog.accounts import account_routes, cli, reset_routes, routes
     from microblog.extensions import login
 
-    app.register_blueprint(routes.bp)
+    for blueprint in (routes.bp, reset_routes.bp, account_routes.bp):
+        app.register_blueprint(blueprint)
     login.unauthorized_handler(routes.ask_to_sign_in)
     app.cli.add_command(cli.users)

@@ -65,12 +65,14 @@ def counts(user: User) -> Counts:
 def followers_of(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
     """A page of who follows `user`, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
     query = sa.select(Follow).where(Follow.followed_id == user.id).options(joinedload(Follow.follower))
+    query = query.where(Follow.follower_id.not_in(User.ids_of_deleted()))
     return paging.newest_first(query, Follow.created_at, Follow.follower_id, _size(), before, after)
 
 
 def followed_by(user: User, before: str | None = None, after: str | None = None) -> Page[Follow]:
     """A page of whom `user` follows, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
     query = sa.select(Follow).where(Follow.follower_id == user.id).options(joinedload(Follow.followed))
+    query = query.where(Follow.followed_id.not_in(User.ids_of_deleted()))
     return paging.newest_first(query, Follow.created_at, Follow.followed_id, _size(), before, after)
 
 

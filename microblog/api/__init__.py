@@ -7,7 +7,9 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the resources, their OpenAPI document, and the page that shows it."""
+    from microblog.accounts.signals import password_changed
     from microblog.api import docs, exports, jobs, tokens
+    from microblog.api.models import revoke_all
     from microblog.api.openapi import Api
     from microblog.extensions import csrf
 
@@ -17,3 +19,4 @@ def init_app(app: Flask) -> None:
         csrf.exempt(resource)  # no cookie counts here, so nobody else's page can act for a reader
         api.register(resource)
     app.register_blueprint(docs.bp)
+    password_changed.connect(revoke_all)

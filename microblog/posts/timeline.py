@@ -23,6 +23,7 @@ def home_of(reader: User, before: str | None = None, after: str | None = None) -
     each author: a page cannot reach further than the newest edge of these.
     """
     followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader.id)
+    followed = followed.where(Follow.followed_id.not_in(User.ids_of_deleted()))
     authors = followed.union_all(sa.select(sa.literal(reader.id))).cte("authors")
 
     def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
@@ -40,7 +41,7 @@ def home_of(reader: User, before: str | None = None, after: str | None = None) -
 
 def everyones_posts(before: str | None = None, after: str | None = None) -> Page[Post]:
     """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post), before, after)
+    return _page(sa.select(Post).where(Post.user_id.not_in(User.ids_of_deleted())), before, after)
 
 
 def posts_of(author: User, before: str | None = None, after: str | None = None) -> Page[Post]:
