@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, current_app, flash, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
-from flask_login import current_user, login_required, login_user, logout_user
+from flask_login import COOKIE_NAME, current_user, login_required, login_user, logout_user
 
 from microblog.accounts import deletion, email_change, letters, links, passwords
 from microblog.accounts.account_forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
@@ -38,7 +38,7 @@ def change_password() -> ResponseReturnValue:
     if form.validate_on_submit():
         user: User = current_user._get_current_object()
         if passwords.replace(user, form.password.data):
-            login_user(user, remember=current_app.config["REMEMBER_COOKIE_NAME"] in request.cookies)
+            login_user(user, remember=COOKIE_NAME in request.cookies)
             flash(_("Your new password is set. Wherever else you were signed in, you no longer are."), "success")
         else:
             flash(_("Your password was changed elsewhere in this very moment. Sign in with the new one."), "warning")

@@ -4,7 +4,7 @@ What is the user's is found in the tables themselves: every row that refers to a
 room keeps elsewhere, such as files, it deletes in a function that it registers ::
 
     @deletion.also_deletes
-    def delete_files_of(user_id: int) -> None: ...
+    def delete_files_of(user_id: int) -> int: ...
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from microblog.taskqueue.models import Task
 BATCH = 2000  # rows that one transaction deletes
 NO_PASSWORD = "!"  # noqa: S105 - the hash of nothing: no password fits
 
-Deleter = Callable[[int], None]
+Deleter = Callable[[int], int]
 _deleters: dict[Deleter, None] = {}
 
 
 def also_deletes(deleter: Deleter) -> Deleter:
     """Register what deletes all that a room keeps of a user outside the tables, before their rows go.
 
-    It may be called again for the same user.
+    It returns how many rows it deleted along with that. It may be called again for the same user.
     """
     _deleters[deleter] = None  # once, however many applications are made
     return deleter
@@ -81,7 +81,7 @@ def empty(user_id: int) -> Iterator[int]:
     if not is_closed(user_id):
         return
     for delete in _deleters:
-        delete(user_id)
+        yield delete(user_id)
     for column in _owned():
         statement = _delete_batch(column, user_id)
         while found := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:

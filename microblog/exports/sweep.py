@@ -68,10 +68,10 @@ def delete_abandoned_parts() -> int:
     return deleted
 
 
-def delete_all_of(user_id: int) -> None:
-    """Delete the archives of a user whose jobs have ended."""
+def delete_all_of(user_id: int) -> int:
+    """Delete the archives of a user whose jobs have ended; returns how many."""
     delete_abandoned_parts()  # first, as ever: whoever is still writing one must not move it into place
-    _delete(sa.select(Archive).where(Archive.user_id == user_id))
+    return _delete(sa.select(Archive).where(Archive.user_id == user_id))
 
 
 def _delete(archives: sa.Select[Archive]) -> int:
