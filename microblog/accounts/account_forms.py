@@ -48,6 +48,11 @@ class CurrentPasswordForm(FlaskForm):
 class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
     """Another password."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.password.label.text = _("New password")
+        self.password2.label.text = _("New password again")
+
 
 class ChangeAddressForm(CurrentPasswordForm, AddressForm):
     """Another mail address."""
