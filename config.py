@@ -88,7 +88,11 @@ def _web(env: Env) -> dict[str, Any]:
         "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),
         # All requests to the API with one token, or without one from one address.
         "RATELIMIT_API": env.str("RATELIMIT_API", "300 per minute", validate=_rate),
+        # How often one address is mailed a link, and one user may have links mailed to others.
+        "RATELIMIT_LINKS": env.str("RATELIMIT_LINKS", "5 per hour", validate=_rate),
         "RATELIMIT_HEADERS_ENABLED": True,
+        # Seconds that a mailed link works which lets a user set a new password, or confirms an address.
+        "ACCOUNT_LINK_LIFETIME": env.int("ACCOUNT_LINK_LIFETIME", 3600, validate=_positive),
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
         "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),

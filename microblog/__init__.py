@@ -14,7 +14,13 @@ from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mig
 from microblog.extensions import mail as mailer  # `mail` is the room's name here, once anybody has imported it
 from microblog.taskqueue.celery import make_celery
 
-ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports", "microblog.monitoring"]
+ROOMS_WITH_TASKS = [
+    "microblog.taskqueue",
+    "microblog.mail",
+    "microblog.accounts",
+    "microblog.exports",
+    "microblog.monitoring",
+]
 
 
 def create_app(**overrides: Any) -> Flask:

@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import current_task
-from flask import Flask, Response, g, has_app_context, request
+from flask import Flask, Response, g, has_app_context, has_request_context, request
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What a signed link has in place of <token>: whoever has it may use it. Whatever else is there is none.
+_TOKEN = re.compile(r"[\w.-]{40,}", re.ASCII)
 _PROBES = ("/healthz", "/readyz")
 
 
@@ -65,6 +67,12 @@ class Formatter(JsonFormatter):
         # Celery repeats a task's arguments, result and traceback in `data`: the id is enough.
         super().__init__(rename_fields={"exc_info": "exception"}, reserved_attrs=[*RESERVED_ATTRS, "data"])
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, in which no token of a signed link is left, whoever wrote it: Flask names the path of an error."""
+        line: str = super().format(record)
+        token = _token_of_request()
+        return line.replace(token, "[token]") if token else line
+
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
         log_data |= {
@@ -76,6 +84,13 @@ class Formatter(JsonFormatter):
             "task_id": _task_id(record),
         }
         super().add_fields(log_data, record, message_dict)
+
+
+def _token_of_request() -> str:
+    """The token in the path that is being asked for; empty if there is none."""
+    arguments = (request.view_args or {}) if has_request_context() else {}
+    token = _TOKEN.match(arguments.get("token", ""))
+    return token[0] if token else ""
 
 
 def _task_id(record: logging.LogRecord) -> str | None:

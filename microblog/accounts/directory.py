@@ -42,7 +42,7 @@ def users_by_name(size: int, before: str | None = None, after: str | None = None
 def _read(edge: str | None, size: int, *, upward: bool) -> list[User]:
     """One page and one user more, behind the name `edge`; towards A if `upward`."""
     name = sa.func.lower(User.username)
-    query = sa.select(User).order_by(name.desc() if upward else name).limit(size + 1)
+    query = sa.select(User).where(User.deleted_at.is_(None)).order_by(name.desc() if upward else name).limit(size + 1)
     if edge is not None:
         if USERNAME.match(edge) is None or len(edge) > MAX_USERNAME:
             raise InvalidKey

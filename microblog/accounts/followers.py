@@ -70,6 +70,7 @@ def followers_of(
     It has at most `size` items, or ``POSTS_PER_PAGE``.
     """
     query = sa.select(Follow).where(Follow.followed_id == user.id).options(joinedload(Follow.follower))
+    query = query.where(Follow.follower_id.not_in(User.ids_of_deleted()))
     return paging.newest_first(query, Follow.created_at, Follow.follower_id, size or _size(), before, after)
 
 
@@ -81,6 +82,7 @@ def followed_by(
     It has at most `size` items, or ``POSTS_PER_PAGE``.
     """
     query = sa.select(Follow).where(Follow.follower_id == user.id).options(joinedload(Follow.followed))
+    query = query.where(Follow.followed_id.not_in(User.ids_of_deleted()))
     return paging.newest_first(query, Follow.created_at, Follow.followed_id, size or _size(), before, after)
 
 

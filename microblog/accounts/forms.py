@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
@@ -50,7 +52,7 @@ class UsernameForm(FlaskForm):
 
     def validate_username(self, field: Field) -> None:
         """Refuse a username that somebody else has."""
-        if User.with_username(field.data) not in (None, current_user):
+        if User.with_username(field.data, also_deleted=True) not in (None, current_user):
             raise ValidationError(_("This username is taken. Choose another."))
 
 
@@ -66,8 +68,10 @@ class ProfileForm(UsernameForm):
     )
 
 
-class SignUpForm(UsernameForm):
-    """Who do you want to be?"""
+class AddressForm(FlaskForm):
+    """An email address that nobody else has."""
+
+    taken: Any = _l("There is an account with this address already. Sign in instead.")
 
     email = StringField(
         _l("Email"),
@@ -75,6 +79,17 @@ class SignUpForm(UsernameForm):
         description=_l("What you export is mailed here. Nobody else sees it."),
         render_kw={"autocomplete": "email", "type": "email"},
     )
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse what is no address, and one that somebody has; keep its normal form."""
+        field.data = normal_address(field.data)
+        if User.with_email(field.data, also_deleted=True) is not None:
+            raise ValidationError(str(self.taken))
+
+
+class NewPasswordForm(FlaskForm):
+    """A password, twice."""
+
     password = PasswordField(
         _l("Password"),
         [
@@ -95,11 +110,14 @@ class SignUpForm(UsernameForm):
         render_kw={"autocomplete": "new-password"},
     )
 
-    def validate_email(self, field: Field) -> None:
-        """Refuse what is no address, and one that somebody has; keep its normal form."""
-        try:
-            field.data = normal_email(field.data)
-        except ValueError:
-            raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None
-        if User.with_email(field.data) is not None:
-            raise ValidationError(_("There is an account with this address already. Sign in instead."))
+
+class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
+    """Who do you want to be?"""
+
+
+def normal_address(text: str) -> str:
+    """The normal form of an email address. Raises ValidationError, with a sentence, if `text` is none."""
+    try:
+        return normal_email(text)
+    except ValueError:
+        raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from datetime import datetime
 from functools import cache
@@ -12,6 +13,7 @@ from flask_login import UserMixin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from microblog.accounts.fingerprint import fingerprint
 from microblog.clock import utcnow
 from microblog.extensions import db, login
 from microblog.taskqueue.launch import launch_task
@@ -43,9 +45,23 @@ class User(UserMixin, Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime | None]  # to the minute; see last_seen.py
     is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
+    deleted_at: Mapped[datetime | None]  # when they asked for it: nobody sees them any more, a task does the rest
+
+    __table_args__ = (
+        sa.Index(
+            "ix_user_deleted_at",
+            "deleted_at",
+            sqlite_where=sa.text("deleted_at IS NOT NULL"),
+            postgresql_where=sa.text("deleted_at IS NOT NULL"),
+        ),
+    )
 
     def __repr__(self) -> str:
         return f"<User {self.username}>"
+
+    def get_id(self) -> str:
+        """What cookies keep of this user: it is of no use any more once the password is another."""
+        return f"{self.id}.{fingerprint('session', self.password_hash)}"
 
     def set_password(self, password: str) -> None:
         """Keep a salted scrypt hash of `password`; the password itself is not kept."""
@@ -56,18 +72,37 @@ class User(UserMixin, Model):
         return check_password_hash(self.password_hash, password)
 
     @classmethod
-    def with_username(cls, username: str) -> User | None:
-        """The user called `username`, in whatever case, or None."""
+    def with_username(cls, username: str, *, also_deleted: bool = False) -> User | None:
+        """The user called `username`, in whatever case, or None.
+
+        Whose account is being deleted is nobody, but to those who ask whether the name is free (`also_deleted`).
+        """
         if USERNAME.match(username) is None:
             return None
-        return db.session.scalar(sa.select(cls).where(sa.func.lower(cls.username) == username.lower()))
+        return cls._only(sa.func.lower(cls.username) == username.lower(), also_deleted)
 
     @classmethod
-    def with_email(cls, email: str) -> User | None:
-        """The user who has the address `email`, in whatever case, or None."""
+    def with_email(cls, email: str, *, also_deleted: bool = False) -> User | None:
+        """The user who has the address `email`, in whatever case, or None; `also_deleted` as for a name."""
         if not is_storable(email):
             return None
-        return db.session.scalar(sa.select(cls).where(sa.func.lower(cls.email) == sa.func.lower(email)))
+        return cls._only(sa.func.lower(cls.email) == sa.func.lower(email), also_deleted)
+
+    @classmethod
+    def with_id(cls, user_id: int | None) -> User | None:
+        """The user with this id, or None; whose account is being deleted is nobody."""
+        user = None if user_id is None else db.session.get(cls, user_id)
+        return user if user is not None and user.deleted_at is None else None
+
+    @classmethod
+    def ids_of_deleted(cls) -> sa.Select[int]:
+        """The ids of those whose account is being deleted, for lists to leave them out."""
+        return sa.select(cls.id).where(cls.deleted_at.is_not(None))
+
+    @classmethod
+    def _only(cls, condition: sa.ColumnElement[bool], also_deleted: bool) -> User | None:
+        query = sa.select(cls).where(condition)
+        return db.session.scalar(query if also_deleted else query.where(cls.deleted_at.is_(None)))
 
     @classmethod
     def with_credentials(cls, login: str, password: str) -> User | None:
@@ -141,6 +176,10 @@ def _hash_of_nobody() -> str:
 
 
 @login.user_loader
-def load_user(user_id: str) -> User | None:
-    """The user that a session cookie names."""
-    return db.session.get(User, int(user_id)) if user_id.isdecimal() else None
+def load_user(session_id: str) -> User | None:
+    """The user that a cookie names by User.get_id(), unless the password has changed since."""
+    user_id = session_id.partition(".")[0]
+    user = User.with_id(int(user_id)) if user_id.isdecimal() else None
+    if user is None or not hmac.compare_digest(user.get_id().encode(), session_id.encode()):
+        return None
+    return user

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required, login_user, logout_user
@@ -11,20 +11,15 @@ from werkzeug.wrappers import Response
 from microblog.accounts import followers as people
 from microblog.accounts import profile as account
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
+from microblog.accounts.limits import limit_guesses
 from microblog.accounts.models import User
-from microblog.extensions import limiter
 from microblog.security import local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
 
 
-def _sign_in_limit() -> str:
-    limit: str = current_app.config["RATELIMIT_SIGN_IN"]
-    return limit
-
-
 @bp.route("/auth/register", methods=["GET", "POST"])
-@limiter.limit(_sign_in_limit, methods=["POST"])
+@limit_guesses()
 def register() -> ResponseReturnValue:
     """Make an account."""
     if current_user.is_authenticated:
@@ -46,7 +41,7 @@ def _signed_up(form: SignUpForm) -> bool:
 
 
 @bp.route("/auth/login", methods=["GET", "POST"])
-@limiter.limit(_sign_in_limit, methods=["POST"])
+@limit_guesses()
 def login() -> ResponseReturnValue:
     """Sign in, and go on to where the reader was heading."""
     onward = local_path(request.args.get("next")) or url_for("posts.home")

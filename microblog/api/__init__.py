@@ -7,7 +7,9 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the resources, their OpenAPI document, the page that shows it, and the page of one's tokens."""
+    from microblog.accounts.signals import password_changed
     from microblog.api import docs, exports, following, jobs, posts, routes, timelines, tokens, users
+    from microblog.api.models import revoke_all
     from microblog.api.openapi import Api
     from microblog.extensions import csrf
 
@@ -18,3 +20,4 @@ def init_app(app: Flask) -> None:
         api.register(resource.bp)
     app.register_blueprint(docs.bp)
     app.register_blueprint(routes.bp)
+    password_changed.connect(revoke_all)

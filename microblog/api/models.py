@@ -85,6 +85,11 @@ class ApiToken(Model):
             db.session.commit()
 
 
+def revoke_all(user: User) -> None:
+    """Revoke all tokens of `user`, in the caller's transaction."""
+    db.session.execute(sa.delete(ApiToken).where(ApiToken.user_id == user.id))
+
+
 def _hash(token: str) -> str:
     # A plain hash will do: nobody guesses 256 random bits, and it is looked up by its index.
     return sha256(token.encode()).hexdigest()

@@ -80,9 +80,9 @@ def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
 
 def _refuse_taken(wanted: dict[str, Any], user: User | None = None) -> None:
     """Answer 422 if somebody other than `user` has the name or the address that is wanted."""
-    if "username" in wanted and User.with_username(wanted["username"]) not in (None, user):
+    if "username" in wanted and User.with_username(wanted["username"], also_deleted=True) not in (None, user):
         _refuse(username=_("This username is taken. Choose another."))
-    if "email" in wanted and User.with_email(wanted["email"]) is not None:
+    if "email" in wanted and User.with_email(wanted["email"], also_deleted=True) is not None:
         _refuse(email=_("There is an account with this address already. Sign in instead."))
 
 

@@ -68,6 +68,12 @@ def delete_abandoned_parts() -> int:
     return deleted
 
 
+def delete_all_of(user_id: int) -> int:
+    """Delete the archives of a user whose jobs have ended; returns how many."""
+    delete_abandoned_parts()  # first, as ever: whoever is still writing one must not move it into place
+    return _delete(sa.select(Archive).where(Archive.user_id == user_id))
+
+
 def _delete(archives: sa.Select[Archive]) -> int:
     """Delete archives, the file first: a row without a file can be deleted again, a file without a row cannot."""
     storage, deleted = current_storage(), 0

@@ -56,7 +56,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @bp.post("/<task_id>/retry")
 @login_required
-@limit_launches(lambda: current_user.get_id())
+@limit_launches(lambda: getattr(current_user, "id", None))
 def retry(task_id: str) -> ResponseReturnValue:
     """Start a new job like one that failed or was cancelled."""
     try:

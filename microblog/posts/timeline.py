@@ -27,12 +27,17 @@ def home_of(reader: User, before: str | None = None, after: str | None = None, s
 
 def everyones_posts(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
-    return _page(sa.select(Post), before, after, size)
+    return _page(of_everybody(), before, after, size)
 
 
 def posts_of(author: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
     return _page(by(author.id), before, after, size)
+
+
+def of_everybody() -> sa.Select[Post]:
+    """All that anybody wrote, but those whose account is being deleted."""
+    return sa.select(Post).where(Post.user_id.not_in(User.ids_of_deleted()))
 
 
 def by(author_id: int) -> sa.Select[Post]:
@@ -47,6 +52,7 @@ def on_home_of(reader_id: int) -> Listing[Post]:
     reach further than the newest edge of these.
     """
     followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader_id)
+    followed = followed.where(Follow.followed_id.not_in(User.ids_of_deleted()))
     authors = followed.union_all(sa.select(sa.literal(reader_id))).cte("authors")
 
     def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:

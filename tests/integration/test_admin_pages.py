@@ -104,7 +104,7 @@ class TestWhoMay:
         task_id = start(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
-            session["_user_id"] = str(User.with_username("olga").id)
+            session["_user_id"] = User.with_username("olga").get_id()
 
         for path in (f"{task_id}/cancel", f"{task_id}/retry", "selected/cancel", "all/cancel"):
             answer = strict.post(f"/admin/tasks/{path}", data={"csrf_token": "wrong", "job": task_id})

@@ -175,7 +175,7 @@ def test_a_forged_form_changes_nothing(make_app: Callable[..., Flask], make_user
     strict = make_app(WTF_CSRF_ENABLED=True)
     client = strict.test_client()
     with client.session_transaction() as session:
-        session["_user_id"] = str(susan.id)
+        session["_user_id"] = susan.get_id()
 
     for path in (f"/tasks/{task_id}/cancel", f"/tasks/{task_id}/retry", "/export_posts"):
         assert client.post(path, data={"csrf_token": "wrong"}).status_code == 400

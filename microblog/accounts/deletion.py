@@ -1,0 +1,124 @@
+"""The end of an account: closed at once, then emptied batch by batch, then gone.
+
+What is the user's is found in the tables themselves: every row that refers to a user by ON DELETE CASCADE goes. What a
+room keeps elsewhere, such as files, it deletes in a function that it registers ::
+
+    @deletion.also_deletes
+    def delete_files_of(user_id: int) -> int: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import sqlalchemy as sa
+from flask_babel import gettext as _
+
+from microblog.accounts.models import User
+from microblog.accounts.signals import password_changed
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs import erasure
+from microblog.taskqueue.launch import launch_task
+from microblog.taskqueue.models import Task
+
+BATCH = 2000  # rows that one transaction deletes
+NO_PASSWORD = "!"  # noqa: S105 - the hash of nothing: no password fits
+
+Deleter = Callable[[int], int]
+_deleters: dict[Deleter, None] = {}
+
+
+def also_deletes(deleter: Deleter) -> Deleter:
+    """Register what deletes all that a room keeps of a user outside the tables, before their rows go.
+
+    It returns how many rows it deleted along with that. It may be called again for the same user.
+    """
+    _deleters[deleter] = None  # once, however many applications are made
+    return deleter
+
+
+def close(user: User) -> bool:
+    """Close the account of `user` and have it deleted, and commit that; False if it is closed already.
+
+    From now on the user can no longer sign in and nobody sees them. Both jobs are the system's: rows of the user's own
+    would go with the user.
+    """
+    closed = db.session.scalar(
+        sa.update(User)
+        .where(User.id == user.id, User.deleted_at.is_(None))
+        .values(deleted_at=utcnow(), password_hash=NO_PASSWORD)
+        .returning(User.id)
+    )
+    if closed is None:
+        db.session.rollback()
+        return False
+    password_changed.send(user)
+    mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
+    launch_task("delete_account", _("Deleting an account"), closed, mail.id)
+    db.session.commit()
+    return True
+
+
+def is_closed(user_id: int) -> bool:
+    """Whether there is such an account, and it is to be deleted. (An id may be given out again.)"""
+    return db.session.scalar(_closed(user_id)) is not None
+
+
+def count(user_id: int) -> int:
+    """How many rows are the user's, in all tables."""
+    owned = [sa.select(sa.func.count()).where(column == user_id).scalar_subquery() for column in (*_owned(), _JOBS)]
+    return sum(db.session.execute(sa.select(*owned)).one())
+
+
+def empty(user_id: int) -> Iterator[int]:
+    """Delete all that is a closed account's but the account itself; yields how many rows went, batch by batch.
+
+    Each batch is committed before it is told of. The user's jobs must have ended (erasure.cancel_all). Of an account
+    that is not closed nothing goes.
+    """
+    if not is_closed(user_id):
+        return
+    for delete in _deleters:
+        yield delete(user_id)
+    for column in _owned():
+        statement = _delete_batch(column, user_id)
+        while found := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
+            db.session.commit()
+            yield found
+        db.session.rollback()
+    yield from erasure.forget_all(user_id)
+
+
+def remove(user_id: int) -> None:
+    """Delete a closed account itself, and commit that: its name and its address are free."""
+    db.session.execute(sa.delete(User).where(User.id.in_(_closed(user_id))))
+    db.session.commit()
+
+
+_JOBS = Task.__table__.c.user_id
+
+
+def _owned() -> list[sa.Column[Any]]:
+    """The columns that name whose a row is, of all tables but that of jobs; those that refer to others come first."""
+    users = User.__table__
+    return [
+        key.parent
+        for table in reversed(db.metadata.sorted_tables)
+        for key in sorted(table.foreign_keys, key=lambda key: key.parent.name)
+        if key.column.table is users and key.ondelete == "CASCADE" and key.parent is not _JOBS
+    ]
+
+
+def _delete_batch(owner: sa.Column[Any], user_id: int) -> sa.Delete:
+    # Whose account is not closed loses nothing, even if a process that stood still comes back to an id that is
+    # somebody else's by now.
+    table = owner.table
+    key = list(table.primary_key)
+    batch = sa.select(*key).where(owner == _closed(user_id).scalar_subquery()).limit(BATCH)
+    return sa.delete(table).where(sa.tuple_(*key).in_(batch))
+
+
+def _closed(user_id: int) -> sa.Select[int]:
+    return sa.select(User.id).where(User.id == user_id, User.deleted_at.is_not(None))

@@ -1,0 +1,90 @@
+"""Another mail address: asked for, confirmed by who reads mails to it, told to who reads mails to the old one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from flask import current_app
+from flask_babel import gettext as _
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from microblog.accounts.models import MAX_EMAIL, User
+from microblog.clock import utcnow
+from microblog.database import delete_in_batches
+from microblog.extensions import db
+from microblog.taskqueue.launch import launch_task
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+KEPT_FOR = timedelta(days=7)  # after its link has expired: for the mail to the old address to be tried again by hand
+BATCH = 500  # rows deleted in one transaction
+
+
+class AddressTaken(Exception):
+    """Somebody else has the address by now."""
+
+
+class EmailChange(Model):
+    """That a user wants mails to go to another address; the messages of its mails carry its id."""
+
+    __tablename__ = "email_change"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    old_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
+    new_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
+    requested_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
+    confirmed_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    def __repr__(self) -> str:
+        return f"<EmailChange {self.id} of user {self.user_id}>"
+
+
+def ask(user: User, address: str) -> None:
+    """Have a link mailed to `address` that makes it the address of `user`, in the caller's transaction.
+
+    Links of earlier requests die. Raises launch.AlreadyRunning while a mail of an earlier one is on its way.
+    """
+    db.session.execute(sa.delete(EmailChange).where(EmailChange.user_id == user.id, EmailChange.confirmed_at.is_(None)))
+    change = EmailChange(user=user, old_address=user.email, new_address=address)
+    db.session.add(change)
+    db.session.flush()
+    user.launch_task("email_confirm_address", _("Mailing a link to your new address"), change.id)
+
+
+def waiting(user: User) -> EmailChange | None:
+    """The change that `user` has yet to confirm, if its link may still work."""
+    since = utcnow() - timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
+    mine = sa.select(EmailChange).where(EmailChange.user_id == user.id, EmailChange.requested_at > since)
+    return db.session.scalar(mine.where(EmailChange.confirmed_at.is_(None)).order_by(EmailChange.id.desc()).limit(1))
+
+
+def confirm(change: EmailChange) -> None:
+    """Let the new address be the user's, have the old one told, and commit that; raises AddressTaken.
+
+    The mail is no job of the user's: whoever has taken the account over must not be able to cancel it.
+    """
+    change.user.email = change.new_address
+    change.confirmed_at = utcnow()
+    try:
+        db.session.flush()
+    except IntegrityError:
+        db.session.rollback()
+        raise AddressTaken from None
+    launch_task("email_changed_address", _("Telling the old address of a change"), change.id)
+    db.session.commit()
+
+
+def purge() -> int:
+    """Forget changes whose time is long over; returns how many."""
+    lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
+    old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - KEPT_FOR).limit(BATCH)
+    return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))

@@ -1,0 +1,106 @@
+"""The mails about an account, and its deletion."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from celery import shared_task
+from flask_babel import format_decimal
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.accounts import deletion, email_change, letters, reset
+from microblog.accounts.email_change import EmailChange
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.jobs import erasure
+from microblog.mail.delivery import MailTask, deliver
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.progress import Progress
+
+LONGEST_PAUSE = 30  # seconds between two looks at what a deletion waits for
+
+
+@shared_task(name=reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
+def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
+    """Mail a user the link to set a new password; nothing to nobody (None), and one at a time."""
+    user = User.with_id(user_id)
+    if user is None or reset.is_on_its_way(user.id, self.request.id):
+        return {"message_id": None}
+    return deliver(self, letters.password_reset(user))
+
+
+@shared_task(name="email_confirm_address", bind=True, base=MailTask, title=_l("Mailing a link to your new address"))
+def email_confirm_address(self: MailTask, user_id: int, change_id: int) -> dict[str, Any]:
+    """Mail to a user's new address the link that confirms it."""
+    change = db.session.get(EmailChange, change_id)
+    if change is None or change.user_id != user_id or change.confirmed_at is not None:
+        raise JobError(_("Another address was asked for since."))
+    return deliver(self, letters.confirm_address(change))
+
+
+@shared_task(name="email_changed_address", bind=True, base=MailTask, title=_l("Telling the old address of a change"))
+def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
+    """Tell a user's old address that it is no longer theirs."""
+    change = db.session.get(EmailChange, change_id)
+    if change is None:
+        raise JobError(_("There is nothing to tell any more."))
+    return deliver(self, letters.changed_address(change))
+
+
+@shared_task(name="email_account_deleted", bind=True, base=MailTask, title=_l("Confirming that an account is deleted"))
+def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
+    """Tell a user that their account is closed; delete_account leaves them their address until then."""
+    user = db.session.get(User, user_id)
+    if user is None or user.deleted_at is None:
+        raise JobError(_("There is nothing to tell any more."))
+    return deliver(self, letters.account_deleted(user))
+
+
+@shared_task(
+    name="delete_account",
+    bind=True,
+    title=_l("Deleting an account"),
+    autoretry_for=(OperationalError, InterfaceError, OSError),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=None,  # whoever asked to be forgotten is, however long something is away
+)
+def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
+    """Delete all that is a closed account's, and in the end the account; returns how many rows went.
+
+    It waits for the user's jobs, which it cancels, to end before it begins, and for the mail `mail_id` that confirms
+    the deletion, sent or not, before it deletes the address. To run it again does no harm.
+    """
+    if not deletion.is_closed(user_id):
+        return {"deleted": 0}
+    if not erasure.cancel_all(user_id):
+        _wait(self, _("Jobs of the account are being cancelled."))
+    with Progress(self, deletion.count(user_id), describe=_rows_deleted) as progress:
+        for rows in deletion.empty(user_id):
+            progress.advance(rows)
+    if db.session.scalar(sa.select(Task.id).where(Task.id == mail_id, Task.unfinished)):
+        _wait(self, _("The mail that confirms the deletion is on its way."))
+    deletion.remove(user_id)
+    return {"deleted": progress.current}
+
+
+@shared_task(name="purge_email_changes", ignore_result=True, every="SWEEP_INTERVAL")
+def purge_email_changes() -> None:
+    """Forget old addresses."""
+    email_change.purge()
+
+
+def _wait(task: JobTask, reason: str) -> NoReturn:
+    """Let the worker do something else for a while, a longer one each time. Raises celery.exceptions.Retry."""
+    db.session.rollback()
+    raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.request.retries, 10), LONGEST_PAUSE))
+
+
+def _rows_deleted(current: int, total: int | None) -> str:
+    done: str = _("%(current)s of %(total)s entries", current=format_decimal(current), total=format_decimal(total or 0))
+    return done

@@ -1,0 +1,265 @@
+"""/account: another password, another mail address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts import email_change, links, passwords
+from microblog.accounts.email_change import KEPT_FOR, EmailChange
+from microblog.accounts.models import User
+from microblog.api.models import ApiToken
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.taskqueue.models import Task
+from tests.support.links import link_in
+from tests.support.services import Worker, wait_for
+from tests.support.smtp import SmtpServer
+
+OLD, NEW = "cat-dog-fish", "horse-bird-cow"
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+def change_password(client: FlaskClient, current: str = OLD, new: str = NEW, again: str = NEW) -> Any:
+    fields = {"current_password": current, "password": new, "password2": again}
+    return client.post("/account/password", data=fields, follow_redirects=True)
+
+
+def change_address(client: FlaskClient, address: str = "new@example.com", password: str = OLD) -> Any:
+    fields = {"email": address, "current_password": password}
+    return client.post("/account/email", data=fields, follow_redirects=True)
+
+
+def end_mails() -> None:
+    """As if a worker had sent what is waiting."""
+    db.session.execute(sa.update(Task).values(state="SUCCESS", finished_at=utcnow()))
+    db.session.commit()
+
+
+def token_for(user: User) -> str:
+    [change] = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == user.id))
+    return links.to_confirm_address(change).rpartition("/")[2]
+
+
+def signs_in_with(password: str) -> bool:
+    db.session.rollback()
+    return User.with_credentials("susan", password) is not None
+
+
+def address_of(user: User) -> str:
+    db.session.rollback()
+    return user.email
+
+
+def test_a_new_password_ends_all_sessions_but_this_one(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    elsewhere = signed_in(susan)
+    client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
+    remembered = client.get_cookie("remember_token")
+    assert remembered is not None
+    here = signed_in(susan)
+    ApiToken.issue(susan, timedelta(days=1))
+    db.session.commit()
+
+    assert "Your new password is set." in change_password(here).text
+
+    client.delete_cookie("session")
+    assert here.get("/").status_code == 200
+    assert elsewhere.get("/").status_code == 302
+    assert client.get("/").status_code == 302
+    assert db.session.scalars(sa.select(ApiToken)).all() == []
+    assert not signs_in_with(OLD)
+    assert signs_in_with(NEW)
+
+
+def test_who_is_remembered_here_still_is_with_the_new_password(susan: User, client: FlaskClient) -> None:
+    client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
+    change_password(client)
+
+    client.delete_cookie("session")
+
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"current": "wrong"}, "This is not your password."),
+        ({"current": ""}, "Enter your password."),
+        ({"new": "short", "again": "short"}, "8 to 1024 characters"),
+        ({"again": "something else"}, "The two passwords differ."),
+    ],
+)
+def test_a_password_is_not_changed_without_the_old_one_and_a_good_new_one(
+    susan: User, signed_in: Callable[..., FlaskClient], fields: dict[str, str], sentence: str
+) -> None:
+    response = change_password(signed_in(susan), **fields)
+
+    assert response.status_code == 422
+    assert sentence in response.text
+    assert signs_in_with(OLD)
+
+
+def test_a_cookie_of_another_user_or_of_no_form_signs_nobody_in(
+    susan: User, make_user: Callable[..., User], client: FlaskClient
+) -> None:
+    proof = make_user("ben").get_id().partition(".")[2]
+
+    for forged in (str(susan.id), f"{susan.id}.", f"{susan.id}.{proof}", "x.y", ".", "", f"{susan.id}.é"):
+        with client.session_transaction() as session:
+            session["_user_id"] = forged
+        assert client.get("/").status_code == 302, forged
+
+
+def test_an_address_changes_when_the_link_that_was_mailed_there_is_confirmed(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient, smtp_server: SmtpServer, worker: Worker
+) -> None:
+    here = signed_in(susan)
+    assert "A link is on its way to new@example.com." in change_address(here).text
+    assert "new@example.com has yet to be confirmed" in here.get("/account").text
+    wait_for(lambda: smtp_server.messages, what="the link is mailed")
+    [asked] = smtp_server.messages
+    path = link_in(asked)
+
+    # Mail programs look behind links, and so change nothing by it.
+    assert "Is this your address?" in client.get(path).text
+    assert address_of(susan) == "susan@example.com"
+    client.post(path)
+    wait_for(lambda: len(smtp_server.messages) == 2, what="the old address is told")
+
+    told = smtp_server.messages[1]
+    assert (asked["To"], told["To"]) == ("new@example.com", "susan@example.com")
+    assert "new@example.com" not in told.as_string()
+    assert address_of(susan) == "new@example.com"
+    assert "has yet to be confirmed" not in here.get("/account").text
+    assert "This link does not work" in here.post(path, follow_redirects=True).text
+    for task in db.session.scalars(sa.select(Task)):
+        assert "@example.com" not in str((task.signature, task.result, task.description))
+
+
+def test_the_mail_to_the_old_address_is_not_for_whoever_took_the_account_over_to_cancel(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    thief = signed_in(susan)
+    change_address(thief)
+    client.post(f"/account/email/{token_for(susan)}")
+
+    [task] = db.session.scalars(sa.select(Task).where(Task.name == "email_changed_address"))
+    assert task.id not in thief.get("/tasks").text
+    assert thief.post(f"/tasks/{task.id}/cancel").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "sentence"),
+    [
+        ("ben@example.com", OLD, "There is an account with this address already."),
+        ("Susan@example.com", OLD, "This is your address already."),
+        ("nobody", OLD, "no email address"),
+        ("a\x00@b.org", OLD, "cannot be kept"),
+        ("new@example.com", "wrong", "This is not your password."),
+    ],
+)
+def test_a_bad_change_of_address_is_refused_with_a_sentence(
+    susan: User,
+    make_user: Callable[..., User],
+    signed_in: Callable[..., FlaskClient],
+    address: str,
+    password: str,
+    sentence: str,
+) -> None:
+    make_user("ben")
+
+    response = change_address(signed_in(susan), address, password)
+
+    assert response.status_code == 422
+    assert sentence in response.text
+    assert db.session.scalars(sa.select(Task)).all() == []
+
+
+def test_an_address_that_was_taken_in_the_meantime_is_refused_with_a_sentence(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    change_address(signed_in(susan), "ben@example.com")
+    token = token_for(susan)
+    make_user("ben")
+
+    response = client.post(f"/account/email/{token}")
+    page = signed_in(susan).get("/account")
+
+    assert response.status_code == 302
+    with client.session_transaction() as session:
+        [(_category, sentence)] = session["_flashes"]
+    assert sentence == "Somebody else has taken this address in the meantime. Choose another."
+    assert "susan@example.com" in page.text
+
+
+def test_a_second_change_kills_the_link_of_the_first(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    here = signed_in(susan)
+    change_address(here, "first@example.com")
+    first = token_for(susan)
+    assert "is still on its way" in change_address(here, "second@example.com").text
+    end_mails()
+    change_address(here, "second@example.com")
+
+    client.post(f"/account/email/{first}")
+    assert address_of(susan) == "susan@example.com"
+    client.post(f"/account/email/{token_for(susan)}")
+    assert address_of(susan) == "second@example.com"
+
+
+def test_a_new_password_kills_the_link(susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient) -> None:
+    change_address(signed_in(susan))
+    token = token_for(susan)
+    passwords.replace(susan, NEW)
+
+    client.post(f"/account/email/{token}")
+
+    assert address_of(susan) == "susan@example.com"
+
+
+def test_a_link_for_a_password_confirms_no_address_and_the_other_way_round(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    change_address(signed_in(susan))
+    reset = links.to_reset_password(susan).rpartition("/")[2]
+
+    assert client.get(f"/account/email/{reset}").status_code == 302
+    assert client.get(f"/auth/reset_password/{token_for(susan)}").status_code == 302
+
+
+def test_a_link_to_confirm_expires(
+    make_app: Callable[..., Flask], susan: User, signed_in: Callable[..., FlaskClient]
+) -> None:
+    change_address(signed_in(susan))
+    late = make_app(ACCOUNT_LINK_LIFETIME=-1)
+
+    assert late.test_client().post(f"/account/email/{token_for(susan)}").location == "/account/email"
+    assert address_of(susan) == "susan@example.com"
+
+
+def test_old_addresses_are_forgotten(app: Flask, susan: User) -> None:
+    lifetime = timedelta(seconds=app.config["ACCOUNT_LINK_LIFETIME"])
+    for age in (lifetime + KEPT_FOR + timedelta(seconds=1), lifetime + KEPT_FOR - timedelta(minutes=1)):
+        values = {"old_address": "a@example.com", "new_address": "b@example.com"}
+        db.session.add(EmailChange(user_id=susan.id, requested_at=utcnow() - age, **values))
+    db.session.commit()
+
+    assert email_change.purge() == 1
+
+
+def test_only_who_is_signed_in_sees_the_pages(client: FlaskClient) -> None:
+    for path in ("/account", "/account/password", "/account/email", "/account/delete", "/account/delete/confirm"):
+        assert client.get(path).location.startswith("/auth/login")

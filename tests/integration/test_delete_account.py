@@ -1,0 +1,249 @@
+"""The end of an account: at once for its user and for all others, then row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts import deletion, reset
+from microblog.accounts.models import Follow, User
+from microblog.api.models import ApiToken
+from microblog.clock import utcnow
+from microblog.exports.models import Archive
+from microblog.exports.storage import current_storage
+from microblog.extensions import db
+from microblog.jobs import erasure
+from microblog.monitoring.models import RollUp
+from microblog.posts.models import Post
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from tests.support import tasks
+from tests.support.jobs import make_job
+from tests.support.services import Worker, wait_for
+from tests.support.smtp import SmtpServer
+
+PASSWORD = "cat-dog-fish"
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def ben(make_user: Callable[..., User]) -> User:
+    return make_user("ben")
+
+
+def delete(client: FlaskClient, username: str = "susan", password: str = PASSWORD) -> Any:
+    fields = {"username": username, "current_password": password}
+    return client.post("/account/delete/confirm", data=fields, follow_redirects=True)
+
+
+def furnish(susan: User, ben: User, posts: int = 25) -> None:
+    """Susan has something of everything, and so has Ben."""
+    for user, other in ((susan, ben), (ben, susan)):
+        db.session.add_all(Post(user_id=user.id, body=f"{user.username} {n}") for n in range(posts))
+        db.session.add(Follow(follower_id=user.id, followed_id=other.id))
+        ApiToken.issue(user, timedelta(days=1))
+        path = f"{user.username}.1.json"
+        with current_storage().new(path) as file:
+            file.write([b"{}"])
+        facts = {"path": path, "posts": posts, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
+        db.session.add(Archive(id=user.username, user_id=user.id, attempt=1, **facts))
+    db.session.commit()
+
+
+def belongings(user_id: int) -> dict[str, int]:
+    """How many rows of each table are a user's."""
+    db.session.rollback()
+    return {
+        f"{key.parent}": db.session.scalar(sa.select(sa.func.count()).where(key.parent == user_id)) or 0
+        for table in db.metadata.sorted_tables
+        for key in table.foreign_keys
+        if key.column.table.name == "user"
+    }
+
+
+def files(app: Flask) -> set[str]:
+    return {path.name for path in Path(app.config["EXPORT_STORAGE_URL"]).rglob("*.json")}
+
+
+def job(name: str) -> Task:
+    db.session.rollback()
+    return db.session.scalars(sa.select(Task).where(Task.name == name)).one()
+
+
+def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
+    app: Flask,
+    susan: User,
+    ben: User,
+    client: FlaskClient,
+    signed_in: Callable[..., FlaskClient],
+    smtp_server: SmtpServer,
+    worker: Worker,
+    tmp_path: Path,
+) -> None:
+    furnish(susan, ben)
+    susan_id, bens = susan.id, belongings(ben.id)
+    make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=60, finished_at=utcnow())
+    running = launch([tasks.count.s(str(tmp_path / "never"))], user_id=susan.id)
+    db.session.commit()
+    wait_for(lambda: job("count").state == "PROGRESS", what="a job of hers runs")
+    here = signed_in(susan)
+
+    assert "Export your posts" in here.get("/account/delete").text
+    assert "It will be cancelled." in here.get("/account/delete/confirm").text
+    assert "Your account is closed" in delete(here).text
+
+    assert here.get("/").status_code == 302
+    assert client.post("/auth/login", data={"username": "susan", "password": PASSWORD}).status_code == 401
+    wait_for(lambda: job("delete_account").state == "SUCCESS", timeout=60, what="the account is deleted")
+    assert set(belongings(susan_id).values()) == {0}
+    assert db.session.get(User, susan_id) is None
+    assert files(app) == {"ben.1.json"}
+    assert [message["To"] for message in smtp_server.messages] == ["susan@example.com"]
+    assert "Your account is deleted" in smtp_server.messages[0]["Subject"]
+    # Operators still see the job, and what statistics need of hers; Ben has lost his follower.
+    done = job("delete_account")
+    assert (done.user_id, done.progress, done.error) == (None, 100, None)
+    assert done.result is not None
+    assert done.result["deleted"] >= 25
+    assert done.signature["args"] == [susan_id, job("email_account_deleted").id]
+    left = db.session.get(Task, running.id)
+    assert left is not None
+    assert (left.state, left.user_id, left.signature) == ("REVOKED", None, {})
+    assert belongings(ben.id) == bens | {"follow.follower_id": 0, "follow.followed_id": 0}
+
+    form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
+    assert client.post("/auth/register", data=form).status_code == 302
+
+
+def test_from_the_moment_it_is_closed_nobody_is_there(
+    susan: User, ben: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
+    furnish(susan, ben)
+    here, elsewhere, reader = signed_in(susan), signed_in(susan), signed_in(ben)
+    token, _row = ApiToken.issue(susan, timedelta(days=1))
+    db.session.commit()
+    assert "susan" in reader.get("/user/ben/followers").text
+
+    delete(here)
+
+    assert elsewhere.get("/").status_code == 302
+    assert client.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert client.post("/api/tokens", auth=("susan", PASSWORD)).status_code == 401
+    for path in ("/user/susan", "/user/susan/followers"):
+        assert reader.get(path).status_code == 404, path
+    for path in ("/", "/explore", "/user/ben/followers", "/user/ben/following"):
+        assert "susan" not in reader.get(path).text, path
+    assert reader.post("/follow/susan").status_code == 404
+    # The name is free when all is done, and not before.
+    form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
+    refused = client.post("/auth/register", data=form)
+    assert "This username is taken." in refused.text
+    assert "There is an account with this address already." in refused.text
+    # Not even a link to set a new password opens it again.
+    reset.ask("susan@example.com")
+    assert job(reset.TASK).signature["args"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "sentence"),
+    [
+        ("susan", "wrong", "This is not your password."),
+        ("ben", PASSWORD, "This is not your username."),
+        ("", PASSWORD, "Type your username."),
+    ],
+)
+def test_it_is_asked_twice(
+    susan: User, signed_in: Callable[..., FlaskClient], username: str, password: str, sentence: str
+) -> None:
+    here = signed_in(susan)
+
+    response = delete(here, username, password)
+
+    assert response.status_code == 422
+    assert sentence in response.text
+    assert here.get("/").status_code == 200
+    assert db.session.scalars(sa.select(Task)).all() == []
+
+
+def test_of_two_clicks_one_counts(susan: User) -> None:
+    assert deletion.close(susan)
+
+    assert not deletion.close(susan)
+
+    assert job("delete_account").state == "PENDING"
+
+
+def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(
+    app: Flask, susan: User, ben: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish(susan, ben)
+    susan_id = susan.id
+    deletion.close(susan)
+    monkeypatch.setattr(deletion, "BATCH", 10)
+    wanted = deletion.count(susan_id)
+
+    first = deletion.empty(susan_id)
+    killed = next(first) + next(first)
+    first.close()
+    rest = list(deletion.empty(susan_id))
+
+    assert killed + sum(rest) == wanted
+    assert max(rest) <= 10  # in batches
+    assert sum(deletion.empty(susan_id)) == 0
+    deletion.remove(susan_id)
+    deletion.remove(susan_id)
+    assert set(belongings(susan_id).values()) == {0}
+
+
+def test_whose_account_is_open_loses_nothing(app: Flask, susan: User, ben: User) -> None:
+    # A process that stood still may come back when the id is somebody else's.
+    furnish(susan, ben)
+    before = belongings(susan.id)
+
+    assert list(deletion.empty(susan.id)) == []
+    for column in deletion._owned():
+        db.session.execute(deletion._delete_batch(column, susan.id))
+    deletion.remove(susan.id)
+
+    assert belongings(susan.id) == before
+    assert files(app) == {"susan.1.json", "ben.1.json"}
+
+
+def test_nothing_refers_to_a_user_that_would_stay_behind(app: Flask) -> None:
+    rules = {
+        str(key.parent): key.ondelete
+        for table in db.metadata.sorted_tables
+        for key in table.foreign_keys
+        if key.column.table.name == "user"
+    }
+
+    assert {column for column, rule in rules.items() if rule != "CASCADE"} == set()
+    assert {str(column) for column in deletion._owned()} == set(rules) - {"task.user_id"}
+
+
+def test_jobs_that_statistics_need_stay_without_their_user_and_the_others_go(susan: User) -> None:
+    old = make_job(susan, "SUCCESS", "FAILURE", seconds_ago=90_000, finished_at=utcnow() - timedelta(hours=25))
+    new = make_job(susan, "FAILURE", "FAILURE", finished_at=utcnow(), error="susan's", result={"a": "susan's"})
+    db.session.execute(sa.update(RollUp).values(settled_until=utcnow() - timedelta(hours=2)))
+    db.session.commit()
+
+    assert sum(erasure.forget_all(susan.id)) == 4
+
+    db.session.rollback()
+    left = db.session.scalars(sa.select(Task).where(Task.root_id.in_([old, new]))).all()
+    assert {task.root_id for task in left} == {new}
+    for task in left:
+        told = (task.user_id, task.error, task.result, task.signature, task.description)
+        assert told == (None, None, None, {}, task.name)
+        assert task.finished_at is not None
