@@ -83,6 +83,8 @@ def _web(env: Env) -> dict[str, Any]:
         "LANGUAGES": ["en"],
         "BABEL_DEFAULT_LOCALE": "en",
         "BOOTSTRAP_SERVE_LOCAL": True,
+        # Seconds between two looks for posts that were written past the index of the search.
+        "SEARCH_INTERVAL": env.float("SEARCH_INTERVAL", 60.0, validate=_positive),
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
         "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute", validate=_rate),
         "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),

@@ -19,6 +19,7 @@ ROOMS_WITH_TASKS = [
     "microblog.mail",
     "microblog.accounts",
     "microblog.exports",
+    "microblog.search",
     "microblog.monitoring",
 ]
 
@@ -55,11 +56,11 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, development, exports, jobs, monitoring, notifications, posts
+    from microblog import accounts, api, development, exports, jobs, monitoring, notifications, posts, search
     from microblog import mail as mails
     from microblog.demo import cli as demo
 
-    for room in (accounts, posts, jobs, mails, exports, notifications, monitoring, api):
+    for room in (accounts, posts, search, jobs, mails, exports, notifications, monitoring, api):
         room.init_app(app)
     app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":

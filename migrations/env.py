@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -21,11 +22,27 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | 
     return False
 
 
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave alone what only SQLite has: the index of the search, and the tables that it is made of."""
+    return kind != "table" or name is None or not re.fullmatch("post_fts(_[a-z]+)?", name)
+
+
+def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+    """Leave out what only PostgreSQL has."""
+    return kind != "index" or "postgresql_using" not in item.dialect_kwargs or _is_postgresql()
+
+
+def _is_postgresql() -> bool:
+    return bool(context.get_context().dialect.name == "postgresql")
+
+
 def run_migrations(**options: Any) -> None:
     """Run them in one transaction."""
     context.configure(
         target_metadata=database.metadata,
         render_item=render_item,
+        include_name=include_name,
+        include_object=include_object,
         **options,
         **current_app.extensions["migrate"].configure_args,
     )

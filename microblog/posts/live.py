@@ -88,7 +88,7 @@ def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | L
         followed = db.session.scalars(sa.select(Follow.followed_id).where(Follow.follower_id == reader_id))
         return [topic_of(reader_id), *map(topic_of, followed)], timeline.on_home_of(reader_id)
     if name == "explore":
-        return [EVERYBODY], sa.select(Post)
+        return [EVERYBODY], timeline.of_everybody()
     if not name.startswith("@"):
         abort(400, _("“posts” must be home, explore, or @ and a username."))
     author = User.with_username(name.removeprefix("@"))

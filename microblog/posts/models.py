@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.posts import language
+from microblog.posts.columns import Terms, language_of_body, terms_of_body
+from microblog.posts.terms import indexed
 
 if TYPE_CHECKING:
     from microblog.database import Base as Model
@@ -24,9 +24,7 @@ LAST_ID = 2**31 - 1  # the greatest that both databases keep
 MAX_TAG = 35  # characters of a BCP 47 tag that every program must take
 
 
-def _language_of_body(context: DefaultExecutionContext) -> str | None:
-    """Whoever writes a post need not think of its language: the page, the API, an import, the demo data."""
-    return language.detect(context.get_current_parameters()["body"])  # type: ignore[no-untyped-call]
+_UNINDEXED = sa.text("terms IS NULL")
 
 
 class Post(Model):
@@ -37,16 +35,29 @@ class Post(Model):
     __table_args__ = (
         sa.Index("ix_post_timestamp_id", "timestamp", "id"),
         sa.Index("ix_post_user_id_timestamp_id", "user_id", "timestamp", "id"),
+        # What the search finds posts by; on SQLite that is post_fts, which triggers keep (search/).
+        sa.Index(
+            "ix_post_terms", "terms", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 512}
+        ).ddl_if(dialect="postgresql"),
+        sa.Index("ix_post_unindexed", "id", sqlite_where=_UNINDEXED, postgresql_where=_UNINDEXED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(sa.String(MAX_LENGTH))
     timestamp: Mapped[datetime] = mapped_column(default=utcnow)
     # BCP 47; null if the text does not tell, and in rows that are older than this column.
-    language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=_language_of_body)
+    language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=language_of_body)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
 
+    # The words of the body, for the search alone. Without them (None), a post is found once index_posts came by.
+    terms: Mapped[str | None] = mapped_column(Terms, default=terms_of_body, deferred=True)
+
     author: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    @validates("body")
+    def _index(self, _name: str, body: str) -> str:
+        self.terms = indexed(body)
+        return body
 
     def __repr__(self) -> str:
         return f"<Post {self.id} of user {self.user_id}>"

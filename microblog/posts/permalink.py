@@ -12,7 +12,7 @@ from flask_login import current_user, login_required
 
 from microblog.extensions import db
 from microblog.paging import Page
-from microblog.posts import writing
+from microblog.posts import timeline, writing
 from microblog.posts.models import LAST_ID, Post
 from microblog.posts.routes import bp
 from microblog.security import local_path, referring_path
@@ -24,7 +24,7 @@ _ID = f"<int(max={LAST_ID}):post_id>"
 @login_required
 def post(post_id: int) -> ResponseReturnValue:
     """One post."""
-    found = db.session.get(Post, post_id) or _nothing()
+    found = db.session.scalar(timeline.of_everybody().where(Post.id == post_id)) or _nothing()
     return render_template("posts/post.html", post=found, page=Page([found], older=None, newer=None))
 
 

@@ -1,0 +1,145 @@
+"""The words of a text as the index has them: folded in one place, so that every database finds the same.
+
+A word is what stands between spaces and punctuation, without its case and its accents: ``Crème`` and ``CREME`` are
+one. Scripts that are written without spaces (Chinese, Japanese) or whose words carry their grammar with them (Korean)
+are kept as each two neighbouring characters, so that any part of a sentence of two characters or more is found where
+it stands; and as single characters, for whoever types only one. An emoji is a word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Term(NamedTuple):
+    """One term of a text, and the part of the text (from `start` to before `end`) that it was made of."""
+
+    text: str
+    start: int
+    end: int
+
+
+def terms_of(text: str) -> list[Term]:
+    """The terms of `text`, in order; behind them each single character of a run that has been kept in twos."""
+    found: list[Term] = []
+    singles: list[Term] = []
+    for folded, start, end, dense in _pieces(text):
+        if not dense:
+            found.append(Term(folded, start, end))
+            continue
+        characters = list(_characters(folded, start, end))
+        found += _in_twos(characters)
+        singles += characters[:-1]
+    return found + singles
+
+
+def indexed(text: str) -> str:
+    """What the index keeps of `text`: its terms with a space between each two."""
+    if text.isascii():
+        return " ".join(_ASCII_WORD.findall(text.lower()))
+    found: list[str] = []  # as terms_of() has them; this is done for each hit of a search, and need not tell where
+    singles: list[str] = []
+    for folded, _start, _end, dense in _pieces(text):
+        if not dense:
+            found.append(folded)
+            continue
+        found += _twos(folded)
+        singles += folded[:-1]
+    return " ".join(found + singles)
+
+
+def phrases_of(text: str) -> list[tuple[str, ...]]:
+    """What a post must have to have `text` in it: terms that stand next to each other; none if there is no term.
+
+    The run that `text` ends with may go on in the post. If that is a single character, it is looked for by itself.
+    """
+    pieces = list(_pieces(text))
+    row: list[str] = []
+    for position, (folded, _start, _end, dense) in enumerate(pieces, 1):
+        if not dense:
+            row.append(folded)
+        elif position < len(pieces):
+            row += _twos(folded)
+        elif len(folded) > 1:
+            row += _twos(folded)[:-1]
+        else:
+            return [tuple(row), (folded,)] if row else [(folded,)]
+    return [tuple(row)] if row else []
+
+
+def is_dense(character: str) -> bool:
+    """Whether `character` is of a script that is kept in twos."""
+    return _KINDS[ord(character)] == _DENSE
+
+
+_WORD, _DENSE, _SYMBOL, _NONE = "wds "
+_PIECE = re.compile("w+|d+|s")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_ASCII_REST = re.compile(r"[^a-z0-9\x80-\U0010ffff]")
+_DENSE_SCRIPTS = re.compile(
+    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\uffa0-\uffdc\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
+)
+# Accents of Latin, Greek and Cyrillic, but for the one that makes another letter of и; and what only tells how a symbol
+# is drawn. Marks of other scripts are vowels, and stay.
+_ACCENT = re.compile("[\u0300-\u0305\u0307-\u036f\u20d0-\u20ff\ufe00-\ufe0f\u00ad\u200b-\u200d\u2060]|(?<!и)\u0306")
+_WITHOUT_STROKE = str.maketrans({"ø": "o", "đ": "d", "ħ": "h", "ł": "l", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe"})
+
+
+class _Kinds(dict[int, str]):
+    """The kind of every character, looked up once each."""
+
+    def __missing__(self, point: int) -> str:
+        character = chr(point)
+        category = unicodedata.category(character)
+        if _DENSE_SCRIPTS.match(character):
+            kind = _DENSE
+        elif category[0] in "LNM" or category == "Cf":
+            kind = _WORD
+        else:
+            kind = _SYMBOL if category == "So" else _NONE
+        self[point] = kind
+        return kind
+
+
+_KINDS = _Kinds()
+
+
+def _pieces(text: str) -> Iterator[tuple[str, int, int, bool]]:
+    """Each word, run or symbol, folded; where it begins and ends in `text`; and whether it is kept in twos."""
+    for match in _PIECE.finditer(text.translate(_KINDS)):
+        start, end = match.span()
+        if folded := _fold(text[start:end]):
+            yield folded, start, end, match[0][0] == _DENSE
+
+
+@lru_cache(10_000)
+def _fold(piece: str) -> str:
+    if piece.isascii():
+        return piece.lower()
+    decomposed = unicodedata.normalize("NFKD", piece.casefold()).casefold()
+    folded = unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed)).translate(_WITHOUT_STROKE)
+    return _ASCII_REST.sub("", folded)
+
+
+def _twos(run: str) -> list[str]:
+    """Each character of a run with the one behind it; the last alone."""
+    return [run[place : place + 2] for place in range(len(run))]
+
+
+def _characters(folded: str, start: int, end: int) -> Iterator[Term]:
+    """Each character of a run; one whose folding changed its length is marked as a whole."""
+    exact = len(folded) == end - start
+    for offset, character in enumerate(folded):
+        yield Term(character, start + offset, start + offset + 1) if exact else Term(character, start, end)
+
+
+def _in_twos(characters: list[Term]) -> Iterator[Term]:
+    for first, second in pairwise(characters):
+        yield Term(first.text + second.text, first.start, second.end)
+    yield characters[-1]

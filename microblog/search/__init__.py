@@ -1,0 +1,13 @@
+"""Search: every post that has the words that somebody typed, the best first."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Register the page and ``flask search``."""
+    from microblog.search import cli, routes
+
+    app.register_blueprint(routes.bp)
+    app.cli.add_command(cli.search)

@@ -1,0 +1,128 @@
+"""``flask search``: whether the search finds what it should, and its index made anew.
+
+Exit codes: 0 done, or the index is sound; 1 a reindexing is under way already, was cancelled or failed, or the index
+is not sound; 2 called wrongly; 3 the database is away.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+import orjson
+import sqlalchemy as sa
+from flask.cli import AppGroup
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.extensions import db
+from microblog.jobs.job import Job, find
+from microblog.search import index
+from microblog.taskqueue import states
+from microblog.taskqueue.launch import launch_task
+from microblog.taskqueue.models import Task
+
+FAILED, AWAY = 1, 3  # exit codes; 2 is click's own for a wrong call
+PAUSE = 0.5  # seconds between two looks at a job
+
+
+class _Search(AppGroup):
+    """Commands that say in one sentence, on stderr, that the database is away."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (OperationalError, InterfaceError) as error:
+            click.echo(f"The database does not answer as it should: {error.orig}", err=True)
+            context.exit(AWAY)
+
+
+search = _Search("search", help="Look after the index of the search.")
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+@search.command("reindex")
+@click.option("--wait", is_flag=True, help="Return when it has ended, and tell how far it is.")
+@_as_json
+@click.pass_context
+def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
+    """Launch the task that compares all posts with the index, and mends it. Meanwhile the search answers.
+
+    \b
+    Example:
+      flask search reindex --wait
+    """
+    if (running := _under_way()) is not None:
+        click.echo(f"{running}: reindexing is under way already; flask tasks show {running} tells how far.", err=True)
+        context.exit(FAILED)
+    job_id = launch_task("reindex_posts", "").id
+    db.session.commit()
+    if not (wait or as_json):
+        click.echo(f"{job_id}: launched reindex_posts. flask tasks show {job_id} tells how far it is.")
+        return
+    job = _wait_for(job_id, quiet=as_json) if wait else _look_at(job_id)
+    if as_json:
+        _print_json(job.to_dict())
+    elif job.state == states.SUCCESS:
+        result = job.root.result or {}
+        rebuilt = " The database's own index was broken, and is made anew." if result["rebuilt"] else ""
+        click.echo(f"Compared {result['posts']} posts, {result['changed']} of them are indexed anew.{rebuilt}")
+    else:
+        click.echo(f"It ended as {job.state}. {job.current.error or ''}".rstrip(), err=True)
+    if wait and job.state != states.SUCCESS:
+        context.exit(FAILED)
+
+
+@search.command("check")
+@_as_json
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    """Compare all posts with the index, and change nothing. Exits with 1 if a search would not find what it should.
+
+    \b
+    Example:
+      flask search check
+    """
+    state = index.look()
+    if as_json:
+        _print_json(asdict(state) | {"sound": state.sound})
+    else:
+        click.echo(f"{state.posts} posts: {state.missing} not indexed, {state.wrong} indexed with other words.")
+        if not state.whole:
+            click.echo("The database's own index is broken.")
+    if not state.sound:
+        click.echo("flask search reindex mends it.", err=True)
+        context.exit(FAILED)
+
+
+def _under_way() -> str | None:
+    query = sa.select(Task.id).where(Task.name == "reindex_posts", Task.unfinished)
+    return db.session.scalar(query.limit(1))
+
+
+def _wait_for(job_id: str, *, quiet: bool) -> Job:
+    """The job once it has ended; unless `quiet`, each time that it has come on is told on stderr."""
+    told = ""
+    while True:
+        job = _look_at(job_id)
+        if not job.unfinished:
+            return job
+        if not quiet and (message := job.root.message) and message != told:
+            told = message
+            click.echo(told, err=True)
+        time.sleep(PAUSE)
+
+
+def _look_at(job_id: str) -> Job:
+    db.session.rollback()
+    db.session.expire_all()
+    job = find(job_id)
+    if job is None:
+        raise click.ClickException(f"{job_id} is gone.")
+    return job
+
+
+def _print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))

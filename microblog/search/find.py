@@ -1,0 +1,120 @@
+"""Finding posts: the database tells which have the words, and of these the best are chosen here.
+
+However many posts have a word, only the CANDIDATES that were added last are looked at, and both databases find them
+without looking at the others. So a search takes as long among a million posts as among ten thousand. The rank is made
+here, since it is then the same on both databases; and because what theirs are made of, how many posts have the word,
+takes the longer the more there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from flask import current_app
+from markupsafe import Markup
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from microblog.extensions import db
+from microblog.paging import InvalidKey, Page
+from microblog.posts.models import Post
+from microblog.posts.terms import indexed
+from microblog.posts.timeline import of_everybody
+from microblog.search.query import Query
+
+CANDIDATES = 1000  # posts with the words of a search that are looked at: those added last
+
+_KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_POST_FTS = sa.table("post_fts", sa.column("rowid", sa.Integer), sa.column("post_fts", sa.Text))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of posts, the best first; `highlight` shows what was found in one; `more` are left out if there are."""
+
+    page: Page[Post]
+    highlight: Callable[[str], Markup]
+    more: bool
+
+
+class _Place(NamedTuple):
+    """Where a post stands in the list, and its key: among equals the newest comes first."""
+
+    score: int
+    microseconds: int  # since 1970
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.score}_{self.microseconds}_{self.id}"
+
+
+def find(query: Query, before: str | None = None, after: str | None = None) -> Found:
+    """A page of the posts that `query` finds, behind the key `before` or in front of the key `after`.
+
+    Raises paging.InvalidKey.
+    """
+    if before is not None and after is not None:
+        raise InvalidKey
+    edges = [None if key is None else _parse(key) for key in (before, after)]
+    candidates = _candidates(query)
+    places = sorted((_place(query, row) for row in candidates), reverse=True)
+    return Found(_cut(places, *edges), query.highlight, len(candidates) >= CANDIDATES)
+
+
+def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
+    """What has the words as they were typed; if there is room, also what has words that begin with the last one."""
+    found = _newest(query)
+    if query.may_go_on and len(found) < CANDIDATES:
+        known = {row.id for row in found}
+        found += [row for row in _newest(query.unfinished()) if row.id not in known]
+    return found[:CANDIDATES]
+
+
+def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
+    columns = sa.select(Post.id, Post.timestamp, Post.body)
+    if db.engine.dialect.name == "postgresql":
+        # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
+        text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
+        select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.id.desc())
+    else:
+        found = _POST_FTS.c.post_fts.op("MATCH")(query.for_fts5())
+        select = columns.join_from(_POST_FTS, Post, Post.id == _POST_FTS.c.rowid).where(found)
+        select = select.order_by(_POST_FTS.c.rowid.desc())
+    return list(db.session.execute(select.limit(CANDIDATES)))
+
+
+def _place(query: Query, row: sa.Row[int, datetime, str]) -> _Place:
+    since_epoch = (row.timestamp - _EPOCH) // timedelta(microseconds=1)
+    return _Place(query.score(indexed(row.body)), since_epoch, row.id)
+
+
+def _cut(places: list[_Place], before: _Place | None, after: _Place | None) -> Page[Post]:
+    """The page of `places` behind `before`, or in front of `after`, or the first."""
+    size: int = current_app.config["POSTS_PER_PAGE"]
+    first = 0
+    if before is not None:
+        first = sum(place >= before for place in places)
+    elif after is not None:
+        first = max(0, sum(place > after for place in places) - size)
+    shown = places[first : first + size]
+    older = str(shown[-1]) if first + size < len(places) else None
+    newer = (str(shown[0]) if shown else str(before)) if first else None
+    return Page(_load([place.id for place in shown]), older, newer)
+
+
+def _load(ids: list[int]) -> list[Post]:
+    """The posts with these ids, in this order; one that is gone meanwhile, or whose author is leaving, is left out."""
+    posts = {post.id: post for post in db.session.scalars(of_everybody().where(Post.id.in_(ids)))}
+    return [posts[one] for one in ids if one in posts]
+
+
+def _parse(key: str) -> _Place:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise InvalidKey
+    return _Place(*map(int, match.groups()))

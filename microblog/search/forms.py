@@ -1,0 +1,25 @@
+"""The search field."""
+
+from __future__ import annotations
+
+from flask_babel import lazy_gettext as _l
+from flask_wtf import FlaskForm
+from wtforms import StringField
+from wtforms.validators import Length
+
+from microblog.text import Storable
+
+MAX_LENGTH = 140  # Unicode code points: what a post has at most
+
+
+class SearchForm(FlaskForm):
+    """What is sought. It changes nothing, so that its address can be kept and shared: it needs no token."""
+
+    class Meta:
+        csrf = False
+
+    q = StringField(
+        _l("Search"),
+        [Storable(), Length(max=MAX_LENGTH, message=_l("A search has at most %(max)d characters."))],
+        filters=[lambda text: (text or "").strip()],
+    )

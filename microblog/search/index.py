@@ -1,0 +1,105 @@
+"""The index, as far as it is not kept by the database itself: posts whose words are missing, or are not what they were.
+
+A post gets its words where it is written (posts/models.py), and the database's own index follows these. They are
+missing where something else wrote the post, and wrong where it changed one, or where a newer release folds words in
+another way. All here goes by batches, each a transaction of its own; meanwhile the search answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
+
+from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.posts.terms import indexed
+
+BATCH = 1000  # posts
+_CORRUPT = "SQLITE_CORRUPT_VTAB"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the index stands to the posts: how many of `posts` have no words, or wrong ones; whether it is whole."""
+
+    posts: int
+    missing: int
+    wrong: int
+    whole: bool
+
+    @property
+    def sound(self) -> bool:
+        """Whether a search finds what it should."""
+        return self.whole and not self.missing and not self.wrong
+
+
+def count_posts() -> int:
+    """How many posts there are."""
+    return db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0
+
+
+def look() -> State:
+    """Compare the index with the posts; nothing is changed. On SQLite nobody can write for a part of the time."""
+    posts = missing = wrong = 0
+    for batch in _batches(sa.select(Post.id, Post.body, Post.terms)):
+        posts += len(batch)
+        missing += sum(row.terms is None for row in batch)
+        wrong += sum(row.terms not in (None, indexed(row.body)) for row in batch)
+    return State(posts, missing, wrong, _is_whole())
+
+
+def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:
+    """Give each post the words that it should have; yields how many posts were read and changed, by the batch."""
+    query = sa.select(Post.id, Post.body, Post.terms)
+    for batch in _batches(query.where(Post.terms.is_(None)) if only_missing else query):
+        words = {row.id: indexed(row.body) for row in batch}
+        changes = [
+            {"post_id": row.id, "seen": row.body, "words": words[row.id]} for row in batch if row.terms != words[row.id]
+        ]
+        if changes:
+            # One that was edited since it was read has got new words with that.
+            unchanged = sa.and_(_POST.c.id == sa.bindparam("post_id"), _POST.c.body == sa.bindparam("seen"))
+            update = sa.update(_POST).where(unchanged).values(terms=sa.bindparam("words", type_=_POST.c.terms.type))
+            db.session.connection().execute(update, changes)
+        db.session.commit()
+        yield len(batch), len(changes)
+
+
+def mend() -> bool:
+    """Make the database's own index anew if it is not whole; returns whether it was not.
+
+    PostgreSQL's is part of the table. SQLite's is made in one transaction; meanwhile nobody else can write.
+    """
+    if _is_whole():
+        return False
+    db.session.execute(sa.text("INSERT INTO post_fts(post_fts) VALUES ('rebuild')"))
+    db.session.commit()
+    return True
+
+
+_POST = sa.table("post", *(sa.column(one.name, one.type) for one in Post.__table__.columns))
+
+
+def _batches(query: sa.Select[int, str, str | None]) -> Iterator[list[sa.Row[int, str, str | None]]]:
+    last = 0
+    while batch := list(db.session.execute(query.where(Post.id > last).order_by(Post.id).limit(BATCH))):
+        db.session.rollback()  # nothing is held while the caller works
+        yield batch
+        last = batch[-1].id
+
+
+def _is_whole() -> bool:
+    if db.engine.dialect.name == "postgresql":
+        return True
+    try:
+        db.session.execute(sa.text("INSERT INTO post_fts(post_fts, rank) VALUES ('integrity-check', 1)"))
+    except DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorname", "") != _CORRUPT:
+            raise
+        return False
+    finally:
+        db.session.rollback()
+    return True

@@ -1,0 +1,25 @@
+"""The page of what was found."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_login import login_required
+
+from microblog.search.find import CANDIDATES, find
+from microblog.search.forms import SearchForm
+from microblog.search.query import Query
+
+bp = Blueprint("search", __name__)
+
+
+@bp.get("/search")
+@login_required
+def search() -> ResponseReturnValue:
+    """The posts that have the words of `q`."""
+    form = SearchForm(request.args)
+    if not form.validate():
+        return render_template("search/search.html", form=form), 422
+    query = Query.parse(form.q.data)
+    found = find(query, request.args.get("before"), request.args.get("after")) if query else None
+    return render_template("search/search.html", form=form, found=found, looked_at=CANDIDATES)

@@ -1,0 +1,48 @@
+"""The tasks that keep the index as the posts are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from flask_babel import format_decimal
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.search import index
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.progress import Progress
+
+
+@shared_task(
+    name="reindex_posts",
+    bind=True,
+    runnable=True,
+    title=_l("Indexing all posts"),
+    autoretry_for=(OperationalError, InterfaceError),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=8,
+)
+def reindex_posts(self: JobTask) -> dict[str, Any]:
+    """Compare all posts with the index of the search, and mend it where it differs."""
+    changed = 0
+    with Progress(self, index.count_posts(), describe=_posts_done) as progress:
+        for read, written in index.refresh():
+            changed += written
+            progress.advance(read)
+        rebuilt = index.mend()
+    return {"posts": progress.current, "changed": changed, "rebuilt": rebuilt}
+
+
+@shared_task(name="index_posts", ignore_result=True, every="SEARCH_INTERVAL")
+def index_posts() -> None:
+    """Index the posts that were written past the index: by a migration, or by hand."""
+    for _read, _written in index.refresh(only_missing=True):
+        pass
+
+
+def _posts_done(current: int, total: int | None) -> str:
+    done: str = _("%(current)s of %(total)s posts", current=format_decimal(current), total=format_decimal(total or 0))
+    return done

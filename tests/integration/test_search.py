@@ -1,0 +1,286 @@
+"""Search: what is typed, what is found, in which order, and how it is shown. Both databases answer the same."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import flask_migrate
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.search import find as finding
+from microblog.search import index
+from microblog.search.tasks import index_posts
+from tests.support.services import ROOT
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+POSTS = {
+    "creme": "Crème brûlée is easier than it sounds.",
+    "bread": "The bakery sells yesterday's bread at half the price.",
+    "breadth": "Breadth first, depth later.",
+    "bike": "You can cycle to the lake 🚲❤️ and be back before breakfast",
+    "night": "the night train is slower, and worth it",
+    "train": "I train at night",
+    "address": "Write to susan.b@example.com about C++ & well-known bugs #flask",
+    "korean": "오늘은 한국어를 공부합니다",
+    "chinese": "我爱北京天安门",
+    "japanese": "東京タワーでｺｰﾋｰを飲む",
+    "russian": "Ёлка всё ещё стоит, мой дорогой",
+    "german": "Die Straße ist naß",
+    "fullwidth": "Ｈｅｌｌｏ　ｗｏｒｌｄ",
+    "hindi": "हिन्दी में लिखना",
+    "markup": "<b>bold</b> & 'quoted' \"words\"",
+}
+# What is typed, and the names of the posts that have it, in whatever order.
+FOUND = {
+    "creme": "creme",
+    "CRÈME": "creme",
+    "cre\u0300me Brulee": "creme",
+    "crème bread": "",
+    "bread": "bread breadth",
+    '"bread"': "bread",
+    "bread price": "bread",
+    "bread pric": "bread",
+    "brea price": "",
+    "br": "",
+    '"night train"': "night",
+    "“night train”": "night",
+    '"train night"': "",
+    "train night": "night train",
+    '"night': "night train",
+    "yesterday's": "bread",
+    "well-known": "address",
+    "-known": "address",
+    "susan.b@example.com": "address",
+    "example.net": "",
+    "#flask": "address",
+    "c++": "address",
+    "flask*": "address",
+    "NEAR(night train)": "",
+    "night AND train": "night",
+    "night OR train": "",
+    "NOT night": "",
+    "terms:night": "",
+    "^night": "night train",
+    "🚲": "bike",
+    "❤": "bike",
+    "한국": "korean",
+    "국어": "korean",
+    "한국어": "korean",
+    "한": "korean",
+    "다": "korean",
+    "한국어 공부": "korean",
+    '"한국어를 공부"': "korean",
+    '"공부 한국어"': "",
+    "한어": "",
+    "北京": "chinese",
+    "京": "chinese japanese",
+    "我爱北京天安门": "chinese",
+    "京北": "",
+    "タワー": "japanese",
+    "コーヒー": "japanese",
+    "東": "japanese",
+    "елка": "russian",
+    "ЁЛКА ВСЕ": "russian",
+    "мои": "",
+    "дорог": "russian",
+    "strasse": "german",
+    "NASS": "german",
+    "hello": "fullwidth",
+    "हिन्दी": "hindi",
+    "हिन": "hindi",
+    "bold": "markup",
+    "<b>": "address markup",
+    "'quoted'": "markup",
+    "' OR 1=1 --": "",
+    "nothing\\": "",
+}
+NO_WORD = ("?!", '"', '""', "*", "-", "--", "' '", "(", "%_", "\\", "…")
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
+    return signed_in(susan)
+
+
+def write(author: User, *bodies: str) -> list[int]:
+    """Posts an hour apart, the newest last; returns their ids."""
+    first = db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0
+    posts = [
+        Post(body=body, timestamp=BEGINNING + timedelta(hours=hour), user_id=author.id)
+        for hour, body in enumerate(bodies, first)
+    ]
+    db.session.add_all(posts)
+    db.session.commit()
+    return [post.id for post in posts]
+
+
+def found(browser: FlaskClient, text: str) -> list[str]:
+    """The posts on the first page, as they were written."""
+    page = browser.get("/search", query_string={"q": text})
+    assert page.status_code == 200, text
+    return [html.unescape(re.sub("</?mark>", "", body)) for body in bodies_in(page.text)]
+
+
+def bodies_in(page: str) -> list[str]:
+    return re.findall(r'<p class="post-body">(.*?)</p>', page, re.DOTALL)
+
+
+def link(page: str, label: str) -> str:
+    (href,) = re.findall(rf'rel="{label}" href="([^"]+)"', page)
+    return html.unescape(href)
+
+
+def test_both_databases_find_the_same_posts_for_whatever_is_typed(browser: FlaskClient, susan: User) -> None:
+    write(susan, *POSTS.values())
+    names = {body: name for name, body in POSTS.items()}
+
+    answers = {typed: " ".join(sorted(names[body] for body in found(browser, typed))) for typed in FOUND}
+
+    assert answers == FOUND
+
+
+def test_what_has_no_word_in_it_and_what_cannot_be_sought_is_answered_with_a_sentence(
+    browser: FlaskClient, susan: User
+) -> None:
+    write(susan, *POSTS.values())
+
+    for typed in NO_WORD:
+        page = browser.get("/search", query_string={"q": typed})
+        assert (page.status_code, "There is no word in this" in page.text) == (200, True), typed
+    assert "Type words" in browser.get("/search").text
+    assert "Type words" in browser.get("/search?q=+").text
+    assert "No post has this" in browser.get("/search?q=nobody").text
+    for typed, sentence in (("a\x00b", "cannot be kept"), ("x" * 141, "at most 140 characters")):
+        page = browser.get("/search", query_string={"q": typed})
+        assert (page.status_code, sentence in page.text) == (422, True), typed
+    assert browser.get("/search?q=%ff%fe").status_code == 200
+    for key in ("before=nonsense", "after=1_2", "before=1_2_3&after=1_2_3", "before=999_999999999999999999_9"):
+        assert browser.get(f"/search?q=night&{key}").status_code == (200 if "999" in key else 400)
+
+
+def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClient, susan: User) -> None:
+    write(susan, *POSTS.values())
+
+    marked = {
+        typed: bodies_in(browser.get("/search", query_string={"q": typed}).text)[0]
+        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー")
+    }
+
+    assert marked == {
+        "creme": "<mark>Crème</mark> brûlée is easier than it sounds.",
+        "breakf": "You can cycle to the lake 🚲❤️ and be back before <mark>breakfast</mark>",
+        '"night train"': "the <mark>night train</mark> is slower, and worth it",
+        "국어": "오늘은 한<mark>국어</mark>를 공부합니다",
+        "bold words": "&lt;b&gt;<mark>bold</mark>&lt;/b&gt; &amp; &#39;quoted&#39; &#34;<mark>words</mark>&#34;",
+        "straSSe": "Die <mark>Straße</mark> ist naß",
+        "コーヒー": "東京タワーで<mark>ｺｰﾋｰ</mark>を飲む",
+    }
+
+
+def test_the_best_come_first(browser: FlaskClient, susan: User) -> None:
+    best_last = [
+        "carpets for sale here",
+        "the car that I saw was far too red for a car of his",
+        "a car, and it is red",
+        "the red car was mine yesterday evening",
+        "my car is red",
+        "my red car",
+        "Red: car!",
+    ]
+    write(susan, *best_last)
+
+    assert found(browser, "red car") == [
+        "Red: car!",
+        "my red car",
+        "the red car was mine yesterday evening",
+        "my car is red",
+        "a car, and it is red",
+        "the car that I saw was far too red for a car of his",
+    ]
+    assert found(browser, "car")[-1] == "carpets for sale here"
+
+
+def test_equals_come_newest_first_page_by_page_and_back(app: Flask, browser: FlaskClient, susan: User) -> None:
+    app.config["POSTS_PER_PAGE"] = 10
+    write(susan, *(f"rain {n}." for n in range(25)))
+
+    first = browser.get("/search?q=rain").text
+    second = browser.get(link(first, "next")).text
+    write(susan, "rain now", "rain again")  # what comes meanwhile moves nothing
+    third = browser.get(link(second, "next")).text
+
+    pages = [[re.sub("</?mark>", "", body) for body in bodies_in(page)] for page in (first, second, third)]
+    assert [body for page in pages for body in page] == [f"rain {n}." for n in reversed(range(25))]
+    assert 'rel="next"' not in third
+    assert 'rel="prev"' not in first
+    back = browser.get(link(third, "prev")).text
+    assert bodies_in(back) == bodies_in(second)
+
+
+def test_of_very_many_only_those_added_last_are_looked_at_and_it_is_said(
+    browser: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "CANDIDATES", 5)
+    write(susan, *(f"rain {n}" for n in range(8)))
+
+    page = browser.get("/search?q=rain").text
+
+    assert len(bodies_in(page)) == 5
+    assert "were looked at" in page
+    assert "were looked at" not in browser.get("/search?q=rain+7").text
+
+
+def test_the_index_follows_posts_that_are_written_edited_and_deleted_by_whatever_way(
+    browser: FlaskClient, susan: User, make_user: Callable[..., User]
+) -> None:
+    first, second = write(susan, "apples", "pears")
+    db.session.execute(sa.insert(Post), [{"body": f"plums {n}", "user_id": susan.id} for n in range(2)])
+    other = make_user("other")
+    write(other, "cherries")
+    assert [len(found(browser, typed)) for typed in ("apples", "pears", "plums", "cherries")] == [1, 1, 2, 1]
+
+    db.session.get_one(Post, first).body = "grapes"
+    db.session.delete(db.session.get_one(Post, second))
+    db.session.execute(sa.delete(User).where(User.id == other.id))
+    db.session.commit()
+
+    assert [len(found(browser, typed)) for typed in ("apples", "grapes", "pears", "cherries")] == [0, 1, 0, 0]
+    assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
+
+
+def test_posts_written_past_the_index_are_found_once_the_task_came_by(browser: FlaskClient, susan: User) -> None:
+    db.session.execute(
+        sa.text("INSERT INTO post (body, timestamp, user_id) VALUES ('Quinces', '2026-01-01 12:00:00+00:00', :author)"),
+        {"author": susan.id},
+    )
+    db.session.commit()
+    assert found(browser, "quinces") == []
+    assert index.look().missing == 1
+
+    index_posts()
+
+    assert found(browser, "quinces") == ["Quinces"]
+    assert index.look().sound
+
+
+def test_reading_takes_an_account(client: FlaskClient) -> None:
+    assert client.get("/search?q=x").headers["Location"].startswith("/auth/login")
+
+
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
+def test_the_migrations_make_what_the_models_describe(app: Flask) -> None:
+    flask_migrate.check(directory=str(ROOT / "migrations"))  # exits with 1 if it misses something
