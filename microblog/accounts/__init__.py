@@ -7,9 +7,10 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
-    from microblog.accounts import cli, routes
+    from microblog.accounts import cli, preferences, routes
     from microblog.extensions import login
 
     app.register_blueprint(routes.bp)
+    preferences.init_app(app)
     login.unauthorized_handler(routes.ask_to_sign_in)
     app.cli.add_command(cli.users)

@@ -12,6 +12,7 @@ from flask_login import UserMixin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from microblog import locale
 from microblog.clock import utcnow
 from microblog.extensions import db, login
 from microblog.taskqueue.launch import launch_task
@@ -41,6 +42,8 @@ class User(UserMixin, Model):
     password_hash: Mapped[str] = mapped_column(sa.String(256))
     about_me: Mapped[str] = mapped_column(sa.String(MAX_ABOUT_ME), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    locale: Mapped[str | None] = mapped_column(sa.String(16))  # None: as the browser asks
+    timezone: Mapped[str | None] = mapped_column(sa.String(64))  # as the IANA names it; None: the browser's
     is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
 
     def __repr__(self) -> str:
@@ -142,4 +145,7 @@ def _hash_of_nobody() -> str:
 @login.user_loader
 def load_user(user_id: str) -> User | None:
     """The user that a session cookie names."""
-    return db.session.get(User, int(user_id)) if user_id.isdecimal() else None
+    user = db.session.get(User, int(user_id)) if user_id.isdecimal() else None
+    if user is not None:
+        locale.follow(user)
+    return user

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.wrappers import Response
 
 from microblog.accounts import followers as people
+from microblog.accounts import preferences
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.models import User
 from microblog.extensions import db, limiter
@@ -90,6 +91,7 @@ def edit_profile() -> ResponseReturnValue:
     """Change one's name, and what one tells of oneself."""
     form = ProfileForm(obj=current_user)
     if form.validate_on_submit() and _saved(form):
+        preferences.apply(current_user)
         flash(_("Your profile is saved."), "success")
         return redirect(url_for("posts.profile", username=current_user.username))
     return render_template("accounts/edit_profile.html", form=form), 422 if form.is_submitted() else 200
@@ -99,6 +101,7 @@ def _saved(form: ProfileForm) -> bool:
     """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
     current_user.username = form.username.data
     current_user.about_me = form.about_me.data
+    preferences.keep(current_user, form)
     try:
         db.session.commit()
     except IntegrityError:

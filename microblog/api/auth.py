@@ -7,6 +7,7 @@ from flask_babel import gettext as _
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
+from microblog import locale
 from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, User
 from microblog.api.models import ApiToken
 
@@ -27,6 +28,7 @@ def require_token() -> None:
         )
     token.note_use()
     g.api_token = token
+    locale.follow(token.user)
 
 
 def presented_token() -> ApiToken:
