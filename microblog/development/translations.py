@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from io import BytesIO
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
@@ -45,18 +45,20 @@ def read(language: str) -> Catalog:
         return read_po(source, locale=language)
 
 
-def update(language: str, template: Catalog) -> Catalog:
-    """Bring the catalog of `language` up to date with `template`, and return it."""
+def merged(language: str, template: Catalog) -> Catalog:
+    """The catalog of `language` with the strings of `template`, no others, and what is translated of them."""
     catalog = read(language)
     catalog.update(template, no_fuzzy_matching=True, update_creation_date=False)
     catalog.obsolete.clear()
     catalog.fuzzy = False
-    path = path_of(language, DIRECTORY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as target:
-        target.write(_header(catalog))
-        write_po(target, catalog, omit_header=True, no_location=True, sort_output=True, width=0, ignore_obsolete=True)
     return catalog
+
+
+def rendered(catalog: Catalog) -> bytes:
+    """The file of `catalog`."""
+    body = BytesIO()
+    write_po(body, catalog, omit_header=True, no_location=True, sort_output=True, width=0, ignore_obsolete=True)
+    return _header(catalog) + body.getvalue()
 
 
 def wanting(catalog: Catalog) -> Iterator[Message]:
@@ -88,11 +90,14 @@ def main() -> None:
     template = extract()
     complete = True
     for language in languages():
-        catalog = update(language, template)
+        catalog = merged(language, template)
+        path = path_of(language, DIRECTORY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(rendered(catalog))
         missing = list(wanting(catalog))
         complete &= not missing
-        place = Path(path_of(language, DIRECTORY)).relative_to(ROOT)
-        print(f"{language}: {len(catalog) - len(missing)} of {len(catalog)} strings are translated ({place})")
+        done = len(catalog) - len(missing)
+        print(f"{language}: {done} of {len(catalog)} strings are translated ({path.relative_to(ROOT)})")
         for message in missing:
             print(f"  {message.id if isinstance(message.id, str) else message.id[0]}")
     sys.exit(not complete)
