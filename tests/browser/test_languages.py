@@ -50,7 +50,7 @@ def test_a_reader_chooses_language_and_zone(
     page.get_by_label("Zona horaria").select_option("Asia/Seoul")
     page.get_by_role("button", name="Guardar").click()
 
-    expect(page.get_by_role("status")).to_have_text("Профиль сохранён.")
+    expect(page.locator(".alert")).to_have_text("Профиль сохранён.")
     expect(page.locator("html")).to_have_attribute("lang", "ru")
     expect(page.locator(".post time").last).to_have_text("1 янв. 2026 г., 21:00")
 
