@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import Protocol
 
 import pytz
@@ -46,7 +47,7 @@ def select() -> str | None:
         return None
     offered: list[str] = current_app.config["LANGUAGES"]
     for chosen in (g.get("language"), session.get(SESSION_KEY)):
-        if chosen in offered:
+        if chosen in offered:  # one that is no longer offered counts for nothing
             return str(chosen)
     return request.accept_languages.best_match(offered)
 
@@ -75,7 +76,8 @@ def remember(language: str | None) -> None:
 @contextmanager
 def addressed_to(reader: Reader) -> Iterator[None]:
     """What is made in here is in `reader`'s language and zone: their choice, else the language in force, and UTC."""
-    with force_locale(reader.locale or get_locale()):
+    offered = reader.locale in current_app.config["LANGUAGES"]
+    with force_locale(reader.locale if offered else get_locale()):
         before = g.get("timezone")
         g.timezone = reader.timezone
         refresh()
@@ -99,15 +101,7 @@ def languages() -> dict[str, str]:
 
 def zones() -> list[tuple[str, str]]:
     """All zones, in order of their names in the language in force: ``("Europe/Madrid", "Spain: Madrid")``."""
-    locale = get_locale()
-    countries = get_global("zone_territories")
-    named = []
-    for zone in pytz.common_timezones:
-        known = locale.time_zones.get(zone, {})
-        city = known.get("city") or zone.rpartition("/")[2].replace("_", " ")
-        country = locale.territories.get(countries.get(zone, ""))
-        named.append((zone, f"{country}: {city}" if country else zone))
-    return sorted(named, key=lambda one: one[1].casefold())
+    return _zones(get_locale())
 
 
 def moment(time: datetime) -> str:
@@ -119,3 +113,15 @@ def day(time: datetime) -> str:
     """The day of `time`, in the reader's form and zone."""
     text: str = format_date(time)
     return text
+
+
+@cache
+def _zones(locale: Locale) -> list[tuple[str, str]]:
+    countries = get_global("zone_territories")
+    named = []
+    for zone in pytz.common_timezones:
+        known = locale.time_zones.get(zone, {})
+        city = known.get("city") or zone.rpartition("/")[2].replace("_", " ")
+        country = locale.territories.get(countries.get(zone, ""))
+        named.append((zone, f"{country}: {city}" if country else zone))
+    return sorted(named, key=lambda one: one[1].casefold())
