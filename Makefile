@@ -10,10 +10,10 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench chaos mutants fuzz
+.PHONY: help run test lint translations bench chaos mutants fuzz
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
 run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
@@ -27,6 +27,10 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
+
+# Then fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po; a restart shows it.
+translations: $(VENV)/run.installed ## bring the catalogs up to date, and list what has no translation
+	@exec $(PYTHON) -m microblog.development.translations
 
 bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios, and how long it takes to recover
 	@exec $(PYTHON) -m bench

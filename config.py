@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 ROOT = Path(__file__).resolve().parent
 DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refused in production
 ENVIRONMENTS = ("production", "development", "testing")
+LANGUAGES = ["en", "es", "ko", "ru"]  # each but English, which the source is in, has a catalog (`make translations`)
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
 # One that does not answer for five seconds is away; it is to speak of times in UTC, wherever it stands; and it is not
@@ -80,7 +81,7 @@ def _web(env: Env) -> dict[str, Any]:
         "WTF_CSRF_TIME_LIMIT": None,  # a form is good for as long as the session it belongs to
         "MAX_CONTENT_LENGTH": env.int("MAX_CONTENT_LENGTH", MEGABYTE, validate=_positive),  # bytes
         "POSTS_PER_PAGE": env.int("POSTS_PER_PAGE", 25, validate=validate.Range(1, 100)),
-        "LANGUAGES": ["en"],
+        "LANGUAGES": LANGUAGES,
         "BABEL_DEFAULT_LOCALE": "en",
         "BOOTSTRAP_SERVE_LOCAL": True,
         # Seconds between two looks for posts that were written past the index of the search.

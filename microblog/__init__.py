@@ -48,7 +48,7 @@ def _bind_extensions(app: Flask) -> None:
     migrate.init_app(app, db, render_as_batch=True)
     login.init_app(app)
     mailer.init_app(app)
-    babel.init_app(app, locale_selector=locale.select)
+    locale.init_app(app, babel)
     csrf.init_app(app)
     bootstrap.init_app(app)
     limiter.init_app(app)

@@ -17,7 +17,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_exceptions
 from werkzeug.wrappers import Response as AnyResponse
 
-from microblog import locale
 from microblog.extensions import db
 
 _log = logging.getLogger(__name__)
@@ -27,7 +26,6 @@ RETRY_AFTER = 5  # seconds until a page is worth asking for again while the data
 
 def init_app(app: Flask) -> None:
     """Answer every HTTP error, and a database that is away, in the site's own face."""
-    app.jinja_env.globals["language_tag"] = locale.language_tag
     app.register_error_handler(HTTPException, answer)
     app.register_error_handler(OperationalError, _database_away)
     app.register_error_handler(InterfaceError, _database_away)
@@ -82,7 +80,7 @@ def _title(error: HTTPException) -> str:
         502: _("Somebody else failed"),
         503: _("Away for a moment"),
     }
-    return titles.get(error.code or 500, error.name)
+    return titles.get(error.code or 500) or titles[500 if (error.code or 500) >= 500 else 400]
 
 
 def _sentence(error: HTTPException) -> str:

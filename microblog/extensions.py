@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import redis
 from flask import Flask, current_app
-from flask_babel import Babel
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -13,6 +12,7 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
 
+from microblog.catalogs import Babel
 from microblog.database import Base
 from microblog.smtp import Mail
 

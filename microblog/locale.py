@@ -1,18 +1,127 @@
-"""The language of a page: what the reader's browser asks for, of the languages that we have."""
+"""The language and the time zone of what is being made: its reader's choice, else what their browser asks for.
+
+A choice is kept in the reader's profile, and in the session of each browser in which they sign in; that of somebody
+who is not signed in, in the session alone. Whoever loads a user says so (``follow``), so that nothing here asks the
+database: an error page is in the right language while that is away.
+"""
 
 from __future__ import annotations
 
-from flask import current_app, has_request_context, request
-from flask_babel import get_locale
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from typing import Protocol
+
+import pytz
+from babel import Locale
+from babel.core import get_global
+from flask import Flask, current_app, g, has_request_context, request, session
+from flask_babel import Babel, force_locale, format_date, format_datetime, get_locale, refresh
+
+SESSION_KEY = "language"
+
+
+class Reader(Protocol):
+    """Somebody who may have chosen a language and a zone; None is for no choice."""
+
+    @property
+    def locale(self) -> str | None:
+        """One of the configured LANGUAGES."""
+
+    @property
+    def timezone(self) -> str | None:
+        """As the IANA names it."""
+
+
+def init_app(app: Flask, babel: Babel) -> None:
+    """Bind `babel`, and tell templates which language and zone a page is in."""
+    babel.init_app(app, locale_selector=select, timezone_selector=chosen_zone)
+    app.jinja_env.globals |= {"language_tag": language_tag, "languages": languages, "chosen_zone": chosen_zone}
+    app.jinja_env.filters |= {"moment": moment, "day": day}
 
 
 def select() -> str | None:
-    """The best of the configured LANGUAGES for this request; None outside of one, where the default holds."""
+    """The language for this request, of the configured LANGUAGES; None outside of one, where the default holds."""
     if not has_request_context():
         return None
-    return request.accept_languages.best_match(current_app.config["LANGUAGES"])
+    offered: list[str] = current_app.config["LANGUAGES"]
+    for chosen in (g.get("language"), session.get(SESSION_KEY)):
+        if chosen in offered:  # one that is no longer offered counts for nothing
+            return str(chosen)
+    return request.accept_languages.best_match(offered)
+
+
+def chosen_zone() -> str | None:
+    """The zone that the reader chose; None if that is left to their browser."""
+    zone: str | None = g.get("timezone")
+    return zone if zone in pytz.all_timezones_set else None
+
+
+def follow(reader: Reader) -> None:
+    """Answer the rest of this request as `reader`, who is its user, wants it."""
+    g.language, g.timezone = reader.locale, reader.timezone
+    refresh()
+
+
+def remember(language: str | None) -> None:
+    """Keep the choice of whoever uses this browser; None is for what the browser asks."""
+    if language is None:
+        session.pop(SESSION_KEY, None)
+    else:
+        session[SESSION_KEY] = language
+    refresh()
+
+
+@contextmanager
+def addressed_to(reader: Reader) -> Iterator[None]:
+    """What is made in here is in `reader`'s language and zone: their choice, else the language in force, and UTC."""
+    offered = reader.locale in current_app.config["LANGUAGES"]
+    with force_locale(reader.locale if offered else get_locale()):
+        before = g.get("timezone")
+        g.timezone = reader.timezone
+        refresh()
+        try:
+            yield
+        finally:
+            g.timezone = before
+            refresh()
 
 
 def language_tag() -> str:
     """The language of what is being made, as HTML names it (``pt-BR``)."""
     return str(get_locale() or "en").replace("_", "-")
+
+
+def languages() -> dict[str, str]:
+    """The configured LANGUAGES, each with its name in itself."""
+    names = {code: str(Locale.parse(code).display_name) for code in current_app.config["LANGUAGES"]}
+    return {code: name[0].upper() + name[1:] for code, name in names.items()}
+
+
+def zones() -> list[tuple[str, str]]:
+    """All zones, in order of their names in the language in force: ``("Europe/Madrid", "Spain: Madrid")``."""
+    return _zones(get_locale())
+
+
+def moment(time: datetime) -> str:
+    """`time` in the reader's form and zone; one that is not theirs is named."""
+    return f"{format_datetime(time)}{'' if chosen_zone() else ' UTC'}"
+
+
+def day(time: datetime) -> str:
+    """The day of `time`, in the reader's form and zone."""
+    text: str = format_date(time)
+    return text
+
+
+@cache
+def _zones(locale: Locale) -> list[tuple[str, str]]:
+    countries = get_global("zone_territories")
+    named = []
+    for zone in pytz.common_timezones:
+        known = locale.time_zones.get(zone, {})
+        city = known.get("city") or zone.rpartition("/")[2].replace("_", " ")
+        country = locale.territories.get(countries.get(zone, ""))
+        named.append((zone, f"{country}: {city}" if country else zone))
+    return sorted(named, key=lambda one: one[1].casefold())

@@ -7,7 +7,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
-    from microblog.accounts import account_routes, cli, last_seen, reset_routes, routes
+    from microblog.accounts import account_routes, cli, last_seen, preferences, reset_routes, routes
     from microblog.accounts import popup as popup  # a page of the blueprint's
     from microblog.accounts.avatars import picture_of
     from microblog.extensions import login
@@ -16,5 +16,6 @@ def init_app(app: Flask) -> None:
         app.register_blueprint(blueprint)
     app.jinja_env.globals["picture_of"] = picture_of
     last_seen.init_app(app)
+    preferences.init_app(app)
     login.unauthorized_handler(routes.ask_to_sign_in)
     app.cli.add_command(cli.users)

@@ -12,6 +12,7 @@ from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaFie
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
+from microblog.accounts.preferences import PreferencesForm
 from microblog.accounts.profile import normal_email
 from microblog.text import Storable, with_unix_line_ends
 
@@ -56,8 +57,8 @@ class UsernameForm(FlaskForm):
             raise ValidationError(_("This username is taken. Choose another."))
 
 
-class ProfileForm(UsernameForm):
-    """What others see of you."""
+class ProfileForm(UsernameForm, PreferencesForm):
+    """What others see of you, and how you read."""
 
     about_me = TextAreaField(
         _l("About me"),

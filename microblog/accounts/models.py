@@ -13,6 +13,7 @@ from flask_login import UserMixin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from microblog import locale
 from microblog.accounts.fingerprint import fingerprint
 from microblog.clock import utcnow
 from microblog.extensions import db, login
@@ -44,6 +45,8 @@ class User(UserMixin, Model):
     about_me: Mapped[str] = mapped_column(sa.String(MAX_ABOUT_ME), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime | None]  # to the minute; see last_seen.py
+    locale: Mapped[str | None] = mapped_column(sa.String(16))  # None: as the browser asks
+    timezone: Mapped[str | None] = mapped_column(sa.String(64))  # as the IANA names it; None: the browser's
     is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
     deleted_at: Mapped[datetime | None]  # when they asked for it: nobody sees them any more, a task does the rest
 
@@ -182,4 +185,5 @@ def load_user(session_id: str) -> User | None:
     user = User.with_id(int(user_id)) if user_id.isdecimal() else None
     if user is None or not hmac.compare_digest(user.get_id().encode(), session_id.encode()):
         return None
+    locale.follow(user)
     return user

@@ -9,6 +9,7 @@ from flask_login import current_user, login_required, login_user, logout_user
 from werkzeug.wrappers import Response
 
 from microblog.accounts import followers as people
+from microblog.accounts import preferences
 from microblog.accounts import profile as account
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.limits import limit_guesses
@@ -79,6 +80,7 @@ def edit_profile() -> ResponseReturnValue:
     """Change one's name, and what one tells of oneself."""
     form = ProfileForm(obj=current_user)
     if form.validate_on_submit() and _saved(form):
+        preferences.apply(current_user)
         flash(_("Your profile is saved."), "success")
         return redirect(url_for("posts.profile", username=current_user.username))
     return render_template("accounts/edit_profile.html", form=form), 422 if form.is_submitted() else 200
@@ -86,6 +88,7 @@ def edit_profile() -> ResponseReturnValue:
 
 def _saved(form: ProfileForm) -> bool:
     """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
+    preferences.keep(current_user, form)
     if account.change(current_user, form.username.data, form.about_me.data):
         return True
     if form.validate():  # then it was not about the name

@@ -7,6 +7,7 @@ from flask_babel import gettext as _
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
+from microblog import locale
 from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, User
 from microblog.api.models import ApiToken
 
@@ -18,6 +19,8 @@ def identify() -> None:
     given = request.authorization
     bearer = given.token if given is not None and given.type == "bearer" else None
     g.api_token = ApiToken.find(bearer) if bearer else None
+    if g.api_token is not None:
+        locale.follow(g.api_token.user)
 
 
 def require_token() -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import pygal
+from flask_babel import format_datetime, format_decimal
 from flask_babel import gettext as _
 from pygal.style import Style
 
@@ -96,8 +97,8 @@ class Chart:
     def labels(self) -> list[str]:
         """What each moment is called, in UTC."""
         span = self.moments[1] - self.moments[0]
-        form = "%d %b" if span >= _DAY else "%H:%M" if span * len(self.moments) <= _DAY else "%d %b %H:%M"
-        return [moment.strftime(form) for moment in self.moments]
+        form = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.moments) <= _DAY else "dd MMM HH:mm"
+        return [format_datetime(moment, form, rebase=False) for moment in self.moments]
 
     @property
     def image(self) -> str:
@@ -158,7 +159,8 @@ def _by_name(spans: Sequence[Mapping[str, float]], missing: float | None) -> dic
 
 
 def _whole(value: float) -> str:
-    return f"{value:,.0f}"
+    text: str = format_decimal(round(value))
+    return text
 
 
 def _seconds(value: float) -> str:

@@ -102,7 +102,7 @@ function countChosen() {
   if (!chosen) return;
   const number = boxes().filter((box) => box.checked).length;
   const count = document.getElementById("chosen-count");
-  count.textContent = count.dataset.template.replace("{n}", number);
+  count.textContent = count.dataset.template.replace("{n}", number.toLocaleString(document.documentElement.lang));
   chosen.querySelectorAll("button[type=submit]").forEach((button) => (button.disabled = number === 0));
   const all = document.getElementById("choose-all");
   all.dataset.all ??= all.textContent;

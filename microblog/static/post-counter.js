@@ -6,10 +6,11 @@
   const spoken = document.getElementById("post-room-spoken");
   const field = document.getElementById("post");
   const limit = Number(room.dataset.limit);
+  const language = document.documentElement.lang || undefined;
 
   const count = () => {
     const left = limit - [...field.value.trim()].length;
-    const text = (left < 0 ? room.dataset.over : room.dataset.left).replace("{n}", Math.abs(left));
+    const text = (left < 0 ? room.dataset.over : room.dataset.left).replace("{n}", Math.abs(left).toLocaleString(language));
     room.textContent = text;
     room.classList.toggle("post-room-over", left < 0);
     // A screen reader hears it when it begins to matter, not at each key.

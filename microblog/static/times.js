@@ -1,10 +1,21 @@
-// Says each <time> in the reader's own zone and form. Whoever adds a part of the page later dispatches
-// "content-added" on it (or on the document), and the times in there follow.
+// Says each <time> in the page's language, as the reader's country writes it, and in the zone that they chose, else in
+// the browser's. Whoever adds a part of the page later dispatches "content-added" on it (or on the document), and the
+// times in there follow.
 "use strict";
 {
-  const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
-  const minute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+  const { lang, dataset } = document.documentElement;
+  const form = navigator.languages.find((own) => own.split("-")[0] === lang.split("-")[0]) ?? lang;
+
+  const formatter = (options) => {
+    try {
+      return new Intl.DateTimeFormat(form, { ...options, timeZone: dataset.zone });
+    } catch {
+      return new Intl.DateTimeFormat(form, options); // a browser that does not know the zone
+    }
+  };
+  const date = formatter({ dateStyle: "medium" });
+  const minute = formatter({ dateStyle: "medium", timeStyle: "short" });
+  const full = formatter({ dateStyle: "full", timeStyle: "long" });
 
   const rewrite = (part) => {
     for (const time of part.querySelectorAll("time[datetime]")) {

@@ -17,6 +17,10 @@ class WorkerDied(Exception):
     """A task took its worker down with it too often (``TASK_MAX_CRASHES``)."""
 
 
+class KindGone(Exception):
+    """A task is of a kind that no process knows any longer."""
+
+
 class Cancelled(Exception):
     """Raised inside a task whose cancellation was asked for; the task cleans up and lets it pass."""
 
@@ -49,5 +53,7 @@ def _sentence(error: BaseException) -> Any:
             return _("It took longer than it may and was stopped.")
         case WorkerDied() | WorkerLostError():
             return _("The process that worked on it died, again and again, so it was given up.")
+        case KindGone():
+            return _("This kind of job no longer exists.")
         case _:
             return _("Something went wrong on our side. It has been noted; please try again later.")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from celery import Signature
 from celery.utils import uuid
 from flask import current_app
-from flask_babel import get_locale
+from flask_babel import force_locale, get_locale
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, make_transient_to_detached
 
@@ -87,12 +87,16 @@ def _new_rows(
 ) -> list[dict[str, Any]]:
     ids = [uuid() for _ in steps]
     now = utcnow()
-    headers = {"request_id": logs.request_id(), "locale": str(get_locale() or "en")}
+    # A job that is tried again speaks its user's language, whoever asks for it.
+    locale = (steps[0].options.get("headers") or {}).get("locale") or str(get_locale() or "en")
+    headers = {"request_id": logs.request_id(), "locale": locale}
     rows = []
     for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
         # With the root named, since Celery would take whichever task publishes it, such as reconcile, for the root.
         signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers)
         task = step.type
+        with force_locale(locale):
+            title = str(task.title)
         rows.append(
             {
                 "id": task_id,
@@ -100,7 +104,7 @@ def _new_rows(
                 "position": position,
                 "user_id": user_id,
                 "name": step.task,
-                "description": (description if position == 0 else "") or str(task.title) or step.task,
+                "description": (description if position == 0 else "") or title or step.task,
                 "state": states.PENDING,
                 "queue": task.app.amqp.router.route(step.options, step.task)["queue"].name,
                 "signature": dict(signature),

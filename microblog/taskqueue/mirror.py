@@ -7,6 +7,7 @@ stored in Redis either, so that the two agree. Tasks without a row pass through 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import timedelta
 from functools import cached_property
@@ -48,6 +49,7 @@ _BY_HOLDER = sa.and_(_ID, UNFINISHED, table.c.attempts == sa.bindparam("attempt"
 _BY_WORKER = sa.and_(_ID, UNFINISHED, sa.or_(UNHELD, table.c.worker == sa.bindparam("by")))
 _IDENTITY = (table.c.root_id, table.c.position, table.c.user_id)
 _FIND = sa.select(*_IDENTITY).where(_ID)
+_SIGNATURE = sa.select(table.c.signature).where(_ID)
 _NEXT_STEP = sa.select(table.c.id).where(
     table.c.root_id == sa.bindparam("of_root"), table.c.position == sa.bindparam("next_position"), UNFINISHED
 )
@@ -244,7 +246,7 @@ class MirrorBackend(RedisBackend):
             statement = _SUCCEED_BY_HOLDER if writer.claim else _SUCCEED_BY_WORKER
             parameters["outcome"] = result if isinstance(result, dict) else {"result": result}
         else:
-            values = self._setback(result, state, traceback, request)
+            values = self._setback(task_id, result, state, traceback, request)
             statement = sa.update(table).where(writer.condition).values(values).returning(*_IDENTITY)
         if writer.claim is not None:
             writer.claim.expires_at = now  # spent: whatever its holder stores after this is looked at first
@@ -265,8 +267,10 @@ class MirrorBackend(RedisBackend):
             return
         self._announce(task_id, tuple(step), state)
 
-    def _setback(self, result: Any, state: str, traceback: str | None, request: Context | None) -> dict[str, Any]:
-        locale = getattr(request, "locale", None) or self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
+    def _setback(
+        self, task_id: str, result: Any, state: str, traceback: str | None, request: Context | None
+    ) -> dict[str, Any]:
+        locale = getattr(request, "locale", None) or self._locale(task_id)
         with self.app.flask_app.app_context(), force_locale(locale):
             told = sentence(result)
         end = {"eta": getattr(request, "retry_at", None) or NOW} if state == states.RETRY else {"finished_at": NOW}
@@ -274,6 +278,14 @@ class MirrorBackend(RedisBackend):
         # Nobody will claim the task any more, and count by it the last of the workers that died.
         died = {"crashes": table.c.crashes + CRASHED} if isinstance(result, WorkerDied) else {}
         return values | end | died
+
+    def _locale(self, task_id: str) -> str:
+        """The language of a task that is ended by somebody who did not get its message."""
+        locale: str = self.app.flask_app.config["BABEL_DEFAULT_LOCALE"]
+        with contextlib.suppress(DatabaseAway):  # then the row is not written either
+            for (signature,) in self.app.rows.execute(_SIGNATURE, task_id=task_id):
+                locale = (signature.get("options", {}).get("headers") or {}).get("locale") or locale
+        return locale
 
     def _announce(
         self, task_id: str, step: tuple[str, int, int | None], state: str, progress: dict[str, Any] | None = None

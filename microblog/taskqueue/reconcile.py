@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from celery import shared_task
 from celery.exceptions import BackendStoreError
 from flask import current_app
-from flask_babel import gettext as _
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
@@ -26,7 +25,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.claim import CancelRequested, TooManyCrashes
-from microblog.taskqueue.errors import JobError, sentence
+from microblog.taskqueue.errors import JobError, KindGone, sentence
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.publish import publish
 from microblog.taskqueue.signals import message_relayed
@@ -157,7 +156,7 @@ def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
     elif head.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:
         ending = TooManyCrashes.ending
     elif head.name not in current_app.extensions["celery"].tasks and now - head.created_at > UNKNOWN_FOR:
-        ending = JobError(_("This kind of job no longer exists."))
+        ending = KindGone(head.name)
     return ending
 
 

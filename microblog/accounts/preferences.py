@@ -1,0 +1,73 @@
+"""In which language and zone somebody reads: chosen in the profile, or by a button while nobody is signed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Flask, abort, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import user_loaded_from_cookie, user_logged_in
+from flask_wtf import FlaskForm
+from wtforms import SelectField
+
+from microblog import locale
+from microblog.accounts.models import User
+from microblog.security import referring_path
+
+bp = Blueprint("preferences", __name__)
+
+
+class ChoiceField(SelectField):
+    """A choice that may be left open: in the form that is the empty text, in the row NULL."""
+
+    def process_data(self, value: str | None) -> None:
+        super().process_data(value or "")
+
+
+class PreferencesForm(FlaskForm):
+    """How do you want to read?"""
+
+    locale = ChoiceField(_l("Language"), description=_l("Of the pages, and of the mails that you get."))
+    timezone = ChoiceField(_l("Time zone"), description=_l("In which times are told."))
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.locale.choices = [("", _("As my browser asks")), *locale.languages().items()]
+        self.timezone.choices = [("", _("That of my device")), *locale.zones()]
+
+
+def init_app(app: Flask) -> None:
+    """Register the switch, and take a reader's choice along into each browser in which they sign in."""
+    app.register_blueprint(bp)
+    for signal in (user_logged_in, user_loaded_from_cookie):
+        signal.connect(_take_along, sender=app)
+
+
+@bp.post("/language")
+def switch() -> ResponseReturnValue:
+    """Read in another language from now on, in this browser."""
+    language = request.form.get("language", "")
+    if language not in locale.languages():
+        abort(400, _("There is no such language here."))
+    locale.remember(language)
+    return redirect(referring_path() or url_for("posts.home"))
+
+
+def keep(user: User, form: PreferencesForm) -> None:
+    """Put what `form` says into the row of `user`, for the caller to commit."""
+    user.locale = form.locale.data or None
+    user.timezone = form.timezone.data or None
+
+
+def apply(user: User) -> None:
+    """Speak to `user`, who has just chosen, accordingly: in the rest of this request, and in this browser."""
+    locale.follow(user)
+    locale.remember(user.locale)
+
+
+def _take_along(sender: Flask, user: User) -> None:
+    locale.follow(user)
+    if user.locale is not None:
+        locale.remember(user.locale)

@@ -1,0 +1,74 @@
+"""Reading in one's own language and zone, on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from tests.browser.site import PASSWORD, Site
+from tests.browser.test_pages import overflow
+
+PHONE = {"width": 390, "height": 900}
+
+
+@pytest.fixture
+def operator(site: Site) -> User:
+    """Somebody who has every link in the navigation."""
+    user = site.make_user(posts=2)
+    user.is_operator = True
+    db.session.commit()
+    return user
+
+
+def sign_in(page: Page, site: Site, user: User) -> None:
+    """Whatever the language."""
+    page.goto(f"{site.url}/auth/login")
+    page.locator("#username").fill(user.username)
+    page.locator("#password").fill(PASSWORD)
+    page.locator("main button[type=submit]").first.click()
+    page.wait_for_url(f"{site.url}/")
+
+
+def test_a_reader_chooses_language_and_zone(
+    site: Site, operator: User, open_browser: Callable[..., BrowserContext]
+) -> None:
+    page = open_browser(locale="es-MX", timezone_id="America/New_York", viewport=PHONE).new_page()
+    page.goto(f"{site.url}/auth/login")
+    expect(page.get_by_role("heading", name="Iniciar sesión")).to_be_visible()
+    page.get_by_role("button", name="한국어").click()
+    expect(page.get_by_role("heading", name="로그인")).to_be_visible()
+    page.get_by_role("button", name="Español").click()
+    sign_in(page, site, operator)
+    expect(page.locator(".post time").last).to_have_text("1 ene 2026, 7:00 a.m.")
+
+    page.goto(f"{site.url}/edit_profile")
+    page.get_by_label("Idioma").select_option("Русский")
+    page.get_by_label("Zona horaria").select_option("Asia/Seoul")
+    page.get_by_role("button", name="Guardar").click()
+
+    expect(page.locator(".alert")).to_have_text("Профиль сохранён.")
+    expect(page.locator("html")).to_have_attribute("lang", "ru")
+    expect(page.locator(".post time").last).to_have_text("1 янв. 2026 г., 21:00")
+
+
+@pytest.mark.parametrize("language", ["es", "ko", "ru"])
+def test_long_words_have_room_on_a_phone(
+    site: Site, operator: User, open_browser: Callable[..., BrowserContext], language: str
+) -> None:
+    page = open_browser(locale=language, viewport=PHONE).new_page()
+    own = f"/user/{operator.username}"
+    narrow = {}
+
+    for path in ("/auth/login", "/auth/register"):
+        page.goto(site.url + path)
+        narrow[path] = overflow(page)
+    sign_in(page, site, operator)
+    for path in ("/", own, f"{own}/followers", "/edit_profile", "/tasks", "/auth/logout", "/nothing", "/admin/tasks"):
+        page.goto(site.url + path)
+        narrow[path] = overflow(page)
+
+    assert {path: problems for path, problems in narrow.items() if problems} == {}

@@ -1,0 +1,84 @@
+"""A language that nobody speaks: every string is put in brackets, so that what did not come from a catalog is seen."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from microblog.catalogs import path_of
+from microblog.development import translations
+
+LANGUAGE = "eo"  # Babel must know its dates and numbers; nobody has a catalog for it
+# What a reader sees or hears of an element beside its text, and what a script will show.
+SPOKEN = (
+    "alt",
+    "aria-label",
+    "placeholder",
+    "title",
+    "data-said",
+    "data-template",
+    "data-left",
+    "data-over",
+    "data-none",
+)
+_VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+_IN_BRACKETS = re.compile(r"⟦[^⟦⟧]*⟧")
+
+
+def write_catalog(directory: Path) -> None:
+    """The catalog of that language, in a `directory` of translations."""
+    catalog = translations.extract()
+    for message in catalog:
+        texts = message.id if isinstance(message.id, tuple) else [message.id]
+        said = tuple(f"⟦{text}⟧" for text in texts)
+        message.string = said if isinstance(message.id, tuple) else said[0]
+    catalog.locale = LANGUAGE
+    path = path_of(LANGUAGE, directory)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(translations.rendered(catalog))
+
+
+def unbracketed(text: str) -> str:
+    """What of `text` did not come from the catalog, if it has a letter; else nothing."""
+    text = text.replace("Microblog", "")
+    while (rest := _IN_BRACKETS.sub("", text)) != text:
+        text = rest
+    return text.strip() if re.search(r"[^\W\d_]", text) else ""
+
+
+class Reader(HTMLParser):
+    """Collects in `found` what a page says that did not come from the catalog.
+
+    Left out is what needs no catalog: the site's own name, what says ``translate="no"`` or that it is English (what
+    operators also read in a terminal), and the names of languages, zones and dates, which Babel has.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._open: list[tuple[str, bool]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        silent = given.get("translate") == "no" or given.get("lang") == "en" or tag in ("script", "style", "time")
+        silent |= given.get("name") in ("locale", "timezone") or bool(self._open and self._open[-1][1])
+        if not silent:
+            self.found += filter(None, (unbracketed(given.get(name) or "") for name in SPOKEN))
+        if tag not in _VOID:
+            self._open.append((tag, silent))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not (self._open and self._open[-1][1]):
+            self.found += filter(None, [unbracketed(data)])
+
+
+def hard_coded(html: str) -> list[str]:
+    """What `html` says that did not come from the catalog."""
+    reader = Reader()
+    reader.feed(html)
+    return reader.found
