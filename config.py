@@ -47,6 +47,7 @@ def load_settings() -> dict[str, Any]:
         **_stores(env, instance),
         **_mail(env),
         **_exports(env, instance),
+        **_imports(env, instance),
         **_tasks(env),
     }
     try:
@@ -150,6 +151,17 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds between two looks for what has had its time, and for files that faults left behind.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),
+    }
+
+
+def _imports(env: Env, instance: Path) -> dict[str, Any]:
+    return {
+        # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
+        "IMPORT_STORAGE_URL": env.str("IMPORT_STORAGE_URL", str(instance / "imports"), validate=_storage_url),
+        # Bytes that an uploaded file may have, with the form around it; about a million posts.
+        "IMPORT_MAX_SIZE": env.int("IMPORT_MAX_SIZE", 256 * MEGABYTE, validate=_positive),
+        # Seconds that an uploaded file is kept for a job that failed or was cancelled to be tried again.
+        "IMPORT_LIFETIME": env.int("IMPORT_LIFETIME", DAY, validate=_positive),
     }
 
 
