@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import fsspec
 import limits
 import redis
+from email_validator import EmailNotValidError, validate_email
 from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -121,6 +122,7 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
 
 
 def _mail(env: Env) -> dict[str, Any]:
+    admins: list[str] = env.list("ADMINS", [], validate=_mail_addresses) or []
     return {
         "MAIL_SERVER": env.str("MAIL_SERVER", "127.0.0.1"),
         "MAIL_PORT": env.int("MAIL_PORT", 25, validate=validate.Range(1, 65535)),
@@ -134,6 +136,10 @@ def _mail(env: Env) -> dict[str, Any]:
         ),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
+        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody.
+        "ADMINS": [address.strip() for address in admins],
+        # Seconds that the report of an error is kept.
+        "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds from the first temporary refusal until a mail is given up.
         "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
     }
@@ -250,6 +256,14 @@ def _storage_url(value: str) -> None:
 def _mail_address(value: str) -> None:
     if "@" not in parseaddr(value)[1]:
         raise ValidationError("Must be a mail address, such as “Microblog <no-reply@example.com>”.")
+
+
+def _mail_addresses(values: list[str]) -> None:
+    for value in values:
+        try:
+            validate_email(value.strip(), check_deliverability=False)
+        except EmailNotValidError:
+            raise ValidationError("Must be mail addresses, separated by commas.") from None
 
 
 def _redis_url(value: str) -> None:

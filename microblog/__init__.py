@@ -17,6 +17,7 @@ from microblog.taskqueue.celery import make_celery
 ROOMS_WITH_TASKS = [
     "microblog.taskqueue",
     "microblog.mail",
+    "microblog.error_reports",
     "microblog.exports",
     "microblog.imports",
     "microblog.monitoring",
@@ -55,10 +56,22 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, demo, development, exports, imports, jobs, monitoring, notifications, posts
+    from microblog import (
+        accounts,
+        api,
+        demo,
+        development,
+        error_reports,
+        exports,
+        imports,
+        jobs,
+        monitoring,
+        notifications,
+        posts,
+    )
     from microblog import mail as mails
 
-    for room in (accounts, posts, jobs, mails, exports, imports, notifications, monitoring, api):
+    for room in (accounts, posts, jobs, mails, error_reports, exports, imports, notifications, monitoring, api):
         room.init_app(app)
     app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":

@@ -101,7 +101,11 @@ def test_every_page_is_sound(
         f"{path}: {problem}"
         for page, paths in (
             (nobody, ["/auth/login", "/auth/register", "/api/docs", "/nothing"]),
-            (somebody, [*reader.pages, "/", "/explore", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path]),
+            (
+                somebody,
+                [*reader.pages, "/", "/explore", "/tasks", "/auth/logout", "/dev/mail", reader.mail_path],
+            ),
+            (somebody, ["/import"]),
             (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/status"]),
             (somebody, [f"/admin/tasks/{reader.export_id}", "/admin/tasks/Retrying", "/admin/tasks/all/cancel"]),
         )

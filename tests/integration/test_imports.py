@@ -334,7 +334,7 @@ def test_the_sweep_takes_what_has_had_its_time_or_lost_its_user_and_leaves_what_
     susan: User, make_user: Callable[..., User]
 ) -> None:
     ben, eve = make_user("ben"), make_user("eve")
-    kept, old, lost, read = (store(user, b"{}") for user in (susan, susan, ben, eve))
+    kept, old, _lost, read = (store(user, b"{}") for user in (susan, susan, ben, eve))
     eve.launch_task("import_posts", "Import", read.id)
     db.session.execute(sa.update(Upload).where(Upload.id.in_([old.id, read.id])).values(expires_at=BEGINNING))
     db.session.execute(sa.delete(User).where(User.id == ben.id))
