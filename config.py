@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import fsspec
 import limits
 import redis
+from email_validator import EmailNotValidError, validate_email
 from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -48,6 +49,7 @@ def load_settings() -> dict[str, Any]:
         **_stores(env, instance),
         **_mail(env),
         **_exports(env, instance),
+        **_imports(env, instance),
         **_tasks(env),
         **_translation(env),
     }
@@ -130,6 +132,7 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
 
 
 def _mail(env: Env) -> dict[str, Any]:
+    admins: list[str] = env.list("ADMINS", [], validate=_mail_addresses) or []
     return {
         "MAIL_SERVER": env.str("MAIL_SERVER", "127.0.0.1"),
         "MAIL_PORT": env.int("MAIL_PORT", 25, validate=validate.Range(1, 65535)),
@@ -143,6 +146,10 @@ def _mail(env: Env) -> dict[str, Any]:
         ),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
+        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody.
+        "ADMINS": [address.strip() for address in admins],
+        # Seconds that the report of an error is kept.
+        "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds from the first temporary refusal until a mail is given up.
         "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
     }
@@ -160,6 +167,17 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds between two looks for what has had its time, and for files that faults left behind.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),
+    }
+
+
+def _imports(env: Env, instance: Path) -> dict[str, Any]:
+    return {
+        # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
+        "IMPORT_STORAGE_URL": env.str("IMPORT_STORAGE_URL", str(instance / "imports"), validate=_storage_url),
+        # Bytes that an uploaded file may have, with the form around it; about a million posts.
+        "IMPORT_MAX_SIZE": env.int("IMPORT_MAX_SIZE", 256 * MEGABYTE, validate=_positive),
+        # Seconds that an uploaded file is kept for a job that failed or was cancelled to be tried again.
+        "IMPORT_LIFETIME": env.int("IMPORT_LIFETIME", DAY, validate=_positive),
     }
 
 
@@ -267,6 +285,14 @@ def _storage_url(value: str) -> None:
 def _mail_address(value: str) -> None:
     if "@" not in parseaddr(value)[1]:
         raise ValidationError("Must be a mail address, such as “Microblog <no-reply@example.com>”.")
+
+
+def _mail_addresses(values: list[str]) -> None:
+    for value in values:
+        try:
+            validate_email(value.strip(), check_deliverability=False)
+        except EmailNotValidError:
+            raise ValidationError("Must be mail addresses, separated by commas.") from None
 
 
 def _redis_url(value: str) -> None:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from bench import export, latency, launch, lists, recovery, scrape, streams, throughput, timelines
+from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines
 from bench.figures import Line
 from bench.house import House
 
 BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
     "export": export.run,
+    "imports": imports.run,
     "launch": launch.run,
     "throughput": throughput.run,
     "latency": latency.run,

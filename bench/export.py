@@ -24,7 +24,7 @@ from tests.support.services import wait_for
 
 MANY, FEW = 1_000_000, 10_000
 ROUNDS = 3
-_WORDS = ["a", "rainy", "tram", "index", "Käse", "lake", "crème", '"sign"', "cat's", "日本", "slow", "heron"]
+WORDS = ["a", "rainy", "tram", "index", "Käse", "lake", "crème", '"sign"', "cat's", "日本", "slow", "heron"]
 
 
 def run(house: House) -> Iterator[Figure]:
@@ -98,7 +98,7 @@ def _bare_loop(database: Path, user_id: int, target: Path) -> float:
 
 def _add_posts(database: Path, user_id: int, count: int) -> None:
     chance = random.Random(user_id)
-    bodies = [" ".join(chance.choices(_WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
+    bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
     start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
     posts = ((chance.choice(bodies), f"{start + n * pause:%Y-%m-%d %H:%M:%S.%f}", user_id) for n in range(count))
     connection = sqlite3.connect(database)

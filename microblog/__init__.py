@@ -18,7 +18,9 @@ ROOMS_WITH_TASKS = [
     "microblog.taskqueue",
     "microblog.mail",
     "microblog.accounts",
+    "microblog.error_reports",
     "microblog.exports",
+    "microblog.imports",
     "microblog.search",
     "microblog.monitoring",
 ]
@@ -56,11 +58,24 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, development, exports, jobs, monitoring, notifications, posts, search
+    from microblog import (
+        accounts,
+        api,
+        development,
+        error_reports,
+        exports,
+        imports,
+        jobs,
+        monitoring,
+        notifications,
+        posts,
+        search,
+    )
     from microblog import mail as mails
     from microblog.demo import cli as demo
 
-    for room in (accounts, posts, search, jobs, mails, exports, notifications, monitoring, api):
+    features = (accounts, posts, search, jobs, mails, error_reports, exports, imports)
+    for room in (*features, notifications, monitoring, api):
         room.init_app(app)
     app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from flask import Flask, Response, abort, request, session
+from flask import Flask, Response, abort, current_app, request, session
 from flask_babel import gettext as _
 
 YEAR = 365 * 24 * 3600
@@ -22,10 +24,29 @@ HEADERS = {
 }
 
 
+View = TypeVar("View", bound=Callable[..., Any])
+_LIMIT = "upload_limit"  # the attribute of a view that holds the name of its setting
+
+
 def init_app(app: Flask) -> None:
     """Refuse forms that are not UTF-8, and give each response the headers that it does not have yet."""
+    app.before_request(_admit_upload)
     app.before_request(_refuse_broken_encoding)
     app.after_request(_add_headers)
+
+
+def takes_upload(setting: str) -> Callable[[View], View]:
+    """A decorator, the outermost of a view: whoever is signed in may send it a form of as many bytes as `setting` says.
+
+    Others are refused by the size that all forms may have, before anything of it is read. Its files are not text, and
+    come past as they are; what else is in such a form the view looks at.
+    """
+
+    def mark(view: View) -> View:
+        setattr(view, _LIMIT, setting)
+        return view
+
+    return mark
 
 
 def local_path(target: str | None) -> str | None:
@@ -50,12 +71,25 @@ def referring_path() -> str | None:
     return local_path(parts._replace(scheme="", netloc="").geturl())
 
 
+def _admit_upload() -> None:
+    # Before all that reads the form, such as the look for its CSRF token.
+    setting = _upload_limit()
+    if setting is not None and "_user_id" in session:
+        request.max_content_length = current_app.config[setting]
+
+
+def _upload_limit() -> str | None:
+    """The setting that holds how much this request may bring, if that is not what all may."""
+    setting: str | None = getattr(current_app.view_functions.get(request.endpoint or ""), _LIMIT, None)
+    return setting
+
+
 def _refuse_broken_encoding() -> None:
     # Werkzeug would quietly keep such bytes as %ED%A0%80, and the text would not be what was sent.
     match request.mimetype:
         case "application/x-www-form-urlencoded":
             text = unquote_to_bytes(request.get_data())
-        case "multipart/form-data":
+        case "multipart/form-data" if _upload_limit() is None:
             text = request.get_data()
         case _:
             return

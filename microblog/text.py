@@ -19,6 +19,11 @@ def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 
 
+def replace_unstorable(text: str) -> str:
+    """`text` with a replacement character for each one that cannot be stored or sent."""
+    return _UNSTORABLE.sub(_REPLACEMENT, text)
+
+
 def with_unix_line_ends(text: Any) -> str:
     """`text` as its writer sees it: what a browser sends as CR LF is one line end, and one character.
 
@@ -44,5 +49,5 @@ class Storable:
             raise StopValidation("" if field.process_errors else _("This must be text, not a file."))
         if is_storable(field.data):
             return
-        field.data = _UNSTORABLE.sub(_REPLACEMENT, field.data)
+        field.data = replace_unstorable(field.data)
         raise StopValidation(_("This has characters that cannot be kept (NUL or half a character). Remove them."))

@@ -27,7 +27,11 @@ def _messages(config: dict[str, Any]) -> dict[str, Any]:
         "timezone": "UTC",
         "task_queues": [Queue(name, EXCHANGE, routing_key=name) for name in QUEUES],
         "task_default_queue": "default",
-        "task_routes": {"export_*": {"queue": "exports"}, "email_*": {"queue": "mail"}},
+        "task_routes": {
+            "export_*": {"queue": "exports"},
+            "import_*": {"queue": "exports"},  # as long, and rather behind an export than before all that is short
+            "email_*": {"queue": "mail"},
+        },
         # For Flower, and for `celery events`.
         "worker_send_task_events": True,
     }

@@ -121,6 +121,7 @@ def test_every_page_is_sound(
                     reader.mail_path,
                 ],
             ),
+            (somebody, ["/import"]),
             (somebody, ["/admin/tasks", "/admin/tasks?user=nobody", "/admin/tasks?state=retry", "/admin/status"]),
             (somebody, [f"/admin/tasks/{reader.export_id}", "/admin/tasks/Retrying", "/admin/tasks/all/cancel"]),
         )

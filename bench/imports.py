@@ -1,0 +1,117 @@
+"""An import of a million posts ÷ a bare loop of the same inserts; and the memory that the number of posts costs."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import orjson
+import sqlalchemy as sa
+
+from bench.export import WORDS
+from bench.figures import Figure, compare, side_by_side, state
+from bench.house import OURS, House, add_users
+from bench.processes import MEGABYTE, children, forget_peak_memory, peak_memory
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.imports.models import Upload
+from microblog.imports.tasks import import_posts
+from microblog.posts.models import Post
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from tests.support.services import wait_for
+
+MANY, FEW = 1_000_000, 10_000
+ROUNDS = 3
+
+
+def run(house: House) -> Iterator[Figure]:
+    """The two figures, from imports by a real worker; each into the account of a user who has no posts yet."""
+    environment = house.environment("SQLite")
+    instance = Path(environment["INSTANCE_PATH"])
+    many, few = house.folder / "many.json", house.folder / "few.json"
+    _write_posts(many, MANY)
+    _write_posts(few, FEW)
+    with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
+        users = iter(add_users(2 * ROUNDS + 4))
+        [process] = children(worker)
+        peak_of_few = _peak(process, lambda: _import(few, next(users), instance))
+        peak_of_many = _peak(process, lambda: _import(many, next(users), instance))
+        ours, raw = side_by_side(
+            lambda: _import(many, next(users), instance),
+            lambda: _bare_loop(many, next(users), instance),
+            rounds=ROUNDS,
+        )
+    yield compare(f"import of {MANY:,} posts, SQLite: wall time ÷ bare loop of the inserts", ours, raw, "s", at_most=4)
+    yield state(
+        f"import: peak memory at {MANY:,} minus at {FEW:,} posts",
+        (peak_of_many - peak_of_few) / MEGABYTE,
+        "MB",
+        at_most=16,
+    )
+
+
+def _import(file: Path, user_id: int, instance: Path) -> float:
+    """Seconds from the claim to the mirrored result of one import, of which every post must have come in."""
+    upload = Upload(user_id=user_id, expires_at=utcnow() + timedelta(days=1))
+    db.session.add(upload)
+    db.session.commit()
+    target = instance / "imports" / upload.path
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(file, target)
+    task_id = launch([import_posts.s(user_id, upload.id)], user_id=user_id).id
+    db.session.commit()
+    wait_for(lambda: _has_ended(task_id), timeout=600, what="the import ends")
+    task = db.session.get_one(Task, task_id)
+    assert task.result is not None, task.traceback
+    assert task.started_at is not None
+    assert task.finished_at is not None
+    kept = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id))
+    assert task.result["imported"] == task.result["read"] == kept
+    return (task.finished_at - task.started_at).total_seconds()
+
+
+def _has_ended(task_id: str) -> bool:
+    db.session.rollback()
+    return not db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id))
+
+
+def _peak(process: int, work: Callable[[], object]) -> int:
+    """The most bytes that `process` needs for `work`, when it does it for the second time."""
+    work()
+    forget_peak_memory(process)
+    work()
+    return peak_memory(process)
+
+
+def _bare_loop(file: Path, user_id: int, instance: Path) -> float:
+    """Seconds that the shortest honest program takes to have the same rows."""
+    began = time.perf_counter()
+    posts = json.loads(file.read_bytes())["posts"]
+    rows = ((post["body"], post["timestamp"].replace("T", " ").removesuffix("Z"), user_id) for post in posts)
+    connection = sqlite3.connect(instance / "microblog.db")
+    with connection:
+        connection.executemany("INSERT INTO post (body, timestamp, user_id) VALUES (?, ?, ?)", rows)
+    connection.close()
+    return time.perf_counter() - began
+
+
+def _write_posts(file: Path, number: int) -> None:
+    """An archive as an export makes it."""
+    chance = random.Random(number)
+    bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
+    start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
+    with file.open("wb") as output:
+        separator = b'{"posts":['
+        for n, body in zip(count(), chance.choices(bodies, k=number), strict=False):
+            output.write(separator)
+            output.write(orjson.dumps({"body": body, "timestamp": start + n * pause}, option=orjson.OPT_UTC_Z))
+            separator = b","
+        output.write(b"]}")

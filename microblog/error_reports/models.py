@@ -1,0 +1,43 @@
+"""What is known of an error, for those who have to find its cause."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+
+class ErrorReport(Model):
+    """An error of a page (`method`, `path`) or of a task (`task_id`, `task_name`).
+
+    Nothing of what a form, a header, a cookie or a task's arguments held is here. `suppressed` counts those like it
+    since the mail before.
+    """
+
+    __tablename__ = "error_report"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    exception: Mapped[str] = mapped_column(sa.String(255))
+    place: Mapped[str] = mapped_column(sa.String(255))
+    traceback: Mapped[str] = mapped_column(sa.Text)
+    suppressed: Mapped[int] = mapped_column(default=0)
+    method: Mapped[str | None] = mapped_column(sa.String(16))
+    path: Mapped[str | None] = mapped_column(sa.String(255))
+    task_id: Mapped[str | None] = mapped_column(sa.String(36))
+    task_name: Mapped[str | None] = mapped_column(sa.String(128))
+    request_id: Mapped[str | None] = mapped_column(sa.String(64))
+    user_id: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
+
+    def __repr__(self) -> str:
+        return f"<ErrorReport {self.id} {self.exception}>"

@@ -1,0 +1,39 @@
+"""The mail about an error, and the end of reports that have had their time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from celery import shared_task
+from flask import current_app
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+
+from microblog.clock import utcnow
+from microblog.database import delete_in_batches
+from microblog.error_reports.letter import report_letter
+from microblog.error_reports.models import ErrorReport
+from microblog.extensions import db
+from microblog.mail.delivery import MailTask, deliver
+from microblog.taskqueue.errors import JobError
+
+BATCH = 100  # rows deleted in one transaction
+
+
+@shared_task(name="email_error_report", bind=True, base=MailTask, title=_l("Reporting an error"))
+def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
+    """Mail the report of an error to ``ADMINS``."""
+    report = db.session.get(ErrorReport, report_id)
+    if report is None:
+        raise JobError(_("The report is no longer there."))
+    return deliver(self, report_letter(report))
+
+
+@shared_task(name="purge_error_reports", ignore_result=True, every="SWEEP_INTERVAL")
+def purge_error_reports() -> None:
+    """Forget the errors that were reported more than ``ERROR_REPORT_LIFETIME`` seconds ago."""
+    before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])
+    old = sa.select(ErrorReport.id).where(ErrorReport.created_at < before).limit(BATCH)
+    delete_in_batches(db.session, sa.delete(ErrorReport).where(ErrorReport.id.in_(old)))

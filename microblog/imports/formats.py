@@ -1,0 +1,112 @@
+"""The files that can be read back: an archive of our own, and the outbox of a Mastodon archive.
+
+Each makes of an entry a Draft, or says by an exception why there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flask_babel import gettext as _
+
+from microblog.clock import utcnow
+from microblog.imports.html import to_text
+from microblog.posts.models import MAX_LENGTH
+from microblog.text import is_storable
+
+_EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A post that may come in: `timestamp` is aware, in UTC."""
+
+    body: str
+    timestamp: datetime
+
+
+class Refused(Exception):
+    """The post cannot be kept here; the message is a sentence that says why."""
+
+
+class LeftOut(Exception):
+    """The entry is not a post of its writer's for everybody; `kind` is what it is: a boost, private, something else."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+BOOST, PRIVATE, OTHER = "boosts", "private", "other"
+
+
+def from_archive(entry: Any) -> Draft:
+    """A post of our own archive: ``{"body": …, "timestamp": …}``. Raises Refused.
+
+    It is taken to the letter, so that what was exported from here comes back as it was.
+    """
+    if not isinstance(entry, dict):
+        raise Refused(_("It is not a post."))
+    return _draft(entry.get("body"), entry.get("timestamp"))
+
+
+def from_outbox(entry: Any) -> Draft:
+    """An activity of a Mastodon outbox, if it is a note to everybody. Raises LeftOut and Refused.
+
+    Boosts are what others wrote; what was not public or unlisted was not meant for everybody, who reads here.
+    """
+    if not isinstance(entry, dict):
+        raise Refused(_("It is not a post."))
+    if entry.get("type") == "Announce":
+        raise LeftOut(BOOST)
+    note = entry.get("object")
+    if entry.get("type") != "Create" or not isinstance(note, dict) or note.get("type") != "Note":
+        raise LeftOut(OTHER)
+    if not _EVERYBODY & {*_texts(note.get("to")), *_texts(note.get("cc"))}:
+        raise LeftOut(PRIVATE)
+    content = note.get("content")
+    text = to_text(content) if isinstance(content, str) else content
+    warning = note.get("summary")
+    if isinstance(text, str) and isinstance(warning, str) and warning.strip():
+        text = f"{warning.strip()}\n\n{text}"
+    return _draft(text, note.get("published") or entry.get("published"))
+
+
+#: How to read the entries of each list that a file may have.
+FORMATS: dict[str, Callable[[Any], Draft]] = {"posts": from_archive, "orderedItems": from_outbox}
+
+
+def _draft(body: Any, timestamp: Any) -> Draft:
+    if not isinstance(body, str):
+        raise Refused(_("It has no text."))
+    if not body.strip():
+        raise Refused(_("It is empty."))
+    if not is_storable(body):
+        raise Refused(_("It has characters that cannot be kept (NUL or half a character)."))
+    if len(body) > MAX_LENGTH:
+        raise Refused(
+            _("It has %(length)d characters; a post here has at most %(limit)d.", length=len(body), limit=MAX_LENGTH)
+        )
+    return Draft(body, _moment(timestamp))
+
+
+def _moment(timestamp: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        if moment.tzinfo is None:
+            raise Refused(_("Its time does not say in which zone it is."))
+        moment = moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
+    if moment > utcnow():
+        raise Refused(_("Its time is in the future."))
+    return moment
+
+
+def _texts(value: Any) -> list[str]:
+    """ActivityStreams writes one value, or a list of several."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]

@@ -1,0 +1,100 @@
+"""Reads a whole upload into its user's posts, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from flask_babel import format_decimal
+from flask_babel import gettext as _
+
+from microblog.extensions import db
+from microblog.imports.formats import FORMATS, Draft, LeftOut, Refused
+from microblog.imports.keep import Numbered, keep
+from microblog.imports.models import Upload
+from microblog.imports.occurrences import Count, OutOfOrder, count_anywhere, count_in_order
+from microblog.imports.reader import BrokenJson, Entry, EntryReader, EntryTooLarge
+from microblog.imports.report import Report
+from microblog.imports.storage import current_storage
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.progress import Progress
+
+BATCH = 1000  # entries read, and posts kept, at once
+
+
+def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
+    """Keep the posts of an upload, with the task's progress in bytes; returns the report (report.Report.to_dict()).
+
+    What another attempt has kept is not kept again. Raises JobError, with a sentence that names the place, where the
+    file is broken; what came before that is kept.
+    """
+    try:
+        return _read(task, upload_id, user_id, count_in_order())
+    except OutOfOrder:  # once more from the beginning: what is kept by now is known
+        with count_anywhere() as count:
+            return _read(task, upload_id, user_id, count)
+
+
+def _read(task: JobTask, upload_id: str, user_id: int, count: Count) -> dict[str, Any]:
+    report, storage = Report(), current_storage()
+    path = f"{upload_id}.json"
+    total = storage.size(path)
+    with storage.open(path) as file, Progress(task, total, describe=lambda *_: _posts_read(report)) as progress:
+        entries = EntryReader(file, FORMATS)
+        for batch in _batches(entries, report, count):
+            if batch:
+                keep(upload_id, user_id, batch)
+            progress.advance(entries.bytes_read - progress.current)
+    if not entries.found:
+        raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
+    return report.to_dict(_imported(upload_id))
+
+
+def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[Numbered]]:
+    """The posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
+    reading = iter(entries)
+    more = True
+    while more:
+        batch: list[Numbered] = []
+        before, broken = report.read, None
+        try:
+            for entry in islice(reading, BATCH):
+                outcome = _outcome(entry)
+                report.note(entry, outcome)
+                if isinstance(outcome, Draft):
+                    batch.append((outcome, count(outcome)))
+        except BrokenJson as error:
+            broken = error
+        yield batch
+        if broken is not None:
+            raise JobError(_sentence(broken)) from broken
+        more = report.read > before
+
+
+def _outcome(entry: Entry) -> Draft | LeftOut | Refused:
+    read: Callable[[Any], Draft] = FORMATS[entry.key]
+    try:
+        return read(entry.value)
+    except (LeftOut, Refused) as reason:
+        return reason
+
+
+def _imported(upload_id: str) -> int:
+    upload = db.session.get(Upload, upload_id, populate_existing=True)
+    return upload.imported if upload else 0
+
+
+def _sentence(broken: BrokenJson) -> str:
+    place = {"line": format_decimal(broken.line), "column": format_decimal(broken.column)}
+    if isinstance(broken, EntryTooLarge):
+        told = _("What begins in line %(line)s, column %(column)s of the file is too long to be a post.", **place)
+    else:
+        told = _("The file is broken in line %(line)s, column %(column)s: from there on it is not JSON.", **place)
+    return f"{told} {_('What came before that has been imported.')}"
+
+
+def _posts_read(report: Report) -> str:
+    told: str = _("%(count)s posts read", count=format_decimal(report.posts))
+    return told

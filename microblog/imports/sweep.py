@@ -1,0 +1,32 @@
+"""Clears away uploaded files."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from microblog.clock import utcnow
+from microblog.exports.storage import PARTS
+from microblog.extensions import db
+from microblog.imports.models import Upload
+from microblog.imports.storage import current_storage
+from microblog.taskqueue.models import Task
+
+BATCH = 100  # uploads deleted in one transaction
+
+
+def delete_expired() -> int:
+    """Delete the uploads that have been read, have had their time, or have lost their user; returns how many.
+
+    One that may be being read is left until that has ended: an import of its user is unfinished.
+    """
+    importing = sa.exists().where(Task.user_id == Upload.user_id, Task.name == "import_posts", Task.unfinished)
+    over = sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing))
+    storage, deleted = current_storage(), 0
+    while batch := db.session.scalars(sa.select(Upload).where(over).limit(BATCH)).all():
+        for upload in batch:
+            for path in (f"{PARTS}/{upload.path}", upload.path):  # first what could be moved into place behind our back
+                storage.delete(path)
+            db.session.delete(upload)
+        db.session.commit()
+        deleted += len(batch)
+    return deleted

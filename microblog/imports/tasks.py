@@ -1,0 +1,64 @@
+"""The import, and the sweeping up of uploaded files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.imports import sweep
+from microblog.imports.models import Upload
+from microblog.imports.reading import read_upload
+from microblog.imports.storage import current_storage
+from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.errors import JobError
+
+
+@shared_task(
+    name="import_posts",
+    bind=True,
+    title=_l("Importing your posts"),
+    autoretry_for=(OperationalError, InterfaceError, OSError),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=8,
+)
+def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
+    """Keep the posts of a file that a user uploaded; returns what became of them (report.Report.to_dict())."""
+    upload = db.session.get(Upload, upload_id)
+    if upload is None or upload.user_id != user_id:
+        raise JobError(_gone())
+    report = upload.report  # of an attempt that was killed after it
+    db.session.rollback()
+    if report is None:
+        report = _read(self, upload_id, user_id)
+    current_storage().delete(upload.path)
+    db.session.rollback()
+    return report
+
+
+@shared_task(name="sweep_uploads", ignore_result=True, every="SWEEP_INTERVAL")
+def sweep_uploads() -> None:
+    """Delete the uploaded files that have had their time."""
+    sweep.delete_expired()
+
+
+def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
+    try:
+        report = read_upload(task, upload_id, user_id)
+    except (FileNotFoundError, LookupError) as error:
+        raise JobError(_gone()) from error
+    upload = db.session.get_one(Upload, upload_id)
+    upload.report, upload.expires_at = report, utcnow()
+    db.session.commit()
+    return report
+
+
+def _gone() -> str:
+    sentence: str = _("The uploaded file is no longer there. Please upload it again.")
+    return sentence

@@ -1,0 +1,62 @@
+"""Importing posts as a user does: choose a file, watch the bar, see what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, expect
+
+from tests.browser.site import BEGINNING, Site
+from tests.browser.test_pages import barriers, overflow
+
+POSTS = 12_000
+
+
+def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
+    site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
+    page = open_browser().new_page()
+    site.sign_in(page, site.make_user())
+    file = tmp_path / "posts.json"
+    posts = [{"body": f"Memory {n}", "timestamp": (BEGINNING + timedelta(seconds=n)).isoformat()} for n in range(POSTS)]
+    posts[1] |= {"body": "x" * 300}
+    posts[2] |= {"timestamp": "yesterday"}
+    file.write_text(json.dumps({"posts": posts}, indent=1))
+
+    page.get_by_role("link", name="Profile").click()
+    page.get_by_role("link", name="Import posts").click()
+    page.get_by_label("File").set_input_files(file)
+    page.get_by_role("button", name="Import").click()
+
+    card = page.get_by_role("article", name="Importing your posts")
+    expect(card.get_by_role("progressbar")).to_be_visible()
+    expect(card).to_contain_text("11,998 posts imported", timeout=60_000)
+    card.get_by_text("2 posts could not be imported").click()
+    expect(card.get_by_role("listitem").filter(has_text="It has 300 characters")).to_contain_text("Line 7:")
+    expect(card).to_contain_text("Its time is not one")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflow(page) == []
+    assert barriers(page) == []
+    page.get_by_role("link", name="Profile").click()
+    expect(page.locator(".post-body").first).to_have_text(f"Memory {POSTS - 1}")
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent(
+    site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
+    page = open_browser().new_page()
+    site.sign_in(page, site.make_user())
+    file = tmp_path / "posts.json"
+    with file.open("wb") as huge:
+        huge.truncate(257 * 1024 * 1024)
+    page.goto(f"{site.url}/import")
+
+    page.get_by_label("File").set_input_files(file)
+    page.get_by_role("button", name="Import").click()
+
+    assert page.url == f"{site.url}/import"
+    assert page.get_by_label("File").evaluate("field => field.validationMessage") == "This file is too large."

@@ -1,0 +1,135 @@
+"""Each error as a reader or a program really meets it: in the site's own face, and as problem JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports import links
+from microblog.exports.models import Archive
+from microblog.extensions import db
+from tests.support.api import Caller, assert_problem, caller_for
+
+DRAFT = "half an hour's <work>"
+
+
+@pytest.fixture
+def database() -> str:
+    """Nothing here depends on which database there is."""
+    return "sqlite"
+
+
+@pytest.fixture
+def production(app: Flask, make_app: Callable[..., Flask]) -> Flask:
+    """An app that answers as it would in production, and counts what is done too often."""
+    app = make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per minute")
+    assert isinstance(app, Flask)
+    return app
+
+
+@pytest.fixture
+def susan(production: Flask, make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+@pytest.fixture
+def browser(production: Flask, susan: User) -> FlaskClient:
+    browser = production.test_client()
+    assert browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"}).status_code == 302
+    return browser
+
+
+@pytest.fixture
+def caller(production: Flask, susan: User) -> Caller:
+    return caller_for(production, susan)
+
+
+def assert_page(response: TestResponse, status: int, title: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.mimetype == "text/html"
+    assert f"<h1>{title}</h1>" in response.text
+    assert "Microblog</title>" in response.text
+    assert re.search(r'<p class="error-sentence">[^<]+\.</p>', response.text)
+    assert "Traceback" not in response.text
+
+
+def expired_link(user: User) -> str:
+    archive = Archive(id="a" * 36, user_id=user.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
+    archive.expires_at = utcnow().replace(year=9000)
+    db.session.add(archive)
+    db.session.commit()
+    return links.external(archive).removeprefix("http://localhost")
+
+
+def test_pages_say_what_is_wrong_in_the_sites_own_face(production: Flask, browser: FlaskClient, susan: User) -> None:
+    link = expired_link(susan)
+    production.config |= {"EXPORT_LINK_LIFETIME": -1, "MAX_CONTENT_LENGTH": 10_000}
+
+    form = {"content_type": "application/x-www-form-urlencoded"}
+    assert_page(browser.post("/", data=b"post=%ED%A0%80", **form), 400, "That did not work")
+    assert_page(browser.get("/nothing"), 404, "Not found")
+    assert_page(browser.get("/admin/tasks"), 404, "Not found")  # what is not for all is not there for others
+    assert_page(browser.delete("/explore"), 405, "Not this way")
+    assert_page(browser.get(link), 410, "Gone")
+    assert_page(browser.post("/", data={"post": "x" * 20_000}), 413, "Too large")
+    browser.post("/export_posts")
+    assert_page(browser.post("/export_posts"), 429, "Too many attempts")
+
+
+def test_programs_are_told_as_problem_json(production: Flask, caller: Caller) -> None:
+    production.config["MAX_CONTENT_LENGTH"] = 10_000
+    nobody = production.test_client()
+
+    assert_problem(caller.post("/api/exports", data=b"{", content_type="application/json"), 400)
+    assert_problem(nobody.get("/api/tasks"), 401)
+    assert_problem(caller.get("/api/tasks/none"), 404)
+    assert_problem(caller.put("/api/tasks"), 405)
+    assert_problem(caller.post("/api/exports", data=b" " * 20_000, content_type="application/json"), 413)
+    answers = [caller.post("/api/exports") for _ in range(8)]
+    assert_problem(answers[-1], 429)
+
+
+def test_an_error_of_ours_is_a_page_with_the_draft_and_a_problem_for_programs(
+    browser: FlaskClient, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("microblog.posts.routes.Post", crash)
+    monkeypatch.setattr("microblog.jobs.job.with_roots", crash)
+
+    page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
+
+    assert_page(page, 500, "Something broke")
+    assert "half an hour&#39;s &lt;work&gt;</textarea>" in page.text
+    assert_problem(problem, 500)
+    assert "secret detail" not in page.text + problem.text
+
+
+def test_a_database_that_is_away_is_a_503_for_both_and_the_draft_is_handed_back(
+    production: Flask, browser: FlaskClient, caller: Caller
+) -> None:
+    def away(*_: Any) -> None:
+        raise sa.exc.OperationalError("SELECT 1", {}, OSError())
+
+    with production.app_context():
+        engine = db.engine
+    sa.event.listen(engine, "before_cursor_execute", away)
+    try:
+        page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", away)
+
+    assert_page(page, 503, "Away for a moment")
+    assert "half an hour&#39;s &lt;work&gt;</textarea>" in page.text
+    assert_problem(problem, 503)
+    assert int(page.headers["Retry-After"]) == int(problem.headers["Retry-After"]) > 0

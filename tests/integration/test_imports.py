@@ -1,0 +1,402 @@
+"""The import: a file on a page, a task, and each post at most once."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from celery.result import EagerResult
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports.archive import read_posts, to_json
+from microblog.extensions import db
+from microblog.imports import reading, sweep
+from microblog.imports.models import Upload
+from microblog.imports.storage import current_storage
+from microblog.imports.tasks import import_posts
+from microblog.jobs import control
+from microblog.jobs import job as jobs
+from microblog.posts.models import Post
+from microblog.taskqueue.models import Task
+from tests.support.jobs import crash, rows_of
+from tests.support.services import Worker, wait_for
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
+FOLLOWERS = "https://tooting.example/users/susan/followers"
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+def post(body: Any, hours: float = 0, **more: Any) -> dict[str, Any]:
+    return {"body": body, "timestamp": (BEGINNING + timedelta(hours=hours)).isoformat(), **more}
+
+
+def archive(*posts: Any) -> bytes:
+    return json.dumps({"posts": posts}).encode()
+
+
+def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> dict[str, Any]:
+    thing = {"type": "Note", "content": content, "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc} | more
+    return {"type": "Create", "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc, "object": thing}
+
+
+def outbox(*activities: Any) -> bytes:
+    return json.dumps({"@context": "x", "type": "OrderedCollection", "orderedItems": activities}).encode()
+
+
+def store(user: User, content: bytes) -> Upload:
+    """A file that the user has uploaded."""
+    upload = Upload(user_id=user.id, expires_at=utcnow() + timedelta(hours=1))
+    db.session.add(upload)
+    db.session.commit()
+    with current_storage().new(upload.path) as file:
+        file.write([content])
+    return upload
+
+
+def attempt(user: User, upload: Upload) -> EagerResult:
+    outcome = import_posts.apply(args=[user.id, upload.id])
+    db.session.rollback()
+    return outcome
+
+
+def imported(user: User, content: bytes) -> dict[str, Any]:
+    """What the import of `content` says of itself."""
+    outcome = attempt(user, store(user, content))
+    assert outcome.state == "SUCCESS", outcome.traceback
+    result: dict[str, Any] = outcome.result
+    return result
+
+
+def exported(user: User) -> bytes:
+    return b"".join(to_json(read_posts(user.id)))
+
+
+def bodies(user: User) -> list[str]:
+    return [one["body"] for batch in read_posts(user.id) for one in batch]
+
+
+def files() -> list[str]:
+    root = Path(current_storage()._root)
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def upload_page(client: FlaskClient, content: bytes, **fields: Any) -> TestResponse:
+    return client.post("/import", data={"file": (io.BytesIO(content), "posts.json"), **fields})
+
+
+def only_job(user: User) -> jobs.Job:
+    db.session.rollback()
+    [job] = jobs.newest(user.id, BEGINNING)
+    return job
+
+
+def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
+    susan: User, signed_in: Callable[..., FlaskClient], worker: Worker
+) -> None:
+    client = signed_in(susan)
+
+    response = upload_page(client, archive(post("one"), post(""), post("two", 1)))
+
+    assert response.status_code == 302
+    wait_for(lambda: not only_job(susan).unfinished, what="the import ends")
+    assert only_job(susan).state == "SUCCESS"
+    assert only_job(susan).root.signature["args"] == [susan.id, db.session.scalar(sa.select(Upload.id))]
+    assert bodies(susan) == ["one", "two"]
+    assert files() == []
+    shown = client.get("/tasks").text
+    assert "2 posts imported" in shown
+    assert "1 post could not be imported" in shown
+    assert "It is empty." in shown
+
+
+def test_export_import_into_an_empty_account_export_again_is_the_same_file(
+    susan: User, make_user: Callable[..., User]
+) -> None:
+    chance, ben = random.Random(3), make_user("ben")
+    moments = [BEGINNING + timedelta(microseconds=chance.randrange(0, 10**9)) for _ in range(900)]
+    for moment in moments + moments[:400] + [BEGINNING] * 1300:  # of some two or more, and many at one moment
+        body = chance.choice(
+            ["한국어 🎉", "line\nbreak ", "\u2028-", "x" * 140, "a" + chr(0x10FFFF), " \\ud83d \r\n", '"']
+        )
+        db.session.add(Post(user_id=susan.id, body=body, timestamp=moment))
+    db.session.commit()
+    first = exported(susan)
+
+    assert imported(ben, first)["imported"] == 2600
+    assert exported(ben) == first
+    again = imported(ben, first)
+
+    assert (again["imported"], again["known"]) == (0, 2600)
+    assert imported(susan, first)["imported"] == 0
+    assert exported(ben) == exported(susan) == first
+
+
+def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: User) -> None:
+    far_apart = [post("twice"), *(post(f"between {n}", 1 + n % 7) for n in range(2 * reading.BATCH)), post("twice")]
+    db.session.add(Post(user_id=susan.id, body="twice", timestamp=BEGINNING))
+    db.session.commit()
+
+    first = imported(susan, archive(*far_apart))
+    again = imported(susan, archive(*reversed(far_apart)))
+
+    assert bodies(susan).count("twice") == 2
+    assert (first["imported"], first["known"]) == (2 * reading.BATCH + 1, 1)
+    assert (again["imported"], again["known"]) == (0, 2 * reading.BATCH + 2)
+
+
+def test_two_attempts_at_once_double_nothing(app: Flask, susan: User) -> None:
+    posts = [post(f"number {n // 2}", n // 4) for n in range(3000)]
+    uploads = [store(susan, archive(*posts)) for _ in range(2)]
+    user_id, ids = susan.id, [uploads[0].id, uploads[0].id, uploads[1].id]
+    db.session.rollback()
+    at_once, outcomes = threading.Barrier(len(ids)), []
+
+    def run(upload_id: str) -> None:
+        with app.app_context():
+            at_once.wait()
+            outcomes.append(import_posts.apply(args=[user_id, upload_id]))
+
+    threads = [threading.Thread(target=run, args=[upload_id]) for upload_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert bodies(susan) == [one["body"] for one in posts]
+    # Whichever ends first takes the file that the other reads too: that one may have been told so.
+    assert {outcome.state for outcome in outcomes} <= {"SUCCESS", "FAILURE"}
+    db.session.rollback()
+    assert sum(db.session.scalars(sa.select(Upload.imported))) == len(posts)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_a_bad_post_is_listed_with_its_line_and_a_reason_and_the_others_come_in(susan: User) -> None:
+    later = (utcnow() + timedelta(days=1)).isoformat()
+    bad = [
+        (post(17), "It has no text."),
+        (post(" \n"), "It is empty."),
+        (post("x" * 141), "It has 141 characters; a post here has at most 140."),
+        (post("a\0b"), "It has characters that cannot be kept (NUL or half a character)."),
+        (post("\ud800"), "It has characters that cannot be kept (NUL or half a character)."),
+        ({"body": "when?"}, "Its time is not one (such as 2026-11-21T09:30:00Z)."),
+        ({"body": "when?", "timestamp": "0001-01-01T00:00:00+14:00"}, "Its time is not one"),
+        ({"body": "when?", "timestamp": "2026-01-01T00:00:00"}, "Its time does not say in which zone it is."),
+        ({"body": "soon", "timestamp": later}, "Its time is in the future."),
+        ("text", "It is not a post."),
+    ]
+    lines = [json.dumps(post("good")), *(json.dumps(entry) for entry, _reason in bad), json.dumps(post("x" * 140, 1))]
+
+    result = imported(susan, ('{"posts": [\n' + ",\n".join(lines) + "\n]}").encode())
+
+    assert (result["read"], result["imported"], result["refused"]) == (len(bad) + 2, 2, len(bad))
+    for number, (told, (_entry, reason)) in enumerate(zip(result["refusals"], bad, strict=True), start=2):
+        assert (told["number"], told["line"]) == (number, number + 1)
+        assert told["reason"].startswith(reason)
+    assert bodies(susan) == ["good", "x" * 140]
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_a_byte_that_is_no_text_spoils_its_own_post_only_and_a_long_list_is_cut(susan: User) -> None:
+    content = archive(post("first"), *[post("spoilt")] * 150, post("last", 1)).replace(b"spoilt", b"sp\xffilt")
+
+    result = imported(susan, content)
+
+    assert bodies(susan) == ["first", "last"]
+    assert (result["refused"], len(result["refusals"])) == (150, 100)
+
+
+def test_broken_half_way_what_came_before_stays_and_trying_again_is_harmless(susan: User) -> None:
+    count = reading.BATCH + 500
+    whole = ('{"posts": [\n' + ",\n".join(json.dumps(post(f"number {n}", n)) for n in range(count)) + "\n]}").encode()
+    upload = store(susan, whole[:-40])
+
+    outcomes = [attempt(susan, upload) for _ in range(2)]
+
+    for outcome in outcomes:
+        assert outcome.state == "FAILURE"
+        sentence = str(outcome.result)
+        assert sentence.startswith(f"The file is broken in line {count + 1:,}, column ")
+        assert sentence.endswith("What came before that has been imported.")
+    assert len(bodies(susan)) == count - 1
+    assert imported(susan, whole)["imported"] == 1
+    assert len(bodies(susan)) == count
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{}", "neither an archive"),
+        (b'{"posts": 1, "orderedItems": {}}', "neither an archive"),
+        (b'{"posts": [' + b"[" * 100_000, "broken in line 1, column 12"),
+        (b'{"posts": [], "more": "' + b"x" * 3_000_000 + b'"}', "column 23 of the file is too long"),
+        (b"[]", "broken in line 1, column 1"),
+        (b'{"posts": [1,]}', "broken in line 1, column 14"),
+        (b'{"posts": []}\n\n{}', "broken in line 3, column 1"),
+    ],
+)
+def test_a_file_that_is_none_of_ours_fails_with_a_sentence(susan: User, content: bytes, reason: str) -> None:
+    outcome = attempt(susan, store(susan, content))
+
+    assert outcome.state == "FAILURE"
+    assert reason in str(outcome.result)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_of_a_mastodon_outbox_come_in_the_public_posts_as_text(susan: User) -> None:
+    mention = (
+        '<p><span class="h-card"><a href="https://x.example/@ben" class="u-url mention">@<span>ben</span></a></span> hi'
+    )
+    activities = [
+        note(f"{mention}<br />there</p><p>And <b>more</b> &amp; more</p>"),
+        note("<p>unlisted</p>", to=[FOLLOWERS], cc=[PUBLIC]),
+        note("<p>for followers</p>", to=[FOLLOWERS], cc=[]),
+        note("<p>for ben</p>", to=["https://x.example/users/ben"], cc=None),
+        note("<p>careful</p>", summary="Spoiler"),
+        note("<p></p>"),
+        note(f"<p>{'long ' * 40}</p>", url="https://tooting.example/@susan/1"),
+        {"type": "Announce", "object": "https://x.example/1", "to": [PUBLIC]},
+        {"type": "Like", "object": "https://x.example/1", "to": [PUBLIC]},
+    ]
+
+    result = imported(susan, outbox(*activities))
+
+    assert bodies(susan) == ["@ben hi\nthere\n\nAnd more & more", "unlisted", "Spoiler\n\ncareful"]
+    assert result["left_out"] == {"private": 2, "boosts": 1, "other": 1}
+    assert [(one["number"], one["address"]) for one in result["refusals"]] == [
+        (6, None),
+        (7, "https://tooting.example/@susan/1"),
+    ]
+    assert imported(susan, outbox(*activities))["imported"] == 0
+
+
+def test_a_worker_that_died_half_way_is_taken_over_and_the_report_counts_once(
+    app: Flask, susan: User, make_worker: Callable[..., Worker]
+) -> None:
+    upload = store(susan, archive(*(post(f"number {n}", n) for n in range(10))))
+    task_id = susan.launch_task("import_posts", "Import", upload.id).id
+    db.session.commit()
+    crash(app, task_id)
+    reading.keep(upload.id, susan.id, [(reading.FORMATS["posts"](post("number 0")), 1)])  # what it got done
+
+    make_worker()
+
+    wait_for(lambda: rows_of(task_id)[0].state == "SUCCESS", what="another worker takes over")
+    [row] = rows_of(task_id)
+    assert row.attempts == 2
+    assert row.result is not None
+    assert (row.result["imported"], row.result["known"]) == (10, 0)
+    assert len(bodies(susan)) == 10
+    again = attempt(susan, upload)  # as if it had been killed before its success was stored
+    assert (again.state, again.result) == ("SUCCESS", row.result)
+
+
+def test_a_cancelled_import_keeps_its_file_for_another_attempt_and_then_the_sweep_takes_it(
+    susan: User, make_worker: Callable[..., Worker]
+) -> None:
+    upload = store(susan, archive(post("one")))
+    susan.launch_task("import_posts", "Import", upload.id)
+    db.session.commit()
+    control.cancel(only_job(susan))
+    assert only_job(susan).state == "REVOKED"
+    assert sweep.delete_expired() == 0
+    assert files() == [upload.path]
+
+    control.retry(only_job(susan))
+    db.session.commit()
+    make_worker()
+
+    wait_for(lambda: bodies(susan) == ["one"], what="the second attempt imports")
+    wait_for(lambda: files() == [], what="the file goes")
+    wait_for(lambda: not db.session.scalar(sa.select(Task.id).where(Task.unfinished)), what="the job ends")
+    assert sweep.delete_expired() == 1
+    assert db.session.scalar(sa.select(Upload.id)) is None
+
+
+def test_the_sweep_takes_what_has_had_its_time_or_lost_its_user_and_leaves_what_is_being_read(
+    susan: User, make_user: Callable[..., User]
+) -> None:
+    ben, eve = make_user("ben"), make_user("eve")
+    kept, old, _lost, read = (store(user, b"{}") for user in (susan, susan, ben, eve))
+    eve.launch_task("import_posts", "Import", read.id)
+    db.session.execute(sa.update(Upload).where(Upload.id.in_([old.id, read.id])).values(expires_at=BEGINNING))
+    db.session.execute(sa.delete(User).where(User.id == ben.id))
+    db.session.commit()
+
+    assert sweep.delete_expired() == 2
+    assert files() == sorted([kept.path, read.path])
+    assert attempt(susan, old).state == "FAILURE"
+
+
+def launched(user: User) -> Iterable[str]:
+    db.session.rollback()
+    return db.session.scalars(sa.select(Task.name).where(Task.user_id == user.id)).all()
+
+
+def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    client = signed_in(susan)
+    upload_page(client, archive(post("one")))
+
+    second = upload_page(client, archive(post("two")))
+
+    assert second.status_code == 302
+    assert "An import is already running" in client.get("/tasks").text
+    assert launched(susan) == ["import_posts"]
+    assert len(files()) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_is_no_file_of_posts_is_refused_at_the_door(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    client = signed_in(susan)
+
+    answers = [upload_page(client, b"\x1f\x8b\x08packed\xff"), client.post("/import", data={"file": ""})]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert "unpack it" in answers[0].text
+    assert "Choose a file first." in answers[1].text
+    assert launched(susan) == []
+    assert not Path(current_storage()._root).exists()
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_a_file_may_be_larger_than_a_form_but_not_than_its_own_limit_and_for_nobody_else(
+    app: Flask, susan: User, client: FlaskClient, signed_in: Callable[..., FlaskClient]
+) -> None:
+    app.config |= {"MAX_CONTENT_LENGTH": 10_000, "IMPORT_MAX_SIZE": 100_000, "WTF_CSRF_ENABLED": False}
+    browser = signed_in(susan)
+    middling, large = archive(post("x" * 50_000)), archive(post("x" * 150_000))
+
+    assert upload_page(client, middling).status_code in (302, 413)
+    assert upload_page(browser, large).status_code == 413
+    assert browser.post("/", data={"post": "x" * 50_000}).status_code == 413
+    assert launched(susan) == []
+    assert upload_page(browser, middling).status_code == 302
+    assert launched(susan) == ["import_posts"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    browser = signed_in(susan)
+    app.config["WTF_CSRF_ENABLED"] = True
+
+    response = upload_page(browser, archive(post("one")), csrf_token="forged")
+
+    assert response.status_code == 400
+    assert launched(susan) == []
