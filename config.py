@@ -85,6 +85,7 @@ def _web(env: Env) -> dict[str, Any]:
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
         "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute", validate=_rate),
         "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),
+        "RATELIMIT_MESSAGE": env.str("RATELIMIT_MESSAGE", "30 per minute", validate=_rate),  # of each sender
         "RATELIMIT_HEADERS_ENABLED": True,
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
@@ -95,6 +96,8 @@ def _web(env: Env) -> dict[str, Any]:
         # browser comes back and is asked again who it is.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
         "STREAM_LIFETIME": env.float("STREAM_LIFETIME", 3600.0, validate=_positive),
+        # Seconds that what a user was told is kept.
+        "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
     }
 
 

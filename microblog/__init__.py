@@ -14,7 +14,13 @@ from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, mig
 from microblog.extensions import mail as mailer  # `mail` is the room's name here, once anybody has imported it
 from microblog.taskqueue.celery import make_celery
 
-ROOMS_WITH_TASKS = ["microblog.taskqueue", "microblog.mail", "microblog.exports", "microblog.monitoring"]
+ROOMS_WITH_TASKS = [
+    "microblog.taskqueue",
+    "microblog.mail",
+    "microblog.exports",
+    "microblog.notifications",
+    "microblog.monitoring",
+]
 
 
 def create_app(**overrides: Any) -> Flask:
@@ -49,10 +55,10 @@ def _bind_extensions(app: Flask) -> None:
 
 
 def _register_rooms(app: Flask) -> None:
-    from microblog import accounts, api, demo, development, exports, jobs, monitoring, notifications, posts
+    from microblog import accounts, api, demo, development, exports, jobs, messages, monitoring, notifications, posts
     from microblog import mail as mails
 
-    for room in (accounts, posts, jobs, mails, exports, notifications, monitoring, api):
+    for room in (accounts, posts, messages, jobs, mails, exports, notifications, monitoring, api):
         room.init_app(app)
     app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":
