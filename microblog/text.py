@@ -10,8 +10,8 @@ from wtforms.validators import StopValidation
 
 # PostgreSQL keeps no NUL, and UTF-8 has no halves of a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-#: The converter of a row's number in an address: no greater than both databases can be asked for.
-ID_IN_ADDRESS = "int(max=999999999999999999)"
+#: The converter of a row's number in an address: PostgreSQL cannot be asked for a greater one.
+ID_IN_ADDRESS = "int(max=2147483647)"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -113,7 +113,7 @@ def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
         .where(_unread(reader_id), Message.sender_id.in_(list(sender_ids)))
         .group_by(Message.sender_id)
     )
-    return dict(db.session.execute(query).tuples().all())
+    return dict(db.session.execute(query).all())
 
 
 @badges.counts(BADGE)
