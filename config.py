@@ -95,6 +95,7 @@ def _web(env: Env) -> dict[str, Any]:
         "RATELIMIT_API": env.str("RATELIMIT_API", "300 per minute", validate=_rate),
         # How often one address is mailed a link, and one user may have links mailed to others.
         "RATELIMIT_LINKS": env.str("RATELIMIT_LINKS", "5 per hour", validate=_rate),
+        "RATELIMIT_MESSAGE": env.str("RATELIMIT_MESSAGE", "30 per minute", validate=_rate),  # of each sender
         "RATELIMIT_HEADERS_ENABLED": True,
         # Seconds that a mailed link works which lets a user set a new password, or confirms an address.
         "ACCOUNT_LINK_LIFETIME": env.int("ACCOUNT_LINK_LIFETIME", 3600, validate=_positive),
@@ -107,6 +108,8 @@ def _web(env: Env) -> dict[str, Any]:
         # browser comes back and is asked again who it is.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
         "STREAM_LIFETIME": env.float("STREAM_LIFETIME", 3600.0, validate=_positive),
+        # Seconds that what a user was told is kept.
+        "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
     }
 
 

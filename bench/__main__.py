@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines
+from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines, unread
 from bench.figures import Line
 from bench.house import House
 
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
     "streams": streams.run,
     "lists": lists.run,
     "timelines": timelines.run,
+    "unread": unread.run,
     "recovery": recovery.run,
     "scrape": scrape.run,
 }

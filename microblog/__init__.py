@@ -21,6 +21,7 @@ ROOMS_WITH_TASKS = [
     "microblog.error_reports",
     "microblog.exports",
     "microblog.imports",
+    "microblog.notifications",
     "microblog.search",
     "microblog.monitoring",
 ]
@@ -66,6 +67,7 @@ def _register_rooms(app: Flask) -> None:
         exports,
         imports,
         jobs,
+        messages,
         monitoring,
         notifications,
         posts,
@@ -74,7 +76,7 @@ def _register_rooms(app: Flask) -> None:
     from microblog import mail as mails
     from microblog.demo import cli as demo
 
-    features = (accounts, posts, search, jobs, mails, error_reports, exports, imports)
+    features = (accounts, posts, search, messages, jobs, mails, error_reports, exports, imports)
     for room in (*features, notifications, monitoring, api):
         room.init_app(app)
     app.cli.add_command(demo.create)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
@@ -61,6 +62,11 @@ def _open_sqlite(connection: Any, record: Any) -> None:
         cursor.execute("PRAGMA busy_timeout = 10000")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+
+
+def dialect_insert(engine: Engine, table: Any) -> Any:
+    """An INSERT into `table` that knows ``on_conflict_do_nothing()`` and ``on_conflict_do_update()``."""
+    return (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:

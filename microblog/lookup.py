@@ -9,6 +9,7 @@ from microblog.extensions import db
 T = TypeVar("T")
 
 MAX_ID = 2**31 - 1  # what PostgreSQL's integer holds
+ID_IN_ADDRESS = f"int(max={MAX_ID})"  # the converter of a route: anything else is not found
 
 
 def by_id(model: type[T], identity: int) -> T | None:

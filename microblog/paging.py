@@ -123,13 +123,11 @@ class _Listing(Generic[T]):
             time = datetime.fromisoformat(moment).replace(tzinfo=UTC)
         except ValueError:
             raise InvalidKey from None
-        return sa.tuple_(
-            sa.literal(time, self.timestamp.type), sa.literal(self._identity(identity), self.identity.type)
-        )
+        return sa.tuple_(sa.literal(time, self.timestamp.type), self._identity(identity))
 
-    def _identity(self, text: str) -> int | str:
+    def _identity(self, text: str) -> sa.BindParameter[Any]:
         if self.identity.type.python_type is not int:
-            return text
+            return sa.literal(text, self.identity.type)
         if _ID.fullmatch(text) is None:
             raise InvalidKey
-        return int(text)
+        return sa.literal(int(text), sa.BigInteger())  # it may be greater than any id that there is

@@ -8,6 +8,7 @@ from flask import Flask
 def init_app(app: Flask) -> None:
     """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
     from microblog.accounts import account_routes, cli, last_seen, preferences, reset_routes, routes
+    from microblog.accounts import notices as notices  # tells of new followers
     from microblog.accounts import popup as popup  # a page of the blueprint's
     from microblog.accounts.avatars import picture_of
     from microblog.extensions import login

@@ -12,7 +12,12 @@ from sqlalchemy.orm import joinedload
 from microblog import paging
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
+from microblog.notifications import rows
+from microblog.notifications.push import push
 from microblog.paging import Page
+
+#: The kind of notification that says who follows a user.
+FOLLOWER = "follower"
 
 
 class Counts(NamedTuple):
@@ -23,7 +28,7 @@ class Counts(NamedTuple):
 
 
 def follow(follower: User, followed: User) -> bool:
-    """Let `follower` follow `followed`, and commit that; False if it was so already.
+    """Let `follower` follow `followed`, who is told the first time, and commit that; False if it was so already.
 
     Raises ValueError if they are the same.
     """
@@ -31,10 +36,13 @@ def follow(follower: User, followed: User) -> bool:
         raise ValueError("nobody follows themselves")
     db.session.add(Follow(follower_id=follower.id, followed_id=followed.id))
     try:
+        told = rows.notify(followed.id, FOLLOWER, str(follower.id), actor_id=follower.id, once=True)
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
         return False
+    if told is not None:
+        push(followed.id, told)
     return True
 
 

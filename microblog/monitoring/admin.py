@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, abort, current_app, flash, redirect, render_
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_babel import ngettext
+from flask_login import current_user
 
 from microblog.accounts.access import operator_required
 from microblog.clock import utcnow
@@ -19,7 +20,7 @@ from microblog.monitoring.bulk import Tally
 from microblog.monitoring.forms import FilterForm
 from microblog.monitoring.jobs import Cursor, InvalidCursor
 from microblog.monitoring.timeline import events_of
-from microblog.notifications.live import OPERATORS, RESYNC
+from microblog.notifications.live import OPERATORS, RESYNC, topic_of
 from microblog.notifications.stream import event_stream
 from microblog.security import referring_path
 
@@ -63,7 +64,7 @@ def status() -> ResponseReturnValue:
 @bp.get("/stream")
 def stream() -> ResponseReturnValue:
     """The changes of all tasks as they happen. What a page missed it reads anew, and so it begins with that."""
-    return event_stream([OPERATORS], lambda: [RESYNC])
+    return event_stream([OPERATORS, topic_of(current_user.id)], lambda: [RESYNC])
 
 
 @bp.get("/tasks/<task_id>")

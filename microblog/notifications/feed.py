@@ -5,17 +5,27 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from microblog.clock import utcnow
 from microblog.jobs import job as jobs
 from microblog.jobs.job import Job, progress_of
+from microblog.notifications import badges, rows
+from microblog.notifications.models import Notification
 from microblog.taskqueue.signals import TaskChange
 
+Event = dict[str, Any]
 
-def changes_since(user_id: int, since: float) -> list[dict[str, Any]]:
+
+def changes_since(user_id: int, since: float) -> list[Event]:
     """The user's events after `since` (seconds since 1970), oldest first, one per subject.
 
     Raises ValueError if `since` is no time.
     """
-    return [_event_of_job(job) for job in jobs.changed_since(user_id, instant(since))]
+    moment = instant(since)
+    told = [event_of_row(row) for row in rows.changed_since(user_id, moment)]
+    events = [_event_of_job(job) for job in jobs.changed_since(user_id, moment)] + told
+    if told:  # then the numbers may have changed, too
+        events += events_of_badges(user_id)
+    return sorted(events, key=lambda event: float(event["timestamp"]))
 
 
 def instant(seconds: float) -> datetime:
@@ -26,20 +36,35 @@ def instant(seconds: float) -> datetime:
         raise ValueError(str(error)) from error
 
 
-def event_of_change(change: TaskChange) -> dict[str, Any]:
+def event_of_change(change: TaskChange) -> Event:
     """The event that tells open pages of a change, as it happens."""
-    return _event(change.root_id, change.position, change.state, change.progress, change.at)
+    return _task_event(change.root_id, change.position, change.state, change.progress, change.at)
 
 
-def _event_of_job(job: Job) -> dict[str, Any]:
+def event_of_row(row: Notification) -> Event:
+    """The event that tells open pages of a notification that was written or read: its name is the row's kind."""
+    data = {**row.payload, "id": row.id, "read": row.read_at is not None}
+    return _event(row.name, row.subject, row.updated_at, data)
+
+
+def events_of_badges(user_id: int) -> list[Event]:
+    """The numbers of a user's badges, as they are now.
+
+    Their time is that before they were counted: of two such events, the later one knows all that the earlier knew.
+    """
+    now = utcnow()
+    return [_event("unread", name, now, {"count": count}) for name, count in badges.unread(user_id).items()]
+
+
+def _event_of_job(job: Job) -> Event:
     step = job.current
-    return _event(job.id, step.position, step.state, progress_of(step), job.changed_at)
+    return _task_event(job.id, step.position, step.state, progress_of(step), job.changed_at)
 
 
-def _event(root_id: str, position: int, state: str, progress: dict[str, Any] | None, at: datetime) -> dict[str, Any]:
-    return {
-        "name": "task",
-        "subject": root_id,
-        "timestamp": at.timestamp(),
-        "data": {"id": root_id, "position": position, "state": state, "progress": progress},
-    }
+def _task_event(root_id: str, position: int, state: str, progress: dict[str, Any] | None, at: datetime) -> Event:
+    data = {"id": root_id, "position": position, "state": state, "progress": progress}
+    return _event("task", root_id, at, data)
+
+
+def _event(name: str, subject: str, at: datetime, data: dict[str, Any]) -> Event:
+    return {"name": name, "subject": subject, "timestamp": at.timestamp(), "data": data}

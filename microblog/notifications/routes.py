@@ -1,18 +1,22 @@
-"""The stream of a user's events, and the same by asking."""
+"""The stream of a user's events, the same by asking, and the page of what they were told."""
 
 from __future__ import annotations
 
 import math
 
-from flask import Blueprint, abort, jsonify, request
+from flask import Blueprint, abort, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.clock import utcnow
-from microblog.notifications import sources
+from microblog.extensions import db
+from microblog.lookup import ID_IN_ADDRESS
+from microblog.notifications import kinds, rows, sources
 from microblog.notifications.feed import changes_since, instant
 from microblog.notifications.live import topic_of
+from microblog.notifications.models import Notification
+from microblog.notifications.push import push
 from microblog.notifications.sources import Event, Source
 from microblog.notifications.stream import event_stream
 
@@ -53,6 +57,36 @@ def _missed(shown: list[Source], since: float) -> list[Event]:
     events = changes_since(current_user.id, since)
     events += [event for source in shown for event in source.missed(since)]
     return sorted(events, key=lambda event: float(event["timestamp"]))
+
+
+@bp.get("/notifications/all")
+@login_required
+def index() -> ResponseReturnValue:
+    """All that the user was told, newest first."""
+    page = rows.of_user(current_user.id, request.args.get("before"), request.args.get("after"))
+    return render_template("notifications/index.html", page=page, told=kinds.told(page.items))
+
+
+@bp.get(f"/notifications/<{ID_IN_ADDRESS}:notification_id>")
+@login_required
+def follow_up(notification_id: int) -> ResponseReturnValue:
+    """Go to the page that a notification is about; it is read by that."""
+    row = rows.find(notification_id, current_user.id) or abort(404, _("There is no such notification."))
+    told = kinds.told([row]).get(row.id)
+    if rows.mark_read(current_user.id, Notification.id == row.id):
+        db.session.commit()
+        push(current_user.id, row)
+    return redirect(told.address if told else url_for("notifications.index"))
+
+
+@bp.post("/notifications/read")
+@login_required
+def mark_all_read() -> ResponseReturnValue:
+    """Mark everything that the user was told as read."""
+    if rows.mark_read(current_user.id):
+        db.session.commit()
+        push(current_user.id)
+    return redirect(url_for("notifications.index"))
 
 
 def _since(text: str) -> float:

@@ -19,13 +19,14 @@ from flask_babel import gettext as _
 from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.notifications import sources
 from microblog.notifications.feed import instant
 from microblog.notifications.live import publish
 from microblog.notifications.sources import Event, Source
 from microblog.paging import Listing
 from microblog.posts import timeline
-from microblog.posts.models import LAST_ID, Post
+from microblog.posts.models import Post
 
 EVERYBODY = "posts"  # the topic of all posts
 MOST = 100  # new posts that a page counts; of more it says "100+"
@@ -104,7 +105,7 @@ def _ids(text: str) -> list[int]:
 
 def _deleted(shown: list[int]) -> list[Event]:
     """An event for each of these posts that is gone; whose it was is known no more."""
-    asked = [post_id for post_id in shown if post_id <= LAST_ID]
+    asked = [post_id for post_id in shown if post_id <= MAX_ID]
     if not asked:
         return []
     there = set(db.session.scalars(sa.select(Post.id).where(Post.id.in_(asked))))

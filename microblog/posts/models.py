@@ -20,7 +20,6 @@ else:
     Model = db.Model
 
 MAX_LENGTH = 140  # Unicode code points
-LAST_ID = 2**31 - 1  # the greatest that both databases keep
 MAX_TAG = 35  # characters of a BCP 47 tag that every program must take
 
 

@@ -11,13 +11,14 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.extensions import db
+from microblog.lookup import ID_IN_ADDRESS
 from microblog.paging import Page
 from microblog.posts import timeline, writing
-from microblog.posts.models import LAST_ID, Post
+from microblog.posts.models import Post
 from microblog.posts.routes import bp
 from microblog.security import local_path, referring_path
 
-_ID = f"<int(max={LAST_ID}):post_id>"
+_ID = f"<{ID_IN_ADDRESS}:post_id>"
 
 
 @bp.get(f"/post/{_ID}")

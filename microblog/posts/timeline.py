@@ -11,8 +11,9 @@ from sqlalchemy.orm import aliased, lazyload
 from microblog import paging
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.paging import Listing, Page
-from microblog.posts.models import LAST_ID, Post
+from microblog.posts.models import Post
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
 
@@ -70,7 +71,7 @@ def on_home_of(reader_id: int) -> Listing[Post]:
 
 def written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limit: int) -> list[Post]:
     """The first `limit` posts of `query` that were written after `moment`, oldest first."""
-    edge = sa.tuple_(sa.literal(moment, Post.timestamp.type), sa.literal(LAST_ID))
+    edge = sa.tuple_(sa.literal(moment, Post.timestamp.type), sa.literal(MAX_ID))
     found = query if isinstance(query, sa.Select) else query(edge, True, limit)
     ordered = paging.behind(found, Post.timestamp, Post.id, edge, upward=True).limit(limit)
     return list(db.session.scalars(ordered.options(lazyload(Post.author))))

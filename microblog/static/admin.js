@@ -1,7 +1,7 @@
 // Keeps the operators' pages true: bars move as events come; all else is read anew from the server, at most every
 // few seconds however much happens, so that words and figures have one source.
 
-import { follow } from "./stream.js";
+import { dispatch, follow } from "./stream.js";
 
 const REFRESH_AFTER = 1000; // milliseconds from an event that changes more than a bar
 const CHARTS_AFTER = 30_000; // from one reading of the charts to the next: they change slowly, and cost more
@@ -11,7 +11,9 @@ let refreshing; // a timer, or true while the answer is on its way
 let refreshAgain = false;
 let chartsReadAt = Date.now();
 
-function receive({ name, subject, timestamp, data }) {
+function receive(event) {
+  const { name, subject, timestamp, data } = event;
+  dispatch(event);
   if (name !== "task") return;
   const shown = document.querySelector(`[data-job="${CSS.escape(subject)}"]`);
   if (document.getElementById("job") && !shown) return; // the page of another job

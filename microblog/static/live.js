@@ -1,9 +1,10 @@
 // Keeps the cards of the user's jobs true.
 //
 // A step of progress changes a card in place. Everything else replaces the card with the one that the server
-// renders, so that words, buttons and languages have one source.
+// renders, so that words, buttons and languages have one source. It holds the page's only stream: what comes by it is
+// dispatched on the document for all other scripts.
 
-import { follow } from "./stream.js";
+import { dispatch, follow } from "./stream.js";
 
 const panel = document.getElementById("jobs");
 if (panel) keepTrue();
@@ -26,7 +27,7 @@ function keepTrue() {
   function receive(event) {
     since = Math.max(since, event.timestamp);
     if (event.name === "task") showTask(event);
-    document.dispatchEvent(new CustomEvent("page-event", { detail: event })); // for whoever else shows something
+    dispatch(event);
   }
 
   function showTask({ subject, timestamp, data }) {

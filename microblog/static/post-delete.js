@@ -1,6 +1,7 @@
 // Asks in a dialog whether a post is to be deleted, in the words of the page that asks without this script.
 
 import { send } from "./forms.js";
+import { dispatch } from "./stream.js";
 
 const dialog = document.getElementById("post-dialog");
 
@@ -46,8 +47,7 @@ async function deletePost(form) {
     const { status } = await send(form);
     dialog.close();
     if (status !== 200 && status !== 404) return location.assign(form.action); // which says what is wrong
-    const detail = { name: "post-deleted", subject: dialog.dataset.post, timestamp: Date.now() / 1000, data: {} };
-    document.dispatchEvent(new CustomEvent("page-event", { detail }));
+    dispatch({ name: "post-deleted", subject: dialog.dataset.post, timestamp: Date.now() / 1000, data: {} });
   } catch {
     form.submit(); // the browser tells what is wrong
   }

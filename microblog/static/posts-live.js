@@ -8,10 +8,8 @@ const labels = button && JSON.parse(button.dataset.labels);
 const plural = new Intl.PluralRules(document.documentElement.lang || undefined);
 const waiting = new Set(); // the ids of new posts that are not shown yet
 
-document.addEventListener("page-event", ({ detail: { name, subject, timestamp } }) => {
-  if (name === "post" && button) count(subject, timestamp);
-  else if (name === "post-deleted") takeAway(subject);
-});
+document.addEventListener("microblog:post", ({ detail: { subject, timestamp } }) => button && count(subject, timestamp));
+document.addEventListener("microblog:post-deleted", ({ detail: { subject } }) => takeAway(subject));
 button?.addEventListener("click", async () => {
   button.disabled = true;
   await showNewest();

@@ -3,6 +3,11 @@
 const ASK_EVERY = 3000; // milliseconds
 const REOPEN_AFTER = 15000;
 
+// Lets every script of the page hear of an event: those that care listen on the document for “microblog:” + its name.
+export function dispatch(event) {
+  document.dispatchEvent(new CustomEvent(`microblog:${event.name}`, { detail: event }));
+}
+
 // Opens the stream at `address()` for as long as the page is seen, and gives each event to `receive`. Calls `ask`
 // where events may have been missed, and every few seconds while no stream is open. Returns what ends all that.
 export function follow({ address, receive, ask }) {

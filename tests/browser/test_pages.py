@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.messages import correspondence
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser.site import PASSWORD, Site
@@ -41,7 +42,8 @@ class Reader(NamedTuple):
         own = f"/user/{self.user.username}"
         lists = [own, f"{own}/followers", f"{own}/following", "/edit_profile", "/user/friend", "/user/friend/popup"]
         posts = [f"/post/{self.post_id}", f"/post/{self.post_id}/delete", f"/posts/{self.foreign_post_id}/translation"]
-        return [*lists, *posts, "/account/tokens"]
+        letters = ["/messages", "/messages/sent", "/send_message/friend", "/notifications/all"]
+        return [*lists, *posts, *letters, "/account/tokens"]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,8 @@ def reader(running: Site, browser: Browser, smtp_server: SmtpServer) -> Iterator
     db.session.add_all(
         [Follow(follower_id=user.id, followed_id=friend.id), Follow(follower_id=friend.id, followed_id=user.id)]
     )
+    for sender, recipient in ((friend, user), (user, friend), (friend, user)):
+        correspondence.send(sender, recipient, "I row.\n" + "W" * 200)
     export = user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
     wait_for(lambda: smtp_server.messages, what="the mail arrives")

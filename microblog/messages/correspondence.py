@@ -1,0 +1,145 @@
+"""A user's messages: written, listed, read, deleted. Nobody but the two whom a message is between ever gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from flask import current_app
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import joinedload
+
+from microblog import paging
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.messages.models import Message
+from microblog.notifications import badges
+from microblog.notifications import rows as notices
+from microblog.notifications.push import push
+from microblog.paging import Listing, Page
+
+BADGE = "messages"
+#: The kind of notification that says who wrote to a user: one for each sender.
+KIND = "message"
+
+
+class NobodyThere(Exception):
+    """Whom the message was for, or who wrote it, has just been deleted."""
+
+
+def send(sender: User, recipient: User, body: str) -> Message:
+    """Send a message, and commit that; the recipient's open pages say so at once.
+
+    `body` has at most models.MAX_LENGTH characters. Raises ValueError if both are the same, and NobodyThere.
+    """
+    if sender.id == recipient.id:
+        raise ValueError("nobody writes to themselves")
+    message = Message(sender_id=sender.id, recipient_id=recipient.id, body=body)
+    db.session.add(message)
+    try:
+        told = notices.notify(recipient.id, KIND, str(sender.id), actor_id=sender.id)
+        db.session.commit()
+    except IntegrityError as error:
+        db.session.rollback()
+        raise NobodyThere from error
+    push(recipient.id, told)
+    return message
+
+
+def received_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+    """A page of what others wrote to `reader`; `before` and `after` are paging keys. Raises InvalidKey."""
+    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after)
+
+
+def sent_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+    """A page of what `reader` wrote to others; `before` and `after` are paging keys. Raises InvalidKey."""
+    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after)
+
+
+def between(reader: User, other: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+    """A page of what `reader` and `other` wrote to each other, as `reader` sees it.
+
+    `before` and `after` are paging keys. Raises InvalidKey. The database looks at no more than one page of either.
+    """
+
+    def of_either(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Message]:
+        theirs = _received(reader).where(Message.sender_id == other.id)
+        own = _sent(reader).where(Message.recipient_id == other.id)
+        nearest = []
+        for query in (theirs, own):
+            ids = query.with_only_columns(Message.id)
+            page = paging.behind(ids, Message.timestamp, Message.id, edge, upward).limit(rows).subquery()
+            nearest.append(sa.select(page.c.id))
+        return sa.select(Message).where(Message.id.in_(sa.union_all(*nearest)))
+
+    return _page(of_either, before, after)
+
+
+def mark_read(reader: User, messages: Iterable[Message]) -> set[int]:
+    """Mark those of `messages` as read that `reader` received and has not read, and commit that; returns their ids."""
+    new = {message.id: message.sender_id for message in messages if message.recipient_id == reader.id}
+    query = sa.update(Message).where(Message.id.in_(new), Message.recipient_id == reader.id, Message.read_at.is_(None))
+    marked = set(db.session.scalars(query.values(read_at=utcnow()).returning(Message.id)))
+    if marked:
+        _settle(reader, {new[message_id] for message_id in marked})
+        db.session.commit()
+        push(reader.id)
+    return marked
+
+
+def delete(reader: User, message_id: int) -> bool:
+    """Delete a message for `reader` alone, and commit that; False if they have no such message."""
+    now = utcnow()
+    this = sa.update(Message).where(Message.id == message_id)
+    as_sender = this.where(Message.sender_id == reader.id, Message.sender_deleted_at.is_(None))
+    as_recipient = this.where(Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None))
+    read = {"recipient_deleted_at": now, "read_at": sa.func.coalesce(Message.read_at, now)}
+    sent = db.session.scalars(as_sender.values(sender_deleted_at=now).returning(Message.id)).all()
+    senders = set(db.session.scalars(as_recipient.values(read).returning(Message.sender_id)))
+    by_both = (Message.sender_deleted_at.is_not(None), Message.recipient_deleted_at.is_not(None))
+    db.session.execute(sa.delete(Message).where(Message.id == message_id, *by_both))
+    _settle(reader, senders)
+    db.session.commit()
+    if senders:
+        push(reader.id)
+    return bool(sent or senders)
+
+
+def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
+    """How many messages the reader has yet to read, by their senders; without those who sent none."""
+    query = (
+        sa.select(Message.sender_id, sa.func.count())
+        .where(_unread(reader_id), Message.sender_id.in_(list(sender_ids)))
+        .group_by(Message.sender_id)
+    )
+    return dict(db.session.execute(query).all())
+
+
+@badges.counts(BADGE)
+def unread_count(user_id: int) -> int:
+    """How many messages a user has yet to read, at most badges.MOST."""
+    return badges.count(sa.select(Message.id).where(_unread(user_id)))
+
+
+def _received(reader: User) -> sa.Select[Message]:
+    return sa.select(Message).where(Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None))
+
+
+def _sent(reader: User) -> sa.Select[Message]:
+    return sa.select(Message).where(Message.sender_id == reader.id, Message.sender_deleted_at.is_(None))
+
+
+def _unread(reader_id: int) -> sa.ColumnElement[bool]:
+    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None))
+
+
+def _settle(reader: User, sender_ids: set[int]) -> None:
+    """Whoever has read all that somebody wrote need not be told of it any longer."""
+    if settled := sender_ids - unread_from(reader.id, sender_ids).keys():
+        notices.mark_read(reader.id, notices.about(KIND, map(str, settled)))
+
+
+def _page(query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None) -> Page[Message]:
+    size = current_app.config["POSTS_PER_PAGE"]
+    return paging.newest_first(query, Message.timestamp, Message.id, size, before, after)

@@ -1,0 +1,53 @@
+"""The private messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+MAX_LENGTH = 1000  # Unicode code points
+_UNREAD = sa.text("read_at IS NULL")
+
+
+class Message(Model):
+    """What one user wrote to another.
+
+    Each of the two deletes it for themselves; when both have, the row is gone. Whoever deletes a message has read it.
+    """
+
+    __tablename__ = "message"
+    # The lists that are read: what somebody received, what somebody sent, and what two wrote to each other.
+    __table_args__ = (
+        sa.CheckConstraint("sender_id <> recipient_id", name="somebody_else"),
+        sa.Index("ix_message_recipient_id_timestamp_id", "recipient_id", "timestamp", "id"),
+        sa.Index("ix_message_sender_id_timestamp_id", "sender_id", "timestamp", "id"),
+        sa.Index("ix_message_sender_id_recipient_id_timestamp_id", "sender_id", "recipient_id", "timestamp", "id"),
+        sa.Index("ix_message_unread", "recipient_id", "sender_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sender_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    recipient_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    body: Mapped[str] = mapped_column(sa.String(MAX_LENGTH))
+    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
+    read_at: Mapped[datetime | None]
+    sender_deleted_at: Mapped[datetime | None]
+    recipient_deleted_at: Mapped[datetime | None]
+
+    sender: Mapped[User] = relationship(foreign_keys=sender_id)
+    recipient: Mapped[User] = relationship(foreign_keys=recipient_id)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id} of user {self.sender_id} to user {self.recipient_id}>"

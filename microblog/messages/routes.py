@@ -1,0 +1,85 @@
+"""The pages on which messages are written and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_login import current_user, login_required
+
+from microblog.accounts.models import User
+from microblog.extensions import limiter
+from microblog.lookup import ID_IN_ADDRESS
+from microblog.messages import correspondence
+from microblog.messages.forms import MessageForm
+from microblog.messages.models import Message
+from microblog.paging import Page
+from microblog.security import referring_path
+
+bp = Blueprint("messages", __name__)
+
+
+@bp.route("/send_message/<username>", methods=["GET", "POST"])
+@login_required
+@limiter.limit(
+    lambda: current_app.config["RATELIMIT_MESSAGE"],
+    methods=["POST"],
+    key_func=lambda: f"user:{current_user.get_id()}",
+)
+def conversation(username: str) -> ResponseReturnValue:
+    """Write to somebody, and read what you two wrote to each other."""
+    other = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    if other == current_user:
+        flash(_("You cannot write to yourself."), "warning")
+        return redirect(url_for("messages.received"))
+    form = MessageForm()
+    if form.validate_on_submit():
+        _send(other, form.body)
+        flash(_("Your message is sent."), "success")
+        return redirect(url_for("messages.conversation", username=other.username))
+    page, new = _opened(lambda before, after: correspondence.between(current_user, other, before, after))
+    status = 422 if form.is_submitted() else 200
+    return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status
+
+
+@bp.get("/messages")
+@login_required
+def received() -> ResponseReturnValue:
+    """What others wrote to the user; what is shown is read by that."""
+    page, new = _opened(lambda before, after: correspondence.received_by(current_user, before, after))
+    return render_template("messages/index.html", page=page, new=new, empty=_("Nobody has written to you yet."))
+
+
+@bp.get("/messages/sent")
+@login_required
+def sent() -> ResponseReturnValue:
+    """What the user wrote to others."""
+    page = correspondence.sent_by(current_user, request.args.get("before"), request.args.get("after"))
+    return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
+
+
+@bp.post(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
+@login_required
+def delete(message_id: int) -> ResponseReturnValue:
+    """Delete a message for the user; whom it was with keeps it."""
+    if not correspondence.delete(current_user, message_id):
+        abort(404, _("There is no such message."))
+    flash(_("The message is deleted for you."), "success")
+    return redirect(referring_path() or url_for("messages.received"))
+
+
+def _send(recipient: User, body: str) -> None:
+    try:
+        correspondence.send(current_user, recipient, body)
+    except correspondence.NobodyThere:
+        abort(404, _("There is nobody of this name."))
+
+
+def _opened(read: Callable[[str | None, str | None], Page[Message]]) -> tuple[Page[Message], set[int]]:
+    """The page that was asked for, and the ids of the messages in it that the user sees for the first time."""
+    edges = request.args.get("before"), request.args.get("after")
+    page = read(*edges)
+    new = correspondence.mark_read(current_user, page.items)
+    return (read(*edges) if new else page), new  # the commit has made what was read invalid

@@ -1,0 +1,42 @@
+"""The numbers beside links of the navigation: how much of something its reader has yet to see.
+
+A room registers a function when it is wired in ::
+
+    @badges.counts("messages")
+    def unread_count(user_id: int) -> int: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from microblog.extensions import db
+
+Counter = Callable[[int], int]
+
+MOST = 100  # what is counted to; a badge says “99+” then
+
+_counters: dict[str, Counter] = {}
+
+
+def counts(name: str) -> Callable[[Counter], Counter]:
+    """Register the function that counts, for a user's id, what the badge `name` shows."""
+
+    def register(counter: Counter) -> Counter:
+        _counters[name] = counter
+        return counter
+
+    return register
+
+
+def unread(user_id: int) -> dict[str, int]:
+    """The number of each badge of a user, at most MOST."""
+    return {name: counter(user_id) for name, counter in _counters.items()}
+
+
+def count(query: sa.Select[Any]) -> int:
+    """How many rows `query` has, at most MOST: so that it costs the same however many there are."""
+    return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MOST).subquery())) or 0

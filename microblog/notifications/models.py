@@ -1,0 +1,56 @@
+"""What users are told: one row for each thing that happened to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+
+if TYPE_CHECKING:
+    from microblog.database import Base as Model
+else:
+    Model = db.Model
+
+MAX_NAME = 64
+MAX_SUBJECT = 64
+_UNREAD = sa.text("read_at IS NULL")
+_ABOUT_SOMEBODY = sa.text("actor_id IS NOT NULL")
+
+
+class Notification(Model):
+    """That something of the kind `name` happened to a user, and what it is about: `subject`.
+
+    A user has one row of a kind and subject; it says when that happened last. `actor_id` is who did it, if anybody: the
+    row goes with them. `payload` is what its sentence needs besides (see kinds.py). `updated_at` is when it happened
+    or was read, whichever came last.
+    """
+
+    __tablename__ = "notification"
+    __table_args__ = (
+        sa.UniqueConstraint("user_id", "name", "subject", name="uq_notification_user_id_name_subject"),
+        sa.Index("ix_notification_user_id_timestamp_id", "user_id", "timestamp", "id"),
+        sa.Index("ix_notification_user_id_updated_at", "user_id", "updated_at"),
+        sa.Index("ix_notification_unread", "user_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),
+        sa.Index("ix_notification_timestamp", "timestamp"),
+        sa.Index(
+            "ix_notification_actor_id", "actor_id", sqlite_where=_ABOUT_SOMEBODY, postgresql_where=_ABOUT_SOMEBODY
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(sa.String(MAX_NAME))
+    subject: Mapped[str] = mapped_column(sa.String(MAX_SUBJECT))
+    actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    read_at: Mapped[datetime | None]
+
+    def __repr__(self) -> str:
+        return f"<Notification {self.id} {self.name} {self.subject} to user {self.user_id}>"

@@ -1,0 +1,16 @@
+"""Telling a user's open pages of rows that were written or read, and of the numbers that follow from it."""
+
+from __future__ import annotations
+
+from flask import current_app
+
+from microblog.notifications.feed import event_of_row, events_of_badges
+from microblog.notifications.live import publish, topic_of
+from microblog.notifications.models import Notification
+
+
+def push(user_id: int, *rows: Notification | None) -> None:
+    """Send `rows` (None is left out) and all of a user's badges to their open pages. Call it after the commit."""
+    told = [event_of_row(row) for row in rows if row is not None]
+    for event in told + events_of_badges(user_id):
+        publish(current_app, [topic_of(user_id)], event)

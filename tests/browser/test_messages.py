@@ -1,0 +1,82 @@
+"""Private messages and notifications, as two people at once have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from microblog.accounts.models import User
+from tests.browser.site import Site
+
+
+def badge(page: Page, name: str) -> Locator:
+    return page.locator(f'[data-unread="{name}"]')
+
+
+def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_opened(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    hers, his = open_browser().new_page(), open_browser().new_page()
+    site.sign_in(hers, susan)
+    site.sign_in(his, demo)
+    his_other = his.context.new_page()
+    his_other.goto(f"{site.url}/tasks")
+    for tab in (his, his_other):
+        expect(badge(tab, "messages")).to_be_hidden()
+        tab.evaluate("window.marked = true")
+
+    write_to(hers, site, demo, "Are you there?")
+    for tab in (his, his_other):
+        expect(badge(tab, "messages")).to_have_text("1 new")
+    write_to(hers, site, demo, "Hello?")
+    for tab in (his, his_other):
+        expect(badge(tab, "messages")).to_have_text("2 new")
+        expect(badge(tab, "notifications")).to_have_text("1 new")
+        assert tab.evaluate("window.marked") is True, "the page was loaded anew"
+
+    his.get_by_role("link", name="Notifications").click()
+    his.get_by_role("link", name=f"{susan.username} wrote you 2 new messages.").click()
+
+    expect(his.locator(".post-body")).to_have_text(["Hello?", "Are you there?"])
+    for tab in (his, his_other):
+        expect(badge(tab, "messages")).to_be_hidden()
+        expect(badge(tab, "notifications")).to_be_hidden()
+    assert his_other.evaluate("window.marked") is True, "the page was loaded anew"
+    his.get_by_label("Message").fill("Here I am.")
+    his.get_by_role("button", name="Send").click()
+    expect(badge(hers, "messages")).to_have_text("1 new")
+    hers.get_by_role("link", name="Messages").click()
+    expect(hers.locator(".post-body")).to_have_text("Here I am.")
+    expect(badge(hers, "messages")).to_be_hidden()
+
+
+def test_messages_are_written_read_and_deleted_without_javascript(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    hers = open_browser(java_script_enabled=False).new_page()
+    his = open_browser(java_script_enabled=False).new_page()
+    site.sign_in(hers, susan)
+    site.sign_in(his, demo)
+
+    write_to(hers, site, demo, "Written by hand")
+    his.reload()
+    expect(badge(his, "messages")).to_have_text("1 new")
+    his.get_by_role("link", name="Messages").click()
+    expect(his.locator(".post-body")).to_have_text("Written by hand")
+    his.get_by_role("button", name="Delete").click()
+
+    expect(his.get_by_text("Nobody has written to you yet.")).to_be_visible()
+    hers.reload()
+    expect(hers.locator(".post-body")).to_have_text("Written by hand")
+
+
+def write_to(page: Page, site: Site, user: User, text: str) -> None:
+    """As a reader of the other's profile does."""
+    page.goto(f"{site.url}/user/{user.username}")
+    page.get_by_role("link", name="Send a message").click()
+    page.get_by_label("Message").fill(text)
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("Your message is sent.")).to_be_visible()
