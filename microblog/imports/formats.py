@@ -6,9 +6,8 @@ Each makes of an entry a Draft, or says by an exception why there is none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_babel import gettext as _
 
@@ -20,8 +19,7 @@ from microblog.text import is_storable
 _EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A post that may come in: `timestamp` is aware, in UTC."""
 
     body: str
@@ -98,7 +96,7 @@ def _moment(timestamp: Any) -> datetime:
         moment = datetime.fromisoformat(timestamp)
         if moment.tzinfo is None:
             raise Refused(_("Its time does not say in which zone it is."))
-        moment = moment.astimezone(UTC)
+        moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
     if moment > utcnow():

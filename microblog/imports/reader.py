@@ -9,9 +9,8 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from json import JSONDecodeError
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 CHUNK = 64 * 1024  # bytes read at once
 MAX_ENTRY = 1024 * 1024  # characters of one entry; whoever sends more is not sending posts
@@ -35,8 +34,7 @@ class EntryTooLarge(BrokenJson):
     """What begins here is longer than MAX_ENTRY."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One element of a list: the `key` of the list in the file, its `number` and its `line`, from 1, and its `value`.
 
     Bytes that are no UTF-8, and halves of a character, are lone surrogates in its texts.
@@ -96,9 +94,12 @@ class EntryReader:
 
     def _separator(self, end: str) -> None:
         """Pass a comma that another element must follow, or stay before `end`."""
-        if self._next() == end:
+        character = self._next()
+        if character == end:
             return
-        self._take(",")
+        if character != ",":
+            raise self._broken()
+        self._at += 1
         if self._next() == end:
             raise self._broken()
 
@@ -110,10 +111,14 @@ class EntryReader:
     def _next(self) -> str:
         """The next character that is no white space; empty at the end of the file."""
         while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in _SPACE:
-                    return self._text[self._at]
-                self._at += 1
+            text, at = self._text, self._at
+            while at < len(text):
+                character = text[at]
+                if character not in _SPACE:
+                    self._at = at
+                    return character
+                at += 1
+            self._at = at
             if not self._read():
                 return ""
 

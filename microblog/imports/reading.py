@@ -21,7 +21,7 @@ from microblog.taskqueue.celery import JobTask
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.progress import Progress
 
-BATCH = 1000  # entries read, and posts kept, at once
+BATCH = 4000  # entries read, and posts kept, at once
 
 
 def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:

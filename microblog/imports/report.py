@@ -24,16 +24,15 @@ class Report:
     def note(self, entry: Entry, outcome: Draft | LeftOut | Refused) -> None:
         """Count one entry."""
         self.read += 1
-        match outcome:
-            case Draft():
-                self.posts += 1
-            case LeftOut():
-                self._left_out[outcome.kind] += 1
-            case Refused():
-                self._refused += 1
-                if len(self._refusals) < SHOWN:
-                    where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
-                    self._refusals.append(where | {"reason": str(outcome)})
+        if isinstance(outcome, Draft):
+            self.posts += 1
+        elif isinstance(outcome, LeftOut):
+            self._left_out[outcome.kind] += 1
+        else:
+            self._refused += 1
+            if len(self._refusals) < SHOWN:
+                where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
+                self._refusals.append(where | {"reason": str(outcome)})
 
     def to_dict(self, imported: int) -> dict[str, Any]:
         """The report in JSON; `imported` posts came in, so that the others were there already."""

@@ -109,12 +109,14 @@ function keepTrue() {
   }
 
   function replace(old, card) {
-    const focused = old.contains(document.activeElement) ? document.activeElement.closest("form, a") : null;
+    const held = old.contains(document.activeElement);
+    const focused = held ? document.activeElement.closest("form, a") : null;
     const action = focused && (focused.action || focused.href);
     showDue(card);
     old.replaceWith(card);
-    if (!action) return;
-    // The button that had the focus may be gone: the card keeps it, so that a keyboard does not lose its place.
+    if (!held) return;
+    // The button that had the focus may be gone: the card keeps it, so that a keyboard does not lose its place; and so
+    // does the next card, if this one is replaced in its turn.
     const same = [...card.querySelectorAll("form, a")].find((one) => (one.action || one.href) === action);
     const target = same?.querySelector("button") ?? same ?? card;
     if (target === card) card.tabIndex = -1;

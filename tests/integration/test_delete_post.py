@@ -10,8 +10,9 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.posts import writing
-from microblog.posts.models import LAST_ID, Post
+from microblog.posts.models import Post
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_nobody_deletes_what_another_wrote(client: FlaskClient, susan: User) -> 
     assert is_there(post_id)
 
 
-@pytest.mark.parametrize("number", [0, LAST_ID, LAST_ID + 1, 2**63, "x"])
+@pytest.mark.parametrize("number", [0, MAX_ID, MAX_ID + 1, 2**63, "x"])
 def test_an_address_of_no_post_is_not_found(client: FlaskClient, number: object) -> None:
     assert client.get(f"/post/{number}").status_code == 404
     assert client.get(f"/post/{number}/delete").status_code == 404

@@ -19,7 +19,7 @@ from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {

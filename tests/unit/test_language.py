@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from microblog.posts.language import detect
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 CLEAR = {
     "en": ["The heron was back at the pond this morning.", "Thanks for the tip, it works now!"],
