@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from celery import shared_task
-from flask_babel import format_decimal
+from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -102,5 +102,11 @@ def _wait(task: JobTask, reason: str) -> NoReturn:
 
 
 def _rows_deleted(current: int, total: int | None) -> str:
-    done: str = _("%(current)s of %(total)s entries", current=format_decimal(current), total=format_decimal(total or 0))
+    done: str = ngettext(
+        "%(current)s of %(total)s entry",
+        "%(current)s of %(total)s entries",
+        total or 0,
+        current=format_decimal(current),
+        total=format_decimal(total or 0),
+    )
     return done

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task
 from flask import current_app
-from flask_babel import format_decimal
+from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -78,7 +78,13 @@ def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Ite
 
 
 def _posts_done(current: int, total: int | None) -> str:
-    done: str = _("%(current)s of %(total)s posts", current=format_decimal(current), total=format_decimal(total or 0))
+    done: str = ngettext(
+        "%(current)s of %(total)s post",
+        "%(current)s of %(total)s posts",
+        total or 0,
+        current=format_decimal(current),
+        total=format_decimal(total or 0),
+    )
     return done
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from flask_babel import format_decimal
+from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 
 from microblog.extensions import db
@@ -92,9 +92,12 @@ def _sentence(broken: BrokenJson) -> str:
         told = _("What begins in line %(line)s, column %(column)s of the file is too long to be a post.", **place)
     else:
         told = _("The file is broken in line %(line)s, column %(column)s: from there on it is not JSON.", **place)
-    return f"{told} {_('What came before that has been imported.')}"
+    kept = _("What came before that has been imported.")
+    return f"{told} {kept}"
 
 
 def _posts_read(report: Report) -> str:
-    told: str = _("%(count)s posts read", count=format_decimal(report.posts))
+    told: str = ngettext(
+        "%(count)s post read", "%(count)s posts read", report.posts, count=format_decimal(report.posts)
+    )
     return told
