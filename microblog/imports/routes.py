@@ -33,7 +33,7 @@ def form() -> ResponseReturnValue:
 @bp.post("")
 @takes_upload("IMPORT_MAX_SIZE")
 @login_required
-@limit_launches(lambda: current_user.get_id())
+@limit_launches(lambda: current_user.id)
 def upload() -> ResponseReturnValue:
     """Store the file and start its import, unless one is running."""
     if current_user.get_task_in_progress("import_posts"):  # before the file is stored for nothing
