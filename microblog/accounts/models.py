@@ -64,7 +64,7 @@ class User(UserMixin, Model):
 
     def get_id(self) -> str:
         """What cookies keep of this user: it is of no use any more once the password is another."""
-        return f"{self.id}.{fingerprint('session', self.password_hash)}"
+        return f"{self.id}.{fingerprint('session', str(self.id), self.password_hash)}"
 
     def set_password(self, password: str) -> None:
         """Keep a salted scrypt hash of `password`; the password itself is not kept."""

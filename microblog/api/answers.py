@@ -50,6 +50,7 @@ def post_json(post: Post) -> dict[str, Any]:
         "id": post.id,
         "body": post.body,
         "timestamp": iso(post.timestamp),
+        "language": post.language,
         "author": post.author.username,
     }
 

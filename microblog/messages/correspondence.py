@@ -12,6 +12,7 @@ from microblog import paging
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.messages.models import Message
 from microblog.notifications import badges
 from microblog.notifications import rows as notices
@@ -46,14 +47,33 @@ def send(sender: User, recipient: User, body: str) -> Message:
     return message
 
 
-def received_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
-    """A page of what others wrote to `reader`; `before` and `after` are paging keys. Raises InvalidKey."""
-    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after)
+def received_by(
+    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Message]:
+    """A page of what others wrote to `reader`; `before` and `after` are paging keys.
+
+    It has at most `size` messages, or ``POSTS_PER_PAGE``; so has the other one. Raises InvalidKey.
+    """
+    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after, size)
 
 
-def sent_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+def sent_by(
+    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Message]:
     """A page of what `reader` wrote to others; `before` and `after` are paging keys. Raises InvalidKey."""
-    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after)
+    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after, size)
+
+
+def find(reader: User, ids: Iterable[int]) -> list[Message]:
+    """Those of the messages with these `ids` that `reader` wrote or received, and has not deleted, in any order."""
+    these = Message.id.in_([one for one in ids if 0 < one <= MAX_ID])
+    return [
+        message
+        for query in (_received(reader), _sent(reader))
+        for message in db.session.scalars(
+            query.where(these).options(joinedload(Message.sender), joinedload(Message.recipient))
+        )
+    ]
 
 
 def between(reader: User, other: User, before: str | None = None, after: str | None = None) -> Page[Message]:
@@ -148,5 +168,7 @@ def _settle(reader: User, sender_ids: set[int]) -> None:
         notices.mark_read(reader.id, notices.about(KIND, map(str, settled)))
 
 
-def _page(query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None) -> Page[Message]:
-    return paging.newest_first(query, Message.timestamp, Message.id, None, before, after)
+def _page(
+    query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None, size: int | None = None
+) -> Page[Message]:
+    return paging.newest_first(query, Message.timestamp, Message.id, size, before, after)

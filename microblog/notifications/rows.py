@@ -69,10 +69,15 @@ def about(name: str, subjects: Iterable[str]) -> sa.ColumnElement[bool]:
     return sa.and_(Notification.name == name, Notification.subject.in_(list(subjects)))
 
 
-def of_user(user_id: int, before: str | None = None, after: str | None = None) -> Page[Notification]:
-    """A page of what a user was told, the newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+def of_user(
+    user_id: int, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Notification]:
+    """A page of what a user was told, the newest first; `before` and `after` are paging keys.
+
+    It has at most `size` rows, or ``POSTS_PER_PAGE``. Raises InvalidKey.
+    """
     query = sa.select(Notification).where(Notification.user_id == user_id)
-    return paging.newest_first(query, Notification.timestamp, Notification.id, None, before, after)
+    return paging.newest_first(query, Notification.timestamp, Notification.id, size, before, after)
 
 
 def find(notification_id: int, user_id: int) -> Notification | None:
