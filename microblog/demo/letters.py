@@ -27,9 +27,9 @@ Somebody = tuple[int, str]  # an id, and the language (BCP 47) that they write i
 
 
 def add(reader: int, others: Sequence[Somebody], now: datetime, chance: random.Random) -> None:
-    """Let some of `others` write to the `reader` in the days before `now`, who answers most; in the caller's transaction.
+    """Let some of `others` write to the `reader` in the days before `now`, and be answered.
 
-    The reader is told of these, and of the newest followers.
+    The reader is told of these, and of the newest followers. All in the caller's transaction.
     """
     messages = [
         message for place, one in enumerate(others[:CORRESPONDENTS]) for message in _letters(reader, one, place)
