@@ -41,7 +41,9 @@ def answer(error: HTTPException) -> AnyResponse:
 def problem(error: HTTPException, **members: Any) -> Response:
     """`error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
     body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _sentence(error)}
-    response = current_app.response_class(orjson.dumps(body | members), error.code)
+    # Which item of a list is wrong is said by its number.
+    json = orjson.dumps(body | members, option=orjson.OPT_NON_STR_KEYS)
+    response = current_app.response_class(json, error.code)
     response.content_type = "application/problem+json"
     return _with_headers_of(error, response)
 

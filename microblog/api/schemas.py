@@ -12,7 +12,11 @@ from marshmallow import fields, validate
 from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
 from microblog.api.models import MAX_TOKEN_NAME
+from microblog.lookup import MAX_ID
+from microblog.messages import models as messages
 from microblog.posts.models import MAX_LENGTH
+from microblog.search.find import CANDIDATES
+from microblog.search.forms import MAX_LENGTH as MAX_SEARCH
 from microblog.taskqueue import states
 from microblog.text import is_storable, with_unix_line_ends
 
@@ -49,6 +53,16 @@ def _kept(description: str, pattern: str | None = None, **options: Any) -> field
 
 def _number(description: str, **options: Any) -> fields.Integer:
     return fields.Integer(metadata={"description": description}, **options)
+
+
+def _numbers(description: str, **options: Any) -> fields.List[int]:
+    """Ids of rows, as many as a page has at most."""
+    number = fields.Integer(validate=validate.Range(1, MAX_ID))
+    return fields.List(number, validate=validate.Length(1, MAX_PAGE), metadata={"description": description}, **options)
+
+
+def _flag(description: str, **options: Any) -> fields.Boolean:
+    return fields.Boolean(metadata={"description": description}, **options)
 
 
 def _moment(description: str, **options: Any) -> fields.String:
@@ -172,6 +186,9 @@ class PostSchema(Schema):
     id = _number("Its number.", required=True)
     body = _text("What it says.", required=True)
     timestamp = _moment("When it was written.", required=True)
+    language = _text(
+        "What it is written in, as a BCP 47 tag; null if that cannot be told.", required=True, allow_none=True
+    )
     author = _text("The username of who wrote it.", required=True)
 
 
@@ -179,6 +196,83 @@ class PostPageSchema(PageSchema):
     """A part of a timeline, newest first."""
 
     items = fields.List(fields.Nested(PostSchema), required=True)
+
+
+class SearchQuerySchema(PageQuerySchema):
+    """What is sought, and which part of what was found."""
+
+    q = _kept(
+        "Words that a post must have. Words in quotes must stand next to each other.",
+        r"\S",
+        required=True,
+        validate=validate.Length(1, MAX_SEARCH),
+    )
+
+
+class SearchPageSchema(PostPageSchema):
+    """A part of what was found, the best first."""
+
+    truncated = _flag(
+        f"Whether so many posts have this that only the newest {CANDIDATES} were looked at.", required=True
+    )
+
+
+class MessageRequestSchema(Schema):
+    """A message to be sent."""
+
+    to = _kept("The username of whom it is for.", required=True)
+    message = _kept(
+        f"What it says, in at most {messages.MAX_LENGTH} characters; white space around it is left out.",
+        r"\S",
+        required=True,
+    )
+
+
+class MessageSchema(Schema):
+    """A message between you and somebody."""
+
+    id = _number("Its number.", required=True)
+    body = _text("What it says.", required=True)
+    timestamp = _moment("When it was sent.", required=True)
+    sender = _text("The username of who wrote it.", required=True, data_key="from")
+    recipient = _text("The username of whom it is for.", required=True, data_key="to")
+    read = _flag("Whether you have read it. What you wrote yourself, you have.", required=True)
+
+
+class MessagePageSchema(PageSchema):
+    """A part of your messages, newest first."""
+
+    items = fields.List(fields.Nested(MessageSchema), required=True)
+
+
+class MessagesReadSchema(Schema):
+    """Which messages you have read."""
+
+    ids = _numbers("Their numbers.", required=True)
+
+
+class NotificationSchema(Schema):
+    """Something that happened to you."""
+
+    id = _number("Its number.", required=True)
+    kind = _text("What it is: message, follower, or the name of a job's first task.", required=True)
+    subject = _text("What it is about, as its kind has it; you have one of each kind and subject.", required=True)
+    sentence = _text("The same in your language.", required=True)
+    link = _text("The path of the page that shows it.", required=True)
+    timestamp = _moment("When it happened last.", required=True)
+    read = _flag("Whether you have read it.", required=True)
+
+
+class NotificationPageSchema(PageSchema):
+    """A part of what you were told, newest first."""
+
+    items = fields.List(fields.Nested(NotificationSchema), required=True)
+
+
+class NotificationsReadSchema(Schema):
+    """What of all that you were told you have read; send nothing, or an empty object, for all of it."""
+
+    ids = _numbers("The numbers of some.")
 
 
 class ProgressSchema(Schema):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from microblog import paging
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.messages.models import Message
 from microblog.notifications import badges
 from microblog.notifications import rows as notices
@@ -47,14 +47,33 @@ def send(sender: User, recipient: User, body: str) -> Message:
     return message
 
 
-def received_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
-    """A page of what others wrote to `reader`; `before` and `after` are paging keys. Raises InvalidKey."""
-    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after)
+def received_by(
+    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Message]:
+    """A page of what others wrote to `reader`; `before` and `after` are paging keys.
+
+    It has at most `size` messages, or ``POSTS_PER_PAGE``; so has the other one. Raises InvalidKey.
+    """
+    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after, size)
 
 
-def sent_by(reader: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+def sent_by(
+    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Message]:
     """A page of what `reader` wrote to others; `before` and `after` are paging keys. Raises InvalidKey."""
-    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after)
+    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after, size)
+
+
+def find(reader: User, ids: Iterable[int]) -> list[Message]:
+    """Those of the messages with these `ids` that `reader` wrote or received, and has not deleted, in any order."""
+    these = Message.id.in_([one for one in ids if 0 < one <= MAX_ID])
+    return [
+        message
+        for query in (_received(reader), _sent(reader))
+        for message in db.session.scalars(
+            query.where(these).options(joinedload(Message.sender), joinedload(Message.recipient))
+        )
+    ]
 
 
 def between(reader: User, other: User, before: str | None = None, after: str | None = None) -> Page[Message]:
@@ -123,15 +142,24 @@ def unread_count(user_id: int) -> int:
 
 
 def _received(reader: User) -> sa.Select[Message]:
-    return sa.select(Message).where(Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None))
+    return sa.select(Message).where(
+        Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None), _is_here(Message.sender_id)
+    )
 
 
 def _sent(reader: User) -> sa.Select[Message]:
-    return sa.select(Message).where(Message.sender_id == reader.id, Message.sender_deleted_at.is_(None))
+    return sa.select(Message).where(
+        Message.sender_id == reader.id, Message.sender_deleted_at.is_(None), _is_here(Message.recipient_id)
+    )
 
 
 def _unread(reader_id: int) -> sa.ColumnElement[bool]:
-    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None))
+    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None), _is_here(Message.sender_id))
+
+
+def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
+    """What is with somebody whose account is being deleted, is as good as gone."""
+    return user_id.not_in(User.ids_of_deleted())
 
 
 def _settle(reader: User, sender_ids: set[int]) -> None:
@@ -140,6 +168,7 @@ def _settle(reader: User, sender_ids: set[int]) -> None:
         notices.mark_read(reader.id, notices.about(KIND, map(str, settled)))
 
 
-def _page(query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None) -> Page[Message]:
-    size = current_app.config["POSTS_PER_PAGE"]
+def _page(
+    query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None, size: int | None = None
+) -> Page[Message]:
     return paging.newest_first(query, Message.timestamp, Message.id, size, before, after)

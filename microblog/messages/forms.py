@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
 from microblog.messages.models import MAX_LENGTH
+from microblog.messages.text import body_of
 from microblog.text import Storable, with_unix_line_ends
 
 
@@ -25,20 +25,12 @@ class MessageForm(FlaskForm):
 
     @property
     def body(self) -> str:
-        """What is to be sent: the text without the white space around it."""
-        text: str = self.message.data
-        return text.strip()
+        """What is to be sent, of a form that is valid."""
+        return body_of(self.message.data)
 
     def validate_message(self, field: Field) -> None:
         """Refuse a message that says nothing, or too much."""
-        length = len(self.body)
-        if length == 0:
-            raise ValidationError(_("A message needs at least one character that is not a space."))
-        if length > MAX_LENGTH:
-            raise ValidationError(
-                _(
-                    "A message has at most %(limit)d characters; this one has %(length)d.",
-                    limit=MAX_LENGTH,
-                    length=length,
-                )
-            )
+        try:
+            body_of(field.data)
+        except ValueError as refused:
+            raise ValidationError(str(refused)) from refused

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
+from microblog.accounts import directory
 from microblog.accounts.models import User
-from microblog.extensions import limiter
+from microblog.limits import limit_user
 from microblog.lookup import ID_IN_ADDRESS
 from microblog.messages import correspondence
 from microblog.messages.forms import MessageForm
@@ -23,14 +24,10 @@ bp = Blueprint("messages", __name__)
 
 @bp.route("/send_message/<username>", methods=["GET", "POST"])
 @login_required
-@limiter.limit(
-    lambda: current_app.config["RATELIMIT_MESSAGE"],
-    methods=["POST"],
-    key_func=lambda: f"user:{current_user.get_id()}",
-)
+@limit_user("RATELIMIT_MESSAGE", exempt_when=lambda: request.method != "POST")
 def conversation(username: str) -> ResponseReturnValue:
     """Write to somebody, and read what you two wrote to each other."""
-    other = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    other = directory.user_called(username)
     if other == current_user:
         flash(_("You cannot write to yourself."), "warning")
         return redirect(url_for("messages.received"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from flask import current_app
 
+from microblog.extensions import db
+from microblog.notifications import rows as notices
 from microblog.notifications.feed import event_of_row, events_of_badges
 from microblog.notifications.live import publish, topic_of
 from microblog.notifications.models import Notification
@@ -14,3 +17,10 @@ def push(user_id: int, *rows: Notification | None) -> None:
     told = [event_of_row(row) for row in rows if row is not None]
     for event in told + events_of_badges(user_id):
         publish(current_app, [topic_of(user_id)], event)
+
+
+def read(user_id: int, *conditions: sa.ColumnElement[bool]) -> None:
+    """Mark a user's rows as read, those that meet the `conditions`, commit that, and tell their open pages."""
+    if notices.mark_read(user_id, *conditions):
+        db.session.commit()
+        push(user_id)

@@ -16,7 +16,7 @@ from microblog.notifications import kinds, rows, sources
 from microblog.notifications.feed import changes_since, instant
 from microblog.notifications.live import topic_of
 from microblog.notifications.models import Notification
-from microblog.notifications.push import push
+from microblog.notifications.push import push, read
 from microblog.notifications.sources import Event, Source
 from microblog.notifications.stream import event_stream
 
@@ -83,9 +83,7 @@ def follow_up(notification_id: int) -> ResponseReturnValue:
 @login_required
 def mark_all_read() -> ResponseReturnValue:
     """Mark everything that the user was told as read."""
-    if rows.mark_read(current_user.id):
-        db.session.commit()
-        push(current_user.id)
+    read(current_user.id)
     return redirect(url_for("notifications.index"))
 
 

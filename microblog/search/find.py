@@ -53,17 +53,18 @@ class _Place(NamedTuple):
         return f"{self.score}_{self.microseconds}_{self.id}"
 
 
-def find(query: Query, before: str | None = None, after: str | None = None) -> Found:
+def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> Found:
     """A page of the posts that `query` finds, behind the key `before` or in front of the key `after`.
 
-    Raises paging.InvalidKey.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises paging.InvalidKey.
     """
     if before is not None and after is not None:
         raise InvalidKey
-    edges = [None if key is None else _parse(key) for key in (before, after)]
+    edges = (None if before is None else _parse(before), None if after is None else _parse(after))
     candidates = _candidates(query)
     places = sorted((_place(query, row) for row in candidates), reverse=True)
-    return Found(_cut(places, *edges), query.highlight, len(candidates) >= CANDIDATES)
+    page = _cut(places, *edges, size or current_app.config["POSTS_PER_PAGE"])
+    return Found(page, query.highlight, len(candidates) >= CANDIDATES)
 
 
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
@@ -93,9 +94,8 @@ def _place(query: Query, row: sa.Row[int, datetime, str]) -> _Place:
     return _Place(query.score(indexed(row.body)), since_epoch, row.id)
 
 
-def _cut(places: list[_Place], before: _Place | None, after: _Place | None) -> Page[Post]:
+def _cut(places: list[_Place], before: _Place | None, after: _Place | None, size: int) -> Page[Post]:
     """The page of `places` behind `before`, or in front of `after`, or the first."""
-    size: int = current_app.config["POSTS_PER_PAGE"]
     first = 0
     if before is not None:
         first = sum(place >= before for place in places)

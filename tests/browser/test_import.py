@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.site import BEGINNING, Site
-from tests.browser.test_pages import barriers, overflow
+from tests.browser.soundness import barriers, overflow
 
 POSTS = 12_000
 

@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.browser.site import PASSWORD, Site
-from tests.browser.test_pages import overflow
+from tests.browser.soundness import overflow
 
 PHONE = {"width": 390, "height": 900}
 PAGES = [

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from microblog.taskqueue import states
 from tests.support.api import JOB_FIELDS
 
-TAGS = ("tokens", "users", "posts", "timelines", "exports", "tasks")
+TAGS = ("tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "tasks")
 
 # It asks no database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -106,6 +106,15 @@ def test_each_answer_is_documented(document, operations):
         ("delete", "/api/posts/{post_id}"): "204 401 403 404",
         ("get", "/api/timelines/home"): "200 401 422",
         ("get", "/api/timelines/explore"): "200 401 422",
+        ("get", "/api/search"): "200 401 422",
+        ("get", "/api/messages"): "200 401 422",
+        ("get", "/api/messages/sent"): "200 401 422",
+        ("post", "/api/messages"): "201 401 422",
+        ("post", "/api/messages/read"): "204 401 422",
+        ("get", "/api/messages/{message_id}"): "200 401 404",
+        ("delete", "/api/messages/{message_id}"): "204 401 404",
+        ("get", "/api/notifications"): "200 401 422",
+        ("post", "/api/notifications/read"): "204 401 422",
         ("post", "/api/exports"): "202 401 409 422",
         ("get", "/api/tasks"): "200 401 422",
         ("get", "/api/tasks/{task_id}"): "200 401 404",

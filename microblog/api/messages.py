@@ -1,0 +1,118 @@
+"""/api/messages: what others wrote to the caller alone, and what the caller wrote to them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from flask import abort, url_for
+from flask_babel import gettext as _
+
+from microblog.accounts.models import User
+from microblog.api import lists
+from microblog.api.answers import iso
+from microblog.api.auth import caller, require_token
+from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
+from microblog.limits import limit_user
+from microblog.messages import correspondence
+from microblog.messages.models import Message
+from microblog.messages.text import body_of
+
+bp = Blueprint(
+    "api_messages",
+    __name__,
+    url_prefix="/api/messages",
+    tag="messages",
+    description="What others wrote to you alone, and you to them.",
+    guard=require_token,
+)
+
+
+@bp.get("")
+@bp.lists(MessagePageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def received(query: dict[str, Any]) -> lists.Answer:
+    """List what others wrote to you, newest first. It is not read by that."""
+    page = correspondence.received_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    return lists.newest_first(query, page, map(_message_json, page.items))
+
+
+@bp.get("/sent")
+@bp.lists(MessagePageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def sent(query: dict[str, Any]) -> lists.Answer:
+    """List what you wrote to others, newest first."""
+    page = correspondence.sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    return lists.newest_first(query, page, map(_message_json, page.items))
+
+
+@bp.post("")
+@bp.arguments(MessageRequestSchema)
+@bp.response(HTTPStatus.CREATED, MessageSchema, headers={"Location": "Location"})
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+@limit_user("RATELIMIT_MESSAGE", lambda: caller().id)
+def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write to somebody."""
+    try:
+        body = body_of(written["message"])
+    except ValueError as refused:
+        refuse_fields({"json": {"message": [str(refused)]}})
+    try:
+        message = correspondence.send(caller(), _recipient(written["to"]), body)
+    except correspondence.NobodyThere:
+        _refuse_recipient(_("There is nobody of this name."))
+    return _message_json(message), {"Location": url_for(".show", message_id=message.id)}
+
+
+@bp.post("/read")
+@bp.arguments(MessagesReadSchema)
+@bp.response(HTTPStatus.NO_CONTENT)
+@bp.refuses(HTTPStatus.UNAUTHORIZED)
+def read(which: dict[str, Any]) -> None:
+    """Mark messages that you received as read; it is no fault if they are, or are gone."""
+    correspondence.mark_read(caller(), correspondence.find(caller(), which["ids"]))
+
+
+@bp.get("/<int:message_id>")
+@bp.response(HTTPStatus.OK, MessageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def show(message_id: int) -> dict[str, Any]:
+    """Show a message that you wrote or received. It is not read by that."""
+    return _message_json(_own(message_id))
+
+
+@bp.delete("/<int:message_id>")
+@bp.response(HTTPStatus.NO_CONTENT)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def delete(message_id: int) -> None:
+    """Delete a message for yourself; whom it was with keeps it."""
+    if not correspondence.delete(caller(), _own(message_id).id):
+        abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
+
+
+def _recipient(username: str) -> User:
+    """Whom a message is for, by their name."""
+    user = User.with_username(username) or _refuse_recipient(_("There is nobody of this name."))
+    return user if user.id != caller().id else _refuse_recipient(_("You cannot write to yourself."))
+
+
+def _refuse_recipient(sentence: str) -> NoReturn:
+    refuse_fields({"json": {"to": [sentence]}})
+
+
+def _own(message_id: int) -> Message:
+    """The caller's message of that number. Raises NotFound, the same for others' as for one that is none."""
+    found = correspondence.find(caller(), [message_id])
+    return found[0] if found else abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "body": message.body,
+        "timestamp": iso(message.timestamp),
+        "sender": message.sender.username,
+        "recipient": message.recipient.username,
+        "read": message.sender_id == caller().id or message.read_at is not None,
+    }

@@ -1,0 +1,201 @@
+"""The API's search, messages and notifications: what they answer, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.api.schemas import MessagePageSchema, MessageSchema, NotificationPageSchema, SearchPageSchema
+from microblog.extensions import db
+from microblog.messages.models import MAX_LENGTH
+from microblog.posts.models import Post
+from microblog.search import forms
+from tests.support import pseudo
+from tests.support.api import Caller, assert_problem, caller_for
+
+
+@pytest.fixture
+def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("susan"))
+
+
+@pytest.fixture
+def miguel(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("miguel"))
+
+
+@pytest.fixture
+def stranger(app: Flask, make_user: Callable[..., User]) -> Caller:
+    return caller_for(app, make_user("stranger"))
+
+
+def bodies(caller: Caller, path: str) -> list[list[str]]:
+    """What the items say, of all pages from `path` on."""
+    pages = []
+    while path:
+        page = caller.get(path).json
+        pages.append([item["body"] for item in page["items"]])
+        path = page["next"]
+    return pages
+
+
+class TestSearch:
+    def test_it_finds_what_the_page_finds_in_pages_that_lead_both_ways(self, susan):
+        author = User.with_username("susan")
+        for body in ("Rowing at dawn", "The dawn", "Dawn of rowing dawn", "Something else"):
+            db.session.add(Post(body=body, author=author))
+            db.session.commit()
+
+        first = susan.get("/api/search", query_string={"q": "DAWN", "limit": 2})
+        second = susan.get(first.json["next"])
+
+        assert SearchPageSchema().validate(first.json) == SearchPageSchema().validate(second.json) == {}
+        assert [post["body"] for post in first.json["items"]] == ["Dawn of rowing dawn", "The dawn"]
+        assert [post["body"] for post in second.json["items"]] == ["Rowing at dawn"]
+        assert (second.json["next"], first.json["prev"], first.json["truncated"]) == (None, None, False)
+        assert susan.get(second.json["prev"]).json["items"] == first.json["items"]
+        assert bodies(susan, '/api/search?q="the dawn"') == [["The dawn"]]
+        assert bodies(susan, "/api/search?q=nowhere") == [[]]
+
+    def test_what_is_no_search_is_refused(self, susan):
+        for wanted in ("", " ", "...", "a\0b", "x" * (forms.MAX_LENGTH + 1)):
+            refused = susan.get("/api/search", query_string={"q": wanted})
+            assert assert_problem(refused, 422)["errors"]["query"]["q"]
+        assert_problem(susan.get("/api/search"), 422)
+        for key in ("before=1", "before=1_1_1&after=1_1_1", "after=x"):
+            assert_problem(susan.get(f"/api/search?q=dawn&{key}"), 400)
+
+
+class TestMessages:
+    def test_a_message_is_for_the_two_whom_it_is_between(self, susan, miguel, stranger):
+        sent = susan.post("/api/messages", json={"to": "MIGUEL", "message": " Hello,\r\nyou \n"})
+        path = sent.headers["Location"]
+
+        assert sent.status_code == 201
+        assert MessageSchema().validate(sent.json) == {}
+        told = {key: sent.json[key] for key in ("body", "from", "to", "read")}
+        assert told == {"body": "Hello,\nyou", "from": "susan", "to": "miguel", "read": True}
+        assert miguel.get(path).json == sent.json | {"read": False}
+        assert miguel.get("/api/messages").json["items"] == [sent.json | {"read": False}]
+        assert susan.get("/api/messages/sent").json["items"] == [sent.json]
+        for path_of_others in ("/api/messages", "/api/messages/sent"):
+            assert stranger.get(path_of_others).json["items"] == []
+        for request in (stranger.get, stranger.delete):
+            assert_problem(request(path), 404)
+
+    def test_lists_of_messages_come_in_pages(self, susan, miguel):
+        for number in range(3):
+            susan.post("/api/messages", json={"to": "miguel", "message": str(number)})
+
+        assert bodies(miguel, "/api/messages?limit=2") == [["2", "1"], ["0"]]
+        assert bodies(susan, "/api/messages/sent?limit=2") == [["2", "1"], ["0"]]
+        assert MessagePageSchema().validate(miguel.get("/api/messages").json) == {}
+
+    def test_a_message_is_read_when_its_reader_says_so_and_not_by_others(self, susan, miguel, stranger):
+        sent = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).json
+
+        for caller in (susan, stranger):
+            assert caller.post("/api/messages/read", json={"ids": [sent["id"]]}).status_code == 204
+        assert not miguel.get("/api/messages").json["items"][0]["read"]
+
+        assert miguel.post("/api/messages/read", json={"ids": [sent["id"], 2**31 - 1]}).status_code == 204
+        assert miguel.get("/api/messages").json["items"][0]["read"]
+        assert miguel.get("/api/notifications").json["items"][0]["read"], "there is nothing new to be told of"
+        for ids in ([], [0], [2**63], ["x"], 1, None):
+            assert_problem(miguel.post("/api/messages/read", json={"ids": ids}), 422)
+
+    def test_a_message_is_deleted_for_whoever_deletes_it(self, susan, miguel):
+        path = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).headers["Location"]
+
+        assert miguel.delete(path).status_code == 204
+        assert_problem(miguel.get(path), 404)
+        assert_problem(miguel.delete(path), 404)
+        assert susan.get(path).status_code == 200
+        assert susan.delete(path).status_code == 204
+        for number in ("0", str(2**31), str(2**63), "9" * 40, "-1", "x"):
+            assert_problem(susan.get(f"/api/messages/{number}"), 404)
+            assert_problem(susan.delete(f"/api/messages/{number}"), 404)
+
+    def test_what_cannot_be_sent_is_refused_with_its_field(self, susan, miguel):
+        good = {"to": "miguel", "message": "x" * MAX_LENGTH + " "}
+        for field, value in (
+            *(("to", "nobody"), ("to", "susan"), ("to", ""), ("to", "a\0b"), ("to", None), ("to", 7)),
+            *(("message", " \n"), ("message", "x" * (MAX_LENGTH + 1)), ("message", "a\0b"), ("message", ["x"])),
+        ):
+            refused = susan.post("/api/messages", json=good | {field: value})
+            assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
+        assert susan.post("/api/messages", json=good).status_code == 201
+
+    def test_messages_of_the_page_and_of_programs_are_counted_together(self, make_app, make_user):
+        app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
+        susan, browser = make_user("susan"), app.test_client()
+        make_user("miguel")
+        browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+        program = caller_for(app, susan)
+
+        answers = [
+            program.post("/api/messages", json={"to": "miguel", "message": "one"}),
+            browser.post("/send_message/miguel", data={"message": "two"}),
+            browser.post("/send_message/miguel", data={"message": "three"}),
+            program.post("/api/messages", json={"to": "miguel", "message": "four"}),
+        ]
+
+        assert [answer.status_code for answer in answers] == [201, 302, 429, 429]
+        assert program.get("/api/messages/sent").status_code == 200
+
+
+class TestNotifications:
+    def test_what_happened_is_told_until_it_is_read(self, susan, miguel):
+        miguel.put("/api/users/me/following/susan")
+        for _ in range(2):
+            miguel.post("/api/messages", json={"to": "susan", "message": "Hello"})
+
+        answer = susan.get("/api/notifications?limit=1")
+        message, follower = answer.json["items"], susan.get(answer.json["next"]).json["items"]
+
+        assert NotificationPageSchema().validate(answer.json) == {}
+        told = [[row[key] for key in ("kind", "link", "read")] for row in (*message, *follower)]
+        assert told == [["message", "/send_message/miguel", False], ["follower", "/user/miguel", False]]
+        miguel_id = str(User.with_username("miguel").id)
+        assert [row["subject"] for row in (*message, *follower)] == [miguel_id, miguel_id]
+        sentences = [row["sentence"] for row in (*message, *follower)]
+        assert sentences == ["miguel wrote you 2 new messages.", "miguel follows you now."]
+        assert susan.post("/api/notifications/read", json={"ids": [follower[0]["id"]]}).status_code == 204
+        assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [False, True]
+        assert susan.post("/api/notifications/read").status_code == 204
+        assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [True, True]
+
+    @pytest.mark.parametrize("database", ["sqlite"])
+    def test_it_is_told_in_the_callers_language(self, make_app, make_user, tmp_path):
+        pseudo.write_catalog(tmp_path / "translations")
+        translated = {"BABEL_TRANSLATION_DIRECTORIES": str(tmp_path / "translations")}
+        app = make_app(LANGUAGES=["en", pseudo.LANGUAGE], **translated)
+        reader = make_user("susan")
+        reader.locale = pseudo.LANGUAGE
+        susan, miguel = (caller_for(app, user) for user in (reader, make_user("miguel")))
+        miguel.put("/api/users/me/following/susan")
+
+        told = susan.get("/api/notifications", headers={"Accept-Language": "en"}).json["items"]
+
+        assert [row["sentence"] for row in told] == ["⟦miguel follows you now.⟧"]
+
+    def test_everybody_has_and_reads_their_own(self, susan, miguel):
+        miguel.put("/api/users/me/following/susan")
+        own = susan.get("/api/notifications").json["items"]
+
+        assert miguel.get("/api/notifications").json["items"] == []
+        assert miguel.post("/api/notifications/read", json={"ids": [own[0]["id"]]}).status_code == 204
+        assert miguel.post("/api/notifications/read").status_code == 204
+        assert susan.get("/api/notifications").json["items"] == own
+        assert_problem(miguel.post("/api/notifications/read", json={"ids": []}), 422)
+
+
+def test_a_post_says_what_it_is_written_in(susan):
+    written = susan.post("/api/posts", json={"body": "The weather is very nice today, is it not?"})
+
+    assert written.json["language"] == "en"
+    assert susan.get("/api/timelines/home").json["items"] == [written.json]
+    assert susan.post("/api/posts", json={"body": "!"}).json["language"] is None
