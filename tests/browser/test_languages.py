@@ -13,6 +13,11 @@ from tests.browser.site import PASSWORD, Site
 from tests.browser.soundness import overflow
 
 PHONE = {"width": 390, "height": 900}
+PAGES = [
+    *("/", "/search?q=Mars", "/messages", "/notifications/all", "/tasks", "/import", "/edit_profile", "/auth/logout"),
+    *("/account", "/account/password", "/account/email", "/account/delete", "/account/delete/confirm"),
+    *("/account/tokens", "/nothing", "/admin/tasks"),
+]
 
 
 @pytest.fixture
@@ -63,11 +68,11 @@ def test_long_words_have_room_on_a_phone(
     own = f"/user/{operator.username}"
     narrow = {}
 
-    for path in ("/auth/login", "/auth/register"):
+    for path in ("/auth/login", "/auth/register", "/auth/reset_password_request"):
         page.goto(site.url + path)
         narrow[path] = overflow(page)
     sign_in(page, site, operator)
-    for path in ("/", own, f"{own}/followers", "/edit_profile", "/tasks", "/auth/logout", "/nothing", "/admin/tasks"):
+    for path in (*PAGES, own, f"{own}/followers"):
         page.goto(site.url + path)
         narrow[path] = overflow(page)
 

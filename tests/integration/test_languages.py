@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +18,8 @@ from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.posts.models import Post
-from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support import pseudo
 from tests.support.jobs import crash, make_older, rows_of
 from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -274,68 +270,3 @@ def test_the_api_speaks_the_language_of_whose_token_it_is(app: Flask, make_user:
 
     assert started.get_json()["description"] == "게시물을 내보내는 중"
     assert client.get("/api/tasks/none", headers=headers).get_json(force=True)["detail"] == "그런 작업이 없습니다."
-
-
-def test_no_page_says_anything_that_a_translator_cannot_change(
-    make_app: Callable[..., Flask], make_user: Callable[..., User], tmp_path: Path
-) -> None:
-    pseudo.write_catalog(tmp_path / "translations")
-    app = make_app(LANGUAGES=[pseudo.LANGUAGE], BABEL_TRANSLATION_DIRECTORIES=str(tmp_path / "translations"))
-    browser = app.test_client()
-    browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudo.LANGUAGE
-    # What users wrote has no letters, so that every letter is the site's.
-    user, other = make_user("111"), make_user("222")
-    for one in (user, other):
-        one.email = f"{one.username}@1.1"
-    db.session.add_all(Post(user_id=one.id, body="333") for one in (user, other) for _ in range(30))
-    db.session.commit()
-    anonymous = ["/auth/login", "/auth/register", "/nothing"]
-    own = ["/", "/explore", "/user/111", "/user/222", "/user/111/followers", "/user/111/following"]
-    own += ["/edit_profile", "/tasks", "/auth/logout"]
-    operators = ["/admin/tasks", "/admin/tasks/all/cancel", "/admin/tasks/all/retry", "/admin/status"]
-
-    pages = {path: browser.get(path).text for path in anonymous}
-    pages["wrong"] = browser.post("/auth/login", data={"username": "111", "password": "444"}).text
-    pages["empty"] = browser.post("/auth/register", data={}).text
-    browser.post("/auth/login", data={"username": "111", "password": PASSWORD})
-    pages["export"] = browser.post("/export_posts", follow_redirects=True).text
-    pages["follow"] = browser.post("/follow/222", follow_redirects=True).text
-    pages["nothing to say"] = browser.post("/", data={"post": " "}).text
-    task = db.session.scalar(sa.select(Task).where(Task.position == 0))
-    assert task is not None
-    for state in ("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE", "REVOKED"):
-        task.state, task.error = state, "555"
-        db.session.commit()
-        pages[state] = browser.get("/tasks").text
-    user.is_operator = True
-    db.session.commit()
-    pages |= {path: browser.get(path).text for path in (*own, *operators, f"/admin/tasks/{task.id}")}
-
-    assert pseudo.hard_coded("<p title='x'>⟦a⟧ b</p>") == ["x", "b"]
-    assert all("⟦" in page for page in pages.values())
-    assert {path: left for path, page in pages.items() if (left := _without_codes(app, page))} == {}
-
-
-def test_no_mail_says_anything_that_a_translator_cannot_change(
-    make_app: Callable[..., Flask], make_user: Callable[..., User], tmp_path: Path
-) -> None:
-    pseudo.write_catalog(tmp_path / "translations")
-    make_app(LANGUAGES=[pseudo.LANGUAGE], BABEL_TRANSLATION_DIRECTORIES=str(tmp_path / "translations"))
-    user = make_user("111")
-    user.locale = pseudo.LANGUAGE
-    archive = Archive(id="a", user_id=user.id, path="", posts=2, size=1 << 40, sha256="", expires_at=datetime.now(UTC))
-
-    message = archive_letter(user, archive)
-
-    for text in (message.subject, message.body, message.html):
-        assert text.count("⟦") > 0
-        assert pseudo.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
-
-
-def _without_codes(app: Flask, page: str) -> list[str]:
-    """What `page` says in English, but for what operators call things by: names, ids, states, units."""
-    celery = app.extensions["celery"]
-    codes = {*celery.tasks, *(queue.name for queue in celery.conf.task_queues)}
-    codes |= {*states.UNFINISHED, *states.FINISHED, "UTC", "d", "h", "m", "s"}
-    an_id = re.compile(r"[0-9a-f-]{36}")
-    return [one for one in pseudo.hard_coded(page) if not set(re.findall(r"[^\W\d]+", an_id.sub("", one))) <= codes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,12 @@ SPOKEN = (
     "data-left",
     "data-over",
     "data-none",
+    "data-gone",
+    "data-original",
+    "data-failed",
+    "data-too-large",
 )
+SPOKEN_IN_JSON = "data-labels"  # an object, whose values are said
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _IN_BRACKETS = re.compile(r"⟦[^⟦⟧]*⟧")
 
@@ -64,7 +70,9 @@ class Reader(HTMLParser):
         silent = given.get("translate") == "no" or given.get("lang") == "en" or tag in ("script", "style", "time")
         silent |= given.get("name") in ("locale", "timezone") or bool(self._open and self._open[-1][1])
         if not silent:
-            self.found += filter(None, (unbracketed(given.get(name) or "") for name in SPOKEN))
+            said = [given.get(name) or "" for name in SPOKEN]
+            said += json.loads(given.get(SPOKEN_IN_JSON) or "{}").values()
+            self.found += filter(None, map(unbracketed, said))
         if tag not in _VOID:
             self._open.append((tag, silent))
 

@@ -1,0 +1,151 @@
+"""Nothing that readers see is out of a translator's reach: each string has brackets here, and what has none is seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts import letters, links
+from microblog.accounts.email_change import EmailChange
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports.letter import archive_letter
+from microblog.exports.models import Archive
+from microblog.extensions import db
+from microblog.messages import correspondence
+from microblog.notifications.rows import notify
+from microblog.posts.models import Post
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+from tests.support import pseudo
+
+PASSWORD = "cat-dog-fish"
+ANONYMOUS = ["/auth/login", "/auth/register", "/auth/reset_password_request", "/auth/reset_password/1", "/nothing"]
+OWN = [
+    *("/", "/explore", "/user/111", "/user/222", "/user/222/popup", "/user/111/followers", "/user/111/following"),
+    *("/edit_profile", "/tasks", "/import", "/auth/logout"),
+    *("/post/1", "/post/1/delete", "/posts/1/translation", "/post/999"),
+    *("/search", "/search?q=333", "/search?q=4444", "/search?q=."),
+    *("/messages", "/messages/sent", "/send_message/222", "/notifications/all"),
+    *("/account", "/account/password", "/account/email", "/account/email/1", "/account/delete"),
+    *("/account/delete/confirm", "/account/tokens"),
+]
+FORMS = {
+    "/import": {},
+    "/send_message/222": {"body": " "},
+    "/account/password": {"current_password": "1", "password": "2", "password2": "3"},
+    "/account/email": {"email": "4"},
+    "/account/delete/confirm": {"username": "5", "current_password": "6"},
+    "/account/tokens": {"name": "777"},
+    "/": {"post": " "},
+}
+OPERATORS = ["/admin/tasks", "/admin/tasks/all/cancel", "/admin/tasks/all/retry", "/admin/status"]
+IMPORTED = {
+    **{"read": 9, "imported": 1, "known": 1, "left_out": {"boosts": 1, "private": 1, "other": 1}, "refused": 2},
+    "refusals": [{"number": 1, "line": 2, "address": None, "reason": "3"}],
+}
+
+
+@pytest.fixture
+def database() -> str:
+    """What a page says does not depend on which database there is."""
+    return "sqlite"
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
+    """The site in the language in which every string has brackets."""
+    pseudo.write_catalog(tmp_path / "translations")
+    return make_app(
+        LANGUAGES=[pseudo.LANGUAGE],
+        BABEL_TRANSLATION_DIRECTORIES=str(tmp_path / "translations"),
+        TRANSLATE_URL="http://127.0.0.1:1",
+    )
+
+
+@pytest.fixture
+def reader(make_user: Callable[..., User]) -> User:
+    """Somebody who has some of everything. What users wrote has no letters, so that every letter is the site's."""
+    user, other = make_user("111"), make_user("222")
+    for one in (user, other):
+        one.email, one.last_seen_at = f"{one.username}@1.1", utcnow()
+    db.session.add_all(Post(user_id=one.id, body="333", language="ru") for one in (user, other) for _ in range(30))
+    db.session.add(EmailChange(user=user, old_address=user.email, new_address="112@1.1"))
+    ended = {"state": "SUCCESS", "finished_at": utcnow(), "result": IMPORTED}
+    db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", signature={}, user_id=user.id, **ended))
+    notify(user.id, "follower", str(other.id), actor_id=other.id)
+    for state in ("SUCCESS", "FAILURE"):
+        notify(user.id, "export_posts", state, payload={"state": state})
+    db.session.commit()
+    for sender, recipient in ((other, user), (user, other)):
+        correspondence.send(sender, recipient, "333")
+    return user
+
+
+def test_no_page_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+    browser = app.test_client()
+    browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudo.LANGUAGE
+    reset, confirm = links.to_reset_password(reader), links.to_confirm_address(db.session.get_one(EmailChange, 1))
+
+    pages = read(browser, [*ANONYMOUS, urlsplit(reset).path])
+    pages["wrong"] = browser.post("/auth/login", data={"username": "111", "password": "444"}).text
+    pages["empty"] = browser.post("/auth/register", data={}).text
+    pages["reset"] = browser.post("/auth/reset_password_request", data={"email": "0@1.1"}, follow_redirects=True).text
+    browser.post("/auth/login", data={"username": "111", "password": PASSWORD})
+    pages["export"] = browser.post("/export_posts", follow_redirects=True).text
+    pages["follow"] = browser.post("/follow/222", follow_redirects=True).text
+    pages |= {f"{path}, sent": browser.post(path, data=data).text for path, data in FORMS.items()}
+    task = db.session.scalars(sa.select(Task).where(Task.position == 0, Task.name == "export_posts")).one()
+    for state in ("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE", "REVOKED"):
+        task.state, task.error = state, "555"
+        db.session.commit()
+        pages[state] = browser.get("/tasks").text
+    reader.is_operator = True
+    db.session.commit()
+    pages |= read(browser, [*OWN, urlsplit(confirm).path, *OPERATORS, f"/admin/tasks/{task.id}"])
+
+    assert pseudo.hard_coded("<p title='x' data-labels='{\"one\": \"y\"}'>⟦a⟧ b</p>") == ["x", "y", "b"]
+    assert [path for path, page in pages.items() if "⟦" not in page] == []
+    assert {path: left for path, page in pages.items() if (left := without_codes(app, page))} == {}
+
+
+def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+    reader.locale = pseudo.LANGUAGE
+    expiry = datetime.now(UTC)
+    archive = Archive(id="a", user_id=reader.id, path="", posts=2, size=1 << 40, sha256="", expires_at=expiry)
+    change = db.session.get_one(EmailChange, 1)
+
+    messages = [
+        archive_letter(reader, archive),
+        letters.password_reset(reader),
+        letters.confirm_address(change),
+        letters.changed_address(change),
+        letters.account_deleted(reader),
+    ]
+
+    for message in messages:
+        for text in (message.subject, message.body, message.html):
+            assert text.count("⟦") > 0
+            assert pseudo.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
+
+
+def read(browser: FlaskClient, paths: list[str]) -> dict[str, str]:
+    """What each page says, or the one that it leads to."""
+    return {path: browser.get(path, follow_redirects=True).text for path in paths}
+
+
+def without_codes(app: Flask, page: str) -> list[str]:
+    """What `page` says in English, but for what operators call things by: names, ids, states, units."""
+    celery = app.extensions["celery"]
+    codes = {*celery.tasks, *(queue.name for queue in celery.conf.task_queues)}
+    codes |= {*states.UNFINISHED, *states.FINISHED, "UTC", "d", "h", "m", "s"}
+    an_id = re.compile(r"[0-9a-f-]{36}")
+    return [one for one in pseudo.hard_coded(page) if not set(re.findall(r"[^\W\d]+", an_id.sub("", one))) <= codes]
