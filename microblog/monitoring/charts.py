@@ -106,6 +106,8 @@ class Chart:
         labels = self.labels
         columns = min(len(self.series), LEGENDS_IN_A_ROW)
         chart = self.draw(**_LOOK, value_formatter=self.format, legend_at_bottom_columns=columns)
+        if self.format is _whole:
+            chart.order_min = 0  # no mark between whole numbers, which would be called like one of them
         chart.x_labels = labels
         chart.x_labels_major = labels[:: -(-len(labels) // LABELS)]
         for name, values in self.series.items():

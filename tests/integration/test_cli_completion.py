@@ -71,7 +71,7 @@ def test_names_of_users_tasks_states_workers_and_queues_are_offered(offered: Off
         make_user(name)
 
     assert offered("list", "--user", "su") == ["Sunny", "susan"]
-    assert offered("list", "--name", "email_") == ["email_export"]
+    assert offered("list", "--name", "email_ex") == ["email_export"]
     assert offered("list", "--state", "f") == ["FAILURE"]
     assert offered("list", "--worker", "") == ["one@house", "two@house"]
     assert offered("cancel", "--queue", "ex") == ["exports"]

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from click.testing import Result
 from flask import Flask
 
@@ -255,11 +253,3 @@ def test_a_cursor_is_read_as_it_was_printed():
     cursor = Cursor(NOW, "job-1")
 
     assert Cursor.parse(str(cursor)) == cursor
-
-
-@pytest.mark.filterwarnings("ignore:.*expression-based index")
-def test_the_migrations_make_what_the_models_say(app: Flask):
-    with db.engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), db.metadata)
-
-    assert differences == []

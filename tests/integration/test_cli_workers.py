@@ -279,4 +279,4 @@ def test_a_shell_completes_names(staff: Staff, generalist: Worker, mailer: Worke
     assert offered(f"tasks worker {mailer.name} gr") == ["grow"]
     assert offered("tasks pause ex") == ["exports"]
     assert offered("tasks run rec") == ["reconcile"]
-    assert offered("tasks rate-limit email_") == ["email_export"]
+    assert offered("tasks rate-limit email_ex") == ["email_export"]
