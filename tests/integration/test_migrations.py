@@ -9,6 +9,7 @@ from pathlib import Path
 import flask_migrate
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
 from microblog.extensions import db
 from tests.support import house
@@ -69,3 +70,8 @@ def test_the_way_back_keeps_them_too() -> None:
 
     assert execute("SELECT body FROM post").all() == [("Still here",)]
     assert indexes() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
+def test_they_make_what_the_models_describe(app: Flask) -> None:
+    flask_migrate.check(directory=MIGRATIONS)  # exits with 1 if they miss something

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import flask_migrate
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -19,7 +18,6 @@ from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
-from tests.support.programs import ROOT
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {
@@ -279,8 +277,3 @@ def test_posts_written_past_the_index_are_found_once_the_task_came_by(browser: F
 
 def test_reading_takes_an_account(client: FlaskClient) -> None:
     assert client.get("/search?q=x").headers["Location"].startswith("/auth/login")
-
-
-@pytest.mark.filterwarnings("ignore:.*expression-based index")
-def test_the_migrations_make_what_the_models_describe(app: Flask) -> None:
-    flask_migrate.check(directory=str(ROOT / "migrations"))  # exits with 1 if it misses something
