@@ -26,7 +26,7 @@ from tests.fuzz.run import PASSWORD, Fuzzer
 
 EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "2"))
 SEED = int(os.environ.get("API_FUZZ_SEED", "1"))
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "1500"))
 PATIENCE = 400 if EXAMPLES < 10 else 0  # seconds; none if more was asked for
 
 
