@@ -23,7 +23,9 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
+from microblog.posts.language import detect
 from microblog.posts.models import Post
+from microblog.posts.terms import indexed
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.services import wait_for
@@ -92,15 +94,30 @@ def _peak(process: int, work: Callable[[], object]) -> int:
 
 
 def _bare_loop(file: Path, user_id: int, instance: Path) -> float:
-    """Seconds that the shortest honest program takes to have the same rows."""
+    """Seconds that the shortest honest program takes to have the same rows.
+
+    They have a language and words, by which they are found. To keep the words costs the loop what it costs the import;
+    what they are it is told, so that finding that out counts as ours. An import that left them to index_posts would be
+    quicker here, and slower in all: each row would be written twice, and for a while nobody would find the posts.
+    """
+    known = {body: (detect(body), indexed(body)) for body in {post["body"] for post in _posts(file)}}
     began = time.perf_counter()
-    posts = json.loads(file.read_bytes())["posts"]
-    rows = ((post["body"], post["timestamp"].replace("T", " ").removesuffix("Z"), user_id) for post in posts)
+    rows = (
+        (post["body"], post["timestamp"].replace("T", " ").removesuffix("Z"), user_id, *known[post["body"]])
+        for post in _posts(file)
+    )
     connection = sqlite3.connect(instance / "microblog.db")
     with connection:
-        connection.executemany("INSERT INTO post (body, timestamp, user_id) VALUES (?, ?, ?)", rows)
+        connection.executemany(
+            "INSERT INTO post (body, timestamp, user_id, language, terms) VALUES (?, ?, ?, ?, ?)", rows
+        )
     connection.close()
     return time.perf_counter() - began
+
+
+def _posts(file: Path) -> list[dict[str, str]]:
+    posts: list[dict[str, str]] = json.loads(file.read_bytes())["posts"]
+    return posts
 
 
 def _write_posts(file: Path, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Rate limits that several rooms share."""
+"""Rate limits that several rooms share, each counted by user: whichever page or program is used."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import current_app
+from flask_login import current_user
 
 from microblog.extensions import limiter
 
 
-def limit_launches(user_id: Callable[[], Any]) -> Any:
-    """A decorator: a user may start ``RATELIMIT_EXPORT`` jobs, by whichever page or program.
+def reader_id() -> int | None:
+    """The id of whoever is signed in; not what their cookie has, which changes with the password."""
+    return getattr(current_user, "id", None)
 
-    `user_id` tells within a request whose they are. Over the limit the answer is 429.
+
+def limit_user(setting: str, user_id: Callable[[], int | None] = reader_id, **options: Any) -> Any:
+    """A decorator: a user may do this as often as `setting` says. Over the limit the answer is 429.
+
+    `user_id` tells within a request who it is. `options` are Limiter.shared_limit's.
     """
     return limiter.shared_limit(
-        lambda: current_app.config["RATELIMIT_EXPORT"],
-        scope="launches",
+        lambda: current_app.config[setting],
+        scope=setting,
         key_func=lambda: f"user:{user_id()}",
+        **options,
     )
+
+
+def limit_launches(user_id: Callable[[], int | None] = reader_id) -> Any:
+    """A decorator: a user may start ``RATELIMIT_EXPORT`` jobs of whatever kind. Over the limit the answer is 429."""
+    return limit_user("RATELIMIT_EXPORT", user_id)

@@ -18,7 +18,7 @@ from pythonjsonlogger.json import JsonFormatter
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# What a signed link has in place of <token>: whoever has it may use it. Whatever else is there is none.
+# What a signed link has as its `token`: whoever has it may use it. Whatever else is there is none.
 _TOKEN = re.compile(r"[\w.-]{40,}", re.ASCII)
 _PROBES = ("/healthz", "/readyz")
 
@@ -60,6 +60,16 @@ def request_id() -> str | None:
     return known
 
 
+def redact(text: str) -> str:
+    """`text` without the token of the signed link that is being asked for, if the request is for one."""
+    if not has_request_context():
+        return text
+    for arguments in (request.view_args or {}, request.args):
+        if token := _TOKEN.match(str(arguments.get("token", ""))):
+            text = text.replace(token[0], "[token]")
+    return text
+
+
 class Formatter(JsonFormatter):
     """The fields of every line, then whatever the event adds."""
 
@@ -68,10 +78,8 @@ class Formatter(JsonFormatter):
         super().__init__(rename_fields={"exc_info": "exception"}, reserved_attrs=[*RESERVED_ATTRS, "data"])
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, in which no token of a signed link is left, whoever wrote it: Flask names the path of an error."""
-        line: str = super().format(record)
-        token = _token_of_request()
-        return line.replace(token, "[token]") if token else line
+        """The line, redacted, whoever wrote it: Flask names the path of an error."""
+        return redact(super().format(record))
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
@@ -84,13 +92,6 @@ class Formatter(JsonFormatter):
             "task_id": _task_id(record),
         }
         super().add_fields(log_data, record, message_dict)
-
-
-def _token_of_request() -> str:
-    """The token in the path that is being asked for; empty if there is none."""
-    arguments = (request.view_args or {}) if has_request_context() else {}
-    token = _TOKEN.match(arguments.get("token", ""))
-    return token[0] if token else ""
 
 
 def _task_id(record: logging.LogRecord) -> str | None:

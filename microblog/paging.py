@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
+from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy.orm import InstrumentedAttribute
 from werkzeug.exceptions import BadRequest
@@ -56,19 +57,19 @@ def newest_first(
     query: sa.Select[T] | Listing[T],
     timestamp: InstrumentedAttribute[datetime],
     identity: InstrumentedAttribute[Any],
-    size: int,
+    size: int | None = None,
     before: str | None = None,
     after: str | None = None,
 ) -> Page[T]:
     """The page of `query` that begins `before` a key or ends `after` one; without either, the newest.
 
     `query` selects one entity, unordered, or makes such a select (see Listing); `timestamp` and `identity` (a number
-    or a text) are columns of it that together name and order its rows. `size` is the greatest number of items.
-    Raises InvalidKey.
+    or a text) are columns of it that together name and order its rows. `size` is the greatest number of items, or
+    ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     if before is not None and after is not None:
         raise InvalidKey
-    listing = _Listing(query, timestamp, identity, size)
+    listing = _Listing(query, timestamp, identity, size or current_app.config["POSTS_PER_PAGE"])
     return listing.from_top(before) if after is None else listing.up_from(after)
 
 

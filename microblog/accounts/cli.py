@@ -68,7 +68,7 @@ def demote(context: click.Context, name: str, as_json: bool) -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
 @_as_json
 def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
-    """List users by name.
+    """List users by name; those whose account is being deleted are marked.
 
     \b
     Example: who may see and steer the jobs of all?
@@ -107,7 +107,7 @@ def _print_list(listed: list[User]) -> None:
     width = max(len("NAME"), *(len(user.username) for user in listed))
     click.echo(f"{'NAME':{width}}  SINCE       ROLE")
     for user in listed:
-        role = "operator" if user.is_operator else ""
+        role = "is being deleted" if user.deleted_at else "operator" if user.is_operator else ""
         click.echo(f"{user.username:{width}}  {user.created_at:%Y-%m-%d}  {role}".rstrip())
 
 
@@ -121,4 +121,5 @@ def _facts(user: User) -> dict[str, Any]:
         "email": user.email,
         "is_operator": user.is_operator,
         "created_at": user.created_at,
+        "deleted_at": user.deleted_at,
     }

@@ -1,7 +1,8 @@
 """The end of an account: closed at once, then emptied batch by batch, then gone.
 
 What is the user's is found in the tables themselves: every row that refers to a user by ON DELETE CASCADE goes. What a
-room keeps elsewhere, such as files, it deletes in a function that it registers ::
+room keeps elsewhere, such as files, it deletes in a function that it registers, along with the rows that tell of them
+(those refer by ON DELETE SET NULL if a file must not lose its row: what comes late is found by it) ::
 
     @deletion.also_deletes
     def delete_files_of(user_id: int) -> int: ...
@@ -20,6 +21,7 @@ from microblog.accounts.signals import password_changed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import erasure
+from microblog.notifications.rows import forget_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
@@ -55,6 +57,7 @@ def close(user: User) -> bool:
         db.session.rollback()
         return False
     password_changed.send(user)
+    forget_actor(closed)
     mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
     launch_task("delete_account", _("Deleting an account"), closed, mail.id)
     db.session.commit()
@@ -68,7 +71,7 @@ def is_closed(user_id: int) -> bool:
 
 def count(user_id: int) -> int:
     """How many rows are the user's, in all tables."""
-    owned = [sa.select(sa.func.count()).where(column == user_id).scalar_subquery() for column in (*_owned(), _JOBS)]
+    owned = [sa.select(sa.func.count()).where(key.parent == user_id).scalar_subquery() for key in _references()]
     return sum(db.session.execute(sa.select(*owned)).one())
 
 
@@ -102,12 +105,16 @@ _JOBS = Task.__table__.c.user_id
 
 def _owned() -> list[sa.Column[Any]]:
     """The columns that name whose a row is, of all tables but that of jobs; those that refer to others come first."""
-    users = User.__table__
+    return [key.parent for key in _references() if key.ondelete == "CASCADE" and key.parent is not _JOBS]
+
+
+def _references() -> list[sa.ForeignKey]:
+    """All that refers to users, whatever becomes of it."""
     return [
-        key.parent
+        key
         for table in reversed(db.metadata.sorted_tables)
         for key in sorted(table.foreign_keys, key=lambda key: key.parent.name)
-        if key.column.table is users and key.ondelete == "CASCADE" and key.parent is not _JOBS
+        if key.column.table is User.__table__
     ]
 
 

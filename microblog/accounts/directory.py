@@ -1,14 +1,21 @@
-"""All users by name, page by page."""
+"""Users by name: one of them, and all, page by page."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from flask import abort
+from flask_babel import gettext as _
 
 from microblog.accounts.models import MAX_USERNAME, USERNAME, User
 from microblog.extensions import db
 from microblog.paging import InvalidKey
+
+
+def user_called(username: str) -> User:
+    """The user of that name. Raises werkzeug's NotFound."""
+    return User.with_username(username) or abort(404, _("There is nobody of this name."))
 
 
 class Names(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
@@ -21,7 +20,7 @@ FOLLOWER = "follower"
 
 
 class Counts(NamedTuple):
-    """How many follow a user, and how many that user follows."""
+    """How many follow a user, and how many that user follows; whose account is being deleted does not count."""
 
     followers: int
     following: int
@@ -64,10 +63,9 @@ def is_following(follower: User, followed: User) -> bool:
 
 def counts(user: User) -> Counts:
     """How many follow `user`, and how many `user` follows."""
-    count = sa.select(sa.func.count()).select_from(Follow)
-    followers = count.where(Follow.followed_id == user.id).scalar_subquery()
-    following = count.where(Follow.follower_id == user.id).scalar_subquery()
-    return Counts(*db.session.execute(sa.select(followers, following)).one())
+    lists = (_followers_of(user), _followed_by(user))
+    numbers = [follows.with_only_columns(sa.func.count()).scalar_subquery() for follows in lists]
+    return Counts(*db.session.execute(sa.select(*numbers)).one())
 
 
 def followers_of(
@@ -77,9 +75,8 @@ def followers_of(
 
     It has at most `size` items, or ``POSTS_PER_PAGE``.
     """
-    query = sa.select(Follow).where(Follow.followed_id == user.id).options(joinedload(Follow.follower))
-    query = query.where(Follow.follower_id.not_in(User.ids_of_deleted()))
-    return paging.newest_first(query, Follow.created_at, Follow.follower_id, size or _size(), before, after)
+    query = _followers_of(user).options(joinedload(Follow.follower))
+    return paging.newest_first(query, Follow.created_at, Follow.follower_id, size, before, after)
 
 
 def followed_by(
@@ -89,11 +86,13 @@ def followed_by(
 
     It has at most `size` items, or ``POSTS_PER_PAGE``.
     """
-    query = sa.select(Follow).where(Follow.follower_id == user.id).options(joinedload(Follow.followed))
-    query = query.where(Follow.followed_id.not_in(User.ids_of_deleted()))
-    return paging.newest_first(query, Follow.created_at, Follow.followed_id, size or _size(), before, after)
+    query = _followed_by(user).options(joinedload(Follow.followed))
+    return paging.newest_first(query, Follow.created_at, Follow.followed_id, size, before, after)
 
 
-def _size() -> int:
-    size: int = current_app.config["POSTS_PER_PAGE"]
-    return size
+def _followers_of(user: User) -> sa.Select[Follow]:
+    return sa.select(Follow).where(Follow.followed_id == user.id, Follow.follower_id.not_in(User.ids_of_deleted()))
+
+
+def _followed_by(user: User) -> sa.Select[Follow]:
+    return sa.select(Follow).where(Follow.follower_id == user.id, Follow.followed_id.not_in(User.ids_of_deleted()))

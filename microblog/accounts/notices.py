@@ -25,7 +25,8 @@ def told_of_followers(rows: list[Notification]) -> dict[int, Told]:
 
 
 def names_of_actors(rows: list[Notification]) -> dict[int, str]:
-    """Who did what `rows` tell of, by the ids of the rows."""
-    query = sa.select(User.id, User.username).where(User.id.in_({row.actor_id for row in rows}))
+    """Who did what `rows` tell of, by the ids of the rows; without those whose account is being deleted."""
+    actors = {row.actor_id for row in rows}
+    query = sa.select(User.id, User.username).where(User.id.in_(actors), User.deleted_at.is_(None))
     names = dict(db.session.execute(query).all())
     return {row.id: names[row.actor_id] for row in rows if row.actor_id in names}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from flask import abort, render_template, request
+from flask import render_template, request
 from flask.typing import ResponseReturnValue
-from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.accounts import followers
-from microblog.accounts.models import User
+from microblog.accounts.directory import user_called
 from microblog.accounts.routes import bp
 
 
@@ -16,7 +15,7 @@ from microblog.accounts.routes import bp
 @login_required
 def popup(username: str) -> ResponseReturnValue:
     """A user in a few words: a page, or with ``part=card`` the piece of HTML that an open page shows."""
-    user = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    user = user_called(username)
     return render_template(
         "accounts/_card.html" if request.args.get("part") == "card" else "accounts/popup.html",
         user=user,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required, login_user, logout_user
@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 from microblog.accounts import followers as people
 from microblog.accounts import preferences
 from microblog.accounts import profile as account
+from microblog.accounts.directory import user_called
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.limits import limit_guesses
 from microblog.accounts.models import User
@@ -100,7 +101,7 @@ def _saved(form: ProfileForm) -> bool:
 @login_required
 def follow(username: str) -> ResponseReturnValue:
     """Read what a user writes on one's home page from now on."""
-    user = _user(username)
+    user = user_called(username)
     if user == current_user:
         flash(_("You cannot follow yourself; what you write is on your home page anyway."), "warning")
     elif people.follow(current_user, user):
@@ -114,7 +115,7 @@ def follow(username: str) -> ResponseReturnValue:
 @login_required
 def unfollow(username: str) -> ResponseReturnValue:
     """No longer read what a user writes on one's home page."""
-    user = _user(username)
+    user = user_called(username)
     if people.unfollow(current_user, user):
         flash(_("You no longer follow %(name)s.", name=user.username), "success")
     else:
@@ -126,7 +127,7 @@ def unfollow(username: str) -> ResponseReturnValue:
 @login_required
 def followers(username: str) -> ResponseReturnValue:
     """Who follows a user."""
-    user = _user(username)
+    user = user_called(username)
     page = people.followers_of(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "accounts/people.html",
@@ -142,7 +143,7 @@ def followers(username: str) -> ResponseReturnValue:
 @login_required
 def following(username: str) -> ResponseReturnValue:
     """Whom a user follows."""
-    user = _user(username)
+    user = user_called(username)
     page = people.followed_by(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "accounts/people.html",
@@ -152,10 +153,6 @@ def following(username: str) -> ResponseReturnValue:
         title=_("Followed by %(name)s", name=user.username),
         nobody=_("Nobody yet."),
     )
-
-
-def _user(username: str) -> User:
-    return User.with_username(username) or abort(404, _("There is nobody of this name."))
 
 
 def _back_from(user: User) -> Response:

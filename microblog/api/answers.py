@@ -10,6 +10,7 @@ from flask import abort, url_for
 from flask_babel import gettext as _
 from werkzeug.exceptions import Conflict
 
+from microblog.accounts import directory
 from microblog.accounts.models import User
 from microblog.api.auth import caller
 from microblog.errors import problem
@@ -24,7 +25,7 @@ def user_called(username: str) -> User:
     """The user of that name; ``me`` is the caller, as no name has fewer than three characters. Raises NotFound."""
     if username == "me":
         return caller()
-    return User.with_username(username) or abort(HTTPStatus.NOT_FOUND, _("There is nobody of this name."))
+    return directory.user_called(username)
 
 
 def myself(username: str) -> User:

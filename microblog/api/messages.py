@@ -14,8 +14,8 @@ from microblog.api.answers import iso
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
+from microblog.limits import limit_user
 from microblog.messages import correspondence
-from microblog.messages.limits import limit_messages
 from microblog.messages.models import Message
 from microblog.messages.text import body_of
 
@@ -51,7 +51,7 @@ def sent(query: dict[str, Any]) -> lists.Answer:
 @bp.arguments(MessageRequestSchema)
 @bp.response(HTTPStatus.CREATED, MessageSchema, headers={"Location": "Location"})
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-@limit_messages(lambda: caller().id)
+@limit_user("RATELIMIT_MESSAGE", lambda: caller().id)
 def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Write to somebody."""
     try:

@@ -62,7 +62,9 @@ class ApiToken(Model):
         return db.session.scalar(sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow()))
 
     @classmethod
-    def page_of(cls, user: User, size: int, before: str | None = None, after: str | None = None) -> Page[ApiToken]:
+    def page_of(
+        cls, user: User, size: int | None = None, before: str | None = None, after: str | None = None
+    ) -> Page[ApiToken]:
         """A page of the tokens of `user` that work; `before` and `after` are paging keys. Raises InvalidKey."""
         live = sa.select(cls).where(cls.user_id == user.id, cls.expires_at > utcnow())
         return paging.newest_first(live, cls.created_at, cls.id, size, before, after)

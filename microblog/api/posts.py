@@ -12,8 +12,7 @@ from microblog.api.answers import post_json
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import PostRequestSchema, PostSchema
-from microblog.lookup import by_id
-from microblog.posts import writing
+from microblog.posts import timeline, writing
 from microblog.posts.models import Post
 
 bp = Blueprint(
@@ -54,4 +53,4 @@ def delete(post_id: int) -> None:
 
 
 def _post(post_id: int) -> Post:
-    return by_id(Post, post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
+    return timeline.find(post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))

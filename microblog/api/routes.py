@@ -11,7 +11,8 @@ from flask_login import current_user, login_required
 
 from microblog.api.forms import TokenForm
 from microblog.api.models import ApiToken
-from microblog.extensions import db, limiter
+from microblog.extensions import db
+from microblog.limits import limit_user
 
 bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
 
@@ -25,7 +26,7 @@ def index() -> ResponseReturnValue:
 
 @bp.post("")
 @login_required
-@limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"], key_func=lambda: f"user:{current_user.get_id()}")
+@limit_user("RATELIMIT_SIGN_IN")
 def create() -> ResponseReturnValue:
     """Make a token, and show it, this once: it is on this page alone, not in a cookie that a redirect would need."""
     form = TokenForm()
@@ -48,6 +49,5 @@ def revoke(token_id: int) -> ResponseReturnValue:
 
 
 def _page(form: TokenForm, token: str | None = None) -> str:
-    size = current_app.config["POSTS_PER_PAGE"]
-    page = ApiToken.page_of(current_user, size, request.args.get("before"), request.args.get("after"))
+    page = ApiToken.page_of(current_user, None, request.args.get("before"), request.args.get("after"))
     return render_template("api/tokens.html", form=form, page=page, token=token)

@@ -9,13 +9,14 @@ from typing import Any
 from flask import abort, current_app
 from flask_babel import gettext as _
 
+from microblog.accounts.limits import limit_guesses
 from microblog.api import lists
 from microblog.api.answers import iso
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import ApiToken
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
-from microblog.extensions import db, limiter
+from microblog.extensions import db
 
 bp = Blueprint(
     "api_tokens",
@@ -32,7 +33,7 @@ bp = Blueprint(
 @bp.response(HTTPStatus.CREATED, TokenSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 @bp.doc(security=[{"basic": []}])
-@limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"])
+@limit_guesses()
 def create(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make a token, for a username and its password."""
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])

@@ -9,13 +9,13 @@ from flask import current_app, url_for
 from flask_babel import gettext as _
 
 from microblog.accounts import directory, followers, profile
+from microblog.accounts.limits import limit_guesses
 from microblog.accounts.models import User
 from microblog.api import lists
 from microblog.api.answers import myself, user_called, user_json
 from microblog.api.auth import caller, require_token_unless_post
 from microblog.api.blueprint import Blueprint, refuse_fields
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
-from microblog.extensions import limiter
 
 bp = Blueprint(
     "api_users",
@@ -41,7 +41,7 @@ def index(query: dict[str, Any]) -> lists.Answer:
 @bp.arguments(SignUpSchema)
 @bp.response(HTTPStatus.CREATED, ProfileSchema, headers={"Location": "Location"})
 @bp.doc(security=[])
-@limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"])
+@limit_guesses()
 def create(wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Make an account. Ask for a token with its name and password then."""
     try:

@@ -1,1 +1,4 @@
-"""Something to read and somebody to sign in as: `flask demo` (cli.py), of people (people.py) who write (posts.py)."""
+"""Something to read and somebody to sign in as: `flask demo` (cli.py).
+
+That is a town (town.py) of people who talk (conversations.py) and write letters (letters.py).
+"""

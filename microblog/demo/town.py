@@ -17,6 +17,7 @@ from werkzeug.security import generate_password_hash
 
 from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
+from microblog.demo import letters
 from microblog.demo.conversations import Speaker, conversations
 from microblog.demo.phrases import BOOKS
 from microblog.extensions import db
@@ -26,6 +27,7 @@ BATCH = 5000  # rows
 YEAR = timedelta(days=365)
 MOST_FOLLOWED = 200  # people whom one follows
 OWN_POSTS = 250  # by the user that one signs in as
+SEEN_WITHIN = timedelta(days=30)
 NOBODY = ""  # a hash that no password has
 ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
@@ -41,13 +43,15 @@ def fill(name: str, password: str, *, users: int, posts: int, seed: int, now: da
     """Add `users` people, the first called `name`, and `posts` posts of the year up to `now`; commit them all.
 
     The first one writes 250 posts, or all if there are fewer; the others share the rest, and nobody can sign in as
-    one of them. Raises IntegrityError if one of the names is taken.
+    one of them. Some of them have written to the first one. Raises IntegrityError if one of the names is taken.
     """
     now = now or utcnow()
     chance = random.Random(seed)
     residents = _add_people(name, password, users, now, chance)
     _add_posts(residents, posts, now, chance)
     _add_followers(residents, now, chance)
+    first, *others = residents
+    letters.add(first.id, [(other.id, other.speaker.language) for other in others], now, chance)
     db.session.commit()
 
 
@@ -65,6 +69,7 @@ def _add_people(name: str, password: str, count: int, now: datetime, chance: ran
             "password_hash": password_hash if speaker is first else NOBODY,
             "about_me": about,
             "created_at": now - YEAR * (1 + chance.random()),
+            "last_seen_at": now - SEEN_WITHIN * chance.random(),
         }
         for speaker, about in zip(speakers, abouts, strict=False)
     )

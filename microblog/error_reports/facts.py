@@ -10,11 +10,11 @@ from typing import Any
 from flask import request, session
 
 from microblog import logs
+from microblog.accounts.models import id_in_session
 from microblog.text import replace_unstorable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LONGEST = 50_000  # characters of a traceback that are kept: its end
-SECRET_ARGUMENTS = ("token",)  # of an address
 
 Facts = dict[str, Any]
 
@@ -25,18 +25,17 @@ def of_error(error: BaseException, text: str = "") -> Facts:
     return {
         "exception": f"{type(error).__module__}.{type(error).__qualname__}"[:255],
         "place": _place(error.__traceback__)[:255],
-        "traceback": replace_unstorable(own[-LONGEST:]),
+        "traceback": replace_unstorable(logs.redact(own)[-LONGEST:]),
     }
 
 
 def of_request() -> Facts:
     """The columns that are about the request under way."""
-    user_id = session.get("_user_id", "")
     return {
         "method": request.method[:16],
-        "path": replace_unstorable(_path())[:255],
+        "path": replace_unstorable(logs.redact(request.path))[:255],  # without the query
         "request_id": logs.request_id(),
-        "user_id": int(user_id) if str(user_id).isdecimal() else None,
+        "user_id": id_in_session(str(session.get("_user_id", ""))),
     }
 
 
@@ -50,15 +49,6 @@ def of_task(task: Any, task_id: str) -> Facts:
         "user_id": getattr(claim, "user_id", None),
         "place": task.name,
     }
-
-
-def _path() -> str:
-    """The path, without the query (which may hold a signed link) and without a token that is part of it."""
-    path = request.path
-    for name in SECRET_ARGUMENTS:
-        if secret := (request.view_args or {}).get(name):
-            path = path.replace(str(secret), f"<{name}>")
-    return path
 
 
 def _place(frames: TracebackType | None) -> str:

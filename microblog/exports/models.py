@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
+from microblog.database import dialect_insert
 from microblog.extensions import db
 from microblog.taskqueue.errors import ClaimLost
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from microblog.database import Base as Model
 else:
     Model = db.Model
-
-
-_INSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Archive(Model):
@@ -56,7 +52,7 @@ def record(**values: Any) -> None:
 
     Raises ClaimLost if a later attempt has made an archive already.
     """
-    insert = _INSERTS[db.engine.dialect.name](Archive)
+    insert = dialect_insert(db.engine, Archive)
     replaced = {name: insert.excluded[name] for name in values if name != "id"} | {"created_at": utcnow()}
     statement = insert.values(**values).on_conflict_do_update(
         index_elements=[Archive.id], set_=replaced, where=Archive.attempt <= insert.excluded.attempt

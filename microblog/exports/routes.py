@@ -23,7 +23,7 @@ bp = Blueprint("exports", __name__)
 
 @bp.post("/export_posts")
 @login_required
-@limit_launches(lambda: getattr(current_user, "id", None))
+@limit_launches()
 def export_posts() -> ResponseReturnValue:
     """Start an export of everything the user wrote, unless one is running."""
     try:

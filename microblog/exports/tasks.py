@@ -56,7 +56,7 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
 def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
     """Mail the archive that export_posts `made` to its owner: attached if it is small, else as a link."""
     archive = db.session.get(Archive, made["archive_id"])
-    user = db.session.get(User, archive.user_id) if archive else None
+    user = User.with_id(archive.user_id) if archive else None
     if archive is None or user is None:
         raise JobError(_("The archive is no longer there."))
     return deliver(self, archive_letter(user, archive))

@@ -6,7 +6,11 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the page; Celery finds the tasks by itself."""
+    """Register the page, how users are told, and what goes with an account; Celery finds the tasks by itself."""
+    from microblog.accounts import deletion
+    from microblog.imports import notices as notices
+    from microblog.imports import sweep
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)
+    deletion.also_deletes(sweep.delete_all_of)

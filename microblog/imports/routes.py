@@ -11,13 +11,13 @@ from flask_login import current_user, login_required
 from werkzeug.datastructures import FileStorage
 
 from microblog.clock import utcnow
-from microblog.exports.storage import CHUNK
 from microblog.extensions import db
 from microblog.imports.forms import ImportForm
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
 from microblog.limits import limit_launches
 from microblog.security import takes_upload
+from microblog.storage import CHUNK
 from microblog.taskqueue.launch import AlreadyRunning
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
@@ -33,7 +33,7 @@ def form() -> ResponseReturnValue:
 @bp.post("")
 @takes_upload("IMPORT_MAX_SIZE")
 @login_required
-@limit_launches(lambda: current_user.id)
+@limit_launches()
 def upload() -> ResponseReturnValue:
     """Store the file and start its import, unless one is running."""
     if current_user.get_task_in_progress("import_posts"):  # before the file is stored for nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import current_app
 
-from microblog.exports.storage import Storage
+from microblog.storage import Storage
 
 
 def current_storage() -> Storage:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from microblog.clock import utcnow
-from microblog.exports.storage import PARTS
 from microblog.extensions import db
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
+from microblog.storage import PARTS
 from microblog.taskqueue.models import Task
 
 BATCH = 100  # uploads deleted in one transaction
@@ -20,9 +20,17 @@ def delete_expired() -> int:
     One that may be being read is left until that has ended: an import of its user is unfinished.
     """
     importing = sa.exists().where(Task.user_id == Upload.user_id, Task.name == "import_posts", Task.unfinished)
-    over = sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing))
+    return _delete(sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing)))
+
+
+def delete_all_of(user_id: int) -> int:
+    """Delete the uploads of a user whose jobs have ended; returns how many."""
+    return _delete(Upload.user_id == user_id)
+
+
+def _delete(unwanted: sa.ColumnElement[bool]) -> int:
     storage, deleted = current_storage(), 0
-    while batch := db.session.scalars(sa.select(Upload).where(over).limit(BATCH)).all():
+    while batch := db.session.scalars(sa.select(Upload).where(unwanted).limit(BATCH)).all():
         for upload in batch:
             for path in (f"{PARTS}/{upload.path}", upload.path):  # first what could be moved into place behind our back
                 storage.delete(path)

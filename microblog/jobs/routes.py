@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
@@ -29,7 +29,6 @@ def index() -> ResponseReturnValue:
         sa.select(Task).where(Task.user_id == current_user.id, Task.position == 0),
         Task.created_at,
         Task.id,
-        size=current_app.config["POSTS_PER_PAGE"],
         before=request.args.get("before"),
         after=request.args.get("after"),
     )
@@ -56,7 +55,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 
 @bp.post("/<task_id>/retry")
 @login_required
-@limit_launches(lambda: getattr(current_user, "id", None))
+@limit_launches()
 def retry(task_id: str) -> ResponseReturnValue:
     """Start a new job like one that failed or was cancelled."""
     try:

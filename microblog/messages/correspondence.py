@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import InstrumentedAttribute, joinedload
 
 from microblog import paging
 from microblog.accounts.models import User
@@ -143,15 +142,24 @@ def unread_count(user_id: int) -> int:
 
 
 def _received(reader: User) -> sa.Select[Message]:
-    return sa.select(Message).where(Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None))
+    return sa.select(Message).where(
+        Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None), _is_here(Message.sender_id)
+    )
 
 
 def _sent(reader: User) -> sa.Select[Message]:
-    return sa.select(Message).where(Message.sender_id == reader.id, Message.sender_deleted_at.is_(None))
+    return sa.select(Message).where(
+        Message.sender_id == reader.id, Message.sender_deleted_at.is_(None), _is_here(Message.recipient_id)
+    )
 
 
 def _unread(reader_id: int) -> sa.ColumnElement[bool]:
-    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None))
+    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None), _is_here(Message.sender_id))
+
+
+def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
+    """What is with somebody whose account is being deleted, is as good as gone."""
+    return user_id.not_in(User.ids_of_deleted())
 
 
 def _settle(reader: User, sender_ids: set[int]) -> None:
@@ -163,5 +171,4 @@ def _settle(reader: User, sender_ids: set[int]) -> None:
 def _page(
     query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None, size: int | None = None
 ) -> Page[Message]:
-    size = size or current_app.config["POSTS_PER_PAGE"]
     return paging.newest_first(query, Message.timestamp, Message.id, size, before, after)

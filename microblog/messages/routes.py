@@ -9,11 +9,12 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
+from microblog.accounts import directory
 from microblog.accounts.models import User
+from microblog.limits import limit_user
 from microblog.lookup import ID_IN_ADDRESS
 from microblog.messages import correspondence
 from microblog.messages.forms import MessageForm
-from microblog.messages.limits import limit_messages
 from microblog.messages.models import Message
 from microblog.paging import Page
 from microblog.security import referring_path
@@ -23,10 +24,10 @@ bp = Blueprint("messages", __name__)
 
 @bp.route("/send_message/<username>", methods=["GET", "POST"])
 @login_required
-@limit_messages(lambda: current_user.id)
+@limit_user("RATELIMIT_MESSAGE", exempt_when=lambda: request.method != "POST")
 def conversation(username: str) -> ResponseReturnValue:
     """Write to somebody, and read what you two wrote to each other."""
-    other = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    other = directory.user_called(username)
     if other == current_user:
         flash(_("You cannot write to yourself."), "warning")
         return redirect(url_for("messages.received"))

@@ -6,7 +6,6 @@ import logging
 
 import sqlalchemy as sa
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import aliased
 
 from microblog.extensions import db
@@ -29,6 +28,8 @@ def note_outcome(app: Flask, change: TaskChange) -> None:
     """
     if change.user_id is None or change.state not in _WORTH_TELLING:
         return
+    if change.position == 0 and change.name is not None and not kinds.is_told(change.name):
+        return  # most tasks: they cost the database no question
     try:
         name = _ended_job(app, change)
         if name is not None and kinds.is_told(name):
@@ -38,7 +39,7 @@ def note_outcome(app: Flask, change: TaskChange) -> None:
                 db.session.commit()
                 if row is not None:
                     push(change.user_id, row)
-    except SQLAlchemyError:
+    except Exception:
         logger.exception("the end of %s is not among its user's notifications", change.root_id)
 
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from flask import current_app
 
 from microblog import paging
 from microblog.clock import utcnow
@@ -60,6 +59,11 @@ def mark_read(user_id: int, *conditions: sa.ColumnElement[bool]) -> int:
     return len(marked)
 
 
+def forget_actor(user_id: int) -> None:
+    """Forget, for everybody, what this user did, in the caller's transaction."""
+    db.session.execute(sa.delete(Notification).where(Notification.actor_id == user_id))
+
+
 def about(name: str, subjects: Iterable[str]) -> sa.ColumnElement[bool]:
     """The condition that a row is of the kind `name`, and about one of `subjects`."""
     return sa.and_(Notification.name == name, Notification.subject.in_(list(subjects)))
@@ -73,7 +77,6 @@ def of_user(
     It has at most `size` rows, or ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     query = sa.select(Notification).where(Notification.user_id == user_id)
-    size = size or current_app.config["POSTS_PER_PAGE"]
     return paging.newest_first(query, Notification.timestamp, Notification.id, size, before, after)
 
 

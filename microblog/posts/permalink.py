@@ -10,11 +10,9 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.extensions import db
 from microblog.lookup import ID_IN_ADDRESS
 from microblog.paging import Page
 from microblog.posts import timeline, writing
-from microblog.posts.models import Post
 from microblog.posts.routes import bp
 from microblog.security import local_path, referring_path
 
@@ -25,7 +23,7 @@ _ID = f"<{ID_IN_ADDRESS}:post_id>"
 @login_required
 def post(post_id: int) -> ResponseReturnValue:
     """One post."""
-    found = db.session.scalar(timeline.of_everybody().where(Post.id == post_id)) or _nothing()
+    found = timeline.find(post_id) or _nothing()
     return render_template("posts/post.html", post=found, page=Page([found], older=None, newer=None))
 
 

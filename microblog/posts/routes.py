@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.accounts import followers
-from microblog.accounts.models import User
+from microblog.accounts.directory import user_called
 from microblog.posts import timeline, writing
 from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_LENGTH
@@ -42,7 +42,7 @@ def explore() -> ResponseReturnValue:
 @login_required
 def profile(username: str) -> ResponseReturnValue:
     """A user and what they wrote; on one's own also the way to export it."""
-    user = User.with_username(username) or abort(404, _("There is nobody of this name."))
+    user = user_called(username)
     page = timeline.posts_of(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "posts/profile.html",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.orm import aliased, lazyload
 
 from microblog import paging
@@ -34,6 +33,13 @@ def everyones_posts(before: str | None = None, after: str | None = None, size: i
 def posts_of(author: User, before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
     """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
     return _page(by(author.id), before, after, size)
+
+
+def find(post_id: int) -> Post | None:
+    """The post of that number, which may be any number, if anybody may read it."""
+    if not 0 < post_id <= MAX_ID:
+        return None
+    return db.session.scalar(of_everybody().where(Post.id == post_id))
 
 
 def of_everybody() -> sa.Select[Post]:
@@ -80,5 +86,4 @@ def written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limi
 def _page(
     query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None, size: int | None
 ) -> Page[Post]:
-    size = size or current_app.config["POSTS_PER_PAGE"]
     return paging.newest_first(query, Post.timestamp, Post.id, size, before, after)

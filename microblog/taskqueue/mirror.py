@@ -47,7 +47,7 @@ _UNKNOWN = object()  # unlike None, which says that a task has no row
 _ID = table.c.id == sa.bindparam("task_id")
 _BY_HOLDER = sa.and_(_ID, UNFINISHED, table.c.attempts == sa.bindparam("attempt"))
 _BY_WORKER = sa.and_(_ID, UNFINISHED, sa.or_(UNHELD, table.c.worker == sa.bindparam("by")))
-_IDENTITY = (table.c.root_id, table.c.position, table.c.user_id)
+_IDENTITY = (table.c.root_id, table.c.position, table.c.user_id, table.c.name)
 _FIND = sa.select(*_IDENTITY).where(_ID)
 _SIGNATURE = sa.select(table.c.signature).where(_ID)
 _NEXT_STEP = sa.select(table.c.id).where(
@@ -151,7 +151,7 @@ class MirrorBackend(RedisBackend):
         elif writer.claim is not None:
             held = writer.claim
             progress = result if state == states.PROGRESS else None
-            self._announce(task_id, (held.root_id, held.position, held.user_id), state, progress)
+            self._announce(task_id, (held.root_id, held.position, held.user_id, None), state, progress)
         return result
 
     def _store_result(
@@ -288,6 +288,12 @@ class MirrorBackend(RedisBackend):
         return locale
 
     def _announce(
-        self, task_id: str, step: tuple[str, int, int | None], state: str, progress: dict[str, Any] | None = None
+        self,
+        task_id: str,
+        step: tuple[str, int, int | None, str | None],
+        state: str,
+        progress: dict[str, Any] | None = None,
     ) -> None:
-        task_changed.send(self.app, change=TaskChange(task_id, *step, state, progress, utcnow()))
+        root_id, position, user_id, name = step
+        change = TaskChange(task_id, root_id, position, user_id, state, progress, utcnow(), name)
+        task_changed.send(self.app, change=change)

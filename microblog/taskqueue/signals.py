@@ -14,7 +14,10 @@ from blinker import Signal
 
 @dataclass(frozen=True)
 class TaskChange:
-    """What an open page needs to know of a task that changed. `progress` as in the API, None if untouched."""
+    """What an open page needs to know of a task that changed.
+
+    `progress` as in the API, None if untouched; `name` is Celery's, None of a task that has not ended.
+    """
 
     id: str
     root_id: str
@@ -23,6 +26,7 @@ class TaskChange:
     state: str
     progress: dict[str, Any] | None
     at: datetime
+    name: str | None = None
 
 
 #: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``.

@@ -24,8 +24,8 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
 from microblog.celeryconfig import QUEUES
-from microblog.exports.storage import PARTS
 from microblog.extensions import db
+from microblog.storage import PARTS
 from microblog.taskqueue.models import Task
 from tests.chaos.people import People
 from tests.chaos.schedule import Fault

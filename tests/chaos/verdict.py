@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from flask import current_app
 
 from microblog.exports.models import Archive
-from microblog.exports.storage import PARTS
 from microblog.extensions import db
 from microblog.jobs.job import Job
 from microblog.posts.models import Post
+from microblog.storage import PARTS
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.chaos.faults import Faults, Struck

@@ -15,9 +15,13 @@ from flask import Flask
 from werkzeug.security import check_password_hash
 
 from microblog.accounts.models import MAX_ABOUT_ME, Follow, User
+from microblog.demo import letters
 from microblog.demo.phrases import BOOKS
 from microblog.demo.town import fill
 from microblog.extensions import db
+from microblog.messages.models import Message
+from microblog.notifications import badges, kinds, rows
+from microblog.notifications.models import Notification
 from microblog.posts import language
 from microblog.posts.models import MAX_LENGTH, Post
 
@@ -55,10 +59,13 @@ def contents() -> list[list[Any]]:
     author = sa.select(User.username).where(User.id == Post.user_id).scalar_subquery()
     follower = sa.select(User.username).where(User.id == Follow.follower_id).scalar_subquery()
     followed = sa.select(User.username).where(User.id == Follow.followed_id).scalar_subquery()
+    kept = sa.select(User.username).where(User.id == Notification.user_id).scalar_subquery()
     queries = (
-        sa.select(User.username, User.about_me, User.created_at).order_by(User.id),
+        sa.select(User.username, User.about_me, User.created_at, User.last_seen_at).order_by(User.id),
         sa.select(author, Post.body, Post.language, Post.timestamp).order_by(Post.id),
         sa.select(follower, followed, Follow.created_at).order_by(Follow.created_at),
+        sa.select(Message.body, Message.timestamp, Message.read_at).order_by(Message.id),
+        sa.select(kept, Notification.name, Notification.timestamp).order_by(Notification.id),
     )
     return [list(map(tuple, db.session.execute(query))) for query in queries]
 
@@ -68,12 +75,12 @@ def test_the_same_numbers_make_the_same_town(build: Callable[..., list[list[Any]
 
     assert build(seed=1) == first
     other = build(seed=2)
-    assert [a == b for a, b in zip(first, other, strict=True)] == [False, False, False]
+    assert [a == b for a, b in zip(first, other, strict=True)] == [False] * 5
 
 
 def test_a_town_has_the_amount_that_was_asked_for(build: Callable[..., list[list[Any]]]) -> None:
     for users, posts, of_demo in ((1, 30, 30), (2, 400, 250), (40, 100, 100), (30, 1200, 250)):
-        people, written, follows = build(users=users, posts=posts)
+        people, written, follows, *_waiting = build(users=users, posts=posts)
 
         assert (len(people), len(written)) == (users, posts)
         assert sum(author == "demo" for author, *_rest in written) == of_demo
@@ -85,7 +92,7 @@ def test_a_town_has_the_amount_that_was_asked_for(build: Callable[..., list[list
 
 
 def test_its_people_speak_four_languages_and_answer_each_other(build: Callable[..., list[list[Any]]]) -> None:
-    people, written, follows = build(users=13, posts=800)
+    people, written, follows, *_waiting = build(users=13, posts=800)
 
     spoken = Counter(tag for _author, _body, tag, _time in written)
     assert spoken.keys() == {"en", "es", "ko", "ru"}
@@ -94,8 +101,21 @@ def test_its_people_speak_four_languages_and_answer_each_other(build: Callable[.
     answers = [(author, body.split()[0][1:]) for author, body, *_rest in written if body.startswith("@")]
     assert len(answers) > 100
     assert all(tongue[author] == tongue[name] and author != name for author, name in answers)
-    assert all(about for _name, about, _since in people)
+    assert all(about for _name, about, *_times in people)
     assert len({follower for follower, *_rest in follows}) == 13
+
+
+def test_whoever_signs_in_finds_messages_and_notifications(build: Callable[..., list[list[Any]]], app: Flask) -> None:
+    _people, _written, _follows, messages, _told = build(users=13, posts=10)
+
+    demo = User.with_username("demo")
+    assert demo is not None
+    assert badges.unread(demo.id)["messages"] == letters.UNANSWERED
+    assert letters.UNANSWERED < badges.unread(demo.id)["notifications"] <= letters.UNANSWERED + letters.NEW_FOLLOWERS
+    assert all(NOW - letters.LATELY * 2 < time < NOW for _body, time, _read in messages)
+    with app.test_request_context():
+        page = rows.of_user(demo.id).items
+        assert len(kinds.told(page)) == len(page) > letters.CORRESPONDENTS
 
 
 def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(

@@ -120,6 +120,7 @@ def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
     assert only_job(susan).root.signature["args"] == [susan.id, db.session.scalar(sa.select(Upload.id))]
     assert bodies(susan) == ["one", "two"]
     assert files() == []
+    assert "Your import is done." in client.get("/notifications/all").text
     shown = client.get("/tasks").text
     assert "2 posts imported" in shown
     assert "1 post could not be imported" in shown
@@ -389,6 +390,21 @@ def test_a_file_may_be_larger_than_a_form_but_not_than_its_own_limit_and_for_nob
     assert launched(susan) == []
     assert upload_page(browser, middling).status_code == 302
     assert launched(susan) == ["import_posts"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_imports_and_exports_are_counted_together_for_their_user(susan: User, make_app: Callable[..., Flask]) -> None:
+    browser = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="2 per hour").test_client()
+    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+
+    answers = [
+        browser.post("/export_posts"),
+        upload_page(browser, archive(post("one"))),
+        browser.post("/export_posts"),
+        upload_page(browser, archive(post("two"))),
+    ]
+
+    assert [answer.status_code for answer in answers] == [302, 302, 429, 429]
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 
 from microblog.accounts import followers
 from microblog.accounts.models import User
@@ -40,6 +41,19 @@ def miguel(make_user: Callable[..., User]) -> User:
 def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
     """Susan's."""
     return signed_in(susan)
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """What is sent to any database meanwhile."""
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(Engine, "before_cursor_execute", note)
 
 
 def told(browser: FlaskClient) -> list[str]:
@@ -152,6 +166,17 @@ def test_two_running_tasks_do_not_overwrite_each_other(susan: User) -> None:
     db.session.commit()
 
     assert [(row.subject, row.payload) for row in all_rows()] == [("one", {"state": "one"}), ("two", {"state": "two"})]
+
+
+def test_the_end_of_a_task_that_nobody_tells_of_costs_no_question(
+    app: Flask, susan: User, statements: list[str]
+) -> None:
+    user_id = susan.id
+
+    for name, questions in (("noop", False), ("import_posts", True)):
+        statements.clear()
+        note_outcome(app, TaskChange("one", "one", 0, user_id, "SUCCESS", None, utcnow(), name))
+        assert bool(statements) is questions, name
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
-from tests.support.services import ROOT
+from tests.support.programs import ROOT
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {
@@ -136,7 +136,7 @@ def found(browser: FlaskClient, text: str) -> list[str]:
 
 
 def bodies_in(page: str) -> list[str]:
-    return re.findall(r'<p class="post-body">(.*?)</p>', page, re.DOTALL)
+    return re.findall(r'<p class="post-body"[^>]*>(.*?)</p>', page, re.DOTALL)
 
 
 def link(page: str, label: str) -> str:

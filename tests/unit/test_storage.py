@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microblog.exports.storage import Storage
+from microblog.storage import Storage
 
 
 @pytest.fixture

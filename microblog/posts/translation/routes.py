@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from flask import Blueprint, abort, current_app, redirect, render_template, url_for
+from flask import Blueprint, abort, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
-from flask_login import current_user, login_required
+from flask_login import login_required
 
-from microblog.extensions import db, limiter
+from microblog.limits import limit_user
 from microblog.locale import language_tag
+from microblog.lookup import ID_IN_ADDRESS
+from microblog.posts import timeline
 from microblog.posts.models import Post
 from microblog.posts.translation import is_translatable, once
 from microblog.posts.translation.translator import ServiceAway, ServiceRefused
@@ -19,7 +21,7 @@ bp = Blueprint("translation", __name__)
 
 _log = logging.getLogger(__name__)
 
-ADDRESS = "/posts/<int(max=2147483647):post_id>/translation"  # as far as PostgreSQL's integers go
+ADDRESS = f"/posts/<{ID_IN_ADDRESS}:post_id>/translation"
 
 
 @bp.get(ADDRESS)
@@ -32,7 +34,7 @@ def show(post_id: int) -> ResponseReturnValue:
 
 @bp.post(ADDRESS)
 @login_required
-@limiter.limit(lambda: current_app.config["RATELIMIT_TRANSLATE"], key_func=lambda: f"user:{current_user.get_id()}")
+@limit_user("RATELIMIT_TRANSLATE")
 def translate(post_id: int) -> ResponseReturnValue:
     """Have a post translated, unless it has been, and show it."""
     try:
@@ -47,7 +49,7 @@ def translate(post_id: int) -> ResponseReturnValue:
 
 
 def _find(post_id: int) -> Post:
-    post = db.session.get(Post, post_id)
+    post = timeline.find(post_id)
     if post is None or not is_translatable(post):
         abort(404, _("There is no such post, or none that can be translated."))
     return post

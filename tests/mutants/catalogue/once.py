@@ -9,7 +9,7 @@ CLAIM = "microblog/taskqueue/claim.py"
 DELIVERY = "microblog/mail/delivery.py"
 MIRROR = "microblog/taskqueue/mirror.py"
 PUBLISH = "microblog/taskqueue/publish.py"
-STORAGE = "microblog/exports/storage.py"
+STORAGE = "microblog/storage.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
