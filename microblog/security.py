@@ -29,8 +29,9 @@ _LIMIT = "upload_limit"  # the attribute of a view that holds the name of its se
 
 
 def init_app(app: Flask) -> None:
-    """Refuse forms that are not UTF-8, and give each response the headers that it does not have yet."""
+    """Refuse forms that are no forms, or not UTF-8, and give each response the headers that it does not have yet."""
     app.before_request(_admit_upload)
+    app.before_request(_refuse_json)
     app.before_request(_refuse_broken_encoding)
     app.after_request(_add_headers)
 
@@ -82,6 +83,12 @@ def _upload_limit() -> str | None:
     """The setting that holds how much this request may bring, if that is not what all may."""
     setting: str | None = getattr(current_app.view_functions.get(request.endpoint or ""), _LIMIT, None)
     return setting
+
+
+def _refuse_json() -> None:
+    # Flask-WTF would take it for a form, and what is nested deeply enough for a fault of ours.
+    if request.is_json and not request.path.startswith("/api/"):
+        abort(400)
 
 
 def _refuse_broken_encoding() -> None:

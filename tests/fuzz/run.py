@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +21,9 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
 from microblog.extensions import db
+from microblog.messages import correspondence
+from microblog.messages.models import Message
+from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.fuzz.requests import Person, Sender, Sent
@@ -91,8 +95,14 @@ class Fuzzer:
         self.report.faults.append(f"{what}\n  request {number}: {sent}\n  once more: {repeat}\n")
 
     def _people(self, generation: int) -> list[Person]:
-        """A reader with posts, followers and jobs; another; and an operator: all new."""
-        return [self._person(f"{name}-{generation}") for name in ("susan", "david", "operator")]
+        """A reader with posts, messages and jobs; another; and an operator: all new, and each has written to each."""
+        names = [f"{name}-{generation}" for name in ("susan", "david", "operator")]
+        people = [self._person(name) for name in names]
+        with self._app.app_context():
+            for sender, recipient in permutations(names, 2):
+                users = [User.with_username(name) for name in (sender, recipient)]
+                correspondence.send(*users, f"Hello {recipient}")
+        return people
 
     def _person(self, name: str) -> Person:
         with self._app.app_context():
@@ -120,7 +130,8 @@ class Fuzzer:
             newest = lambda column: db.session.scalars(sa.select(column).order_by(column.desc()).limit(20))  # noqa: E731
             names = list(db.session.scalars(sa.select(User.username).order_by(User.id.desc()).limit(6)))
             tasks = list(db.session.scalars(sa.select(Task.id).order_by(Task.created_at.desc()).limit(20)))
-            numbers = [str(one) for column in (User.id, Post.id, ApiToken.id) for one in newest(column)]
+            tables = (User, Post, ApiToken, Message, Notification)
+            numbers = [str(one) for table in tables for one in newest(table.id)]
         return Known(names=names, tasks=tasks, numbers=numbers, secrets=[PASSWORD, "post", "export_posts"])
 
 

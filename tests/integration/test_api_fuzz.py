@@ -18,13 +18,15 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
 from microblog.extensions import db
+from microblog.messages import correspondence
 from microblog.posts.models import Post
+from tests.conftest import hash_of
 from tests.fuzz.contract import hold_to_its_word, operations_of
 from tests.fuzz.run import PASSWORD, Fuzzer
 
 EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "2"))
 SEED = int(os.environ.get("API_FUZZ_SEED", "1"))
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "1500"))
 PATIENCE = 400 if EXAMPLES < 10 else 0  # seconds; none if more was asked for
 
 
@@ -52,10 +54,9 @@ class Caller:
 def new_caller(number: int) -> Caller:
     """A new one each time: a request may change a name, or revoke a token."""
     user, other = (
-        User(username=f"{name}-{number}", email=f"{name}-{number}@example.com") for name in ("susan", "david")
+        User(username=f"{name}-{number}", email=f"{name}-{number}@example.com", password_hash=hash_of(PASSWORD))
+        for name in ("susan", "david")
     )
-    for each in (user, other):
-        each.set_password(PASSWORD)
     db.session.add_all([user, other])
     db.session.flush()
     post = Post(body="Hello", author=user)
@@ -64,8 +65,9 @@ def new_caller(number: int) -> Caller:
     token, _row = ApiToken.issue(user, timedelta(hours=1))
     _token, spare = ApiToken.issue(user, timedelta(hours=1), "spare")
     db.session.commit()
+    message = correspondence.send(other, user, "Hello")
     known = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
-    return Caller(token, known | {"task_id": task.id})
+    return Caller(token, known | {"task_id": task.id, "message_id": message.id})
 
 
 @pytest.mark.timeout(PATIENCE)

@@ -134,3 +134,14 @@ def test_half_a_character_is_refused_in_whichever_way_a_form_is_sent(client, mim
 
     assert response.status_code == 400
     assert "half a character" in response.text
+
+
+@on_either_database
+@pytest.mark.parametrize("body", [b'{"username": "susan"}', b"[" * 2000, b"{"])
+def test_a_form_that_is_sent_as_json_is_refused_whatever_it_says(make_app, body):
+    client = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False).test_client()
+
+    refused = client.post("/auth/login", data=body, content_type="application/json")
+
+    assert refused.status_code == 400
+    assert "Nothing was changed." in refused.text
