@@ -104,7 +104,7 @@ def test_an_error_of_ours_is_a_page_with_the_draft_and_a_problem_for_programs(
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("microblog.posts.routes.Post", crash)
+    monkeypatch.setattr("microblog.posts.writing.Post", crash)
     monkeypatch.setattr("microblog.jobs.job.with_roots", crash)
 
     page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
