@@ -18,7 +18,7 @@ from tests.fuzz.run import Fuzzer, Report, random_seed
 from tests.support import house
 from tests.support.services import RedisServer
 
-# Short, so that asking workers, of whom there are none, does not take most of the time.
+# A stream's first bytes come soon; and a fault is a fault, not an exception of ours.
 SETTINGS = {"RATELIMIT_ENABLED": False, "TESTING": False, "STREAM_HEARTBEAT": 1.0}
 EVERY = 1000  # requests after which it is told how far it is
 
