@@ -18,6 +18,12 @@ def write(page: Page, text: str) -> None:
     expect(page.locator(".post-body").first).to_have_text(text)
 
 
+def delete(page: Page, text: str) -> None:
+    page.locator(".post", has_text=text).get_by_role("link", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
 def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserContext]) -> Page:
     page = open_browser().new_page()
     with page.expect_response("**/notifications/stream*"):
@@ -46,14 +52,12 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     expect(bar).to_be_hidden()
     expect(his.get_by_label("Say something")).to_have_value("Half a thought")
 
-    hers.locator(".post", has_text="Second").get_by_role("link", name="Delete").click()
-    hers.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    delete(hers, "Second")
     for page in (hers, his):
         expect(page.locator(".post", has_text="Second")).to_have_count(0)
     write(hers, "Third")
     expect(bar).to_have_text("1 new post")
-    hers.locator(".post", has_text="Third").get_by_role("link", name="Delete").click()
-    hers.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    delete(hers, "Third")
     expect(bar).to_be_hidden()
     expect_same_page(his)
 
@@ -69,8 +73,7 @@ def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
 
     write(other, "From elsewhere")
     expect(page.locator(".new-posts button")).to_have_text("1 new post")
-    other.locator(".post", has_text="number 0").get_by_role("link", name="Delete").click()
-    other.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    delete(other, "number 0")
 
     expect(page.locator(".post", has_text="number 0")).to_have_count(0)
 

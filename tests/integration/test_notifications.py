@@ -52,7 +52,7 @@ class Stream:
 @pytest.fixture
 def streaming(make_app: Callable[..., Flask]) -> Flask:
     """An application whose streams end soon, and with them the threads that read them."""
-    return make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=4.0)
+    return make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=12.0)
 
 
 def subscriptions(redis_server: RedisServer) -> int:
