@@ -28,7 +28,9 @@ def susan(make_user: Callable[..., User]) -> User:
 
 
 class Stream:
-    """An open page's stream, read in a thread as a browser would."""
+    """An open page's stream, read in a thread as a browser would, until the page is closed."""
+
+    pages_open = True
 
     def __init__(self, client: FlaskClient, path: str = "/notifications/stream", **headers: str) -> None:
         self.response = client.get(path, headers=headers, buffered=False)
@@ -39,6 +41,8 @@ class Stream:
     def _read(self) -> None:
         for chunk in self._iterator:
             self.frames.append(chunk.decode() if isinstance(chunk, bytes) else chunk)
+            if not Stream.pages_open:
+                break
         self.response.close()
 
     def events(self) -> list[dict[str, Any]]:
@@ -50,9 +54,14 @@ class Stream:
 
 
 @pytest.fixture
-def streaming(make_app: Callable[..., Flask]) -> Flask:
-    """An application whose streams end soon, and with them the threads that read them."""
-    return make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=12.0)
+def streaming(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    """An application whose streams end with the test, and with them the threads that read them."""
+    app = make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=60.0)
+    yield app
+    hub: Hub = app.extensions["hub"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "pages_open", False)
+        wait_for(lambda: hub.open_streams() == 0, what="every page is closed")
 
 
 def subscriptions(redis_server: RedisServer) -> int:
@@ -97,7 +106,8 @@ def test_operators_hear_of_every_task_and_everybody_else_only_of_their_own(
     with streaming.app_context():
         hers, his = sign_in(streaming, olga), sign_in(streaming, ben)
         operators, olgas, bens = Stream(hers, "/admin/stream"), Stream(hers), Stream(his)
-        wait_for(lambda: subscriptions(redis_server) == 1, what="the process listens, once for all")
+        wait_for(lambda: any("resync" in frame for frame in operators.frames), what="the process listens")
+        wait_for(lambda: subscriptions(redis_server) == 1, what="once for all; and that of the test before has ended")
 
         susans_task = susan.launch_task("noop", "Nothing")
         bens_task = ben.launch_task("noop", "Nothing")
