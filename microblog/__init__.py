@@ -21,6 +21,7 @@ ROOMS_WITH_TASKS = [
     "microblog.error_reports",
     "microblog.exports",
     "microblog.imports",
+    "microblog.jobs",
     "microblog.notifications",
     "microblog.search",
     "microblog.monitoring",

@@ -1,8 +1,7 @@
-"""The engine's own periodic tasks, where Celery looks for them."""
+"""The engine's own periodic task, where Celery looks for it."""
 
 from __future__ import annotations
 
-from microblog.taskqueue.purge import purge_tasks
 from microblog.taskqueue.reconcile import reconcile
 
-__all__ = ["purge_tasks", "reconcile"]
+__all__ = ["reconcile"]
