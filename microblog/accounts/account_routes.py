@@ -76,8 +76,7 @@ def confirm_address(token: str) -> ResponseReturnValue:
         flash(_("This link is too old: it worked for %(time)s.", time=letters.lifetime_of_links()), "danger")
         return redirect(url_for("account.change_address"))
     except links.LinkDead:
-        flash(_("This link does not work, or no longer: it was used, or the account has changed since."), "danger")
-        return redirect(url_for("account.overview"))
+        return _dead()
     if request.method == "POST":
         return _confirmed(change)
     page = make_response(render_template("accounts/confirm_address.html", change=change))
@@ -88,11 +87,18 @@ def confirm_address(token: str) -> ResponseReturnValue:
 def _confirmed(change: EmailChange) -> ResponseReturnValue:
     address = change.new_address
     try:
-        email_change.confirm(change)
+        confirmed = email_change.confirm(change)
     except AddressTaken:
         flash(_("Somebody else has taken this address in the meantime. Choose another."), "danger")
         return redirect(url_for("account.change_address"))
+    if not confirmed:
+        return _dead()
     flash(_("Your mail address is now %(address)s.", address=address), "success")
+    return redirect(url_for("account.overview"))
+
+
+def _dead() -> ResponseReturnValue:
+    flash(_("This link does not work, or no longer: it was used, or the account has changed since."), "danger")
     return redirect(url_for("account.overview"))
 
 

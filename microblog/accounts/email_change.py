@@ -67,20 +67,26 @@ def waiting(user: User) -> EmailChange | None:
     return db.session.scalar(mine.where(EmailChange.confirmed_at.is_(None)).order_by(EmailChange.id.desc()).limit(1))
 
 
-def confirm(change: EmailChange) -> None:
+def confirm(change: EmailChange) -> bool:
     """Let the new address be the user's, have the old one told, and commit that; raises AddressTaken.
+
+    False, and nothing done, if since `change` and its user were read it was confirmed or is gone, or the user has
+    another password or address, or the account is closed.
 
     The mail is no job of the user's: whoever has taken the account over must not be able to cancel it.
     """
-    change.user.email = change.new_address
-    change.confirmed_at = utcnow()
+    change_id = change.id
     try:
-        db.session.flush()
+        confirmed = _confirm_once(change)
     except IntegrityError:
         db.session.rollback()
         raise AddressTaken from None
-    launch_task("email_changed_address", _("Telling the old address of a change"), change.id)
+    if not confirmed:
+        db.session.rollback()
+        return False
+    launch_task("email_changed_address", _("Telling the old address of a change"), change_id)
     db.session.commit()
+    return True
 
 
 def purge() -> int:
@@ -88,3 +94,19 @@ def purge() -> int:
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
     old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - KEPT_FOR).limit(BATCH)
     return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))
+
+
+def _confirm_once(change: EmailChange) -> bool:
+    """Both rows are changed only as they were read: whoever else is about to change them waits, and finds it done."""
+    user, address = change.user, change.new_address
+    read = (User.id == user.id, User.password_hash == user.password_hash, User.email == user.email)
+    confirmed = db.session.scalar(
+        sa.update(EmailChange)
+        .where(EmailChange.id == change.id, EmailChange.confirmed_at.is_(None))
+        .values(confirmed_at=utcnow())
+        .returning(EmailChange.id)
+    )
+    if confirmed is None:
+        return False
+    moved = sa.update(User).where(*read, User.deleted_at.is_(None)).values(email=address).returning(User.id)
+    return db.session.scalar(moved) is not None

@@ -33,13 +33,14 @@ def require_token() -> None:
     given = request.authorization
     if given is None or given.type != "bearer" or not given.token:
         raise _unauthorized(_("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer")
+    if g.api_token is not None and not g.api_token.note_use():
+        g.api_token = None
     if g.api_token is None:
         raise _unauthorized(
             _("This token is unknown, revoked or expired. POST /api/tokens makes a new one."),
             "bearer",
             error="invalid_token",
         )
-    g.api_token.note_use()
 
 
 def require_token_unless_post() -> None:

@@ -58,8 +58,9 @@ class ApiToken(Model):
 
     @classmethod
     def find(cls, token: str) -> ApiToken | None:
-        """The row of `token`, if that was issued and has neither expired nor been revoked."""
-        return db.session.scalar(sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow()))
+        """The row of `token`, if it has neither expired nor been revoked, and its user's account is not closed."""
+        live = sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow())
+        return db.session.scalar(live.join(cls.user).where(User.deleted_at.is_(None)))
 
     @classmethod
     def page_of(
@@ -79,12 +80,18 @@ class ApiToken(Model):
         db.session.commit()
         return True
 
-    def note_use(self) -> None:
-        """Remember that the token is in use, and commit that, unless it was noted a moment ago."""
+    def note_use(self) -> bool:
+        """Remember that the token is in use, and commit that, unless it was noted a moment ago.
+
+        False, and nothing done, if it turns out that the token was revoked since it was found.
+        """
         now = utcnow()
-        if self.last_used_at is None or now - self.last_used_at >= USE_NOTED_EVERY:
-            self.last_used_at = now
-            db.session.commit()
+        if self.last_used_at is not None and now - self.last_used_at < USE_NOTED_EVERY:
+            return True
+        used = sa.update(ApiToken).where(ApiToken.id == self.id).values(last_used_at=now).returning(ApiToken.id)
+        noted = db.session.scalar(used) is not None
+        db.session.commit()
+        return noted
 
 
 def revoke_all(user: User) -> None:

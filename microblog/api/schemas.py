@@ -10,7 +10,7 @@ import marshmallow
 from marshmallow import fields, validate
 
 from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
-from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
+from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME
 from microblog.api.models import MAX_TOKEN_NAME
 from microblog.lookup import MAX_ID
 from microblog.messages import models as messages
@@ -21,7 +21,7 @@ from microblog.taskqueue import states
 from microblog.text import is_storable, with_unix_line_ends
 
 MAX_PAGE = 100
-_USERNAME = r"^[A-Za-z0-9_.\-]+$"
+_USERNAME = r"^[A-Za-z0-9_.\-]+$"  # for the document: ECMAScript's $ is the very end, Python's is not
 
 
 class Schema(marshmallow.Schema):
@@ -147,7 +147,7 @@ class ProfileChangeSchema(Schema):
     """What you change of your profile; the rest stays."""
 
     username = _kept(
-        "Your new name.", _USERNAME, validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(_USERNAME)]
+        "Your new name.", _USERNAME, validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(USERNAME)]
     )
     about_me = _kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME))
 
@@ -159,7 +159,7 @@ class SignUpSchema(Schema):
         "A name that nobody has, in whatever case.",
         _USERNAME,
         required=True,
-        validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(_USERNAME)],
+        validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(USERNAME)],
     )
     email = _kept(
         "Where your mail goes. Nobody else sees it.",

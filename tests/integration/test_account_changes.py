@@ -230,6 +230,45 @@ def test_a_new_password_kills_the_link(susan: User, signed_in: Callable[..., Fla
     assert address_of(susan) == "susan@example.com"
 
 
+@pytest.mark.parametrize(
+    ("overtake", "address", "mails"),
+    [
+        (lambda client, token: client.post(f"/account/email/{token}"), "new@example.com", 1),
+        (lambda client, token: change_password(client), "susan@example.com", 0),
+    ],
+    ids=["by a second click", "by a new password"],
+)
+def test_a_click_that_is_overtaken_changes_nothing_and_mails_nothing(
+    susan: User,
+    signed_in: Callable[..., FlaskClient],
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    overtake: Callable[[FlaskClient, str], Any],
+    address: str,
+    mails: int,
+) -> None:
+    here = signed_in(susan)
+    change_address(here)
+    token = token_for(susan)
+    read = links.change_that_confirms
+
+    def overtaken(token: str) -> EmailChange:
+        change = read(token)
+        monkeypatch.setattr(links, "change_that_confirms", read)
+        overtake(here, token)
+        return change
+
+    monkeypatch.setattr(links, "change_that_confirms", overtaken)
+    client.post(f"/account/email/{token}")
+
+    with client.session_transaction() as session:
+        [(_category, sentence)] = session["_flashes"]
+    assert sentence.startswith("This link does not work")
+    assert address_of(susan) == address
+    told = sa.select(sa.func.count()).select_from(Task).where(Task.name == "email_changed_address")
+    assert db.session.scalar(told) == mails
+
+
 def test_a_link_for_a_password_confirms_no_address_and_the_other_way_round(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:

@@ -88,6 +88,7 @@ class TestUsers:
                 ("username", "SUSAN"),
                 ("username", "me"),
                 ("username", "a b c"),
+                ("username", "ines\n"),
                 ("username", "x" * 65),
                 ("username", 7),
             ),
@@ -119,6 +120,12 @@ class TestUsers:
         )
         assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
         assert_problem(david.patch("/api/users/nobody", json={}), 404)
+
+    def test_a_name_with_a_line_end_is_no_name(self, susan):
+        refused = susan.patch("/api/users/me", json={"username": "susan\n"})
+
+        assert list(assert_problem(refused, 422)["errors"]["json"]) == ["username"]
+        assert susan.get("/api/users/me").json["username"] == "susan"
 
 
 class TestFollowing:

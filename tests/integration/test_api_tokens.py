@@ -190,6 +190,13 @@ def test_use_is_noted_at_most_once_a_minute(susan):
     assert last_used_at() >= first
 
 
+def test_a_token_of_a_closed_account_opens_nothing(susan):
+    db.session.execute(sa.update(User).values(deleted_at=utcnow()))
+    db.session.commit()
+
+    assert_problem(susan.get("/api/tasks"), 401)
+
+
 def test_a_session_cookie_opens_nothing(make_user, signed_in):
     browser = signed_in(make_user("susan"))
 
