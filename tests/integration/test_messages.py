@@ -18,6 +18,7 @@ from microblog.messages import correspondence
 from microblog.messages.models import MAX_LENGTH, Message
 from microblog.notifications import badges
 from microblog.notifications.models import Notification
+from microblog.posts.models import Post
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -241,6 +242,29 @@ def test_a_message_to_somebody_who_has_just_gone_is_not_sent(susan: User, miguel
     with pytest.raises(correspondence.NobodyThere):
         correspondence.send(susan, gone, "Hello")
     assert count(Message) == 0
+
+
+def test_what_is_kept_is_not_called_lost_if_the_database_goes_away_right_after(
+    app: Flask, browser: FlaskClient, his_browser: FlaskClient, susan: User, miguel: User
+) -> None:
+    def go_away(session: object) -> None:
+        sa.event.listen(db.engine, "before_cursor_execute", be_away)
+
+    def be_away(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        raise sa.exc.OperationalError(statement, {}, OSError("gone"))
+
+    answers = []
+    for path, data in (("/", {"post": "Kept"}), ("/send_message/miguel", {"message": "Kept"})):
+        sa.event.listen(db.session, "after_commit", go_away)
+        try:
+            answers.append(browser.post(path, data=data))
+        finally:
+            sa.event.remove(db.session, "after_commit", go_away)
+            sa.event.remove(db.engine, "before_cursor_execute", be_away)
+
+    assert [(answer.status_code, answer.location) for answer in answers] == [(302, "/"), (302, "/send_message/miguel")]
+    assert shown(his_browser.get("/messages").text) == ["Kept"]
+    assert db.session.scalars(sa.select(Post.body)).all() == ["Kept"]
 
 
 def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_are(
