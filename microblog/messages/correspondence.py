@@ -16,6 +16,7 @@ from microblog.lookup import MAX_ID
 from microblog.messages.models import Message
 from microblog.notifications import badges
 from microblog.notifications import rows as notices
+from microblog.notifications.models import Notification
 from microblog.notifications.push import push
 from microblog.paging import Listing, Page
 
@@ -166,8 +167,17 @@ def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
 
 def _settle(reader_id: int, sender_ids: set[int]) -> None:
     """Whoever has read all that somebody wrote need not be told of it any longer."""
-    if settled := sender_ids - unread_from(reader_id, sender_ids).keys():
-        notices.mark_read(reader_id, notices.about(KIND, map(str, settled)))
+    # As they were before the messages are counted: what comes meanwhile makes its notice a newer one, which stays.
+    notice = sa.tuple_(Notification.subject, Notification.timestamp)
+    seen = sa.select(Notification.subject, Notification.timestamp).where(
+        Notification.user_id == reader_id,
+        Notification.read_at.is_(None),
+        notices.about(KIND, map(str, sender_ids)),
+    )
+    if told := db.session.execute(seen).all():
+        left = set(map(str, unread_from(reader_id, sender_ids)))
+        settled = [(subject, timestamp) for subject, timestamp in told if subject not in left]
+        notices.mark_read(reader_id, Notification.name == KIND, notice.in_(settled))
 
 
 def _page(
