@@ -33,15 +33,16 @@ def follow(follower: User, followed: User) -> bool:
     """
     if follower.id == followed.id:
         raise ValueError("nobody follows themselves")
-    db.session.add(Follow(follower_id=follower.id, followed_id=followed.id))
+    followed_id = followed.id
+    db.session.add(Follow(follower_id=follower.id, followed_id=followed_id))
     try:
-        told = rows.notify(followed.id, FOLLOWER, str(follower.id), actor_id=follower.id, once=True)
+        told = rows.notify(followed_id, FOLLOWER, str(follower.id), actor_id=follower.id, once=True)
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
         return False
     if told is not None:
-        push(followed.id, told)
+        push(followed_id, told)
     return True
 
 

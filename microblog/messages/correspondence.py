@@ -16,6 +16,7 @@ from microblog.lookup import MAX_ID
 from microblog.messages.models import Message
 from microblog.notifications import badges
 from microblog.notifications import rows as notices
+from microblog.notifications.models import Notification
 from microblog.notifications.push import push
 from microblog.paging import Listing, Page
 
@@ -35,15 +36,16 @@ def send(sender: User, recipient: User, body: str) -> Message:
     """
     if sender.id == recipient.id:
         raise ValueError("nobody writes to themselves")
-    message = Message(sender_id=sender.id, recipient_id=recipient.id, body=body)
+    recipient_id = recipient.id
+    message = Message(sender_id=sender.id, recipient_id=recipient_id, body=body)
     db.session.add(message)
     try:
-        told = notices.notify(recipient.id, KIND, str(sender.id), actor_id=sender.id)
+        told = notices.notify(recipient_id, KIND, str(sender.id), actor_id=sender.id)
         db.session.commit()
     except IntegrityError as error:
         db.session.rollback()
         raise NobodyThere from error
-    push(recipient.id, told)
+    push(recipient_id, told)
     return message
 
 
@@ -97,31 +99,32 @@ def between(reader: User, other: User, before: str | None = None, after: str | N
 
 def mark_read(reader: User, messages: Iterable[Message]) -> set[int]:
     """Mark those of `messages` as read that `reader` received and has not read, and commit that; returns their ids."""
-    new = {message.id: message.sender_id for message in messages if message.recipient_id == reader.id}
-    query = sa.update(Message).where(Message.id.in_(new), Message.recipient_id == reader.id, Message.read_at.is_(None))
+    reader_id = reader.id
+    new = {message.id: message.sender_id for message in messages if message.recipient_id == reader_id}
+    query = sa.update(Message).where(Message.id.in_(new), Message.recipient_id == reader_id, Message.read_at.is_(None))
     marked = set(db.session.scalars(query.values(read_at=utcnow()).returning(Message.id)))
     if marked:
-        _settle(reader, {new[message_id] for message_id in marked})
+        _settle(reader_id, {new[message_id] for message_id in marked})
         db.session.commit()
-        push(reader.id)
+        push(reader_id)
     return marked
 
 
 def delete(reader: User, message_id: int) -> bool:
     """Delete a message for `reader` alone, and commit that; False if they have no such message."""
-    now = utcnow()
+    now, reader_id = utcnow(), reader.id
     this = sa.update(Message).where(Message.id == message_id)
-    as_sender = this.where(Message.sender_id == reader.id, Message.sender_deleted_at.is_(None))
-    as_recipient = this.where(Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None))
+    as_sender = this.where(Message.sender_id == reader_id, Message.sender_deleted_at.is_(None))
+    as_recipient = this.where(Message.recipient_id == reader_id, Message.recipient_deleted_at.is_(None))
     read = {"recipient_deleted_at": now, "read_at": sa.func.coalesce(Message.read_at, now)}
     sent = db.session.scalars(as_sender.values(sender_deleted_at=now).returning(Message.id)).all()
     senders = set(db.session.scalars(as_recipient.values(read).returning(Message.sender_id)))
     by_both = (Message.sender_deleted_at.is_not(None), Message.recipient_deleted_at.is_not(None))
     db.session.execute(sa.delete(Message).where(Message.id == message_id, *by_both))
-    _settle(reader, senders)
+    _settle(reader_id, senders)
     db.session.commit()
     if senders:
-        push(reader.id)
+        push(reader_id)
     return bool(sent or senders)
 
 
@@ -162,10 +165,19 @@ def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
     return user_id.not_in(User.ids_of_deleted())
 
 
-def _settle(reader: User, sender_ids: set[int]) -> None:
+def _settle(reader_id: int, sender_ids: set[int]) -> None:
     """Whoever has read all that somebody wrote need not be told of it any longer."""
-    if settled := sender_ids - unread_from(reader.id, sender_ids).keys():
-        notices.mark_read(reader.id, notices.about(KIND, map(str, settled)))
+    # As they were before the messages are counted: what comes meanwhile makes its notice a newer one, which stays.
+    notice = sa.tuple_(Notification.subject, Notification.timestamp)
+    seen = sa.select(Notification.subject, Notification.timestamp).where(
+        Notification.user_id == reader_id,
+        Notification.read_at.is_(None),
+        notices.about(KIND, map(str, sender_ids)),
+    )
+    if told := db.session.execute(seen).all():
+        left = set(map(str, unread_from(reader_id, sender_ids)))
+        settled = [(subject, timestamp) for subject, timestamp in told if subject not in left]
+        notices.mark_read(reader_id, Notification.name == KIND, notice.in_(settled))
 
 
 def _page(

@@ -33,9 +33,10 @@ def conversation(username: str) -> ResponseReturnValue:
         return redirect(url_for("messages.received"))
     form = MessageForm()
     if form.validate_on_submit():
+        address = url_for("messages.conversation", username=other.username)
         _send(other, form.body)
         flash(_("Your message is sent."), "success")
-        return redirect(url_for("messages.conversation", username=other.username))
+        return redirect(address)
     page, new = _opened(lambda before, after: correspondence.between(current_user, other, before, after))
     status = 422 if form.is_submitted() else 200
     return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status

@@ -13,12 +13,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 import redis
 from flask import Flask
+from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.extensions import db
 from microblog.notifications.audience import Audience
 from microblog.notifications.feed import event_of_change
 from microblog.taskqueue.signals import TaskChange
@@ -50,6 +53,19 @@ def publish(app: Flask, topics: Iterable[str], event: dict[str, Any]) -> None:
         app.extensions["redis"].publish(CHANNEL, payload)
     except redis.RedisError:
         logger.warning("Redis is away; an event is not announced: %s %s", event["name"], event.get("subject", ""))
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Around what reads the database to tell of something that is committed; also a decorator.
+
+    The database away is no error: nobody shall hear that what is kept went wrong. The pages ask later.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        db.session.rollback()
+        logger.warning("the database is away; what is committed is not announced: %s", error.orig)
 
 
 def publish_change(app: Flask, change: TaskChange) -> None:

@@ -71,11 +71,12 @@ def index() -> ResponseReturnValue:
 @login_required
 def follow_up(notification_id: int) -> ResponseReturnValue:
     """Go to the page that a notification is about; it is read by that."""
-    row = rows.find(notification_id, current_user.id) or abort(404, _("There is no such notification."))
+    user_id = current_user.id
+    row = rows.find(notification_id, user_id) or abort(404, _("There is no such notification."))
     told = kinds.told([row]).get(row.id)
-    if rows.mark_read(current_user.id, Notification.id == row.id):
+    if rows.mark_read(user_id, Notification.id == row.id):
         db.session.commit()
-        push(current_user.id, row)
+        push(user_id, row)
     return redirect(told.address if told else url_for("notifications.index"))
 
 

@@ -22,7 +22,7 @@ from microblog.extensions import db
 from microblog.lookup import MAX_ID
 from microblog.notifications import sources
 from microblog.notifications.feed import instant
-from microblog.notifications.live import publish
+from microblog.notifications.live import publish, telling
 from microblog.notifications.sources import Event, Source
 from microblog.paging import Listing
 from microblog.posts import timeline
@@ -40,6 +40,7 @@ def topic_of(author_id: int) -> str:
     return f"author:{author_id}"
 
 
+@telling()
 def announce(post: Post) -> None:
     """Tell open pages of a new post; it must be committed by now."""
     _publish(_event("post", post.id, post.user_id, post.timestamp))

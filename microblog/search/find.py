@@ -77,14 +77,14 @@ def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
 
 
 def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
-    columns = sa.select(Post.id, Post.timestamp, Post.body)
+    columns = of_everybody().with_only_columns(Post.id, Post.timestamp, Post.body)
     if db.engine.dialect.name == "postgresql":
         # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
         text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
         select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.id.desc())
     else:
         found = _POST_FTS.c.post_fts.op("MATCH")(query.for_fts5())
-        select = columns.join_from(_POST_FTS, Post, Post.id == _POST_FTS.c.rowid).where(found)
+        select = columns.join(_POST_FTS, _POST_FTS.c.rowid == Post.id).where(found)
         select = select.order_by(_POST_FTS.c.rowid.desc())
     return list(db.session.execute(select.limit(CANDIDATES)))
 

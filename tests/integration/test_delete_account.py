@@ -245,6 +245,19 @@ def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(
     assert set(belongings(susan_id).values()) == {0}
 
 
+def test_the_newest_posts_go_first(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = (3, 1, 5, 2, 4)
+    db.session.add_all(Post(user_id=susan.id, body=f"{day}", timestamp=utcnow() + timedelta(days=day)) for day in days)
+    db.session.commit()
+    susan_id = susan.id
+    deletion.close(susan)
+    monkeypatch.setattr(deletion, "BATCH", 2)
+
+    left = [set(db.session.scalars(sa.select(Post.body))) for _ in deletion.empty(susan_id)]
+
+    assert [{"1", "2", "3"}, {"1"}, set()] == [bodies for n, bodies in enumerate(left) if bodies not in left[:n]][-3:]
+
+
 def test_whose_account_is_open_loses_nothing(app: Flask, susan: User, ben: User) -> None:
     # A process that stood still may come back when the id is somebody else's.
     furnish(susan, ben)

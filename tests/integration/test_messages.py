@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,8 +16,9 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages import correspondence
 from microblog.messages.models import MAX_LENGTH, Message
-from microblog.notifications import badges
+from microblog.notifications import badges, rows
 from microblog.notifications.models import Notification
+from microblog.posts.models import Post
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -241,6 +242,50 @@ def test_a_message_to_somebody_who_has_just_gone_is_not_sent(susan: User, miguel
     with pytest.raises(correspondence.NobodyThere):
         correspondence.send(susan, gone, "Hello")
     assert count(Message) == 0
+
+
+def test_what_is_kept_is_not_called_lost_if_the_database_goes_away_right_after(
+    app: Flask, browser: FlaskClient, his_browser: FlaskClient, susan: User, miguel: User
+) -> None:
+    def go_away(session: object) -> None:
+        sa.event.listen(db.engine, "before_cursor_execute", be_away)
+
+    def be_away(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        raise sa.exc.OperationalError(statement, {}, OSError("gone"))
+
+    answers = []
+    for path, data in (("/", {"post": "Kept"}), ("/send_message/miguel", {"message": "Kept"})):
+        sa.event.listen(db.session, "after_commit", go_away)
+        try:
+            answers.append(browser.post(path, data=data))
+        finally:
+            sa.event.remove(db.session, "after_commit", go_away)
+            sa.event.remove(db.engine, "before_cursor_execute", be_away)
+
+    assert [(answer.status_code, answer.location) for answer in answers] == [(302, "/"), (302, "/send_message/miguel")]
+    assert shown(his_browser.get("/messages").text) == ["Kept"]
+    assert db.session.scalars(sa.select(Post.body)).all() == ["Kept"]
+
+
+def test_what_is_sent_while_another_message_is_read_is_told_of(
+    susan: User, miguel: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = correspondence.unread_from
+    first = correspondence.send(miguel, susan, "First")
+
+    def send_meanwhile(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
+        found = counted(reader_id, sender_ids)
+        db.session.add(Message(sender_id=miguel.id, recipient_id=susan.id, body="Second"))
+        rows.notify(susan.id, correspondence.KIND, str(miguel.id), actor_id=miguel.id)
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(correspondence, "unread_from", send_meanwhile)
+        assert correspondence.mark_read(susan, [first]) == {first.id}
+
+    assert unread(susan) == {"messages": 1, "notifications": 1}
+    correspondence.mark_read(susan, db.session.scalars(sa.select(Message)))
+    assert unread(susan) == {"messages": 0, "notifications": 0}
 
 
 def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_are(

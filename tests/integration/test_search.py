@@ -242,6 +242,22 @@ def test_of_very_many_only_those_added_last_are_looked_at_and_it_is_said(
     assert "were looked at" not in browser.get("/search?q=rain+7").text
 
 
+def test_what_somebody_wrote_who_is_leaving_takes_nobodys_place(
+    browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "CANDIDATES", 5)
+    leaving = make_user("leaving")
+    write(susan, "rain in May")
+    write(leaving, *(f"rain {n}" for n in range(8)))
+    leaving.deleted_at = BEGINNING
+    db.session.commit()
+
+    page = browser.get("/search?q=rain").text
+
+    assert len(bodies_in(page)) == 1
+    assert "were looked at" not in page
+
+
 def test_the_index_follows_posts_that_are_written_edited_and_deleted_by_whatever_way(
     browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
