@@ -11,11 +11,11 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.jobs import purge
 from microblog.jobs.purge import purge_tasks
 from microblog.mail.models import SentMail
 from microblog.mail.tasks import purge_sent_mails
 from microblog.monitoring.roll_up import roll_up
-from microblog.taskqueue import purge
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
