@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from flask_babel import gettext as _
 
@@ -15,6 +15,10 @@ from microblog.clock import utcnow
 from microblog.imports.html import to_text
 from microblog.posts.models import MAX_LENGTH
 from microblog.text import is_storable
+
+# A post has 140 characters; of HTML that has many times more, the parser's time grows with the square.
+MAX_HTML = 5000
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)  # no post is older, and every zone can tell a later time
 
 _EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
@@ -66,7 +70,7 @@ def from_outbox(entry: Any) -> Draft:
     if not _EVERYBODY & {*_texts(note.get("to")), *_texts(note.get("cc"))}:
         raise LeftOut(PRIVATE)
     content = note.get("content")
-    text = to_text(content) if isinstance(content, str) else content
+    text = _text_of(content) if isinstance(content, str) else content
     warning = note.get("summary")
     if isinstance(text, str) and isinstance(warning, str) and warning.strip():
         text = f"{warning.strip()}\n\n{text}"
@@ -85,10 +89,23 @@ def _draft(body: Any, timestamp: Any) -> Draft:
     if not is_storable(body):
         raise Refused(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(body) > MAX_LENGTH:
-        raise Refused(
-            _("It has %(length)d characters; a post here has at most %(limit)d.", length=len(body), limit=MAX_LENGTH)
-        )
+        _refuse_length(len(body))
     return Draft(body, _moment(timestamp))
+
+
+def _text_of(html: str) -> str:
+    if len(html) > MAX_HTML:
+        _refuse_length(len(html))
+    try:
+        return to_text(html)
+    except ValueError:
+        raise Refused(_("It is not a post.")) from None
+
+
+def _refuse_length(length: int) -> NoReturn:
+    raise Refused(
+        _("It has %(length)d characters; a post here has at most %(limit)d.", length=length, limit=MAX_LENGTH)
+    )
 
 
 def _moment(timestamp: Any) -> datetime:
@@ -97,6 +114,8 @@ def _moment(timestamp: Any) -> datetime:
         if moment.tzinfo is None:
             raise Refused(_("Its time does not say in which zone it is."))
         moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        if moment < EARLIEST:
+            raise ValueError(timestamp)
     except (TypeError, ValueError, OverflowError):
         raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
     if moment > utcnow():

@@ -12,11 +12,14 @@ def to_text(html: str) -> str:
     """`html` as plain text: a blank line between paragraphs, a line end for ``<br>``, a bullet for each item of a list.
 
     A link is its text, which Mastodon makes of the address itself; where it is another, the address follows in
-    brackets. Mentions and hashtags are links that keep nothing but their text.
+    brackets. Mentions and hashtags are links that keep nothing but their text. Raises ValueError for what is no HTML.
     """
     parser = _Parser()
-    parser.feed(html)
-    parser.close()
+    try:
+        parser.feed(html)
+        parser.close()
+    except AssertionError as error:  # how the standard library's parser calls some of it
+        raise ValueError(str(error)) from None
     return parser.text
 
 
