@@ -75,8 +75,13 @@ def user_by_password() -> User:
     if len(name) <= MAX_EMAIL and len(password) <= MAX_PASSWORD:
         user = User.with_credentials(name, password)
     if user is None:
-        raise _unauthorized(_("The username or the password is wrong."), "basic")
+        raise wrong_password()
     return user
+
+
+def wrong_password() -> Unauthorized:
+    """What answers a name and a password that do not belong together, or no longer."""
+    return _unauthorized(_("The username or the password is wrong."), "basic")
 
 
 def _unauthorized(sentence: str, scheme: str, **parameters: str) -> Unauthorized:

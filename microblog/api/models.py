@@ -26,6 +26,10 @@ MAX_TOKEN_NAME = 64  # Unicode code points
 USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does not write each time
 
 
+class AccountChanged(Exception):
+    """The user has another password by now, or has closed the account."""
+
+
 class ApiToken(Model):
     """A key to the API. The token itself is told once, to whoever asked for it; only its SHA-256 is kept."""
 
@@ -48,8 +52,12 @@ class ApiToken(Model):
     def issue(cls, user: User, lifetime: timedelta, name: str = "") -> tuple[str, ApiToken]:
         """A new token for `user`, and its row in the caller's transaction; the user's expired ones go.
 
-        `name` is what it is for, in at most MAX_TOKEN_NAME characters.
+        `name` is what it is for, in at most MAX_TOKEN_NAME characters. Raises AccountChanged, with the transaction
+        rolled back, if the password was changed since `user` was read, or the account closed.
         """
+        if not _hold(user):
+            db.session.rollback()
+            raise AccountChanged
         db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.expires_at <= utcnow()))
         token = secrets.token_urlsafe(32)
         row = cls(user=user, name=name, hash=_hash(token), expires_at=utcnow() + lifetime)
@@ -97,6 +105,17 @@ class ApiToken(Model):
 def revoke_all(user: User) -> None:
     """Revoke all tokens of `user`, in the caller's transaction."""
     db.session.execute(sa.delete(ApiToken).where(ApiToken.user_id == user.id))
+
+
+def _hold(user: User) -> bool:
+    """Lock the row of `user` until the transaction ends, if its password is the one that was read.
+
+    An UPDATE that changes nothing, since SQLite knows no SELECT FOR UPDATE: who sets a new password waits for it, and
+    then revokes the new token too.
+    """
+    same = (User.id == user.id, User.password_hash == user.password_hash, User.deleted_at.is_(None))
+    held = sa.update(User).where(*same).values(password_hash=User.password_hash).returning(User.id)
+    return db.session.scalar(held, execution_options={"synchronize_session": False}) is not None
 
 
 def _hash(token: str) -> str:

@@ -10,8 +10,8 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.api.forms import TokenForm
-from microblog.api.models import ApiToken
-from microblog.extensions import db
+from microblog.api.models import AccountChanged, ApiToken
+from microblog.extensions import db, login
 from microblog.limits import limit_user
 
 bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
@@ -33,7 +33,11 @@ def create() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _page(form), 422
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
-    token, _row = ApiToken.issue(current_user, lifetime, form.name.data.strip())
+    try:
+        token, _row = ApiToken.issue(current_user, lifetime, form.name.data.strip())
+    except AccountChanged:
+        ended: ResponseReturnValue = login.unauthorized()  # as for every session that a new password has ended
+        return ended
     db.session.commit()
     return _page(TokenForm(formdata=None), token), 201
 

@@ -12,9 +12,9 @@ from flask_babel import gettext as _
 from microblog.accounts.limits import limit_guesses
 from microblog.api import lists
 from microblog.api.answers import iso
-from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password
+from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
-from microblog.api.models import ApiToken
+from microblog.api.models import AccountChanged, ApiToken
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.extensions import db
 
@@ -37,7 +37,10 @@ bp = Blueprint(
 def create(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make a token, for a username and its password."""
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
-    token, row = ApiToken.issue(user_by_password(), lifetime, wanted.get("name", "").strip())
+    try:
+        token, row = ApiToken.issue(user_by_password(), lifetime, wanted.get("name", "").strip())
+    except AccountChanged:
+        raise wrong_password() from None
     db.session.commit()
     return {"token": token, "expires_at": iso(row.expires_at)}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
+from microblog.accounts.models import User
 from microblog.api.models import ApiToken
+from microblog.clock import utcnow
 from microblog.extensions import db
+from tests.conftest import hash_of
 from tests.support.api import assert_problem, caller_for
 
 
@@ -22,3 +26,34 @@ def test_a_token_that_is_revoked_while_it_is_presented_opens_nothing(app, make_u
     monkeypatch.setattr(ApiToken, "find", found_and_revoked)
 
     assert_problem(susan.get("/api/users/me"), 401)
+
+
+@pytest.fixture
+def overtaken(monkeypatch):
+    """Each token is asked for in the moment in which somebody changes the password, or closes the account."""
+    issue = ApiToken.issue
+
+    def by(**change):
+        def overtaken_issue(user, *arguments):
+            with db.engine.begin() as elsewhere:
+                elsewhere.execute(sa.update(User).values(**change))
+            return issue(user, *arguments)
+
+        monkeypatch.setattr(ApiToken, "issue", overtaken_issue)
+
+    return by
+
+
+@pytest.mark.parametrize("change", [{"password_hash": "another"}, {"deleted_at": utcnow()}], ids=["password", "closed"])
+def test_a_password_that_is_changed_meanwhile_buys_no_token(client, make_user, signed_in, overtaken, change):
+    browser = signed_in(make_user("susan", "cat-dog-fish"))
+    overtaken(**change)
+
+    on_page = browser.post("/account/tokens", data={"name": "backup"})
+    db.session.execute(sa.update(User).values(password_hash=hash_of("cat-dog-fish"), deleted_at=None))
+    db.session.commit()
+    by_program = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
+
+    assert on_page.location.startswith("/auth/login")
+    assert_problem(by_program, 401)
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
