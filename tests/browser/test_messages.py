@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from microblog.accounts.models import User
 from tests.browser.site import Site
@@ -71,6 +71,28 @@ def test_messages_are_written_read_and_deleted_without_javascript(
     expect(his.get_by_text("Nobody has written to you yet.")).to_be_visible()
     hers.reload()
     expect(hers.locator(".post-body")).to_have_text("Written by hand")
+
+
+def test_a_second_click_while_the_first_is_under_way_writes_nothing(site: Site, page: Page) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    site.sign_in(page, susan)
+    held: list[Route] = []
+    page.route("**", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+
+    for path, label, name in (("/", "Say something", "Post"), (f"/send_message/{demo.username}", "Message", "Send")):
+        page.goto(f"{site.url}{path}")
+        page.get_by_label(label).fill("Once is enough")
+        button = page.get_by_role("button", name=name, exact=True)
+        button.evaluate("""button => button.form.addEventListener("submit", () => setTimeout(() => {
+            button.click();
+            console.log("clicked again");
+        }, 200), { once: true })""")
+        with page.expect_console_message(lambda message: message.text == "clicked again"):
+            button.click(no_wait_after=True)
+        held[-1].continue_()
+
+        expect(page.locator(".alert-success")).to_be_visible()
+    assert len(held) == 2
 
 
 def write_to(page: Page, site: Site, user: User, text: str) -> None:
