@@ -16,6 +16,8 @@ from microblog.imports.html import to_text
 from microblog.posts.models import MAX_LENGTH
 from microblog.text import is_storable
 
+#: No post is older; and a time near the year 1 cannot be shown in every zone.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
 
@@ -99,6 +101,8 @@ def _moment(timestamp: Any) -> datetime:
         moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
+    if moment < _EARLIEST:
+        raise Refused(_("Its time is before 1970."))
     if moment > utcnow():
         raise Refused(_("Its time is in the future."))
     return moment
