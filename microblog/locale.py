@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Protocol
 
@@ -20,6 +20,9 @@ from flask import Flask, current_app, g, has_request_context, request, session
 from flask_babel import Babel, force_locale, format_date, format_datetime, get_locale, refresh
 
 SESSION_KEY = "language"
+
+# Between these, every time there is can be told in every zone.
+_EARLIEST, _LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 
 
 class Reader(Protocol):
@@ -105,14 +108,18 @@ def zones() -> list[tuple[str, str]]:
 
 
 def moment(time: datetime) -> str:
-    """`time` in the reader's form and zone; one that is not theirs is named."""
-    return f"{format_datetime(time)}{'' if chosen_zone() else ' UTC'}"
+    """`time`, aware, in the reader's form and zone; one that is not theirs is named."""
+    return f"{format_datetime(_tellable(time))}{'' if chosen_zone() else ' UTC'}"
 
 
 def day(time: datetime) -> str:
-    """The day of `time`, in the reader's form and zone."""
-    text: str = format_date(time)
+    """The day of `time`, aware, in the reader's form and zone."""
+    text: str = format_date(_tellable(time))
     return text
+
+
+def _tellable(time: datetime) -> datetime:
+    return max(_EARLIEST, min(time, _LATEST))
 
 
 @cache

@@ -18,8 +18,9 @@ from microblog.text import is_storable
 
 # A post has 140 characters; of HTML that has many times more, the parser's time grows with the square.
 MAX_HTML = 5000
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)  # no post is older, and every zone can tell a later time
 
+#: No post is older; and a time near the year 1 cannot be shown in every zone.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
 
@@ -114,10 +115,10 @@ def _moment(timestamp: Any) -> datetime:
         if moment.tzinfo is None:
             raise Refused(_("Its time does not say in which zone it is."))
         moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-        if moment < EARLIEST:
-            raise ValueError(timestamp)
     except (TypeError, ValueError, OverflowError):
         raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
+    if moment < _EARLIEST:
+        raise Refused(_("Its time is before 1970."))
     if moment > utcnow():
         raise Refused(_("Its time is in the future."))
     return moment

@@ -45,6 +45,7 @@ def test_a_process_is_alive_whatever_is_away(nowhere: FlaskClient) -> None:
 
 
 def test_it_is_ready_with_a_database_redis_and_a_worker_that_answers(client: FlaskClient, worker: Worker) -> None:
+    wait_for(lambda: client.get("/readyz").status_code == 200, what="the worker answers")
     ready = client.get("/readyz")
     worker.send_signal(signal.SIGSTOP)
     hanging = client.get("/readyz")

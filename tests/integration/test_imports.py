@@ -200,6 +200,7 @@ def test_a_bad_post_is_listed_with_its_line_and_a_reason_and_the_others_come_in(
         ({"body": "when?"}, "Its time is not one (such as 2026-11-21T09:30:00Z)."),
         ({"body": "when?", "timestamp": "0001-01-01T00:00:00+14:00"}, "Its time is not one"),
         ({"body": "when?", "timestamp": "2026-01-01T00:00:00"}, "Its time does not say in which zone it is."),
+        ({"body": "old", "timestamp": "1969-12-31T23:59:59Z"}, "Its time is before 1970."),
         ({"body": "soon", "timestamp": later}, "Its time is in the future."),
         ("text", "It is not a post."),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
+from flask import Flask, g
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
@@ -17,6 +17,7 @@ from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
+from microblog.locale import day, moment
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
@@ -168,6 +169,16 @@ def test_times_are_in_the_zone_that_the_reader_chose(
     page = browser.get("/").text
     assert 'data-zone="Asia/Seoul"' in page
     assert "1 февр. 2026\u202fг., 05:30:00</time>" in page
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Kiritimati", None])
+def test_the_first_and_the_last_time_there_is_can_be_shown_in_every_zone(app: Flask, zone: str | None) -> None:
+    with app.test_request_context():
+        g.timezone = zone
+
+        for time in (datetime.min, datetime.max):
+            for shown in (moment, day):
+                assert shown(time.replace(tzinfo=UTC))
 
 
 def test_the_zones_have_names_in_the_readers_language(
