@@ -212,7 +212,7 @@ def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial
     expect_same_page(page)
 
 
-def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial) -> None:
+def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial, redis_server: RedisServer) -> None:
     page.route(ASKING, lambda route: route.abort())  # the stream alone
     user = site.make_user()
     site.sign_in(page, user)
@@ -228,6 +228,7 @@ def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Di
 
     expect_state(page, job_id, "Done")
     expect_same_page(page)
+    wait_for(lambda: redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process listens")
     next_job = site.start_job(user, dial)
     expect_state(page, next_job, "Done")
 
