@@ -8,36 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import orjson
-from flask.cli import AppGroup
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts.models import User
+from microblog.commands import Commands, as_json, print_json
 from microblog.extensions import db
 
-NOTHING_DONE, WRONG, AWAY = 1, 2, 3  # exit codes; 2 is also click's own for a wrong call
+NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
 
 
-class _Users(AppGroup):
-    """Commands that say in one sentence, on stderr, that the database is away."""
+users = Commands("users", help="List users, and choose who operates the site.")
 
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except (OperationalError, InterfaceError) as error:
-            click.echo(f"The database does not answer as it should: {error.orig}", err=True)
-            context.exit(AWAY)
-
-
-users = _Users("users", help="List users, and choose who operates the site.")
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 _name = click.argument("name")
 
 
 @users.command("promote")
 @_name
-@_as_json
+@as_json
 @click.pass_context
 def promote(context: click.Context, name: str, as_json: bool) -> None:
     """Make a user an operator: they see and steer the jobs of all, on /admin/tasks.
@@ -51,7 +37,7 @@ def promote(context: click.Context, name: str, as_json: bool) -> None:
 
 @users.command("demote")
 @_name
-@_as_json
+@as_json
 @click.pass_context
 def demote(context: click.Context, name: str, as_json: bool) -> None:
     """Take the operators' role from a user. Pages that they have open fall silent within the hour.
@@ -66,7 +52,7 @@ def demote(context: click.Context, name: str, as_json: bool) -> None:
 @users.command("list")
 @click.option("--operators", "only_operators", is_flag=True, help="Only those who are operators.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
-@_as_json
+@as_json
 def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
     """List users by name; those whose account is being deleted are marked.
 
@@ -76,7 +62,7 @@ def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
     """
     listed = User.by_name(limit, only_operators=only_operators)
     if as_json:
-        _print_json([_facts(user) for user in listed])
+        print_json([_facts(user) for user in listed])
     elif not listed:
         click.echo("There are no operators." if only_operators else "There are no users.", err=True)
     else:
@@ -87,14 +73,14 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
     user = User.with_username(name)
     if user is None:
         if as_json:
-            _print_json(None)
+            print_json(None)
         click.echo(f"{name}: there is nobody of this name.", err=True)
         context.exit(WRONG)
     changed = user.is_operator != is_operator
     user.is_operator = is_operator
     db.session.commit()
     if as_json:
-        _print_json(_facts(user) | {"done": changed})
+        print_json(_facts(user) | {"done": changed})
     else:
         when = "now" if changed else "already"
         sentence = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
@@ -109,10 +95,6 @@ def _print_list(listed: list[User]) -> None:
     for user in listed:
         role = "is being deleted" if user.deleted_at else "operator" if user.is_operator else ""
         click.echo(f"{user.username:{width}}  {user.created_at:%Y-%m-%d}  {role}".rstrip())
-
-
-def _print_json(value: Any) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
 
 
 def _facts(user: User) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -13,6 +12,7 @@ from werkzeug.exceptions import Conflict
 from microblog.accounts import directory
 from microblog.accounts.models import User
 from microblog.api.auth import caller
+from microblog.clock import iso
 from microblog.errors import problem
 from microblog.extensions import db
 from microblog.jobs import job as jobs
@@ -32,11 +32,6 @@ def myself(username: str) -> User:
     """The caller, who must be the user of that name. Raises NotFound and Forbidden."""
     user = user_called(username)
     return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
-
-
-def iso(time: datetime | None) -> str | None:
-    """A time as text: ISO 8601 in UTC, ending in Z."""
-    return time.isoformat().replace("+00:00", "Z") if time else None
 
 
 def user_json(user: User) -> dict[str, Any]:

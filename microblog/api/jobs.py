@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort, current_app
+from flask import abort
 
 from microblog import paging
 from microblog.api import lists
@@ -40,7 +40,7 @@ def index(query: dict[str, Any]) -> lists.Answer:
         sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
         Task.created_at,
         Task.id,
-        size=query.get("limit") or current_app.config["POSTS_PER_PAGE"],
+        size=query.get("limit"),
         before=query.get("before"),
         after=query.get("after"),
     )

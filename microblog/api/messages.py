@@ -10,10 +10,10 @@ from flask_babel import gettext as _
 
 from microblog.accounts.models import User
 from microblog.api import lists
-from microblog.api.answers import iso
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
+from microblog.clock import iso
 from microblog.limits import limit_user
 from microblog.messages import correspondence
 from microblog.messages.models import Message

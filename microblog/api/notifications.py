@@ -6,10 +6,10 @@ from http import HTTPStatus
 from typing import Any
 
 from microblog.api import lists
-from microblog.api.answers import iso
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
+from microblog.clock import iso
 from microblog.notifications import kinds, push, rows
 from microblog.notifications.kinds import Told
 from microblog.notifications.models import Notification

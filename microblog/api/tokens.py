@@ -11,11 +11,11 @@ from flask_babel import gettext as _
 
 from microblog.accounts.limits import limit_guesses
 from microblog.api import lists
-from microblog.api.answers import iso
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import AccountChanged, ApiToken
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
+from microblog.clock import iso
 from microblog.extensions import db
 
 bp = Blueprint(
@@ -50,8 +50,7 @@ def create(wanted: dict[str, Any]) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> lists.Answer:
     """List your tokens, newest first."""
-    size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
-    page = ApiToken.page_of(caller(), size, query.get("before"), query.get("after"))
+    page = ApiToken.page_of(caller(), query.get("limit"), query.get("before"), query.get("after"))
     return lists.newest_first(query, page, map(_facts, page.items))
 
 

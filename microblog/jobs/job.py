@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from microblog.clock import iso
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -76,7 +77,7 @@ class Job:
             "progress": progress_of(self.current),
             "error": self.current.error if self.state != states.SUCCESS else None,
             "attempts": max(step.attempts for step in self.steps),
-            "finished_at": _iso(self.finished_at),
+            "finished_at": iso(self.finished_at),
             "cancel_requested": self.cancel_requested,
             "retried_from": self.root.retried_from,
             "steps": [_facts(step) for step in self.steps],
@@ -149,11 +150,7 @@ def _facts(task: Task) -> dict[str, Any]:
         "result": task.result,
         "error": task.error,
         "attempts": task.attempts,
-        "created_at": _iso(task.created_at),
-        "started_at": _iso(task.started_at),
-        "finished_at": _iso(task.finished_at),
+        "created_at": iso(task.created_at),
+        "started_at": iso(task.started_at),
+        "finished_at": iso(task.finished_at),
     }
-
-
-def _iso(time: datetime | None) -> str | None:
-    return time.isoformat().replace("+00:00", "Z") if time else None

@@ -7,10 +7,8 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
-import orjson
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -25,11 +23,6 @@ COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yell
 # Texts come from users and from foreign servers: what would steer a terminal must not reach one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
-
-
-def print_json(value: Any) -> None:
-    """Print `value` as JSON, with times in ISO 8601 ending in Z."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

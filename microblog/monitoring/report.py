@@ -7,6 +7,7 @@ from datetime import datetime
 import orjson
 
 from microblog.clock import utcnow
+from microblog.commands import print_json
 from microblog.jobs import traces
 from microblog.jobs.job import Job
 from microblog.monitoring import display
@@ -84,7 +85,7 @@ def print_decisions(decisions: list[Decision], as_json: bool) -> None:
             | {"why": each.why}
             for each in decisions
         ]
-        display.print_json(facts)
+        print_json(facts)
     elif decisions:
         rows = [[each.head.root_id, each.head.name, each.head.state, each.why] for each in decisions]
         display.print_table(["ID", "STEP", "STATE", "WHAT AND WHY"], rows)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
 
 import click
-import orjson
 import sqlalchemy as sa
-from flask.cli import AppGroup
-from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.commands import Commands, as_json, print_json
 from microblog.extensions import db
 from microblog.jobs.job import Job, find
 from microblog.search import index
@@ -23,29 +20,16 @@ from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
-FAILED, AWAY = 1, 3  # exit codes; 2 is click's own for a wrong call
+FAILED = 1  # an exit code
 PAUSE = 0.5  # seconds between two looks at a job
 
 
-class _Search(AppGroup):
-    """Commands that say in one sentence, on stderr, that the database is away."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except (OperationalError, InterfaceError) as error:
-            click.echo(f"The database does not answer as it should: {error.orig}", err=True)
-            context.exit(AWAY)
-
-
-search = _Search("search", help="Look after the index of the search.")
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+search = Commands("search", help="Look after the index of the search.")
 
 
 @search.command("reindex")
 @click.option("--wait", is_flag=True, help="Return when it has ended, and tell how far it is.")
-@_as_json
+@as_json
 @click.pass_context
 def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
     """Launch the task that compares all posts with the index, and mends it. Meanwhile the search answers.
@@ -64,7 +48,7 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
         return
     job = _wait_for(job_id, quiet=as_json) if wait else _look_at(job_id)
     if as_json:
-        _print_json(job.to_dict())
+        print_json(job.to_dict())
     elif job.state == states.SUCCESS:
         result = job.root.result or {}
         rebuilt = " The database's own index was broken, and is made anew." if result["rebuilt"] else ""
@@ -76,7 +60,7 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
 
 
 @search.command("check")
-@_as_json
+@as_json
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
     """Compare all posts with the index, and change nothing. Exits with 1 if a search would not find what it should.
@@ -87,7 +71,7 @@ def check(context: click.Context, as_json: bool) -> None:
     """
     state = index.look()
     if as_json:
-        _print_json(asdict(state) | {"sound": state.sound})
+        print_json(asdict(state) | {"sound": state.sound})
     else:
         click.echo(f"{state.posts} posts: {state.missing} not indexed, {state.wrong} indexed with other words.")
         if not state.whole:
@@ -122,7 +106,3 @@ def _look_at(job_id: str) -> Job:
     if job is None:
         raise click.ClickException(f"{job_id} is gone.")
     return job
-
-
-def _print_json(value: Any) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))

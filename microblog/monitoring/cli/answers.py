@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import click
 
+from microblog.commands import AWAY, print_json
 from microblog.monitoring import display, presence
-from microblog.monitoring.cli.group import AWAY, NOTHING_DONE, WRONG
-from microblog.monitoring.display import print_json
+from microblog.monitoring.cli.group import NOTHING_DONE, WRONG
 from microblog.monitoring.remote import Said
 from microblog.monitoring.workers import Answers
 

@@ -10,12 +10,12 @@ from celery.utils.time import rate as parse_rate
 from flask import current_app
 
 from microblog.celeryconfig import pause
+from microblog.commands import as_json, print_json
 from microblog.monitoring import by_hand, display, jobs, queues, remote
 from microblog.monitoring.by_hand import NotRunnable, WrongArguments
 from microblog.monitoring.cli import complete
 from microblog.monitoring.cli.answers import in_json, print_said
-from microblog.monitoring.cli.group import NOTHING_DONE, WRONG, as_json, tasks, worker_timeout
-from microblog.monitoring.display import print_json
+from microblog.monitoring.cli.group import NOTHING_DONE, WRONG, tasks, worker_timeout
 from microblog.monitoring.remote import Said
 
 LOST = "A worker that is restarted forgets it; what is to last is said where the task is, as {}."

@@ -6,34 +6,27 @@ such job; 3 the database, Redis or every worker is away.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from celery.exceptions import BackendStoreError
-from flask.cli import AppGroup
 from kombu.exceptions import OperationalError as BrokerAway
 from redis.exceptions import RedisError
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-NOTHING_DONE, WRONG, AWAY = 1, 2, 3  # exit codes; 2 is also click's own for a wrong call
+from microblog.commands import Commands, end_away
+
+NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
 
 
-class Operators(AppGroup):
+class Operators(Commands):
     """Commands that say in one sentence, on stderr, that the database or Redis is away."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(context)
-        except (OperationalError, InterfaceError) as error:
-            _away(context, f"The database does not answer as it should: {error.orig}")
         except (RedisError, BrokerAway, BackendStoreError) as error:
-            _away(context, f"Redis does not answer as it should: {error}")
-
-
-def _away(context: click.Context, sentence: str) -> NoReturn:
-    click.echo(sentence, err=True)
-    context.exit(AWAY)
+            end_away(context, f"Redis does not answer as it should: {error}")
 
 
 HELP = """See and steer the jobs of all users.
@@ -45,7 +38,6 @@ Each command has --help with an example, and --json. For completion by the shell
 
 tasks = Operators("tasks", help=HELP, short_help="See and steer the jobs of all users.")
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 worker_timeout = click.option(
     "--timeout",
     metavar="SECONDS",

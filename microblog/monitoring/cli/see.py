@@ -7,12 +7,12 @@ from typing import Any
 import click
 from flask import current_app
 
+from microblog.commands import as_json, print_json
 from microblog.jobs.job import find
 from microblog.monitoring import health, health_report, jobs, report
 from microblog.monitoring.cli import complete
-from microblog.monitoring.cli.group import WRONG, as_json, tasks, worker_timeout
+from microblog.monitoring.cli.group import WRONG, tasks, worker_timeout
 from microblog.monitoring.cli.options import filter_options
-from microblog.monitoring.display import print_json
 from microblog.monitoring.filters import Filters, Order
 from microblog.monitoring.jobs import LOOK_THROUGH, Cursor, InvalidCursor, Page
 

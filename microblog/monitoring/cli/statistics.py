@@ -8,8 +8,9 @@ from datetime import datetime
 import click
 
 from microblog.clock import utcnow
+from microblog.commands import as_json, print_json
 from microblog.monitoring import display, statistics
-from microblog.monitoring.cli.group import as_json, tasks
+from microblog.monitoring.cli.group import tasks
 from microblog.monitoring.cli.since import Since
 from microblog.monitoring.figures import hour_of
 from microblog.monitoring.roll_up import HOUR
@@ -42,7 +43,7 @@ def stats(since: datetime, name: str | None, as_json: bool) -> None:
     together = statistics.by_task(since, until, name)
     hours = statistics.by_hour(since, until, name)
     if as_json:
-        display.print_json(
+        print_json(
             {
                 "since": hour_of(since),
                 "until": until,
@@ -74,7 +75,7 @@ def failures(since: datetime, name: str | None, as_json: bool) -> None:
     """
     causes = statistics.failures(since, name)
     if as_json:
-        display.print_json([cause.to_dict() for cause in causes])
+        print_json([cause.to_dict() for cause in causes])
     elif causes:
         _print_causes(causes)
     else:

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from microblog.commands import as_json, print_json
 from microblog.jobs.job import Job, find, with_roots
 from microblog.monitoring import jobs, report, steering
 from microblog.monitoring.cli import complete
-from microblog.monitoring.cli.group import NOTHING_DONE, WRONG, as_json, tasks, worker_timeout
+from microblog.monitoring.cli.group import NOTHING_DONE, WRONG, tasks, worker_timeout
 from microblog.monitoring.cli.options import filter_options
-from microblog.monitoring.display import print_json
 from microblog.monitoring.filters import SETBACKS, Filters
 from microblog.monitoring.steering import Outcome
 from microblog.taskqueue import reconcile as reconciling

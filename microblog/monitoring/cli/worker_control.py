@@ -8,11 +8,12 @@ import click
 from flask import current_app
 
 from microblog.celeryconfig import pause
+from microblog.commands import as_json
 from microblog.monitoring import remote, workers
 from microblog.monitoring.cli import complete
 from microblog.monitoring.cli.answers import print_said, refuse_silent
 from microblog.monitoring.cli.control import queue_argument
-from microblog.monitoring.cli.group import as_json, worker_timeout
+from microblog.monitoring.cli.group import worker_timeout
 from microblog.monitoring.cli.workers import worker
 from microblog.monitoring.remote import Said
 from microblog.monitoring.workers import Answers

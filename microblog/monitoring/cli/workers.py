@@ -8,11 +8,11 @@ from dataclasses import asdict
 import click
 from flask.cli import AppGroup, with_appcontext
 
+from microblog.commands import as_json, print_json
 from microblog.monitoring import display, queues, schedule, worker_report, workers
 from microblog.monitoring.cli import complete
 from microblog.monitoring.cli.answers import end_with, name_silent, refuse_silent
-from microblog.monitoring.cli.group import NOTHING_DONE, as_json, tasks, worker_timeout
-from microblog.monitoring.display import print_json
+from microblog.monitoring.cli.group import NOTHING_DONE, tasks, worker_timeout
 
 
 @tasks.command("workers")
