@@ -6,16 +6,15 @@ import hashlib
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
-import sqlalchemy as sa
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import OURS, House, add_users
-from bench.processes import MEGABYTE, children, forget_peak_memory, peak_memory
+from bench.house import OURS, House, add_users, task_has_ended
+from bench.processes import MEGABYTE, children, peak_of
 from microblog.exports.tasks import export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -37,8 +36,8 @@ def run(house: House) -> Iterator[Figure]:
         _add_posts(database, writer_of_few, FEW)
         _add_posts(database, writer_of_many, MANY)
         [process] = children(worker)
-        few = _peak(process, lambda: _export(writer_of_few))
-        many = _peak(process, lambda: _export(writer_of_many))
+        few = peak_of(process, lambda: _export(writer_of_few))
+        many = peak_of(process, lambda: _export(writer_of_many))
         ours, raw = side_by_side(
             lambda: _export(writer_of_many, like=copy),
             lambda: _bare_loop(database, writer_of_many, copy),
@@ -57,7 +56,7 @@ def _export(user_id: int, like: Path | None = None) -> float:
     """Seconds from the claim to the mirrored result of one export, whose archive must equal the file `like`."""
     task_id = launch([export_posts.s(user_id)], user_id=user_id).id
     db.session.commit()
-    wait_for(lambda: _has_ended(task_id), timeout=120, what="the export ends")
+    wait_for(lambda: task_has_ended(task_id), timeout=120, what="the export ends")
     task = db.session.get_one(Task, task_id)
     assert task.result is not None, task.traceback
     assert task.started_at is not None
@@ -65,19 +64,6 @@ def _export(user_id: int, like: Path | None = None) -> float:
     if like is not None and like.exists():
         assert task.result["sha256"] == _sha256(like), "the export and the bare loop wrote different files"
     return (task.finished_at - task.started_at).total_seconds()
-
-
-def _has_ended(task_id: str) -> bool:
-    db.session.rollback()
-    return not db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id))
-
-
-def _peak(process: int, work: Callable[[], object]) -> int:
-    """The most bytes that `process` needs for `work`, when it does it for the second time."""
-    work()
-    forget_peak_memory(process)
-    work()
-    return peak_memory(process)
 
 
 def _bare_loop(database: Path, user_id: int, target: Path) -> float:

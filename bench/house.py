@@ -22,6 +22,7 @@ from bench.processes import children
 from microblog import create_app
 from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.taskqueue.models import Task
 from tests.support.programs import ROOT
 from tests.support.services import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
 
@@ -173,6 +174,12 @@ def add_users(count: int) -> list[int]:
     db.session.execute(sa.insert(User), rows)
     db.session.commit()
     return list(db.session.scalars(sa.select(User.id).order_by(User.id)))
+
+
+def task_has_ended(task_id: str) -> bool:
+    """Whether the row of the task says so, read in a new transaction."""
+    db.session.rollback()
+    return not db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id))
 
 
 def session_cookie(app: Flask, user_id: int) -> str:

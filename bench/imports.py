@@ -7,7 +7,7 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from bench.export import WORDS
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import OURS, House, add_users
-from bench.processes import MEGABYTE, children, forget_peak_memory, peak_memory
+from bench.house import OURS, House, add_users, task_has_ended
+from bench.processes import MEGABYTE, children, peak_of
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
@@ -44,8 +44,8 @@ def run(house: House) -> Iterator[Figure]:
     with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
         users = iter(add_users(2 * ROUNDS + 4))
         [process] = children(worker)
-        peak_of_few = _peak(process, lambda: _import(few, next(users), instance))
-        peak_of_many = _peak(process, lambda: _import(many, next(users), instance))
+        peak_of_few = peak_of(process, lambda: _import(few, next(users), instance))
+        peak_of_many = peak_of(process, lambda: _import(many, next(users), instance))
         ours, raw = side_by_side(
             lambda: _import(many, next(users), instance),
             lambda: _bare_loop(many, next(users), instance),
@@ -70,7 +70,7 @@ def _import(file: Path, user_id: int, instance: Path) -> float:
     shutil.copy(file, target)
     task_id = launch([import_posts.s(user_id, upload.id)], user_id=user_id).id
     db.session.commit()
-    wait_for(lambda: _has_ended(task_id), timeout=600, what="the import ends")
+    wait_for(lambda: task_has_ended(task_id), timeout=600, what="the import ends")
     task = db.session.get_one(Task, task_id)
     assert task.result is not None, task.traceback
     assert task.started_at is not None
@@ -78,19 +78,6 @@ def _import(file: Path, user_id: int, instance: Path) -> float:
     kept = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id))
     assert task.result["imported"] == task.result["read"] == kept
     return (task.finished_at - task.started_at).total_seconds()
-
-
-def _has_ended(task_id: str) -> bool:
-    db.session.rollback()
-    return not db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id))
-
-
-def _peak(process: int, work: Callable[[], object]) -> int:
-    """The most bytes that `process` needs for `work`, when it does it for the second time."""
-    work()
-    forget_peak_memory(process)
-    work()
-    return peak_memory(process)
 
 
 def _bare_loop(file: Path, user_id: int, instance: Path) -> float:

@@ -12,14 +12,12 @@ from statistics import quantiles
 from typing import Any
 
 import redis
-import sqlalchemy as sa
 
 from bench.figures import Figure, compare, state
-from bench.house import OURS, House, add_users, session_cookie
+from bench.house import OURS, House, add_users, session_cookie, task_has_ended
 from bench.tasks import tick
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
-from microblog.taskqueue.models import Task
 from tests.support.services import wait_for
 
 TICKS, PAUSE = 150, 0.1  # seconds
@@ -50,7 +48,7 @@ def _measure(house: House, database: str) -> tuple[float, float]:
         wait_for(lambda: all(house.redis.client.pubsub_numsub(CHANNEL, "microblog:events")[n][1] for n in (0, 1)))
         task_id = launch([tick.s(TICKS, PAUSE)], user_id=user_id).id
         db.session.commit()
-        while _unfinished(task_id):
+        while not task_has_ended(task_id):
             time.sleep(PAUSE)
             house.redis.client.publish(CHANNEL, repr(time.time()))
         wait_for(lambda: len(events) == TICKS, what=f"{TICKS} events arrive")
@@ -85,8 +83,3 @@ def _subscribe(client: redis.Redis, delays: list[float]) -> None:
         for message in channel.listen():
             now = time.time()
             delays.append((now - float(message["data"])) * 1000)
-
-
-def _unfinished(task_id: str) -> bool:
-    db.session.rollback()
-    return bool(db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def peak_memory(pid: int) -> int:
 def forget_peak_memory(pid: int) -> None:
     """Let the peak begin anew, at what is in use now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_of(pid: int, work: Callable[[], object]) -> int:
+    """The most bytes of memory that `pid` needs for `work`, when it does it for the second time."""
+    work()
+    forget_peak_memory(pid)
+    work()
+    return peak_memory(pid)
 
 
 def connections_to(port: int, pid: int) -> int:
