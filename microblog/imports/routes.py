@@ -12,6 +12,7 @@ from werkzeug.datastructures import FileStorage
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.imports import sweep
 from microblog.imports.forms import ImportForm
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
@@ -42,12 +43,14 @@ def upload() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _page(form), 422
     upload = _store(form.file.data)
+    upload_id, path = upload.id, upload.path
     try:
-        current_user.launch_task("import_posts", _("Importing your posts"), upload.id)
+        current_user.launch_task("import_posts", _("Importing your posts"), upload_id)
+        sweep.delete_waiting(current_user.id, but=upload_id)
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()
-        current_storage().delete(upload.path)
+        current_storage().delete(path)
         return _refuse_second()
     flash(_("Your import has started. Stay and watch, or go: what came of it will be here."))
     return redirect(url_for("tasks.index"))

@@ -28,6 +28,17 @@ def delete_all_of(user_id: int) -> int:
     return _delete(Upload.user_id == user_id)
 
 
+def delete_waiting(user_id: int, but: str) -> int:
+    """Delete a user's files that wait for another attempt, except the upload `but`, and commit; returns how many.
+
+    For the transaction that has launched the import of `but`: no other import of theirs is unfinished in it. An upload
+    whose file is not whole yet is left alone.
+    """
+    others = db.session.scalars(sa.select(Upload).where(Upload.user_id == user_id, Upload.id != but))
+    storage = current_storage()
+    return _delete(Upload.id.in_([upload.id for upload in others if storage.exists(upload.path)]))
+
+
 def _delete(unwanted: sa.ColumnElement[bool]) -> int:
     storage, deleted = current_storage(), 0
     while batch := db.session.scalars(sa.select(Upload).where(unwanted).limit(BATCH)).all():

@@ -51,12 +51,25 @@ def sweep_uploads() -> None:
 def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     try:
         report = read_upload(task, upload_id, user_id)
+    except JobError:  # it is broken, or none of ours: it will be the same another time
+        _discard(upload_id)
+        raise
     except (FileNotFoundError, LookupError) as error:
         raise JobError(_gone()) from error
     upload = db.session.get_one(Upload, upload_id)
     upload.report, upload.expires_at = report, utcnow()
     db.session.commit()
     return report
+
+
+def _discard(upload_id: str) -> None:
+    """Delete the file, and leave the row to the sweep."""
+    db.session.rollback()
+    upload = db.session.get(Upload, upload_id)
+    if upload is not None:
+        path, upload.expires_at = upload.path, utcnow()
+        db.session.commit()
+        current_storage().delete(path)
 
 
 def _gone() -> str:
