@@ -163,6 +163,16 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
     assert (again["imported"], again["known"]) == (0, BETWEEN + 2)
 
 
+def test_of_many_posts_at_one_moment_each_is_counted_with_its_own_text_and_time(susan: User) -> None:
+    there = [post("both"), post("both"), post("both", 1), post("other"), *(post(f"number {n}") for n in range(50))]
+    imported(susan, archive(*there))
+
+    result = imported(susan, archive(*[post("both")] * 3, *[post("both", 1)] * 3, post("other", 1)))
+
+    assert (result["imported"], result["known"]) == (4, 3)
+    assert len(bodies(susan)) == len(there) + 4
+
+
 def test_two_attempts_at_once_double_nothing(app: Flask, susan: User) -> None:
     posts = [post(f"number {n // 2}", n // 4) for n in range(3000)]
     uploads = [store(susan, archive(*posts)) for _ in range(2)]
@@ -225,18 +235,20 @@ def test_a_byte_that_is_no_text_spoils_its_own_post_only_and_a_long_list_is_cut(
     assert (result["refused"], len(result["refusals"])) == (150, 100)
 
 
-def test_broken_half_way_what_came_before_stays_and_trying_again_is_harmless(susan: User) -> None:
+def test_broken_half_way_what_came_before_stays_and_the_file_goes(susan: User) -> None:
     count = reading.BATCH + 500
     whole = ('{"posts": [\n' + ",\n".join(json.dumps(post(f"number {n}", n)) for n in range(count)) + "\n]}").encode()
     upload = store(susan, whole[:-40])
 
-    outcomes = [attempt(susan, upload) for _ in range(2)]
+    first, second = (attempt(susan, upload) for _ in range(2))
 
-    for outcome in outcomes:
-        assert outcome.state == "FAILURE"
-        sentence = str(outcome.result)
-        assert sentence.startswith(f"The file is broken in line {count + 1:,}, column ")
-        assert sentence.endswith("What came before that has been imported.")
+    assert (first.state, second.state) == ("FAILURE", "FAILURE")
+    sentence = str(first.result)
+    assert sentence.startswith(f"The file is broken in line {count + 1:,}, column ")
+    assert sentence.endswith("What came before that has been imported.")
+    assert str(second.result) == "The uploaded file is no longer there. Please upload it again."
+    assert files() == []
+    assert sweep.delete_expired() == 1
     assert len(bodies(susan)) == count - 1
     assert imported(susan, whole)["imported"] == 1
     assert len(bodies(susan)) == count
@@ -260,6 +272,7 @@ def test_a_file_that_is_none_of_ours_fails_with_a_sentence(susan: User, content:
 
     assert outcome.state == "FAILURE"
     assert reason in str(outcome.result)
+    assert files() == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
@@ -363,6 +376,24 @@ def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[...,
     assert "An import is already running" in client.get("/tasks").text
     assert launched(susan) == ["import_posts"]
     assert len(files()) == 1
+
+
+def test_a_new_file_takes_the_place_of_those_that_wait_for_another_attempt(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    waiting, of_ben = store(susan, archive(post("old"))), store(make_user("ben"), archive(post("theirs")))
+    waiting_id, kept = waiting.id, of_ben.path
+    browser = signed_in(susan)
+
+    upload_page(browser, archive(post("new")))
+
+    db.session.rollback()
+    [new] = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id))
+    assert new.id != waiting_id
+    assert only_job(susan).root.signature["args"] == [susan.id, new.id]
+    assert files() == sorted([kept, new.path])
+    upload_page(browser, archive(post("refused, for one is running")))
+    assert files() == sorted([kept, new.path])
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
