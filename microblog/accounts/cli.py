@@ -12,6 +12,7 @@ import click
 from microblog.accounts.models import User
 from microblog.commands import Commands, as_json, print_json
 from microblog.extensions import db
+from microblog.notifications.live import end_streams
 
 NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
 
@@ -40,7 +41,7 @@ def promote(context: click.Context, name: str, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def demote(context: click.Context, name: str, as_json: bool) -> None:
-    """Take the operators' role from a user. Pages that they have open fall silent within the hour.
+    """Take the operators' role from a user. Operators' pages that they have open fall silent.
 
     \b
     Example:
@@ -76,9 +77,11 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
             print_json(None)
         click.echo(f"{name}: there is nobody of this name.", err=True)
         context.exit(WRONG)
-    changed = user.is_operator != is_operator
+    changed, user_id = user.is_operator != is_operator, user.id
     user.is_operator = is_operator
     db.session.commit()
+    if not is_operator:
+        end_streams(user_id)
     if as_json:
         print_json(_facts(user) | {"done": changed})
     else:

@@ -21,6 +21,7 @@ from microblog.accounts.signals import password_changed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import erasure
+from microblog.notifications.live import end_streams
 from microblog.notifications.rows import forget_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
@@ -61,6 +62,7 @@ def close(user: User) -> bool:
     mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
     launch_task("delete_account", _("Deleting an account"), closed, mail.id)
     db.session.commit()
+    end_streams(closed)
     return True
 
 

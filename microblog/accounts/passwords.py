@@ -8,6 +8,7 @@ from werkzeug.security import generate_password_hash
 from microblog.accounts.models import User
 from microblog.accounts.signals import password_changed
 from microblog.extensions import db
+from microblog.notifications.live import end_streams
 
 
 def replace(user: User, password: str) -> bool:
@@ -27,4 +28,5 @@ def replace(user: User, password: str) -> bool:
         return False
     password_changed.send(user)
     db.session.commit()
+    end_streams(replaced)
     return True

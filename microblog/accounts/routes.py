@@ -15,6 +15,7 @@ from microblog.accounts.directory import user_called
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.limits import limit_guesses
 from microblog.accounts.models import User
+from microblog.notifications.live import end_streams
 from microblog.security import local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
@@ -69,8 +70,11 @@ def confirm_logout() -> ResponseReturnValue:
 
 @bp.post("/auth/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out."""
+    """Sign out; pages that are still open elsewhere in this browser fall silent."""
+    user_id = current_user.id if current_user.is_authenticated else None
     logout_user()
+    if user_id is not None:
+        end_streams(user_id)
     flash(_("You are signed out."), "success")
     return redirect(url_for("accounts.login"))
 

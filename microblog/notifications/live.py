@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 import redis
-from flask import Flask
+from flask import Flask, current_app
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.extensions import db
@@ -36,6 +36,8 @@ LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a Redis that is awa
 OPERATORS = "operators"
 #: Sent where events may have been missed: the page then asks ``/notifications?since=``.
 RESYNC: dict[str, Any] = {"name": "resync"}
+#: Ends each stream that it reaches; it is not sent to the page, which then asks for another.
+END: dict[str, Any] = {"name": "end"}
 
 
 def topic_of(user_id: int) -> str:
@@ -53,6 +55,14 @@ def publish(app: Flask, topics: Iterable[str], event: dict[str, Any]) -> None:
         app.extensions["redis"].publish(CHANNEL, payload)
     except redis.RedisError:
         logger.warning("Redis is away; an event is not announced: %s %s", event["name"], event.get("subject", ""))
+
+
+def end_streams(user_id: int) -> None:
+    """Let each of a user's open pages ask for its stream again, and be refused if it may no longer have it.
+
+    Call it after the commit of what changed that.
+    """
+    publish(current_app, [topic_of(user_id)], END)
 
 
 @contextmanager
@@ -81,9 +91,11 @@ class Subscription:
         self.topics = topics
         self._hub = hub
         self._events: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=BACKLOG)
+        self._ended = False
 
     def put(self, event: dict[str, Any]) -> None:
-        """Hand over an event; a reader that is too far behind gets RESYNC in place of its backlog."""
+        """Hand over an event; a reader that is too far behind gets RESYNC in place of its backlog. END is the last."""
+        self._ended = self._ended or event == END
         try:
             self._events.put_nowait(event)
         except queue.Full:
@@ -92,13 +104,16 @@ class Subscription:
             self._events.put_nowait(RESYNC)
 
     def read(self, *, heartbeat: float, lifetime: float) -> Iterator[dict[str, Any] | None]:
-        """The events as they come, None after each `heartbeat` seconds without one, for `lifetime` seconds."""
+        """The events as they come, None after each `heartbeat` seconds without one, for `lifetime` seconds at most."""
         end = time.monotonic() + lifetime
         while time.monotonic() < end:
             try:
-                yield self._events.get(timeout=heartbeat)
+                event = self._events.get(timeout=heartbeat)
             except queue.Empty:
-                yield None
+                event = None
+            if self._ended:
+                return
+            yield event
 
     def close(self) -> None:
         """Stop listening."""

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 from flask.testing import FlaskClient
 
+from microblog.accounts import deletion, passwords
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
-from microblog.notifications.live import BACKLOG, CHANNEL, RESYNC, Hub, Subscription, topic_of
+from microblog.notifications.live import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
 from tests.support.services import RedisServer, wait_for
@@ -35,6 +36,7 @@ class Stream:
     def __init__(self, client: FlaskClient, path: str = "/notifications/stream", **headers: str) -> None:
         self.response = client.get(path, headers=headers, buffered=False)
         self.frames: list[str] = []
+        self.ended = False
         self._iterator: Iterator[Any] = iter(self.response.response)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -44,6 +46,7 @@ class Stream:
             if not Stream.pages_open:
                 break
         self.response.close()
+        self.ended = True
 
     def events(self) -> list[dict[str, Any]]:
         data = [line for frame in self.frames for line in frame.splitlines() if line.startswith("data: ")]
@@ -161,6 +164,55 @@ def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(
     response.close()
 
     assert hub.open_streams() == 0
+
+
+def new_password(susan: User) -> None:
+    assert passwords.replace(susan, "another-secret")
+
+
+def closed_account(susan: User) -> None:
+    assert deletion.close(susan)
+
+
+def demoted(susan: User) -> None:
+    susan.is_operator = True
+    db.session.commit()
+    result = current_app.test_cli_runner().invoke(args=["users", "demote", susan.username])
+    assert result.exit_code == 0, result.output
+
+
+def signed_out(susan: User) -> None:
+    assert sign_in(current_app, susan).post("/auth/logout").status_code == 302
+
+
+@pytest.mark.parametrize("event", [new_password, closed_account, demoted, signed_out])
+def test_a_stream_ends_when_what_it_was_opened_with_does(
+    streaming: Flask, make_user: Callable[..., User], event: Callable[[User], None]
+) -> None:
+    with streaming.app_context():
+        susan, ben = make_user("susan"), make_user("ben")
+        susans, bens = Stream(sign_in(streaming, susan)), Stream(sign_in(streaming, ben))
+        wait_for(lambda: "resync" in "".join(susans.frames), what="the process listens")
+
+        event(susan)
+
+        wait_for(lambda: susans.ended, what="her stream ends")
+        assert "end" not in [told["name"] for told in susans.events()]
+        assert not bens.ended
+        ben.launch_task("noop", "Nothing")
+        db.session.commit()
+        wait_for(bens.events, what="his goes on")
+
+
+def test_what_a_reader_is_behind_keeps_no_stream_from_ending(app: Flask) -> None:
+    hub: Hub = app.extensions["hub"]
+    subscription = Subscription(hub, frozenset())
+
+    subscription.put(END)
+    for number in range(2 * BACKLOG):
+        subscription.put({"name": "task", "subject": str(number)})
+
+    assert list(subscription.read(heartbeat=0.01, lifetime=60.0)) == []
 
 
 def test_asking_tells_nothing_of_others(
