@@ -30,17 +30,17 @@ _LIMIT = "upload_limit"  # the attribute of a view that holds the name of its se
 
 def init_app(app: Flask) -> None:
     """Refuse forms that are no forms, or not UTF-8, and give each response the headers that it does not have yet."""
-    app.before_request(_admit_upload)
+    app.before_request(_admit_upload_of_reader)
     app.before_request(_refuse_json)
     app.before_request(_refuse_broken_encoding)
     app.after_request(_add_headers)
 
 
 def takes_upload(setting: str) -> Callable[[View], View]:
-    """A decorator, the outermost of a view: whoever is signed in may send it a form of as many bytes as `setting` says.
+    """A decorator, the outermost of a view: whoever is signed in may send it as many bytes as `setting` says.
 
-    Others are refused by the size that all forms may have, before anything of it is read. Its files are not text, and
-    come past as they are; what else is in such a form the view looks at.
+    Others are refused by the size that all may send, before anything of it is read. The files in a form are not text,
+    and come past as they are; what else is in such a form the view looks at.
     """
 
     def mark(view: View) -> View:
@@ -48,6 +48,15 @@ def takes_upload(setting: str) -> Callable[[View], View]:
         return view
 
     return mark
+
+
+def admit_upload() -> bool:
+    """Let this request bring as much as its view takes(); False if that is no more than all may bring."""
+    setting = _upload_limit()
+    if setting is None:
+        return False
+    request.max_content_length = current_app.config[setting]
+    return True
 
 
 def local_path(target: str | None) -> str | None:
@@ -72,11 +81,10 @@ def referring_path() -> str | None:
     return local_path(parts._replace(scheme="", netloc="").geturl())
 
 
-def _admit_upload() -> None:
+def _admit_upload_of_reader() -> None:
     # Before all that reads the form, such as the look for its CSRF token.
-    setting = _upload_limit()
-    if setting is not None and "_user_id" in session:
-        request.max_content_length = current_app.config[setting]
+    if "_user_id" in session:
+        admit_upload()
 
 
 def _upload_limit() -> str | None:

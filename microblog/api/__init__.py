@@ -12,6 +12,7 @@ def init_app(app: Flask) -> None:
         docs,
         exports,
         following,
+        imports,
         jobs,
         messages,
         notifications,
@@ -30,7 +31,7 @@ def init_app(app: Flask) -> None:
     api = Api(app)
     for resource in (
         *(tokens, users, following, posts, timelines, search),
-        *(messages, notifications, exports, jobs),
+        *(messages, notifications, exports, imports, jobs),
     ):
         csrf.exempt(resource.bp)  # no cookie counts here, so nobody else's page can act for a reader
         api.register(resource.bp)

@@ -17,6 +17,7 @@ from werkzeug.exceptions import UnprocessableEntity
 from microblog.api import auth, headers
 from microblog.api.schemas import PageQuerySchema
 from microblog.errors import problem
+from microblog.security import admit_upload
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -95,8 +96,7 @@ def read_json(req: Request) -> Any:
     body = req.get_data()
     if not body:
         return missing
-    if not req.is_json:
-        abort(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _("Send JSON, with “Content-Type: application/json”."))
+    _check_type(req)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -110,8 +110,19 @@ def refuse_fields(errors: Any) -> NoReturn:
 
 
 def _check_body() -> None:
-    """Refuse what is no JSON, also where no body is expected: it asks for something that we do not do."""
-    read_json(request)
+    """Refuse what is no JSON, also where no body is expected: it asks for something that we do not do.
+
+    An upload is only let in: its view reads it, a piece at a time.
+    """
+    if admit_upload():
+        _check_type(request)
+    else:
+        read_json(request)
+
+
+def _check_type(req: Request) -> None:
+    if not req.is_json:
+        abort(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _("Send JSON, with “Content-Type: application/json”."))
 
 
 def _document_what_is_shared(doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import io
 import json
 import random
 import threading
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ import sqlalchemy as sa
 from celery.result import EagerResult
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
@@ -24,16 +22,15 @@ from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
 from microblog.imports import reading, sweep
 from microblog.imports.models import Upload
-from microblog.imports.storage import current_storage
 from microblog.imports.tasks import import_posts
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
+from tests.support.imports import BEGINNING, archive, files, post, store
 from tests.support.jobs import crash, rows_of
 from tests.support.services import Worker, wait_for
 
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 BETWEEN = reading.BATCH + 100
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 FOLLOWERS = "https://tooting.example/users/susan/followers"
@@ -44,14 +41,6 @@ def susan(make_user: Callable[..., User]) -> User:
     return make_user("susan")
 
 
-def post(body: Any, hours: float = 0, **more: Any) -> dict[str, Any]:
-    return {"body": body, "timestamp": (BEGINNING + timedelta(hours=hours)).isoformat(), **more}
-
-
-def archive(*posts: Any) -> bytes:
-    return json.dumps({"posts": posts}).encode()
-
-
 def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> dict[str, Any]:
     thing = {"type": "Note", "content": content, "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc} | more
     return {"type": "Create", "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc, "object": thing}
@@ -59,16 +48,6 @@ def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> di
 
 def outbox(*activities: Any) -> bytes:
     return json.dumps({"@context": "x", "type": "OrderedCollection", "orderedItems": activities}).encode()
-
-
-def store(user: User, content: bytes) -> Upload:
-    """A file that the user has uploaded."""
-    upload = Upload(user_id=user.id, expires_at=utcnow() + timedelta(hours=1))
-    db.session.add(upload)
-    db.session.commit()
-    with current_storage().new(upload.path) as file:
-        file.write([content])
-    return upload
 
 
 def attempt(user: User, upload: Upload) -> EagerResult:
@@ -93,15 +72,6 @@ def bodies(user: User) -> list[str]:
     return [one["body"] for batch in read_posts(user.id) for one in batch]
 
 
-def files() -> list[str]:
-    root = Path(current_storage()._root)
-    return sorted(path.name for path in root.rglob("*") if path.is_file())
-
-
-def upload_page(client: FlaskClient, content: bytes, **fields: Any) -> TestResponse:
-    return client.post("/import", data={"file": (io.BytesIO(content), "posts.json"), **fields})
-
-
 def only_job(user: User) -> jobs.Job:
     db.session.rollback()
     [job] = jobs.newest(user.id, BEGINNING)
@@ -113,7 +83,8 @@ def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
 ) -> None:
     client = signed_in(susan)
 
-    response = upload_page(client, archive(post("one"), post(""), post("two", 1)))
+    file = archive(post("one"), post(""), post("two", 1))
+    response = client.post("/import", data={"file": (io.BytesIO(file), "posts.json")})
 
     assert response.status_code == 302
     wait_for(lambda: not only_job(susan).unfinished, what="the import ends")
@@ -359,93 +330,3 @@ def test_the_sweep_takes_what_has_had_its_time_or_lost_its_user_and_leaves_what_
     assert sweep.delete_expired() == 2
     assert files() == sorted([kept.path, read.path])
     assert attempt(susan, old).state == "FAILURE"
-
-
-def launched(user: User) -> Iterable[str]:
-    db.session.rollback()
-    return db.session.scalars(sa.select(Task.name).where(Task.user_id == user.id)).all()
-
-
-def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    client = signed_in(susan)
-    upload_page(client, archive(post("one")))
-
-    second = upload_page(client, archive(post("two")))
-
-    assert second.status_code == 302
-    assert "An import is already running" in client.get("/tasks").text
-    assert launched(susan) == ["import_posts"]
-    assert len(files()) == 1
-
-
-def test_a_new_file_takes_the_place_of_those_that_wait_for_another_attempt(
-    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
-) -> None:
-    waiting, of_ben = store(susan, archive(post("old"))), store(make_user("ben"), archive(post("theirs")))
-    waiting_id, kept = waiting.id, of_ben.path
-    browser = signed_in(susan)
-
-    upload_page(browser, archive(post("new")))
-
-    db.session.rollback()
-    [new] = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id))
-    assert new.id != waiting_id
-    assert only_job(susan).root.signature["args"] == [susan.id, new.id]
-    assert files() == sorted([kept, new.path])
-    upload_page(browser, archive(post("refused, for one is running")))
-    assert files() == sorted([kept, new.path])
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_what_is_no_file_of_posts_is_refused_at_the_door(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    client = signed_in(susan)
-
-    answers = [upload_page(client, b"\x1f\x8b\x08packed\xff"), client.post("/import", data={"file": ""})]
-
-    assert [answer.status_code for answer in answers] == [422, 422]
-    assert "unpack it" in answers[0].text
-    assert "Choose a file first." in answers[1].text
-    assert launched(susan) == []
-    assert not Path(current_storage()._root).exists()
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_a_file_may_be_larger_than_a_form_but_not_than_its_own_limit_and_for_nobody_else(
-    app: Flask, susan: User, client: FlaskClient, signed_in: Callable[..., FlaskClient]
-) -> None:
-    app.config |= {"MAX_CONTENT_LENGTH": 10_000, "IMPORT_MAX_SIZE": 100_000, "WTF_CSRF_ENABLED": False}
-    browser = signed_in(susan)
-    middling, large = archive(post("x" * 50_000)), archive(post("x" * 150_000))
-
-    assert upload_page(client, middling).status_code in (302, 413)
-    assert upload_page(browser, large).status_code == 413
-    assert browser.post("/", data={"post": "x" * 50_000}).status_code == 413
-    assert launched(susan) == []
-    assert upload_page(browser, middling).status_code == 302
-    assert launched(susan) == ["import_posts"]
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_imports_and_exports_are_counted_together_for_their_user(susan: User, make_app: Callable[..., Flask]) -> None:
-    browser = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="2 per hour").test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
-
-    answers = [
-        browser.post("/export_posts"),
-        upload_page(browser, archive(post("one"))),
-        browser.post("/export_posts"),
-        upload_page(browser, archive(post("two"))),
-    ]
-
-    assert [answer.status_code for answer in answers] == [302, 302, 429, 429]
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    browser = signed_in(susan)
-    app.config["WTF_CSRF_ENABLED"] = True
-
-    response = upload_page(browser, archive(post("one")), csrf_token="forged")
-
-    assert response.status_code == 400
-    assert launched(susan) == []

@@ -1,0 +1,52 @@
+"""/api/imports: read back a file of posts."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import request
+
+from microblog.api.answers import refuse_second, started
+from microblog.api.auth import caller, require_token
+from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.schemas import TaskSchema
+from microblog.imports import uploads
+from microblog.limits import limit_launches
+from microblog.security import takes_upload
+from microblog.storage import CHUNK
+from microblog.taskqueue.launch import AlreadyRunning
+
+bp = Blueprint(
+    "api_imports",
+    __name__,
+    url_prefix="/api/imports",
+    tag="imports",
+    description="Posts that you wrote elsewhere, or exported from here.",
+    guard=require_token,
+)
+_FILE = {
+    "required": True,
+    "description": "posts.json as an export has it, or outbox.json of a Mastodon archive, as it is.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+
+
+@bp.post("")
+@takes_upload("IMPORT_MAX_SIZE")
+@bp.doc(requestBody=_FILE)
+@bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+@limit_launches(lambda: caller().id)
+def create() -> tuple[dict[str, Any], dict[str, str]]:
+    """Start an import, unless one is running; the body is the file.
+
+    A post that you have already is not doubled. What came of it is in the `result` of the task.
+    """
+    try:
+        task = uploads.start(caller(), iter(lambda: request.stream.read(CHUNK), b""))
+    except uploads.NoPosts as refused:
+        refuse_fields({"json": {"_schema": [str(refused)]}})
+    except AlreadyRunning as refused:
+        refuse_second(refused)
+    return started(task.id)

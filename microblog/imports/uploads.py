@@ -1,0 +1,67 @@
+"""Takes a file of posts in, and has it imported: by the page and by the API."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from datetime import timedelta
+from itertools import chain
+
+from flask import current_app
+from flask_babel import gettext as _
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.imports import sweep
+from microblog.imports.models import Upload
+from microblog.imports.storage import current_storage
+from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.models import Task
+
+
+class NoPosts(ValueError):
+    """What was sent begins like no file of posts; the message is a sentence that says so."""
+
+
+def start(user: User, chunks: Iterable[bytes]) -> Task:
+    """Store what `chunks` have, start its import as a job of `user`, and commit that.
+
+    Files of theirs that wait for another attempt make room for it. Raises NoPosts, and AlreadyRunning if an import of
+    theirs is unfinished; then nothing is kept.
+    """
+    if running := user.get_task_in_progress("import_posts"):  # before the file is stored for nothing
+        raise AlreadyRunning(running)
+    upload = _store(user, _checked(chunks))
+    upload_id, path = upload.id, upload.path
+    try:
+        task = user.launch_task("import_posts", _("Importing your posts"), upload_id)
+        sweep.delete_waiting(user.id, but=upload_id)
+        db.session.commit()
+    except AlreadyRunning:
+        db.session.rollback()
+        current_storage().delete(path)
+        raise
+    return task
+
+
+def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    """`chunks`, the first of which must begin like a JSON object: a packed archive does not."""
+    chunks = iter(chunks)
+    first = next(chunks, b"")
+    if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        raise NoPosts(
+            _("This is no JSON file. If it is a packed archive, unpack it and choose posts.json or outbox.json.")
+        )
+    return chain([first], chunks)
+
+
+def _store(user: User, chunks: Iterable[bytes]) -> Upload:
+    """Keep `chunks` in the storage, for ``IMPORT_LIFETIME`` seconds."""
+    lifetime = timedelta(seconds=current_app.config["IMPORT_LIFETIME"])
+    upload = Upload(user_id=user.id, expires_at=utcnow() + lifetime)
+    db.session.add(upload)
+    db.session.commit()
+    with current_storage().new(upload.path) as stored:
+        stored.write(chunks)
+    return upload

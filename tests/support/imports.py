@@ -1,0 +1,39 @@
+"""Files of posts, as users upload them, and as they are stored."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.imports.models import Upload
+from microblog.imports.storage import current_storage
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def post(body: Any, hours: float = 0, **more: Any) -> dict[str, Any]:
+    return {"body": body, "timestamp": (BEGINNING + timedelta(hours=hours)).isoformat(), **more}
+
+
+def archive(*posts: Any) -> bytes:
+    return json.dumps({"posts": posts}).encode()
+
+
+def store(user: User, content: bytes) -> Upload:
+    """A file that the user has uploaded."""
+    upload = Upload(user_id=user.id, expires_at=utcnow() + timedelta(hours=1))
+    db.session.add(upload)
+    db.session.commit()
+    with current_storage().new(upload.path) as file:
+        file.write([content])
+    return upload
+
+
+def files() -> list[str]:
+    root = Path(current_storage()._root)
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
