@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Request
 
+from tests.browser.keyboard import obstacles
+
 WIDTHS = (1280, 390)  # CSS pixels
 AXE_OPTIONS = {"resultTypes": ["violations"], "iframes": False}
 NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI: its faint colours and its buttons in buttons
@@ -41,7 +43,7 @@ def problems_of(page: Page, url: str) -> list[str]:
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         problems += overflow(page)
-    problems += barriers(page)
+    problems += barriers(page) + obstacles(page)
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
     return problems
