@@ -31,8 +31,21 @@ def let_go(request: Request) -> Iterator[None]:
         yield
 
 
+def renew_all(worker: Any, known: set[Request]) -> set[Request]:
+    """Renew the leases of what `worker` has been running since `known` was; returns all that it is running now.
+
+    What it has only just been given may not have been claimed yet: its row may still bear this worker's name from a
+    claim whose process died, and the lease of that must not come to life again.
+    """
+    with _quiet:
+        running = set(worker_state.active_requests)
+        ids = [request.id for request in running & known]
+        renew(worker.app.rows, ids, worker.hostname, lease=worker.app.flask_app.config["TASK_LEASE"])
+    return running
+
+
 class LeaseKeeper(bootsteps.StartStopStep):
-    """Renews, three times a lease, the leases of the tasks that this worker is running, in one UPDATE.
+    """Renews, four times a lease, the leases of the tasks that this worker is running, in one UPDATE.
 
     It lives in the main process, so that a task busy in C code keeps its lease and a worker that was killed or
     frozen loses it; and in a thread, since the main loop stands still while the broker is away.
@@ -43,12 +56,10 @@ class LeaseKeeper(bootsteps.StartStopStep):
         threading.Thread(target=self._run, args=(worker,), name="lease-keeper", daemon=True).start()
 
     def _run(self, worker: Any) -> None:
-        lease: float = worker.app.flask_app.config["TASK_LEASE"]
+        known: set[Request] = set()
         while True:
-            time.sleep(lease / 3)
+            time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
             try:
-                with _quiet:
-                    running = [request.id for request in tuple(worker_state.active_requests)]
-                    renew(worker.app.rows, running, worker.hostname, lease=lease)
+                known = renew_all(worker, known)
             except Exception:  # whatever it is, such as a database that is away: the next turn may do better
                 logger.warning("leases are not renewed", exc_info=True)

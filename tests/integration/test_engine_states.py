@@ -71,7 +71,7 @@ def row_of(task_id: str) -> Task:
     return row
 
 
-def finished(task_id: str, timeout: float = 20) -> Task:
+def finished(task_id: str, timeout: float = 40) -> Task:
     """The row, once its task has ended."""
     wait_for(lambda: not row_of(task_id).unfinished, timeout, f"{row_of(task_id)} ends")
     return row_of(task_id)

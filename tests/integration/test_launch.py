@@ -243,4 +243,5 @@ def test_a_duplicate_message_does_not_run_twice(
 
     refused = [f"{task_id} is SUCCESS already", f"{task_id} is being run by another worker"]
     wait_for(lambda: sum(worker.text().count(sentence) for sentence in refused) >= 2)
+    wait_for(lambda: not reread(task_id).unfinished, what="the one that was not refused ends")
     assert diary.read_text() == "ran\n"

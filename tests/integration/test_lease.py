@@ -11,8 +11,9 @@ import pytest
 from celery.worker import state as worker_state
 from flask import Flask
 
+from microblog.clock import utcnow
 from microblog.taskqueue import claim as claims
-from microblog.taskqueue.lease import LeaseKeeper, let_go
+from microblog.taskqueue.lease import LeaseKeeper, let_go, renew_all
 from tests.support import tasks
 from tests.support.jobs import rows_of, start
 from tests.support.services import wait_for
@@ -28,24 +29,34 @@ class Running:
 
 
 @pytest.fixture
-def run(make_app: Callable[..., Flask]) -> Iterator[Callable[[], Running]]:
+def given_out() -> Iterator[Callable[[str], Running]]:
+    """Gives a task's message to one of the children of this process."""
+    running: list[Running] = []
+
+    def give_out(task_id: str) -> Running:
+        running.append(Running(task_id))
+        worker_state.active_requests.add(running[-1])
+        return running[-1]
+
+    yield give_out
+    for request in running:
+        worker_state.active_requests.discard(request)
+
+
+@pytest.fixture
+def run(make_app: Callable[..., Flask], given_out: Callable[[str], Running]) -> Callable[[], Running]:
     """Claims a new task for a worker whose main process keeps its leases."""
     app = make_app(TASK_LEASE=0.3).extensions["celery"]
     worker = SimpleNamespace(app=app, hostname=WORKER)
     keeper = LeaseKeeper(worker)
     keeper.start(worker)
-    running: list[Running] = []
 
     def run() -> Running:
-        request = Running(start(tasks.noop.s()))
-        claims.claim(app.rows, request.id, worker=WORKER, lease=0.3, max_crashes=3)
-        running.append(request)
-        worker_state.active_requests.add(request)
-        return request
+        task_id = start(tasks.noop.s())
+        claims.claim(app.rows, task_id, worker=WORKER, lease=0.3, max_crashes=3)
+        return given_out(task_id)
 
-    yield run
-    for request in running:
-        worker_state.active_requests.discard(request)
+    return run
 
 
 def lease_of(request: Running) -> datetime | None:
@@ -69,3 +80,27 @@ def test_a_lease_that_was_given_back_is_not_renewed(app: Flask, run: Callable[[]
 
     wait_for_a_round(kept)
     assert lease_of(given_back) is None
+
+
+def test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again(
+    app: Flask, given_out: Callable[[str], Running]
+) -> None:
+    worker = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
+    rows, died = worker.app.rows, given_out(start(tasks.noop.s()))
+    assert claims.claim(rows, died.id, worker=WORKER, lease=30.0, max_crashes=3)
+    known = renew_all(worker, renew_all(worker, set()))
+    with let_go(died):
+        claims.release(rows, died.id, worker=WORKER)
+
+    again = given_out(died.id)
+    known = renew_all(worker, known)
+
+    ended = lease_of(again)
+    assert ended is not None
+    assert ended <= utcnow()
+    claimed = claims.claim(rows, again.id, worker=WORKER, lease=0.1, max_crashes=3)
+    assert claimed is not None
+    renew_all(worker, known)
+    renewed = lease_of(again)
+    assert renewed is not None
+    assert renewed > claimed.expires_at

@@ -28,7 +28,7 @@ T = TypeVar("T")
 ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: nobody may rely on its being UTC
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 20.0, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], timeout: float = 40.0, what: str = "") -> T:
     """The first true value of `condition`; AssertionError if there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

@@ -27,7 +27,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-renewed",
             "A worker's main process renews the leases of all that it runs.",
-            (Edit(LEASE, "LeaseKeeper._run", "renew(worker.app.rows, running, worker.hostname, lease=lease)", "pass"),),
+            (Edit(LEASE, "LeaseKeeper._run", "known = renew_all(worker, known)", "pass"),),
             (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
         ),
         Mutant(
@@ -54,6 +54,14 @@ EVERY_JOB_ENDS = Promise(
             "A lease that is given back is renewed no more.",
             (Edit(LEASE, "let_go", "worker_state.active_requests.discard(request)", "pass"),),
             ("tests/integration/test_lease.py::test_a_lease_that_was_given_back_is_not_renewed",),
+        ),
+        Mutant(
+            "lease-revived",
+            "The lease of a process that died does not come to life with the message that is given out again.",
+            (Edit(LEASE, "renew_all", "running & known", "running"),),
+            (
+                "tests/integration/test_lease.py::test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again",
+            ),
         ),
         Mutant(
             "child-killed",
