@@ -19,6 +19,7 @@ from microblog.taskqueue.launch import AlreadyRunning, launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
+from tests.support.jobs import rows_of
 from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
 
 
@@ -243,5 +244,5 @@ def test_a_duplicate_message_does_not_run_twice(
 
     refused = [f"{task_id} is SUCCESS already", f"{task_id} is being run by another worker"]
     wait_for(lambda: sum(worker.text().count(sentence) for sentence in refused) >= 2)
-    wait_for(lambda: not reread(task_id).unfinished, what="the one that was not refused ends")
+    wait_for(lambda: rows_of(task_id)[0].finished_at, what="the one that was not refused ends")
     assert diary.read_text() == "ran\n"
