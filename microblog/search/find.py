@@ -20,6 +20,7 @@ from markupsafe import Markup
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.paging import InvalidKey, Page
 from microblog.posts.models import Post
 from microblog.posts.terms import indexed
@@ -81,10 +82,10 @@ def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
     if db.engine.dialect.name == "postgresql":
         # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
         text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
-        select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.id.desc())
+        select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.imported, Post.id.desc())
     else:
         found = _POST_FTS.c.post_fts.op("MATCH")(query.for_fts5())
-        select = columns.join(_POST_FTS, _POST_FTS.c.rowid == Post.id).where(found)
+        select = columns.join(_POST_FTS, _POST_FTS.c.rowid.op("&")(MAX_ID) == Post.id).where(found)
         select = select.order_by(_POST_FTS.c.rowid.desc())
     return list(db.session.execute(select.limit(CANDIDATES)))
 
