@@ -38,6 +38,12 @@ POSTS = {
     "german": "Die Straße ist naß",
     "fullwidth": "Ｈｅｌｌｏ　ｗｏｒｌｄ",
     "hindi": "हिन्दी में लिखना",
+    "thai": "ฉันกินน้ำตาลที่กรุงเทพ",
+    "lao": "ພາສາລາວງ່າຍ",
+    "khmer": "ខ្ញុំ\u200bស្រឡាញ់\u200bភ្នំពេញ",
+    "burmese": "မြန်မာစာ",
+    "arabic": "كَتَبَ أحمد إلى القـــاهرة\u200f",
+    "hebrew": "שָׁלוֹם עולם",
     "markup": "<b>bold</b> & 'quoted' \"words\"",
 }
 # What is typed, and the names of the posts that have it, in whatever order.
@@ -98,6 +104,18 @@ FOUND = {
     "hello": "fullwidth",
     "हिन्दी": "hindi",
     "हिन": "hindi",
+    "น้ำตาล": "thai",
+    "กรุงเทพ": "thai",
+    "กินที่": "",
+    "ก": "thai",
+    "ລາວ": "lao",
+    "ស្រឡាញ់": "khmer",
+    "ស្រឡាញ់ភ្នំពេញ": "khmer",
+    "မာစာ": "burmese",
+    "كتب احمد": "arabic",
+    "الي": "arabic",
+    '"آحمد إلى القاهرة"': "arabic",
+    "שלום": "hebrew",
     "bold": "markup",
     "<b>": "address markup",
     "'quoted'": "markup",
@@ -184,7 +202,7 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
 
     marked = {
         typed: bodies_in(browser.get("/search", query_string={"q": typed}).text)[0]
-        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー")
+        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー", "น้ำ")
     }
 
     assert marked == {
@@ -195,6 +213,7 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
         "bold words": "&lt;b&gt;<mark>bold</mark>&lt;/b&gt; &amp; &#39;quoted&#39; &#34;<mark>words</mark>&#34;",
         "straSSe": "Die <mark>Straße</mark> ist naß",
         "コーヒー": "東京タワーで<mark>ｺｰﾋｰ</mark>を飲む",
+        "น้ำ": "ฉันกิน<mark>น้ำ</mark>ตาลที่กรุงเทพ",
     }
 
 
