@@ -1,9 +1,13 @@
 """Finding posts: the database tells which have the words, and of these the best are chosen here.
 
-However many posts have a word, only the CANDIDATES that were added last are looked at, and both databases find them
-without looking at the others. So a search takes as long among a million posts as among ten thousand. The rank is made
-here, since it is then the same on both databases; and because what theirs are made of, how many posts have the word,
-takes the longer the more there are.
+However many posts have a word, only CANDIDATES are looked at: those that were written here last, then those imported
+last. For one word, or words that occur together as often as chance has it, both databases find these without looking
+at the others: that takes as long among a million posts as among ten thousand. Words that are common and hardly ever
+meet must be followed to the end of the index, and on PostgreSQL also one whose posts are all old, since it takes them
+to be spread evenly: that takes the longer the more posts there are, since a bound would make rare things unfindable.
+
+The rank is made here, since it is then the same on both databases; and because what theirs are made of, how many posts
+have the word, takes the longer the more there are.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from microblog.posts.terms import indexed
 from microblog.posts.timeline import of_everybody
 from microblog.search.query import Query
 
-CANDIDATES = 1000  # posts with the words of a search that are looked at: those added last
+CANDIDATES = 500  # posts with the words of a search that are looked at
 
 _KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
