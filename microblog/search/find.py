@@ -34,7 +34,7 @@ from microblog.search.query import Query
 CANDIDATES = 500  # posts with the words of a search that are looked at
 
 _KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _POST_FTS = sa.table("post_fts", sa.column("rowid", sa.Integer), sa.column("post_fts", sa.Text))
 
 
@@ -67,7 +67,8 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
         raise InvalidKey
     edges = (None if before is None else _parse(before), None if after is None else _parse(after))
     candidates = _candidates(query)
-    places = sorted((_place(query, row) for row in candidates), reverse=True)
+    score = query.scorer()
+    places = sorted((_place(score(indexed(row.body)), row) for row in candidates), reverse=True)
     page = _cut(places, *edges, size or current_app.config["POSTS_PER_PAGE"])
     return Found(page, query.highlight, len(candidates) >= CANDIDATES)
 
@@ -94,9 +95,8 @@ def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
     return list(db.session.execute(select.limit(CANDIDATES)))
 
 
-def _place(query: Query, row: sa.Row[int, datetime, str]) -> _Place:
-    since_epoch = (row.timestamp - _EPOCH) // timedelta(microseconds=1)
-    return _Place(query.score(indexed(row.body)), since_epoch, row.id)
+def _place(score: int, row: sa.Row[int, datetime, str]) -> _Place:
+    return _Place(score, (row.timestamp - _EPOCH) // _MICROSECOND, row.id)
 
 
 def _cut(places: list[_Place], before: _Place | None, after: _Place | None, size: int) -> Page[Post]:
