@@ -1,10 +1,11 @@
 """Finding posts: the database tells which have the words, and of these the best are chosen here.
 
 However many posts have a word, only CANDIDATES are looked at: those that were written here last, then those imported
-last. For one word, or words that occur together as often as chance has it, both databases find these without looking
-at the others: that takes as long among a million posts as among ten thousand. Words that are common and hardly ever
-meet must be followed to the end of the index, and on PostgreSQL also one whose posts are all old, since it takes them
-to be spread evenly: that takes the longer the more posts there are, since a bound would make rare things unfindable.
+last. SQLite finds these without looking at the others, of a word or of words that occur together as often as chance
+has it: that takes as long among a million posts as among ten thousand. So does PostgreSQL for what is common or rare;
+of what is between it reads all (the square root of CANDIDATES × posts at most, if they are spread evenly as it takes
+them to be). Words that are common and hardly ever meet are followed by both to the end of the index. A bound would
+make rare things unfindable.
 
 The rank is made here, since it is then the same on both databases; and because what theirs are made of, how many posts
 have the word, takes the longer the more there are.
