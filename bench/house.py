@@ -183,10 +183,10 @@ def task_has_ended(task_id: str) -> bool:
 
 
 def session_cookie(app: Flask, user_id: int) -> str:
-    """The Cookie header of a browser in which the user is signed in."""
+    """The Cookie header of a browser in which the user is signed in; an app context is around it."""
     browser = app.test_client()
     with browser.session_transaction() as session:
-        session["_user_id"] = str(user_id)
+        session["_user_id"] = db.session.get_one(User, user_id).get_id()
         session["_fresh"] = True
     cookie = browser.get_cookie("session")
     assert cookie is not None

@@ -34,6 +34,7 @@ class EmailChange(Model):
     """That a user wants mails to go to another address; the messages of its mails carry its id."""
 
     __tablename__ = "email_change"
+    __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)

@@ -57,6 +57,7 @@ class User(UserMixin, Model):
             sqlite_where=sa.text("deleted_at IS NOT NULL"),
             postgresql_where=sa.text("deleted_at IS NOT NULL"),
         ),
+        {"sqlite_autoincrement": True},
     )
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ class ApiToken(Model):
     """A key to the API. The token itself is told once, to whoever asked for it; only its SHA-256 is kept."""
 
     __tablename__ = "api_token"
+    __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)

@@ -213,7 +213,9 @@ class SearchPageSchema(PostPageSchema):
     """A part of what was found, the best first."""
 
     truncated = _flag(
-        f"Whether so many posts have this that only the newest {CANDIDATES} were looked at.", required=True
+        f"Whether so many posts have this that only {CANDIDATES} were looked at: the newest written here, then those "
+        "imported.",
+        required=True,
     )
 
 

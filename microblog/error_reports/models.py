@@ -25,6 +25,7 @@ class ErrorReport(Model):
     """
 
     __tablename__ = "error_report"
+    __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     exception: Mapped[str] = mapped_column(sa.String(255))

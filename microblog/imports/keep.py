@@ -32,7 +32,9 @@ def keep(upload_id: str, user_id: int, batch: Sequence[Numbered]) -> None:
     known = _known([draft for draft, _number in batch], user_id)
     new = [draft for draft, number in batch if not known or number > known[draft.body, draft.timestamp]]
     if new:
-        rows = [{"body": draft.body, "timestamp": draft.timestamp, "user_id": user_id} for draft in new]
+        rows = [
+            {"body": draft.body, "timestamp": draft.timestamp, "user_id": user_id, "imported": True} for draft in new
+        ]
         db.session.execute(sa.insert(Post.__table__), rows)  # type: ignore[arg-type]
         _count(upload_id, user_id, len(new))
     db.session.commit()

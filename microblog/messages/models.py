@@ -35,6 +35,7 @@ class Message(Model):
         sa.Index("ix_message_sender_id_timestamp_id", "sender_id", "timestamp", "id"),
         sa.Index("ix_message_sender_id_recipient_id_timestamp_id", "sender_id", "recipient_id", "timestamp", "id"),
         sa.Index("ix_message_unread", "recipient_id", "sender_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

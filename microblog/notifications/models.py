@@ -40,6 +40,7 @@ class Notification(Model):
         sa.Index(
             "ix_notification_actor_id", "actor_id", sqlite_where=_ABOUT_SOMEBODY, postgresql_where=_ABOUT_SOMEBODY
         ),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

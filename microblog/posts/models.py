@@ -39,6 +39,11 @@ class Post(Model):
             "ix_post_terms", "terms", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 512}
         ).ddl_if(dialect="postgresql"),
         sa.Index("ix_post_unindexed", "id", sqlite_where=_UNINDEXED, postgresql_where=_UNINDEXED),
+        # In this order the search looks at them; in post_fts it is that of the rowids.
+        sa.Index("ix_post_imported_id", "imported", sa.text("id DESC"), postgresql_using="btree").ddl_if(
+            dialect="postgresql"
+        ),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -47,6 +52,8 @@ class Post(Model):
     # BCP 47; null if the text does not tell, and in rows that are older than this column.
     language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=language_of_body)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
+    # Whether it came out of a file: however many did, the search looks first at what was written here.
+    imported: Mapped[bool] = mapped_column(default=False, server_default=sa.false(), deferred=True)
 
     # The words of the body, for the search alone. Without them (None), a post is found once index_posts came by.
     terms: Mapped[str | None] = mapped_column(Terms, default=terms_of_body, deferred=True)

@@ -1,9 +1,10 @@
 """The words of a text as the index has them: folded in one place, so that every database finds the same.
 
 A word is what stands between spaces and punctuation, without its case and its accents: ``Crème`` and ``CREME`` are
-one. Scripts that are written without spaces (Chinese, Japanese) or whose words carry their grammar with them (Korean)
-are kept as each two neighbouring characters, so that any part of a sentence of two characters or more is found where
-it stands; and as single characters, for whoever types only one. An emoji is a word.
+one; so are Arabic and Hebrew with and without their points, and the forms of alef. Scripts that are written without
+spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or whose words carry their grammar with them (Korean) are kept as
+each two neighbouring characters, so that any part of a sentence of two characters or more is found where it stands; and
+as single characters, for whoever types only one. An emoji is a word.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def terms_of(text: str) -> list[Term]:
         if not dense:
             found.append(Term(folded, start, end))
             continue
-        characters = list(_characters(folded, start, end))
+        characters = list(_characters(text, folded, start, end))
         found += _in_twos(characters)
         singles += characters[:-1]
     return found + singles
@@ -77,18 +78,27 @@ def is_dense(character: str) -> bool:
     return _KINDS[ord(character)] == _DENSE
 
 
-_WORD, _DENSE, _SYMBOL, _NONE = "wds "
-_PIECE = re.compile("w+|d+|s")
+_WORD, _DENSE, _SYMBOL, _JOINER, _NONE = "wdsj "
+_PIECE = re.compile("w[wj]*|d[dj]*|s")  # what nobody sees neither begins a word nor ends it
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _ASCII_REST = re.compile(r"[^a-z0-9\x80-\U0010ffff]")
 _DENSE_SCRIPTS = re.compile(
-    "[\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u1780-\u17d3"
+    "\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3041-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\uffa0-\uffdc\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
 )
-# Accents of Latin, Greek and Cyrillic, but for the one that makes another letter of и; and what only tells how a symbol
-# is drawn. Marks of other scripts are vowels, and stay.
-_ACCENT = re.compile("[\u0300-\u0305\u0307-\u036f\u20d0-\u20ff\ufe00-\ufe0f\u00ad\u200b-\u200d\u2060]|(?<!и)\u0306")
-_WITHOUT_STROKE = str.maketrans({"ø": "o", "đ": "d", "ħ": "h", "ł": "l", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe"})
+# Accents of Latin, Greek and Cyrillic, but for the one that makes another letter of и; the points of Hebrew and Arabic,
+# and the stroke that makes an Arabic word longer; and what only tells how a symbol is drawn. Marks of other scripts are
+# vowels, and stay.
+_ACCENT = re.compile(
+    "[\u0300-\u0305\u0307-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0656-\u065f\u0670"
+    "\u20d0-\u20ff\ufe00-\ufe0f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]|(?<!и)\u0306"
+)
+_PLAIN = str.maketrans(
+    {"ø": "o", "đ": "d", "ħ": "h", "ł": "l", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe"}
+    | dict.fromkeys("أإآٱ", "ا")
+    | {"ى": "ي"}
+)
 
 
 class _Kinds(dict[int, str]):
@@ -99,8 +109,10 @@ class _Kinds(dict[int, str]):
         category = unicodedata.category(character)
         if _DENSE_SCRIPTS.match(character):
             kind = _DENSE
-        elif category[0] in "LNM" or category == "Cf":
+        elif category[0] in "LNM":
             kind = _WORD
+        elif category == "Cf":
+            kind = _JOINER
         else:
             kind = _SYMBOL if category == "So" else _NONE
         self[point] = kind
@@ -123,7 +135,7 @@ def _fold(piece: str) -> str:
     if piece.isascii():
         return piece.lower()
     decomposed = unicodedata.normalize("NFKD", piece.casefold()).casefold()
-    folded = unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed)).translate(_WITHOUT_STROKE)
+    folded = unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed)).translate(_PLAIN)
     return _ASCII_REST.sub("", folded)
 
 
@@ -132,11 +144,12 @@ def _twos(run: str) -> list[str]:
     return [run[place : place + 2] for place in range(len(run))]
 
 
-def _characters(folded: str, start: int, end: int) -> Iterator[Term]:
-    """Each character of a run; one whose folding changed its length is marked as a whole."""
-    exact = len(folded) == end - start
-    for offset, character in enumerate(folded):
-        yield Term(character, start + offset, start + offset + 1) if exact else Term(character, start, end)
+def _characters(text: str, folded: str, start: int, end: int) -> Iterator[Term]:
+    """Each character of a run; one of which several became one is marked as a whole."""
+    each = [(character, place) for place in range(start, end) for character in _fold(text[place])]
+    exact = [character for character, _place in each] == list(folded)
+    for character, place in each if exact else [(character, start) for character in folded]:
+        yield Term(character, place, place + 1 if exact else end)
 
 
 def _in_twos(characters: list[Term]) -> Iterator[Term]:

@@ -10,15 +10,14 @@ import time
 from dataclasses import asdict
 
 import click
-import sqlalchemy as sa
 
 from microblog.commands import Commands, as_json, print_json
 from microblog.extensions import db
 from microblog.jobs.job import Job, find
 from microblog.search import index
+from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue import states
-from microblog.taskqueue.launch import launch_task
-from microblog.taskqueue.models import Task
+from microblog.taskqueue.launch import AlreadyRunning
 
 FAILED = 1  # an exit code
 PAUSE = 0.5  # seconds between two looks at a job
@@ -38,11 +37,12 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
     Example:
       flask search reindex --wait
     """
-    if (running := _under_way()) is not None:
+    try:
+        job_id = launch_reindexing()
+    except AlreadyRunning as refused:
+        running = refused.task.id if refused.task else ""
         click.echo(f"{running}: reindexing is under way already; flask tasks show {running} tells how far.", err=True)
         context.exit(FAILED)
-    job_id = launch_task("reindex_posts", "").id
-    db.session.commit()
     if not (wait or as_json):
         click.echo(f"{job_id}: launched reindex_posts. flask tasks show {job_id} tells how far it is.")
         return
@@ -79,11 +79,6 @@ def check(context: click.Context, as_json: bool) -> None:
     if not state.sound:
         click.echo("flask search reindex mends it.", err=True)
         context.exit(FAILED)
-
-
-def _under_way() -> str | None:
-    query = sa.select(Task.id).where(Task.name == "reindex_posts", Task.unfinished)
-    return db.session.scalar(query.limit(1))
 
 
 def _wait_for(job_id: str, *, quiet: bool) -> Job:

@@ -1,9 +1,14 @@
 """Finding posts: the database tells which have the words, and of these the best are chosen here.
 
-However many posts have a word, only the CANDIDATES that were added last are looked at, and both databases find them
-without looking at the others. So a search takes as long among a million posts as among ten thousand. The rank is made
-here, since it is then the same on both databases; and because what theirs are made of, how many posts have the word,
-takes the longer the more there are.
+However many posts have a word, only CANDIDATES are looked at: those that were written here last, then those imported
+last. SQLite finds these without looking at the others, of a word or of words that occur together as often as chance
+has it: that takes as long among a million posts as among ten thousand. So does PostgreSQL for what is common or rare;
+of what is between it reads all (the square root of CANDIDATES × posts at most, if they are spread evenly as it takes
+them to be). Words that are common and hardly ever meet are followed by both to the end of the index. A bound would
+make rare things unfindable.
+
+The rank is made here, since it is then the same on both databases; and because what theirs are made of, how many posts
+have the word, takes the longer the more there are.
 """
 
 from __future__ import annotations
@@ -20,16 +25,17 @@ from markupsafe import Markup
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from microblog.extensions import db
+from microblog.lookup import MAX_ID
 from microblog.paging import InvalidKey, Page
 from microblog.posts.models import Post
 from microblog.posts.terms import indexed
 from microblog.posts.timeline import of_everybody
 from microblog.search.query import Query
 
-CANDIDATES = 1000  # posts with the words of a search that are looked at: those added last
+CANDIDATES = 500  # posts with the words of a search that are looked at
 
 _KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _POST_FTS = sa.table("post_fts", sa.column("rowid", sa.Integer), sa.column("post_fts", sa.Text))
 
 
@@ -62,7 +68,8 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
         raise InvalidKey
     edges = (None if before is None else _parse(before), None if after is None else _parse(after))
     candidates = _candidates(query)
-    places = sorted((_place(query, row) for row in candidates), reverse=True)
+    score = query.scorer()
+    places = sorted((_place(score(indexed(row.body)), row) for row in candidates), reverse=True)
     page = _cut(places, *edges, size or current_app.config["POSTS_PER_PAGE"])
     return Found(page, query.highlight, len(candidates) >= CANDIDATES)
 
@@ -81,17 +88,16 @@ def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
     if db.engine.dialect.name == "postgresql":
         # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
         text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
-        select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.id.desc())
+        select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.imported, Post.id.desc())
     else:
         found = _POST_FTS.c.post_fts.op("MATCH")(query.for_fts5())
-        select = columns.join(_POST_FTS, _POST_FTS.c.rowid == Post.id).where(found)
+        select = columns.join(_POST_FTS, _POST_FTS.c.rowid.op("&")(MAX_ID) == Post.id).where(found)
         select = select.order_by(_POST_FTS.c.rowid.desc())
     return list(db.session.execute(select.limit(CANDIDATES)))
 
 
-def _place(query: Query, row: sa.Row[int, datetime, str]) -> _Place:
-    since_epoch = (row.timestamp - _EPOCH) // timedelta(microseconds=1)
-    return _Place(query.score(indexed(row.body)), since_epoch, row.id)
+def _place(score: int, row: sa.Row[int, datetime, str]) -> _Place:
+    return _Place(score, (row.timestamp - _EPOCH) // _MICROSECOND, row.id)
 
 
 def _cut(places: list[_Place], before: _Place | None, after: _Place | None, size: int) -> Page[Post]:

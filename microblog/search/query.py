@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -82,18 +82,22 @@ class Query:
         )
         return "&".join(f"({phrase})" for phrase in quoted)
 
-    def score(self, text: str) -> int:
-        """How well a text that it finds fits it, 0 to 399; `text` is what the index has of it.
+    def scorer(self) -> Callable[[str], int]:
+        """A function that says how well a text that it finds fits it, 0 to 399; it is given what the index has of that.
 
         First come texts that have all words as they were typed, not as beginnings of others; among these such as have
         them next to each other, in order; then those of which they are the greater part.
         """
-        padded = f" {text} "
-        typed = [f" {phrase.text} " for phrase in self.phrases]
-        whole = all(one in padded for one in typed)
-        together = len(typed) > 1 and f" {' '.join(phrase.text for phrase in self.phrases)} " in padded
-        share = sum(padded.count(one) * len(phrase.terms) for one, phrase in zip(typed, self.phrases, strict=True))
-        return 200 * whole + 100 * together + min(99, 100 * share // (padded.count(" ") - 1))
+        typed = [(f" {phrase.text} ", len(phrase.terms)) for phrase in self.phrases]
+        together = f" {' '.join(phrase.text for phrase in self.phrases)} " if len(typed) > 1 else None
+
+        def score(text: str) -> int:
+            padded = f" {text} "
+            counts = [padded.count(one) * terms for one, terms in typed]
+            points = 200 * all(counts) + 100 * (together is not None and together in padded)
+            return points + min(99, 100 * sum(counts) // (padded.count(" ") - 1))
+
+        return score
 
     def highlight(self, text: str) -> Markup:
         """`text` as HTML, with ``<mark>`` around what the query finds in it."""

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
 from celery import shared_task
 from flask_babel import format_decimal, ngettext
 from flask_babel import lazy_gettext as _l
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.extensions import db
 from microblog.search import index
 from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.launch import AlreadyRunning, launch_task
+from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import Progress
+
+ADVISORY_LOCK = 0x696478  # of all that lock by number in this database, whoever launches reindex_posts
+
+
+def launch_reindexing() -> str:
+    """Launch reindex_posts, and commit; returns the job's id. Raises launch.AlreadyRunning while another is under way.
+
+    Nobody else can launch one from before the look until the commit: on SQLite whoever writes first keeps all others
+    from writing.
+    """
+    if db.engine.dialect.name == "postgresql":
+        db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+    task_id = launch_task("reindex_posts", "").id
+    others = sa.select(Task).where(Task.name == "reindex_posts", Task.unfinished, Task.id != task_id)
+    if (running := db.session.scalar(others.limit(1))) is not None:
+        db.session.expunge(running)
+        db.session.rollback()
+        raise AlreadyRunning(running)
+    db.session.commit()
+    return task_id
 
 
 @shared_task(

@@ -14,10 +14,13 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.imports.formats import Draft
+from microblog.imports.keep import keep
 from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
+from tests.support.imports import store
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {
@@ -35,6 +38,12 @@ POSTS = {
     "german": "Die Straße ist naß",
     "fullwidth": "Ｈｅｌｌｏ　ｗｏｒｌｄ",
     "hindi": "हिन्दी में लिखना",
+    "thai": "ฉันกินน้ำตาลที่กรุงเทพ",
+    "lao": "ພາສາລາວງ່າຍ",
+    "khmer": "ខ្ញុំ\u200bស្រឡាញ់\u200bភ្នំពេញ",
+    "burmese": "မြန်မာစာ",
+    "arabic": "كَتَبَ أحمد إلى القـــاهرة\u200f",
+    "hebrew": "שָׁלוֹם עולם",
     "markup": "<b>bold</b> & 'quoted' \"words\"",
 }
 # What is typed, and the names of the posts that have it, in whatever order.
@@ -95,6 +104,18 @@ FOUND = {
     "hello": "fullwidth",
     "हिन्दी": "hindi",
     "हिन": "hindi",
+    "น้ำตาล": "thai",
+    "กรุงเทพ": "thai",
+    "กินที่": "",
+    "ก": "thai",
+    "ລາວ": "lao",
+    "ស្រឡាញ់": "khmer",
+    "ស្រឡាញ់ភ្នំពេញ": "khmer",
+    "မာစာ": "burmese",
+    "كتب احمد": "arabic",
+    "الي": "arabic",
+    '"آحمد إلى القاهرة"': "arabic",
+    "שלום": "hebrew",
     "bold": "markup",
     "<b>": "address markup",
     "'quoted'": "markup",
@@ -124,6 +145,12 @@ def write(author: User, *bodies: str) -> list[int]:
     db.session.add_all(posts)
     db.session.commit()
     return [post.id for post in posts]
+
+
+def import_old_posts(user: User, *bodies: str) -> None:
+    """Posts of the year before, the newest last."""
+    drafts = [Draft(body, BEGINNING - timedelta(days=365 - day)) for day, body in enumerate(bodies)]
+    keep(store(user, b"").id, user.id, [(draft, 1) for draft in drafts])
 
 
 def found(browser: FlaskClient, text: str) -> list[str]:
@@ -175,7 +202,7 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
 
     marked = {
         typed: bodies_in(browser.get("/search", query_string={"q": typed}).text)[0]
-        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー")
+        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー", "น้ำ")
     }
 
     assert marked == {
@@ -186,6 +213,7 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
         "bold words": "&lt;b&gt;<mark>bold</mark>&lt;/b&gt; &amp; &#39;quoted&#39; &#34;<mark>words</mark>&#34;",
         "straSSe": "Die <mark>Straße</mark> ist naß",
         "コーヒー": "東京タワーで<mark>ｺｰﾋｰ</mark>を飲む",
+        "น้ำ": "ฉันกิน<mark>น้ำ</mark>ตาลที่กรุงเทพ",
     }
 
 
@@ -240,6 +268,32 @@ def test_of_very_many_only_those_added_last_are_looked_at_and_it_is_said(
     assert len(bodies_in(page)) == 5
     assert "were looked at" in page
     assert "were looked at" not in browser.get("/search?q=rain+7").text
+
+
+def test_an_import_hides_nothing_that_was_written_here(
+    browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "CANDIDATES", 5)
+    collector = make_user("collector")
+    import_old_posts(collector, *(f"rain {n} old" for n in range(4)))
+    write(susan, "rain 0 new", "rain 1 new")
+    import_old_posts(collector, *(f"rain {n} old" for n in range(4, 8)))
+    write(susan, "rain 2 new")
+
+    assert sorted(found(browser, "rain")) == ["rain 0 new", "rain 1 new", "rain 2 new", "rain 6 old", "rain 7 old"]
+    assert found(browser, "rain 3") == ["rain 3 old"]
+    assert index.look() == index.State(posts=11, missing=0, wrong=0, whole=True)
+
+
+def test_the_index_follows_what_was_imported(browser: FlaskClient, susan: User) -> None:
+    import_old_posts(susan, "old plums", "old pears")
+    plums, pears = db.session.scalars(sa.select(Post).order_by(Post.id))
+    plums.body = "old grapes"
+    db.session.delete(pears)
+    db.session.commit()
+
+    assert [len(found(browser, typed)) for typed in ("plums", "grapes", "pears")] == [0, 1, 0]
+    assert index.look() == index.State(posts=1, missing=0, wrong=0, whole=True)
 
 
 def test_what_somebody_wrote_who_is_leaving_takes_nobodys_place(

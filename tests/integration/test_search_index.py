@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -14,10 +17,12 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.jobs.job import find as find_job
 from microblog.posts.models import Post
-from microblog.search import index
+from microblog.search import index, tasks
 from microblog.search.find import find
 from microblog.search.query import Query
-from microblog.taskqueue import states
+from microblog.taskqueue import launch, states
+from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.models import Task
 from tests.support.services import Worker
 
 Run = Callable[..., Result]
@@ -87,6 +92,26 @@ def test_only_one_reindexing_is_launched_at_a_time(run: Run) -> None:
     job = find_job(job_id)
     assert job is not None
     assert job.root.user_id is None
+
+
+def test_two_at_once_launch_one_reindexing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_come = threading.Barrier(2)
+
+    def launch_task(*arguments: str) -> Task:
+        with contextlib.suppress(threading.BrokenBarrierError):  # one that has to wait does not come
+            both_come.wait(timeout=1)
+        return launch.launch_task(*arguments)
+
+    def launch_one() -> str:
+        with app.app_context(), contextlib.suppress(AlreadyRunning):
+            return tasks.launch_reindexing()
+        return ""
+
+    monkeypatch.setattr(tasks, "launch_task", launch_task)
+    with ThreadPoolExecutor(2) as pool:
+        launched = [one.result() for one in [pool.submit(launch_one) for _each in range(2)]]
+
+    assert db.session.scalars(sa.select(Task.id)).all() == [one for one in launched if one]
 
 
 @pytest.mark.usefixtures("posts")
