@@ -166,7 +166,7 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
-        # Seconds that an archive is kept.
+        # Seconds that an archive is kept, and the list of what an import refused.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds between two looks for what has had its time, and for files that faults left behind.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),

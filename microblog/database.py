@@ -12,7 +12,6 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
-
 # What SQLite says of a file that it cannot open, or that others hold for too long.
 _SQLITE_AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 # And PostgreSQL: of connections, of a server that goes or comes or is full, and of locks (SQLSTATE, or how it begins).
