@@ -149,7 +149,8 @@ def _mail(env: Env) -> dict[str, Any]:
         ),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
-        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody.
+        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody. What users
+        # answer to our mails goes to the first.
         "ADMINS": [address.strip() for address in admins],
         # Seconds that the report of an error is kept.
         "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
