@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import IO, Any
 
@@ -31,25 +32,21 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     file is broken; what came before that is kept.
     """
     storage, path = current_storage(), f"{upload_id}.json"
-    reports: list[Report] = []  # of each reading
-    with Progress(task, storage.size(path), describe=lambda *_: _posts_read(reports)) as progress:
-
-        def read(count: Count) -> Report:
-            reports.append(Report())
-            with storage.open(path) as file:
-                _read(file, upload_id, user_id, count, reports[-1], progress)
-            return reports[-1]
-
+    reports = [Report()]  # one of each reading
+    describe = partial(_posts_read, reports)
+    with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
         try:
-            report = read(count_in_order())
+            _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
         except OutOfOrder:  # once more from the beginning: what is kept by now is known
+            file.seek(0)
+            reports.append(Report())
             with count_anywhere() as count:
-                report = read(count)
-    return report.to_dict(_imported(upload_id))
+                _read(file, upload_id, user_id, count, reports[1], progress)
+    return reports[-1].to_dict(_imported(upload_id))
 
 
 def _read(file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress) -> None:
-    """Read `file` to its end; the progress that there is yet to make is shared out over its bytes."""
+    """Read `file` to its end; the progress that is yet to be made is shared out over its bytes."""
     entries = EntryReader(file, FORMATS)
     before, total = progress.current, progress.total or 1
     for batch in _batches(entries, report, count):
@@ -105,7 +102,7 @@ def _sentence(broken: BrokenJson) -> str:
     return f"{told} {kept}"
 
 
-def _posts_read(reports: list[Report]) -> str:
-    posts = max((report.posts for report in reports), default=0)  # a second reading takes nothing back
+def _posts_read(reports: list[Report], *_progress: int | None) -> str:
+    posts = max(report.posts for report in reports)  # a second reading takes nothing back
     told: str = ngettext("%(count)s post read", "%(count)s posts read", posts, count=format_decimal(posts))
     return told

@@ -71,7 +71,7 @@ def to_csv(upload_id: str) -> Iterator[str]:
 
     No field can be taken for a formula: they are numbers, sentences of ours, and addresses that begin with http.
     """
-    yield "\ufeff" + _lines([[_("Post"), _("Line"), _("Reason"), _("Address")]])  # the mark is for spreadsheets
+    yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # the mark is for spreadsheets
     fields = sa.select(Refusal.place, Refusal.number, Refusal.line, Refusal.reason, Refusal.address)
     batch = fields.where(Refusal.upload_id == upload_id).order_by(Refusal.place).limit(BATCH)
     place = 0

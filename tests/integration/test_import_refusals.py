@@ -67,7 +67,7 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
     assert (result["refused"], len(result["refusals"])) == (BAD + 1, report.SHOWN)
     assert response.headers["Content-Disposition"] == "attachment; filename=refusals.csv"
     heading, *rows = csv.reader(response.data.decode("utf-8-sig").splitlines())
-    assert heading == ["Post", "Line", "Reason", "Address"]
+    assert heading == ["Number", "Line", "Reason", "Address"]
     assert rows[:-1] == [[str(number), "1", REASON, ""] for number in range(2, BAD + 2)]
     assert rows[-1] == ["1", "2", "Its time is not one (such as 2026-11-21T09:30:00Z).", address]
     assert signed_in(make_user("ben")).get(f"/import/{task_id}/refusals").status_code == 404
