@@ -149,7 +149,8 @@ def _mail(env: Env) -> dict[str, Any]:
         ),
         # Seconds that one exchange with the SMTP server may take.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
-        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody.
+        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody. What users
+        # answer to our mails goes to the first.
         "ADMINS": [address.strip() for address in admins],
         # Seconds that the report of an error is kept.
         "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
@@ -166,7 +167,7 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds that the link in the mail works.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
-        # Seconds that an archive is kept.
+        # Seconds that an archive is kept, and the list of what an import refused.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds between two looks for what has had its time, and for files that faults left behind.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),

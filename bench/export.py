@@ -72,12 +72,12 @@ def _bare_loop(database: Path, user_id: int, target: Path) -> float:
     connection = sqlite3.connect(database)
     posts = connection.execute("SELECT body, timestamp FROM post WHERE user_id = ? ORDER BY timestamp, id", (user_id,))
     with target.open("wb") as file:
-        separator = b'{"posts":['
+        separator = b'{"posts":[\n'
         for body, timestamp in posts:
             file.write(separator)
             file.write(orjson.dumps({"body": body, "timestamp": timestamp.replace(" ", "T") + "Z"}))
-            separator = b","
-        file.write(b"]}")
+            separator = b",\n"
+        file.write(b"\n]}\n")
     connection.close()
     return time.perf_counter() - began
 

@@ -113,9 +113,9 @@ def _write_posts(file: Path, number: int) -> None:
     bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
     start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
     with file.open("wb") as output:
-        separator = b'{"posts":['
+        separator = b'{"posts":[\n'
         for n, body in zip(count(), chance.choices(bodies, k=number), strict=False):
             output.write(separator)
             output.write(orjson.dumps({"body": body, "timestamp": start + n * pause}, option=orjson.OPT_UTC_Z))
-            separator = b","
-        output.write(b"]}")
+            separator = b",\n"
+        output.write(b"\n]}\n")

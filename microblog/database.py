@@ -9,7 +9,13 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
+
+# What SQLite says of a file that it cannot open, or that others hold for too long.
+_SQLITE_AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# And PostgreSQL: of connections, of a server that goes or comes or is full, and of locks (SQLSTATE, or how it begins).
+_SQLSTATE_AWAY = ("08", "40001", "40P01", "53300", "55P03", "57P")
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -62,6 +68,22 @@ def _open_sqlite(connection: Any, record: Any) -> None:
         cursor.execute("PRAGMA busy_timeout = 10000")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether `error` says that the database cannot be reached or used now: the same may work in a while.
+
+    The drivers have the same types for that and for what is our fault (SQLite for a column that does not exist).
+    """
+    if error.connection_invalidated:
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        return code & 0xFF in _SQLITE_AWAY  # the rest of an extended code only tells more
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return state is None or state.startswith(_SQLSTATE_AWAY)  # None: it is not the server who says so
 
 
 def dialect_insert(engine: Engine, table: Any) -> Any:

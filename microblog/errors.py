@@ -13,10 +13,11 @@ import orjson
 from flask import Flask, Response, current_app, make_response, request
 from flask_babel import gettext as _
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_exceptions
 from werkzeug.wrappers import Response as AnyResponse
 
+from microblog.database import is_away
 from microblog.extensions import db
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def _with_headers_of(error: HTTPException, response: Response) -> Response:
     return response
 
 
-def _database_away(error: Exception) -> AnyResponse:
+def _database_away(error: DBAPIError) -> AnyResponse:
+    if not is_away(error):
+        raise error  # to be answered, noted and reported like any other fault of ours
     _log.error("database away", exc_info=error)
     db.session.rollback()
     return answer(ServiceUnavailable(retry_after=RETRY_AFTER))

@@ -43,10 +43,15 @@ def confirm_address(change: EmailChange) -> Message:
 
 
 def changed_address(change: EmailChange) -> Message:
-    """What the old address is told; not which the new one is."""
+    """What the old address is told; not which the new one is. An answer goes to the first of ``ADMINS``, if any."""
+    admin = next(iter(current_app.config["ADMINS"]), None)
     with addressed_to(change.user):
         subject = _("[Microblog] Your mail address was changed")
-        return letter("changed_address", to=change.old_address, subject=subject, user=change.user)
+        message = letter(
+            "changed_address", to=change.old_address, subject=subject, user=change.user, can_be_answered=bool(admin)
+        )
+    message.reply_to = admin
+    return message
 
 
 def account_deleted(user: User) -> Message:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from flask import request
+from flask import abort, current_app, request
+from flask_babel import gettext as _
 
-from microblog.api.answers import refuse_second, started
+from microblog.api import lists
+from microblog.api.answers import own_job, refuse_second, started
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
-from microblog.api.schemas import TaskSchema
-from microblog.imports import uploads
+from microblog.api.schemas import RefusalPageSchema, TaskSchema
+from microblog.imports import refusals, uploads
 from microblog.limits import limit_launches
 from microblog.security import takes_upload
 from microblog.storage import CHUNK
@@ -50,3 +52,17 @@ def create() -> tuple[dict[str, Any], dict[str, str]]:
     except AlreadyRunning as refused:
         refuse_second(refused)
     return started(task.id)
+
+
+@bp.get("/<task_id>/refusals")
+@bp.lists(RefusalPageSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def refused(query: dict[str, Any], task_id: str) -> lists.Answer:
+    """List all that an import could not keep, in the order of the file; empty once it is too long ago.
+
+    The `result` of the task has their number (`refused`), and the first of them.
+    """
+    upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
+    size = query.get("limit", current_app.config["POSTS_PER_PAGE"])
+    page = refusals.page_of(upload_id, size, query.get("before"), query.get("after"))
+    return lists.listed(query, page.items, {"after": page.after}, {"before": page.before})

@@ -330,6 +330,21 @@ class TaskPageSchema(PageSchema):
     items = fields.List(fields.Nested(TaskSchema), required=True)
 
 
+class RefusalSchema(Schema):
+    """An entry of a file that could not be imported."""
+
+    number = _number("Its place in the list that the file has, from 1.", required=True)
+    line = _number("The line of the file in which it begins, from 1.", required=True)
+    reason = _text("Why: one sentence.", required=True)
+    address = _text("Where it can be read elsewhere; null if the file does not say.", required=True, allow_none=True)
+
+
+class RefusalPageSchema(PageSchema):
+    """A part of what an import could not keep, in the order of the file."""
+
+    items = fields.List(fields.Nested(RefusalSchema), required=True)
+
+
 class ProblemSchema(Schema):
     """What went wrong (RFC 9457)."""
 

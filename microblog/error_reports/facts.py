@@ -11,6 +11,7 @@ from flask import request, session
 
 from microblog import logs
 from microblog.accounts.models import id_in_session
+from microblog.taskqueue.errors import WorkerDied
 from microblog.text import replace_unstorable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -48,6 +49,19 @@ def of_task(task: Any, task_id: str) -> Facts:
         "request_id": task.request.get("request_id"),
         "user_id": getattr(claim, "user_id", None),
         "place": task.name,
+    }
+
+
+def of_task_given_up(task_id: str, row: Any) -> Facts:
+    """The columns about a task that took its workers down with it; `row` has its name, worker, crashes and so on."""
+    told = f"It was given up after {row.crashes} workers died under it, the last of them {row.worker}."
+    headers = row.signature.get("options", {}).get("headers") or {}
+    return of_error(WorkerDied(), told) | {
+        "task_id": task_id,
+        "task_name": row.name,
+        "request_id": headers.get("request_id"),
+        "user_id": row.user_id,
+        "place": row.name,
     }
 
 

@@ -40,5 +40,10 @@ class ErrorReport(Model):
     user_id: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
 
+    @property
+    def kind(self) -> str:
+        """What it has in common with those that it may stand for."""
+        return f"{self.exception} {self.place}"
+
     def __repr__(self) -> str:
         return f"<ErrorReport {self.id} {self.exception}>"

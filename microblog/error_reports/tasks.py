@@ -10,9 +10,11 @@ from celery import shared_task
 from flask import current_app
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
 from microblog.database import delete_in_batches
+from microblog.error_reports import throttle
 from microblog.error_reports.letter import report_letter
 from microblog.error_reports.models import ErrorReport
 from microblog.extensions import db
@@ -22,12 +24,20 @@ from microblog.taskqueue.errors import JobError
 BATCH = 100  # rows deleted in one transaction
 
 
-@shared_task(name="email_error_report", bind=True, base=MailTask, title=_l("Reporting an error"))
+@shared_task(
+    name="email_error_report",
+    bind=True,
+    base=MailTask,
+    title=_l("Reporting an error"),
+    autoretry_for=(*MailTask.autoretry_for, RedisError),
+)
 def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
-    """Mail the report of an error to ``ADMINS``."""
+    """Mail the report of an error to ``ADMINS``, unless one like it was mailed just now: the next mail counts it."""
     report = db.session.get(ErrorReport, report_id)
     if report is None:
         raise JobError(_("The report is no longer there."))
+    if not throttle.admit_mail(report.kind, str(report.id), report.suppressed):
+        return {"message_id": None}
     return deliver(self, report_letter(report))
 
 

@@ -26,6 +26,17 @@ redis.call("INCR", KEYS[2])
 redis.call("EXPIRE", KEYS[2], ARGV[2])
 return -1
 """
+# Returns 1 for the mail that has the period for itself, and may be tried again; else 0.
+_ADMIT_MAIL = """
+local by = redis.call("GET", KEYS[1])
+if by and by ~= ARGV[1] then
+  redis.call("INCRBY", KEYS[2], ARGV[3])
+  redis.call("EXPIRE", KEYS[2], ARGV[4])
+  return 0
+end
+redis.call("SET", KEYS[1], ARGV[1], "EX", ARGV[2])
+return 1
+"""
 
 
 def admit(kind: str) -> int | None:
@@ -39,6 +50,18 @@ def admit(kind: str) -> int | None:
     except RedisError:
         return _admit_here(keys[0])
     return None if suppressed < 0 else suppressed
+
+
+def admit_mail(kind: str, report: str, suppressed: int) -> bool:
+    """Whether the mail about `report` (any text that names it) may go now: there was none about such an error.
+
+    Else it never goes, and counts as suppressed, with the `suppressed` that it would have told of. This holds where
+    admit() cannot: reports of many processes, made while Redis was away, all go once it is back. Raises
+    redis.exceptions.RedisError.
+    """
+    mailed, counted = f"{_keys(kind)[0]}:by", _keys(kind)[1]
+    arguments = (report, PERIOD, suppressed + 1, COUNTED_FOR)
+    return bool(redis_client.connection.eval(_ADMIT_MAIL, 2, mailed, counted, *arguments))
 
 
 def take_back(kind: str, suppressed: int) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import Any
 
+import sqlalchemy as sa
 from celery.signals import task_failure
 from flask import Flask, got_request_exception
 from sqlalchemy.exc import DBAPIError
@@ -15,13 +16,20 @@ from microblog.error_reports.facts import Facts
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report
 from microblog.extensions import db
+from microblog.taskqueue import states
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.launch import launch
+from microblog.taskqueue.rows import table
+from microblog.taskqueue.signals import TaskChange, task_changed
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 4  # reports under way in one process; while Redis or the database is away more would only pile up
 
+# One that failed in any other way has crashed fewer, or it would not have been claimed; so have the steps behind it.
+_GIVEN_UP = sa.select(table.c.name, table.c.user_id, table.c.worker, table.c.crashes, table.c.signature).where(
+    table.c.id == sa.bindparam("task_id"), table.c.crashes >= sa.bindparam("most")
+)
 _room = threading.BoundedSemaphore(AT_ONCE)
 
 
@@ -47,8 +55,21 @@ def init_app(app: Flask) -> None:
         except Exception:
             logger.exception("an error is not reported")
 
+    def hear_of_crashes(sender: Any, change: TaskChange) -> None:
+        # Whoever gives up a task, whose process is gone, sends none of Celery's own signals.
+        if change.state != states.FAILURE or change.name == email_error_report.name:
+            return
+        try:
+            if sender is not app.extensions["celery"]:
+                return
+            for row in sender.rows.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
+                _report_aside(app, facts.of_task_given_up(change.id, row))
+        except Exception:
+            logger.exception("an error is not reported")
+
     got_request_exception.connect(hear_of_page, app, weak=False)
     task_failure.connect(hear_of_task, weak=False)
+    task_changed.connect(hear_of_crashes, weak=False)
 
 
 def _report_aside(app: Flask, columns: Facts) -> None:
@@ -63,7 +84,7 @@ def _report(app: Flask, columns: Facts) -> None:
     """Store the report and launch its mail, unless there was one like it just now."""
     try:
         with app.app_context():  # and so with a session of its own: whatever failed may have left another half done
-            kind = f"{columns['exception']} {columns['place']}"
+            kind = ErrorReport(**columns).kind
             suppressed = throttle.admit(kind)
             if suppressed is None:
                 return

@@ -38,10 +38,10 @@ def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """``{"posts": [{"body": …, "timestamp": "…Z"}, …]}``, a batch at a time."""
+    """``{"posts": [{"body": …, "timestamp": "…Z"}, …]}``, a batch at a time; each post has a line of its own."""
     yield b'{"posts":['
-    separator = b""
+    separator = b"\n"
     for batch in batches:
-        yield separator + orjson.dumps(batch, option=_JSON)[1:-1]
-        separator = b","
-    yield b"]}"
+        yield separator + b",\n".join(orjson.dumps(post, option=_JSON) for post in batch)
+        separator = b",\n"
+    yield b"\n]}\n"

@@ -25,10 +25,11 @@ _EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Publ
 
 
 class Draft(NamedTuple):
-    """A post that may come in: `timestamp` is aware, in UTC."""
+    """A post that may come in: `timestamp` is aware, in UTC; `has_media` if it came with what stays out."""
 
     body: str
     timestamp: datetime
+    has_media: bool = False
 
 
 class Refused(Exception):
@@ -75,7 +76,10 @@ def from_outbox(entry: Any) -> Draft:
     warning = note.get("summary")
     if isinstance(text, str) and isinstance(warning, str) and warning.strip():
         text = f"{warning.strip()}\n\n{text}"
-    return _draft(text, note.get("published") or entry.get("published"))
+    has_media = bool(note.get("attachment"))
+    if has_media and text == "":
+        raise Refused(_("It has no text, only pictures, sound or video, which cannot be kept here."))
+    return _draft(text, note.get("published") or entry.get("published"))._replace(has_media=has_media)
 
 
 #: How to read the entries of each list that a file may have.

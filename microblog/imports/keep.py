@@ -10,34 +10,52 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from microblog.extensions import db
+from microblog.imports import refusals
 from microblog.imports.formats import Draft
 from microblog.imports.models import Upload
+from microblog.posts.language import detect
 from microblog.posts.models import Post
+from microblog.posts.terms import indexed
 
 ADVISORY_LOCK = 0x696D70  # of all that lock by number in this database, the imports
 
 Numbered = tuple[Draft, int]  # a post, and the how-manieth of its kind in the file it is
 
 
-def keep(upload_id: str, user_id: int, batch: Sequence[Numbered]) -> None:
+def keep(upload_id: str, user_id: int, batch: Sequence[Numbered], refused: Sequence[dict[str, Any]] = ()) -> None:
     """Keep what is new of a user's `batch`, and commit that: one transaction that none of their imports comes between.
 
-    Raises LookupError if the upload, or its user, is gone.
+    What was `refused` beside it is noted with it. Raises LookupError if the upload, or its user, is gone.
     """
+    # To find their languages and words takes longer than to write them: nobody else shall wait for that, too.
+    found = {body: _found_in(body) for body in {draft.body for draft in _new(batch, user_id)}}
     _lock(upload_id, user_id)
-    known = _known([draft for draft, _number in batch], user_id)
-    new = [draft for draft, number in batch if not known or number > known[draft.body, draft.timestamp]]
-    if new:
+    refusals.add(upload_id, refused)
+    if new := _new(batch, user_id):
         rows = [
-            {"body": draft.body, "timestamp": draft.timestamp, "user_id": user_id, "imported": True} for draft in new
+            {"body": body, "timestamp": timestamp, "user_id": user_id, "imported": True}
+            | (found.get(body) or _found_in(body))
+            for body, timestamp, _has_media in new
         ]
         db.session.execute(sa.insert(Post.__table__), rows)  # type: ignore[arg-type]
         _count(upload_id, user_id, len(new))
     db.session.commit()
+
+
+def _new(batch: Sequence[Numbered], user_id: int) -> list[Draft]:
+    """Those of `batch` that the user does not have."""
+    known = _known([draft for draft, _number in batch], user_id)
+    return [draft for draft, number in batch if not known or number > known[draft.body, draft.timestamp]]
+
+
+def _found_in(body: str) -> dict[str, Any]:
+    """The columns that come of a body, which would else be filled while the row is written (posts/columns.py)."""
+    return {"language": detect(body), "terms": indexed(body)}
 
 
 def _lock(upload_id: str, user_id: int) -> None:

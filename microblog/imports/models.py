@@ -1,4 +1,4 @@
-"""The files that were uploaded to be imported."""
+"""The files that were uploaded to be imported, and what was refused of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Upload(Model):
     """A file in the storage, until `expires_at`; its jobs know it by its id.
 
     There is a row before there is a file, so that whatever happens the sweep finds what was left: also that of a user
-    who is gone. `imported` counts the posts that came in by it, however many attempts and jobs it took; `report` is
-    what became of the others, once the file has been read to its end.
+    who is gone. It outlives the file if some of it was refused. `imported` counts the posts that came in by it, however
+    many attempts and jobs it took; `report` is what became of the others, once the file has been read to its end.
     """
 
     __tablename__ = "upload"
@@ -42,3 +42,23 @@ class Upload(Model):
     def path(self) -> str:
         """Where the file is, relative to the storage."""
         return f"{self.id}.json"
+
+
+class Refusal(Model):
+    """An entry of an upload that could not be kept, whose row it goes with.
+
+    `place` counts the entries of the file, `number` those of the list that it is in (there may be several), `line` the
+    lines, each from 1. `address` is where the post can be read elsewhere.
+    """
+
+    __tablename__ = "refusal"
+
+    upload_id: Mapped[str] = mapped_column(sa.ForeignKey("upload.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    line: Mapped[int]
+    reason: Mapped[str] = mapped_column(sa.Text)
+    address: Mapped[str | None] = mapped_column(sa.String(500))
+
+    def __repr__(self) -> str:
+        return f"<Refusal {self.place} of {self.upload_id}>"

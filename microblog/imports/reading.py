@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
@@ -30,26 +31,31 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     What another attempt has kept is not kept again. Raises JobError, with a sentence that names the place, where the
     file is broken; what came before that is kept.
     """
-    try:
-        return _read(task, upload_id, user_id, count_in_order())
-    except OutOfOrder:  # once more from the beginning: what is kept by now is known
-        with count_anywhere() as count:
-            return _read(task, upload_id, user_id, count)
+    storage, path = current_storage(), f"{upload_id}.json"
+    reports = [Report()]  # one of each reading
+    describe = partial(_posts_read, reports)
+    with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
+        try:
+            _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
+        except OutOfOrder:  # once more from the beginning: what is kept by now is known
+            file.seek(0)
+            reports.append(Report())
+            with count_anywhere() as count:
+                _read(file, upload_id, user_id, count, reports[1], progress)
+    return reports[-1].to_dict(_imported(upload_id))
 
 
-def _read(task: JobTask, upload_id: str, user_id: int, count: Count) -> dict[str, Any]:
-    report, storage = Report(), current_storage()
-    path = f"{upload_id}.json"
-    total = storage.size(path)
-    with storage.open(path) as file, Progress(task, total, describe=lambda *_: _posts_read(report)) as progress:
-        entries = EntryReader(file, FORMATS)
-        for batch in _batches(entries, report, count):
-            if batch:
-                keep(upload_id, user_id, batch)
-            progress.advance(entries.bytes_read - progress.current)
+def _read(file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress) -> None:
+    """Read `file` to its end; the progress that is yet to be made is shared out over its bytes."""
+    entries = EntryReader(file, FORMATS)
+    before, total = progress.current, progress.total or 1
+    for batch in _batches(entries, report, count):
+        refusals = report.take_refusals()
+        if batch or refusals:
+            keep(upload_id, user_id, batch, refusals)
+        progress.advance(before + entries.bytes_read * (total - before) // total - progress.current)
     if not entries.found:
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
-    return report.to_dict(_imported(upload_id))
 
 
 def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[Numbered]]:
@@ -96,8 +102,7 @@ def _sentence(broken: BrokenJson) -> str:
     return f"{told} {kept}"
 
 
-def _posts_read(report: Report) -> str:
-    told: str = ngettext(
-        "%(count)s post read", "%(count)s posts read", report.posts, count=format_decimal(report.posts)
-    )
+def _posts_read(reports: list[Report], *_progress: int | None) -> str:
+    posts = max(report.posts for report in reports)  # a second reading takes nothing back
+    told: str = ngettext("%(count)s post read", "%(count)s posts read", posts, count=format_decimal(posts))
     return told

@@ -1,4 +1,4 @@
-"""What became of a file's entries, as the job's result has it: counts, and the first of those that were refused."""
+"""What became of a file's entries: counts and the first refusals for the job's result, all refusals for their list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from microblog.imports.formats import Draft, LeftOut, Refused
 from microblog.imports.reader import Entry
 
-SHOWN = 100  # refusals that are listed
+SHOWN = 100  # refusals that the result has
+LISTED = 1_000_000  # refusals that are kept, as many as a file has posts: what is all brackets must not fill the disk
 
 
 class Report:
@@ -19,20 +20,31 @@ class Report:
         self.posts = 0  # those of them that may come in
         self._left_out: Counter[str] = Counter()
         self._refused = 0
-        self._refusals: list[dict[str, Any]] = []
+        self._first: list[dict[str, Any]] = []
+        self._new: list[dict[str, Any]] = []
+        self._without_media = 0
 
     def note(self, entry: Entry, outcome: Draft | LeftOut | Refused) -> None:
         """Count one entry."""
         self.read += 1
         if isinstance(outcome, Draft):
             self.posts += 1
+            self._without_media += outcome.has_media
         elif isinstance(outcome, LeftOut):
             self._left_out[outcome.kind] += 1
         else:
             self._refused += 1
-            if len(self._refusals) < SHOWN:
-                where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
-                self._refusals.append(where | {"reason": str(outcome)})
+            where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
+            refusal = where | {"reason": str(outcome)}
+            if self._refused <= SHOWN:
+                self._first.append(refusal)
+            if self._refused <= LISTED:
+                self._new.append(refusal | {"place": self.read})
+
+    def take_refusals(self) -> list[dict[str, Any]]:
+        """The refusals since this was asked last, as models.Refusal has them; LISTED at most of all."""
+        refusals, self._new = self._new, []
+        return refusals
 
     def to_dict(self, imported: int) -> dict[str, Any]:
         """The report in JSON; `imported` posts came in, so that the others were there already."""
@@ -40,9 +52,10 @@ class Report:
             "read": self.read,
             "imported": imported,
             "known": max(0, self.posts - imported),
+            "without_media": self._without_media,
             "left_out": dict(self._left_out),
             "refused": self._refused,
-            "refusals": self._refusals,
+            "refusals": self._first,
         }
 
 

@@ -1,14 +1,25 @@
-"""/import: upload a file of posts, to be read back by a task."""
+"""/import: upload a file of posts, to be read back by a task; and fetch the list of what was refused."""
 
 from __future__ import annotations
 
-from flask import Blueprint, current_app, flash, redirect, render_template, url_for
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    stream_with_context,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.imports import uploads
+from microblog.imports import refusals, uploads
 from microblog.imports.forms import ImportForm
+from microblog.jobs import job as jobs
 from microblog.limits import limit_launches
 from microblog.security import takes_upload
 from microblog.storage import CHUNK
@@ -43,6 +54,19 @@ def upload() -> ResponseReturnValue:
         return redirect(url_for("tasks.index"))
     flash(_("Your import has started. Stay and watch, or go: what came of it will be here."))
     return redirect(url_for("tasks.index"))
+
+
+@bp.get("/<task_id>/refusals")
+@login_required
+def refused(task_id: str) -> ResponseReturnValue:
+    """All that an import of the reader's refused, as a table."""
+    job = jobs.find(task_id, current_user.id)
+    upload_id = uploads.id_of(job) if job else None
+    if upload_id is None or not refusals.exist(upload_id):
+        abort(404, _("There is no such list, or it has expired."))
+    response = Response(stream_with_context(refusals.to_csv(upload_id)), mimetype="text/csv")
+    response.headers.set("Content-Disposition", "attachment", filename="refusals.csv")
+    return response
 
 
 def _page(form: ImportForm) -> str:

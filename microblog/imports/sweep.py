@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.imports import refusals
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
 from microblog.storage import PARTS
@@ -15,7 +16,7 @@ BATCH = 100  # uploads deleted in one transaction
 
 
 def delete_expired() -> int:
-    """Delete the uploads that have been read, have had their time, or have lost their user; returns how many.
+    """Delete the uploads that have had their time, or have lost their user, and what was refused; returns how many.
 
     One that may be being read is left until that has ended: an import of its user is unfinished.
     """
@@ -42,10 +43,12 @@ def delete_waiting(user_id: int, but: str) -> int:
 def _delete(unwanted: sa.ColumnElement[bool]) -> int:
     storage, deleted = current_storage(), 0
     while batch := db.session.scalars(sa.select(Upload).where(unwanted).limit(BATCH)).all():
-        for upload in batch:
-            for path in (f"{PARTS}/{upload.path}", upload.path):  # first what could be moved into place behind our back
-                storage.delete(path)
-            db.session.delete(upload)
+        paths = {upload.id: upload.path for upload in batch}
+        for upload_id, path in paths.items():
+            for file in (f"{PARTS}/{path}", path):  # first what could be moved into place behind our back
+                storage.delete(file)
+            refusals.delete_all_of(upload_id)
+        db.session.execute(sa.delete(Upload).where(Upload.id.in_(paths)))
         db.session.commit()
         deleted += len(batch)
     return deleted

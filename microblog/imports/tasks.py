@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
+from flask import current_app
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -57,7 +59,9 @@ def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     except (FileNotFoundError, LookupError) as error:
         raise JobError(_gone()) from error
     upload = db.session.get_one(Upload, upload_id)
-    upload.report, upload.expires_at = report, utcnow()
+    # What was refused is there for as long as what an export made.
+    kept_for = timedelta(seconds=current_app.config["EXPORT_LIFETIME"] if report["refused"] else 0)
+    upload.report, upload.expires_at = report, utcnow() + kept_for
     db.session.commit()
     return report
 

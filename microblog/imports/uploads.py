@@ -16,6 +16,7 @@ from microblog.extensions import db
 from microblog.imports import sweep
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
+from microblog.jobs.job import Job
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 
@@ -43,6 +44,11 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
         current_storage().delete(path)
         raise
     return task
+
+
+def id_of(job: Job) -> str | None:
+    """The id of the upload that `job` imports, whether or not that is still there; None if it is no import."""
+    return job.root.signature["args"][1] if job.root.name == "import_posts" else None
 
 
 def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:

@@ -37,6 +37,10 @@ def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
     card.get_by_text("2 posts could not be imported").click()
     expect(card.get_by_role("listitem").filter(has_text="It has 300 characters")).to_contain_text("Line 7:")
     expect(card).to_contain_text("Its time is not one")
+    with page.expect_download() as started:
+        card.get_by_role("link", name="Download the list of these").click()
+    assert started.value.suggested_filename == "refusals.csv"
+    assert len(started.value.path().read_text().splitlines()) == 3
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert overflow(page) == []

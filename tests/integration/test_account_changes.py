@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import email_change, links, passwords
+from microblog.accounts import email_change, letters, links, passwords
 from microblog.accounts.email_change import KEPT_FOR, EmailChange
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
@@ -146,6 +146,22 @@ def test_an_address_changes_when_the_link_that_was_mailed_there_is_confirmed(
     assert "This link does not work" in here.post(path, follow_redirects=True).text
     for task in db.session.scalars(sa.select(Task)):
         assert "@example.com" not in str((task.signature, task.result, task.description))
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_the_mail_to_the_old_address_asks_for_an_answer_only_where_somebody_gets_it(app: Flask, susan: User) -> None:
+    change = EmailChange(user=susan, old_address="susan@example.com", new_address="new@example.com")
+
+    unanswerable = letters.changed_address(change)
+    app.config["ADMINS"] = ["root@example.com", "second@example.com"]
+    answerable = letters.changed_address(change)
+
+    assert "Reply-To" not in unanswerable.as_string()
+    assert "Reply-To: root@example.com" in answerable.as_string()
+    for part in ("body", "html"):
+        assert "tell those who run http://localhost at once" in getattr(unanswerable, part)
+        assert "answer this mail" not in getattr(unanswerable, part)
+        assert "answer this mail" in getattr(answerable, part)
 
 
 def test_the_mail_to_the_old_address_is_not_for_whoever_took_the_account_over_to_cancel(

@@ -120,6 +120,7 @@ def test_each_answer_is_documented(document, operations):
         ("get", "/api/tasks/{task_id}"): "200 401 404",
         ("post", "/api/tasks/{task_id}/cancel"): "202 401 404 409",
         ("post", "/api/tasks/{task_id}/retry"): "202 401 404 409",
+        ("get", "/api/imports/{task_id}/refusals"): "200 401 404 422",
     }
     always = ["400", "413", "415", "429", "500", "503"]
 

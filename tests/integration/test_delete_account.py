@@ -23,7 +23,7 @@ from microblog.exports.models import Archive
 from microblog.exports.storage import current_storage
 from microblog.extensions import db
 from microblog.imports import storage as imports
-from microblog.imports.models import Upload
+from microblog.imports.models import Refusal, Upload
 from microblog.jobs import erasure
 from microblog.messages import correspondence
 from microblog.monitoring.models import RollUp
@@ -71,6 +71,8 @@ def furnish(susan: User, ben: User, posts: int = 25) -> None:
         rows.notify(other.id, FOLLOWER, str(user.id), actor_id=user.id)
         upload = Upload(user_id=user.id, id=f"upload-of-{user.username}", expires_at=utcnow() + timedelta(days=1))
         db.session.add(upload)
+        db.session.commit()
+        db.session.add(Refusal(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
         db.session.commit()
         with imports.current_storage().new(upload.path) as file:
             file.write([b"{}"])
@@ -126,6 +128,7 @@ def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
     assert set(belongings(susan_id).values()) == {0}
     assert db.session.get(User, susan_id) is None
     assert files(app) == {"ben.1.json", "upload-of-ben.json"}
+    assert db.session.scalars(sa.select(Refusal.upload_id)).all() == ["upload-of-ben"]
     assert [message["To"] for message in smtp_server.messages] == ["susan@example.com"]
     assert "Your account is deleted" in smtp_server.messages[0]["Subject"]
     # Operators still see the job, and what statistics need of hers; Ben has lost what was between the two.

@@ -20,7 +20,8 @@ from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report, purge_error_reports
 from microblog.extensions import db, redis_client
 from microblog.taskqueue.models import Task
-from tests.support.jobs import start
+from microblog.taskqueue.reconcile import reconcile_all
+from tests.support.jobs import rows_of, start
 from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
@@ -178,6 +179,46 @@ def test_an_error_of_a_task_is_mailed_but_neither_one_that_its_user_is_told_nor_
     assert "secret-argument" not in text
     [report] = reports()
     assert report.task_name == "fail"
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_behind_it_are_not(
+    faulty: Flask, make_user: Callable[..., User]
+) -> None:
+    job_id = make_user("susan").launch_task("export_posts", "Export").id
+    db.session.commit()
+    claimed = {"state": "STARTED", "crashes": 2, "attempts": 3, "worker": "gone@host", "lease_expires_at": utcnow()}
+    db.session.execute(sa.update(Task).where(Task.id == job_id).values(claimed))
+    db.session.commit()
+
+    assert reconcile_all() == 1
+    wait_for(idle, what="the report is made")
+
+    assert {row.state for row in rows_of(job_id)} == {"FAILURE"}
+    [report] = reports()
+    assert report.exception == "microblog.taskqueue.errors.WorkerDied"
+    assert (report.task_id, report.task_name, report.place) == (job_id, "export_posts", "export_posts")
+    assert report.traceback == "It was given up after 3 workers died under it, the last of them gone@host."
+
+
+def test_reports_that_waited_while_redis_was_away_are_one_mail_and_the_next_counts_the_others(
+    faulty: Flask, redis_server: RedisServer, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = faulty.test_client()
+    with redis_server.away():
+        for _ in range(3):  # as many processes, each of which counts for itself
+            monkeypatch.setattr(throttle, "_here", type(throttle._here)())
+            crash(faulty, browser)
+            crash(faulty, browser)
+    waiting = [report.id for report in reports()]
+    assert len(waiting) == 3
+
+    outcomes = [email_error_report.apply(args=[report_id]).result for report_id in (*waiting, waiting[0])]
+
+    assert [outcome["message_id"] is None for outcome in outcomes] == [False, True, True, False]
+    assert len(smtp_server.messages) == 2, "only what was mailed may be tried again"
+    crash(faulty, browser)
+    assert reports()[-1].suppressed == 2
 
 
 def state(task_id: str) -> str:

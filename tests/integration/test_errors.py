@@ -10,9 +10,11 @@ import re
 import pytest
 import sqlalchemy as sa
 from celery._state import _task_stack
+from flask import got_request_exception
 from werkzeug.exceptions import default_exceptions
 
 from microblog import logs
+from microblog.database import is_away
 from microblog.extensions import db
 
 
@@ -106,7 +108,10 @@ def test_a_traceback_goes_to_the_log_in_one_line_and_never_to_the_reader(faulty,
 
 @pytest.mark.parametrize(
     "fault",
-    [sa.exc.OperationalError("SELECT 1", {}, OSError()), sa.exc.InterfaceError("SELECT 1", {}, OSError())],
+    [
+        sa.exc.OperationalError("SELECT 1", {}, OSError()),
+        sa.exc.InterfaceError("SELECT 1", {}, OSError(), connection_invalidated=True),
+    ],
 )
 def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back(faulty, make_user, fault):
     make_user("susan")
@@ -133,6 +138,39 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back(faulty, ma
     assert written.status_code == 503
     assert "not lost" in written.text
     assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_statement_that_is_wrong_is_a_fault_of_ours_and_not_a_database_that_is_away(faulty):
+    faults = []
+    got_request_exception.connect(lambda _app, exception: faults.append(exception), faulty, weak=False)
+    faulty.add_url_rule("/wrong", "wrong", lambda: str(db.session.scalar(sa.text("SELECT no_such_column"))))
+
+    response = faulty.test_client().get("/wrong")
+
+    assert response.status_code == 500
+    assert "Something broke" in response.text
+    assert "no_such_column" not in response.text
+    assert len(faults) == 1, "whoever reports faults has heard of it"
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_database_is_away_if_it_cannot_be_reached_or_is_held_by_others(faulty, database, tmp_path):
+    with faulty.app_context():
+        engine, here = db.engine, database == "sqlite"
+    nowhere = sa.create_engine(f"sqlite:///{tmp_path}/no/such" if here else "postgresql+psycopg://127.0.0.1:1/none")
+    wait, hold = ("PRAGMA busy_timeout = 1", "BEGIN IMMEDIATE") if here else ("SET lock_timeout = 1", "LOCK TABLE post")
+
+    with pytest.raises(sa.exc.OperationalError) as unreachable:
+        nowhere.connect()
+    with engine.connect() as holder, engine.connect() as other:
+        holder.execute(sa.text(hold))
+        other.execute(sa.text(wait))
+        with pytest.raises(sa.exc.OperationalError) as held:
+            other.execute(sa.text("UPDATE post SET body = body"))
+
+    assert is_away(unreachable.value)
+    assert is_away(held.value)
 
 
 def test_while_redis_is_away_every_page_that_does_not_need_it_works(make_app, make_user, redis_server):

@@ -109,6 +109,7 @@ def test_an_export_is_built_stored_and_mailed(
     assert message["Message-ID"] == f"<{job.steps[1].id}@localhost>"
     assert {part.get_content_type() for part in message.walk()} >= {"text/plain", "text/html"}
     assert json.loads(attachment(smtp_server)) == {"posts": expected_posts(250)}
+    assert len(attachment(smtp_server).splitlines()) == 252, "each post has a line of its own"
 
     downloaded = client.get(f"/exports/{job.id}/download")
     assert downloaded.data == attachment(smtp_server)

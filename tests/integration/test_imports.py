@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,13 +21,14 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
-from microblog.imports import reading, sweep
+from microblog.imports import keep, reader, reading, sweep
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.progress import Progress
 from tests.support.imports import BEGINNING, archive, files, post, store
 from tests.support.jobs import crash, rows_of
 from tests.support.services import Worker, wait_for
@@ -132,6 +134,56 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
     assert bodies(susan).count("twice") == 2
     assert (first["imported"], first["known"]) == (BETWEEN + 1, 1)
     assert (again["imported"], again["known"]) == (0, BETWEEN + 2)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_the_progress_of_a_file_that_is_read_twice_does_not_run_back(
+    susan: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH", 10)
+    monkeypatch.setattr(reader, "CHUNK", 200)
+    told: list[tuple[int, int]] = []
+
+    class Watched(Progress):
+        def _store(self, *, persist: bool) -> None:
+            assert self._describe is not None
+            told.append((self.percent, int(self._describe(self.current, self.total).split()[0])))
+
+        def advance(self, by: int = 1) -> None:
+            super().advance(by)
+            self._store(persist=True)
+
+    monkeypatch.setattr(reading, "Progress", Watched)
+
+    imported(susan, archive(*(post(f"number {n}", n) for n in range(60)), *(post("early", n) for n in range(20))))
+
+    percents, counts = zip(*told, strict=True)
+    assert list(percents) == sorted(percents)
+    assert list(counts) == sorted(counts)
+    assert (percents[0], percents[-1], counts[-1]) == (0, 100, 80)
+    assert len(set(percents)) > 10, "it moves in the second reading, too"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_takes_long_is_found_out_before_others_have_to_wait(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = sqlite3.connect(str(db.engine.url.database), timeout=0, isolation_level=None)
+    found: list[str] = []
+
+    def detect(body: str) -> str:
+        others.execute("BEGIN IMMEDIATE")  # raises if it would have to wait
+        others.execute("ROLLBACK")
+        found.append(body)
+        return "en"
+
+    monkeypatch.setattr(keep, "detect", detect)
+
+    imported(susan, archive(post("one"), post("one", 1), post("two")))
+    imported(susan, archive(post("one"), post("three")))
+
+    others.close()
+    assert sorted(found) == ["one", "three", "two"], "of what is known nothing is found out again"
+    assert db.session.scalars(sa.select(Post.language).distinct()).all() == ["en"]
+    assert db.session.scalars(sa.select(Post.terms).distinct().order_by(Post.terms)).all() == ["one", "three", "two"]
 
 
 def test_of_many_posts_at_one_moment_each_is_counted_with_its_own_text_and_time(susan: User) -> None:
@@ -259,18 +311,23 @@ def test_of_a_mastodon_outbox_come_in_the_public_posts_as_text(susan: User) -> N
         note("<p>careful</p>", summary="Spoiler"),
         note("<p></p>"),
         note(f"<p>{'long ' * 40}</p>", url="https://tooting.example/@susan/1"),
+        note("<p>look</p>", attachment=[{"type": "Document", "mediaType": "image/png"}]),
+        note("<p></p>", attachment=[{"type": "Document", "mediaType": "image/png", "name": "A heron"}]),
         {"type": "Announce", "object": "https://x.example/1", "to": [PUBLIC]},
         {"type": "Like", "object": "https://x.example/1", "to": [PUBLIC]},
     ]
 
     result = imported(susan, outbox(*activities))
 
-    assert bodies(susan) == ["@ben hi\nthere\n\nAnd more & more", "unlisted", "Spoiler\n\ncareful"]
+    assert bodies(susan) == ["@ben hi\nthere\n\nAnd more & more", "unlisted", "Spoiler\n\ncareful", "look"]
+    assert result["without_media"] == 1
     assert result["left_out"] == {"private": 2, "boosts": 1, "other": 1}
     assert [(one["number"], one["address"]) for one in result["refusals"]] == [
         (6, None),
         (7, "https://tooting.example/@susan/1"),
+        (9, None),
     ]
+    assert result["refusals"][2]["reason"].startswith("It has no text, only pictures")
     assert imported(susan, outbox(*activities))["imported"] == 0
 
 

@@ -12,11 +12,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from flask_babel import force_locale
 
 from microblog.accounts import letters, links
 from microblog.accounts.email_change import EmailChange
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.error_reports.letter import report_letter
+from microblog.error_reports.models import ErrorReport
 from microblog.exports.letter import archive_letter
 from microblog.exports.models import Archive
 from microblog.extensions import db
@@ -50,6 +53,7 @@ FORMS = {
 OPERATORS = ["/admin/tasks", "/admin/tasks/all/cancel", "/admin/tasks/all/retry", "/admin/status"]
 IMPORTED = {
     **{"read": 9, "imported": 1, "known": 1, "left_out": {"boosts": 1, "private": 1, "other": 1}, "refused": 2},
+    "without_media": 1,
     "refusals": [{"number": 1, "line": 2, "address": None, "reason": "3"}],
 }
 
@@ -130,6 +134,12 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
         letters.changed_address(change),
         letters.account_deleted(reader),
     ]
+    facts = {"exception": "1.2", "place": "3", "traceback": "4", "created_at": expiry, "suppressed": 5}
+    app.config["ADMINS"] = ["1@1.1"]
+    with force_locale(pseudo.LANGUAGE):
+        messages.append(letters.changed_address(change))
+        messages.append(report_letter(ErrorReport(task_id="6", task_name="7", **facts)))
+        messages.append(report_letter(ErrorReport(method="6", path="7", **facts)))
 
     for message in messages:
         for text in (message.subject, message.body, message.html):

@@ -1,0 +1,136 @@
+"""All that an import refuses is listed, for its owner alone, and for as long as what an export makes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.imports import reading, refusals, report, sweep
+from microblog.imports.models import Refusal, Upload
+from microblog.imports.storage import current_storage
+from microblog.imports.tasks import import_posts
+from tests.support.api import assert_problem, caller_for
+from tests.support.imports import BEGINNING, archive, files, post, store
+
+BAD = 150
+REASON = "It has 141 characters; a post here has at most 140."
+
+
+@pytest.fixture
+def susan(make_user: Callable[..., User]) -> User:
+    return make_user("susan")
+
+
+def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
+    """The id of the job that imports `content`, and its result."""
+    upload = store(user, content)
+    task_id = user.launch_task("import_posts", "Import", upload.id).id
+    db.session.commit()
+    outcome = import_posts.apply(args=[user.id, upload.id])
+    db.session.rollback()
+    assert outcome.state == "SUCCESS", outcome.traceback
+    return task_id, outcome.result
+
+
+def kept() -> int:
+    db.session.rollback()
+    return db.session.scalar(sa.select(sa.func.count()).select_from(Refusal)) or 0
+
+
+def bad_ones() -> bytes:
+    return archive(post("good"), *(post("x" * 141, n) for n in range(BAD)))
+
+
+def test_all_of_them_are_downloaded_by_whoever_imported(
+    susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH", 40)
+    monkeypatch.setattr(refusals, "BATCH", 40)
+    address = "https://tooting.example/@susan/1"
+    note = {"type": "Note", "content": "<p>a</p>", "to": "as:Public", "published": "never", "url": address}
+    outbox = b'{"orderedItems": [%s]}' % archive({"type": "Create", "object": note})[11:-2]
+    task_id, result = imported(susan, bad_ones().rstrip(b"}") + b",\n" + outbox[1:])
+    browser = signed_in(susan)
+
+    response = browser.get(f"/import/{task_id}/refusals")
+
+    assert (result["refused"], len(result["refusals"])) == (BAD + 1, report.SHOWN)
+    assert response.headers["Content-Disposition"] == "attachment; filename=refusals.csv"
+    heading, *rows = csv.reader(response.data.decode("utf-8-sig").splitlines())
+    assert heading == ["Number", "Line", "Reason", "Address"]
+    assert rows[:-1] == [[str(number), "1", REASON, ""] for number in range(2, BAD + 2)]
+    assert rows[-1] == ["1", "2", "Its time is not one (such as 2026-11-21T09:30:00Z).", address]
+    assert signed_in(make_user("ben")).get(f"/import/{task_id}/refusals").status_code == 404
+    assert browser.get("/import/none/refusals").status_code == 404
+
+
+def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: Callable[..., User]) -> None:
+    task_id, _result = imported(susan, bad_ones())
+    export_id = susan.launch_task("export_posts", "Export").id
+    caller, pages = caller_for(app, susan), []
+    path: str | None = f"/api/imports/{task_id}/refusals?limit=60"
+    while path:
+        pages.append(caller.get(path).json)
+        path = pages[-1]["next"]
+
+    assert [len(page["items"]) for page in pages] == [60, 60, 30]
+    items = [item for page in pages for item in page["items"]]
+    assert items == [{"number": n, "line": 1, "reason": REASON, "address": None} for n in range(2, BAD + 2)]
+    assert [page["prev"] is None for page in pages] == [True, False, False]
+    assert caller.get(pages[2]["prev"]).json == pages[1]
+    assert caller.get(pages[1]["prev"]).json == pages[0]
+    assert_problem(caller.get(f"/api/imports/{task_id}/refusals?after=x"), 400)
+    assert_problem(caller.get(f"/api/imports/{export_id}/refusals"), 404)
+    assert_problem(caller_for(app, make_user("ben")).get(f"/api/imports/{task_id}/refusals"), 404)
+
+
+def test_they_go_with_the_time_of_an_archive_or_with_their_user(
+    app: Flask, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "BATCH", 40)
+    ben = make_user("ben")
+    imported(susan, bad_ones())
+    imported(ben, bad_ones())
+
+    assert sweep.delete_expired() == 0
+    assert (kept(), files()) == (2 * BAD, [])
+    of_susan = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id)).one()
+    lifetime = timedelta(seconds=app.config["EXPORT_LIFETIME"])
+    assert lifetime - timedelta(minutes=5) < of_susan.expires_at - utcnow() < lifetime
+    susans, of_susan.expires_at = susan.id, BEGINNING
+    db.session.execute(sa.text("UPDATE task SET state = 'SUCCESS'"))
+    db.session.commit()
+    assert sweep.delete_expired() == 1
+    assert kept() == BAD
+    assert sweep.delete_all_of(susans) == 0
+    assert sweep.delete_all_of(ben.id) == 1
+    assert kept() == 0
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_was_read_before_is_not_listed_twice_and_a_file_that_is_all_brackets_fills_no_disk(
+    susan: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "LISTED", 20)
+    content = archive(*[[]] * 30)
+    imported(susan, content)
+    upload = db.session.scalars(sa.select(Upload)).one()
+    upload.report = None  # as if the worker had been killed before it said so
+    db.session.commit()
+    with current_storage().new(upload.path) as file:
+        file.write([content])
+
+    again = import_posts.apply(args=[susan.id, upload.id])
+
+    assert again.result["refused"] == 30
+    assert kept() == 20
