@@ -1,7 +1,7 @@
 """what an import refused, entry by entry
 
 Revision ID: 0017
-Revises: 0014
+Revises: 0016
 
 """
 import sqlalchemy as sa
