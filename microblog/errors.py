@@ -24,6 +24,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_excep
 from werkzeug.wrappers import Response as AnyResponse
 
 from microblog.extensions import db, limiter
+from microblog.security import is_upload
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ def _when_again(error: RateLimitExceeded) -> str:
 
 def _draft() -> str | None:
     """The post or message that was on its way, for its writer to copy: it has not been kept."""
+    if is_upload():
+        return None
     try:
         return request.form.get("post") or request.form.get("message")
     except HTTPException:  # the body itself is what was wrong
