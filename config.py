@@ -46,6 +46,8 @@ def load_settings() -> dict[str, Any]:
     settings = {
         "INSTANCE_PATH": str(instance),
         **_web(env),
+        **_limits(env),
+        **_lifetimes(env),
         **_stores(env, instance),
         **_mail(env),
         **_exports(env, instance),
@@ -88,28 +90,56 @@ def _web(env: Env) -> dict[str, Any]:
         "BOOTSTRAP_SERVE_LOCAL": True,
         # Seconds between two looks for posts that were written past the index of the search.
         "SEARCH_INTERVAL": env.float("SEARCH_INTERVAL", 60.0, validate=_positive),
+        "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
+        # What Prometheus shows to read /metrics (Authorization: Bearer …); unset: there is no /metrics.
+        "METRICS_TOKEN": env.str("METRICS_TOKEN", None, validate=_token),
+    }
+
+
+def _limits(env: Env) -> dict[str, Any]:
+    def rate(name: str, default: str) -> str | None:
+        return env.str(name, default, validate=_rate)
+
+    return {
+        # Whether anything here that begins with RATELIMIT_ counts, and STREAMS_PER_USER.
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
-        "RATELIMIT_SIGN_IN": env.str("RATELIMIT_SIGN_IN", "10 per minute", validate=_rate),
-        "RATELIMIT_EXPORT": env.str("RATELIMIT_EXPORT", "10 per minute", validate=_rate),
-        # All requests to the API with one token, or without one from one address.
-        "RATELIMIT_API": env.str("RATELIMIT_API", "300 per minute", validate=_rate),
-        # How often one address is mailed a link, and one user may have links mailed to others.
-        "RATELIMIT_LINKS": env.str("RATELIMIT_LINKS", "5 per hour", validate=_rate),
-        "RATELIMIT_MESSAGE": env.str("RATELIMIT_MESSAGE", "30 per minute", validate=_rate),  # of each sender
         "RATELIMIT_HEADERS_ENABLED": True,
+        # All requests to the API with one token, or without one from one address.
+        "RATELIMIT_API": rate("RATELIMIT_API", "300 per minute"),
+        # Passwords that one address may try to sign in with; and how often it may send any other form that takes one.
+        "RATELIMIT_SIGN_IN": rate("RATELIMIT_SIGN_IN", "10 per minute"),
+        # Passwords that all addresses together may try for one name: whoever has many shall not guess without end. It
+        # is more than one address can try within a minute, also where two of its minutes meet, so that a stranger
+        # alone keeps nobody out; and it is counted by the minute, so that whoever has many addresses keeps somebody
+        # out for as long as they go on, and no longer. Those who are signed in, or have a token, notice nothing of it.
+        "RATELIMIT_SIGN_IN_NAME": rate("RATELIMIT_SIGN_IN_NAME", "30 per minute"),
+        # How often one address is mailed a link, and one user may have links mailed to others.
+        "RATELIMIT_LINKS": rate("RATELIMIT_LINKS", "5 per hour"),
+        # What one user may do: jobs of whatever kind, posts, people followed or no longer, messages, translations.
+        "RATELIMIT_EXPORT": rate("RATELIMIT_EXPORT", "10 per minute"),
+        "RATELIMIT_POST": rate("RATELIMIT_POST", "60 per minute"),
+        "RATELIMIT_FOLLOW": rate("RATELIMIT_FOLLOW", "60 per minute"),
+        "RATELIMIT_MESSAGE": rate("RATELIMIT_MESSAGE", "30 per minute"),
+        "RATELIMIT_TRANSLATE": rate("RATELIMIT_TRANSLATE", "30 per minute"),
+        # Event streams that a user may have open in one web process; further pages ask every few seconds.
+        "STREAMS_PER_USER": env.int("STREAMS_PER_USER", 50, validate=_positive),
+        # Tokens for the API that a user may have.
+        "API_TOKENS_PER_USER": env.int("API_TOKENS_PER_USER", 50, validate=_positive),
+    }
+
+
+def _lifetimes(env: Env) -> dict[str, Any]:
+    return {
         # Seconds that a mailed link works which lets a user set a new password, or confirms an address.
         "ACCOUNT_LINK_LIFETIME": env.int("ACCOUNT_LINK_LIFETIME", 3600, validate=_positive),
         # Seconds that a token for the API works.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
-        "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
-        # What Prometheus shows to read /metrics (Authorization: Bearer …); unset: there is no /metrics.
-        "METRICS_TOKEN": env.str("METRICS_TOKEN", None, validate=_token),
+        # Seconds that what a user was told is kept.
+        "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
         # An event stream says it is alive every so many seconds, and ends after its lifetime, so that the
         # browser comes back and is asked again who it is.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
         "STREAM_LIFETIME": env.float("STREAM_LIFETIME", 3600.0, validate=_positive),
-        # Seconds that what a user was told is kept.
-        "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
     }
 
 
@@ -220,7 +250,6 @@ def _translation(env: Env) -> dict[str, Any]:
         "TRANSLATE_API_KEY": env.str("TRANSLATE_API_KEY", None),
         # Seconds until it counts as away.
         "TRANSLATE_TIMEOUT": env.float("TRANSLATE_TIMEOUT", 5.0, validate=_positive),
-        "RATELIMIT_TRANSLATE": env.str("RATELIMIT_TRANSLATE", "30 per minute", validate=_rate),
     }
 
 

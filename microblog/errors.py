@@ -7,18 +7,25 @@ anything: both may be what is broken.
 from __future__ import annotations
 
 import logging
+import math
+import time
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from flask import Flask, Response, current_app, make_response, request
+from flask_babel import format_timedelta
 from flask_babel import gettext as _
+from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
+from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_exceptions
 from werkzeug.wrappers import Response as AnyResponse
 
 from microblog.database import is_away
-from microblog.extensions import db
+from microblog.extensions import db, limiter
+from microblog.security import is_upload
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +49,8 @@ def answer(error: HTTPException) -> AnyResponse:
 def problem(error: HTTPException, **members: Any) -> Response:
     """`error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
     body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _sentence(error)}
-    # Which item of a list is wrong is said by its number.
-    json = orjson.dumps(body | members, option=orjson.OPT_NON_STR_KEYS)
+    # Which item of a list is wrong is said by its number; what is wrong with it may be a sentence yet to be worded.
+    json = orjson.dumps(body | members, default=str, option=orjson.OPT_NON_STR_KEYS)
     response = current_app.response_class(json, error.code)
     response.content_type = "application/problem+json"
     return _with_headers_of(error, response)
@@ -92,10 +99,11 @@ def _sentence(error: HTTPException) -> str:
     """One sentence for the reader: what the code that raised `error` said, else what its status means."""
     if isinstance(error, CSRFError):
         return str(_("The page was open too long, or the form came from elsewhere. Open it again and retry."))
+    if isinstance(error, RateLimitExceeded):  # it describes itself as "10 per 1 minute", which is no sentence
+        return str(_("You have tried this too often. Try again %(when)s.", when=_when_again(error)))
     standard = default_exceptions.get(error.code or 500)
     said = error.description
-    # A rate limit describes itself as "10 per 1 minute", which is no sentence.
-    if said and error.code != 429 and (standard is None or said != standard.description):
+    if said and (standard is None or said != standard.description):
         return str(said)
     sentences: dict[int, str] = {
         400: _("The request could not be understood. Nothing was changed."),
@@ -105,15 +113,29 @@ def _sentence(error: HTTPException) -> str:
         405: _("This address does not take such a request."),
         410: _("This was here once, and is no longer."),
         413: _("What was sent is larger than this site takes."),
-        429: _("You have tried this too often. Wait a minute, then try again."),
         500: _("That is our fault, not yours. It has been noted and will be looked into."),
         503: _("The database does not answer right now. Nothing is lost: try again in a few seconds."),
     }
     return sentences.get(error.code or 500, str(said or error.name))
 
 
+def _when_again(error: RateLimitExceeded) -> str:
+    """When another try is worth it, as Retry-After has it, in words such as “in 2 minutes”; rounded up."""
+    hit = limiter.current_limit
+    try:
+        seconds = int(hit.reset_at - time.time()) if hit else 0
+    except RedisError:  # it has gone since it counted: a whole period is enough
+        seconds = error.limit.limit.get_expiry()
+    unit = max((unit for unit in (60, 3600) if unit <= seconds), default=1)
+    left = timedelta(seconds=max(1, math.ceil(seconds / unit) * unit))
+    text: str = format_timedelta(left, threshold=1, add_direction=True)
+    return text
+
+
 def _draft() -> str | None:
     """The post or message that was on its way, for its writer to copy: it has not been kept."""
+    if is_upload():
+        return None
     try:
         return request.form.get("post") or request.form.get("message")
     except HTTPException:  # the body itself is what was wrong

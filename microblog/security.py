@@ -9,6 +9,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from flask import Flask, Response, abort, current_app, request, session
 from flask_babel import gettext as _
 
+from microblog.extensions import csrf
+
 YEAR = 365 * 24 * 3600
 
 # Nothing inline and nothing from elsewhere. Bootstrap's arrows and ticks are data: images.
@@ -59,6 +61,17 @@ def admit_upload() -> bool:
     return True
 
 
+def is_upload() -> bool:
+    """Whether this request may bring more than all may, so that its body is read by its view alone."""
+    return _upload_limit() is not None
+
+
+def check_form_token() -> None:
+    """Refuse a form from elsewhere, in a view that is exempt from being asked before. Raises CSRFError."""
+    if current_app.config["WTF_CSRF_ENABLED"]:
+        csrf.protect()
+
+
 def local_path(target: str | None) -> str | None:
     """`target` if it is a path of this site (with or without a query), else None.
 
@@ -104,7 +117,7 @@ def _refuse_broken_encoding() -> None:
     match request.mimetype:
         case "application/x-www-form-urlencoded":
             text = unquote_to_bytes(request.get_data())
-        case "multipart/form-data" if _upload_limit() is None:
+        case "multipart/form-data" if not is_upload():
             text = request.get_data()
         case _:
             return

@@ -29,12 +29,13 @@ def sign_up(username: str, email: str, password: str) -> User | None:
     return user if _committed() else None
 
 
-def change(user: User, username: str | None = None, about_me: str | None = None) -> bool:
-    """Keep what `user` changes of their profile; False if another took the name in this very moment."""
-    if username is not None:
-        user.username = username
-    if about_me is not None:
-        user.about_me = about_me
+def change(user: User, **changes: str | None) -> bool:
+    """Keep what `user` changes of their profile; False if another took the name in this very moment.
+
+    `changes` are by column: username, about_me, locale, timezone.
+    """
+    for column, value in changes.items():
+        setattr(user, column, value)
     return _committed()
 
 

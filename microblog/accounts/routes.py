@@ -13,8 +13,9 @@ from microblog.accounts import preferences
 from microblog.accounts import profile as account
 from microblog.accounts.directory import user_called
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
-from microblog.accounts.limits import limit_guesses
+from microblog.accounts.limits import limit_guesses, limit_sign_ins
 from microblog.accounts.models import User
+from microblog.limits import limit_user
 from microblog.notifications.live import end_streams
 from microblog.security import local_path, referring_path
 
@@ -44,7 +45,7 @@ def _signed_up(form: SignUpForm) -> bool:
 
 
 @bp.route("/auth/login", methods=["GET", "POST"])
-@limit_guesses()
+@limit_sign_ins(lambda: request.form.get("username", ""))
 def login() -> ResponseReturnValue:
     """Sign in, and go on to where the reader was heading."""
     onward = local_path(request.args.get("next")) or url_for("posts.home")
@@ -94,7 +95,7 @@ def edit_profile() -> ResponseReturnValue:
 def _saved(form: ProfileForm) -> bool:
     """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
     preferences.keep(current_user, form)
-    if account.change(current_user, form.username.data, form.about_me.data):
+    if account.change(current_user, username=form.username.data, about_me=form.about_me.data):
         return True
     if form.validate():  # then it was not about the name
         raise RuntimeError("a profile was refused by the database, though its name is free")
@@ -103,6 +104,7 @@ def _saved(form: ProfileForm) -> bool:
 
 @bp.post("/follow/<username>")
 @login_required
+@limit_user("RATELIMIT_FOLLOW")
 def follow(username: str) -> ResponseReturnValue:
     """Read what a user writes on one's home page from now on."""
     user = user_called(username)
@@ -117,6 +119,7 @@ def follow(username: str) -> ResponseReturnValue:
 
 @bp.post("/unfollow/<username>")
 @login_required
+@limit_user("RATELIMIT_FOLLOW")
 def unfollow(username: str) -> ResponseReturnValue:
     """No longer read what a user writes on one's home page."""
     user = user_called(username)

@@ -36,7 +36,12 @@ def myself(username: str) -> User:
 
 def user_json(user: User) -> dict[str, Any]:
     """What everybody may know of a user."""
-    return {"username": user.username, "about_me": user.about_me, "created_at": iso(user.created_at)}
+    return {
+        "username": user.username,
+        "about_me": user.about_me,
+        "created_at": iso(user.created_at),
+        "last_seen_at": iso(user.last_seen_at),
+    }
 
 
 def post_json(post: Post) -> dict[str, Any]:

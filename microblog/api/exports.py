@@ -33,8 +33,8 @@ bp = Blueprint(
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is running."""
     try:
-        task = caller().launch_task("export_posts", _("Exporting your posts"))
+        answer = started(caller().launch_task("export_posts", _("Exporting your posts")).id)
         db.session.commit()
     except AlreadyRunning as refused:
         refuse_second(refused)
-    return started(task.id)
+    return answer

@@ -11,9 +11,10 @@ from flask_babel import gettext as _
 from microblog.accounts import followers as people
 from microblog.api import lists
 from microblog.api.answers import myself, user_called, user_json
-from microblog.api.auth import require_token
+from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import UserPageSchema
+from microblog.limits import limit_user
 
 bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", guard=require_token)
 
@@ -39,6 +40,7 @@ def following(query: dict[str, Any], username: str) -> lists.Answer:
 @bp.put("/<username>/following/<followed>")
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def follow(username: str, followed: str) -> None:
     """Follow a user; it is no fault if you do already. `username` is yours."""
     follower, user = myself(username), user_called(followed)
@@ -50,6 +52,7 @@ def follow(username: str, followed: str) -> None:
 @bp.delete("/<username>/following/<followed>")
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+@limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def unfollow(username: str, followed: str) -> None:
     """No longer follow a user; it is no fault if you do not. `username` is yours."""
     people.unfollow(myself(username), user_called(followed))

@@ -77,10 +77,10 @@ def cancel(task_id: str) -> dict[str, Any]:
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Start a new job like one that failed or was cancelled."""
     try:
-        task = control.retry(own_job(task_id))
+        answer = started(control.retry(own_job(task_id)).id)
         db.session.commit()
     except control.NotNow as refused:
         abort(HTTPStatus.CONFLICT, str(refused))
     except AlreadyRunning as refused:
         refuse_second(refused)
-    return started(task.id)
+    return answer

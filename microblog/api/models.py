@@ -8,6 +8,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from flask import current_app
+from flask_babel import gettext as _
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from microblog import paging
@@ -28,6 +30,10 @@ USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does n
 
 class AccountChanged(Exception):
     """The user has another password by now, or has closed the account."""
+
+
+class TooManyTokens(Exception):
+    """The user has as many tokens as one may have. The message is a sentence that says so."""
 
 
 class ApiToken(Model):
@@ -53,13 +59,21 @@ class ApiToken(Model):
     def issue(cls, user: User, lifetime: timedelta, name: str = "") -> tuple[str, ApiToken]:
         """A new token for `user`, and its row in the caller's transaction; the user's expired ones go.
 
-        `name` is what it is for, in at most MAX_TOKEN_NAME characters. Raises AccountChanged, with the transaction
-        rolled back, if the password was changed since `user` was read, or the account closed.
+        `name` is what it is for, in at most MAX_TOKEN_NAME characters. Raises, with the transaction rolled back,
+        AccountChanged if the password was changed since `user` was read, or the account closed, and TooManyTokens if
+        ``API_TOKENS_PER_USER`` of theirs work.
         """
         if not _hold(user):
             db.session.rollback()
             raise AccountChanged
         db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.expires_at <= utcnow()))
+        most = current_app.config["API_TOKENS_PER_USER"]
+        # Nobody else makes one for this user meanwhile: _hold() lets one do so at a time.
+        if db.session.scalar(sa.select(sa.func.count()).where(cls.user_id == user.id)) >= most:
+            db.session.rollback()
+            raise TooManyTokens(
+                _("You have as many tokens as one may have (%(most)d). Revoke one that you no longer need.", most=most)
+            )
         token = secrets.token_urlsafe(32)
         row = cls(user=user, name=name, hash=_hash(token), expires_at=utcnow() + lifetime)
         db.session.add(row)

@@ -27,6 +27,9 @@ a name, and revoke each.
 **A job** that you start runs in the background: the answer has its address in `Location`. Ask there until `state`
 is one of SUCCESS, FAILURE and REVOKED.
 
+**What asks for your password again** is done on the pages alone: a new password, a new mail address, the end of the
+account. A token in wrong hands can be revoked; it cannot be used to lock you out.
+
 **A refusal** is problem JSON (RFC 9457) with one sentence in `detail`. Every address takes OPTIONS, which says in
 `Allow` what else it takes, and HEAD where it takes GET.
 """

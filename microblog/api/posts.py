@@ -1,4 +1,4 @@
-"""/api/posts: write a post, read one, delete one's own."""
+"""/api/posts: write a post, read one, also in another language, delete one's own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from flask_babel import gettext as _
 from microblog.api.answers import post_json
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.schemas import PostRequestSchema, PostSchema
+from microblog.api.schemas import PostRequestSchema, PostSchema, TranslationSchema
+from microblog.limits import limit_user
+from microblog.locale import language_tag
 from microblog.posts import timeline, writing
 from microblog.posts.models import Post
+from microblog.posts.translation import asking, once
 
 bp = Blueprint(
     "api_posts",
@@ -29,6 +32,7 @@ bp = Blueprint(
 @bp.arguments(PostRequestSchema)
 @bp.response(HTTPStatus.CREATED, PostSchema, headers={"Location": "Location"})
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
+@limit_user("RATELIMIT_POST", lambda: caller().id)
 def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Write a post."""
     post = writing.write(caller().id, written["body"].strip())
@@ -50,6 +54,18 @@ def delete(post_id: int) -> None:
     """Delete a post of yours, for good."""
     if not writing.delete(_post(post_id).id, caller().id):
         abort(HTTPStatus.FORBIDDEN, _("You may only delete what you wrote."))
+
+
+@bp.post("/<int:post_id>/translation")
+@bp.response(HTTPStatus.OK, TranslationSchema)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY)
+@limit_user("RATELIMIT_TRANSLATE", lambda: caller().id)
+def translate(post_id: int) -> dict[str, Any]:
+    """Translate a post into your language: that of your profile, else what you ask for in Accept-Language."""
+    asking.translate(asking.translatable(post_id))
+    language = language_tag()
+    body = once.find(post_id, language) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
+    return {"language": language, "body": body}
 
 
 def _post(post_id: int) -> Post:

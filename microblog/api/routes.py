@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.api.forms import TokenForm
-from microblog.api.models import AccountChanged, ApiToken
+from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
 from microblog.extensions import db, login
 from microblog.limits import limit_user
 
@@ -38,6 +38,9 @@ def create() -> ResponseReturnValue:
     except AccountChanged:
         ended: ResponseReturnValue = login.unauthorized()  # as for every session that a new password has ended
         return ended
+    except TooManyTokens as refused:
+        form.name.errors = [str(refused)]
+        return _page(form), 422
     db.session.commit()
     return _page(TokenForm(formdata=None), token), 201
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marshmallow
+import pytz
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from marshmallow import fields, validate
 
+from config import LANGUAGES
 from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME
 from microblog.api.models import MAX_TOKEN_NAME
@@ -21,11 +25,30 @@ from microblog.taskqueue import states
 from microblog.text import is_storable, with_unix_line_ends
 
 MAX_PAGE = 100
+
+# What is said of a value that is missing or of the wrong kind. Each is worded when it is read; in a tuple, since
+# marshmallow would add to a list, which all requests share.
+_MISSING: Any = {"required": (_l("This is missing."),), "null": (_l("This must not be null."),)}
+_NO_TEXT: Any = _MISSING | dict.fromkeys(("invalid", "invalid_utf8"), (_l("This must be text."),))
+_NO_NUMBER: Any = _MISSING | dict.fromkeys(("invalid", "too_large"), (_l("This must be a whole number."),))
+_NO_LIST: Any = _MISSING | {"invalid": (_l("This must be a list."),)}
+# What validators say, which fill in the numbers.
+_NOT_BETWEEN: Any = _l("This must be from {min} to {max}.")
+_NOT_SO_MANY: Any = _l("This must have {min} to {max} items.")
+_NOT_SO_LONG: Any = _l("This must have {min} to {max} characters.")
+_TOO_LONG: Any = _l("This must have at most {max} characters.")
+
+_OF_USERNAME = [
+    validate.Length(MIN_USERNAME, MAX_USERNAME, error=_NOT_SO_LONG),
+    validate.Regexp(USERNAME, error=_l("Use letters without accents, digits, and the characters _ . - only.")),
+]
 _USERNAME = r"^[A-Za-z0-9_.\-]+$"  # for the document: ECMAScript's $ is the very end, Python's is not
 
 
 class Schema(marshmallow.Schema):
     """A schema whose docstring is its description in the OpenAPI document."""
+
+    error_messages: Any = {"type": _l("This must be an object."), "unknown": _l("There is no such field.")}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -38,31 +61,38 @@ class _Kept(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> Any:
         text = super()._deserialize(value, attr, data, **options)
         if not is_storable(text):
-            raise marshmallow.ValidationError("This has characters that cannot be kept (NUL or half a character).")
+            raise marshmallow.ValidationError(_("This has characters that cannot be kept (NUL or half a character)."))
         return with_unix_line_ends(text)
 
 
 def _text(description: str, **options: Any) -> fields.String:
-    return fields.String(metadata={"description": description}, **options)
+    return fields.String(metadata={"description": description}, error_messages=_NO_TEXT, **options)
 
 
 def _kept(description: str, pattern: str | None = None, **options: Any) -> fields.String:
     metadata = {"description": description} | ({"pattern": pattern} if pattern else {})
-    return _Kept(metadata=metadata, **options)
+    return _Kept(metadata=metadata, error_messages=_NO_TEXT, **options)
 
 
 def _number(description: str, **options: Any) -> fields.Integer:
-    return fields.Integer(metadata={"description": description}, **options)
+    return fields.Integer(metadata={"description": description}, error_messages=_NO_NUMBER, **options)
 
 
 def _numbers(description: str, **options: Any) -> fields.List[int]:
     """Ids of rows, as many as a page has at most."""
-    number = fields.Integer(validate=validate.Range(1, MAX_ID))
-    return fields.List(number, validate=validate.Length(1, MAX_PAGE), metadata={"description": description}, **options)
+    number = fields.Integer(validate=validate.Range(1, MAX_ID, error=_NOT_BETWEEN), error_messages=_NO_NUMBER)
+    several = validate.Length(1, MAX_PAGE, error=_NOT_SO_MANY)
+    metadata = {"description": description}
+    return fields.List(number, validate=several, metadata=metadata, error_messages=_NO_LIST, **options)
 
 
 def _flag(description: str, **options: Any) -> fields.Boolean:
     return fields.Boolean(metadata={"description": description}, **options)
+
+
+def _choice(offered: Sequence[str], description: str, **options: Any) -> fields.String:
+    one = validate.OneOf(offered, error=_l("This must be one of those that the documentation lists."))
+    return _text(description, validate=one, **options)
 
 
 def _moment(description: str, **options: Any) -> fields.String:
@@ -74,7 +104,9 @@ def _moment(description: str, **options: Any) -> fields.String:
 class TokenRequestSchema(Schema):
     """What you may say of a token that you ask for; it may also be nothing."""
 
-    name = _kept("What it is for, for you to know it by.", validate=validate.Length(max=MAX_TOKEN_NAME))
+    name = _kept(
+        "What it is for, for you to know it by.", validate=validate.Length(max=MAX_TOKEN_NAME, error=_TOO_LONG)
+    )
 
 
 class TokenFactsSchema(Schema):
@@ -103,8 +135,11 @@ class PageQuerySchema(Schema):
     """Which part of a list."""
 
     before = _text("The key of a page, as found in `next` and `prev`.")
-    after = _text("The key of a page in the other direction; not beside `before`.")
-    limit = _number("The greatest number of items.", validate=validate.Range(1, MAX_PAGE))
+    after = _text(
+        "The key of a page in the other direction; not beside `before`. Where less than a page is left there, the "
+        "answer is the first page, whole, with some that you may have had."
+    )
+    limit = _number("The greatest number of items.", validate=validate.Range(1, MAX_PAGE, error=_NOT_BETWEEN))
 
 
 class PageSchema(Schema):
@@ -126,6 +161,7 @@ class UserSchema(Schema):
     username = _text("Their name; no two differ only in case.", required=True)
     about_me = _text("What they tell of themselves; may be empty.", required=True)
     created_at = _moment("When they joined.", required=True)
+    last_seen_at = _moment("When they last opened a page, to the minute; null before.", required=True, allow_none=True)
 
 
 class ProfileSchema(UserSchema):
@@ -135,6 +171,8 @@ class ProfileSchema(UserSchema):
     following = _number("How many they follow.", required=True, validate=validate.Range(0))
     is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow them."})
     email = _text("Their address; only your own is shown.")
+    language = _text("What they read in, null if that is as they ask; only your own is shown.", allow_none=True)
+    timezone = _text("In which times are told to them, or null; only your own is shown.", allow_none=True)
 
 
 class UserPageSchema(PageSchema):
@@ -146,10 +184,16 @@ class UserPageSchema(PageSchema):
 class ProfileChangeSchema(Schema):
     """What you change of your profile; the rest stays."""
 
-    username = _kept(
-        "Your new name.", _USERNAME, validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(USERNAME)]
+    language = _choice(
+        LANGUAGES,
+        "What pages, mails and answers are in; null for what each asks for.",
+        attribute="locale",
+        allow_none=True,
     )
-    about_me = _kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME))
+    timezone = _choice(pytz.common_timezones, "In which times are told; null for that of the device.", allow_none=True)
+
+    username = _kept("Your new name.", _USERNAME, validate=_OF_USERNAME)
+    about_me = _kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME, error=_TOO_LONG))
 
 
 class SignUpSchema(Schema):
@@ -159,14 +203,16 @@ class SignUpSchema(Schema):
         "A name that nobody has, in whatever case.",
         _USERNAME,
         required=True,
-        validate=[validate.Length(MIN_USERNAME, MAX_USERNAME), validate.Regexp(USERNAME)],
+        validate=_OF_USERNAME,
     )
     email = _kept(
         "Where your mail goes. Nobody else sees it.",
         required=True,
-        validate=validate.Length(max=MAX_EMAIL),
+        validate=validate.Length(max=MAX_EMAIL, error=_TOO_LONG),
     )
-    password = _kept("What only you know.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD))
+    password = _kept(
+        "What only you know.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=_NOT_SO_LONG)
+    )
 
 
 class PostRequestSchema(Schema):
@@ -176,7 +222,10 @@ class PostRequestSchema(Schema):
         "What it says; white space around it is left out.",
         r"\S",
         required=True,
-        validate=[validate.Length(1, MAX_LENGTH), validate.Regexp(r"(?s).*\S", error="A post must say something.")],
+        validate=[
+            validate.Length(1, MAX_LENGTH, error=_NOT_SO_LONG),
+            validate.Regexp(r"(?s).*\S", error=_l("A post needs at least one character that is not a space.")),
+        ],
     )
 
 
@@ -192,6 +241,13 @@ class PostSchema(Schema):
     author = _text("The username of who wrote it.", required=True)
 
 
+class TranslationSchema(Schema):
+    """A post in another language."""
+
+    language = _text("What it is translated into, as a BCP 47 tag.", required=True)
+    body = _text("What it says in that language.", required=True)
+
+
 class PostPageSchema(PageSchema):
     """A part of a timeline, newest first."""
 
@@ -205,7 +261,7 @@ class SearchQuerySchema(PageQuerySchema):
         "Words that a post must have. Words in quotes must stand next to each other.",
         r"\S",
         required=True,
-        validate=validate.Length(1, MAX_SEARCH),
+        validate=validate.Length(1, MAX_SEARCH, error=_NOT_SO_LONG),
     )
 
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from flask import abort, current_app
+from flask import abort, current_app, request
 from flask_babel import gettext as _
 
-from microblog.accounts.limits import limit_guesses
+from microblog.accounts.limits import limit_sign_ins
 from microblog.api import lists
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
-from microblog.api.models import AccountChanged, ApiToken
+from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.clock import iso
 from microblog.extensions import db
@@ -31,9 +31,9 @@ bp = Blueprint(
 @bp.post("")
 @bp.arguments(TokenRequestSchema, required=False)
 @bp.response(HTTPStatus.CREATED, TokenSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
+@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
 @bp.doc(security=[{"basic": []}])
-@limit_guesses()
+@limit_sign_ins(lambda: (request.authorization and request.authorization.username) or "")
 def create(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make a token, for a username and its password."""
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
@@ -41,6 +41,8 @@ def create(wanted: dict[str, Any]) -> dict[str, Any]:
         token, row = ApiToken.issue(user_by_password(), lifetime, wanted.get("name", "").strip())
     except AccountChanged:
         raise wrong_password() from None
+    except TooManyTokens as refused:
+        abort(HTTPStatus.CONFLICT, str(refused))
     db.session.commit()
     return {"token": token, "expires_at": iso(row.expires_at)}
 

@@ -69,7 +69,7 @@ def show(username: str) -> dict[str, Any]:
 @bp.response(HTTPStatus.OK, ProfileSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
-    """Change your name, or what you tell of yourself."""
+    """Change your name, what you tell of yourself, or how you read."""
     user = myself(username)
     _refuse_taken(changes, user)
     if not profile.change(user, **changes):
@@ -97,4 +97,5 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
         "following": counts.following,
         "is_followed": followers.is_following(reader, user),
     }
-    return user_json(user) | known | ({"email": user.email} if user.id == reader.id else {})
+    own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
+    return user_json(user) | known | (own if user.id == reader.id else {})

@@ -17,11 +17,12 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
+from microblog.extensions import csrf
 from microblog.imports import refusals, uploads
 from microblog.imports.forms import ImportForm
 from microblog.jobs import job as jobs
 from microblog.limits import limit_launches
-from microblog.security import takes_upload
+from microblog.security import check_form_token, takes_upload
 from microblog.storage import CHUNK
 from microblog.taskqueue.launch import AlreadyRunning
 
@@ -36,11 +37,13 @@ def form() -> ResponseReturnValue:
 
 
 @bp.post("")
+@csrf.exempt  # from the look before the view, which would read all of the file before the limit is asked
 @takes_upload("IMPORT_MAX_SIZE")
 @login_required
 @limit_launches()
 def upload() -> ResponseReturnValue:
     """Store the file and start its import, unless one is running."""
+    check_form_token()
     form = ImportForm()
     if not form.validate_on_submit():
         return _page(form), 422

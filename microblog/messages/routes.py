@@ -24,7 +24,7 @@ bp = Blueprint("messages", __name__)
 
 @bp.route("/send_message/<username>", methods=["GET", "POST"])
 @login_required
-@limit_user("RATELIMIT_MESSAGE", exempt_when=lambda: request.method != "POST")
+@limit_user("RATELIMIT_MESSAGE", methods=["POST"])
 def conversation(username: str) -> ResponseReturnValue:
     """Write to somebody, and read what you two wrote to each other."""
     other = directory.user_called(username)

@@ -20,7 +20,7 @@ from microblog.monitoring.bulk import Tally
 from microblog.monitoring.forms import FilterForm
 from microblog.monitoring.jobs import Cursor, InvalidCursor
 from microblog.monitoring.timeline import events_of
-from microblog.notifications.live import OPERATORS, RESYNC, topic_of
+from microblog.notifications.live import OPERATORS, RESYNC
 from microblog.notifications.stream import event_stream
 from microblog.security import referring_path
 
@@ -64,7 +64,7 @@ def status() -> ResponseReturnValue:
 @bp.get("/stream")
 def stream() -> ResponseReturnValue:
     """The changes of all tasks as they happen. What a page missed it reads anew, and so it begins with that."""
-    return event_stream([OPERATORS, topic_of(current_user.id)], lambda: [RESYNC])
+    return event_stream(current_user.id, [OPERATORS], lambda: [RESYNC])
 
 
 @bp.get("/tasks/<task_id>")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from flask import Flask
 
 
@@ -20,7 +22,8 @@ def init_app(app: Flask) -> None:
         note_outcome(app, change)
 
     app.register_blueprint(bp)
-    app.extensions["hub"] = Hub(app.extensions["redis"])
+    most = app.config["STREAMS_PER_USER"] if app.config["RATELIMIT_ENABLED"] else math.inf
+    app.extensions["hub"] = Hub(app.extensions["redis"], most)
     app.extensions["announce"] = announce  # signals keep only weak references
     task_changed.connect(announce, sender=app.extensions["celery"])
 

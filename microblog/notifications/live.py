@@ -8,6 +8,7 @@ the operators', those of what it shows.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -38,6 +39,10 @@ OPERATORS = "operators"
 RESYNC: dict[str, Any] = {"name": "resync"}
 #: Ends each stream that it reaches; it is not sent to the page, which then asks for another.
 END: dict[str, Any] = {"name": "end"}
+
+
+class TooManyStreams(Exception):
+    """A user has as many streams open in this process as one may have."""
 
 
 def topic_of(user_id: int) -> str:
@@ -121,19 +126,27 @@ class Subscription:
 
 
 class Hub:
-    """One process's subscription to the channel, shared by all its open pages; idle while there are none."""
+    """One process's subscription to the channel, shared by all its open pages; idle while there are none.
 
-    def __init__(self, client: redis.Redis) -> None:
+    `most` is how many of them a user may have.
+    """
+
+    def __init__(self, client: redis.Redis, most: float = math.inf) -> None:
         self._client = client
+        self._most = most
         self._lock = threading.Lock()
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._running = False
         self._audience = Audience(client, self.open_streams)
 
-    def join(self, topics: Iterable[str]) -> Subscription:
-        """Listen to the events of all `topics`."""
-        subscription = Subscription(self, frozenset(topics))
+    def join(self, topics: Iterable[str], reader_id: int | None = None) -> Subscription:
+        """Listen to the events of all `topics`, and to those of the user `reader_id`. Raises TooManyStreams."""
+        own = () if reader_id is None else (topic_of(reader_id),)
+        subscription = Subscription(self, frozenset((*topics, *own)))
         with self._lock:
+            # Nobody else listens to a user's own events.
+            if any(len(self._subscriptions.get(topic, ())) >= self._most for topic in own):
+                raise TooManyStreams
             for topic in subscription.topics:
                 self._subscriptions[topic].add(subscription)
             if not self._running:

@@ -14,7 +14,6 @@ from microblog.extensions import db
 from microblog.lookup import ID_IN_ADDRESS
 from microblog.notifications import kinds, rows, sources
 from microblog.notifications.feed import changes_since, instant
-from microblog.notifications.live import topic_of
 from microblog.notifications.models import Notification
 from microblog.notifications.push import push, read
 from microblog.notifications.sources import Event, Source
@@ -48,8 +47,8 @@ def stream() -> ResponseReturnValue:
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
     since = utcnow().timestamp() if last_seen is None else _since(last_seen)
     shown = sources.of_page(current_user.id, request.args)
-    topics = [topic_of(current_user.id), *(topic for source in shown for topic in source.topics)]
-    return event_stream(topics, lambda: _missed(shown, max(since - OVERLAP, 0.0)))
+    topics = [topic for source in shown for topic in source.topics]
+    return event_stream(current_user.id, topics, lambda: _missed(shown, max(since - OVERLAP, 0.0)))
 
 
 def _missed(shown: list[Source], since: float) -> list[Event]:

@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
-from flask import Response, current_app
+from flask import Response, abort, current_app
+from flask_babel import gettext as _
 
 from microblog.extensions import db
-from microblog.notifications.live import Hub, Subscription
+from microblog.notifications.live import Hub, Subscription, TooManyStreams
 
 RECONNECT_AFTER = 2000  # milliseconds
 
 
-def event_stream(topics: Iterable[str], read_missed: Callable[[], list[dict[str, Any]]]) -> Response:
-    """The response that has the events of `topics` as they happen, after those that `read_missed` returns.
+def event_stream(reader_id: int, topics: Iterable[str], read_missed: Callable[[], list[dict[str, Any]]]) -> Response:
+    """The response that has a user's own events, and those of `topics`, as they happen.
 
-    Who may hear of them is for the caller to say.
+    Before them come those that `read_missed` returns. Who may hear of `topics` is for the caller to say. Raises
+    TooManyRequests if the reader has ``STREAMS_PER_USER`` already: a page then asks every few seconds.
     """
     hub: Hub = current_app.extensions["hub"]
-    subscription = hub.join(topics)  # before the replay, so that nothing falls between the two
+    try:
+        subscription = hub.join(topics, reader_id)  # before the replay, so that nothing falls between the two
+    except TooManyStreams:
+        abort(429, _("Too many of your pages are open at once. Close some of them."))
     try:
         missed = read_missed()
     except BaseException:

@@ -9,6 +9,7 @@ from flask_login import current_user, login_required
 
 from microblog.accounts import followers
 from microblog.accounts.directory import user_called
+from microblog.limits import limit_user
 from microblog.posts import timeline, writing
 from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_LENGTH
@@ -18,6 +19,7 @@ bp = Blueprint("posts", __name__)
 
 @bp.route("/", methods=["GET", "POST"])
 @login_required
+@limit_user("RATELIMIT_POST", methods=["POST"])
 def home() -> ResponseReturnValue:
     """Write a post, and read what you and those whom you follow wrote."""
     form = PostForm()

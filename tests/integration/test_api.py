@@ -100,6 +100,17 @@ class TestExports:
         assert_problem(susan.post("/api/exports"), 429)
         assert david.post("/api/exports").status_code == 202
 
+    def test_what_cannot_be_told_of_has_not_been_started(self, make_app, make_user, monkeypatch):
+        def fail(*_: Any) -> None:
+            raise RuntimeError("it cannot be read")
+
+        susan = caller_for(make_app(TESTING=False), make_user("susan"))
+        with monkeypatch.context() as patch:
+            patch.setattr("microblog.jobs.job.find", fail)
+            assert_problem(susan.post("/api/exports"), 500)
+
+        assert susan.get("/api/tasks").json["items"] == []
+
     def test_redis_being_away_loses_nothing(self, susan, redis_server: RedisServer):
         with redis_server.away():
             started = susan.post("/api/exports")

@@ -13,7 +13,10 @@ from flask.testing import FlaskClient
 from microblog.taskqueue import states
 from tests.support.api import JOB_FIELDS
 
-TAGS = ("tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "tasks")
+TAGS = {
+    *("tokens", "users", "posts", "timelines", "search", "messages", "notifications"),
+    *("exports", "imports", "tasks"),
+}
 
 # It asks no database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -73,7 +76,7 @@ def test_it_has_what_every_document_must(document, operations):
         "basic",
         "bearer",
     }
-    assert {tag["name"] for tag in document["tags"]} == set(TAGS)
+    assert {tag["name"] for tag in document["tags"]} == TAGS
     for (_method, path), operation in operations.items():
         assert operation["summary"]
         named = {each["name"] for each in document["paths"][path].get("parameters", [])}
@@ -88,7 +91,7 @@ def test_a_token_is_bought_with_a_password_and_all_else_with_a_token(document, o
 
 def test_each_answer_is_documented(document, operations):
     answers = {
-        ("post", "/api/tokens"): "201 401 422",
+        ("post", "/api/tokens"): "201 401 409 422",
         ("get", "/api/tokens"): "200 401 422",
         ("delete", "/api/tokens"): "204 401",
         ("delete", "/api/tokens/{token_id}"): "204 401 404",
@@ -104,6 +107,7 @@ def test_each_answer_is_documented(document, operations):
         ("post", "/api/posts"): "201 401 422",
         ("get", "/api/posts/{post_id}"): "200 401 404",
         ("delete", "/api/posts/{post_id}"): "204 401 403 404",
+        ("post", "/api/posts/{post_id}/translation"): "200 401 404 502",
         ("get", "/api/timelines/home"): "200 401 422",
         ("get", "/api/timelines/explore"): "200 401 422",
         ("get", "/api/search"): "200 401 422",
@@ -116,6 +120,7 @@ def test_each_answer_is_documented(document, operations):
         ("get", "/api/notifications"): "200 401 422",
         ("post", "/api/notifications/read"): "204 401 422",
         ("post", "/api/exports"): "202 401 409 422",
+        ("post", "/api/imports"): "202 401 409 422",
         ("get", "/api/tasks"): "200 401 422",
         ("get", "/api/tasks/{task_id}"): "200 401 404",
         ("post", "/api/tasks/{task_id}/cancel"): "202 401 404 409",

@@ -39,8 +39,9 @@ def database() -> str:
 @pytest.fixture
 def fuzzed(make_app) -> Flask:
     """An app that fails as it would in production, with its rate limits on, but out of reach."""
-    plenty = "1000000 per minute"
-    return make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_API=plenty, RATELIMIT_SIGN_IN=plenty)
+    limits = ("API", "SIGN_IN", "SIGN_IN_NAME", "EXPORT", "POST", "FOLLOW", "MESSAGE", "TRANSLATE")
+    plenty = {f"RATELIMIT_{limit}": "1000000 per minute" for limit in limits}
+    return make_app(TESTING=False, RATELIMIT_ENABLED=True, **plenty)
 
 
 @dataclass

@@ -121,6 +121,24 @@ class TestUsers:
         assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
         assert_problem(david.patch("/api/users/nobody", json={}), 404)
 
+    def test_one_chooses_language_and_zone_and_others_do_not_see_it(self, susan, david):
+        chosen = susan.patch("/api/users/me", json={"language": "es", "timezone": "Europe/Madrid"})
+        left_open = susan.patch("/api/users/me", json={"timezone": None})
+        refused = susan.patch("/api/users/me", json={"language": "tlh", "timezone": "Mars/Olympus"})
+
+        assert (chosen.json["language"], chosen.json["timezone"]) == ("es", "Europe/Madrid")
+        assert (left_open.json["language"], left_open.json["timezone"]) == ("es", None)
+        assert ProfileSchema().validate(left_open.json) == {}
+        assert list(assert_problem(refused, 422)["errors"]["json"]) == ["language", "timezone"]
+        assert not {"language", "timezone"} & david.get("/api/users/susan").json.keys()
+
+    def test_it_is_told_when_somebody_was_last_seen(self, susan, david, signed_in):
+        before = susan.get("/api/users/David").json["last_seen_at"]
+        signed_in(User.with_username("david")).get("/explore").close()
+
+        assert before is None
+        assert susan.get("/api/users/David").json["last_seen_at"].endswith("Z")
+
     def test_a_name_with_a_line_end_is_no_name(self, susan):
         refused = susan.patch("/api/users/me", json={"username": "susan\n"})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
@@ -57,3 +59,27 @@ def test_a_password_that_is_changed_meanwhile_buys_no_token(client, make_user, s
     assert on_page.location.startswith("/auth/login")
     assert_problem(by_program, 401)
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
+
+
+def test_several_at_once_make_no_more_tokens_than_one_may_have(app, make_user, monkeypatch):
+    app.config["API_TOKENS_PER_USER"] = 1
+    make_user("susan", "cat-dog-fish")
+    all_asked = threading.Barrier(4)
+    issue, statuses = ApiToken.issue, []
+
+    def issue_at_once(*arguments):
+        all_asked.wait(timeout=30)
+        return issue(*arguments)
+
+    def ask() -> None:
+        statuses.append(app.test_client().post("/api/tokens", auth=("susan", "cat-dog-fish")).status_code)
+
+    monkeypatch.setattr(ApiToken, "issue", issue_at_once)
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+    assert sorted(statuses) == [201, 409, 409, 409]
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1

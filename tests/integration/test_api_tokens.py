@@ -142,6 +142,26 @@ def test_a_name_that_cannot_be_kept_is_refused(client, make_user):
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["name"]
 
 
+def test_there_are_so_many_and_those_that_are_gone_do_not_count(app, client, make_user):
+    app.config["API_TOKENS_PER_USER"] = 3
+    user = make_user("susan", "cat-dog-fish")
+    first, *_others = (caller_for(app, user) for _ in range(3))
+
+    def ask():
+        return client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
+
+    refused = assert_problem(ask(), 409)
+    first.delete("/api/tokens")
+    after_revoking = ask()
+    used_up = ask()
+    db.session.scalars(sa.select(ApiToken).limit(1)).one().expires_at = utcnow()
+    db.session.commit()
+
+    assert refused["detail"] == "You have as many tokens as one may have (3). Revoke one that you no longer need."
+    assert [after_revoking.status_code, used_up.status_code, ask().status_code] == [201, 409, 201]
+    caller_for(app, make_user("david"))
+
+
 class TestPage:
     def test_a_token_is_made_shown_once_and_revoked(self, app, make_user, signed_in):
         browser = signed_in(make_user("susan"))
@@ -169,6 +189,16 @@ class TestPage:
         for name in ("", "x" * 65, "a\0b"):
             assert browser.post("/account/tokens", data={"name": name}).status_code == 422
         assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
+
+    def test_one_too_many_is_refused_with_a_sentence(self, app, make_user, signed_in):
+        app.config["API_TOKENS_PER_USER"] = 1
+        browser = signed_in(make_user("susan"))
+        browser.post("/account/tokens", data={"name": "backup"})
+
+        refused = browser.post("/account/tokens", data={"name": "another"})
+
+        assert refused.status_code == 422
+        assert "You have as many tokens as one may have (1)." in refused.text
 
     def test_it_is_for_those_who_are_signed_in(self, client):
         assert client.get("/account/tokens").status_code == client.post("/account/tokens").status_code == 302

@@ -51,7 +51,7 @@ PUBLIC = {
 ANYTHING = {"action": "cancel", "filename": "site.css"}  # what an argument may be where nothing else is said
 #: Arguments that name a row which everybody may read.
 READ_BY_ALL = {("GET", "posts.post"), ("GET", "translation.show"), ("POST", "translation.translate")}
-READ_BY_ALL |= {("GET", "api_posts.show")}
+READ_BY_ALL |= {("GET", "api_posts.show"), ("POST", "api_posts.translate")}
 
 
 class Door(NamedTuple):

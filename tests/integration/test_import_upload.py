@@ -115,6 +115,28 @@ def test_imports_and_exports_are_counted_together_for_their_user(susan: User, ma
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
+def test_nothing_is_read_of_a_file_that_comes_too_soon(susan: User, make_app: Callable[..., Flask]) -> None:
+    class Untouched(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            pytest.fail("it was read")
+
+        readinto: Any = read
+
+    app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
+    browser = app.test_client()
+    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    browser.post("/export_posts")
+    app.config["WTF_CSRF_ENABLED"] = True
+
+    refused = browser.post(
+        "/import", input_stream=Untouched(b"x" * 100), content_type="multipart/form-data; boundary=x"
+    )
+
+    assert refused.status_code == 429
+    assert "You have tried this too often." in refused.text
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
 def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     browser = signed_in(susan)
     app.config["WTF_CSRF_ENABLED"] = True

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -29,6 +30,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import pseudo
+from tests.support.api import caller_for
 
 PASSWORD = "cat-dog-fish"
 ANONYMOUS = ["/auth/login", "/auth/register", "/auth/reset_password_request", "/auth/reset_password/1", "/nothing"]
@@ -145,6 +147,47 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
         for text in (message.subject, message.body, message.html):
             assert text.count("⟦") > 0
             assert pseudo.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
+
+
+def test_no_refusal_of_the_api_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+    reader.locale = pseudo.LANGUAGE
+    program = caller_for(app, reader)
+    bad_fields = {
+        "/api/users": {"username": "1", "email": "2", "password": "3"},
+        "/api/users#": {"username": "?" * 65, "email": 4, "password": None, "5": 6},
+        "/api/users##": {"username": "111", "email": "111@1.1", "password": "\0" * 8},
+        "/api/posts": {"body": " "},
+        "/api/posts#": {"body": "7" * 1000},
+        "/api/posts##": {},
+        "/api/messages": {"to": "888", "message": " "},
+        "/api/messages#": {"to": "111", "message": "9"},
+        "/api/messages/read": {"ids": [0, "10", 2**80, None]},
+        "/api/messages/read#": {"ids": []},
+        "/api/messages/read##": {"ids": 11},
+        "/api/notifications/read": [],
+        "/api/tokens": {"name": "12" * 50},
+    }
+
+    answers = {path: program.post(path, json=fields) for path, fields in bad_fields.items()}
+    answers["patch"] = program.patch("/api/users/me", json={"about_me": "1" * 300, "language": "13", "timezone": 14})
+    answers["query"] = program.get("/api/users?limit=0")
+    answers["no number"] = program.get("/api/users?limit=x")
+    answers["search"] = program.get("/api/search?q=" + "1" * 1000)
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 422)
+    answers["gone"] = program.get("/api/posts/999")
+    answers["nobody"] = app.test_client().get("/api/tasks", headers={"Accept-Language": pseudo.LANGUAGE})
+
+    problems = {name: answer.get_json(force=True) for name, answer in answers.items()}
+    said = {name: sentences([problem["detail"], problem.get("errors", [])]) for name, problem in problems.items()}
+    assert [name for name, texts in said.items() if len(texts) == 1] == ["gone", "nobody"]
+    assert [text for texts in said.values() for text in texts if pseudo.unbracketed(text)] == []
+
+
+def sentences(errors: Any) -> list[str]:
+    """What is wrong, from wherever it is among `errors`."""
+    if isinstance(errors, str):
+        return [errors]
+    return [one for part in (errors.values() if isinstance(errors, dict) else errors) for one in sentences(part)]
 
 
 def read(browser: FlaskClient, paths: list[str]) -> dict[str, str]:

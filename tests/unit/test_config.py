@@ -78,6 +78,8 @@ def test_outside_development_there_is_no_default_secret(monkeypatch: pytest.Monk
         ("TASK_TIME_LIMIT", "soon"),
         ("RATELIMIT_ENABLED", "maybe"),
         ("RATELIMIT_SIGN_IN", "often"),
+        ("RATELIMIT_SIGN_IN_NAME", "often"),
+        ("STREAMS_PER_USER", "0"),
         ("RATELIMIT_MESSAGE", "seldom"),
         ("NOTIFICATION_LIFETIME", "0"),
         ("TASK_SOFT_TIME_LIMIT", "7200"),
