@@ -58,7 +58,7 @@ def statements() -> Iterator[list[str]]:
 
 def told(browser: FlaskClient) -> list[str]:
     """The sentences on the page, those that are new with a star."""
-    items = re.findall(r"<li( class=\"unread\")?>\s*<p>\s*<a [^>]*>(.*?)</a>", browser.get("/notifications/all").text)
+    items = re.findall(r"<li( class=\"unread\")?[^>]*>\s*<p>\s*<a [^>]*>(.*?)</a>", browser.get("/notifications/all").text)
     return [f"* {sentence}" if new else sentence for new, sentence in items]
 
 
