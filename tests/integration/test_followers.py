@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
+from microblog import paging
 from microblog.accounts import followers
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
@@ -101,6 +102,21 @@ def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app:
 
     assert down == expected
     assert up == expected
+
+
+def test_no_more_than_a_page_of_each_author_may_be_shown_even_if_all_was_written_in_one_moment(app: Flask) -> None:
+    reader, author = add_users(2)
+    followers.follow(reader, author)
+    write(author, *[1] * 50)
+    write(reader, *[1] * 50)
+    may_be_shown = timeline.on_home_of(reader.id)
+    middle = db.session.scalars(sa.select(Post).order_by(Post.id).offset(50).limit(1)).one()
+    edge = sa.tuple_(sa.literal(middle.timestamp, Post.timestamp.type), sa.literal(middle.id))
+
+    for behind, upward in ((None, False), (edge, False), (edge, True)):
+        query = may_be_shown(behind, upward, 5)
+        looked_at = paging.behind(query, Post.timestamp, Post.id, behind, upward)
+        assert 5 <= len(db.session.scalars(looked_at).all()) <= 10
 
 
 def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, database: str) -> None:
