@@ -99,6 +99,8 @@ def test_messages_are_written_read_and_deleted_without_javascript(
     expect(badge(his, "messages")).to_have_text("1 new")
     his.get_by_role("link", name="Messages").click()
     expect(his.locator(".post-body")).to_have_text("Written by hand")
+    his.get_by_role("link", name="Delete").click()
+    expect(his.locator(".post-body")).to_have_text("Written by hand")
     his.get_by_role("button", name="Delete").click()
 
     expect(his.get_by_text("Nobody has written to you yet.")).to_be_visible()

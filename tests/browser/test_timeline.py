@@ -22,6 +22,7 @@ def delete(page: Page, text: str) -> None:
     page.locator(".post", has_text=text).get_by_role("link", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("status").filter(has_text="Your post is deleted.")).to_be_visible()
 
 
 def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserContext]) -> Page:

@@ -53,7 +53,7 @@ def write(author: User, *hours: int) -> None:
 
 
 def shown(page: str) -> list[str]:
-    return re.findall(r'<p class="post-body">(.*?)</p>', page, re.DOTALL)
+    return re.findall(r'<p dir="auto" class="post-body">(.*?)</p>', page, re.DOTALL)
 
 
 def follows(follower: User, followed: User) -> bool:
@@ -166,6 +166,15 @@ def test_nobody_follows_themselves_or_nobody(browser: FlaskClient, susan: User) 
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Follow)) == 0
     with pytest.raises(ValueError, match="nobody follows themselves"):
         followers.follow(susan, susan)
+
+
+def test_whoever_has_just_gone_is_not_called_followed(susan: User, miguel: User) -> None:
+    gone = User(id=miguel.id, username="miguel")
+    db.session.execute(sa.delete(User).where(User.id == miguel.id))
+    db.session.commit()
+
+    with pytest.raises(followers.NobodyThere):
+        followers.follow(susan, gone)
 
 
 def test_following_takes_a_form_and_an_account(
