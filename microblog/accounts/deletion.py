@@ -46,8 +46,8 @@ def also_deletes(deleter: Deleter) -> Deleter:
 def close(user: User) -> bool:
     """Close the account of `user` and have it deleted, and commit that; False if it is closed already.
 
-    From now on the user can no longer sign in and nobody sees them, nor what they wrote on a page that is open. Both jobs are the system's: rows of the user's own
-    would go with the user.
+    From now on the user can no longer sign in, and nobody sees them, or what they wrote, not even on a page that is
+    open. Both jobs are the system's: rows of the user's own would go with the user.
     """
     closed = db.session.scalar(
         sa.update(User)

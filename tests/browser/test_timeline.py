@@ -95,7 +95,8 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     page.keyboard.press("Tab")  # the name in the card
     page.keyboard.press("Tab")
     expect(card.get_by_role("button", name="Follow")).to_be_focused()
-    page.keyboard.press("Enter")
+    with page.expect_request("**/notifications/stream*"):  # which hears of whom one follows now
+        page.keyboard.press("Enter")
     expect(card.get_by_role("button", name="Unfollow")).to_be_focused()
     expect(card).to_contain_text("1 follower")
     expect(card.get_by_role("status")).to_have_text(f"You follow {writer.username} now.")

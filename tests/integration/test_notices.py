@@ -18,6 +18,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages import correspondence
+from microblog.messages.models import Message
 from microblog.notifications import badges, rows, tasks
 from microblog.notifications.live import Hub, topic_of
 from microblog.notifications.models import Notification
@@ -107,6 +108,18 @@ def test_words_are_made_when_they_are_shown_of_what_is_true_then(
     db.session.commit()
 
     assert told(browser) == ["* Mike began to follow you."]
+
+
+def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
+    browser: FlaskClient, susan: User, miguel: User, statements: list[str]
+) -> None:
+    correspondence.send(miguel, susan, "Hello")
+    db.session.add_all(Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(badges.MOST))
+    db.session.commit()
+    statements.clear()
+
+    assert told(browser) == ["* miguel wrote you more than 99 new messages."]
+    assert len([one for one in statements if "FROM notification" in one and "count(*)" in one]) == 1, "counted twice"
 
 
 def test_whoever_reads_the_messages_is_told_of_them_no_longer(
