@@ -27,7 +27,8 @@ def told_of_messages(rows: list[Notification]) -> dict[int, Told]:
 
 def _sentence(name: str, new: int) -> str:
     if new >= badges.MOST:
-        return _("%(name)s wrote you more than %(count)s new messages.", name=name, count=badges.MOST - 1)
+        more: str = _("%(name)s wrote you more than %(count)s new messages.", name=name, count=badges.MOST - 1)
+        return more
     sentence: str = (
         ngettext("%(name)s wrote you a message.", "%(name)s wrote you %(num)s new messages.", new, name=name)
         if new

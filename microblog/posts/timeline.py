@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased, lazyload
@@ -66,9 +67,10 @@ def on_home_of(reader_id: int) -> Listing[Post]:
         post, last = aliased(Post), aliased(Post)
         of_author = sa.select(post.id).where(post.user_id == authors.c.id)
         reach = paging.behind(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
-        ends = sa.select(last.timestamp, last.id).where(
-            last.id.in_(sa.select(reach.scalar_subquery()).select_from(authors))
-        )
+        # Each author is looked at once; PostgreSQL would do so again where the result is used.
+        reached = sa.select(reach.scalar_subquery().label("id")).select_from(authors).cte("reached")
+        reached = reached.prefix_with("MATERIALIZED", dialect="postgresql")
+        ends: sa.Select[Any] = sa.select(last.timestamp, last.id).join(reached, last.id == reached.c.id)
         nearest = paging.behind(ends, last.timestamp, last.id, None, upward).limit(1).cte("nearest")
         bound = sa.tuple_(
             sa.func.coalesce(
