@@ -62,6 +62,12 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     expect(bar).to_be_hidden()
     expect_same_page(his)
 
+    hers.locator(".post", has_text="First").get_by_role("link", name="Delete").click()
+    dialog = hers.get_by_role("dialog")
+    dialog.locator("[name=csrf_token]").evaluate("input => input.remove()")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(dialog.get_by_role("status")).to_contain_text("The page was open too long")
+
 
 def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     site: Site, open_browser: Callable[..., BrowserContext]
