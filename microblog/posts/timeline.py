@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased, lazyload
@@ -70,8 +69,9 @@ def on_home_of(reader_id: int) -> Listing[Post]:
         # Each author is looked at once; PostgreSQL would do so again where the result is used.
         reached = sa.select(reach.scalar_subquery().label("id")).select_from(authors).cte("reached")
         reached = reached.prefix_with("MATERIALIZED", dialect="postgresql")
-        ends: sa.Select[Any] = sa.select(last.timestamp, last.id).join(reached, last.id == reached.c.id)
-        nearest = paging.behind(ends, last.timestamp, last.id, None, upward).limit(1).cte("nearest")
+        ends = sa.select(last).where(last.id.in_(sa.select(reached.c.id)))
+        of_ends = paging.behind(ends, last.timestamp, last.id, None, upward).limit(1)
+        nearest = of_ends.with_only_columns(last.timestamp, last.id).cte("nearest")
         bound = sa.tuple_(
             sa.func.coalesce(
                 sa.select(nearest.c.timestamp).scalar_subquery(),
