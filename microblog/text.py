@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from flask_babel import gettext as _
@@ -12,11 +13,20 @@ from wtforms.validators import StopValidation
 # PostgreSQL keeps no NUL, and UTF-8 has no halves of a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Space, controls and formats (such as a zero-width space), and marks, which sit on something that can be seen. Not what
+# is unassigned, as new emoji are to this Python.
+_UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"}
+_FILLERS = "\u2800\u115f\u1160\u3164\uffa0"  # a Braille pattern without dots, Hangul fillers
 
 
 def is_storable(text: str) -> bool:
     """Whether every character of `text` can be stored and sent."""
     return _UNSTORABLE.search(text) is None
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of `text` can be seen: it is empty, or all of it is white space, controls or fillers."""
+    return all(unicodedata.category(one) in _UNSEEN or one in _FILLERS for one in text)
 
 
 def replace_unstorable(text: str) -> str:

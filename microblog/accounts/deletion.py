@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from flask_babel import gettext as _
 
 from microblog.accounts.models import User
-from microblog.accounts.signals import password_changed
+from microblog.accounts.signals import account_closed, password_changed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import erasure
 from microblog.notifications.live import end_streams
+from microblog.notifications.push import push
 from microblog.notifications.rows import forget_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
@@ -45,8 +46,8 @@ def also_deletes(deleter: Deleter) -> Deleter:
 def close(user: User) -> bool:
     """Close the account of `user` and have it deleted, and commit that; False if it is closed already.
 
-    From now on the user can no longer sign in and nobody sees them. Both jobs are the system's: rows of the user's own
-    would go with the user.
+    From now on the user can no longer sign in, and nobody sees them, or what they wrote, not even on a page that is
+    open. Both jobs are the system's: rows of the user's own would go with the user.
     """
     closed = db.session.scalar(
         sa.update(User)
@@ -58,11 +59,14 @@ def close(user: User) -> bool:
         db.session.rollback()
         return False
     password_changed.send(user)
-    forget_actor(closed)
+    told = forget_actor(closed)
     mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
     launch_task("delete_account", _("Deleting an account"), closed, mail.id)
     db.session.commit()
     end_streams(closed)
+    account_closed.send(closed)
+    for reader_id in told:
+        push(reader_id)
     return True
 
 

@@ -19,6 +19,10 @@ from microblog.paging import Page
 FOLLOWER = "follower"
 
 
+class NobodyThere(Exception):
+    """Who was to be followed, or who follows, has just been deleted."""
+
+
 class Counts(NamedTuple):
     """How many follow a user, and how many that user follows; whose account is being deleted does not count."""
 
@@ -29,17 +33,19 @@ class Counts(NamedTuple):
 def follow(follower: User, followed: User) -> bool:
     """Let `follower` follow `followed`, who is told the first time, and commit that; False if it was so already.
 
-    Raises ValueError if they are the same.
+    Raises ValueError if they are the same, and NobodyThere.
     """
     if follower.id == followed.id:
         raise ValueError("nobody follows themselves")
-    followed_id = followed.id
-    db.session.add(Follow(follower_id=follower.id, followed_id=followed_id))
+    follower_id, followed_id = follower.id, followed.id
+    db.session.add(Follow(follower_id=follower_id, followed_id=followed_id))
     try:
-        told = rows.notify(followed_id, FOLLOWER, str(follower.id), actor_id=follower.id, once=True)
+        told = rows.notify(followed_id, FOLLOWER, str(follower_id), actor_id=follower_id, once=True)
         db.session.commit()
-    except IntegrityError:
+    except IntegrityError as error:
         db.session.rollback()
+        if db.session.get(Follow, (follower_id, followed_id)) is None:
+            raise NobodyThere from error
         return False
     if told is not None:
         push(followed_id, told)

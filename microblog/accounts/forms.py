@@ -65,7 +65,7 @@ class ProfileForm(UsernameForm, PreferencesForm):
         [Storable(), Length(max=MAX_ABOUT_ME, message=_l("This has at most %(max)d characters."))],
         filters=[lambda text: with_unix_line_ends(text or "").strip()],
         description=_l("Up to %(max)d characters, for everybody to read.", max=MAX_ABOUT_ME),
-        render_kw={"rows": 3},
+        render_kw={"rows": 3, "dir": "auto"},
     )
 
 

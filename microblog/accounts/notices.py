@@ -19,7 +19,7 @@ def told_of_followers(rows: list[Notification]) -> dict[int, Told]:
     """Who began to follow the reader, with the way to their profile."""
     names = names_of_actors(rows)
     return {
-        row_id: Told(_("%(name)s follows you now.", name=name), url_for("posts.profile", username=name))
+        row_id: Told(_("%(name)s began to follow you.", name=name), url_for("posts.profile", username=name))
         for row_id, name in names.items()
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required, login_user, logout_user
@@ -108,12 +108,15 @@ def _saved(form: ProfileForm) -> bool:
 def follow(username: str) -> ResponseReturnValue:
     """Read what a user writes on one's home page from now on."""
     user = user_called(username)
-    if user == current_user:
-        flash(_("You cannot follow yourself; what you write is on your home page anyway."), "warning")
-    elif people.follow(current_user, user):
-        flash(_("You follow %(name)s now.", name=user.username), "success")
-    else:
-        flash(_("You follow %(name)s already.", name=user.username), "info")
+    try:
+        if user == current_user:
+            flash(_("You cannot follow yourself; what you write is on your home page anyway."), "warning")
+        elif people.follow(current_user, user):
+            flash(_("You follow %(name)s now.", name=user.username), "success")
+        else:
+            flash(_("You follow %(name)s already.", name=user.username), "info")
+    except people.NobodyThere:
+        abort(404, _("There is nobody of this name."))
     return _back_from(user)
 
 

@@ -1,4 +1,4 @@
-"""What this room announces, so that those above it can act in the same transaction."""
+"""What this room announces to those above it."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ from blinker import Signal
 #: A password was changed, or the account closed: what it gave access to must end. Receivers get the user; what they
 #: write is committed, or rolled back, with the password.
 password_changed = Signal()
+#: An account is closed, and that is committed. Receivers get the user's id.
+account_closed = Signal()

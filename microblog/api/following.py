@@ -46,7 +46,10 @@ def follow(username: str, followed: str) -> None:
     follower, user = myself(username), user_called(followed)
     if follower.id == user.id:
         abort(HTTPStatus.CONFLICT, _("You cannot follow yourself; what you write is in your home timeline anyway."))
-    people.follow(follower, user)
+    try:
+        people.follow(follower, user)
+    except people.NobodyThere:
+        abort(HTTPStatus.NOT_FOUND, _("There is nobody of this name."))
 
 
 @bp.delete("/<username>/following/<followed>")

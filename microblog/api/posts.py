@@ -10,13 +10,14 @@ from flask_babel import gettext as _
 
 from microblog.api.answers import post_json
 from microblog.api.auth import caller, require_token
-from microblog.api.blueprint import Blueprint
+from microblog.api.blueprint import Blueprint, refuse_fields
 from microblog.api.schemas import PostRequestSchema, PostSchema, TranslationSchema
 from microblog.limits import limit_user
 from microblog.locale import language_tag
 from microblog.posts import timeline, writing
 from microblog.posts.models import Post
 from microblog.posts.translation import asking, once
+from microblog.text import is_blank
 
 bp = Blueprint(
     "api_posts",
@@ -35,7 +36,10 @@ bp = Blueprint(
 @limit_user("RATELIMIT_POST", lambda: caller().id)
 def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Write a post."""
-    post = writing.write(caller().id, written["body"].strip())
+    body = written["body"].strip()
+    if is_blank(body):
+        refuse_fields({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
+    post = writing.write(caller().id, body)
     return post_json(post), {"Location": url_for(".show", post_id=post.id)}
 
 

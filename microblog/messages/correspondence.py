@@ -129,13 +129,18 @@ def delete(reader: User, message_id: int) -> bool:
 
 
 def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
-    """How many messages the reader has yet to read, by their senders; without those who sent none."""
-    query = (
-        sa.select(Message.sender_id, sa.func.count())
-        .where(_unread(reader_id), Message.sender_id.in_(list(sender_ids)))
-        .group_by(Message.sender_id)
-    )
-    return dict(db.session.execute(query).all())
+    """How many messages the reader has yet to read, by their senders; without those who sent none.
+
+    Of each sender's at most badges.MOST are counted.
+    """
+    senders = list(set(sender_ids))
+    unread = [sa.select(Message.id).where(_unread(reader_id), Message.sender_id == sender) for sender in senders]
+    numbers = [
+        sa.select(sa.func.count()).select_from(query.limit(badges.MOST).subquery()).scalar_subquery()
+        for query in unread
+    ]
+    counted = db.session.execute(sa.select(*numbers)).one() if numbers else ()
+    return {sender: number for sender, number in zip(senders, counted, strict=True) if number}
 
 
 @badges.counts(BADGE)

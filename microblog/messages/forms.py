@@ -20,7 +20,7 @@ class MessageForm(FlaskForm):
         [Storable()],
         filters=[lambda text: with_unix_line_ends(text or "")],
         description=_l("Up to %(limit)d characters, for nobody else to read.", limit=MAX_LENGTH),
-        render_kw={"rows": 4, "autocomplete": "off"},
+        render_kw={"rows": 4, "autocomplete": "off", "dir": "auto"},
     )
 
     @property

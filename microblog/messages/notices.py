@@ -8,7 +8,7 @@ from flask_babel import ngettext
 
 from microblog.accounts.notices import names_of_actors
 from microblog.messages.correspondence import KIND, unread_from
-from microblog.notifications import kinds
+from microblog.notifications import badges, kinds
 from microblog.notifications.kinds import Told
 from microblog.notifications.models import Notification
 
@@ -26,6 +26,9 @@ def told_of_messages(rows: list[Notification]) -> dict[int, Told]:
 
 
 def _sentence(name: str, new: int) -> str:
+    if new >= badges.MOST:
+        more: str = _("%(name)s wrote you more than %(count)s new messages.", name=name, count=badges.MOST - 1)
+        return more
     sentence: str = (
         ngettext("%(name)s wrote you a message.", "%(name)s wrote you %(num)s new messages.", new, name=name)
         if new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -17,7 +18,7 @@ from microblog.messages import correspondence
 from microblog.messages.forms import MessageForm
 from microblog.messages.models import Message
 from microblog.paging import Page
-from microblog.security import referring_path
+from microblog.security import local_path, referring_path
 
 bp = Blueprint("messages", __name__)
 
@@ -58,14 +59,26 @@ def sent() -> ResponseReturnValue:
     return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
 
 
+@bp.get(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
+@login_required
+def confirm_delete(message_id: int) -> ResponseReturnValue:
+    """Ask whether a message is to go."""
+    found = correspondence.find(current_user, [message_id]) or _nothing()
+    return render_template("messages/delete.html", message=found[0], onward=referring_path())
+
+
 @bp.post(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
 @login_required
 def delete(message_id: int) -> ResponseReturnValue:
-    """Delete a message for the user; whom it was with keeps it."""
+    """Delete a message for the user, and go back to the list that it was in (``next``); whom it was with keeps it."""
     if not correspondence.delete(current_user, message_id):
-        abort(404, _("There is no such message."))
+        _nothing()
     flash(_("The message is deleted for you."), "success")
-    return redirect(referring_path() or url_for("messages.received"))
+    return redirect(local_path(request.form.get("next")) or url_for("messages.received"))
+
+
+def _nothing() -> NoReturn:
+    abort(404, _("There is no such message."))
 
 
 def _send(recipient: User, body: str) -> None:

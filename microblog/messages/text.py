@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask_babel import gettext as _
 
 from microblog.messages.models import MAX_LENGTH
+from microblog.text import is_blank
 
 
 def body_of(text: str) -> str:
@@ -13,7 +14,7 @@ def body_of(text: str) -> str:
     Raises ValueError, with a sentence for the writer, if that is nothing or too much.
     """
     body = text.strip()
-    if not body:
+    if is_blank(body):
         raise ValueError(_("A message needs at least one character that is not a space."))
     if len(body) > MAX_LENGTH:
         raise ValueError(

@@ -170,11 +170,12 @@ class Hub:
 
     def _run(self) -> None:
         pause = 0.1
+        unheard = RESYNC  # for what was said before Redis heard us
         while not self._nobody_listens():
             try:
                 with self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
-                    self._send_all(RESYNC)  # for what was said before Redis heard us
+                    self._send_all(unheard)
                     pause = 0.1
                     while not self._nobody_listens():
                         self._audience.tell()
@@ -184,6 +185,7 @@ class Hub:
                     self._audience.tell(at_once=True)
             except redis.RedisError as error:
                 logger.warning("Redis is away (%s); trying again in %.1f s", error, pause)
+                unheard = END  # the end of a stream may be among it: each page asks anew, and then for what it missed
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -59,9 +59,14 @@ def mark_read(user_id: int, *conditions: sa.ColumnElement[bool]) -> int:
     return len(marked)
 
 
-def forget_actor(user_id: int) -> None:
-    """Forget, for everybody, what this user did, in the caller's transaction."""
-    db.session.execute(sa.delete(Notification).where(Notification.actor_id == user_id))
+def forget_actor(user_id: int) -> set[int]:
+    """Forget, for everybody, what this user did, in the caller's transaction; push() to whose ids are returned.
+
+    These are they who had not read of it yet: their badges are others now.
+    """
+    forgotten = sa.delete(Notification).where(Notification.actor_id == user_id)
+    rows = db.session.execute(forgotten.returning(Notification.user_id, Notification.read_at))
+    return {reader_id for reader_id, read_at in rows if read_at is None}
 
 
 def about(name: str, subjects: Iterable[str]) -> sa.ColumnElement[bool]:

@@ -9,7 +9,7 @@ from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
 from microblog.posts.models import MAX_LENGTH
-from microblog.text import Storable, with_unix_line_ends
+from microblog.text import Storable, is_blank, with_unix_line_ends
 
 
 class PostForm(FlaskForm):
@@ -19,7 +19,7 @@ class PostForm(FlaskForm):
         _l("Say something"),
         [Storable()],
         filters=[lambda text: with_unix_line_ends(text or "")],
-        render_kw={"rows": 3, "autocomplete": "off"},
+        render_kw={"rows": 3, "autocomplete": "off", "dir": "auto"},
     )
 
     @property
@@ -31,7 +31,7 @@ class PostForm(FlaskForm):
     def validate_post(self, field: Field) -> None:
         """Refuse a post that says nothing, or too much."""
         length = len(self.body)
-        if length == 0:
+        if is_blank(self.body):
             raise ValidationError(_("A post needs at least one character that is not a space."))
         if length > MAX_LENGTH:
             raise ValidationError(

@@ -17,12 +17,13 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from microblog.accounts.models import Follow, User
+from microblog.accounts.signals import account_closed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.lookup import MAX_ID
 from microblog.notifications import sources
 from microblog.notifications.feed import instant
-from microblog.notifications.live import publish, telling
+from microblog.notifications.live import RESYNC, publish, telling
 from microblog.notifications.sources import Event, Source
 from microblog.paging import Listing
 from microblog.posts import timeline
@@ -49,6 +50,12 @@ def announce(post: Post) -> None:
 def announce_deletion(post_id: int, author_id: int) -> None:
     """Tell open pages that a post is gone; that must be committed by now."""
     _publish(_event("post-deleted", post_id, author_id, utcnow()))
+
+
+@account_closed.connect
+def announce_closed(author_id: int) -> None:
+    """Let open pages ask which of the posts that they show are gone, since all of this author's are."""
+    publish(current_app, _topics(author_id), RESYNC)
 
 
 def labels() -> dict[str, str]:
@@ -105,17 +112,20 @@ def _ids(text: str) -> list[int]:
 
 
 def _deleted(shown: list[int]) -> list[Event]:
-    """An event for each of these posts that is gone; whose it was is known no more."""
+    """An event for each of these posts that nobody can read any more; whose it was is not told."""
     asked = [post_id for post_id in shown if post_id <= MAX_ID]
     if not asked:
         return []
-    there = set(db.session.scalars(sa.select(Post.id).where(Post.id.in_(asked))))
+    there = set(db.session.scalars(timeline.of_everybody().with_only_columns(Post.id).where(Post.id.in_(asked))))
     return [_event("post-deleted", post_id, None, utcnow()) for post_id in asked if post_id not in there]
 
 
 def _publish(event: Event) -> None:
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
-    publish(app, [EVERYBODY, topic_of(event["data"]["author"])], event)
+    publish(current_app, _topics(event["data"]["author"]), event)
+
+
+def _topics(author_id: int) -> list[str]:
+    return [EVERYBODY, topic_of(author_id)]
 
 
 def _event(name: str, post_id: int, author_id: int | None, at: datetime) -> dict[str, Any]:

@@ -63,14 +63,25 @@ def on_home_of(reader_id: int) -> Listing[Post]:
     authors = followed.union_all(sa.select(sa.literal(reader_id))).cte("authors")
 
     def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
-        post = aliased(Post)
-        of_author = sa.select(post.timestamp).where(post.user_id == authors.c.id)
-        last = paging.behind(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
-        nearest = sa.func.min if upward else sa.func.max
-        reach = sa.select(nearest(last.scalar_subquery(), type_=post.timestamp.type)).select_from(authors)
-        bound = sa.func.coalesce(reach.scalar_subquery(), sa.literal(LAST if upward else FIRST, post.timestamp.type))
+        post, last = aliased(Post), aliased(Post)
+        of_author = sa.select(post.id).where(post.user_id == authors.c.id)
+        reach = paging.behind(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
+        # Each author is looked at once; PostgreSQL would do so again where the result is used.
+        reached = sa.select(reach.scalar_subquery().label("id")).select_from(authors).cte("reached")
+        reached = reached.prefix_with("MATERIALIZED", dialect="postgresql")
+        ends = sa.select(last).where(last.id.in_(sa.select(reached.c.id)))
+        of_ends = paging.behind(ends, last.timestamp, last.id, None, upward).limit(1)
+        nearest = of_ends.with_only_columns(last.timestamp, last.id).cte("nearest")
+        bound = sa.tuple_(
+            sa.func.coalesce(
+                sa.select(nearest.c.timestamp).scalar_subquery(),
+                sa.literal(LAST if upward else FIRST, post.timestamp.type),
+            ),
+            sa.func.coalesce(sa.select(nearest.c.id).scalar_subquery(), MAX_ID if upward else 0),
+        )
+        key = sa.tuple_(Post.timestamp, Post.id)
         query = sa.select(Post).where(Post.user_id.in_(sa.select(authors.c.id)))
-        return query.where(Post.timestamp <= bound if upward else Post.timestamp >= bound)
+        return query.where(key <= bound if upward else key >= bound)
 
     return may_be_shown
 

@@ -4,6 +4,7 @@
 // renders, so that words, buttons and languages have one source. It holds the page's only stream: what comes by it is
 // dispatched on the document for all other scripts.
 
+import { replace } from "./replace.js";
 import { dispatch, follow } from "./stream.js";
 
 const panel = document.getElementById("jobs");
@@ -97,7 +98,7 @@ function keepTrue() {
     const cards = cardsOf(id);
     // What came by the stream may be ahead of the row that the server rendered.
     const ahead = (card) => shows(card, parsed.dataset) && Number(card.dataset.at) > Number(parsed.dataset.at);
-    cards.filter((card) => !ahead(card)).forEach((card) => replace(card, document.importNode(parsed, true)));
+    cards.filter((card) => !ahead(card)).forEach((card) => showInstead(card, document.importNode(parsed, true)));
     if (!cards.length) add(document.importNode(parsed, true));
     document.dispatchEvent(new CustomEvent("content-added"));
     if (said.textContent !== parsed.dataset.said) said.textContent = parsed.dataset.said;
@@ -108,19 +109,9 @@ function keepTrue() {
     (document.querySelector("[data-all-jobs]") ?? panel).prepend(card);
   }
 
-  function replace(old, card) {
-    const held = old.contains(document.activeElement);
-    const focused = held ? document.activeElement.closest("form, a") : null;
-    const action = focused && (focused.action || focused.href);
+  function showInstead(old, card) {
     showDue(card);
-    old.replaceWith(card);
-    if (!held) return;
-    // The button that had the focus may be gone: the card keeps it, so that a keyboard does not lose its place; and so
-    // does the next card, if this one is replaced in its turn.
-    const same = [...card.querySelectorAll("form, a")].find((one) => (one.action || one.href) === action);
-    const target = same?.querySelector("button") ?? same ?? card;
-    if (target === card) card.tabIndex = -1;
-    target.focus();
+    replace(old, card);
   }
 
   function showDue(root) {

@@ -44,11 +44,22 @@ async function read(address) {
 
 async function deletePost(form) {
   try {
-    const { status } = await send(form);
+    const { status, said } = await send(form);
+    if (status !== 200 && status !== 404) return say(said, "danger", form);
     dialog.close();
-    if (status !== 200 && status !== 404) return location.assign(form.action); // which says what is wrong
     dispatch({ name: "post-deleted", subject: dialog.dataset.post, timestamp: Date.now() / 1000, data: {} });
+    say(said, status === 200 ? "success" : "info", document.querySelector(".timeline-said"));
   } catch {
     form.submit(); // the browser tells what is wrong
   }
+}
+
+// Says it first of all in `place`.
+function say(sentence, kind, place) {
+  const note = document.createElement("div");
+  note.className = `alert alert-${kind}`;
+  note.setAttribute("role", "status");
+  place?.querySelector(".alert")?.remove();
+  place?.prepend(note);
+  note.textContent = sentence;
 }

@@ -9,7 +9,8 @@ export function dispatch(event) {
 }
 
 // Opens the stream at `address()` for as long as the page is seen, and gives each event to `receive`. Calls `ask`
-// where events may have been missed, and every few seconds while no stream is open. Returns what ends all that.
+// where events may have been missed, and every few seconds while no stream is open. Returns what ends all that. Whoever
+// changes what the page is to hear of dispatches "watch-changed" on the document: then the stream is opened anew.
 export function follow({ address, receive, ask }) {
   let stream, asking, reopening;
 
@@ -47,6 +48,7 @@ export function follow({ address, receive, ask }) {
   const attend = () => (document.hidden ? hangUp() : listen());
 
   document.addEventListener("visibilitychange", attend);
+  document.addEventListener("watch-changed", attend);
   addEventListener("pagehide", hangUp);
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   attend();
@@ -54,5 +56,6 @@ export function follow({ address, receive, ask }) {
   return () => {
     hangUp();
     document.removeEventListener("visibilitychange", attend);
+    document.removeEventListener("watch-changed", attend);
   };
 }

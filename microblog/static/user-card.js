@@ -111,6 +111,7 @@ async function follow(event) {
   sending = true;
   try {
     const { said } = await send(event.target);
+    document.dispatchEvent(new Event("watch-changed")); // the home page hears of whom its reader follows
     const body = link && (await read(link.dataset.card));
     if (!body) return;
     card.replaceChildren(body);

@@ -8,6 +8,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from microblog.accounts.models import User
 from tests.browser.site import Site
+from tests.browser.test_live import expect_same_page, mark
 
 
 def badge(page: Page, name: str) -> Locator:
@@ -52,6 +53,38 @@ def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_open
     expect(badge(hers, "messages")).to_be_hidden()
 
 
+def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_stays(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    hers, his = open_browser().new_page(), open_browser().new_page()
+    site.sign_in(hers, susan)
+    site.sign_in(his, demo)
+    notices, inbox, conversation = his, his.context.new_page(), his.context.new_page()
+    notices.goto(f"{site.url}/notifications/all")
+    expect(notices.get_by_text("Nothing here yet.")).to_be_visible()
+    sentence = f"{susan.username} wrote you a message."
+
+    write_to(hers, site, demo, "Are you there?")
+    expect(notices.get_by_role("link", name=sentence)).to_be_visible()
+    expect(notices.get_by_role("status").filter(has_text=sentence)).to_have_count(1)
+    notices.get_by_role("button", name="Mark all as read").click()
+
+    for page, path in ((inbox, "/messages"), (conversation, f"/send_message/{susan.username}")):
+        page.goto(f"{site.url}{path}")
+        expect(page.locator(".post-body")).to_have_text("Are you there?")
+    conversation.get_by_label("Message").fill("Here I")
+    mark(conversation)
+    write_to(hers, site, demo, "Hello?")
+    for page in (inbox, conversation):
+        expect(page.locator(".post-body")).to_have_text(["Hello?", "Are you there?"])
+        expect(page.get_by_role("status").filter(has_text=sentence)).to_have_count(1)
+        expect(badge(page, "messages")).to_be_hidden()
+    expect(conversation.get_by_label("Message")).to_be_focused()
+    expect(conversation.get_by_label("Message")).to_have_value("Here I")
+    expect_same_page(conversation)
+
+
 def test_messages_are_written_read_and_deleted_without_javascript(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -65,6 +98,8 @@ def test_messages_are_written_read_and_deleted_without_javascript(
     his.reload()
     expect(badge(his, "messages")).to_have_text("1 new")
     his.get_by_role("link", name="Messages").click()
+    expect(his.locator(".post-body")).to_have_text("Written by hand")
+    his.get_by_role("link", name="Delete").click()
     expect(his.locator(".post-body")).to_have_text("Written by hand")
     his.get_by_role("button", name="Delete").click()
 

@@ -54,6 +54,7 @@ PAGES = {
         "/notifications/all",
         "/messages",
         "/messages/sent",
+        "/messages/{message}/delete",
         "/send_message/friend",
         "/import",
         "/edit_profile",
@@ -124,7 +125,7 @@ def shown(running: Site, browser: Browser, smtp_server: SmtpServer) -> Shown:
 
 
 def give_something_to_read(reader: User) -> dict[str, str]:
-    """Posts, a friend and messages, with long words in all of them; returns the ids of two posts."""
+    """Posts, a friend and messages, with long words in all of them; returns the ids of two posts and a message."""
     post = Post(user_id=reader.id, body="W" * 140)
     foreign = Post(user_id=reader.id, body="Кто знает хорошую пекарню у старого вокзала?")
     friend = User(username="friend", email="friend@example.com", password_hash="", about_me="Rows.\n" + "W" * 200)
@@ -133,9 +134,9 @@ def give_something_to_read(reader: User) -> dict[str, str]:
     db.session.flush()
     db.session.add_all(Follow(follower_id=a.id, followed_id=b.id) for a, b in ((reader, friend), (friend, reader)))
     for sender, recipient in ((friend, reader), (reader, friend), (friend, reader)):
-        correspondence.send(sender, recipient, "I row.\n" + "W" * 200)
+        message = correspondence.send(sender, recipient, "I row.\n" + "W" * 200)
     db.session.commit()
-    return {"post": str(post.id), "foreign_post": str(foreign.id)}
+    return {"post": str(post.id), "foreign_post": str(foreign.id), "message": str(message.id)}
 
 
 def mail_links(user: User) -> dict[str, str]:

@@ -22,6 +22,7 @@ def delete(page: Page, text: str) -> None:
     page.locator(".post", has_text=text).get_by_role("link", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("status").filter(has_text="Your post is deleted.")).to_be_visible()
 
 
 def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserContext]) -> Page:
@@ -61,6 +62,12 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     expect(bar).to_be_hidden()
     expect_same_page(his)
 
+    hers.locator(".post", has_text="First").get_by_role("link", name="Delete").click()
+    dialog = hers.get_by_role("dialog")
+    dialog.locator("[name=csrf_token]").evaluate("input => input.remove()")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(dialog.get_by_role("status")).to_contain_text("The page was open too long")
+
 
 def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     site: Site, open_browser: Callable[..., BrowserContext]
@@ -94,7 +101,8 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     page.keyboard.press("Tab")  # the name in the card
     page.keyboard.press("Tab")
     expect(card.get_by_role("button", name="Follow")).to_be_focused()
-    page.keyboard.press("Enter")
+    with page.expect_request("**/notifications/stream*"):  # which hears of whom one follows now
+        page.keyboard.press("Enter")
     expect(card.get_by_role("button", name="Unfollow")).to_be_focused()
     expect(card).to_contain_text("1 follower")
     expect(card.get_by_role("status")).to_have_text(f"You follow {writer.username} now.")

@@ -162,7 +162,7 @@ class TestNotifications:
         miguel_id = str(User.with_username("miguel").id)
         assert [row["subject"] for row in (*message, *follower)] == [miguel_id, miguel_id]
         sentences = [row["sentence"] for row in (*message, *follower)]
-        assert sentences == ["miguel wrote you 2 new messages.", "miguel follows you now."]
+        assert sentences == ["miguel wrote you 2 new messages.", "miguel began to follow you."]
         assert susan.post("/api/notifications/read", json={"ids": [follower[0]["id"]]}).status_code == 204
         assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [False, True]
         assert susan.post("/api/notifications/read").status_code == 204
@@ -180,7 +180,7 @@ class TestNotifications:
 
         told = susan.get("/api/notifications", headers={"Accept-Language": "en"}).json["items"]
 
-        assert [row["sentence"] for row in told] == ["⟦miguel follows you now.⟧"]
+        assert [row["sentence"] for row in told] == ["⟦miguel began to follow you.⟧"]
 
     def test_everybody_has_and_reads_their_own(self, susan, miguel):
         miguel.put("/api/users/me/following/susan")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
+from microblog import paging
 from microblog.accounts import followers
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
@@ -52,7 +53,7 @@ def write(author: User, *hours: int) -> None:
 
 
 def shown(page: str) -> list[str]:
-    return re.findall(r'<p class="post-body">(.*?)</p>', page, re.DOTALL)
+    return re.findall(r'<p dir="auto" class="post-body">(.*?)</p>', page, re.DOTALL)
 
 
 def follows(follower: User, followed: User) -> bool:
@@ -103,6 +104,21 @@ def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app:
     assert up == expected
 
 
+def test_no_more_than_a_page_of_each_author_may_be_shown_even_if_all_was_written_in_one_moment(app: Flask) -> None:
+    reader, author = add_users(2)
+    followers.follow(reader, author)
+    write(author, *[1] * 50)
+    write(reader, *[1] * 50)
+    may_be_shown = timeline.on_home_of(reader.id)
+    middle = db.session.scalars(sa.select(Post).order_by(Post.id).offset(50).limit(1)).one()
+    edge = sa.tuple_(sa.literal(middle.timestamp, Post.timestamp.type), sa.literal(middle.id))
+
+    for behind, upward in ((None, False), (edge, False), (edge, True)):
+        query = may_be_shown(behind, upward, 5)
+        looked_at = paging.behind(query, Post.timestamp, Post.id, behind, upward)
+        assert 5 <= len(db.session.scalars(looked_at).all()) <= 10
+
+
 def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, database: str) -> None:
     reader, author, stranger = add_users(3)
     followers.follow(reader, author)
@@ -150,6 +166,15 @@ def test_nobody_follows_themselves_or_nobody(browser: FlaskClient, susan: User) 
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Follow)) == 0
     with pytest.raises(ValueError, match="nobody follows themselves"):
         followers.follow(susan, susan)
+
+
+def test_whoever_has_just_gone_is_not_called_followed(susan: User, miguel: User) -> None:
+    gone = User(id=miguel.id, username="miguel")
+    db.session.execute(sa.delete(User).where(User.id == miguel.id))
+    db.session.commit()
+
+    with pytest.raises(followers.NobodyThere):
+        followers.follow(susan, gone)
 
 
 def test_following_takes_a_form_and_an_account(

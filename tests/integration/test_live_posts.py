@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import followers
+from microblog.accounts import deletion, followers
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.notifications.live import CHANNEL, RESYNC, Hub
+from microblog.notifications.live import CHANNEL, RESYNC, Hub, topic_of
 from microblog.posts import live, writing
 from microblog.posts.models import Post
 from tests.integration.test_posts import count_queries
@@ -84,6 +84,27 @@ def test_a_page_hears_which_of_its_posts_are_gone(susan: User, signed_in: Callab
     shown = f"posts=home&shown={kept},{deleted},9999999999"
 
     assert told(signed_in(susan), shown, utcnow().timestamp()) == [("post-deleted", deleted)]
+
+
+def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
+    app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
+) -> None:
+    miguel = others[0]
+    followers.follow(miguel, susan)
+    post = writing.write(miguel.id, "Hello").id
+    hub: Hub = app.extensions["hub"]
+    pages = [hub.join([topic]) for topic in (live.EVERYBODY, live.topic_of(miguel.id), topic_of(susan.id))]
+    explore, home, badges = (page.read(heartbeat=10, lifetime=30) for page in pages)
+    assert [next(page) for page in (explore, home, badges)] == [RESYNC] * 3
+
+    assert deletion.close(miguel)
+
+    assert next(explore) == next(home) == RESYNC
+    unread: Any = [next(badges) for _ in range(2)]
+    assert {(event["subject"], event["data"]["count"]) for event in unread} == {("messages", 0), ("notifications", 0)}
+    assert told(signed_in(susan), f"posts=explore&shown={post}", utcnow().timestamp()) == [("post-deleted", post)]
+    for page in pages:
+        page.close()
 
 
 @LIVES_ON_ONE_DATABASE

@@ -18,6 +18,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages import correspondence
+from microblog.messages.models import Message
 from microblog.notifications import badges, rows, tasks
 from microblog.notifications.live import Hub, topic_of
 from microblog.notifications.models import Notification
@@ -58,7 +59,9 @@ def statements() -> Iterator[list[str]]:
 
 def told(browser: FlaskClient) -> list[str]:
     """The sentences on the page, those that are new with a star."""
-    items = re.findall(r"<li( class=\"unread\")?>\s*<p>\s*<a [^>]*>(.*?)</a>", browser.get("/notifications/all").text)
+    items = re.findall(
+        r"<li( class=\"unread\")?[^>]*>\s*<p>\s*<a [^>]*>(.*?)</a>", browser.get("/notifications/all").text
+    )
     return [f"* {sentence}" if new else sentence for new, sentence in items]
 
 
@@ -86,15 +89,15 @@ def test_users_are_told_who_follows_them_and_who_wrote(browser: FlaskClient, sus
     for number in range(3):
         correspondence.send(miguel, susan, f"Number {number}")
 
-    assert told(browser) == ["* miguel wrote you 3 new messages.", "* miguel follows you now."]
+    assert told(browser) == ["* miguel wrote you 3 new messages.", "* miguel began to follow you."]
     message, follower = links(browser)
     assert browser.get(follower).headers["Location"] == "/user/miguel"
-    assert told(browser) == ["* miguel wrote you 3 new messages.", "miguel follows you now."]
+    assert told(browser) == ["* miguel wrote you 3 new messages.", "miguel began to follow you."]
     assert browser.get(message).headers["Location"] == "/send_message/miguel"
     browser.get("/send_message/miguel")
-    assert told(browser) == ["miguel wrote to you.", "miguel follows you now."]
+    assert told(browser) == ["miguel wrote to you.", "miguel began to follow you."]
     correspondence.send(miguel, susan, "One more")
-    assert told(browser) == ["* miguel wrote you a message.", "miguel follows you now."]
+    assert told(browser) == ["* miguel wrote you a message.", "miguel began to follow you."]
 
 
 def test_words_are_made_when_they_are_shown_of_what_is_true_then(
@@ -104,7 +107,19 @@ def test_words_are_made_when_they_are_shown_of_what_is_true_then(
     miguel.username = "Mike"
     db.session.commit()
 
-    assert told(browser) == ["* Mike follows you now."]
+    assert told(browser) == ["* Mike began to follow you."]
+
+
+def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
+    browser: FlaskClient, susan: User, miguel: User, statements: list[str]
+) -> None:
+    correspondence.send(miguel, susan, "Hello")
+    db.session.add_all(Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(badges.MOST))
+    db.session.commit()
+    statements.clear()
+
+    assert told(browser) == ["* miguel wrote you more than 99 new messages."]
+    assert len([one for one in statements if "FROM notification" in one and "count(*)" in one]) == 1, "counted twice"
 
 
 def test_whoever_reads_the_messages_is_told_of_them_no_longer(
@@ -120,12 +135,13 @@ def test_whoever_reads_the_messages_is_told_of_them_no_longer(
     assert unread(susan) == 0
 
 
-def test_following_again_tells_nothing_new(susan: User, miguel: User) -> None:
+def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, miguel: User) -> None:
     followers.follow(miguel, susan)
     rows.mark_read(susan.id)
     db.session.commit()
     followers.unfollow(miguel, susan)
 
+    assert told(browser) == ["miguel began to follow you."], "which is true still"
     assert followers.follow(miguel, susan)
 
     assert len(all_rows()) == 1

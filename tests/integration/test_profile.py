@@ -14,6 +14,8 @@ from microblog.accounts.avatars import CELLS, COLOURS, SIZE, picture_of
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.messages import correspondence
+from microblog.posts import writing
 
 
 @pytest.fixture
@@ -101,3 +103,25 @@ def cells(path: str) -> set[tuple[int, int]]:
     """The cells that a path fills."""
     runs = [map(int, run) for run in re.findall(r"M(\d) (\d)h(\d)v1h-\3z", path)]
     return {(x + n, y) for x, y, width in runs for n in range(width)}
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_somebody_wrote_is_shown_in_its_own_direction_and_their_name_opens_their_card(
+    browser: FlaskClient, susan: User, make_user: Callable[..., User]
+) -> None:
+    hebrew = "\u05e9\u05dc\u05d5\u05dd"
+    dana = make_user("dana")
+    dana.about_me = hebrew
+    post = writing.write(dana.id, hebrew)
+    correspondence.send(dana, susan, hebrew)
+    correspondence.send(susan, dana, hebrew)
+
+    pages = ("/explore", f"/post/{post.id}", "/user/dana", "/user/dana/popup", "/messages", "/messages/sent")
+    for path in (*pages, "/send_message/dana"):
+        page = browser.get(path).text
+        shown = re.findall(rf"<(\w+)([^>]*)>{hebrew}", page)
+        assert [name for name, attributes in shown if 'dir="auto"' not in attributes] == [], path
+        assert len(shown) >= 1, path
+        assert path == "/user/dana/popup" or 'data-card="/user/dana/popup?part=card"' in page, path
+    for path in ("/", "/send_message/dana", "/edit_profile"):
+        assert re.search(r'<textarea[^>]* dir="auto"', browser.get(path).text), path

@@ -161,7 +161,7 @@ def found(browser: FlaskClient, text: str) -> list[str]:
 
 
 def bodies_in(page: str) -> list[str]:
-    return re.findall(r'<p class="post-body"[^>]*>(.*?)</p>', page, re.DOTALL)
+    return re.findall(r'<p dir="auto" class="post-body"[^>]*>(.*?)</p>', page, re.DOTALL)
 
 
 def link(page: str, label: str) -> str:

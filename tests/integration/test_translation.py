@@ -98,8 +98,8 @@ def test_a_post_in_another_language_is_translated_by_the_service(
     page = ask(browser, post)
 
     assert page.status_code == 200
-    assert f'<p class="post-body" lang="ru">{RUSSIAN}</p>' in page.text
-    assert f'<p class="post-translation" lang="en">{ENGLISH}</p>' in page.text
+    assert f'<p dir="auto" class="post-body" lang="ru">{RUSSIAN}</p>' in page.text
+    assert f'<p dir="auto" class="post-translation" lang="en">{ENGLISH}</p>' in page.text
     question = {"q": RUSSIAN, "source": "ru", "target": "en", "format": "text", "api_key": KEY}
     assert service.questions == [question]
     assert kept() == [("en", ENGLISH)]
