@@ -51,7 +51,7 @@ class Case:
     in_order: bool
 
     def __str__(self) -> str:
-        return f"{self.database}, in order" if self.in_order else f"{self.database}, in no order"
+        return f"{self.database}, in order" if self.in_order else f"{self.database}, unordered"
 
 
 def run(house: House, *, posts: int = MANY) -> Iterator[Figure]:
@@ -78,9 +78,9 @@ def _measure(house: House, case: Case, many: int) -> Iterator[Figure]:
             lambda: _bare_loop(file_of_many, next(users), environment["DATABASE_URL"]),
             rounds=ROUNDS,
         )
-    yield compare(f"import {many:,} posts, {case}: ÷ bare inserts", ours, raw, "s", at_most=4)
+    yield compare(f"import {many:,} posts, {case}: ÷ bare loop", ours, raw, "s", at_most=4)
     more = (peak_of_many - peak_of_few) / MEGABYTE
-    yield state(f"import, {case}: memory at {many:,} − {few:,}", more, "MB", at_most=16)
+    yield state(f"import, {case}: memory, {many:,} − {few:,}", more, "MB", at_most=16)
 
 
 def _import(file: Path, user_id: int, instance: Path) -> float:

@@ -6,8 +6,9 @@ from http import HTTPStatus
 from typing import Any
 
 import flask_smorest
-from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
+from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.common import resolve_schema_instance
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Flask
 
 from microblog.api.blueprint import Blueprint
@@ -44,7 +45,7 @@ class _Converter(OpenAPIConverter):
     """Says of what is sent to us that it has no other fields, which apispec does not where there is a description."""
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
-        described: dict[str, Any] = super().schema2jsonschema(schema)
+        described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
         closed = isinstance(resolve_schema_instance(schema), RequestSchema)
         return described | ({"additionalProperties": False} if closed else {})
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import pytest
 from flask.testing import FlaskClient
 
 from microblog.accounts import last_seen
@@ -14,16 +13,6 @@ from microblog.accounts.avatars import CELLS, COLOURS, SIZE, picture_of
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-
-
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def browser(susan: User, signed_in: Callable[..., FlaskClient]) -> FlaskClient:
-    return signed_in(susan)
 
 
 def seen(user: User) -> datetime | None:
