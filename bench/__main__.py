@@ -38,11 +38,21 @@ def main() -> None:
         metavar="SECONDS",
         help="how long recovery waits for a job after the fault's end (%(default)g)",
     )
+    parser.add_argument(
+        "--posts",
+        type=_posts,
+        default=imports.MANY,
+        metavar="N",
+        help="how many posts imports reads (%(default)d): a quick look needs fewer",
+    )
     arguments = parser.parse_args()
     names = arguments.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
-    benchmarks = BENCHMARKS | {"recovery": partial(recovery.run, patience=arguments.patience)}
+    benchmarks = BENCHMARKS | {
+        "imports": partial(imports.run, posts=arguments.posts),
+        "recovery": partial(recovery.run, patience=arguments.patience),
+    }
     began = time.monotonic()
     lines: list[Line] = []
     with House() as house:
@@ -66,6 +76,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return seconds
+
+
+def _posts(text: str) -> int:
+    """The number in `text`. Raises argparse.ArgumentTypeError if it is not that of some posts."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of posts")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""An import of a million posts ÷ a bare loop of the same inserts; and the memory that the number of posts costs."""
+"""An import of a million posts ÷ a bare loop of the same inserts; and the memory that the number of posts costs.
+
+Of a file in order of time, and of one that turns out in its middle to be in none: what was read is read once more, and
+all are counted in a temporary file. On each database.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
+from typing import Any
 
 import orjson
+import psycopg
 import sqlalchemy as sa
 
 from bench.export import WORDS
@@ -23,6 +29,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
+from microblog.posts.columns import Terms
 from microblog.posts.language import detect
 from microblog.posts.models import Post
 from microblog.posts.terms import indexed
@@ -30,34 +37,50 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.services import wait_for
 
-MANY, FEW = 1_000_000, 10_000
+MANY, FEW = 1_000_000, 10_000  # posts
 ROUNDS = 3
 
+Row = tuple[Any, ...]
 
-def run(house: House) -> Iterator[Figure]:
-    """The two figures, from imports by a real worker; each into the account of a user who has no posts yet."""
-    environment = house.environment("SQLite")
+
+@dataclass(frozen=True)
+class Case:
+    """An import to be measured: of a file in order of time, or of one that is not, into one kind of database."""
+
+    database: str
+    in_order: bool
+
+    def __str__(self) -> str:
+        return f"{self.database}, in order" if self.in_order else f"{self.database}, unordered"
+
+
+def run(house: House, *, posts: int = MANY) -> Iterator[Figure]:
+    """Two figures for each case, from imports of `posts` posts by a real worker."""
+    for database in house.databases:
+        for in_order in (True, False):
+            yield from _measure(house, Case(database, in_order), posts)
+
+
+def _measure(house: House, case: Case, many: int) -> Iterator[Figure]:
+    """The figures of one case; each import goes into the account of a user who has no posts yet."""
+    environment, few = house.environment(case.database), min(FEW, many)
     instance = Path(environment["INSTANCE_PATH"])
-    many, few = house.folder / "many.json", house.folder / "few.json"
-    _write_posts(many, MANY)
-    _write_posts(few, FEW)
+    file_of_many, file_of_few = instance / "many.json", instance / "few.json"
+    _write_posts(file_of_many, many, case.in_order)
+    _write_posts(file_of_few, few, case.in_order)
     with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
         users = iter(add_users(2 * ROUNDS + 4))
         [process] = children(worker)
-        peak_of_few = peak_of(process, lambda: _import(few, next(users), instance))
-        peak_of_many = peak_of(process, lambda: _import(many, next(users), instance))
+        peak_of_few = peak_of(process, lambda: _import(file_of_few, next(users), instance))
+        peak_of_many = peak_of(process, lambda: _import(file_of_many, next(users), instance))
         ours, raw = side_by_side(
-            lambda: _import(many, next(users), instance),
-            lambda: _bare_loop(many, next(users), instance),
+            lambda: _import(file_of_many, next(users), instance),
+            lambda: _bare_loop(file_of_many, next(users), environment["DATABASE_URL"]),
             rounds=ROUNDS,
         )
-    yield compare(f"import of {MANY:,} posts, SQLite: wall time ÷ bare loop of the inserts", ours, raw, "s", at_most=4)
-    yield state(
-        f"import: peak memory at {MANY:,} minus at {FEW:,} posts",
-        (peak_of_many - peak_of_few) / MEGABYTE,
-        "MB",
-        at_most=16,
-    )
+    yield compare(f"import {many:,} posts, {case}: ÷ bare loop", ours, raw, "s", at_most=4)
+    more = (peak_of_many - peak_of_few) / MEGABYTE
+    yield state(f"import, {case}: memory, {many:,} − {few:,}", more, "MB", at_most=16)
 
 
 def _import(file: Path, user_id: int, instance: Path) -> float:
@@ -80,26 +103,39 @@ def _import(file: Path, user_id: int, instance: Path) -> float:
     return (task.finished_at - task.started_at).total_seconds()
 
 
-def _bare_loop(file: Path, user_id: int, instance: Path) -> float:
+def _bare_loop(file: Path, user_id: int, database_url: str) -> float:
     """Seconds that the shortest honest program takes to have the same rows.
 
     They have a language and words, by which they are found. To keep the words costs the loop what it costs the import;
     what they are it is told, so that finding that out counts as ours. An import that left them to index_posts would be
     quicker here, and slower in all: each row would be written twice, and for a while nobody would find the posts.
     """
-    known = {body: (detect(body), indexed(body)) for body in {post["body"] for post in _posts(file)}}
+    bodies = {post["body"] for post in _posts(file)}
+    terms = {body: Terms().process_bind_param(indexed(body), db.engine.dialect) for body in bodies}
+    known = {body: (detect(body), terms[body]) for body in bodies}
     began = time.perf_counter()
-    rows = (
-        (post["body"], post["timestamp"].replace("T", " ").removesuffix("Z"), user_id, *known[post["body"]])
-        for post in _posts(file)
-    )
-    connection = sqlite3.connect(instance / "microblog.db")
+    rows = ((post["body"], post["timestamp"], user_id, *known[post["body"]]) for post in _posts(file))
+    insert = _insert_into_postgres if database_url.startswith("postgresql") else _insert_into_sqlite
+    insert(rows, database_url)
+    return time.perf_counter() - began
+
+
+def _insert_into_sqlite(rows: Iterable[Row], database_url: str) -> None:
+    connection = sqlite3.connect(database_url.removeprefix("sqlite:///"))
     with connection:
         connection.executemany(
-            "INSERT INTO post (body, timestamp, user_id, language, terms) VALUES (?, ?, ?, ?, ?)", rows
+            "INSERT INTO post (body, timestamp, user_id, language, terms) VALUES (?, ?, ?, ?, ?)",
+            ((body, at.replace("T", " ").removesuffix("Z"), *rest) for body, at, *rest in rows),
         )
     connection.close()
-    return time.perf_counter() - began
+
+
+def _insert_into_postgres(rows: Iterable[Row], database_url: str) -> None:
+    with psycopg.connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO post (body, timestamp, user_id, language, terms) VALUES (%s, %s, %s, %s, %s)",
+            rows,
+        )
 
 
 def _posts(file: Path) -> list[dict[str, str]]:
@@ -107,14 +143,16 @@ def _posts(file: Path) -> list[dict[str, str]]:
     return posts
 
 
-def _write_posts(file: Path, number: int) -> None:
-    """An archive as an export makes it."""
+def _write_posts(file: Path, number: int, in_order: bool) -> None:
+    """An archive as an export makes it; unless it is to be `in_order`, its second half is shuffled."""
     chance = random.Random(number)
     bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
     start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
+    half = number if in_order else number // 2
+    order = [*range(half), *chance.sample(range(half, number), number - half)]
     with file.open("wb") as output:
         separator = b'{"posts":[\n'
-        for n, body in zip(count(), chance.choices(bodies, k=number), strict=False):
+        for n, body in zip(order, chance.choices(bodies, k=number), strict=True):
             output.write(separator)
             output.write(orjson.dumps({"body": body, "timestamp": start + n * pause}, option=orjson.OPT_UTC_Z))
             separator = b",\n"

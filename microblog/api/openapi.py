@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import flask_smorest
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.common import resolve_schema_instance
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Flask
 
 from microblog.api.blueprint import Blueprint
 from microblog.api.headers import HEADERS, RATE_LIMIT
-from microblog.api.schemas import ProblemSchema
+from microblog.api.schemas import ProblemSchema, RequestSchema
 
 PROBLEM = "application/problem+json"
 ABOUT = """\
@@ -31,13 +35,26 @@ is one of SUCCESS, FAILURE and REVOKED.
 account. A token in wrong hands can be revoked; it cannot be used to lock you out.
 
 **A refusal** is problem JSON (RFC 9457) with one sentence in `detail`. Every address takes OPTIONS, which says in
-`Allow` what else it takes, and HEAD where it takes GET.
+`Allow` what else it takes, and HEAD where it takes GET; any other method is refused with 405, which says the same.
 """
 _HEADERS_OF_REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "WWW-Authenticate",
     HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
     HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
 }
+
+
+class _Converter(OpenAPIConverter):
+    """Says of what is sent to us that it has no other fields, which apispec does not where there is a description."""
+
+    def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
+        described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        closed = isinstance(resolve_schema_instance(schema), RequestSchema)
+        return described | ({"additionalProperties": False} if closed else {})
+
+
+class _Schemas(MarshmallowPlugin):
+    Converter = _Converter
 
 
 class Api(flask_smorest.Api):
@@ -54,7 +71,7 @@ class Api(flask_smorest.Api):
             "info": {"description": ABOUT},
             "security": [{"bearer": []}],
         }
-        super().__init__(app, spec_kwargs=document)
+        super().__init__(app, spec_kwargs=document | {"marshmallow_plugin": _Schemas()})
         components = self.spec.components
         components.security_scheme("basic", {"type": "http", "scheme": "basic"})
         components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})

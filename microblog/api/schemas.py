@@ -55,6 +55,10 @@ class Schema(marshmallow.Schema):
         cls.Meta = type("Meta", (), {"description": inspect.getdoc(cls)})  # type: ignore[assignment,misc]
 
 
+class RequestSchema(Schema):
+    """What is sent to us as JSON, in which any other field is refused."""
+
+
 class _Kept(fields.String):
     """Text that is to be kept: without what no database keeps, and with one character for each line end."""
 
@@ -69,9 +73,10 @@ def _text(description: str, **options: Any) -> fields.String:
     return fields.String(metadata={"description": description}, error_messages=_NO_TEXT, **options)
 
 
-def _kept(description: str, pattern: str | None = None, **options: Any) -> fields.String:
+def _kept(description: str, pattern: str | None = None, form: str | None = None, **options: Any) -> fields.String:
+    """Text that is to be kept; for the document, the `pattern` that it has, and the `form`: a format of JSON Schema."""
     metadata = {"description": description} | ({"pattern": pattern} if pattern else {})
-    return _Kept(metadata=metadata, error_messages=_NO_TEXT, **options)
+    return _Kept(metadata=metadata | ({"format": form} if form else {}), error_messages=_NO_TEXT, **options)
 
 
 def _number(description: str, **options: Any) -> fields.Integer:
@@ -101,7 +106,7 @@ def _moment(description: str, **options: Any) -> fields.String:
     return fields.String(metadata=metadata, **options)
 
 
-class TokenRequestSchema(Schema):
+class TokenRequestSchema(RequestSchema):
     """What you may say of a token that you ask for; it may also be nothing."""
 
     name = _kept(
@@ -127,7 +132,7 @@ class TokenSchema(Schema):
     expires_at = _moment("When it stops working.", required=True)
 
 
-class ExportRequestSchema(Schema):
+class ExportRequestSchema(RequestSchema):
     """An export takes no options: send nothing, or an empty object."""
 
 
@@ -181,7 +186,7 @@ class UserPageSchema(PageSchema):
     items = fields.List(fields.Nested(UserSchema), required=True)
 
 
-class ProfileChangeSchema(Schema):
+class ProfileChangeSchema(RequestSchema):
     """What you change of your profile; the rest stays."""
 
     language = _choice(
@@ -196,7 +201,7 @@ class ProfileChangeSchema(Schema):
     about_me = _kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME, error=_TOO_LONG))
 
 
-class SignUpSchema(Schema):
+class SignUpSchema(RequestSchema):
     """Who you want to be."""
 
     username = _kept(
@@ -207,6 +212,7 @@ class SignUpSchema(Schema):
     )
     email = _kept(
         "Where your mail goes. Nobody else sees it.",
+        form="email",
         required=True,
         validate=validate.Length(max=MAX_EMAIL, error=_TOO_LONG),
     )
@@ -215,7 +221,7 @@ class SignUpSchema(Schema):
     )
 
 
-class PostRequestSchema(Schema):
+class PostRequestSchema(RequestSchema):
     """A post to be written."""
 
     body = _kept(
@@ -275,7 +281,7 @@ class SearchPageSchema(PostPageSchema):
     )
 
 
-class MessageRequestSchema(Schema):
+class MessageRequestSchema(RequestSchema):
     """A message to be sent."""
 
     to = _kept("The username of whom it is for.", required=True)
@@ -303,7 +309,7 @@ class MessagePageSchema(PageSchema):
     items = fields.List(fields.Nested(MessageSchema), required=True)
 
 
-class MessagesReadSchema(Schema):
+class MessagesReadSchema(RequestSchema):
     """Which messages you have read."""
 
     ids = _numbers("Their numbers.", required=True)
@@ -327,7 +333,7 @@ class NotificationPageSchema(PageSchema):
     items = fields.List(fields.Nested(NotificationSchema), required=True)
 
 
-class NotificationsReadSchema(Schema):
+class NotificationsReadSchema(RequestSchema):
     """What of all that you were told you have read; send nothing, or an empty object, for all of it."""
 
     ids = _numbers("The numbers of some.")

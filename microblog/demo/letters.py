@@ -17,7 +17,7 @@ from microblog.messages.correspondence import KIND
 from microblog.messages.models import Message
 from microblog.notifications.models import Notification
 
-CORRESPONDENTS = 6  # people who write to the first one
+CORRESPONDENTS = 6  # people who write to the first one: of each language the first, of some the second
 UNANSWERED = 3  # of them, whose last message is unread
 LATELY = timedelta(days=20)  # the time of all this
 FOLLOWERS = 8  # the newest, who are told of
@@ -47,7 +47,7 @@ def _letters(reader: int, other: Somebody, place: int) -> Iterator[dict[str, Any
     """A message, an answer, and another message; `timestamp` is how far back it is, from 0 to 1."""
     other_id, language = other
     book = next(book for book in BOOKS if book.language == language)
-    texts = [book.openings[place], book.answers[place], book.thoughts[place]]
+    texts = book.letters[place // len(BOOKS)]
     pairs = [(other_id, reader), (reader, other_id), (other_id, reader)]
     for number, (text, (sender_id, recipient_id)) in enumerate(zip(texts, pairs, strict=True)):
         yield {

@@ -21,6 +21,7 @@ from microblog.demo import letters
 from microblog.demo.conversations import Speaker, conversations
 from microblog.demo.phrases import BOOKS
 from microblog.extensions import db
+from microblog.messages.models import Message
 from microblog.posts.models import Post
 
 BATCH = 5000  # rows
@@ -52,6 +53,7 @@ def fill(name: str, password: str, *, users: int, posts: int, seed: int, now: da
     _add_followers(residents, now, chance)
     first, *others = residents
     letters.add(first.id, [(other.id, other.speaker.language) for other in others], now, chance)
+    _see_them_act()
     db.session.commit()
 
 
@@ -120,6 +122,19 @@ def _follows(ids: list[int], now: datetime, chance: random.Random) -> Iterator[d
                 "followed_id": ids[place + (place >= number)],
                 "created_at": now - YEAR * chance.random(),
             }
+
+
+def _see_them_act() -> None:
+    """Whoever wrote or followed somebody later than they were seen was seen then."""
+    acts = (
+        (Post.user_id, Post.timestamp),
+        (Message.sender_id, Message.timestamp),
+        (Follow.follower_id, Follow.created_at),
+    )
+    for actor_id, at in acts:
+        last = sa.select(sa.func.max(at)).where(actor_id == User.id).scalar_subquery()
+        seen = sa.update(User).where(User.last_seen_at < last).values(last_seen_at=last)
+        db.session.execute(seen, execution_options={"synchronize_session": False})
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -9,14 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flask import Flask
 
 from tests.fuzz.run import Fuzzer, Report, random_seed
 from tests.support import house
-from tests.support.services import RedisServer
+from tests.support.services import PostgresServer, RedisServer, postgres_binaries
 
 # A stream's first bytes come soon; and a fault is a fault, not an exception of ours.
 SETTINGS = {"RATELIMIT_ENABLED": False, "TESTING": False, "STREAM_HEARTBEAT": 1.0}
@@ -30,10 +30,11 @@ def main() -> None:
         "--seed", type=int, default=random_seed(), metavar="N", help="the same one makes the same requests"
     )
     parser.add_argument("--first", type=int, default=0, metavar="N", help="begin with this request of the seed (0)")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="(sqlite)")
     chosen = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    print(f"{chosen.requests} requests, seed {chosen.seed}", flush=True)
-    with _application() as app:
+    print(f"{chosen.requests} requests, seed {chosen.seed}, {chosen.database}", flush=True)
+    with _application(chosen.database) as app:
         fuzzer, told, began = Fuzzer(app, chosen.seed), 0, time.monotonic()
         last = chosen.first + chosen.requests
         for first in range(chosen.first, last, EVERY):
@@ -55,20 +56,29 @@ def _tell(report: Report) -> None:
 
 
 @contextmanager
-def _application() -> Iterator[Flask]:
-    """The application, with a Redis and a SQLite database of its own."""
-    redis = RedisServer()
-    redis.start()
-    try:
-        with tempfile.TemporaryDirectory(prefix="microblog-fuzz-") as folder:
-            kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
-            url = f"sqlite:///{Path(folder) / 'microblog.db'}"
-            environment = kept | {"MICROBLOG_ENV": "testing", "INSTANCE_PATH": folder, "REDIS_URL": redis.url}
-            house.migrate(environment, url)
-            with house.application(environment | {"DATABASE_URL": url}, **SETTINGS) as app:
-                yield app
-    finally:
-        redis.stop()
+def _application(database: str) -> Iterator[Flask]:
+    """The application, with a Redis and a `database` of its own."""
+    with ExitStack() as closing:
+        folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="microblog-fuzz-"))
+        redis = RedisServer()
+        closing.callback(redis.stop)
+        redis.start()
+        url = f"sqlite:///{Path(folder) / 'microblog.db'}" if database == "sqlite" else _postgres(closing)
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        environment = kept | {"MICROBLOG_ENV": "testing", "INSTANCE_PATH": folder, "REDIS_URL": redis.url}
+        house.migrate(environment, url)
+        yield closing.enter_context(house.application(environment | {"DATABASE_URL": url}, **SETTINGS))
+
+
+def _postgres(closing: ExitStack) -> str:
+    """The URL of an empty database, whose server ends with `closing`."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        sys.exit("PostgreSQL is not installed; --database sqlite does without.")
+    server = PostgresServer(binaries)
+    closing.callback(server.stop)
+    server.start()
+    return server.create("fuzz")
 
 
 if __name__ == "__main__":

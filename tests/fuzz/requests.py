@@ -79,9 +79,11 @@ class Sender:
         )
 
     def make(self, seed: int, number: int, people: list[Person], known: Known) -> Sent:
-        """The request `number` of `seed`."""
+        """The request `number` of `seed`. Turn after turn each route is asked, in another order."""
         chance = random.Random(f"{seed}:{number}")
-        rule = chance.choice(self._rules())
+        rules = self._rules()
+        turn, place = divmod(number, len(rules))
+        rule = random.Random(f"{seed}, turn {turn}").sample(rules, len(rules))[place]
         allowed = sorted(rule.methods or ()) or ["GET"]
         method = chance.choice(allowed if chance.random() < 0.9 else METHODS)
         person = chance.choice([*people, None])

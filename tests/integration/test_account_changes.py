@@ -25,11 +25,6 @@ from tests.support.smtp import SmtpServer
 OLD, NEW = "cat-dog-fish", "horse-bird-cow"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def change_password(client: FlaskClient, current: str = OLD, new: str = NEW, again: str = NEW) -> Any:
     fields = {"current_password": current, "password": new, "password2": again}
     return client.post("/account/password", data=fields, follow_redirects=True)

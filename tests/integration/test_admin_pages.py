@@ -26,11 +26,6 @@ UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
 def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> FlaskClient:
     """The browser of an operator."""
     user = make_user("olga")

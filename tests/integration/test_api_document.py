@@ -13,10 +13,7 @@ from flask.testing import FlaskClient
 from microblog.taskqueue import states
 from tests.support.api import JOB_FIELDS
 
-TAGS = {
-    *("tokens", "users", "posts", "timelines", "search", "messages", "notifications"),
-    *("exports", "imports", "tasks"),
-}
+TAGS = ("tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "imports", "tasks")
 
 # It asks no database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -49,6 +46,30 @@ def test_it_describes_every_route_and_no_other(app, operations):
     }
 
     assert set(operations) == served
+
+
+def test_what_it_does_not_have_is_refused_and_the_refusal_says_what_there_is(client, document, operations):
+    assert "refused with 405" in document["info"]["description"]
+    for path in document["paths"]:
+        taken = {method.upper() for method, of in operations if of == path}
+        implied = {"OPTIONS", *(["HEAD"] if "GET" in taken else [])}
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - taken - implied:
+            refusal = client.open(re.sub(r"{\w+}", "1", path), method=method)
+            assert refusal.status_code == 405, (method, path)
+            assert set(refusal.allow) == taken | implied, path
+            assert refusal.content_type == "application/problem+json"
+
+
+def test_what_is_sent_has_no_other_fields_by_the_document_and_what_is_answered_may(document, operations):
+    closed = {name for name, each in document["components"]["schemas"].items() if "additionalProperties" in each}
+    sent = {
+        body["schema"]["$ref"].rpartition("/")[2]
+        for operation in operations.values()
+        for body in operation.get("requestBody", {}).get("content", {}).values()
+        if "$ref" in body["schema"]
+    }
+
+    assert closed == sent
 
 
 def test_every_reference_in_it_leads_somewhere(document):

@@ -52,11 +52,6 @@ def run(app: Flask) -> Run:
     return run
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def make_job(user: User | None, *step_states: str, minutes_ago: int = 0, **columns: Any) -> str:
     """The id of a job whose steps are in these states."""
     created_at = utcnow() - timedelta(minutes=minutes_ago)

@@ -39,16 +39,6 @@ from tests.support.smtp import SmtpServer
 PASSWORD = "cat-dog-fish"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def ben(make_user: Callable[..., User]) -> User:
-    return make_user("ben")
-
-
 def delete(client: FlaskClient, username: str = "susan", password: str = PASSWORD) -> Any:
     fields = {"username": username, "current_password": password}
     return client.post("/account/delete/confirm", data=fields, follow_redirects=True)

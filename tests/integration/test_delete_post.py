@@ -16,11 +16,6 @@ from microblog.posts.models import Post
 
 
 @pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
 def client(susan: User, signed_in: Callable[..., FlaskClient]) -> FlaskClient:
     return signed_in(susan)
 

@@ -118,6 +118,27 @@ def test_whoever_signs_in_finds_messages_and_notifications(build: Callable[..., 
         assert len(kinds.told(page)) == len(page) > letters.CORRESPONDENTS
 
 
+def test_nobody_wrote_or_followed_after_they_were_last_seen(build: Callable[..., list[list[Any]]]) -> None:
+    build(users=40, posts=1000)
+
+    for actor_id, at in (
+        (Post.user_id, Post.timestamp),
+        (Message.sender_id, Message.timestamp),
+        (Follow.follower_id, Follow.created_at),
+    ):
+        unseen = sa.select(sa.func.count()).where(actor_id == User.id, User.last_seen_at < at)
+        assert db.session.scalar(unseen) == 0
+    assert db.session.scalar(sa.select(sa.func.max(User.last_seen_at))) <= NOW
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
+def test_letters_are_whole_sentences_to_one_alone(book: Any) -> None:
+    assert len(book.letters) * len(BOOKS) >= letters.CORRESPONDENTS
+    for letter in itertools.chain(*book.letters):
+        assert letter[-1] in ".!?"
+        assert language.detect(letter) in (book.language, None)
+
+
 def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(
     build: Callable[..., list[list[Any]]], statements: list[str]
 ) -> None:

@@ -72,16 +72,6 @@ def database() -> str:
     return "sqlite"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def ben(make_user: Callable[..., User]) -> User:
-    return make_user("ben")
-
-
 def doors(app: Flask, **arguments: Any) -> Iterator[Door]:
     """Every route with every method, its `arguments` filled in."""
     adapter = app.url_map.bind("localhost")

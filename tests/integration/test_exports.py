@@ -41,11 +41,6 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x" * 140]
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def write_posts(user: User, count: int = 250) -> None:
     """Posts of the user, the newest first in the table, so that order is not an accident."""
     db.session.add_all(

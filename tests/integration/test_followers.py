@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,21 +19,6 @@ from microblog.posts import timeline
 from microblog.posts.models import Post
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def miguel(make_user: Callable[..., User]) -> User:
-    return make_user("miguel")
-
-
-@pytest.fixture
-def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
-    return signed_in(susan)
 
 
 def add_users(count: int) -> list[User]:

@@ -25,11 +25,6 @@ from tests.support.imports import archive, files, post, store
 JSON = "application/json"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def upload_page(client: FlaskClient, content: bytes, **fields: Any) -> TestResponse:
     return client.post("/import", data={"file": (io.BytesIO(content), "posts.json"), **fields})
 

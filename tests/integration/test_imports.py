@@ -38,11 +38,6 @@ PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 FOLLOWERS = "https://tooting.example/users/susan/followers"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> dict[str, Any]:
     thing = {"type": "Note", "content": content, "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc} | more
     return {"type": "Create", "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc, "object": thing}

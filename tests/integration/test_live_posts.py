@@ -24,11 +24,6 @@ LIVES_ON_ONE_DATABASE = pytest.mark.parametrize("database", ["sqlite"])  # its p
 
 
 @pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
 def others(susan: User) -> list[User]:
     """Miguel, whom susan follows, and ben, whom she does not."""
     made = [User(username=name, email=f"{name}@example.com", password_hash="") for name in ("miguel", "ben")]

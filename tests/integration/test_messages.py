@@ -24,22 +24,6 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def miguel(make_user: Callable[..., User]) -> User:
-    return make_user("miguel")
-
-
-@pytest.fixture
-def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
-    """Susan's."""
-    return signed_in(susan)
-
-
-@pytest.fixture
 def his_browser(signed_in: Callable[..., FlaskClient], miguel: User) -> FlaskClient:
     return signed_in(miguel)
 

@@ -29,22 +29,6 @@ from tests.support.jobs import make_job
 
 
 @pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def miguel(make_user: Callable[..., User]) -> User:
-    return make_user("miguel")
-
-
-@pytest.fixture
-def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
-    """Susan's."""
-    return signed_in(susan)
-
-
-@pytest.fixture
 def statements() -> Iterator[list[str]]:
     """What is sent to any database meanwhile."""
     sent: list[str] = []

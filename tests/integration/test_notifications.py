@@ -23,11 +23,6 @@ from microblog.taskqueue.launch import launch_task
 from tests.support.services import RedisServer, wait_for
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 class Stream:
     """An open page's stream, read in a thread as a browser would, until the page is closed."""
 

@@ -31,11 +31,6 @@ SAID = "If there is an account with this address, a mail with a link is on its w
 NEW = "horse-bird-cow"
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def token_for(user: User) -> str:
     return links.to_reset_password(user).rpartition("/")[2]
 

@@ -6,23 +6,12 @@ import itertools
 import re
 from datetime import UTC, datetime, timedelta
 
-import pytest
 import sqlalchemy as sa
 
 from microblog.extensions import db
 from microblog.posts.models import Post
 
 LISTS = ("/", "/explore", "/user/susan")
-
-
-@pytest.fixture
-def susan(make_user):
-    return make_user("susan")
-
-
-@pytest.fixture
-def browser(signed_in, susan):
-    return signed_in(susan)
 
 
 def kept_posts(app) -> list[str]:

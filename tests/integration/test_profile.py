@@ -18,16 +18,6 @@ from microblog.messages import correspondence
 from microblog.posts import writing
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def browser(susan: User, signed_in: Callable[..., FlaskClient]) -> FlaskClient:
-    return signed_in(susan)
-
-
 def seen(user: User) -> datetime | None:
     db.session.refresh(user)
     return user.last_seen_at

@@ -125,16 +125,6 @@ FOUND = {
 NO_WORD = ("?!", '"', '""', "*", "-", "--", "' '", "(", "%_", "\\", "…")
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-@pytest.fixture
-def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
-    return signed_in(susan)
-
-
 def write(author: User, *bodies: str) -> list[int]:
     """Posts an hour apart, the newest last; returns their ids."""
     first = db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0

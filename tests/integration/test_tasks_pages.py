@@ -16,11 +16,6 @@ from microblog.taskqueue.models import Task
 from tests.support.services import RedisServer
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
 def start(user: User, name: str = "noop") -> str:
     task = user.launch_task(name, f"{name} of {user.username}")
     db.session.commit()

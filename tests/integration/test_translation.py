@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -218,6 +219,36 @@ def test_only_what_is_in_another_language_can_be_translated(
 
     assert codes == [302, 404, 404, 404]
     assert browser.get("/explore").text.count("Translate from") == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_what_the_service_cannot_translate_is_not_offered_and_what_it_can_is_asked_for_by_its_own_codes(
+    app: Flask, browser: FlaskClient, post: Post, service: TranslationServer
+) -> None:
+    service.languages = {"ru": ["es"], "nb": ["en-GB"], "zh-Hant": ["en"], "zh-Hans": ["en-GB", "en"]}
+    posts = [post, *(Post(body="1", language=tag, user_id=post.user_id) for tag in ("no", "zh", "ja"))]
+    db.session.add_all(posts)
+    db.session.commit()
+
+    page = browser.get("/explore").text
+    codes = [browser.post(address(one)).status_code for one in posts]
+
+    assert re.findall(r"Translate from (\w+)", page) == ["Chinese", "Norwegian"]
+    assert codes == [404, 302, 302, 404]
+    assert [(asked["source"], asked["target"]) for asked in service.questions] == [("nb", "en-GB"), ("zh-Hans", "en")]
+
+
+@pytest.mark.parametrize("said", [b"[]]", b'{"error": 1}', b'[{"code": "ru"}]', b"[1]", b'[{"code": 1, "targets": 1}]'])
+def test_whose_languages_nobody_knows_is_asked_all_the_same(
+    app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, said: bytes
+) -> None:
+    service.said_of_languages = said
+
+    for _page in range(3):
+        assert "Translate from Russian" in browser.get("/explore").text
+
+    assert ENGLISH in ask(browser, post).text
+    assert service.asked_for_languages == 1
 
 
 def test_without_a_service_there_is_no_button(app: Flask, browser: FlaskClient, post: Post) -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,6 @@ def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
     terminal = Tmux(environment)
     yield terminal
     terminal.stop()
-
-
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
 
 
 def shows(terminal: Tmux, text: str, timeout: float = 30) -> str:

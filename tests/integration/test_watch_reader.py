@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
-from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.watch.reader import ALL, FAILED, JobReader, Wanted
 from microblog.taskqueue.models import Task
 from tests.support.jobs import make_job
-
-
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
 
 
 class TestReader:

@@ -12,12 +12,15 @@ import orjson
 
 from tests.support.services import free_port
 
+SPOKEN = ("en", "es", "ko", "ru")
+
 
 class TranslationServer:
     """Answers on a free port what `translations` has, or the text turned around; `questions` are those it got.
 
     `answer` replaces its answer by a status and a body. While `gate` is closed (cleared), no answer comes.
-    `endless` makes the body one without an end.
+    `endless` makes the body one without an end. Whoever asks for its `languages` gets them all the same: by the code of
+    each, the codes of those into which it translates; `said_of_languages` is a body in their place.
     """
 
     def __init__(self) -> None:
@@ -41,6 +44,9 @@ class TranslationServer:
         """As new."""
         self.questions: list[dict[str, Any]] = []
         self.translations.clear()
+        self.languages = {one: [other for other in SPOKEN if other != one] for one in SPOKEN}
+        self.said_of_languages: bytes | None = None
+        self.asked_for_languages = 0
         self.answer: tuple[int, bytes] | None = None
         self.endless = False
         self.gate = threading.Event()
@@ -54,6 +60,12 @@ class TranslationServer:
             yield
         finally:
             self.gate.set()
+
+    def list_languages(self) -> bytes:
+        """The body of the answer to whoever asks for the languages."""
+        self.asked_for_languages += 1
+        listed = [{"code": code, "name": code, "targets": targets} for code, targets in self.languages.items()]
+        return self.said_of_languages or orjson.dumps(listed)
 
     def reply(self, question: dict[str, Any]) -> tuple[int, bytes]:
         """The status and the body for a question."""
@@ -75,6 +87,13 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+
+    def do_GET(self) -> None:
+        body = self.server.service.list_languages()
+        self.send_response(200 if self.path == "/languages" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         service = self.server.service

@@ -18,7 +18,11 @@ class Person:
 
 @dataclass(frozen=True)
 class Book:
-    """What is said in `language` (BCP 47): an opening or an answer, then a thought, then a closing."""
+    """What is said in `language` (BCP 47): an opening or an answer, then a thought, then a closing.
+
+    And what is written to one alone, by the first of the `people` and by the second: a message, the answer to it, and
+    what is written back.
+    """
 
     language: str
     people: tuple[Person, ...]
@@ -26,6 +30,7 @@ class Book:
     answers: tuple[str, ...]
     thoughts: tuple[str, ...]
     closings: tuple[str, ...]
+    letters: tuple[tuple[str, str, str], ...]
 
     def posts(self, chance: random.Random) -> Iterator[str]:
         """Posts without an end, in an order of `chance`, none twice."""

@@ -125,4 +125,16 @@ BOOK = Book(
         "I'm not joking.",
         "See you around.",
     ),
+    letters=(
+        (
+            "Hi! I have far too many tomatoes again. Would you like a bag of them?",
+            "Always! Shall I bring your jars back?",
+            "Yes please, and do come early: I am up anyway.",
+        ),
+        (
+            "Your bicycle is ready, it was only the chain. You can pick it up whenever you like.",
+            "You are the best! What do I owe you?",
+            "A coffee. I am in the workshop until six on Saturday.",
+        ),
+    ),
 )

@@ -125,4 +125,16 @@ BOOK = Book(
         "No es broma.",
         "Nos vemos por aquí.",
     ),
+    letters=(
+        (
+            "¡Hola! El viernes tocan mis alumnos en la plaza. ¿Te apuntas?",
+            "¡Claro que sí! ¿A qué hora empieza?",
+            "A las siete. Te guardo un sitio en la primera fila.",
+        ),
+        (
+            "El domingo hago paella para veinte. ¿Vienes?",
+            "¡Cuenta conmigo! ¿Llevo el postre?",
+            "Trae fruta, que del dulce ya se encarga mi madre. Te espero a las dos.",
+        ),
+    ),
 )

@@ -8,6 +8,7 @@ from flask_babel import get_locale
 
 from microblog.locale import language_tag
 from microblog.posts.models import Post
+from microblog.posts.translation.translator import current_translator
 
 
 def init_app(app: Flask) -> None:
@@ -19,10 +20,11 @@ def init_app(app: Flask) -> None:
 
 
 def is_translatable(post: Post) -> bool:
-    """Whether `post` is in another language than the page, and there is a service to translate it."""
+    """Whether `post` is in another language than the page, and there is a service that knows both."""
     if not current_app.config["TRANSLATE_URL"] or post.language is None:
         return False
-    return _primary(post.language) != _primary(language_tag())
+    wanted = language_tag()
+    return _primary(post.language) != _primary(wanted) and current_translator().can(post.language, wanted)
 
 
 def language_name(tag: str) -> str:

@@ -22,6 +22,9 @@ class ServiceRefused(TranslationError):
 class Translator(Protocol):
     """A service that translates short texts."""
 
+    def can(self, source: str, target: str) -> bool:
+        """Whether it translates from `source` into `target` (both BCP 47): true, too, where that is not known."""
+
     def translate(self, text: str, source: str, target: str) -> str:
         """`text` from the language `source` into `target` (both BCP 47), as plain text.
 
