@@ -32,6 +32,9 @@ def obstacles(page: Page) -> list[str]:
     """What keeps somebody who has no mouse from using the page."""
     for _ in range(page.evaluate(_PREPARE)):
         page.keyboard.press("Tab")
+    for _frame in page.frames[1:]:
+        if page.evaluate("window.reached.length < window.expected.length"):
+            page.keyboard.press("Tab")  # one was for the frame itself, if that can be scrolled
     expected, reached = page.evaluate("[window.expected, window.reached]")
     names, order = [name for name, _look in expected], [name for name, _look in reached]
     problems = [f"Tab does not reach {name}" for name in names if name not in order]
