@@ -22,6 +22,7 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
+from tests.conftest import hash_of
 from tests.support import house
 from tests.support.programs import ROOT
 from tests.support.services import Worker, free_port, wait_for
@@ -81,8 +82,8 @@ class Site:
     def make_user(self, posts: int = 0) -> User:
         """A new user who wrote `posts` posts."""
         self._users += 1
-        user = User(username=f"reader{self._users}", email=f"reader{self._users}@example.com")
-        user.set_password(PASSWORD)
+        name = f"reader{self._users}"
+        user = User(username=name, email=f"{name}@example.com", password_hash=hash_of(PASSWORD))
         db.session.add(user)
         db.session.flush()
         db.session.add_all(

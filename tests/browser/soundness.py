@@ -1,23 +1,33 @@
-"""What can be wrong with any page: broken, foreign, too wide, hard to read or to use."""
+"""What can be wrong with any page: broken, foreign, too wide, hard to read or to use.
+
+With a folder named by SCREENSHOTS in the environment, whatever is looked at is also kept there as pictures of whole
+pages: `name-width-theme.png`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import ConsoleMessage, Page, Request
 
 from tests.browser.keyboard import obstacles
 
 WIDTHS = (1280, 390)  # CSS pixels
+THEMES = ("light", "dark")
 AXE_OPTIONS = {"resultTypes": ["violations"], "iframes": False}
+# All that the themes differ in: the other one need not be asked the rest.
+OF_COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI: its faint colours and its buttons in buttons
 
 
-def problems_of(page: Page, url: str) -> list[str]:
-    """What is wrong with the page at `url`, a line for each."""
+def problems_of(page: Page, url: str, name: str, act: Callable[[Page], None] | None = None) -> list[str]:
+    """What is wrong with the page at `url`, once `act` has done something on it: a line for each."""
     problems: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
@@ -37,13 +47,12 @@ def problems_of(page: Page, url: str) -> list[str]:
     for event, listener in listeners.items():
         page.on(event, listener)
     page.goto(url)
+    if act:
+        act(page)
     if page.url != url:
         problems.append(f"redirect: {page.url}")
     wait_until_filled(page)
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        problems += overflow(page)
-    problems += barriers(page) + obstacles(page)
+    problems += faults_in(page, name) + walk(page)
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
     return problems
@@ -57,15 +66,53 @@ def wait_until_filled(page: Page) -> None:
         page.locator("#house table").first.wait_for()
 
 
+def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str]:
+    """What is wrong to the eye with the page as it stands, at each of `widths` and in each theme; pictures of it."""
+    problems = []
+    for width in widths:
+        for theme in THEMES:
+            show(page, width, theme)
+            photograph(page, name)
+            options = AXE_OPTIONS if theme == THEMES[0] else AXE_OPTIONS | OF_COLOURS
+            problems += [f"{width} px, {theme}: {fault}" for fault in overflow(page) + barriers(page, options)]
+    return problems
+
+
+def walk(page: Page) -> list[str]:
+    """What keeps somebody who has no mouse from using the page, at each width and in each theme."""
+    problems = []
+    for width, theme in zip(WIDTHS, THEMES, strict=True):
+        show(page, width, theme)
+        problems += [f"{width} px, {theme}: {obstacle}" for obstacle in obstacles(page)]
+    return problems
+
+
+def show(page: Page, width: int, theme: Any) -> None:
+    """The page at a width and in a theme; nothing on it is on its way from one colour to another."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.wait_for_function("theme => document.documentElement.dataset.bsTheme === theme", arg=theme)
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep a picture of the page, if pictures are wanted."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        width, theme = page.evaluate("[innerWidth, document.documentElement.dataset.bsTheme]")
+        slug = re.sub(r"\W+", "-", name).strip("-")
+        page.screenshot(path=Path(folder) / f"{slug}-{width}-{theme}.png", full_page=True)
+
+
 def overflow(page: Page) -> list[str]:
     """Whether the page must be moved sideways to be read."""
     wanted, there = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     return [f"overflow: {wanted} px on {there}"] if wanted > there else []
 
 
-def barriers(page: Page) -> list[str]:
-    """What keeps somebody from using the page, as axe-core finds it."""
-    found = Axe().run(page, NOT_OURS, AXE_OPTIONS).response["violations"]
+def barriers(page: Page, options: dict[str, Any]) -> list[str]:
+    """What keeps somebody from using the page, as axe-core finds it with `options`."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    found = page.evaluate("([context, options]) => axe.run(context, options)", [NOT_OURS, options])["violations"]
     return [
         f"axe: {one['id']} ({one['impact']}): {node['target']}"
         for one in found

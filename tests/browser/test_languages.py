@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.browser.site import PASSWORD, Site
-from tests.browser.soundness import overflow
+from tests.browser.soundness import overflow, photograph
 
 PHONE = {"width": 390, "height": 900}
 PAGES = [
@@ -68,12 +68,14 @@ def test_long_words_have_room_on_a_phone(
     own = f"/user/{operator.username}"
     narrow = {}
 
-    for path in ("/auth/login", "/auth/register", "/auth/reset_password_request"):
-        page.goto(site.url + path)
-        narrow[path] = overflow(page)
+    def look_at(paths: Iterable[str]) -> None:
+        for path in paths:
+            page.goto(site.url + path)
+            narrow[path] = overflow(page)
+            photograph(page, f"{language} {path.replace(own, '/user')}")
+
+    look_at(["/auth/login", "/auth/register", "/auth/reset_password_request"])
     sign_in(page, site, operator)
-    for path in (*PAGES, own, f"{own}/followers"):
-        page.goto(site.url + path)
-        narrow[path] = overflow(page)
+    look_at([*PAGES, own, f"{own}/followers"])
 
     assert {path: problems for path, problems in narrow.items() if problems} == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from microblog.messages import correspondence
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser.site import PASSWORD, Site
-from tests.browser.soundness import problems_of
+from tests.browser.soundness import faults_in, problems_of
 from tests.support.services import wait_for
 from tests.support.smtp import SmtpServer
 
@@ -172,13 +173,13 @@ def add_job(user: User, title: str, *steps: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str, str], Page]]:
-    """Gives the page of somebody in a theme: one each, for all that they look at."""
+def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str], Page]]:
+    """Gives the page of somebody: one each, for all that they look at."""
     contexts: list[BrowserContext] = []
 
     @cache
-    def open_page(who: str, theme: Any) -> Page:
-        contexts.append(browser.new_context(color_scheme=theme, storage_state=shown.cookies[who]))
+    def open_page(who: str) -> Page:
+        contexts.append(browser.new_context(storage_state=shown.cookies[who]))
         return contexts[-1].new_page()
 
     yield open_page
@@ -186,14 +187,23 @@ def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str, str], Pag
         context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(("who", "path"), [(who, path) for who, paths in PAGES.items() for path in paths])
-def test_every_page_is_sound(
-    who: str, path: str, theme: str, running: Site, shown: Shown, page_of: Callable[[str, str], Page]
-) -> None:
-    problems = problems_of(page_of(who, theme), running.url + path.format_map(shown.facts))
+def test_every_page_is_sound(who: str, path: str, running: Site, shown: Shown, page_of: Callable[[str], Page]) -> None:
+    problems = problems_of(page_of(who), running.url + path.format_map(shown.facts), f"{who} {path}")
 
     assert problems == [], "\n".join(problems)
+
+
+def test_pictures_are_kept_of_what_is_looked_at(
+    site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCREENSHOTS", str(tmp_path))
+    page.goto(f"{site.url}/auth/login")
+
+    assert faults_in(page, "nobody /auth/login") == []
+
+    expected = {f"nobody-auth-login-{width}-{theme}.png" for width in (1280, 390) for theme in ("light", "dark")}
+    assert {picture.name for picture in tmp_path.iterdir()} == expected
 
 
 def test_no_page_is_left_out(running: Site, shown: Shown) -> None:

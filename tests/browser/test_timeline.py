@@ -1,14 +1,16 @@
-"""Two readers at once: what one writes the other is told of; names open cards."""
+"""Two readers at once: what one does the other is told of; names open cards; long lists have pages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from microblog.accounts import followers
-from microblog.accounts.models import User
+from microblog.accounts.models import Follow, User
+from microblog.extensions import db
 from tests.browser.site import Site
+from tests.browser.soundness import faults_in
 from tests.browser.test_live import expect_same_page, mark
 
 
@@ -19,10 +21,30 @@ def write(page: Page, text: str) -> None:
 
 
 def delete(page: Page, text: str) -> None:
+    ask_to_delete(page, text)
+    agree(page)
+
+
+def ask_to_delete(page: Page, text: str) -> None:
     page.locator(".post", has_text=text).get_by_role("link", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def agree(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("status").filter(has_text="Your post is deleted.")).to_be_visible()
+
+
+def new_posts(page: Page) -> Locator:
+    """The button that says how many there are."""
+    return page.locator(".new-posts button")
+
+
+def open_live(page: Page, url: str) -> None:
+    """Go to a page; from now on it hears of all that happens."""
+    with page.expect_response("**/notifications/stream*"):
+        page.goto(url)
 
 
 def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserContext]) -> Page:
@@ -40,20 +62,23 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
     his.get_by_label("Say something").fill("Half a thought")
     mark(his)
-    bar = his.locator(".new-posts button")
+    bar = new_posts(his)
 
     write(hers, "First")
     expect(bar).to_have_text("1 new post")
     write(hers, "Second")
     expect(bar).to_have_text("2 new posts")
-    expect(hers.locator(".new-posts button")).to_be_hidden()
+    expect(new_posts(hers)).to_be_hidden()
+    assert faults_in(his, "home with new posts") == []
     bar.press("Enter")
 
     expect(his.locator(".post-body")).to_have_text(["Second", "First", "Thought number 0"])
     expect(bar).to_be_hidden()
     expect(his.get_by_label("Say something")).to_have_value("Half a thought")
 
-    delete(hers, "Second")
+    ask_to_delete(hers, "Second")
+    assert faults_in(hers, "home with a question") == []
+    agree(hers)
     for page in (hers, his):
         expect(page.locator(".post", has_text="Second")).to_have_count(0)
     write(hers, "Third")
@@ -69,6 +94,65 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     expect(dialog.get_by_role("status")).to_contain_text("The page was open too long")
 
 
+def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_without_a_reload(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    writer, reader = site.make_user(), site.make_user()
+    hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
+    hers_too = hers.context.new_page()
+    open_live(hers_too, f"{site.url}/tasks")
+    badge = '[data-unread="notifications"]'
+
+    for path, text in (("/explore", "For everybody"), (f"/user/{writer.username}", "For those who look")):
+        open_live(his, f"{site.url}{path}")
+        write(hers, text)
+        expect(new_posts(his)).to_have_text("1 new post")
+        new_posts(his).click()
+        expect(his.locator(".post-body").first).to_have_text(text)
+    his.get_by_role("button", name=f"Follow {writer.username}").click()
+    expect(his.get_by_role("status").first).to_have_text(f"You follow {writer.username} now.")
+
+    for page in (hers, hers_too):
+        expect(page.locator(badge)).to_have_text("1 new")
+    hers.get_by_role("link", name="Notifications").click()
+    expect(hers.locator(".unread")).to_contain_text(reader.username)
+    hers.get_by_role("button", name="Mark all as read").click()
+    for page in (hers, hers_too):
+        expect(page.locator(badge)).to_be_hidden()
+    expect(hers.locator(".unread")).to_have_count(0)
+    hers.get_by_role("link", name=reader.username).click()
+    hers.wait_for_url(f"{site.url}/user/{reader.username}")
+    his.get_by_role("button", name=f"Unfollow {writer.username}").click()
+    expect(his.get_by_role("button", name=f"Follow {writer.username}", exact=True)).to_be_visible()
+
+
+def test_posts_and_followers_are_read_page_by_page(site: Site, page: Page) -> None:
+    writer = site.make_user(posts=30)
+    followed_by_many(writer, 30)
+    site.sign_in(page, writer)
+    page.get_by_role("link", name="Profile").click()
+    bodies, people = page.locator(".post-body"), page.locator(".people .post-author")
+
+    expect(bodies).to_have_text([f"Thought number {n}" for n in range(29, 4, -1)])
+    page.get_by_role("link", name="Older").click()
+    expect(bodies).to_have_text([f"Thought number {n}" for n in range(4, -1, -1)])
+    expect(page.get_by_role("link", name="Older")).to_have_count(0)
+    page.get_by_role("link", name="Newer").click()
+    expect(bodies).to_have_text([f"Thought number {n}" for n in range(29, 4, -1)])
+
+    page.get_by_role("link", name="30 followers").click()
+    expect(people).to_have_count(25)
+    first = people.all_inner_texts()
+    page.get_by_role("link", name="Older").click()
+    expect(people).to_have_count(5)
+    assert not set(first) & set(people.all_inner_texts())
+    page.get_by_role("link", name="Newer").click()
+    expect(people).to_have_text(first)
+    people.first.click()
+    page.get_by_role("link", name="1 following").click()
+    expect(people).to_have_text([writer.username])
+
+
 def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -79,7 +163,7 @@ def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     other = signed_in_page(site, writer, open_browser)
 
     write(other, "From elsewhere")
-    expect(page.locator(".new-posts button")).to_have_text("1 new post")
+    expect(new_posts(page)).to_have_text("1 new post")
     delete(other, "number 0")
 
     expect(page.locator(".post", has_text="number 0")).to_have_count(0)
@@ -98,6 +182,7 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     page.keyboard.press("Tab")
     expect(name).to_be_focused()
     expect(card).to_contain_text("0 followers")
+    assert faults_in(page, "profile with a card", widths=[1280]) == []
     page.keyboard.press("Tab")  # the name in the card
     page.keyboard.press("Tab")
     expect(card.get_by_role("button", name="Follow")).to_be_focused()
@@ -111,9 +196,21 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     expect(name).to_be_focused()
     expect_same_page(page)
 
+    page.set_viewport_size({"width": 390, "height": 900})
     page.get_by_role("heading", level=1).click()
     name.hover()
     expect(card).to_be_visible()
+    assert faults_in(page, "profile with a card", widths=[390]) == []
     card.hover()
     page.mouse.move(5, 5)
     expect(card).to_be_hidden()
+
+
+def followed_by_many(user: User, number: int) -> None:
+    """Let `number` new users follow `user`."""
+    names = [f"{user.username}-fan{n}" for n in range(number)]
+    fans = [User(username=name, email=f"{name}@example.com", password_hash="") for name in names]
+    db.session.add_all(fans)
+    db.session.flush()
+    db.session.add_all(Follow(follower_id=fan.id, followed_id=user.id) for fan in fans)
+    db.session.commit()
