@@ -48,11 +48,11 @@ def kept(description: str, pattern: str | None = None, form: str | None = None, 
     return Kept(metadata=metadata | ({"format": form} if form else {}), error_messages=NO_TEXT, **options)
 
 
-def number(description: str, **options: Any) -> fields.Integer:
+def integer(description: str, **options: Any) -> fields.Integer:
     return fields.Integer(metadata={"description": description}, error_messages=NO_NUMBER, **options)
 
 
-def numbers(description: str, **options: Any) -> fields.List[int]:
+def ids(description: str, **options: Any) -> fields.List[int]:
     """Ids of rows, as many as a page has at most."""
     number = fields.Integer(validate=validate.Range(1, MAX_ID, error=NOT_BETWEEN), error_messages=NO_NUMBER)
     several = validate.Length(1, MAX_PAGE, error=NOT_SO_MANY)

@@ -20,10 +20,10 @@ from microblog.api.fields import (
     TOO_LONG,
     choice,
     flag,
+    ids,
+    integer,
     kept,
     moment,
-    number,
-    numbers,
     text,
 )
 from microblog.api.models import MAX_TOKEN_NAME
@@ -63,7 +63,7 @@ class TokenRequestSchema(RequestSchema):
 class TokenFactsSchema(Schema):
     """One of your tokens; not the token itself, which nobody knows but whoever asked for it."""
 
-    id = number("Its number, to revoke it by.", required=True)
+    id = integer("Its number, to revoke it by.", required=True)
     name = text("What it was said to be for; may be empty.", required=True)
     created_at = moment("When it was made.", required=True)
     last_used_at = moment("When it was last used, to a minute; null before.", required=True, allow_none=True)
@@ -90,7 +90,7 @@ class PageQuerySchema(Schema):
         "The key of a page in the other direction; not beside `before`. Where less than a page is left there, the "
         "answer is the first page, whole, with some that you may have had."
     )
-    limit = number("The greatest number of items.", validate=validate.Range(1, MAX_PAGE, error=NOT_BETWEEN))
+    limit = integer("The greatest number of items.", validate=validate.Range(1, MAX_PAGE, error=NOT_BETWEEN))
 
 
 class PageSchema(Schema):
@@ -118,8 +118,8 @@ class UserSchema(Schema):
 class ProfileSchema(UserSchema):
     """A user, and whom they know."""
 
-    followers = number("How many follow them.", required=True, validate=validate.Range(0))
-    following = number("How many they follow.", required=True, validate=validate.Range(0))
+    followers = integer("How many follow them.", required=True, validate=validate.Range(0))
+    following = integer("How many they follow.", required=True, validate=validate.Range(0))
     is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow them."})
     email = text("Their address; only your own is shown.")
     language = text("What they read in, null if that is as they ask; only your own is shown.", allow_none=True)
@@ -184,7 +184,7 @@ class PostRequestSchema(RequestSchema):
 class PostSchema(Schema):
     """A post."""
 
-    id = number("Its number.", required=True)
+    id = integer("Its number.", required=True)
     body = text("What it says.", required=True)
     timestamp = moment("When it was written.", required=True)
     language = text(
@@ -241,7 +241,7 @@ class MessageRequestSchema(RequestSchema):
 class MessageSchema(Schema):
     """A message between you and somebody."""
 
-    id = number("Its number.", required=True)
+    id = integer("Its number.", required=True)
     body = text("What it says.", required=True)
     timestamp = moment("When it was sent.", required=True)
     sender = text("The username of who wrote it.", required=True, data_key="from")
@@ -258,13 +258,13 @@ class MessagePageSchema(PageSchema):
 class MessagesReadSchema(RequestSchema):
     """Which messages you have read."""
 
-    ids = numbers("Their numbers.", required=True)
+    ids = ids("Their numbers.", required=True)
 
 
 class NotificationSchema(Schema):
     """Something that happened to you."""
 
-    id = number("Its number.", required=True)
+    id = integer("Its number.", required=True)
     kind = text("What it is: message, follower, or the name of a job's first task.", required=True)
     subject = text("What it is about, as its kind has it; you have one of each kind and subject.", required=True)
     sentence = text("The same in your language.", required=True)
@@ -282,15 +282,15 @@ class NotificationPageSchema(PageSchema):
 class NotificationsReadSchema(RequestSchema):
     """What of all that you were told you have read; send nothing, or an empty object, for all of it."""
 
-    ids = numbers("The numbers of some.")
+    ids = ids("The numbers of some.")
 
 
 class ProgressSchema(Schema):
     """How far something is."""
 
-    current = number("What has been done, in the task's own unit.", required=True)
-    total = number("What there is to do in that unit; null where it is not known.", required=True, allow_none=True)
-    percent = number("0 to 100.", required=True, validate=validate.Range(0, 100))
+    current = integer("What has been done, in the task's own unit.", required=True)
+    total = integer("What there is to do in that unit; null where it is not known.", required=True, allow_none=True)
+    percent = integer("0 to 100.", required=True, validate=validate.Range(0, 100))
     message = text("The same as a line for the user; may be empty.", required=True)
 
 
@@ -306,7 +306,7 @@ class StepSchema(Schema):
         required=True, allow_none=True, metadata={"description": "What it made; null until it has succeeded."}
     )
     error = text("Why it failed, or is to be tried again: one sentence.", required=True, allow_none=True)
-    attempts = number("How often a worker has begun it.", required=True)
+    attempts = integer("How often a worker has begun it.", required=True)
     created_at = moment("When it was asked for.", required=True)
     started_at = moment("When a worker first began it.", required=True, allow_none=True)
     finished_at = moment("When it ended.", required=True, allow_none=True)
@@ -341,8 +341,8 @@ class TaskPageSchema(PageSchema):
 class RefusalSchema(Schema):
     """An entry of a file that could not be imported."""
 
-    number = number("Its place in the list that the file has, from 1.", required=True)
-    line = number("The line of the file in which it begins, from 1.", required=True)
+    number = integer("Its place in the list that the file has, from 1.", required=True)
+    line = integer("The line of the file in which it begins, from 1.", required=True)
     reason = text("Why: one sentence.", required=True)
     address = text("Where it can be read elsewhere; null if the file does not say.", required=True, allow_none=True)
 
@@ -358,7 +358,7 @@ class ProblemSchema(Schema):
 
     type = text("Always about:blank: the status says what kind of problem it is.", required=True)
     title = text("The name of the status.", required=True)
-    status = number("The HTTP status.", required=True)
+    status = integer("The HTTP status.", required=True)
     detail = text("One sentence for the reader.", required=True)
     errors = fields.Dict(metadata={"description": "With 422: by place (json, query) and field, what is wrong with it."})
     task = text("With 409: the id of the job that is in the way.")
