@@ -98,7 +98,8 @@ def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[...,
 def test_a_screen_reader_hears_what_changes_but_not_each_step(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
-    said = page.get_by_role("status")
+    said = page.locator("#jobs-said")
+    expect(said).to_have_role("status")
     expect(said).to_have_attribute("aria-live", "polite")
 
     job_id = site.start_job(user, dial)

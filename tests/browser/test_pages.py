@@ -86,6 +86,7 @@ NO_PAGES = {
     "development.attachment",
     "development.html",
     "exports.download",
+    "imports.refused",
     "monitoring.health",
     "monitoring.metrics",
     "monitoring.ready",

@@ -110,7 +110,7 @@ def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_with
         new_posts(his).click()
         expect(his.locator(".post-body").first).to_have_text(text)
     his.get_by_role("button", name=f"Follow {writer.username}").click()
-    expect(his.get_by_role("status").first).to_have_text(f"You follow {writer.username} now.")
+    expect(his.get_by_role("status").filter(has_text=f"You follow {writer.username} now.")).to_be_visible()
 
     for page in (hers, hers_too):
         expect(page.locator(badge)).to_have_text("1 new")

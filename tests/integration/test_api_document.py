@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from microblog.taskqueue import states
 from tests.support.api import JOB_FIELDS
 
-TAGS = ("tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "imports", "tasks")
+TAGS = {"tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "imports", "tasks"}
 
 # It asks no database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])

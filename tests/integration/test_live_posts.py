@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -88,18 +89,23 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
     followers.follow(miguel, susan)
     post = writing.write(miguel.id, "Hello").id
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join([topic]) for topic in (live.EVERYBODY, live.topic_of(miguel.id), topic_of(susan.id))]
-    explore, home, badges = (page.read(heartbeat=10, lifetime=30) for page in pages)
-    assert [next(page) for page in (explore, home, badges)] == [RESYNC] * 3
+    with contextlib.ExitStack() as pages:
 
-    assert deletion.close(miguel)
+        def opened(topic: str) -> Iterator[Any]:
+            page = hub.join([topic])
+            pages.callback(page.close)
+            return page.read(heartbeat=10, lifetime=30)
 
-    assert next(explore) == next(home) == RESYNC
-    unread: Any = [next(badges) for _ in range(2)]
+        explore = opened(live.EVERYBODY)
+        assert next(explore) == RESYNC, "Redis is listened to"
+        home, badges = opened(live.topic_of(miguel.id)), opened(topic_of(susan.id))
+
+        assert deletion.close(miguel)
+
+        assert next(explore) == next(home) == RESYNC
+        unread = [next(badges) for _ in range(2)]
     assert {(event["subject"], event["data"]["count"]) for event in unread} == {("messages", 0), ("notifications", 0)}
     assert told(signed_in(susan), f"posts=explore&shown={post}", utcnow().timestamp()) == [("post-deleted", post)]
-    for page in pages:
-        page.close()
 
 
 @LIVES_ON_ONE_DATABASE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from io import BytesIO
 
@@ -52,6 +53,21 @@ def test_every_string_is_translated(language: str, template: Catalog) -> None:
 
     assert (missing, left_over) == (set(), set()), "make translations"
     assert [message.id for message in translations.wanting(catalog)] == []
+
+
+@pytest.mark.parametrize(("language", "script"), [("ko", "HANGUL"), ("ru", "CYRILLIC")])
+def test_a_sentence_is_in_the_script_of_its_language(language: str, script: str) -> None:
+    def is_sentence(text: str) -> bool:
+        return len(re.findall(r"[A-Za-z]{2,}", PLACEHOLDER.sub("", text))) > 2
+
+    foreign = [
+        message.id
+        for message in translations.read(language)
+        if is_sentence(texts(message.id)[0])
+        and not all(any(script in unicodedata.name(letter, "") for letter in text) for text in texts(message.string))
+    ]
+
+    assert foreign == []
 
 
 def test_a_string_that_is_empty_or_doubtful_counts_as_missing() -> None:
