@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
 from microblog.extensions import db
 from microblog.imports import refusals
@@ -80,14 +82,20 @@ def _known(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime
     """How many posts the user has of each kind that `drafts` are of."""
     if not drafts:
         return Counter()
-    times = {draft.timestamp for draft in drafts}
+    times = [draft.timestamp for draft in drafts]
     between = sa.select(Post.id).where(Post.user_id == user_id, Post.timestamp.between(min(times), max(times)))
     if db.session.scalar(between.limit(1)) is None:  # as in an account that is empty, or imports in order
         return Counter()
     # Of thousands that share a moment, those with texts of the batch alone; two lists, which either database looks up
     # at once, while a list of pairs is compared one by one.
-    alike = sa.select(Post.body, Post.timestamp, sa.func.count()).where(
-        Post.user_id == user_id, Post.timestamp.in_(times), Post.body.in_({draft.body for draft in drafts})
-    )
+    same = _one_of(Post.timestamp, times), _one_of(Post.body, [draft.body for draft in drafts])
+    alike = sa.select(Post.body, Post.timestamp, sa.func.count()).where(Post.user_id == user_id, *same)
     counted = db.session.execute(alike.group_by(Post.body, Post.timestamp))
     return Counter({(body, time): count for body, time, count in counted})
+
+
+def _one_of(column: InstrumentedAttribute[Any], values: list[Any]) -> sa.ColumnElement[bool]:
+    """Whether `column` has one of `values`: as many as a batch has posts, so that each batch is the same statement."""
+    if db.engine.dialect.name == "postgresql":  # thousands of parameters take longer to be read than to be looked up
+        return column == sa.any_(sa.cast(values, ARRAY(column.type)))
+    return column.in_(values)

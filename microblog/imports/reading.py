@@ -37,22 +37,28 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
         try:
             _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
-        except OutOfOrder:  # once more from the beginning: what is kept by now is known
+        except OutOfOrder:  # once more from the beginning, to count equal posts wherever they are
             file.seek(0)
             reports.append(Report())
             with count_anywhere() as count:
-                _read(file, upload_id, user_id, count, reports[1], progress)
+                _read(file, upload_id, user_id, count, reports[1], progress, kept=reports[0].kept)
     return reports[-1].to_dict(_imported(upload_id))
 
 
-def _read(file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress) -> None:
-    """Read `file` to its end; the progress that is yet to be made is shared out over its bytes."""
+def _read(
+    file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress, kept: int = 0
+) -> None:
+    """Read `file` to its end; the progress that is yet to be made is shared out over its bytes.
+
+    The first entries, as many as `kept`, are counted only: another reading has kept them.
+    """
     entries = EntryReader(file, FORMATS)
     before, total = progress.current, progress.total or 1
     for batch in _batches(entries, report, count):
         refusals = report.take_refusals()
-        if batch or refusals:
+        if (batch or refusals) and report.read > kept:
             keep(upload_id, user_id, batch, refusals)
+        report.kept = report.read
         progress.advance(before + entries.bytes_read * (total - before) // total - progress.current)
     if not entries.found:
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))

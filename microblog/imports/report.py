@@ -18,6 +18,7 @@ class Report:
     def __init__(self) -> None:
         self.read = 0  # entries
         self.posts = 0  # those of them that may come in
+        self.kept = 0  # entries of which all that may come in is in the database
         self._left_out: Counter[str] = Counter()
         self._refused = 0
         self._first: list[dict[str, Any]] = []
