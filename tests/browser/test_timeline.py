@@ -18,6 +18,7 @@ def write(page: Page, text: str) -> None:
     page.get_by_label("Say something").fill(text)
     page.get_by_role("button", name="Post", exact=True).click()
     expect(page.locator(".post-body").first).to_have_text(text)
+    page.wait_for_load_state("load")  # the scripts of the page that came have run
 
 
 def delete(page: Page, text: str) -> None:
