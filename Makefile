@@ -19,9 +19,9 @@ help: ## list these commands
 run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(PYTHON) -m microblog.development.runner
 
-# TESTS=tests/unit runs only these. Most of a test's time is spent waiting for servers: six at once suit two cores.
+# TESTS=tests/unit runs only these. Most of a test's time is spent waiting for servers: four at once suit two cores.
 test: $(VENV)/test.installed ## run every test
-	@exec $(PYTHON) -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@exec $(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff check

@@ -59,7 +59,8 @@ def test_a_form_that_is_refused_is_sound(
 ) -> None:
     page = request.getfixturevalue("page") if path.startswith(IN_PRIVATE) else readers_page
 
-    problems = problems_of(page, running.url + path.format_map(facts), f"refused {path}", sender(text))
+    address = running.url + path.format_map(facts)
+    problems = problems_of(page, address, f"refused {path}", sender(text), widths=[390])  # the page itself is known
 
     assert problems == [], "\n".join(problems)
     expect(page.locator("main .is-invalid").first).to_be_visible()
