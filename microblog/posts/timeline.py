@@ -66,12 +66,10 @@ def on_home_of(reader_id: int) -> Listing[Post]:
         post, last = aliased(Post), aliased(Post)
         of_author = sa.select(post.id).where(post.user_id == authors.c.id)
         reach = paging.behind(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
-        # Each author is looked at once; PostgreSQL would do so again where the result is used.
-        reached = sa.select(reach.scalar_subquery().label("id")).select_from(authors).cte("reached")
-        reached = reached.prefix_with("MATERIALIZED", dialect="postgresql")
-        ends = sa.select(last).where(last.id.in_(sa.select(reached.c.id)))
-        of_ends = paging.behind(ends, last.timestamp, last.id, None, upward).limit(1)
-        nearest = of_ends.with_only_columns(last.timestamp, last.id).cte("nearest")
+        # Each on its own: together, they would be looked for among all posts in the order of time.
+        reached = _materialized(sa.select(reach.scalar_subquery().label("id")).select_from(authors), "reached")
+        ends = _materialized(sa.select(last.timestamp, last.id).where(last.id.in_(sa.select(reached.c.id))), "ends")
+        nearest = paging.behind(sa.select(ends), ends.c.timestamp, ends.c.id, None, upward).limit(1).cte("nearest")
         bound = sa.tuple_(
             sa.func.coalesce(
                 sa.select(nearest.c.timestamp).scalar_subquery(),
@@ -84,6 +82,10 @@ def on_home_of(reader_id: int) -> Listing[Post]:
         return query.where(key <= bound if upward else key >= bound)
 
     return may_be_shown
+
+
+def _materialized(query: sa.SelectBase, name: str) -> sa.CTE:
+    return query.cte(name).prefix_with("MATERIALIZED")
 
 
 def written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limit: int) -> list[Post]:
