@@ -110,6 +110,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     process.wait(timeout=60)
 
 
+@pytest.mark.timeout(300)  # all of a first day, with 400,000 posts
 def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
     tree: Tree, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:

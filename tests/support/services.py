@@ -186,7 +186,7 @@ class Worker:
 
     def __init__(self, environment: dict[str, str], *options: str, concurrency: int = 2, log: Path) -> None:
         Worker._count += 1
-        self.name = f"worker{Worker._count}@tests"
+        self.name = f"worker{Worker._count:03}@tests"  # in the order of their names
         self.log = log
         # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
