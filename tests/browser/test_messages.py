@@ -15,13 +15,17 @@ def badge(page: Page, name: str) -> Locator:
     return page.locator(f'[data-unread="{name}"]')
 
 
+def signed_in(site: Site, open_browser: Callable[..., BrowserContext]) -> tuple[User, Page]:
+    """A new user, and a page of a browser in which they are signed in."""
+    user, page = site.make_user(), open_browser().new_page()
+    site.sign_in(page, user)
+    return user, page
+
+
 def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_opened(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
-    susan, demo = site.make_user(), site.make_user()
-    hers, his = open_browser().new_page(), open_browser().new_page()
-    site.sign_in(hers, susan)
-    site.sign_in(his, demo)
+    (susan, hers), (demo, his) = signed_in(site, open_browser), signed_in(site, open_browser)
     his_other = his.context.new_page()
     his_other.goto(f"{site.url}/tasks")
     for tab in (his, his_other):
@@ -45,6 +49,7 @@ def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_open
         expect(badge(tab, "messages")).to_be_hidden()
         expect(badge(tab, "notifications")).to_be_hidden()
     assert his_other.evaluate("window.marked") is True, "the page was loaded anew"
+    hers.goto(f"{site.url}/tasks")  # on the open conversation it would be read as it comes
     his.get_by_label("Message").fill("Here I am.")
     his.get_by_role("button", name="Send").click()
     expect(badge(hers, "messages")).to_have_text("1 new")
@@ -56,10 +61,7 @@ def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_open
 def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_stays(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
-    susan, demo = site.make_user(), site.make_user()
-    hers, his = open_browser().new_page(), open_browser().new_page()
-    site.sign_in(hers, susan)
-    site.sign_in(his, demo)
+    (susan, hers), (demo, his) = signed_in(site, open_browser), signed_in(site, open_browser)
     notices, inbox, conversation = his, his.context.new_page(), his.context.new_page()
     notices.goto(f"{site.url}/notifications/all")
     expect(notices.get_by_text("Nothing here yet.")).to_be_visible()
