@@ -19,15 +19,17 @@ button?.addEventListener("click", async () => {
 const articleOf = (id) => timeline.querySelector(`[data-post="${CSS.escape(id)}"]`);
 
 function count(id, timestamp) {
-  if (articleOf(id) || timestamp < oldest()) return; // what was missed is told with some overlap
+  if (articleOf(id) || isFurtherOn(id, timestamp)) return; // what was missed is told with some overlap
   waiting.add(id);
   showCount();
 }
 
-// The time of the last post on the page, in seconds, if older ones are on another page.
-function oldest() {
-  const last = timeline.querySelector(".pager-older") && [...timeline.querySelectorAll(".post-time time")].pop();
-  return last ? Date.parse(last.dateTime) / 1000 : -Infinity;
+// Whether a post is on a page of older ones: posts are in the order of their times, then of their ids.
+function isFurtherOn(id, timestamp) {
+  const last = timeline.querySelector(".pager-older") && [...timeline.querySelectorAll("[data-post]")].pop();
+  if (!last) return false;
+  const { post, at } = last.dataset;
+  return timestamp < Number(at) || (timestamp === Number(at) && Number(id) < Number(post));
 }
 
 function showCount() {

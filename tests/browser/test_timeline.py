@@ -8,7 +8,9 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from microblog.accounts import followers
 from microblog.accounts.models import Follow, User
+from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.posts.models import Post
 from tests.browser.site import Site
 from tests.browser.soundness import faults_in
 from tests.browser.test_live import expect_same_page, mark
@@ -46,6 +48,13 @@ def open_live(page: Page, url: str) -> None:
     """Go to a page; from now on it hears of all that happens."""
     with page.expect_response("**/notifications/stream*"):
         page.goto(url)
+
+
+def write_at_once(author: User, count: int) -> None:
+    """Posts of one moment, just now: more than a page of them, and open pages are told of the rest too."""
+    now = utcnow()
+    db.session.add_all(Post(user_id=author.id, body=f"Echo number {n}", timestamp=now) for n in range(count))
+    db.session.commit()
 
 
 def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserContext]) -> Page:
@@ -99,6 +108,7 @@ def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_with
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
     writer, reader = site.make_user(), site.make_user()
+    write_at_once(site.make_user(), 30)
     hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
     hers_too = hers.context.new_page()
     open_live(hers_too, f"{site.url}/tasks")

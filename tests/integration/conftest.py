@@ -1,4 +1,4 @@
-"""Who is in most of these tests: users by their names, and the browser of one of them."""
+"""Who is in most of these tests: users by their names, and the browsers of two of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
+from microblog.extensions import db
 
 
 @pytest.fixture
@@ -29,3 +30,12 @@ def ben(make_user: Callable[..., User]) -> User:
 def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
     """Susan's."""
     return signed_in(susan)
+
+
+@pytest.fixture
+def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> FlaskClient:
+    """The browser of an operator."""
+    user = make_user("olga")
+    user.is_operator = True
+    db.session.commit()
+    return signed_in(user)

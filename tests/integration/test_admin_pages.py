@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
@@ -17,32 +15,13 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import admin, bulk, house
+from microblog.monitoring import admin, house
 from microblog.taskqueue.models import Task
 from tests.support.finished import make_finished
+from tests.support.jobs import start_for, state_of
 from tests.support.services import wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture
-def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> FlaskClient:
-    """The browser of an operator."""
-    user = make_user("olga")
-    user.is_operator = True
-    db.session.commit()
-    return signed_in(user)
-
-
-def start(user: User, name: str = "noop") -> str:
-    task = user.launch_task(name, f"{name} of {user.username}")
-    db.session.commit()
-    return task.id
-
-
-def state_of(task_id: str) -> str:
-    db.session.rollback()
-    return db.session.scalars(sa.select(Task.state).where(Task.id == task_id)).one()
 
 
 def shown(html: str) -> list[str]:
@@ -96,7 +75,7 @@ class TestWhoMay:
         assert operator.get("/admin/tasks").status_code == 404
 
     def test_a_forged_form_changes_nothing(self, make_app, operator, susan):
-        task_id = start(susan)
+        task_id = start_for(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
             session["_user_id"] = User.with_username("olga").get_id()
@@ -111,7 +90,7 @@ class TestList:
     def test_it_has_the_jobs_of_all_users_and_of_none(self, operator, susan, make_user):
         old = make_finished(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
         nobodys = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
-        young = start(make_user("ben"))
+        young = start_for(make_user("ben"))
 
         assert listed(operator) == [young, nobodys, old]
 
@@ -120,7 +99,7 @@ class TestList:
         facts = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
         done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
         failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **facts)
-        waiting = start(susan)
+        waiting = start_for(susan)
         db.session.execute(sa.update(Task).where(Task.id == failed).values(queue="mail"))
         db.session.commit()
 
@@ -238,7 +217,7 @@ class TestFigures:
         assert took < house.TIMEOUT + 1
 
     def test_redis_away_the_pages_answer_and_say_so(self, operator, susan, redis_server):
-        task_id = start(susan)
+        task_id = start_for(susan)
 
         with redis_server.away():
             workers, tasks = operator.get("/admin/status"), operator.get("/admin/tasks")
@@ -283,127 +262,3 @@ class TestJob:
         for task_id in (UNKNOWN_ID, "nonsense", "%00"):
             assert operator.get(f"/admin/tasks/{task_id}").status_code == 404
             assert operator.post(f"/admin/tasks/{task_id}/cancel").status_code == 404
-
-
-def end(task_id: str, state: str) -> None:
-    """As the mirror would write it."""
-    db.session.execute(sa.update(Task).where(Task.root_id == task_id).values(state=state, finished_at=utcnow()))
-    db.session.commit()
-
-
-class TestSteering:
-    def test_a_job_of_anybody_is_cancelled(self, operator, susan):
-        task_id = start(susan)
-
-        response = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
-
-        assert state_of(task_id) == "REVOKED"
-        assert "noop of susan: cancelled." in response.text
-
-    def test_trying_again_makes_a_new_job_of_the_same_user_and_leads_to_it(self, operator, susan):
-        task_id = start(susan)
-        end(task_id, "FAILURE")
-
-        response = operator.post(f"/admin/tasks/{task_id}/retry")
-
-        again = db.session.scalars(sa.select(Task).where(Task.retried_from == task_id)).one()
-        assert again.user_id == susan.id
-        assert response.headers["Location"] == f"/admin/tasks/{again.id}"
-
-    def test_what_cannot_be_done_is_said(self, operator, susan):
-        task_id = start(susan)
-        end(task_id, "SUCCESS")
-
-        cancelled = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
-        retried = operator.post(f"/admin/tasks/{task_id}/retry", follow_redirects=True)
-
-        assert "It has already ended." in cancelled.text
-        assert "Only what failed or was cancelled" in retried.text
-
-    def test_those_that_were_ticked_are_cancelled_and_no_others(self, operator, make_user):
-        ids = [start(make_user(name)) for name in ("ann", "ben", "cid")]
-        ended = start(make_user("dan"))
-        end(ended, "SUCCESS")
-
-        response = operator.post(
-            "/admin/tasks/selected/cancel", data={"job": [*ids[:2], ended, UNKNOWN_ID]}, follow_redirects=True
-        )
-
-        assert [state_of(task_id) for task_id in (*ids, ended)] == ["REVOKED", "REVOKED", "PENDING", "SUCCESS"]
-        assert f"2 jobs were cancelled. 1 was not: {ended}: It has already ended." in response.text
-
-    def test_without_a_tick_nothing_is_done(self, operator, susan):
-        task_id = start(susan)
-
-        response = operator.post("/admin/tasks/selected/cancel", follow_redirects=True)
-
-        assert "No job was chosen." in response.text
-        assert state_of(task_id) == "PENDING"
-
-    def test_all_that_match_are_counted_first_and_done_by_a_button(self, operator, make_user):
-        ids = [start(make_user(name)) for name in ("ann", "ben", "cid")]
-        for task_id in ids[:2]:
-            end(task_id, "FAILURE")
-        address = "/admin/tasks/all/retry?state=failure"
-
-        confirmation = operator.get(address).text
-
-        assert "2 jobs match that failed or were cancelled" in confirmation
-        assert count_tasks() == 3
-        response = operator.post(address, data={"until": until_of(confirmation)}, follow_redirects=True)
-        assert "2 jobs are tried again." in response.text
-        retried = db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None))).all()
-        assert sorted(retried) == sorted(ids[:2])
-
-    def test_what_came_after_the_question_is_left_alone(self, operator, make_user):
-        before = start(make_user("ann"))
-        confirmation = operator.get("/admin/tasks/all/cancel").text
-        after = start(make_user("ben"))
-
-        operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
-
-        assert [state_of(before), state_of(after)] == ["REVOKED", "PENDING"]
-
-    def test_nothing_that_matches_is_said_and_has_no_button(self, operator, susan):
-        end(start(susan), "SUCCESS")
-
-        for query in ("", "?state=success", "?state=failure"):
-            html = operator.get(f"/admin/tasks/all/cancel{query}").text
-            assert "No job matches" in html
-            assert "Cancel them" not in html
-
-    def test_no_more_are_done_at_once_than_is_said(self, operator, make_user, monkeypatch):
-        monkeypatch.setattr(bulk, "MOST_AT_ONCE", 2)
-        ids = [start(make_user(name)) for name in ("ann", "ben", "cid")]
-
-        confirmation = operator.get("/admin/tasks/all/cancel").text
-        assert "3 jobs match that have yet to end." in confirmation
-        assert "takes the 2 newest of them" in confirmation
-        operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
-
-        assert [state_of(task_id) for task_id in ids] == ["PENDING", "REVOKED", "REVOKED"]
-
-    def test_a_form_that_is_none_of_ours_changes_nothing(self, operator, susan):
-        task_id = start(susan)
-
-        for until in (None, "", "soon", "2026-01-01", "9999-01-01T00:00:00+00:00"):
-            response = operator.post("/admin/tasks/all/cancel", data={} if until is None else {"until": until})
-            assert response.status_code == 400, until
-        assert state_of(task_id) == "PENDING"
-
-    def test_a_filter_that_is_none_steers_nothing(self, operator, susan):
-        task_id = start(susan)
-
-        response = operator.post("/admin/tasks/all/cancel?user=nobody", data={"until": utcnow().isoformat()})
-
-        assert response.status_code == 400
-        assert state_of(task_id) == "PENDING"
-
-
-def count_tasks() -> int:
-    db.session.rollback()
-    return db.session.scalars(sa.select(sa.func.count()).select_from(Task)).one()
-
-
-def until_of(confirmation: str) -> str:
-    return re.findall(r'name="until" value="([^"]+)"', confirmation)[0]

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-from collections.abc import Callable
 from datetime import timedelta
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-import sqlalchemy as sa
 from click.testing import Result
 from flask import Flask
 
@@ -27,54 +21,18 @@ from microblog.monitoring import display, jobs
 from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.taskqueue import states
-from microblog.taskqueue.models import Task
-from tests.support import programs
-from tests.support.console import flask_tasks, on_a_terminal
+from tests.support.console import Run, commands
+from tests.support.jobs import make_job
 from tests.support.services import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask tasks`` in this process, with what it prints on stdout and on stderr apart."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str) -> Result:
-        result: Result = runner.invoke(args=["tasks", *arguments])
-        db.session.rollback()
-        return result
-
-    return run
-
-
-def make_job(user: User | None, *step_states: str, minutes_ago: int = 0, **columns: Any) -> str:
-    """The id of a job whose steps are in these states."""
-    created_at = utcnow() - timedelta(minutes=minutes_ago)
-    root_id = f"{user.username if user else 'system'}-{minutes_ago}-{'-'.join(step_states)}".lower()
-    for position, state in enumerate(step_states):
-        name = ["export_posts", "email_export"][position]
-        db.session.add(
-            Task(
-                id=root_id if position == 0 else f"{root_id}-mail",
-                root_id=root_id,
-                position=position,
-                user_id=user.id if user else None,
-                name=name,
-                queue="exports",
-                state=state,
-                signature={"task": name, "args": [7] if position == 0 else [], "kwargs": {}, "options": {}},
-                created_at=created_at,
-                finished_at=created_at if state in states.FINISHED else None,
-                **columns,
-            )
-        )
-    db.session.commit()
-    return root_id
+    return commands(app, "tasks")
 
 
 def launch_export(user: User) -> Job:
@@ -92,9 +50,9 @@ def listed(result: Result) -> list[str]:
 
 class TestList:
     def test_it_has_the_jobs_of_all_users_newest_first(self, run, susan, make_user):
-        old = make_job(susan, "SUCCESS", "SUCCESS", minutes_ago=2)
+        old = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=2)
         young = make_job(make_user("david"), "FAILURE", "FAILURE")
-        nobodys = make_job(None, "SUCCESS", minutes_ago=1)
+        nobodys = make_job(None, "SUCCESS", seconds_ago=1)
 
         result = run("list", "--json")
 
@@ -103,7 +61,7 @@ class TestList:
         assert result.stderr == ""
 
     def test_its_text_has_a_line_for_each_job_and_columns_that_align(self, run, susan):
-        make_job(susan, "SUCCESS", "SUCCESS", minutes_ago=1)
+        make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=1)
         make_job(susan, "FAILURE", "FAILURE")
 
         heading, failed, done = run("list").stdout.splitlines()
@@ -115,9 +73,9 @@ class TestList:
 
     def test_it_can_be_narrowed(self, run, susan, make_user):
         david = make_user("david")
-        running = make_job(susan, "SUCCESS", "PROGRESS", minutes_ago=3)
-        failed = make_job(susan, "FAILURE", "FAILURE", minutes_ago=2)
-        short = make_job(david, "SUCCESS", minutes_ago=1)
+        running = make_job(susan, "SUCCESS", "PROGRESS", seconds_ago=3)
+        failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=2)
+        short = make_job(david, "SUCCESS", seconds_ago=1)
 
         assert listed(run("list", "--json", "--user", "susan")) == [failed, running]
         assert listed(run("list", "--json", "--user", "DAVID")) == [short]
@@ -128,7 +86,7 @@ class TestList:
 
     def test_the_state_of_a_job_is_the_same_in_the_database_as_in_the_program(self, run, susan):
         made = [
-            make_job(None, *pair, minutes_ago=minutes) for minutes, pair in enumerate(product(states.ALL, repeat=2))
+            make_job(None, *pair, seconds_ago=seconds) for seconds, pair in enumerate(product(states.ALL, repeat=2))
         ]
 
         for state in states.ALL:
@@ -166,7 +124,16 @@ class TestShow:
 
         text = run("show", job).stdout
 
-        for fact in (job, "susan", "export_posts", "email_export", "celery@house", "It broke.", "Boom", "[[7],{}]"):
+        for fact in (
+            job,
+            "susan",
+            "export_posts",
+            "email_export",
+            "celery@house",
+            "It broke.",
+            "Boom",
+            f"[[{susan.id}],{{}}]",
+        ):
             assert fact in text
         assert "workers that died: 1" in text
         assert "failed" in text.partition("Time line")[2]
@@ -188,7 +155,7 @@ class TestShow:
     def test_any_step_leads_to_its_job(self, run, susan):
         job = make_job(susan, "SUCCESS", "SUCCESS")
 
-        assert json.loads(run("show", f"{job}-mail", "--json").stdout)["id"] == job
+        assert json.loads(run("show", f"{job}-1", "--json").stdout)["id"] == job
 
     def test_an_unknown_id_is_said_to_be_none(self, run):
         for unknown in (UNKNOWN_ID, "x", "a\udcffb"):
@@ -287,7 +254,7 @@ class TestSteering:
             assert run(command).exit_code == 2
 
     def test_while_redis_is_away_it_says_what_will_happen_later(self, run, susan, redis_server: RedisServer):
-        failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", minutes_ago=1)
+        failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", seconds_ago=1)
 
         with redis_server.away():
             cancelled, retried = run("cancel", waiting), run("retry", failed)
@@ -316,70 +283,6 @@ class TestSteering:
 
         assert (result.exit_code, result.stdout) == (3, "")
         assert result.stderr == "Redis does not answer as it should: connection refused\n"
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-class TestTheCommandItself:
-    """As a process of its own: what a shell and a script see."""
-
-    @pytest.fixture
-    def command(self, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-        def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-            return programs.run(flask_tasks(*arguments), environment | settings)
-
-        return command
-
-    def test_nothing_but_json_is_on_stdout(self, app, command, susan):
-        job = launch_export(susan)
-        db.session.rollback()
-
-        cancelled = command("cancel", job.id, "--json", LOG_LEVEL="DEBUG")
-
-        assert cancelled.returncode == 0
-        assert json.loads(cancelled.stdout)[0]["state"] == states.REVOKED
-
-    def test_a_database_that_is_away_is_a_sentence(self, command, tmp_path: Path):
-        result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
-
-        assert (result.returncode, result.stdout) == (3, "")
-        assert "The database does not answer" in result.stderr
-        assert "Traceback" not in result.stderr
-
-    def test_a_list_needs_no_redis(self, app, command, susan):
-        job = make_job(susan, "SUCCESS")
-
-        result = command("list", "--json", REDIS_URL=NOBODY_LISTENS)
-
-        assert [each["id"] for each in json.loads(result.stdout)] == [job]
-
-    def test_each_command_explains_itself_with_an_example(self, command):
-        for name in ("list", "show", "cancel", "retry"):
-            result = command(name, "--help")
-
-            assert result.returncode == 0
-            assert f"flask tasks {name} " in result.stdout.partition("Example")[2]
-
-    def test_a_terminal_gets_a_table(self, app, environment, susan):
-        job = make_job(susan, "FAILURE")
-
-        text = on_a_terminal(flask_tasks("list"), environment)
-
-        assert job in text
-        assert "─" in text
-        assert "\x1b[31mFAILURE" in text
-
-    def test_what_users_and_servers_wrote_cannot_steer_a_terminal(self, app, environment, susan):
-        job = make_job(
-            susan, "FAILURE", error=ESCAPE, description=ESCAPE, message=ESCAPE, traceback=f"{ESCAPE}\n  below"
-        )
-        db.session.execute(sa.update(Task).values(name=ESCAPE))
-        db.session.commit()
-
-        text = on_a_terminal(flask_tasks("show", job), environment) + on_a_terminal(flask_tasks("list"), environment)
-
-        assert ESCAPE not in text
-        assert "red" in text
-        assert re.search(r"^    .*red.*\r\n      below", text, re.M), "a traceback keeps its lines"
 
 
 def test_every_command_prints_json_where_it_is_asked_to(run, susan) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from click.testing import Result
 from flask import Flask
 
 from microblog.accounts.models import User
@@ -23,26 +21,17 @@ from microblog.monitoring.filters import Filters, Order
 from microblog.monitoring.jobs import Cursor
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from tests.support.console import Run, commands
 
 NOW = utcnow().replace(microsecond=0)
 NAMES = (("export_posts", "email_export"), ("tidy",), ("count", "count", "email_export"))
 WORKERS = (None, "one@house", "two@house")
 TRACEBACK = "Traceback (most recent call last):\n  ConnectionRefusedError: 100%_of it"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask tasks`` in this process."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str) -> Result:
-        result: Result = runner.invoke(args=["tasks", *arguments])
-        db.session.rollback()
-        return result
-
-    return run
+    return commands(app, "tasks")
 
 
 def add_step(root_id: str, position: int, name: str, state: str, created_at: datetime, **columns: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from click.testing import Result
 from flask import Flask
 
 from microblog.clock import utcnow
@@ -20,25 +19,15 @@ from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
+from tests.support.console import Run, commands
 from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.staff import Staff, staffed
 from tests.support.tasks import noop
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask tasks`` in this process; `typed` is what the operator answers."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str, typed: str = "") -> Result:
-        result: Result = runner.invoke(args=["tasks", *arguments], input=typed)
-        db.session.rollback()
-        db.session.expire_all()
-        return result
-
-    return run
+    return commands(app, "tasks")
 
 
 @pytest.fixture(scope="module")

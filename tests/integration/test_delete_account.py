@@ -32,16 +32,28 @@ from microblog.posts.models import Post
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
+from tests.support.console import commands
 from tests.support.jobs import make_job
 from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 PASSWORD = "cat-dog-fish"
+# What goes with either of two users whose it is.
+OF_BOTH = (
+    *("follow.follower_id", "follow.followed_id", "message.sender_id", "message.recipient_id"),
+    *("notification.user_id", "notification.actor_id"),
+)
 
 
 def delete(client: FlaskClient, username: str = "susan", password: str = PASSWORD) -> Any:
     fields = {"username": username, "current_password": password}
     return client.post("/account/delete/confirm", data=fields, follow_redirects=True)
+
+
+def register(client: FlaskClient) -> Any:
+    """Ask for an account with the name and the address that Susan has, or had."""
+    form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
+    return client.post("/auth/register", data=form)
 
 
 def furnish(susan: User, ben: User, posts: int = 25) -> None:
@@ -124,18 +136,12 @@ def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
     # Operators still see the job, and what statistics need of hers; Ben has lost what was between the two.
     done = job("delete_account")
     assert (done.user_id, done.progress, done.error) == (None, 100, None)
-    assert done.result is not None
-    assert done.result["deleted"] >= 25
+    assert (done.result or {})["deleted"] >= 25
     assert done.signature["args"] == [susan_id, job("email_account_deleted").id]
-    left = db.session.get(Task, running.id)
-    assert left is not None
+    left = db.session.get_one(Task, running.id)
     assert (left.state, left.user_id, left.signature) == ("REVOKED", None, {})
-    shared = ("follow.follower_id", "follow.followed_id", "message.sender_id", "message.recipient_id")
-    about_her = ("notification.user_id", "notification.actor_id")
-    assert belongings(ben.id) == bens | dict.fromkeys(shared + about_her, 0)
-
-    form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
-    assert client.post("/auth/register", data=form).status_code == 302
+    assert belongings(ben.id) == bens | dict.fromkeys(OF_BOTH, 0)
+    assert register(client).status_code == 302
 
 
 def test_from_the_moment_it_is_closed_nobody_is_there(
@@ -168,22 +174,40 @@ def test_from_the_moment_it_is_closed_nobody_is_there(
     assert followers.counts(ben) == (0, 0)
     for path in ("/follow/susan", "/send_message/susan", f"/posts/{theirs}/translation"):
         assert reader.post(path).status_code == 404, path
-    bens_token, _row = ApiToken.issue(ben, timedelta(days=1))
-    db.session.commit()
-    asked = {"headers": {"Authorization": f"Bearer {bens_token}"}}
-    for path in ("/api/users/susan", "/api/users/susan/posts", f"/api/posts/{theirs}"):
-        assert client.get(path, **asked).status_code == 404, path
-    for path in ("/api/users", "/api/timelines/home", "/api/timelines/explore", "/api/users/me/followers"):
-        assert "susan" not in client.get(path, **asked).text, path
-    listed = app.test_cli_runner().invoke(args=["users", "list"]).stdout
+    db.session.rollback()
+    listed = commands(app, "users")("list").stdout
     assert re.search(r"^susan .* is being deleted$", listed, re.MULTILINE)
-    # The name is free when all is done, and not before.
-    form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
-    refused = client.post("/auth/register", data=form)
+
+
+def test_nor_does_the_api_know_them(susan: User, ben: User, client: FlaskClient) -> None:
+    furnish(susan, ben, posts=5)
+    theirs = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.user_id == susan.id))
+    token, _row = ApiToken.issue(ben, timedelta(days=1))
+    db.session.commit()
+    asked = {"headers": {"Authorization": f"Bearer {token}"}}
+    own = ("/api/users/susan", "/api/users/susan/posts", f"/api/posts/{theirs}")
+    shared = ("/api/users", "/api/timelines/home", "/api/timelines/explore", "/api/users/me/followers")
+    for path in (*own, *shared):
+        assert "susan" in client.get(path, **asked).text, path
+
+    deletion.close(susan)
+
+    for path in own:
+        assert client.get(path, **asked).status_code == 404, path
+    for path in shared:
+        assert "susan" not in client.get(path, **asked).text, path
+
+
+def test_until_all_is_done_the_name_is_not_free_and_no_link_opens_the_account_again(
+    susan: User, client: FlaskClient
+) -> None:
+    deletion.close(susan)
+
+    refused = register(client)
+    reset.ask("susan@example.com")
+
     assert "This username is taken." in refused.text
     assert "There is an account with this address already." in refused.text
-    # Not even a link to set a new password opens it again.
-    reset.ask("susan@example.com")
     assert job(reset.TASK).signature["args"] == [None]
 
 
@@ -214,6 +238,25 @@ def test_of_two_clicks_one_counts(susan: User) -> None:
     assert not deletion.close(susan)
 
     assert job("delete_account").state == "PENDING"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_no_more_readers_are_told_at_once_than_the_request_can_wait_for(
+    susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = {make_user(name).id for name in ("ann", "ben", "cid")}
+    for reader_id in readers:
+        rows.notify(reader_id, FOLLOWER, str(susan.id), actor_id=susan.id)
+    db.session.commit()
+    told: list[int] = []
+    monkeypatch.setattr(deletion, "push", told.append)
+    monkeypatch.setattr(deletion, "MOST_TOLD", 2)
+
+    deletion.close(susan)
+
+    assert len(told) == 2
+    assert set(told) < readers
+    assert badges.unread(readers.pop())["notifications"] == 0  # of which they hear with their next event
 
 
 def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(

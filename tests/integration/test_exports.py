@@ -9,14 +9,11 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery import Signature
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
@@ -24,17 +21,15 @@ from microblog.exports import links, sweep
 from microblog.exports.archive import BATCH, read_posts, to_json
 from microblog.exports.models import Archive, path_of, record
 from microblog.exports.storage import current_storage
-from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
-from microblog.jobs.job import Job
 from microblog.posts.models import Post
 from microblog.taskqueue.errors import ClaimLost
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import ROW_INTERVAL
-from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
+from tests.support.jobs import ended, only_job
+from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,17 +53,6 @@ def expected_posts(count: int) -> list[dict[str, str]]:
         }
         for n in range(count)
     ]
-
-
-def only_job(user: User) -> Job:
-    db.session.rollback()
-    [job] = jobs.newest(user.id, BEGINNING)
-    return job
-
-
-def ended(user: User) -> Job:
-    wait_for(lambda: not only_job(user).unfinished, what="the export ends")
-    return only_job(user)
 
 
 def attachment(smtp_server: SmtpServer) -> bytes:
@@ -312,106 +296,3 @@ def test_two_attempts_that_finish_at_the_same_instant_leave_the_later_ones_archi
         thread.join()
 
     assert db.session.get_one(Archive, "job").attempt == 8
-
-
-def test_a_permanent_refusal_fails_at_once_with_the_servers_words(
-    susan: User, worker: Worker, smtp_server: SmtpServer
-) -> None:
-    smtp_server.answer = "554 5.7.1 We do not like you"
-    susan.launch_task("export_posts", "Export")
-    db.session.commit()
-
-    job = ended(susan)
-
-    assert (job.state, job.root.state) == ("FAILURE", "SUCCESS")
-    assert job.current.error == "The mail server refused: 554 5.7.1 We do not like you"
-    assert smtp_server.refused == 1
-
-
-@pytest.mark.parametrize("fault", ["451 4.3.0 later", "drop"])
-def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
-    susan: User, worker: Worker, smtp_server: SmtpServer, fault: str
-) -> None:
-    smtp_server.answer, smtp_server.drop = (None, True) if fault == "drop" else (fault, False)
-    susan.launch_task("export_posts", "Export")
-    db.session.commit()
-    wait_for(lambda: only_job(susan).state == "RETRY", what="the mail is retried")
-    retrying = only_job(susan).current
-    assert retrying.eta is not None
-    assert retrying.eta > retrying.updated_at
-
-    smtp_server.answer, smtp_server.drop = None, False
-
-    assert ended(susan).state == "SUCCESS"
-    assert len(smtp_server.messages) == 1
-
-
-def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
-    app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
-    db.session.add(archive)
-    db.session.commit()
-    faults, sent = [OperationalError("SELECT", {}, Exception("the connection was cut"))], []
-
-    def write_letter(user: User, archive: Archive) -> str:
-        if faults:
-            raise faults.pop()
-        return f"to {user.username}"
-
-    monkeypatch.setattr("microblog.exports.tasks.archive_letter", write_letter)
-    monkeypatch.setattr("microblog.exports.tasks.deliver", lambda task, message: sent.append(message))
-
-    outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
-
-    assert outcome.state == "SUCCESS"
-    assert sent == ["to susan"]
-
-
-def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
-    app: Flask, susan: User, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
-    db.session.add(archive)
-    db.session.commit()
-
-    def deliver_and_cut(task: Task, message: None) -> dict[str, Any]:
-        if db.engine.dialect.name == "postgresql":
-            server: PostgresServer = request.getfixturevalue("postgres_server")
-            server.cut_connections(str(db.engine.url.database))
-        return {"message_id": "<a@b>"}
-
-    monkeypatch.setattr("microblog.exports.tasks.archive_letter", lambda user, archive: None)
-    monkeypatch.setattr("microblog.exports.tasks.deliver", deliver_and_cut)
-
-    outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
-
-    assert outcome.state == "SUCCESS"
-
-
-@pytest.mark.parametrize("found_by", ["reconcile", "a worker"])
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled(
-    susan: User, worker: Worker, smtp_server: SmtpServer, redis_server: RedisServer, cancelled: bool, found_by: str
-) -> None:
-    susan.launch_task("export_posts", "Export")
-    db.session.commit()
-    job = ended(susan)
-    assert len(smtp_server.messages) == 1
-    accepted = dict(job.steps[1].result or {})
-
-    # As if the worker had died between the server's 250 and the result: the row says that it still runs.
-    redis_server.client.delete(f"celery-task-meta-{job.steps[1].id}")
-    values: dict[str, Any] = {"state": "STARTED", "result": None, "finished_at": None, "lease_expires_at": utcnow()}
-    values |= {"cancel_requested_at": utcnow() if cancelled else None, "worker": "gone@tests"}  # so nobody renews it
-    db.session.execute(sa.update(type(job.root)).where(type(job.root).id == job.steps[1].id).values(values))
-    db.session.commit()
-
-    if found_by == "reconcile":
-        assert reconcile_all() == 1
-    else:
-        Signature.from_dict(job.steps[1].signature).apply_async((job.steps[0].result,))
-
-    assert ended(susan).state == "SUCCESS"
-    assert only_job(susan).steps[1].result == accepted
-    assert len(smtp_server.messages) == 1

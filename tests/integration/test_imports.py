@@ -25,12 +25,11 @@ from microblog.imports import keep, reader, reading, sweep
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
 from microblog.jobs import control
-from microblog.jobs import job as jobs
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.progress import Progress
 from tests.support.imports import BEGINNING, archive, files, post, store
-from tests.support.jobs import crash, rows_of
+from tests.support.jobs import crash, ended, only_job, rows_of
 from tests.support.services import Worker, wait_for
 
 BETWEEN = reading.BATCH + 100
@@ -69,12 +68,6 @@ def bodies(user: User) -> list[str]:
     return [one["body"] for batch in read_posts(user.id) for one in batch]
 
 
-def only_job(user: User) -> jobs.Job:
-    db.session.rollback()
-    [job] = jobs.newest(user.id, BEGINNING)
-    return job
-
-
 def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
     susan: User, signed_in: Callable[..., FlaskClient], worker: Worker
 ) -> None:
@@ -84,8 +77,7 @@ def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
     response = client.post("/import", data={"file": (io.BytesIO(file), "posts.json")})
 
     assert response.status_code == 302
-    wait_for(lambda: not only_job(susan).unfinished, what="the import ends")
-    assert only_job(susan).state == "SUCCESS"
+    assert ended(susan).state == "SUCCESS"
     assert only_job(susan).root.signature["args"] == [susan.id, db.session.scalar(sa.select(Upload.id))]
     assert bodies(susan) == ["one", "two"]
     assert files() == []

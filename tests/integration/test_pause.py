@@ -19,6 +19,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
+from tests.support.console import commands
 from tests.support.services import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there
@@ -30,9 +31,7 @@ def run(app: Flask) -> Run:
     """Runs ``flask tasks``; returns its exit code and what it printed on stdout and on stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        result = app.test_cli_runner().invoke(args=["tasks", *arguments])
-        db.session.rollback()
-        db.session.expire_all()
+        result = commands(app, "tasks")(*arguments)
         return result.exit_code, result.stdout, result.stderr
 
     return run

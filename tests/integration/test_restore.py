@@ -16,6 +16,7 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
+from tests.support.jobs import state_of
 from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
@@ -69,8 +70,3 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
 
     assert [jobs.with_roots([job_id])[0].state for job_id in (running, export)] == ["SUCCESS", "SUCCESS"]
     assert len({message["Message-ID"] for message in smtp_server.messages}) == 1
-
-
-def state_of(task_id: str) -> str:
-    db.session.rollback()
-    return db.session.scalars(sa.select(Task.state).where(Task.id == task_id)).one()

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from click.testing import Result
 from flask import Flask
 
 from microblog.accounts.models import User
@@ -23,23 +22,15 @@ from microblog.search.query import Query
 from microblog.taskqueue import launch, states
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
+from tests.support.console import Run, commands
 from tests.support.services import Worker
 
-Run = Callable[..., Result]
 POSTS = 7
 
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask search`` in this process, with what it prints on stdout and on stderr apart."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str) -> Result:
-        result: Result = runner.invoke(args=["search", *arguments])
-        db.session.rollback()
-        return result
-
-    return run
+    return commands(app, "search")
 
 
 @pytest.fixture

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from click.testing import Result
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.extensions import db
 from microblog.monitoring import display
 from microblog.monitoring.figures import hour_of
 from tests.support import programs
-from tests.support.console import flask_tasks, on_a_terminal
+from tests.support.console import Run, commands, flask_tasks, on_a_terminal
 from tests.support.finished import make_finished
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
 
-Run = Callable[..., Result]
-
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask tasks`` in this process, with what it prints on stdout and on stderr apart."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str) -> Result:
-        result: Result = runner.invoke(args=["tasks", *arguments])
-        db.session.rollback()
-        return result
-
-    return run
+    return commands(app, "tasks")
 
 
 class TestStats:

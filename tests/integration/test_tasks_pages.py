@@ -13,13 +13,8 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
+from tests.support.jobs import start_for, state_of
 from tests.support.services import RedisServer
-
-
-def start(user: User, name: str = "noop") -> str:
-    task = user.launch_task(name, f"{name} of {user.username}")
-    db.session.commit()
-    return task.id
 
 
 def end(task_id: str, state: str, error: str = "The printer was on fire.") -> None:
@@ -27,13 +22,6 @@ def end(task_id: str, state: str, error: str = "The printer was on fire.") -> No
     values = {"state": state, "error": error, "finished_at": utcnow()}
     db.session.execute(sa.update(Task).where(Task.root_id == task_id).values(values))
     db.session.commit()
-
-
-def state_of(task_id: str) -> str:
-    db.session.rollback()
-    row = db.session.get(Task, task_id, populate_existing=True)
-    assert row is not None
-    return row.state
 
 
 def test_a_user_without_jobs_is_told_how_to_start_one(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
@@ -46,9 +34,9 @@ def test_all_jobs_are_listed_newest_first_page_by_page(
     app.config["POSTS_PER_PAGE"] = 2
     started = []
     for _ in range(3):
-        started.append(start(susan))
+        started.append(start_for(susan))
         end(started[-1], "SUCCESS")
-    foreign = start(make_user("ben"))
+    foreign = start_for(make_user("ben"))
     client = signed_in(susan)
 
     first = client.get("/tasks").text
@@ -69,7 +57,7 @@ def test_a_key_that_is_no_key_is_refused(susan: User, signed_in: Callable[..., F
 def test_somebody_elses_task_looks_like_none(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], action: str
 ) -> None:
-    task_id = start(make_user("ben"))
+    task_id = start_for(make_user("ben"))
     client = signed_in(susan)
     ask = client.get if action == "card" else client.post
 
@@ -81,7 +69,7 @@ def test_somebody_elses_task_looks_like_none(
 
 
 def test_a_waiting_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/cancel", follow_redirects=True)
 
@@ -91,7 +79,7 @@ def test_a_waiting_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskC
 
 
 def test_what_has_ended_cannot_be_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
     end(task_id, "SUCCESS", error="")
 
     response = signed_in(susan).post(f"/tasks/{task_id}/cancel", follow_redirects=True)
@@ -104,7 +92,7 @@ def test_what_has_ended_cannot_be_cancelled(susan: User, signed_in: Callable[...
 def test_trying_again_makes_a_new_job(
     susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer, state: str
 ) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
     end(task_id, state)
 
     signed_in(susan).post(f"/tasks/{task_id}/retry")
@@ -117,7 +105,7 @@ def test_trying_again_makes_a_new_job(
 
 
 def test_only_what_failed_or_was_cancelled_is_tried_again(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
@@ -126,9 +114,9 @@ def test_only_what_failed_or_was_cancelled_is_tried_again(susan: User, signed_in
 
 
 def test_trying_again_while_one_runs_starts_nothing(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
     end(task_id, "FAILURE")
-    start(susan)
+    start_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
@@ -136,7 +124,7 @@ def test_trying_again_while_one_runs_starts_nothing(susan: User, signed_in: Call
 
 
 def test_a_failure_shows_its_reason_and_no_traceback(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
     db.session.execute(sa.update(Task).values(traceback="Traceback: secret detail"))
     end(task_id, "FAILURE")
 
@@ -147,7 +135,7 @@ def test_a_failure_shows_its_reason_and_no_traceback(susan: User, signed_in: Cal
 
 
 def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start(susan)
+    task_id = start_for(susan)
     client = signed_in(susan)
 
     for path in ("/", "/explore", "/user/susan", "/tasks"):
@@ -157,7 +145,7 @@ def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., Fl
 def test_no_page_shows_the_jobs_of_others(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
-    foreign = start(make_user("ben"))
+    foreign = start_for(make_user("ben"))
     client = signed_in(susan)
 
     for path in ("/", "/explore", "/user/susan", "/tasks"):
@@ -166,7 +154,7 @@ def test_no_page_shows_the_jobs_of_others(
 
 def test_a_forged_form_changes_nothing(make_app: Callable[..., Flask], make_user: Callable[..., User]) -> None:
     susan = make_user("susan")
-    task_id = start(susan)
+    task_id = start_for(susan)
     strict = make_app(WTF_CSRF_ENABLED=True)
     client = strict.test_client()
     with client.session_transaction() as session:
@@ -181,7 +169,7 @@ def test_redis_away_the_page_answers_and_the_cancellation_is_kept(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     app.testing = False  # an error is a page, as in production
-    task_id = start(susan)
+    task_id = start_for(susan)
     client = signed_in(susan)
 
     with redis_server.away():

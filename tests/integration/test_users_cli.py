@@ -6,26 +6,16 @@ import json
 from collections.abc import Callable
 
 import pytest
-from click.testing import Result
 from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-
-Run = Callable[..., Result]
+from tests.support.console import Run, commands
 
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs ``flask users`` in this process, with what it prints on stdout and on stderr apart."""
-    runner = app.test_cli_runner()
-
-    def run(*arguments: str) -> Result:
-        result: Result = runner.invoke(args=["users", *arguments])
-        db.session.rollback()
-        return result
-
-    return run
+    return commands(app, "users")
 
 
 def is_operator(username: str) -> bool:

@@ -1,4 +1,4 @@
-"""Commands as an operator runs them: as a process, on a terminal."""
+"""Commands as an operator runs them: in this process, as a process of their own, on a terminal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import os
 import pty
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from click.testing import Result
+from flask import Flask
+
+from microblog.extensions import db
 from tests.support.programs import Program
+
+Run = Callable[..., Result]
+
+
+def commands(app: Flask, group: str) -> Run:
+    """Runs ``flask GROUP …`` in this process, with what it prints on stdout and on stderr apart.
+
+    `typed` is what the operator answers.
+    """
+    runner = app.test_cli_runner()
+
+    def run(*arguments: str, typed: str = "") -> Result:
+        result: Result = runner.invoke(args=[group, *arguments], input=typed)
+        db.session.rollback()
+        return result
+
+    return run
 
 
 def flask_tasks(*arguments: str) -> list[str]:

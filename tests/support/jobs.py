@@ -11,9 +11,13 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.jobs import job as jobs
+from microblog.jobs.job import Job
 from microblog.taskqueue import claim as claims
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.states import FINISHED
+from tests.support.services import wait_for
 
 
 def start(*steps: Any) -> str:
@@ -21,6 +25,13 @@ def start(*steps: Any) -> str:
     root = launch(steps)
     db.session.commit()
     return root.id
+
+
+def start_for(user: User, name: str = "noop") -> str:
+    """Launch a job of one step for a user; returns its id."""
+    task = user.launch_task(name, f"{name} of {user.username}")
+    db.session.commit()
+    return task.id
 
 
 def rows_of(root_id: str) -> list[Task]:
@@ -32,6 +43,25 @@ def rows_of(root_id: str) -> list[Task]:
 
 def states(root_id: str) -> list[str]:
     return [row.state for row in rows_of(root_id)]
+
+
+def state_of(task_id: str) -> str:
+    """One task's, as it is now."""
+    db.session.rollback()
+    return db.session.scalars(sa.select(Task.state).where(Task.id == task_id)).one()
+
+
+def only_job(user: User) -> Job:
+    """The one job that a user has started lately, as it is now."""
+    db.session.rollback()
+    [job] = jobs.newest(user.id, since=utcnow() - timedelta(hours=1))
+    return job
+
+
+def ended(user: User) -> Job:
+    """The same, as soon as it has ended."""
+    wait_for(lambda: not only_job(user).unfinished, what="the job ends")
+    return only_job(user)
 
 
 def make_older(root_id: str, **ages: float) -> None:
@@ -73,6 +103,7 @@ def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **col
             "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
             "created_at": at,
             "updated_at": at,
+            "finished_at": at if state in FINISHED else None,
         }
         db.session.add(Task(**facts | columns))
     db.session.commit()

@@ -17,7 +17,7 @@ PUBLISH = "microblog/taskqueue/publish.py"
 TEST_AWAY = "tests/integration/test_away.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"
-TEST_EXPORTS = "tests/integration/test_exports.py"
+TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
@@ -26,7 +26,7 @@ DATABASE_AWAY = f"{TEST_ERRORS}::test_a_database_that_is_away_is_a_503_that_says
 FOLLOWS_LATER = f"{TEST_AWAY}::test_a_step_whose_turn_comes_while_redis_is_away_follows_later[sqlite]"
 PAUSES = f"{TEST_MAIL}::test_pauses_between_two_attempts_grow_and_are_never_quite_the_same"
 RETRIED_LATER = f"{TEST_AWAY}::test_a_retry_that_finds_redis_away_is_published_later[sqlite]"
-TEMPORARY = f"{TEST_EXPORTS}::test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once"
+TEMPORARY = f"{TEST_EXPORT_MAIL}::test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once"
 UNPUBLISHED = "test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back"
 
 SOMETHING_IS_AWAY = Promise(
@@ -125,7 +125,7 @@ SOMETHING_IS_AWAY = Promise(
             "smtp-permanent",
             "SMTP: a refusal for good fails at once, with the server's words.",
             (Edit(DELIVERY, "_refused", "if code >= 500:", "if False:"),),
-            (f"{TEST_EXPORTS}::test_a_permanent_refusal_fails_at_once_with_the_servers_words[sqlite]",),
+            (f"{TEST_EXPORT_MAIL}::test_a_permanent_refusal_fails_at_once_with_the_servers_words[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",

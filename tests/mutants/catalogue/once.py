@@ -13,13 +13,14 @@ STORAGE = "microblog/storage.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
+TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_STORAGE = "tests/unit/test_storage.py"
 
 TAKEN_OVER = "test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_nor_redis"
-ACCEPTED = f"{TEST_EXPORTS}::test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled"
+ACCEPTED = f"{TEST_EXPORT_MAIL}::test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled"
 TWO_AT_ONCE = f"{TEST_REPUBLISH}::test_two_at_once_publish_a_row_once"
 
 ONE_MAIL = Promise(

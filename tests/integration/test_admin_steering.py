@@ -1,0 +1,148 @@
+"""/admin: what operators do to jobs: one, those that were ticked, or all that match."""
+
+from __future__ import annotations
+
+import re
+
+import sqlalchemy as sa
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.monitoring import bulk
+from microblog.taskqueue.models import Task
+from tests.support.jobs import start_for, state_of
+
+UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def end(task_id: str, state: str) -> None:
+    """As the mirror would write it."""
+    db.session.execute(sa.update(Task).where(Task.root_id == task_id).values(state=state, finished_at=utcnow()))
+    db.session.commit()
+
+
+def count_tasks() -> int:
+    db.session.rollback()
+    return db.session.scalars(sa.select(sa.func.count()).select_from(Task)).one()
+
+
+def until_of(confirmation: str) -> str:
+    return re.findall(r'name="until" value="([^"]+)"', confirmation)[0]
+
+
+def test_a_job_of_anybody_is_cancelled(operator, susan):
+    task_id = start_for(susan)
+
+    response = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
+
+    assert state_of(task_id) == "REVOKED"
+    assert "noop of susan: cancelled." in response.text
+
+
+def test_trying_again_makes_a_new_job_of_the_same_user_and_leads_to_it(operator, susan):
+    task_id = start_for(susan)
+    end(task_id, "FAILURE")
+
+    response = operator.post(f"/admin/tasks/{task_id}/retry")
+
+    again = db.session.scalars(sa.select(Task).where(Task.retried_from == task_id)).one()
+    assert again.user_id == susan.id
+    assert response.headers["Location"] == f"/admin/tasks/{again.id}"
+
+
+def test_what_cannot_be_done_is_said(operator, susan):
+    task_id = start_for(susan)
+    end(task_id, "SUCCESS")
+
+    cancelled = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
+    retried = operator.post(f"/admin/tasks/{task_id}/retry", follow_redirects=True)
+
+    assert "It has already ended." in cancelled.text
+    assert "Only what failed or was cancelled" in retried.text
+
+
+def test_those_that_were_ticked_are_cancelled_and_no_others(operator, make_user):
+    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
+    ended = start_for(make_user("dan"))
+    end(ended, "SUCCESS")
+
+    response = operator.post(
+        "/admin/tasks/selected/cancel", data={"job": [*ids[:2], ended, UNKNOWN_ID]}, follow_redirects=True
+    )
+
+    assert [state_of(task_id) for task_id in (*ids, ended)] == ["REVOKED", "REVOKED", "PENDING", "SUCCESS"]
+    assert f"2 jobs were cancelled. 1 was not: {ended}: It has already ended." in response.text
+
+
+def test_without_a_tick_nothing_is_done(operator, susan):
+    task_id = start_for(susan)
+
+    response = operator.post("/admin/tasks/selected/cancel", follow_redirects=True)
+
+    assert "No job was chosen." in response.text
+    assert state_of(task_id) == "PENDING"
+
+
+def test_all_that_match_are_counted_first_and_done_by_a_button(operator, make_user):
+    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
+    for task_id in ids[:2]:
+        end(task_id, "FAILURE")
+    address = "/admin/tasks/all/retry?state=failure"
+
+    confirmation = operator.get(address).text
+
+    assert "2 jobs match that failed or were cancelled" in confirmation
+    assert count_tasks() == 3
+    response = operator.post(address, data={"until": until_of(confirmation)}, follow_redirects=True)
+    assert "2 jobs are tried again." in response.text
+    retried = db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None))).all()
+    assert sorted(retried) == sorted(ids[:2])
+
+
+def test_what_came_after_the_question_is_left_alone(operator, make_user):
+    before = start_for(make_user("ann"))
+    confirmation = operator.get("/admin/tasks/all/cancel").text
+    after = start_for(make_user("ben"))
+
+    operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
+
+    assert [state_of(before), state_of(after)] == ["REVOKED", "PENDING"]
+
+
+def test_nothing_that_matches_is_said_and_has_no_button(operator, susan):
+    end(start_for(susan), "SUCCESS")
+
+    for query in ("", "?state=success", "?state=failure"):
+        html = operator.get(f"/admin/tasks/all/cancel{query}").text
+        assert "No job matches" in html
+        assert "Cancel them" not in html
+
+
+def test_no_more_are_done_at_once_than_is_said(operator, make_user, monkeypatch):
+    monkeypatch.setattr(bulk, "MOST_AT_ONCE", 2)
+    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
+
+    confirmation = operator.get("/admin/tasks/all/cancel").text
+    assert "3 jobs match that have yet to end." in confirmation
+    assert "takes the 2 newest of them" in confirmation
+    operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
+
+    assert [state_of(task_id) for task_id in ids] == ["PENDING", "REVOKED", "REVOKED"]
+
+
+def test_a_form_that_is_none_of_ours_changes_nothing(operator, susan):
+    task_id = start_for(susan)
+
+    for until in (None, "", "soon", "2026-01-01", "9999-01-01T00:00:00+00:00"):
+        response = operator.post("/admin/tasks/all/cancel", data={} if until is None else {"until": until})
+        assert response.status_code == 400, until
+    assert state_of(task_id) == "PENDING"
+
+
+def test_a_filter_that_is_none_steers_nothing(operator, susan):
+    task_id = start_for(susan)
+
+    response = operator.post("/admin/tasks/all/cancel?user=nobody", data={"until": utcnow().isoformat()})
+
+    assert response.status_code == 400
+    assert state_of(task_id) == "PENDING"

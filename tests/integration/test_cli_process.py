@@ -1,0 +1,89 @@
+"""``flask tasks`` as a process of its own: what a shell, a script and a terminal see."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from microblog.extensions import db
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+from tests.support import programs
+from tests.support.console import flask_tasks, on_a_terminal
+from tests.support.jobs import make_job, start_for
+
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+ESCAPE = "\x1b[31mred\x1b[0m"
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Command:
+    def command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return programs.run(flask_tasks(*arguments), environment | settings)
+
+    return command
+
+
+def test_nothing_but_json_is_on_stdout(app, command, susan):
+    job = start_for(susan)
+
+    cancelled = command("cancel", job, "--json", LOG_LEVEL="DEBUG")
+
+    assert cancelled.returncode == 0
+    assert json.loads(cancelled.stdout)[0]["state"] == states.REVOKED
+
+
+def test_a_database_that_is_away_is_a_sentence(command, tmp_path: Path):
+    result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
+
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "The database does not answer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_list_needs_no_redis(app, command, susan):
+    job = make_job(susan, "SUCCESS")
+
+    result = command("list", "--json", REDIS_URL=NOBODY_LISTENS)
+
+    assert [each["id"] for each in json.loads(result.stdout)] == [job]
+
+
+def test_each_command_explains_itself_with_an_example(command):
+    for name in ("list", "show", "cancel", "retry"):
+        result = command(name, "--help")
+
+        assert result.returncode == 0
+        assert f"flask tasks {name} " in result.stdout.partition("Example")[2]
+
+
+def test_a_terminal_gets_a_table(app, environment, susan):
+    job = make_job(susan, "FAILURE")
+
+    text = on_a_terminal(flask_tasks("list"), environment)
+
+    assert job in text
+    assert "─" in text
+    assert "\x1b[31mFAILURE" in text
+
+
+def test_what_users_and_servers_wrote_cannot_steer_a_terminal(app, environment, susan):
+    job = make_job(susan, "FAILURE", error=ESCAPE, description=ESCAPE, message=ESCAPE, traceback=f"{ESCAPE}\n  below")
+    db.session.execute(sa.update(Task).values(name=ESCAPE))
+    db.session.commit()
+
+    text = on_a_terminal(flask_tasks("show", job), environment) + on_a_terminal(flask_tasks("list"), environment)
+
+    assert ESCAPE not in text
+    assert "red" in text
+    assert re.search(r"^    .*red.*\r\n      below", text, re.M), "a traceback keeps its lines"
