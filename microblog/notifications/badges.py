@@ -32,6 +32,11 @@ def counts(name: str) -> Callable[[Counter], Counter]:
     return register
 
 
+def names() -> list[str]:
+    """The badges that there are."""
+    return list(_counters)
+
+
 def unread(user_id: int) -> dict[str, int]:
     """The number of each badge of a user, at most MOST."""
     return {name: counter(user_id) for name, counter in _counters.items()}

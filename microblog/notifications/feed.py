@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from microblog.clock import utcnow
 from microblog.jobs import job as jobs
 from microblog.jobs.job import Job, progress_of
-from microblog.notifications import badges, rows
+from microblog.notifications import badges, rows, sources
 from microblog.notifications.models import Notification
+from microblog.notifications.sources import Event, Source
 from microblog.taskqueue.signals import TaskChange
-
-Event = dict[str, Any]
 
 
 def changes_since(user_id: int, since: float) -> list[Event]:
@@ -26,6 +26,23 @@ def changes_since(user_id: int, since: float) -> list[Event]:
     if told:  # then the numbers may have changed, too
         events += events_of_badges(user_id)
     return sorted(events, key=lambda event: float(event["timestamp"]))
+
+
+@sources.offers("unread")
+def badges_of_page(user_id: int, arguments: Mapping[str, str]) -> Source | None:
+    """The badges that have another number by now than a page shows: that of `messages` is its ``unread-messages``.
+
+    A number may change without any event after the page's last: what was read on another page has none.
+    """
+    shown = {name: arguments[f"unread-{name}"] for name in badges.names() if f"unread-{name}" in arguments}
+    if not shown:
+        return None
+
+    def missed(_since: float) -> list[Event]:
+        numbers = [(event, str(event["data"]["count"])) for event in events_of_badges(user_id)]
+        return [event for event, number in numbers if shown.get(event["subject"], number) != number]
+
+    return Source((), missed)
 
 
 def instant(seconds: float) -> datetime:

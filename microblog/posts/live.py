@@ -81,7 +81,7 @@ def posts_of_page(reader_id: int, arguments: Mapping[str, str]) -> Source | None
     shown = _ids(arguments.get("shown", ""))
     found = _timeline(name, reader_id)
     if found is None:
-        return None
+        return Source((), lambda _since: _deleted(shown))
     topics, query = found
 
     def missed(since: float) -> list[Event]:

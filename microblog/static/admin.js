@@ -1,9 +1,11 @@
 // Keeps the operators' pages true: bars move as events come; all else is read anew from the server, at most every
 // few seconds however much happens, so that words and figures have one source.
 
+import { replace } from "./replace.js";
 import { dispatch, follow } from "./stream.js";
 
 const REFRESH_AFTER = 1000; // milliseconds from an event that changes more than a bar
+const TRY_AGAIN_AFTER = 3000; // from a reading that failed: nobody would tell of that event a second time
 const CHARTS_AFTER = 30_000; // from one reading of the charts to the next: they change slowly, and cost more
 const ASK_WORKERS_EVERY = 10_000;
 const chosen = document.getElementById("chosen");
@@ -31,6 +33,12 @@ function move(shown, progress, timestamp) {
   shown.querySelector(".job-message").textContent = progress.message;
 }
 
+// A reading that fails is repeated here.
+function ask() {
+  refreshSoon();
+  return true;
+}
+
 function refreshSoon() {
   if (refreshing === true) refreshAgain = true;
   else refreshing ??= setTimeout(refresh, REFRESH_AFTER);
@@ -42,35 +50,34 @@ async function refresh() {
   const withCharts = Date.now() - chartsReadAt > CHARTS_AFTER;
   if (withCharts) chartsReadAt = Date.now();
   else address.searchParams.set("part", "list");
-  await read(address, document.querySelectorAll(withCharts ? "[data-live]" : "[data-live]:not([data-slow])"));
-  refreshing = undefined;
-  if (refreshAgain) {
+  const done = await read(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
+  refreshing = done ? undefined : setTimeout(refresh, TRY_AGAIN_AFTER);
+  if (done && refreshAgain) {
     refreshAgain = false;
     refreshSoon();
   }
 }
 
-// Puts what the server has at `address` in the place of each of `parts`, found by its id.
+// Puts what the server has at `address` in the place of each of `parts`, found by its id; returns whether it answered.
 async function read(address, parts) {
   try {
     const response = await fetch(address, { headers: { Accept: "text/html" } });
     if (response.redirected) leave(); // to the sign-in page
     else if (response.ok) {
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      parts.forEach((part) => page.getElementById(part.id) && replace(part, page.getElementById(part.id)));
+      parts.forEach((part) => page.getElementById(part.id) && showInstead(part, page.getElementById(part.id)));
     }
+    return response.status < 500;
   } catch {
-    // Asked again with the next event.
+    return false;
   }
 }
 
-function replace(old, fresh) {
+function showInstead(old, fresh) {
   const part = document.importNode(fresh, true);
   keepOpen(old, part);
   keepChosen(old, part);
-  const focus = placeOf(old, document.activeElement);
-  old.replaceWith(part);
-  if (focus) part.querySelectorAll(focus.kind)[focus.number]?.focus();
+  replace(old, part);
   part.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
   countChosen();
 }
@@ -87,13 +94,6 @@ function keepChosen(old, part) {
     const same = part.querySelector(`input[value="${CSS.escape(box.value)}"]`);
     if (same) same.checked = true;
   }
-}
-
-// Where the focus is among its kind: there it is put again, for a keyboard not to lose its place.
-function placeOf(part, element) {
-  if (!element || !part.contains(element)) return null;
-  const kind = element.name === "job" ? `input[value="${CSS.escape(element.value)}"]` : element.localName;
-  return { kind, number: [...part.querySelectorAll(kind)].indexOf(element) };
 }
 
 function boxes() {
@@ -132,5 +132,5 @@ if (chosen) {
 }
 if (document.getElementById("house")) askWorkers();
 const leave = document.querySelector("[data-live]")
-  ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask: refreshSoon })
+  ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask })
   : () => {};

@@ -10,6 +10,7 @@ document.addEventListener("microblog:unread", ({ detail: { subject, timestamp, d
     const number = badge.querySelector("[data-number]");
     const before = badge.hidden ? 0 : parseInt(number.textContent);
     badge.dataset.at = timestamp;
+    badge.dataset.watch = `unread-${subject}=${data.count}`;
     badge.hidden = data.count === 0;
     number.textContent = data.count > MOST ? `${MOST}+` : data.count;
     if (Math.min(data.count, MOST) > before) sayWhatIsNew();

@@ -128,8 +128,9 @@ function keepTrue() {
       });
       if (response.redirected) leave(); // to the sign-in page
       else if (response.ok) (await response.json()).forEach(receive);
+      return response.status < 500;
     } catch {
-      // Asked again at the next turn.
+      return false;
     }
   }
 

@@ -18,7 +18,7 @@ async function showNewest() {
   }
   reading = true;
   try {
-    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const response = await fetch(location.pathname, { headers: { Accept: "text/html" } });
     if (response.status >= 500) throw new Error(response.statusText);
     if (response.ok) show(new DOMParser().parseFromString(await response.text(), "text/html"));
   } catch {

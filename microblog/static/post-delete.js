@@ -4,6 +4,7 @@ import { send } from "./forms.js";
 import { dispatch } from "./stream.js";
 
 const dialog = document.getElementById("post-dialog");
+let asked; // the post in question: its id, and where the focus goes from the dialog, the best place first
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest(".post-delete");
@@ -20,14 +21,20 @@ dialog.addEventListener("submit", (event) => {
   event.preventDefault();
   deletePost(event.target);
 });
+// The browser gives the focus back to the link, which may be gone with its post by then.
+dialog.addEventListener("close", () => asked.places.find((place) => place.isConnected)?.focus());
 
 async function ask(link) {
   const question = await read(link.href);
   if (!question) return location.assign(link.href);
+  if (dialog.open) return; // another was asked for, and came first
   const title = question.querySelector("h1");
   title.id = "post-dialog-title";
   dialog.setAttribute("aria-labelledby", title.id);
-  dialog.dataset.post = link.closest("[data-post]").dataset.post;
+  const post = link.closest("[data-post]");
+  const beside = [post.nextElementSibling, post.previousElementSibling].map((other) => other?.querySelector("a"));
+  const places = [link, ...beside.filter(Boolean), document.getElementById("timeline")];
+  asked = { id: post.dataset.post, places };
   dialog.replaceChildren(...question.childNodes);
   dialog.showModal();
 }
@@ -42,15 +49,23 @@ async function read(address) {
   }
 }
 
+// The reader may have closed the dialog, and asked for another post, before the answer is here.
 async function deletePost(form) {
+  if (form.ariaBusy === "true") return; // sent already
+  form.ariaBusy = "true";
+  const { id } = asked;
+  const onPage = document.querySelector(".timeline-said");
+  const isOpen = () => dialog.open && dialog.contains(form);
   try {
     const { status, said } = await send(form);
-    if (status !== 200 && status !== 404) return say(said, "danger", form);
-    dialog.close();
-    dispatch({ name: "post-deleted", subject: dialog.dataset.post, timestamp: Date.now() / 1000, data: {} });
-    say(said, status === 200 ? "success" : "info", document.querySelector(".timeline-said"));
+    if (status !== 200 && status !== 404) return say(said, "danger", isOpen() ? form : onPage);
+    dispatch({ name: "post-deleted", subject: id, timestamp: Date.now() / 1000, data: {} });
+    if (isOpen()) dialog.close();
+    say(said, status === 200 ? "success" : "info", onPage);
   } catch {
-    form.submit(); // the browser tells what is wrong
+    if (isOpen()) form.submit(); // the browser tells what is wrong
+  } finally {
+    form.ariaBusy = null;
   }
 }
 

@@ -7,13 +7,15 @@ const button = timeline.querySelector(".new-posts button"); // only on the newes
 const labels = button && JSON.parse(button.dataset.labels);
 const plural = new Intl.PluralRules(document.documentElement.lang || undefined);
 const waiting = new Set(); // the ids of new posts that are not shown yet
+const gone = new Set(); // of those that were deleted: an answer that was on its way then may still have them
 
 document.addEventListener("microblog:post", ({ detail: { subject, timestamp } }) => button && count(subject, timestamp));
 document.addEventListener("microblog:post-deleted", ({ detail: { subject } }) => takeAway(subject));
 button?.addEventListener("click", async () => {
-  button.disabled = true;
-  await showNewest();
-  button.disabled = false;
+  if (button.ariaBusy === "true") return; // not disabled meanwhile: it would lose the focus
+  button.ariaBusy = "true";
+  if (await showNewest()) goToTop();
+  button.ariaBusy = null;
 });
 
 const articleOf = (id) => timeline.querySelector(`[data-post="${CSS.escape(id)}"]`);
@@ -40,15 +42,17 @@ function showCount() {
   button.hidden = number === 0;
 }
 
-// Reads the page anew. Only its list changes: a post that is being written stays in its form.
+// Reads the page anew; returns whether it was answered. Only its list changes: a post that is being written stays in
+// its form.
 async function showNewest() {
   const known = new Set([...timeline.querySelectorAll("[data-post]")].map((post) => post.dataset.post));
   const asked = [...waiting];
   const fresh = await read(button ? location.pathname : location.href);
-  if (!fresh) return;
+  if (!fresh) return false;
   const list = document.importNode(fresh.querySelector(".timeline-page"), true);
+  gone.forEach((id) => list.querySelector(`[data-post="${CSS.escape(id)}"]`)?.remove());
   timeline.querySelector(".timeline-page").replaceWith(list);
-  timeline.dataset.watch = fresh.dataset.watch;
+  askForTheRest();
   asked.forEach((id) => waiting.delete(id));
   for (const post of list.querySelectorAll("[data-post]")) {
     waiting.delete(post.dataset.post);
@@ -56,6 +60,10 @@ async function showNewest() {
   }
   showCount();
   list.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
+  return true;
+}
+
+function goToTop() {
   timeline.focus({ preventScroll: true });
   if (timeline.getBoundingClientRect().top < 0) timeline.scrollIntoView();
 }
@@ -74,6 +82,7 @@ async function read(address) {
 }
 
 function takeAway(id) {
+  gone.add(id);
   if (waiting.delete(id)) showCount();
   const post = articleOf(id);
   if (!post) return;

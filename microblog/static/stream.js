@@ -1,7 +1,8 @@
 // Keeps a page told of what happens: by its event stream, or by asking where there is none.
 
 const ASK_EVERY = 3000; // milliseconds
-const REOPEN_AFTER = 15000;
+const REOPEN_AFTER = 2000; // where the stream was cut
+const TRY_AGAIN_AFTER = 15000; // where it was refused
 
 // Lets every script of the page hear of an event: those that care listen on the document for “microblog:” + its name.
 export function dispatch(event) {
@@ -9,26 +10,29 @@ export function dispatch(event) {
 }
 
 // Opens the stream at `address()` for as long as the page is seen, and gives each event to `receive`. Calls `ask`
-// where events may have been missed, and every few seconds while no stream is open. Returns what ends all that. Whoever
-// changes what the page is to hear of dispatches "watch-changed" on the document: then the stream is opened anew.
+// where events may have been missed, and every few seconds while no stream is open; it tells (or promises to) whether
+// it was answered. Returns what ends all that. Whoever changes what the page is to hear of dispatches "watch-changed"
+// on the document: then the stream is opened anew.
 export function follow({ address, receive, ask }) {
-  let stream, asking, reopening;
+  let stream, asking, reopening, askingAgain;
 
   function listen() {
-    hangUp();
-    asking = setInterval(ask, ASK_EVERY);
+    stream?.close();
+    clearTimeout(reopening);
+    asking ??= setInterval(ask, ASK_EVERY);
     if (!("EventSource" in window)) return;
     const opened = new EventSource(address());
     opened.onopen = stopAsking;
     opened.onmessage = (message) => {
       const event = JSON.parse(message.data);
-      if (event.name === "resync") ask();
+      if (event.name === "resync") askUntilAnswered();
       else receive(event);
     };
     opened.onerror = () => {
+      const refused = opened.readyState === EventSource.CLOSED;
+      opened.close(); // by itself it would come back for what the page showed when it was opened
       asking ??= setInterval(ask, ASK_EVERY);
-      // A stream that was cut comes back by itself, with Last-Event-ID; one that was refused does not.
-      if (opened.readyState === EventSource.CLOSED) reopening = setTimeout(listen, REOPEN_AFTER);
+      reopening = setTimeout(listen, refused ? TRY_AGAIN_AFTER : REOPEN_AFTER);
     };
     stream = opened;
   }
@@ -37,6 +41,13 @@ export function follow({ address, receive, ask }) {
     stream?.close();
     stopAsking();
     clearTimeout(reopening);
+    clearTimeout(askingAgain);
+  }
+
+  // While the stream is open nobody asks by the clock.
+  async function askUntilAnswered() {
+    clearTimeout(askingAgain);
+    if (!(await ask()) && !asking) askingAgain = setTimeout(askUntilAnswered, ASK_EVERY);
   }
 
   function stopAsking() {

@@ -9,6 +9,8 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.jobs import control
+from microblog.jobs import job as jobs
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
 from tests.browser.test_live import expect_bar, expect_same_page, mark
@@ -70,6 +72,23 @@ def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Pag
     expect(page.locator(".line-cancelled")).to_be_visible()
     assert site.state_of(job_id) == "REVOKED"
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page, operator: User, dial: Dial) -> None:
+    user = site.make_user()
+    job_id = site.start_job(user, dial)
+    dial.turn_to(10)
+    site.sign_in(page, operator)
+    page.goto(f"{site.url}/admin/tasks/{job_id}")
+    expect_bar(page, job_id, 10)
+    page.get_by_role("button", name="Cancel").focus()
+
+    job = jobs.find(job_id)
+    assert job is not None
+    control.cancel(job)
+
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    expect(page.locator("#job")).to_be_focused()
 
 
 def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
+import sqlalchemy as sa
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.messages import correspondence
+from microblog.notifications.models import Notification
 from tests.browser.site import Site
 from tests.browser.test_live import expect_same_page, mark
 
@@ -85,6 +91,46 @@ def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_sta
     expect(conversation.get_by_label("Message")).to_be_focused()
     expect(conversation.get_by_label("Message")).to_have_value("Here I")
     expect_same_page(conversation)
+
+
+def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_the_focus(
+    site: Site, page: Page
+) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    for n in range(26):
+        correspondence.send(susan, demo, f"Letter {n}")
+    site.sign_in(page, demo)
+    page.goto(f"{site.url}/messages")
+    page.get_by_role("link", name="Older").click()
+    expect(page.locator(".post-body")).to_have_text("Letter 0")
+    page.get_by_role("link", name="Newer").click()
+    reply = page.locator(".post", has_text="Letter 20").get_by_role("link", name="Reply")
+    reply.focus()
+
+    correspondence.send(susan, demo, "The last")
+
+    expect(page.locator(".post-body").first).to_have_text("The last")
+    expect(reply).to_be_focused()
+
+
+def test_a_badge_comes_true_on_a_page_that_was_not_told(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    susan, (demo, his) = site.make_user(), signed_in(site, open_browser)
+    asking = his.context.new_page()
+    asking.route("**/notifications/stream*", lambda route: route.abort())
+    correspondence.send(susan, demo, "Are you there?")
+    his.goto(f"{site.url}/notifications/all")
+    his.get_by_role("button", name="Mark all as read").click()
+    expect(badge(his, "notifications")).to_be_hidden()
+    db.session.execute(sa.update(Notification).values(updated_at=utcnow() - timedelta(minutes=1)))  # it is long ago
+    db.session.commit()
+    asking.goto(f"{site.url}/tasks")
+    expect(badge(asking, "messages")).to_have_text("1 new")
+
+    his.goto(f"{site.url}/messages")
+
+    expect(badge(asking, "messages")).to_be_hidden()
 
 
 def test_messages_are_written_read_and_deleted_without_javascript(

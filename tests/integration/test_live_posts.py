@@ -105,7 +105,9 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
         assert next(explore) == next(home) == RESYNC
         unread = [next(badges) for _ in range(2)]
     assert {(event["subject"], event["data"]["count"]) for event in unread} == {("messages", 0), ("notifications", 0)}
-    assert told(signed_in(susan), f"posts=explore&shown={post}", utcnow().timestamp()) == [("post-deleted", post)]
+    for timeline_name in ("explore", "@miguel"):
+        asked = f"posts={timeline_name}&shown={post}"
+        assert told(signed_in(susan), asked, utcnow().timestamp()) == [("post-deleted", post)], asked
 
 
 @LIVES_ON_ONE_DATABASE

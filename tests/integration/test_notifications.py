@@ -17,6 +17,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
+from microblog.messages import correspondence
 from microblog.notifications.live import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
@@ -235,6 +236,21 @@ def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callab
     control.cancel(job)
     [cancelled] = client.get(f"/notifications?since={event['timestamp']}").json
     assert cancelled["data"]["state"] == "REVOKED"
+
+
+def test_a_page_that_says_what_its_badges_show_is_told_of_those_that_are_others_by_now(
+    susan: User, ben: User, signed_in: Callable[..., FlaskClient]
+) -> None:
+    correspondence.send(ben, susan, "Hello")
+    client, now = signed_in(susan), utcnow().timestamp() + 60
+
+    def told(shown: str) -> list[tuple[str, int]]:
+        events = client.get(f"/notifications?since={now}{shown}").json
+        return sorted((event["subject"], event["data"]["count"]) for event in events)
+
+    assert told("") == told("&unread-messages=1") == told("&unread-messages=1&unread-notifications=1") == []
+    assert told("&unread-messages=0&unread-notifications=1") == [("messages", 1)]
+    assert told("&unread-messages=x&unread-notifications=") == [("messages", 1), ("notifications", 1)]
 
 
 @pytest.mark.parametrize("since", ["yesterday", "nan", "inf", "-inf", "1e300", ""])

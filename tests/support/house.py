@@ -7,11 +7,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import flask_migrate
 import pytest
 from flask import Flask
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
 
 from microblog import create_app
 from microblog.extensions import db
@@ -40,6 +43,23 @@ def fresh_database(kind: str, folder: Path, request: pytest.FixtureRequest) -> I
     server.drop(name)
 
 
+class _Compiled(BytecodeCache):
+    """Templates are compiled once in this process, not once for each application."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code is not None:
+            self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+_compiled = _Compiled()
+
+
 @contextlib.contextmanager
 def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask]:
     """An application in this process, with its context pushed."""
@@ -48,6 +68,7 @@ def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask
             patch.setenv(key, value)
         app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
         app.test_client_class = Client
+        app.jinja_env.bytecode_cache = _compiled
         import tests.support.tasks as _tasks  # noqa: F401 - registers the tests' tasks
 
         with app.app_context():
