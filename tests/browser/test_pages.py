@@ -166,7 +166,7 @@ def add_jobs_of_every_kind(user: User) -> None:
 
 def add_job(user: User, title: str, *steps: dict[str, Any]) -> None:
     """A job as it stands, with no worker behind it."""
-    root_id = f"{title:.36}"
+    root_id = f"{title:.36}".replace(" ", "-")
     for position, facts in enumerate(steps):
         task_id = root_id if position == 0 else f"{root_id}-{position}"
         fixed: dict[str, Any] = {"queue": "default", "signature": {}, "user_id": user.id, "position": position}
