@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -19,10 +20,12 @@ from microblog.imports import reading, refusals, report, sweep
 from microblog.imports.models import Refusal, Upload
 from microblog.imports.storage import current_storage
 from microblog.imports.tasks import import_posts
+from microblog.posts.models import Post
 from tests.support.api import assert_problem, caller_for
 from tests.support.imports import BEGINNING, archive, files, post, store
 
 BAD = 150
+PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 REASON = "It has 141 characters; a post here has at most 140."
 
 
@@ -72,6 +75,23 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
     assert rows[-1] == ["1", "2", "Its time is not one (such as 2026-11-21T09:30:00Z).", address]
     assert signed_in(make_user("ben")).get(f"/import/{task_id}/refusals").status_code == 404
     assert browser.get("/import/none/refusals").status_code == 404
+
+
+def test_an_address_that_cannot_be_kept_as_it_is_spoils_nothing_else(app: Flask, susan: User) -> None:
+    odd = ["https://x/\ud800", "https://x/\0", "https://x/SPOILT", "https://x/" + "\ud83d" * 600]
+    notes = [
+        {"type": "Note", "content": f"<p>{url}</p>", "to": PUBLIC, "url": url, "published": BEGINNING.isoformat()}
+        for url in ["https://x/good", *(f"{url}{'!' * 150}" for url in odd), "https://x/better"]
+    ]
+    outbox = json.dumps({"orderedItems": [{"type": "Create", "object": note} for note in notes]}).encode()
+
+    task_id, result = imported(susan, outbox.replace(b"SPOILT", b"sp\xffilt"))
+
+    assert db.session.scalars(sa.select(Post.body).order_by(Post.id)).all() == ["https://x/good", "https://x/better"]
+    listed = [item["address"] for item in caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]]
+    assert listed == [refusal["address"] for refusal in result["refusals"]]
+    ends = "!" * 150
+    assert listed == [f"https://x/\ufffd{ends}"] * 2 + [f"https://x/sp\ufffdilt{ends}", "https://x/" + "\ufffd" * 490]
 
 
 def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: Callable[..., User]) -> None:
