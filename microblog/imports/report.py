@@ -11,7 +11,8 @@ from microblog.imports.reader import Entry
 from microblog.text import replace_unstorable
 
 SHOWN = 100  # refusals that the result has
-LISTED = 1_000_000  # refusals that are kept, as many as a file has posts: what is all brackets must not fill the disk
+# Refusals that are kept of a file, and of a user (sweep.delete_refused): what is all brackets must not fill the disk.
+LISTED = 1_000_000
 
 
 class Report:

@@ -148,6 +148,23 @@ def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
     assert "/refusals" not in browser.get(f"/tasks/{task_id}/card").text
 
 
+def test_a_user_has_those_of_one_file_at_a_time(
+    susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "BATCH", 40)
+    user_id, ben = susan.id, make_user("ben")
+    imported(ben, bad_ones())
+
+    counts = []
+    for content in (bad_ones(), bad_ones()[:-1], archive([], []), archive(post("good", 1))):
+        attempted(susan, content)
+        listed = sa.select(Refusal.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
+        counts.append([count for _upload, count in db.session.execute(listed.group_by(Refusal.upload_id))])
+
+    assert counts == [[BAD], [BAD], [2], []]
+    assert kept() == BAD, "those of others stay"
+
+
 def test_they_go_with_the_time_of_an_archive_or_with_their_user(
     app: Flask, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
