@@ -58,9 +58,10 @@ def create() -> tuple[dict[str, Any], dict[str, str]]:
 @bp.lists(RefusalPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def refused(query: dict[str, Any], task_id: str) -> lists.Answer:
-    """List all that an import could not keep, in the order of the file; empty once it is too long ago.
+    """List all that an import could not keep, in the order of the file.
 
-    The `result` of the task has their number (`refused`), and the first of them.
+    It is empty once that is too long ago, or another import of yours has begun. The `result` of the task has their
+    number (`refused`), and the first of them, unless the file was broken.
     """
     upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
     size = query.get("limit", current_app.config["POSTS_PER_PAGE"])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 else:
     Model = db.Model
 
+LONGEST_ADDRESS = 500  # characters of where a post can be read elsewhere
+
 
 class Upload(Model):
     """A file in the storage, until `expires_at`; its jobs know it by its id.
@@ -58,7 +60,7 @@ class Refusal(Model):
     number: Mapped[int]
     line: Mapped[int]
     reason: Mapped[str] = mapped_column(sa.Text)
-    address: Mapped[str | None] = mapped_column(sa.String(500))
+    address: Mapped[str | None] = mapped_column(sa.String(LONGEST_ADDRESS))
 
     def __repr__(self) -> str:
         return f"<Refusal {self.place} of {self.upload_id}>"

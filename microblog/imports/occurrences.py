@@ -11,18 +11,21 @@ from datetime import datetime
 
 from microblog.imports.formats import Draft
 
+MOST = 10_000  # different texts of one moment that are remembered in memory
+
 #: Tells of each post of a file, in their order, the how-manieth of its kind it is, from 1.
 Count = Callable[[Draft], int]
 
 
 class OutOfOrder(Exception):
-    """The file's posts are in no order of time; equal ones may be anywhere."""
+    """The file's posts are in no order of time, or very many are of one moment; equal ones may be anywhere."""
 
 
 def count_in_order() -> Count:
     """A count for a file that is in order of time, either way, where equal posts are near to each other.
 
-    It remembers one moment. Raises OutOfOrder, when called, where the file turns out to be in no order.
+    It remembers one moment, up to MOST texts. Raises OutOfOrder, when called, where the file turns out to be in no
+    order, or a moment to have more.
     """
     seen: Counter[str] = Counter()
     last: datetime | None = None
@@ -38,6 +41,8 @@ def count_in_order() -> Count:
             seen.clear()
         last = draft.timestamp
         seen[draft.body] += 1
+        if len(seen) > MOST:
+            raise OutOfOrder
         return seen[draft.body]
 
     return count

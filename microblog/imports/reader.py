@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Container, Iterator
 from json import JSONDecodeError
 from typing import IO, Any, NamedTuple
@@ -16,6 +17,9 @@ CHUNK = 64 * 1024  # bytes read at once
 MAX_ENTRY = 1024 * 1024  # characters of one entry; whoever sends more is not sending posts
 LONGEST_TOKEN = 16  # characters; two halves of a character, escaped, have 12
 
+# What there may be between the end of a value and the end of what has been read, if more of the file may belong to it:
+# the decoder takes a number without its last part, of which nothing but the sign has been read.
+_MAY_GO_ON = re.compile(r"(\.|[eE][-+]?)?\Z")
 _SPACE = " \t\n\r"
 # No number of a file is used, and one with too many digits is an error only as an int.
 _DECODE = json.JSONDecoder(parse_int=float).raw_decode
@@ -134,7 +138,7 @@ class EntryReader:
                 if self._ended or not self._cut_short(error):
                     raise self._broken(error.pos) from None
                 end = len(self._text)
-            if end == len(self._text) and not self._ended:  # it is cut short, or a number that may go on
+            if not self._ended and _MAY_GO_ON.match(self._text, end):
                 self._read()
                 continue
             self._at = end

@@ -11,6 +11,7 @@ from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 
 from microblog.extensions import db
+from microblog.imports import sweep
 from microblog.imports.formats import FORMATS, Draft, LeftOut, Refused
 from microblog.imports.keep import Numbered, keep
 from microblog.imports.models import Upload
@@ -28,13 +29,14 @@ BATCH = 4000  # entries read, and posts kept, at once
 def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     """Keep the posts of an upload, with the task's progress in bytes; returns the report (report.Report.to_dict()).
 
-    What another attempt has kept is not kept again. Raises JobError, with a sentence that names the place, where the
-    file is broken; what came before that is kept.
+    What another attempt has kept is not kept again; what the user's other imports refused is no longer listed. Raises
+    JobError, with a sentence that names the place, where the file is broken; what came before that is kept.
     """
     storage, path = current_storage(), f"{upload_id}.json"
     reports = [Report()]  # one of each reading
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
+        sweep.delete_refused(user_id, but=upload_id)
         try:
             _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
         except OutOfOrder:  # once more from the beginning, to count equal posts wherever they are

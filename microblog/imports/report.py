@@ -6,10 +6,13 @@ from collections import Counter
 from typing import Any
 
 from microblog.imports.formats import Draft, LeftOut, Refused
+from microblog.imports.models import LONGEST_ADDRESS
 from microblog.imports.reader import Entry
+from microblog.text import replace_unstorable
 
 SHOWN = 100  # refusals that the result has
-LISTED = 1_000_000  # refusals that are kept, as many as a file has posts: what is all brackets must not fill the disk
+# Refusals that are kept of a file, and of a user (sweep.delete_refused): what is all brackets must not fill the disk.
+LISTED = 1_000_000
 
 
 class Report:
@@ -61,7 +64,9 @@ class Report:
 
 
 def _address(value: Any) -> str | None:
-    """Where the post can be read in the place that it comes from, if the file says so."""
+    """Where the post can be read in the place that it comes from, if the file says so, as it can be kept and sent."""
     note = value.get("object") if isinstance(value, dict) else None
     address = note.get("url") if isinstance(note, dict) else None
-    return address[:500] if isinstance(address, str) and address.startswith(("https://", "http://")) else None
+    if not isinstance(address, str) or not address.startswith(("https://", "http://")):
+        return None
+    return replace_unstorable(address[:LONGEST_ADDRESS])

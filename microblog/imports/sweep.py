@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import refusals
-from microblog.imports.models import Upload
+from microblog.imports.models import Refusal, Upload
 from microblog.imports.storage import current_storage
 from microblog.storage import PARTS
 from microblog.taskqueue.models import Task
@@ -22,6 +22,15 @@ def delete_expired() -> int:
     """
     importing = sa.exists().where(Task.user_id == Upload.user_id, Task.name == "import_posts", Task.unfinished)
     return _delete(sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing)))
+
+
+def delete_refused(user_id: int, but: str) -> int:
+    """Delete a user's uploads of which something was refused, with that list, except `but`; returns how many.
+
+    For the import of `but`, while it has refused nothing: what is listed for one user is of one file.
+    """
+    of_some = sa.exists().where(Refusal.upload_id == Upload.id)
+    return _delete(sa.and_(Upload.user_id == user_id, Upload.id != but, of_some))
 
 
 def delete_all_of(user_id: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import shared_task
@@ -13,7 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import sweep
+from microblog.imports import refusals, sweep
 from microblog.imports.models import Upload
 from microblog.imports.reading import read_upload
 from microblog.imports.storage import current_storage
@@ -59,21 +59,25 @@ def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     except (FileNotFoundError, LookupError) as error:
         raise JobError(_gone()) from error
     upload = db.session.get_one(Upload, upload_id)
-    # What was refused is there for as long as what an export made.
-    kept_for = timedelta(seconds=current_app.config["EXPORT_LIFETIME"] if report["refused"] else 0)
-    upload.report, upload.expires_at = report, utcnow() + kept_for
+    upload.report, upload.expires_at = report, _end_of(upload_id)
     db.session.commit()
     return report
 
 
 def _discard(upload_id: str) -> None:
-    """Delete the file, and leave the row to the sweep."""
+    """Delete the file, and leave the row to the sweep, in its time."""
     db.session.rollback()
     upload = db.session.get(Upload, upload_id)
     if upload is not None:
-        path, upload.expires_at = upload.path, utcnow()
+        path, upload.expires_at = upload.path, _end_of(upload_id)
         db.session.commit()
         current_storage().delete(path)
+
+
+def _end_of(upload_id: str) -> datetime:
+    """Until when an upload is kept that has been read: what was refused is there for as long as what an export made."""
+    lifetime = current_app.config["EXPORT_LIFETIME"] if refusals.exist(upload_id) else 0
+    return utcnow() + timedelta(seconds=lifetime)
 
 
 def _gone() -> str:

@@ -13,7 +13,7 @@ from flask_babel import gettext as _
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import sweep
+from microblog.imports import refusals, sweep
 from microblog.imports.models import Upload
 from microblog.imports.storage import current_storage
 from microblog.jobs.job import Job
@@ -49,6 +49,12 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
 def id_of(job: Job) -> str | None:
     """The id of the upload that `job` imports, whether or not that is still there; None if it is no import."""
     return job.root.signature["args"][1] if job.root.name == "import_posts" else None
+
+
+def has_refusals(job: Job) -> bool:
+    """Whether `job` is an import that has refused something, of which the list is still there."""
+    upload_id = id_of(job)
+    return upload_id is not None and refusals.exist(upload_id)
 
 
 def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:

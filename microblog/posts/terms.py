@@ -1,10 +1,10 @@
 """The words of a text as the index has them: folded in one place, so that every database finds the same.
 
 A word is what stands between spaces and punctuation, without its case and its accents: ``Crème`` and ``CREME`` are
-one; so are Arabic and Hebrew with and without their points, and the forms of alef. Scripts that are written without
-spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or whose words carry their grammar with them (Korean) are kept as
-each two neighbouring characters, so that any part of a sentence of two characters or more is found where it stands; and
-as single characters, for whoever types only one. An emoji is a word.
+one; so are Arabic and Hebrew with and without their points, and the forms of alef. Of a very long one the beginning
+counts. Scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or whose words carry
+their grammar with them (Korean) are kept as each two neighbouring characters, so that any part of a sentence of two
+characters or more is found where it stands; and as single characters, for whoever types only one. An emoji is a word.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
+
+# Characters of one term. PostgreSQL takes 2046 bytes; of what can be typed only signs that stand for a whole sentence
+# (as U+FDFA does) unfold to that many.
+LONGEST = 500
 
 
 class Term(NamedTuple):
@@ -136,7 +140,7 @@ def _fold(piece: str) -> str:
         return piece.lower()
     decomposed = unicodedata.normalize("NFKD", piece.casefold()).casefold()
     folded = unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed)).translate(_PLAIN)
-    return _ASCII_REST.sub("", folded)
+    return _ASCII_REST.sub("", folded)[:LONGEST]
 
 
 def _twos(run: str) -> list[str]:

@@ -38,7 +38,7 @@ def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
     expect(card.get_by_role("listitem").filter(has_text="It has 300 characters")).to_contain_text("Line 7:")
     expect(card).to_contain_text("Its time is not one")
     with page.expect_download() as started:
-        card.get_by_role("link", name="Download the list of these").click()
+        card.get_by_role("link", name="Download the list of what could not be imported").click()
     assert started.value.suggested_filename == "refusals.csv"
     assert len(started.value.path().read_text().splitlines()) == 3
     assert faults_in(page, "tasks with an import") == []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery.result import EagerResult
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -19,10 +22,13 @@ from microblog.imports import reading, refusals, report, sweep
 from microblog.imports.models import Refusal, Upload
 from microblog.imports.storage import current_storage
 from microblog.imports.tasks import import_posts
+from microblog.posts.models import Post
+from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
 from tests.support.imports import BEGINNING, archive, files, post, store
 
 BAD = 150
+PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 REASON = "It has 141 characters; a post here has at most 140."
 
 
@@ -31,13 +37,23 @@ def susan(make_user: Callable[..., User]) -> User:
     return make_user("susan")
 
 
-def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
-    """The id of the job that imports `content`, and its result."""
+def attempted(user: User, content: bytes) -> tuple[str, EagerResult]:
+    """The id of the job that imports `content`, which has ended, and what came of it."""
     upload = store(user, content)
     task_id = user.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
     outcome = import_posts.apply(args=[user.id, upload.id])
     db.session.rollback()
+    task = db.session.get_one(Task, task_id)
+    task.state, task.finished_at = outcome.state, utcnow()
+    task.error = str(outcome.result) if outcome.failed() else None
+    db.session.commit()
+    return task_id, outcome
+
+
+def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
+    """The id of the job that imports `content`, and its result."""
+    task_id, outcome = attempted(user, content)
     assert outcome.state == "SUCCESS", outcome.traceback
     return task_id, outcome.result
 
@@ -74,6 +90,23 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
     assert browser.get("/import/none/refusals").status_code == 404
 
 
+def test_an_address_that_cannot_be_kept_as_it_is_spoils_nothing_else(app: Flask, susan: User) -> None:
+    odd = ["https://x/\ud800", "https://x/\0", "https://x/SPOILT", "https://x/" + "\ud83d" * 600]
+    notes = [
+        {"type": "Note", "content": f"<p>{url}</p>", "to": PUBLIC, "url": url, "published": BEGINNING.isoformat()}
+        for url in ["https://x/good", *(f"{url}{'!' * 150}" for url in odd), "https://x/better"]
+    ]
+    outbox = json.dumps({"orderedItems": [{"type": "Create", "object": note} for note in notes]}).encode()
+
+    task_id, result = imported(susan, outbox.replace(b"SPOILT", b"sp\xffilt"))
+
+    assert db.session.scalars(sa.select(Post.body).order_by(Post.id)).all() == ["https://x/good", "https://x/better"]
+    listed = [item["address"] for item in caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]]
+    assert listed == [refusal["address"] for refusal in result["refusals"]]
+    ends = "!" * 150
+    assert listed == [f"https://x/\ufffd{ends}"] * 2 + [f"https://x/sp\ufffdilt{ends}", "https://x/" + "\ufffd" * 490]
+
+
 def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: Callable[..., User]) -> None:
     task_id, _result = imported(susan, bad_ones())
     export_id = susan.launch_task("export_posts", "Export").id
@@ -94,6 +127,44 @@ def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: C
     assert_problem(caller_for(app, make_user("ben")).get(f"/api/imports/{task_id}/refusals"), 404)
 
 
+def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
+) -> None:
+    task_id, outcome = attempted(susan, bad_ones()[:-1])
+    browser = signed_in(susan)
+
+    assert outcome.state == "FAILURE"
+    assert sweep.delete_expired() == 0
+    assert (kept(), files()) == (BAD, [])
+    card = browser.get(f"/tasks/{task_id}/card").text
+    assert "What came before that has been imported." in card
+    [link] = re.findall(r'href="([^"]*/refusals)"', card)
+    assert len(browser.get(link).text.splitlines()) == BAD + 1
+    listed = caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]
+    assert listed[0] == {"number": 2, "line": 1, "reason": REASON, "address": None}
+    db.session.scalars(sa.select(Upload)).one().expires_at = BEGINNING
+    db.session.commit()
+    assert sweep.delete_expired() == 1
+    assert "/refusals" not in browser.get(f"/tasks/{task_id}/card").text
+
+
+def test_a_user_has_those_of_one_file_at_a_time(
+    susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "BATCH", 40)
+    user_id, ben = susan.id, make_user("ben")
+    imported(ben, bad_ones())
+
+    counts = []
+    for content in (bad_ones(), bad_ones()[:-1], archive([], []), archive(post("good", 1))):
+        attempted(susan, content)
+        listed = sa.select(Refusal.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
+        counts.append([count for _upload, count in db.session.execute(listed.group_by(Refusal.upload_id))])
+
+    assert counts == [[BAD], [BAD], [2], []]
+    assert kept() == BAD, "those of others stay"
+
+
 def test_they_go_with_the_time_of_an_archive_or_with_their_user(
     app: Flask, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +179,6 @@ def test_they_go_with_the_time_of_an_archive_or_with_their_user(
     lifetime = timedelta(seconds=app.config["EXPORT_LIFETIME"])
     assert lifetime - timedelta(minutes=5) < of_susan.expires_at - utcnow() < lifetime
     susans, of_susan.expires_at = susan.id, BEGINNING
-    db.session.execute(sa.text("UPDATE task SET state = 'SUCCESS'"))
     db.session.commit()
     assert sweep.delete_expired() == 1
     assert kept() == BAD

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
-from microblog.imports import keep, reader, reading, sweep
+from microblog.imports import keep, occurrences, reader, reading, sweep
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
 from microblog.jobs import control
@@ -121,6 +122,26 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
     assert bodies(susan).count("twice") == 2
     assert (first["imported"], first["known"]) == (BETWEEN + 1, 1)
     assert (again["imported"], again["known"]) == (0, BETWEEN + 2)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_of_a_moment_no_more_is_remembered_in_memory_than_that_has_room_for(
+    susan: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(occurrences, "MOST", 50)
+    monkeypatch.setattr(reading, "BATCH", 20)
+    anywhere = Mock(side_effect=occurrences.count_anywhere)
+    monkeypatch.setattr(reading, "count_anywhere", anywhere)
+    fitting = [*(post(f"early {n}") for n in range(50)), *(post(f"late {n}", 1) for n in range(50)), post("late 7", 1)]
+
+    assert imported(susan, archive(*fitting))["imported"] == 101
+    assert anywhere.call_count == 0
+    more = [*fitting, *(post(f"last {n % 90}", 2) for n in range(100))]
+    results = [imported(susan, archive(*more)) for _ in range(2)]
+
+    assert anywhere.call_count == 2
+    assert [(one["imported"], one["known"]) for one in results] == [(100, 101), (0, 201)]
+    assert bodies(susan) == [one["body"] for one in more]
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

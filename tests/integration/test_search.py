@@ -20,6 +20,7 @@ from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
+from tests.support.api import caller_for
 from tests.support.imports import store
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -205,6 +206,22 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
         "コーヒー": "東京タワーで<mark>ｺｰﾋｰ</mark>を飲む",
         "น้ำ": "ฉันกิน<mark>น้ำ</mark>ตาลที่กรุงเทพ",
     }
+
+
+def test_a_word_that_unfolds_to_thousands_of_letters_is_kept_found_and_marked(
+    app: Flask, browser: FlaskClient, susan: User
+) -> None:
+    longest, shorter, beside = "ﷺ" * 140, "ﷺ" * 3, f"a {'ﷺ' * 130} b"
+
+    assert browser.post("/", data={"post": longest}).status_code == 302
+    assert caller_for(app, susan).post("/api/posts", json={"body": beside}).status_code == 201
+    import_old_posts(susan, shorter)
+
+    assert found(browser, longest) == [longest, beside]
+    assert found(browser, shorter)[0] == shorter
+    marked = bodies_in(browser.get("/search", query_string={"q": longest}).text)
+    assert marked == [f"<mark>{longest}</mark>", f"a <mark>{'ﷺ' * 130}</mark> b"]
+    assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
 
 
 def test_the_best_come_first(browser: FlaskClient, susan: User) -> None:

@@ -24,6 +24,7 @@ from microblog.error_reports.models import ErrorReport
 from microblog.exports.letter import archive_letter
 from microblog.exports.models import Archive
 from microblog.extensions import db
+from microblog.imports.models import Refusal, Upload
 from microblog.messages import correspondence
 from microblog.notifications.rows import notify
 from microblog.posts.models import Post
@@ -85,8 +86,11 @@ def reader(make_user: Callable[..., User]) -> User:
         one.email, one.last_seen_at = f"{one.username}@1.1", utcnow()
     db.session.add_all(Post(user_id=one.id, body="333", language="ru") for one in (user, other) for _ in range(30))
     db.session.add(EmailChange(user=user, old_address=user.email, new_address="112@1.1"))
-    ended = {"state": "SUCCESS", "finished_at": utcnow(), "result": IMPORTED}
-    db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", signature={}, user_id=user.id, **ended))
+    ended = {"state": "SUCCESS", "finished_at": utcnow(), "result": IMPORTED, "signature": {"args": [user.id, "1"]}}
+    db.session.add(Upload(id="1", user_id=user.id, expires_at=utcnow()))
+    db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", user_id=user.id, **ended))
+    db.session.flush()
+    db.session.add(Refusal(upload_id="1", place=1, number=1, line=1, reason="555"))
     notify(user.id, "follower", str(other.id), actor_id=other.id)
     for state in ("SUCCESS", "FAILURE"):
         notify(user.id, "export_posts", state, payload={"state": state})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
 
 from microblog.imports.formats import MAX_HTML, Refused, from_archive, from_outbox
+from microblog.imports.reader import BrokenJson, EntryReader
 
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 THEN = "2026-01-01T00:00:00Z"
@@ -26,6 +29,30 @@ def database(request: pytest.FixtureRequest) -> str:
     """None of this asks it."""
     name: str = request.param
     return name
+
+
+@pytest.mark.parametrize("number", ["1.5", "-0.25E-3", "1.5e+10", "2E5", "-7e-1"])
+@pytest.mark.parametrize("around", ['{"posts": [%s, "x"]}', '{"posts": [{"a": %s}, "x"]}', '{"n":%s,"posts": ["x"]}'])
+def test_a_number_may_be_cut_anywhere_by_the_end_of_a_read(number: str, around: str) -> None:
+    content = (around % number).encode()
+    for cut in range(1, len(content)):
+        pieces = iter([content[:cut], content[cut:], b""])
+        file = Mock(read=lambda _size, pieces=pieces: next(pieces))
+
+        values = [entry.value for entry in EntryReader(file, ["posts"])]
+
+        assert values == json.loads(content)["posts"], cut
+
+
+@pytest.mark.parametrize("number", ["1.", "1.x", "1e+", "1e+,", "1.5.5"])
+def test_what_is_no_number_is_broken_wherever_it_is_cut(number: str) -> None:
+    content = f'{{"posts": ["x", {number}]}}'.encode()
+    for cut in range(1, len(content)):
+        pieces = iter([content[:cut], content[cut:], b""])
+        reader = EntryReader(Mock(read=lambda _size, pieces=pieces: next(pieces)), ["posts"])
+
+        with pytest.raises(BrokenJson, match="line 1, column "):
+            list(reader)
 
 
 @pytest.mark.parametrize("html", ["a <![  b", "<![foo[bar]]>", "&#" + "9" * 4500 + ";"])
