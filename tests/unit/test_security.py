@@ -194,6 +194,21 @@ def test_of_a_form_without_a_file_is_read_no_more_than_may_be_in_memory(app, sig
 
 
 @on_either_database
+def test_the_longest_form_of_a_stranger_takes_little_memory(app, client):
+    body = b"%" * app.config["MAX_FORM_MEMORY_SIZE"]
+    client.get("/auth/login")  # which loads what every request needs
+    tracemalloc.start()
+    try:
+        response = client.post("/auth/login", data=body, content_type="application/x-www-form-urlencoded")
+        _now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert response.status_code == 422
+    assert most < 60_000_000
+
+
+@on_either_database
 def test_a_form_with_a_file_has_few_other_fields(app, signed_in, make_user):
     fields = {f"field{number}": "x" * 1000 for number in range(20)}
 
