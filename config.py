@@ -84,6 +84,8 @@ def _web(env: Env) -> dict[str, Any]:
         "REMEMBER_COOKIE_SAMESITE": "Lax",
         "WTF_CSRF_TIME_LIMIT": None,  # a form is good for as long as the session it belongs to
         "MAX_CONTENT_LENGTH": env.int("MAX_CONTENT_LENGTH", MEGABYTE, validate=_positive),  # bytes
+        # Bytes of an urlencoded form, and of one field of another: many times the longest that there is, a message.
+        "MAX_FORM_MEMORY_SIZE": 200_000,
         "POSTS_PER_PAGE": env.int("POSTS_PER_PAGE", 25, validate=validate.Range(1, 100)),
         "LANGUAGES": LANGUAGES,
         "BABEL_DEFAULT_LOCALE": "en",

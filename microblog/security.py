@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -28,18 +30,21 @@ HEADERS = {
 
 View = TypeVar("View", bound=Callable[..., Any])
 _LIMIT = "upload_limit"  # the attribute of a view that holds the name of its setting
+_UPLOAD_PARTS = 10  # of a form with a file in it: each of the others may be as long as a form without one
+_URLENCODED = "application/x-www-form-urlencoded"
+_SLICE = re.compile(rb"(?s).{1,4096}(?:(?<=%)[0-9A-Fa-f]{2}|(?<=%[0-9A-Fa-f])[0-9A-Fa-f])?")  # cuts no %XX
 
 
 def init_app(app: Flask) -> None:
     """Refuse forms that are no forms, or not UTF-8, and give each response the headers that it does not have yet."""
-    app.before_request(_admit_upload_of_reader)
+    app.before_request(_set_size)
     app.before_request(_refuse_json)
     app.before_request(_refuse_broken_encoding)
     app.after_request(_add_headers)
 
 
 def takes_upload(setting: str) -> Callable[[View], View]:
-    """A decorator, the outermost of a view: whoever is signed in may send it as many bytes as `setting` says.
+    """A decorator, the outermost of a view: whoever is signed in may send it a file of as many bytes as `setting` says.
 
     Others are refused by the size that all may send, before anything of it is read. The files in a form are not text,
     and come past as they are; what else is in such a form the view looks at.
@@ -58,6 +63,7 @@ def admit_upload() -> bool:
     if setting is None:
         return False
     request.max_content_length = current_app.config[setting]
+    request.max_form_parts = _UPLOAD_PARTS
     return True
 
 
@@ -94,9 +100,13 @@ def referring_path() -> str | None:
     return local_path(parts._replace(scheme="", netloc="").geturl())
 
 
-def _admit_upload_of_reader() -> None:
+def _set_size() -> None:
     # Before all that reads the form, such as the look for its CSRF token.
-    if "_user_id" in session:
+    if request.mimetype == _URLENCODED:
+        # Parsed as a whole, each field and each escape an object: it may be no longer than one field of other forms.
+        sizes = (request.max_content_length, request.max_form_memory_size)
+        request.max_content_length = min((size for size in sizes if size is not None), default=None)
+    elif "_user_id" in session:
         admit_upload()
 
 
@@ -114,17 +124,21 @@ def _refuse_json() -> None:
 
 def _refuse_broken_encoding() -> None:
     # Werkzeug would quietly keep such bytes as %ED%A0%80, and the text would not be what was sent.
-    match request.mimetype:
-        case "application/x-www-form-urlencoded":
-            text = unquote_to_bytes(request.get_data())
-        case "multipart/form-data" if not is_upload():
-            text = request.get_data()
-        case _:
-            return
     try:
-        text.decode()
+        if request.mimetype == _URLENCODED:
+            _check_escaped(request.get_data())
+        elif request.mimetype == "multipart/form-data" and not is_upload():
+            request.get_data().decode()
     except UnicodeDecodeError:
         abort(400, _("The form has text that is not valid UTF-8, or half a character. Nothing was changed."))
+
+
+def _check_escaped(form: bytes) -> None:
+    """Raise UnicodeDecodeError if an urlencoded `form` is not UTF-8; a slice at a time, for each % is an object."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for piece in _SLICE.finditer(form):
+        decoder.decode(unquote_to_bytes(piece[0]))
+    decoder.decode(b"", final=True)
 
 
 def _add_headers(response: Response) -> Response:

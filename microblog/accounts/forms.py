@@ -11,9 +11,9 @@ from flask_wtf import FlaskForm
 from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaField
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
+from microblog.accounts.address import normal_email
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
 from microblog.accounts.preferences import PreferencesForm
-from microblog.accounts.profile import normal_email
 from microblog.text import Storable, with_unix_line_ends
 
 MIN_USERNAME = 3

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response, current_app, request
 from flask_limiter import RequestLimit
 
+from microblog.accounts.address import comparable
 from microblog.accounts.fingerprint import fingerprint
 from microblog.extensions import limiter
 
@@ -29,7 +30,7 @@ def limit_sign_ins(name: Callable[[], str]) -> Callable[[Any], Any]:
         scope="sign-in",
         methods=["POST"],
         # Not in words, for it is kept in Redis.
-        key_func=lambda: "name:" + fingerprint("rate-limit", name().lower()),
+        key_func=lambda: "name:" + fingerprint("rate-limit", comparable(name())),
     )
     # They are counted in this order: what a client is refused shall not be counted against the name.
     return lambda view: by_name(by_client(view))

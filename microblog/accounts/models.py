@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from microblog import locale
+from microblog.accounts.address import comparable
 from microblog.accounts.fingerprint import fingerprint
 from microblog.clock import utcnow
 from microblog.extensions import db, login
@@ -87,10 +88,10 @@ class User(UserMixin, Model):
 
     @classmethod
     def with_email(cls, email: str, *, also_deleted: bool = False) -> User | None:
-        """The user who has the address `email`, in whatever case, or None; `also_deleted` as for a name."""
+        """The user who has the address `email`, however it is typed, or None; `also_deleted` as for a name."""
         if not is_storable(email):
             return None
-        return cls._only(sa.func.lower(cls.email) == sa.func.lower(email), also_deleted)
+        return cls._only(sa.func.lower(cls.email) == comparable(email), also_deleted)
 
     @classmethod
     def with_id(cls, user_id: int | None) -> User | None:

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.exc import IntegrityError
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-
-
-def normal_email(address: str) -> str:
-    """The normal form of `address`. Raises ValueError if it is none.
-
-    Without a look into the DNS: whether mail arrives, only a mail can tell. No mailbox names beyond ASCII, since many
-    mail servers refuse those.
-    """
-    try:
-        return validate_email(address, check_deliverability=False, allow_smtputf8=False).normalized
-    except EmailNotValidError as error:
-        raise ValueError(str(error)) from None
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:

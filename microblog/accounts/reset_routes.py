@@ -9,6 +9,7 @@ from flask_limiter import RequestLimit
 
 from microblog.accounts import letters, links, passwords, reset
 from microblog.accounts.account_forms import RequestLinkForm
+from microblog.accounts.address import comparable
 from microblog.accounts.fingerprint import fingerprint
 from microblog.accounts.forms import NewPasswordForm
 from microblog.accounts.limits import limit_guesses, limit_links
@@ -18,7 +19,7 @@ bp = Blueprint("reset", __name__, url_prefix="/auth")
 
 def _address() -> str:
     """The address that is asked about, as the counter knows it: not in words, for it is kept in Redis."""
-    return "address:" + fingerprint("rate-limit", request.form.get("email", "").strip().lower())
+    return "address:" + fingerprint("rate-limit", comparable(request.form.get("email", "").strip()))
 
 
 def _link_is_sent(limit: RequestLimit | None = None) -> Response:

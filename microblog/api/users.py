@@ -9,6 +9,7 @@ from flask import current_app, url_for
 from flask_babel import gettext as _
 
 from microblog.accounts import directory, followers, profile
+from microblog.accounts.address import normal_email
 from microblog.accounts.limits import limit_guesses
 from microblog.accounts.models import User
 from microblog.api import lists
@@ -45,7 +46,7 @@ def index(query: dict[str, Any]) -> lists.Answer:
 def create(wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Make an account. Ask for a token with its name and password then."""
     try:
-        wanted["email"] = profile.normal_email(wanted["email"])
+        wanted["email"] = normal_email(wanted["email"])
     except ValueError:
         _refuse(email=_("This is no email address. One looks like susan@example.com."))
     _refuse_taken(wanted)

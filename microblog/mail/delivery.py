@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import smtplib
 import time
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from flask import current_app
 from flask_babel import gettext as _
-from flask_mail import Message
+from flask_mail import Message, sanitize_address
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
 from microblog.clock import utcnow
@@ -54,8 +55,8 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
     """Send `message` for `task`, unless that was done already; returns its Message-ID.
 
     The Message-ID derives from the task's id, so that even a mail sent twice, in the one instant in which that can
-    happen, is one mail to whoever receives it. Raises JobError with the server's words if it refuses for good, and
-    celery.exceptions.Retry if it does for now.
+    happen, is one mail to whoever receives it. Raises JobError with the server's words, less the addresses in them, if
+    it refuses for good, and celery.exceptions.Retry if it does for now.
     """
     task_id: str = task.request.id
     message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
@@ -73,15 +74,18 @@ def _send(task: MailTask, message: Message) -> None:
             _look_once_more(task)
             connection.send(message)
     except smtplib.SMTPRecipientsRefused as refused:
-        code, words = next(iter(refused.recipients.values()))
-        _refused(task, code, words, refused)
+        said: tuple[int, bytes | str] = next(iter(refused.recipients.values()))
     except smtplib.SMTPAuthenticationError as error:
         logger.error("the mail server does not take MAIL_USERNAME and MAIL_PASSWORD: %s", error.smtp_code)
         _try_later(task, _("The mail server cannot be used right now."), error)
     except smtplib.SMTPResponseException as answer:
-        _refused(task, answer.smtp_code, answer.smtp_error, answer)
+        said = (answer.smtp_code, answer.smtp_error)
     except (smtplib.SMTPException, OSError) as error:
         _try_later(task, _("The mail server cannot be reached."), error)
+    else:
+        return
+    # Only here is there no exception being handled, whose own words would be part of the traceback that is kept.
+    _refused(task, message, *said)
 
 
 def _look_once_more(task: MailTask) -> None:
@@ -104,15 +108,18 @@ def _look_once_more(task: MailTask) -> None:
     )
 
 
-def _refused(task: MailTask, code: int, words: bytes | str, error: Exception) -> None:
+def _refused(task: MailTask, message: Message, code: int, words: bytes | str) -> NoReturn:
+    """End or retry with what the server said; not with whom it spoke of, since a job may outlive an account."""
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    spelled = {str(spelling) for to in message.send_to for spelling in (to, sanitize_address(to))}
+    text = re.sub("|".join(map(re.escape, spelled)), "…", text, flags=re.IGNORECASE)
     answer = _("The mail server refused: %(answer)s", answer=f"{code} {text}")
     if code >= 500:
-        raise JobError(answer) from error
-    _try_later(task, answer, error)
+        raise JobError(answer)
+    _try_later(task, answer)
 
 
-def _try_later(task: MailTask, reason: str, error: Exception) -> None:
+def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
     """Retry after a pause that grows and is never quite the same, while the window is open."""
     row = db.session.get(Task, task.request.id)
     began, attempts = (row.started_at, row.attempts) if row else (None, task.request.retries + 1)

@@ -153,6 +153,16 @@ def test_signing_in_takes_the_username_or_the_email_in_whatever_case(app, make_u
         assert sign_in(app.test_client(), name).status_code == 302, name
 
 
+@pytest.mark.parametrize(
+    "typed", ["susan@exämple.com", "Susan@EXÄMPLE.com", "susan@xn--exmple-cua.com", "susan@ｅxa\u0308mple。com"]
+)
+def test_an_address_is_the_same_however_it_is_typed(client, make_user, typed):
+    make_user("susan").email = "susan@exämple.com"
+    db.session.commit()
+
+    assert sign_in(client, typed).status_code == 302
+
+
 def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user):
     make_user("susan")
 

@@ -96,6 +96,15 @@ class TestSigningIn:
         assert [guess("susan"), guess_by_program("susan")] == [429, 429]
         assert guess("miguel") == 401
 
+    def test_guesses_at_one_address_are_counted_however_it_is_typed(self, make_app, make_user):
+        make_user("susan")
+        app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN_NAME="2 per minute")
+        typed = ["susan@example.com", "Susan@ｅxample.com", "susan@example。com"]
+
+        guesses = [sign_in(app.test_client(), username=name, password="a guess").status_code for name in typed]
+
+        assert guesses == [401, 401, 429]
+
     def test_one_address_keeps_nobody_out(self, make_app, make_user):
         make_user("susan")
         app = make_app(RATELIMIT_ENABLED=True)

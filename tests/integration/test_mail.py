@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -44,9 +45,9 @@ def take(app: Flask, task_id: str, worker: str) -> Claim:
     return held
 
 
-def attempt(held: Claim) -> Any:
+def attempt(held: Claim, to: str = "susan@example.com") -> Any:
     """Deliver a mail as the task that holds the claim: what came of it, or what was raised."""
-    message = Message(subject="Hello", recipients=["susan@example.com"], body="Hello")
+    message = Message(subject="Hello", recipients=[to], body="Hello")
     facts = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
     email_export.push_request(id=held.task_id, hostname="one@host", claim=held, **facts)
     try:
@@ -141,3 +142,24 @@ def test_pauses_between_two_attempts_grow_and_are_never_quite_the_same(held: Cla
     assert max(second) < min(last)
     assert max(last) <= LONGEST_PAUSE * 1.25 < 60
     assert len({*first, *second, *last}) == 15
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize("command", ["RCPT", "DATA"])
+@pytest.mark.parametrize("code", [550, 450])
+@pytest.mark.parametrize("to", ["susan@example.com", "susan@exämple.com"])
+def test_of_a_refusal_is_kept_what_the_server_said_but_not_the_address(
+    held: Claim, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch, command: str, code: int, to: str
+) -> None:
+    spelled = to.replace("exämple", "XN--exmple-cua").capitalize()
+
+    async def refuse(*_: Any) -> str:
+        return f"{code} 5.1.1 <{spelled}>: User unknown"
+
+    monkeypatch.setattr(smtp_server, f"handle_{command}", refuse, raising=False)
+
+    error = attempt(held, to)
+
+    assert str(getattr(error, "exc", error)) == f"The mail server refused: {code} 5.1.1 <…>: User unknown"
+    assert isinstance(error, JobError if code == 550 else Retry)
+    assert "susan" not in "".join(traceback.format_exception(error)).lower()

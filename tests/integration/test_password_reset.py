@@ -240,10 +240,11 @@ def test_an_address_is_mailed_no_more_than_a_few_links_and_nobody_is_told_so(
     make_app: Callable[..., Flask], make_user: Callable[..., User]
 ) -> None:
     make_user("susan")
-    strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_LINKS="2 per hour")
+    strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="99 per hour", RATELIMIT_LINKS="2 per hour")
     client = strict.test_client()
 
-    for address in ("susan@example.com", "nobody@example.com", " SUSAN@example.com"):
+    spelled = (" SUSAN@example.com", "susan@ｅxample.com", "susan@ℯxample.com", "susan@example。com")
+    for address in ("susan@example.com", "nobody@example.com", *spelled):
         for _ in range(3):
             assert SAID in client.post(ASK, data={"email": address}, follow_redirects=True).text
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import tracemalloc
+
 import pytest
 
-from microblog.security import local_path, referring_path
+from microblog.security import _check_escaped, local_path, referring_path
 
 # What the database is makes no difference to these.
 on_either_database = pytest.mark.parametrize("database", ["sqlite"])
@@ -145,3 +149,70 @@ def test_a_form_that_is_sent_as_json_is_refused_whatever_it_says(make_app, body)
 
     assert refused.status_code == 400
     assert "Nothing was changed." in refused.text
+
+
+@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize(("text", "is_text"), [("%F0%9F%90%B3", True), ("%F0%9F%90", False), ("%%F0%9F%90%B3%", True)])
+def test_a_form_is_looked_at_in_slices_that_cut_neither_an_escape_nor_a_character(before, text, is_text):
+    form = (b"x" * (4096 - before) + text.encode()) * 3
+
+    with contextlib.nullcontext() if is_text else pytest.raises(UnicodeDecodeError):
+        _check_escaped(form)
+
+
+@pytest.mark.parametrize("form", [b"%" * 400_000, b"%25" * 133_000, b"\xc3\xa4%41" * 80_000])
+def test_to_look_at_a_form_takes_no_memory_to_speak_of(form):
+    tracemalloc.start()
+    try:
+        _check_escaped(form)
+        _now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 2_000_000
+
+
+@on_either_database
+@pytest.mark.parametrize("path", ["/auth/login", "/import", "/api/imports"])
+def test_of_a_form_without_a_file_is_read_no_more_than_may_be_in_memory(app, signed_in, make_user, path):
+    class Untouched(io.BytesIO):
+        def read(self, *_):
+            pytest.fail("it was read")
+
+        readinto = read
+
+    browser = signed_in(make_user())
+    body = Untouched(b"%" * (app.config["MAX_FORM_MEMORY_SIZE"] + 1))
+
+    refused = browser.post(
+        path, input_stream=body, content_length=len(body.getvalue()), content_type="application/x-www-form-urlencoded"
+    )
+
+    assert refused.status_code == 413
+    assert "What was sent is larger than this site takes." in refused.text
+    assert refused.mimetype == ("application/problem+json" if path.startswith("/api/") else "text/html")
+
+
+@on_either_database
+def test_the_longest_form_of_a_stranger_takes_little_memory(app, client):
+    body = b"%" * app.config["MAX_FORM_MEMORY_SIZE"]
+    client.get("/auth/login")  # which loads what every request needs
+    tracemalloc.start()
+    try:
+        response = client.post("/auth/login", data=body, content_type="application/x-www-form-urlencoded")
+        _now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert response.status_code == 422
+    assert most < 60_000_000
+
+
+@on_either_database
+def test_a_form_with_a_file_has_few_other_fields(app, signed_in, make_user):
+    fields = {f"field{number}": "x" * 1000 for number in range(20)}
+
+    refused = signed_in(make_user()).post("/import", data=fields | {"file": (io.BytesIO(b"{}"), "posts.json")})
+
+    assert refused.status_code == 413
+    assert "<h1>Too large</h1>" in refused.text

@@ -130,7 +130,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "smtp-temporary",
             "A refusal for now is tried again.",
-            (Edit(DELIVERY, "_refused", "_try_later(task, answer, error)", "raise JobError(answer) from error"),),
+            (Edit(DELIVERY, "_refused", "_try_later(task, answer)", "raise JobError(answer)"),),
             (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
