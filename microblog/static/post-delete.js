@@ -32,8 +32,9 @@ async function ask(link) {
   title.id = "post-dialog-title";
   dialog.setAttribute("aria-labelledby", title.id);
   const post = link.closest("[data-post]");
-  const beside = [post.nextElementSibling, post.previousElementSibling].map((other) => other?.querySelector("a"));
-  const places = [link, ...beside.filter(Boolean), document.getElementById("timeline")];
+  const beside = [post.nextElementSibling, post.previousElementSibling].filter(Boolean);
+  const times = beside.map((other) => other.querySelector(".post-time"));
+  const places = [link, ...times, document.getElementById("timeline")];
   asked = { id: post.dataset.post, places };
   dialog.replaceChildren(...question.childNodes);
   dialog.showModal();

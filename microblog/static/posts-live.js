@@ -93,7 +93,7 @@ function takeAway(id) {
   if (timeline.dataset.gone) sayGone();
   else if (!next) showNewest();
   // A keyboard does not lose its place.
-  if (held) (next?.querySelector("a") ?? timeline).focus();
+  if (held) (next?.querySelector(".post-time") ?? timeline).focus();
 }
 
 // Whoever asks for what was missed need not hear of that post again.

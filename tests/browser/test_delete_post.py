@@ -29,7 +29,7 @@ def test_the_focus_goes_on_to_the_next_post_or_back_to_the_link(
     link.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
     expect(post(page, "number 1")).to_have_count(0)
-    expect(post(page, "number 0").locator("a").first).to_be_focused()
+    expect(post(page, "number 0").locator(".post-time")).to_be_focused()
 
 
 def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
