@@ -42,6 +42,8 @@ def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
     yield b'{"posts":['
     separator = b"\n"
     for batch in batches:
-        yield separator + b",\n".join(orjson.dumps(post, option=_JSON) for post in batch)
+        posts = orjson.dumps(batch, option=_JSON)[1:-1]
+        # This stands between posts alone: in a text, the quote would have its backslash before it.
+        yield separator + posts.replace(b'},{"', b'},\n{"')
         separator = b",\n"
     yield b"\n]}\n"

@@ -33,7 +33,7 @@ from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x" * 140]
+BODIES = ["plain", "line\nbreak", '},{"body":"},{', "“quotes” & <tags>", "한국어 🎉", "x" * 140]
 
 
 def write_posts(user: User, count: int = 250) -> None:
