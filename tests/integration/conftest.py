@@ -1,14 +1,17 @@
-"""Who is in most of these tests: users by their names, and the browsers of two of them."""
+"""Who is in most of these tests, users by their names and the browsers of two of them; and a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from tests.conftest import IN_CI
+from tests.support import tmux
+from tests.support.tmux import Tmux
 
 
 @pytest.fixture
@@ -39,3 +42,15 @@ def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClien
     user.is_operator = True
     db.session.commit()
     return signed_in(user)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
+    """A shell in a terminal, 80 columns by 24 lines."""
+    if not tmux.installed():
+        if IN_CI:
+            pytest.fail("tmux is not installed")
+        pytest.skip("tmux is not installed: nobody can watch")
+    terminal = Tmux(environment)
+    yield terminal
+    terminal.stop()

@@ -1,14 +1,8 @@
-"""``flask tasks watch`` in a real terminal: it shows, steers, survives, and gives the terminal back."""
+"""``flask tasks watch`` in a real terminal: it shows, and it steers."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import signal
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,49 +12,14 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.jobs import job as users_jobs
 from microblog.taskqueue import states
-from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.conftest import IN_CI
-from tests.support import programs, tmux
-from tests.support.console import flask_tasks, from_nothing
 from tests.support.jobs import make_job
-from tests.support.programs import ROOT
-from tests.support.services import PostgresServer, RedisServer, wait_for
+from tests.support.services import RedisServer, wait_for
 from tests.support.tmux import Tmux
+from tests.support.watching import WATCH, no_longer_shows, shows
 
-WATCH = shlex.join(from_nothing(flask_tasks("watch")))
 MANY = 1_500_000  # posts, whose export takes several seconds on any machine
-
-
-@pytest.fixture
-def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
-    """A shell in a terminal, 80 columns by 24 lines."""
-    if not tmux.installed():
-        if IN_CI:
-            pytest.fail("tmux is not installed")
-        pytest.skip("tmux is not installed: nobody can watch")
-    terminal = Tmux(environment)
-    yield terminal
-    terminal.stop()
-
-
-def shows(terminal: Tmux, text: str, timeout: float = 30) -> str:
-    """The line with `text`, once it is on the screen."""
-    try:
-        return wait_for(lambda: terminal.line_with(text), timeout)
-    except AssertionError:
-        raise AssertionError(f"{text!r} does not come to the screen:\n{terminal.text()}") from None
-
-
-def no_longer_shows(terminal: Tmux, text: str) -> None:
-    wait_for(lambda: not terminal.line_with(text), 30, f"{text!r} gone from the screen")
-
-
-def exit_code(terminal: Tmux) -> int:
-    """What the shell says of a command behind which was typed: ; echo "exit code: $?"."""
-    found = wait_for(lambda: re.search(r"^exit code: (\d+)$", terminal.text(), re.M), 30, "an exit code")
-    return int(found[1])
 
 
 def write_posts(user: User, number: int) -> None:
@@ -180,23 +139,6 @@ class TestTheScreen:
         terminal.press("Escape")
         shows(terminal, "susan")
 
-    def test_without_a_worker_it_says_that_nothing_will_run(self, terminal: Tmux, app):
-        terminal.run(WATCH)
-
-        shows(terminal, "No worker is up: nothing will run.")
-
-    def test_a_worker_that_freezes_is_named(self, terminal: Tmux, worker):
-        terminal.run(WATCH)
-        shows(terminal, "Workers: 1 up")
-
-        worker.send_signal(signal.SIGSTOP)
-
-        try:
-            assert worker.name in shows(terminal, "silent for", 40)
-        finally:
-            worker.send_signal(signal.SIGCONT)
-        shows(terminal, "Workers: 1 up")
-
     def test_it_follows_the_size_of_the_terminal(self, terminal: Tmux, susan):
         job = export(susan)
         terminal.run(WATCH)
@@ -215,113 +157,3 @@ class TestTheScreen:
 
         terminal.resize(40, 10)
         shows(terminal, "This terminal has 40×10")
-
-
-class TestDatabaseAway:
-    @pytest.mark.parametrize("database", ["postgresql"])
-    def test_it_goes_on_with_what_the_workers_tell(
-        self, terminal: Tmux, worker, susan, postgres_server: PostgresServer, database_url: str, tmp_path: Path
-    ):
-        launch_task("count", "Counting", str(tmp_path / "gate"), user_id=susan.id)
-        db.session.commit()
-        terminal.run(WATCH)
-        shows(terminal, "PROGRESS susan")
-
-        with postgres_server.closed(database_url.rpartition("/")[2]):
-            shows(terminal, "Database is away")
-            shows(terminal, "Workers: 1 up")
-            shows(terminal, "PROGRESS susan")
-            terminal.press("c", "y")
-            shows(terminal, "not done, the database does not answer")
-        shows(terminal, "Database up")
-        terminal.press("c", "y")
-        shows(terminal, "REVOKED")
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-class TestTheTerminalAfterwards:
-    def settings(self, terminal: Tmux, tmp_path: Path, name: str) -> str:
-        terminal.run(f"stty -a > {tmp_path}/{name}; echo {name} no''ted")
-        shows(terminal, f"{name} noted")
-        return (tmp_path / name).read_text()
-
-    def assert_given_back(self, terminal: Tmux, before: str, after: str) -> None:
-        assert after == before
-        assert terminal.ask("alternate_on") == "0"
-        assert terminal.ask("cursor_flag") == "1"
-
-    @pytest.mark.parametrize(
-        ("how", "code"), [("q", 0), ("C-c", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
-    )
-    def test_it_is_as_it_was(self, terminal: Tmux, app, tmp_path: Path, how, code):
-        before = self.settings(terminal, tmp_path, "before")
-        terminal.run(f"sh -c 'echo $$ > {tmp_path}/pid; exec {WATCH}'; echo \"exit code: $?\"")
-        shows(terminal, "Database up")
-        assert terminal.ask("alternate_on") == "1"
-
-        if isinstance(how, signal.Signals):
-            os.kill(int((tmp_path / "pid").read_text()), how)
-        else:
-            terminal.press(how)
-
-        assert exit_code(terminal) == code
-        assert terminal.line_with("before noted"), "what was on the screen is there again"
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
-
-    def test_ctrl_z_gives_it_to_the_shell_and_takes_it_again(self, terminal: Tmux, app, tmp_path: Path):
-        before = self.settings(terminal, tmp_path, "before")
-        terminal.run(WATCH)
-        shows(terminal, "Database up")
-
-        terminal.press("C-z")
-
-        wait_for(lambda: terminal.ask("alternate_on") == "0", what="the shell's screen")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
-        terminal.run("fg")
-        shows(terminal, "Database up")
-        terminal.press("q")
-        wait_for(lambda: terminal.ask("alternate_on") == "0", what="the shell's screen")
-
-    def test_after_a_crash_it_is_as_it_was_and_the_error_can_be_read(self, terminal: Tmux, app, tmp_path: Path):
-        crash = (
-            "from rich.console import Console; from microblog.monitoring.watch.terminal import Terminal\n"
-            "with Terminal(Console()) as terminal: terminal.draw('drawn'); raise RuntimeError('it broke')"
-        )
-        (tmp_path / "crash.py").write_text(crash)
-        before = self.settings(terminal, tmp_path, "before")
-
-        terminal.run(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/crash.py")
-
-        shows(terminal, "RuntimeError: it broke")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
-
-    def test_a_thread_that_breaks_ends_it_with_the_error(self, terminal: Tmux, app, tmp_path: Path):
-        """Nobody would notice that what is on the screen is no longer fed."""
-        breaking = (
-            "from rich.console import Console; from microblog import create_app\n"
-            "from microblog.monitoring.watch import console\n"
-            "console.queues.measure = lambda answers: 1 / 0\n"
-            "console.watch(create_app(), Console())"
-        )
-        (tmp_path / "breaking.py").write_text(breaking)
-        before = self.settings(terminal, tmp_path, "before")
-
-        terminal.run(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/breaking.py")
-
-        shows(terminal, "ZeroDivisionError")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
-
-
-@pytest.mark.parametrize("database", ["sqlite"])
-class TestWithoutATerminal:
-    def test_it_is_a_sentence_and_exit_code_2(self, app, environment):
-        result = programs.run(flask_tasks("watch"), environment)
-
-        assert (result.returncode, result.stdout) == (2, "")
-        assert "watch needs a terminal" in result.stderr
-
-    def test_a_terminal_that_cannot_be_drawn_on_is_none(self, terminal: Tmux, app):
-        terminal.run(f'TERM=dumb {WATCH}; echo "exit code: $?"')
-
-        shows(terminal, "watch needs a terminal")
-        assert exit_code(terminal) == 2
