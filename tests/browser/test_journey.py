@@ -24,7 +24,7 @@ from tests.integration.test_run import TIME_TO_END, descendants, is_running
 from tests.support.programs import ROOT
 from tests.support.services import free_port, wait_for
 
-MANY = 400_000
+MANY = 600_000
 DEMO_POSTS = 250
 # Writes down what the cards show, whenever they change, until the page is left.
 WATCH_CARDS = """
