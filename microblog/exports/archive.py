@@ -43,7 +43,7 @@ def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
     separator = b"\n"
     for batch in batches:
         posts = orjson.dumps(batch, option=_JSON)[1:-1]
-        # This stands between posts alone: in a text, the quote would have its backslash before it.
-        yield separator + posts.replace(b'},{"', b'},\n{"')
+        # This stands between posts alone: a quote in a text has its backslash, and behind the end of one comes no word.
+        yield separator + posts.replace(b'},{"body":', b'},\n{"body":')
         separator = b",\n"
     yield b"\n]}\n"

@@ -9,3 +9,13 @@ export async function send(form) {
   if (response.redirected && !page.getElementById("jobs")) location.reload();
   return { status: response.status, said: page.querySelector(".alert, .error-sentence")?.textContent.trim() ?? "" };
 }
+
+// Says it first of all in `place`.
+export function say(sentence, kind, place) {
+  const note = document.createElement("div");
+  note.className = `alert alert-${kind}`;
+  note.setAttribute("role", "status");
+  place?.querySelector(".alert")?.remove();
+  place?.prepend(note);
+  note.textContent = sentence;
+}

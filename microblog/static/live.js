@@ -20,6 +20,7 @@ function keepTrue() {
   const fetchAgain = new Set();
   const madeAt = Number(panel.dataset.since);
   let since = madeAt;
+  let unanswered; // since when the page has asked in vain: what comes meanwhile is not what it missed
 
   const cardsOf = (id) => [...document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`)];
   const shows = (card, { state, position }) =>
@@ -122,13 +123,16 @@ function keepTrue() {
   }
 
   async function ask() {
+    unanswered ??= since;
     try {
       const response = await fetch(address(panel.dataset.poll), {
         headers: { Accept: "application/json" },
       });
       if (response.redirected) leave(); // to the sign-in page
       else if (response.ok) (await response.json()).forEach(receive);
-      return response.status < 500;
+      if (response.status >= 500) return false;
+      unanswered = undefined;
+      return true;
     } catch {
       return false;
     }
@@ -137,7 +141,7 @@ function keepTrue() {
   // A page has one stream: what else it shows names itself in data-watch, and is asked for along with the jobs.
   function address(path) {
     const watched = [...document.querySelectorAll("[data-watch]")].map((part) => part.dataset.watch);
-    return `${path}?${[`since=${since - OVERLAP}`, ...watched].join("&")}`;
+    return `${path}?${[`since=${(unanswered ?? since) - OVERLAP}`, ...watched].join("&")}`;
   }
 
   setInterval(() => showDue(document), 1000);

@@ -1,6 +1,6 @@
 // Asks in a dialog whether a post is to be deleted, in the words of the page that asks without this script.
 
-import { send } from "./forms.js";
+import { say, send } from "./forms.js";
 import { dispatch } from "./stream.js";
 
 const dialog = document.getElementById("post-dialog");
@@ -65,17 +65,8 @@ async function deletePost(form) {
     say(said, status === 200 ? "success" : "info", onPage);
   } catch {
     if (isOpen()) form.submit(); // the browser tells what is wrong
+    else say(onPage?.dataset.failed, "danger", onPage);
   } finally {
     form.ariaBusy = null;
   }
-}
-
-// Says it first of all in `place`.
-function say(sentence, kind, place) {
-  const note = document.createElement("div");
-  note.className = `alert alert-${kind}`;
-  note.setAttribute("role", "status");
-  place?.querySelector(".alert")?.remove();
-  place?.prepend(note);
-  note.textContent = sentence;
 }

@@ -1,6 +1,8 @@
 // Keeps a page of posts true: tells how many new ones there are, shows them when the reader wants them, and takes away
 // what its author deleted. The events come by the page's one stream, which live.js holds.
 
+import { say } from "./forms.js";
+
 const MOST = 100; // new posts that are counted one by one
 const timeline = document.getElementById("timeline");
 const button = timeline.querySelector(".new-posts button"); // only on the newest page
@@ -14,7 +16,10 @@ document.addEventListener("microblog:post-deleted", ({ detail: { subject } }) =>
 button?.addEventListener("click", async () => {
   if (button.ariaBusy === "true") return; // not disabled meanwhile: it would lose the focus
   button.ariaBusy = "true";
+  const said = timeline.querySelector(".timeline-said");
+  said.replaceChildren();
   if (await showNewest()) goToTop();
+  else say(said.dataset.failed, "danger", said);
   button.ariaBusy = null;
 });
 

@@ -17,7 +17,7 @@ function alike(one, part) {
 }
 
 function deedOf(one) {
-  const { item } = one.closest("[data-item]")?.dataset ?? {};
+  const item = one.closest("[data-item]")?.dataset.item.split(" ")[0]; // of which there may be another state
   const goal = one.href ?? one.getAttribute("formaction") ?? one.form?.action;
   return [item, goal, one.getAttribute("name"), one.getAttribute("value")].join(" ");
 }

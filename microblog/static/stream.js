@@ -47,7 +47,9 @@ export function follow({ address, receive, ask }) {
   // While the stream is open nobody asks by the clock.
   async function askUntilAnswered() {
     clearTimeout(askingAgain);
-    if (!(await ask()) && !asking) askingAgain = setTimeout(askUntilAnswered, ASK_EVERY);
+    const open = stream;
+    if ((await ask()) || asking || stream !== open || open.readyState === EventSource.CLOSED) return;
+    askingAgain = setTimeout(askUntilAnswered, ASK_EVERY);
   }
 
   function stopAsking() {

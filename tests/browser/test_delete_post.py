@@ -131,3 +131,34 @@ def test_a_dialog_that_is_open_is_not_taken_for_another(
 
     expect(post(page, "number 1")).to_have_count(0)
     expect(post(page, "number 0")).to_have_count(1)
+
+
+def test_what_is_not_answered_is_said_and_can_be_done_again(
+    site: Site, open_browser: Callable[..., BrowserContext]
+) -> None:
+    writer = site.make_user(posts=2)
+    hers, hers_too = (signed_in_page(site, writer, open_browser) for _ in range(2))
+    said = hers_too.get_by_role("status").filter(has_text="The server did not answer. Try again.")
+    write(hers, "News")
+    expect(new_posts(hers_too)).to_have_text("1 new post")
+
+    hers_too.route(f"{site.url}/", lambda route: route.abort())
+    new_posts(hers_too).press("Enter")
+    expect(said).to_be_visible()
+    expect(new_posts(hers_too)).to_be_focused()
+    hers_too.unroute(f"{site.url}/")
+    new_posts(hers_too).press("Enter")
+    expect(post(hers_too, "News")).to_be_visible()
+    expect(said).to_have_count(0)
+
+    held: list[Route] = []
+    hers_too.route(
+        "**/delete", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    ask_to_delete(hers_too, "number 1")
+    with hers_too.expect_request(lambda request: request.method == "POST"):
+        hers_too.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    hers_too.keyboard.press("Escape")
+    held[0].abort()
+    expect(said).to_be_visible()
+    expect(post(hers_too, "number 1")).to_have_count(1)

@@ -113,6 +113,20 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
     expect(reply).to_be_focused()
 
 
+def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Page) -> None:
+    susan, demo = site.make_user(), site.make_user()
+    correspondence.send(susan, demo, "Are you there?")
+    site.sign_in(page, demo)
+    page.goto(f"{site.url}/notifications/all")
+    notice = page.locator("#notices").get_by_role("link")
+    notice.focus()
+
+    correspondence.send(susan, demo, "Hello?")
+
+    expect(notice).to_have_text(f"{susan.username} wrote you 2 new messages.")
+    expect(notice).to_be_focused()
+
+
 def test_a_badge_comes_true_on_a_page_that_was_not_told(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

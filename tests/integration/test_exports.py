@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-BODIES = ["plain", "line\nbreak", '},{"body":"},{', "“quotes” & <tags>", "한국어 🎉", "x" * 140]
+BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x" * 140]
 
 
 def write_posts(user: User, count: int = 250) -> None:
@@ -103,6 +104,19 @@ def test_an_export_is_built_stored_and_mailed(
         "sha256": archive.sha256,
     }
     assert files(app) == [f"{job.id}.1.json"]
+
+
+def test_whatever_the_texts_are_the_archive_is_json_with_a_line_for_each() -> None:
+    chance = random.Random(7)
+    pieces = ["{", "}", ",", '"', "\\", "\n", ":", "body", "},{", '},{"', '},{"body":', '"},', "x"]
+    texts = ["".join(chance.choices(pieces, k=chance.randrange(1, 8))) for _ in range(20_000)]
+    posts = [{"body": text, "timestamp": BEGINNING} for text in texts]
+
+    archive = b"".join(to_json(iter([posts[:5000], posts[5000:]])))
+
+    assert [post["body"] for post in json.loads(archive)["posts"]] == texts
+    lines = archive.decode().splitlines()[1:-1]
+    assert [json.loads(line.removesuffix(","))["body"] for line in lines] == texts
 
 
 def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
