@@ -28,6 +28,10 @@ NOT_SO_LONG: Any = _l("This must have {min} to {max} characters.")
 TOO_LONG: Any = _l("This must have at most {max} characters.")
 
 
+# The pattern of a text in which something can be seen (see text.is_blank()), but for Unicode's many marks and formats.
+SEEN = r"[^\s\u0000-\u001f\u007f-\u009f\u00ad]"
+
+
 class Kept(fields.String):
     """Text that is to be kept: without what no database keeps, and with one character for each line end."""
 

@@ -17,6 +17,7 @@ from microblog.api.fields import (
     MAX_PAGE,
     NOT_BETWEEN,
     NOT_SO_LONG,
+    SEEN,
     TOO_LONG,
     choice,
     flag,
@@ -172,7 +173,7 @@ class PostRequestSchema(RequestSchema):
 
     body = kept(
         "What it says; white space around it is left out.",
-        r"\S",
+        SEEN,
         required=True,
         validate=[
             validate.Length(1, MAX_LENGTH, error=NOT_SO_LONG),
@@ -233,7 +234,7 @@ class MessageRequestSchema(RequestSchema):
     to = kept("The username of whom it is for.", required=True)
     message = kept(
         f"What it says, in at most {messages.MAX_LENGTH} characters; white space around it is left out.",
-        r"\S",
+        SEEN,
         required=True,
     )
 
