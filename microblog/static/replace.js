@@ -3,17 +3,18 @@
 // key; and so has the next one, if that is replaced in its turn.
 export function replace(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
-  const number = focused ? alike(focused, old).indexOf(focused) : -1;
+  const deed = focused && deedOf(focused); // while it is on the page: a box may belong to a form elsewhere on it
+  const number = focused ? alike(old, focused.localName, deed).indexOf(focused) : -1;
   old.replaceWith(fresh);
   if (!focused) return;
-  const target = alike(focused, fresh)[number] ?? fresh;
+  const target = alike(fresh, focused.localName, deed)[number] ?? fresh;
   if (target === fresh) fresh.tabIndex = -1;
   target.focus();
 }
 
-// All in `part` that does the same as `one`.
-function alike(one, part) {
-  return [...part.querySelectorAll(one.localName)].filter((other) => deedOf(other) === deedOf(one));
+// All elements of that name in `part` that do the same.
+function alike(part, name, deed) {
+  return [...part.querySelectorAll(name)].filter((one) => deedOf(one) === deed);
 }
 
 function deedOf(one) {

@@ -102,6 +102,7 @@ def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
     other = site.start_job(site.make_user(), dial)
     expect(row(page, other)).to_be_visible()
     expect(row(page, chosen).get_by_role("checkbox")).to_be_checked()
+    expect(row(page, chosen).get_by_role("checkbox")).to_be_focused()
     page.locator("#chosen").get_by_role("button", name="Cancel").click()
 
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
