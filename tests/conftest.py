@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,22 +15,71 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
+from xdist.remote import Producer
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support import house, services
-from tests.support.services import PostgresServer, RedisServer, Worker, postgres_binaries
+from tests.support import external, house, process_state, services
+from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
+from tests.support.house import Applications
+from tests.support.scheduling import FileOrBrowserScheduling
+from tests.support.services import (
+    KEYS_OF_WORKERS,
+    PostgresServer,
+    RedisServer,
+    SharedWorkers,
+    Worker,
+)
 from tests.support.smtp import SmtpServer
 
-IN_CI = bool(os.environ.get("CI"))
+
+def pytest_sessionstart() -> None:
+    """Make the tests independent of how they are started."""
+    process_state.normalize()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileOrBrowserScheduling:
+    """Let one process run all tests in a browser."""
+    return FileOrBrowserScheduling(config, log)
+
+
+def pytest_report_header() -> list[str]:
+    """Say which programs the tests start, and which they do without."""
+    return ["programs: " + ", ".join(program.version() for program in external.ALL)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out for want of a program, and how to get it."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    left_out = {program: reasons[f"Skipped: {program.reason}"] for program in external.ALL}
+    for program, count in left_out.items():
+        if count:
+            terminalreporter.write_line(f"{count} tests were left out: {program.reason}.", yellow=True)
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
+def idle_redis_server() -> Iterator[RedisServer]:
+    """The Redis of the tests that use no worker, or one of their own."""
+    with RedisServer().running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_redis_servers() -> Iterator[Callable[[str], RedisServer]]:
+    """Returns the Redis of the tests that share a worker on a kind of database."""
+    with contextlib.ExitStack() as running:
+        yield cache(lambda database: running.enter_context(RedisServer(kept=KEYS_OF_WORKERS).running()))
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest) -> RedisServer:
+    """The Redis of this test."""
+    server: RedisServer
+    if "worker" in request.fixturenames and "database" in request.fixturenames:
+        server = request.getfixturevalue("shared_redis_servers")(request.getfixturevalue("database"))
+    else:
+        server = request.getfixturevalue("idle_redis_server")
+    return server
 
 
 @pytest.fixture(scope="session")
@@ -41,31 +92,25 @@ def smtp_server() -> Iterator[SmtpServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    binaries = postgres_binaries()
-    if binaries is None:
-        if IN_CI:
-            pytest.fail("PostgreSQL is not installed")
-        pytest.skip("PostgreSQL is not installed: its half of the tests is left out")
-    server = PostgresServer(binaries)
+    server = PostgresServer(str(Path(external.POSTGRESQL.require()).parent))
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def base_environment(redis_server: RedisServer, smtp_server: SmtpServer) -> dict[str, str]:
-    """What every process of the house is told, but for its database."""
-    inherited = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "CI")}
-    return inherited | {
+def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
+    """What every process of the application is told, but for its database and its Redis."""
+    inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "CI", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    return {name: os.environ[name] for name in inherited if name in os.environ} | {
         "MICROBLOG_ENV": "testing",
         "PUBLIC_URL": "http://localhost",
-        "REDIS_URL": redis_server.url,
-        "REDIS_TIMEOUT": "1",
+        "REDIS_TIMEOUT": "5",
         "MAIL_PORT": str(smtp_server.port),
         "RATELIMIT_ENABLED": "false",
         "LOG_LEVEL": "INFO",
-        # Short, so that a test need not wait long for what a lease decides.
-        "TASK_LEASE": "3",
+        # Long, so that a busy machine does not let it run out; a test of what a lease decides sets its own.
+        "TASK_LEASE": "60",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -85,18 +130,54 @@ def migrated_postgres(base_environment: dict[str, str], postgres_server: Postgre
     return "migrated"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Which database the test runs on: each test that uses the application runs on both."""
-    name: str = request.param
-    return name
+@pytest.fixture(scope="session")
+def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Database]:
+    """Returns this process's database of a kind, "sqlite" or "postgresql"."""
+
+    @cache
+    def of_kind(kind: str) -> Database:
+        if kind == "sqlite":
+            return SqliteDatabase(request.getfixturevalue("migrated_sqlite"), tmp_path_factory.mktemp("database"))
+        template: str = request.getfixturevalue("migrated_postgres")
+        return PostgresDatabase(request.getfixturevalue("postgres_server"), template, "tests")
+
+    return of_kind
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that uses a database on both, unless it says on which.
+
+    Only those marked `both_databases` do so in every run of the tests.
+    """
+    if "database" in metafunc.fixturenames and not _says_on_which(metafunc):
+        often = metafunc.definition.get_closest_marker("both_databases")
+        also = pytest.param("postgresql", marks=() if often else pytest.mark.exhaustive)
+        metafunc.parametrize("database", ["sqlite", also])
+
+
+def _says_on_which(metafunc: pytest.Metafunc) -> bool:
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    return any("database" in ((names,) if isinstance(names, str) else names) for names in named)
 
 
 @pytest.fixture
-def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh, migrated database."""
-    with house.fresh_database(database, tmp_path, request) as url:
-        yield url
+def database() -> str:
+    """The kind of database that the test runs on: pytest_generate_tests() chooses it."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database_url(database: str, database_of: Callable[[str], Database]) -> str:
+    """The URL of an empty, migrated database."""
+    chosen = database_of(database)
+    chosen.empty()
+    return chosen.url
+
+
+@pytest.fixture(scope="session")
+def instance_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The instance folder of the applications of this process."""
+    return tmp_path_factory.mktemp("instance")
 
 
 @pytest.fixture
@@ -105,25 +186,45 @@ def environment(
     database_url: str,
     redis_server: RedisServer,
     smtp_server: SmtpServer,
-    tmp_path: Path,
+    instance_path: Path,
 ) -> dict[str, str]:
-    """The environment of this test's processes; Redis and the mailbox are empty."""
-    redis_server.client.flushall()
+    """The environment of this test's processes; database, Redis, mailbox and instance folder are empty."""
+    redis_server.empty()
     smtp_server.reset()
-    return base_environment | {"DATABASE_URL": database_url, "INSTANCE_PATH": str(tmp_path / "instance")}
+    for left in instance_path.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return base_environment | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_server.url,
+        "INSTANCE_PATH": str(instance_path),
+    }
+
+
+@pytest.fixture(scope="session")
+def applications() -> Applications:
+    return Applications()
 
 
 @pytest.fixture
-def make_app(environment: dict[str, str]) -> Iterator[Callable[..., Flask]]:
+def contexts() -> Iterator[contextlib.ExitStack]:
+    """The application contexts that are pushed, to be popped in reverse order."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make_app(environment: dict[str, str], contexts: contextlib.ExitStack) -> Callable[..., Flask]:
     """Makes applications in this process; settings can be replaced by name."""
-    with contextlib.ExitStack() as made:
-        yield lambda **overrides: made.enter_context(house.application(environment, **overrides))
+    return lambda **overrides: contexts.enter_context(house.application(environment, **overrides))
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Flask:
-    """The application, with an app context for the test to use."""
-    return make_app()
+def app(environment: dict[str, str], applications: Applications, contexts: contextlib.ExitStack) -> Flask:
+    """The application, with an app context for the test to use.
+
+    Other tests of this process used it before: routes can only be added to one of make_app().
+    """
+    return contexts.enter_context(applications.borrow(environment))
 
 
 @pytest.fixture
@@ -180,10 +281,18 @@ def make_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callabl
         worker.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedWorkers]:
+    workers = SharedWorkers(tmp_path_factory.mktemp("workers"))
+    yield workers
+    workers.stop()
+
+
 @pytest.fixture
-def worker(make_worker: Callable[..., Worker]) -> Worker:
-    """A worker, ready."""
-    return make_worker()
+def worker(environment: dict[str, str], redis_server: RedisServer, shared_workers: SharedWorkers) -> Iterator[Worker]:
+    """A worker, ready; other tests use it, too. A test that ends one, or tells it things, makes its own."""
+    with shared_workers.borrow(environment, redis_server) as worker:
+        yield worker
 
 
 @pytest.fixture

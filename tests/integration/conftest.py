@@ -9,8 +9,7 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.conftest import IN_CI
-from tests.support import tmux
+from tests.support import external
 from tests.support.tmux import Tmux
 
 
@@ -47,10 +46,7 @@ def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClien
 @pytest.fixture
 def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
     """A shell in a terminal, 80 columns by 24 lines."""
-    if not tmux.installed():
-        if IN_CI:
-            pytest.fail("tmux is not installed")
-        pytest.skip("tmux is not installed: nobody can watch")
+    external.TMUX.require()
     terminal = Tmux(environment)
     yield terminal
     terminal.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -20,15 +21,25 @@ from typing import TypeVar
 import psycopg
 import redis
 
+from microblog.celeryconfig import QUEUES
+from microblog.celeryconfig.memory import EPOCH_KEY
 from microblog.development import redis_server
+from microblog.monitoring import presence
 from tests.support.programs import Program
 
 T = TypeVar("T")
 
+# Keys of Redis: how messages find their queues, which workers there are, and since when Redis remembers.
+KEYS_OF_WORKERS = ("_kombu.binding.", presence.KEY, EPOCH_KEY)
+PORTS = range(10_000, 32_000)  # below those that Linux gives to outgoing connections, which begin at 32768
+PATIENCE = 120.0  # seconds to wait for what has to happen: many times what it takes, since a machine may be busy
+TIME_TO_STOP = 30.0  # seconds that a worker has to end, before it is killed
+TIME_TO_END = 2.0  # seconds that a shared worker has after a test for what the test left to it
+
 ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: nobody may rely on its being UTC
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 40.0, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
     """The first true value of `condition`; AssertionError if there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -41,17 +52,23 @@ def wait_for(condition: Callable[[], T], timeout: float = 40.0, what: str = "") 
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port on 127.0.0.1 on which no process listens, out of those that no connection is given by chance."""
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
-    """A redis-server that forgets all with its end, unless it has a `folder` to keep it in."""
+    """A redis-server that forgets all with its end, unless it has a `folder` to keep it in.
 
-    def __init__(self, folder: Path | None = None) -> None:
+    `kept` are the prefixes of keys that empty() does not delete.
+    """
+
+    def __init__(self, folder: Path | None = None, kept: tuple[str, ...] = ()) -> None:
+        self._kept = kept
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, decode_responses=True)
@@ -81,6 +98,26 @@ class RedisServer:
             yield
         finally:
             self.start()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[RedisServer]:
+        """Started inside the block."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def empty(self) -> None:
+        """Delete what tests left behind."""
+        if not self._kept:
+            self.client.flushall()
+        elif keys := [key for key in self.client.scan_iter(count=1000) if not key.startswith(self._kept)]:
+            self.client.delete(*keys)
+
+    def in_flight(self) -> int:
+        """How many messages wait, and are with a worker that has not acknowledged them."""
+        return sum(self.client.llen(queue) for queue in QUEUES) + self.client.hlen("unacked")
 
     def _answers(self) -> bool:
         with contextlib.suppress(redis.RedisError):
@@ -188,11 +225,16 @@ class Worker:
         Worker._count += 1
         self.name = f"worker{Worker._count:03}@tests"  # in the order of their names
         self.log = log
+        self._read = 0
         # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
         quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
         self.process = Program([*command, *quiet, *options], environment, stdout=log)
-        wait_for(self._ready, timeout=40, what=f"{self.name} is ready")
+        try:
+            wait_for(self._ready, what=f"{self.name} is ready")
+        except AssertionError:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """kill -9, the whole worker with its children."""
@@ -204,7 +246,7 @@ class Worker:
         """As an operator would: SIGTERM, and time to finish."""
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(TIME_TO_STOP)
         except subprocess.TimeoutExpired:
             self.kill()
         with contextlib.suppress(ProcessLookupError):
@@ -215,8 +257,42 @@ class Worker:
         os.killpg(self.process.pid, number)
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        """What it has logged since it was started, or since forget_log()."""
+        return self.log.read_text(errors="replace")[self._read :] if self.log.exists() else ""
+
+    def forget_log(self) -> None:
+        """Leave out of text() what it has logged by now."""
+        self._read += len(self.text())
 
     def _ready(self) -> bool:
         assert self.process.poll() is None, f"the worker ended by itself:\n{self.text()}"
         return f"{self.name} ready" in self.text()
+
+
+class SharedWorkers:
+    """Workers that go on from one test to the next, one for each environment, started when a test first asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._workers: dict[frozenset[tuple[str, str]], Worker] = {}
+
+    @contextlib.contextmanager
+    def borrow(self, environment: dict[str, str], redis_server: RedisServer) -> Iterator[Worker]:
+        """Yield a worker that has nothing to do. One that still has when it is given back is killed."""
+        key = frozenset(environment.items())
+        worker = self._workers.get(key)
+        if worker is None or worker.process.poll() is not None:
+            worker = Worker(environment, log=self._folder / f"{len(list(self._folder.iterdir()))}.log")
+            self._workers[key] = worker
+        worker.forget_log()
+        yield worker
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not redis_server.in_flight(), timeout=TIME_TO_END)
+            return
+        worker.kill()
+        redis_server.client.flushall()
+
+    def stop(self) -> None:
+        """End them all."""
+        for worker in self._workers.values():
+            worker.stop()

@@ -52,7 +52,7 @@ class Staff:
 
     def worker(self, worker: Worker) -> dict[str, Any]:
         """What a worker says of itself, even if it has much to do."""
-        told: dict[str, Any] = self.json("worker", worker.name, "--timeout", "10")
+        told: dict[str, Any] = self.json("worker", worker.name, "--timeout", "60")
         return told
 
     def names_up(self) -> list[str]:

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.programs import ROOT
-
-
-def installed() -> bool:
-    return shutil.which("tmux") is not None
+from tests.support.services import PATIENCE
 
 
 class Tmux:
@@ -55,6 +52,6 @@ class Tmux:
     def _tmux(self, *arguments: str, check: bool = True) -> str:
         command = ["tmux", "-u", "-S", str(Path(self._folder) / "socket"), "-f", "/dev/null", *arguments]
         done = subprocess.run(
-            command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=20
+            command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=PATIENCE
         )
         return done.stdout

@@ -1,0 +1,104 @@
+"""The databases of the tests: one of each kind for a process of pytest, emptied before each test that uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+
+from tests.support.services import PostgresServer
+
+LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
+
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+# As the only replica of nothing: foreign keys are not checked, so that tables may be emptied in any order.
+_EMPTY = "SET session_replication_role = replica; SET lock_timeout = '{}s'; {}; {}; RESET session_replication_role"
+_RESTART_SEQUENCES = """
+    SELECT setval(oid::regclass, 1, false) FROM pg_class
+    WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+"""
+_SCHEMA = """
+    SELECT md5(string_agg(concat_ws(' ', attrelid, attname, atttypid, attnotnull), ',' ORDER BY attrelid, attnum))
+    FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i')
+"""
+
+
+class Database(Protocol):
+    """A migrated database that can be emptied."""
+
+    url: str
+
+    def empty(self) -> None:
+        """Make it what it was after the migrations, whatever a test did to its rows or its tables."""
+
+
+class SqliteDatabase:
+    """A copy of the file `template`, in `folder`."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self._template = template
+        self._path = folder / "microblog.db"
+        self.url = f"sqlite:///{self._path}"
+
+    def empty(self) -> None:
+        """Copy the template over it in one transaction: other processes may have it open."""
+        with (
+            contextlib.closing(sqlite3.connect(self._template)) as template,
+            contextlib.closing(sqlite3.connect(self._path, timeout=LOCK_TIMEOUT)) as database,
+        ):
+            database.execute("PRAGMA synchronous = OFF")
+            template.backup(database)
+
+
+class PostgresDatabase:
+    """A database of `server` called `name`, a copy of the database `template`."""
+
+    def __init__(self, server: PostgresServer, template: str, name: str) -> None:
+        self._server = server
+        self._template = template
+        self._name = name
+        self._schema = ""
+        self._statements = ""
+        self._connection: psycopg.Connection[tuple[str]] | None = None  # kept: to connect takes longer than to empty
+        self.url = server.url(name)
+
+    def empty(self) -> None:
+        """Restore the rows and restart the sequences, or copy the template again if a table was changed."""
+        if not self._emptied():
+            self._copy()
+
+    def _emptied(self) -> bool:
+        """Return False if it does not exist yet, if rows stay locked, or if it has other tables than its template."""
+        if self._connection is None:
+            return False
+        try:
+            if self._schema_now() != self._schema:
+                return False
+            self._connection.execute(self._statements.encode())
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _copy(self) -> None:
+        self._server.drop(self._name)
+        self._server.create(self._name, self._template)
+        self._connection = psycopg.connect(self.url, autocommit=True)
+        self._schema = self._schema_now()
+        self._connection.execute("CREATE SCHEMA template")  # with the rows that migrations insert
+        statements = []
+        for (name,) in self._connection.execute(_TABLES).fetchall():
+            self._connection.execute(f'CREATE TABLE template."{name}" AS TABLE "{name}"'.encode())
+            statements.append(f'DELETE FROM "{name}"')
+            if self._connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1'.encode()).fetchone():
+                statements.append(f'INSERT INTO "{name}" SELECT * FROM template."{name}"')
+        self._statements = _EMPTY.format(LOCK_TIMEOUT, "; ".join(statements), _RESTART_SEQUENCES)
+
+    def _schema_now(self) -> str:
+        assert self._connection is not None
+        row = self._connection.execute(_SCHEMA).fetchone()
+        assert row is not None
+        return row[0] or ""
