@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.site import Site, running_site
+from tests.browser.site import PATIENCE, Site, new_context, running_site
 from tests.browser.tasks import Dial
+from tests.support import external
 from tests.support.smtp import SmtpServer
 from tests.support.translator import TranslationServer
 
-# The first is the same browser without its windows: it leaves more of the machine to the rest of the house.
-NAMES = (
-    *("chromium-headless-shell", "chromium", "chromium-browser"),
-    *("google-chrome", "google-chrome-stable", "chrome"),
-)
 # No sandbox, since it may run as root in a container; nothing that asks the world outside.
 OPTIONS = (
     "--no-sandbox",
@@ -31,20 +25,15 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE = 15_000  # milliseconds that a page has to come to what is expected of it
 
 
 # Not for the whole session: while Playwright is open, its event loop runs in this thread, and no other can.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed: what only a browser shows is left out")
+    executable = external.CHROMIUM.require()
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+        chromium = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS), timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -55,10 +44,8 @@ def open_browser(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
     opened: list[BrowserContext] = []
 
     def open_one(**options: Any) -> BrowserContext:
-        context = browser.new_context(**options)
-        context.set_default_timeout(PATIENCE)
-        opened.append(context)
-        return context
+        opened.append(new_context(browser, **options))
+        return opened[-1]
 
     yield open_one
     for context in opened:
@@ -86,7 +73,7 @@ def running(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Site]:
-    translating = {"TRANSLATE_URL": translation_server.url, "TRANSLATE_TIMEOUT": "20"}
+    translating = {"TRANSLATE_URL": translation_server.url, "TRANSLATE_TIMEOUT": "60"}
     with running_site(base_environment | translating, tmp_path_factory.mktemp("site"), request) as site:
         yield site
 

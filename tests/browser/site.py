@@ -9,13 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+import sqlalchemy as sa
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from microblog.accounts.models import User
 from microblog.extensions import db
@@ -23,10 +25,11 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.conftest import hash_of
-from tests.support import house
+from tests.support import house, services
 from tests.support.programs import ROOT
-from tests.support.services import Worker, free_port, wait_for
+from tests.support.services import RedisServer, Worker, free_port, wait_for
 
+PATIENCE = 1000 * services.PATIENCE  # milliseconds that a page has to come to what is expected of it
 PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -46,7 +49,7 @@ class WebServer:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
             )
-        wait_for(self._answers, timeout=40, what="gunicorn answers")
+        wait_for(self._answers, what="gunicorn answers")
 
     def kill(self) -> None:
         """kill -9, all of it: open streams are cut in the middle."""
@@ -59,11 +62,11 @@ class WebServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text(errors="replace")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/healthz")
             return connection.getresponse().status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
@@ -72,9 +75,10 @@ class WebServer:
 class Site:
     """The site under test. Its users and jobs are made here, and looked at in a browser."""
 
-    def __init__(self, web: WebServer, worker: Worker, instance: Path) -> None:
+    def __init__(self, web: WebServer, worker: Worker, redis_server: RedisServer, instance: Path) -> None:
         self.web = web
         self.worker = worker
+        self.redis_server = redis_server
         self.url = f"http://127.0.0.1:{web.port}"
         self._instance = instance
         self._users = 0
@@ -106,6 +110,22 @@ class Site:
         assert task is not None
         return task.state
 
+    def is_idle(self) -> bool:
+        """Whether every job has ended: nothing changes on the operators' pages."""
+        db.session.rollback()
+        return db.session.scalar(sa.select(Task.id).where(Task.unfinished).limit(1)) is None
+
+    @contextlib.contextmanager
+    def holding_imports(self) -> Iterator[None]:
+        """No import gets to its end inside the block."""
+        hold = _tasks.hold_of_imports()
+        hold.parent.mkdir(exist_ok=True)
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
+
     def keep_mail(self, message: EmailMessage) -> None:
         """Put a mail where the mailbox of `make run` would."""
         mailbox.Maildir(self._instance / "mail").add(message)
@@ -119,23 +139,45 @@ class Site:
         page.wait_for_url(f"{self.url}/")
 
 
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A browser that nobody has used yet; its pages share their cookies."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context
+
+
+def until_held(page: Page, held: Sequence[object], number: int = 1) -> None:
+    """Wait until the routes of `page` have put `number` requests into `held`. Playwright calls them as it waits."""
+
+    def are_held() -> bool:
+        page.wait_for_timeout(10)
+        return len(held) >= number
+
+    wait_for(are_held, what=f"{number} requests are held")
+
+
 @contextlib.contextmanager
 def running_site(base_environment: dict[str, str], folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     """A site that lives in `folder`, on SQLite. In development mode, so that its mails can be read on it."""
     with contextlib.ExitStack() as stack:
         instance = folder / "instance"
+        redis_server = stack.enter_context(RedisServer().running())
         environment = base_environment | {
             "MICROBLOG_ENV": "development",
+            "REDIS_URL": redis_server.url,
+            # Nothing here goes away; on a busy machine it may be slow.
+            "REDIS_TIMEOUT": "30",
+            "TASK_LEASE": "60",
             "DATABASE_URL": stack.enter_context(house.fresh_database("sqlite", folder, request)),
             "INSTANCE_PATH": str(instance),
             # A stream whose page is gone is noticed at the next heartbeat.
             "STREAM_HEARTBEAT": "0.5",
         }
         web = WebServer(environment, folder / "web.log")
-        web.start()
         stack.callback(web.kill)
+        web.start()
         options = ("--include", "tests.browser.tasks", "--queues", "exports,mail,default")
         worker = Worker(environment, *options, log=folder / "worker.log")
         stack.callback(worker.stop)
         stack.enter_context(house.application(environment))
-        yield Site(web, worker, instance)
+        yield Site(web, worker, redis_server, instance)

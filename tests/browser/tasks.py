@@ -1,12 +1,16 @@
-"""A task that goes exactly as far as a test lets it."""
+"""A task that goes exactly as far as a test lets it, and what holds imports in the same way."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_process_init
+from flask import current_app
 
+from microblog.imports import reading
 from microblog.taskqueue.celery import JobTask
 from microblog.taskqueue.progress import Progress
 
@@ -34,3 +38,21 @@ class Dial:
         new = self.path.with_suffix(".new")
         new.write_text(str(number))
         new.replace(self.path)  # the task never reads half a number
+
+
+def hold_of_imports() -> Path:
+    """While there is such a file, no import of this site keeps posts."""
+    return Path(current_app.instance_path) / "hold-imports"
+
+
+@worker_process_init.connect
+def hold_imports_when_told(**_facts: Any) -> None:
+    """Let the processes of the worker look for hold_of_imports()."""
+    keep = reading.keep
+
+    def keep_when_let(*args: Any) -> None:
+        while hold_of_imports().exists():
+            time.sleep(0.01)
+        keep(*args)
+
+    reading.keep = keep_when_let

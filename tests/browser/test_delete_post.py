@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import APIResponse, BrowserContext, Locator, Page, Route, expect
 
 from microblog.accounts import followers
 from microblog.posts import writing
-from tests.browser.site import Site
+from tests.browser.site import PATIENCE, Site, until_held
 from tests.browser.test_timeline import agree, ask_to_delete, delete, new_posts, signed_in_page, write
 
 
@@ -23,7 +24,9 @@ def test_the_focus_goes_on_to_the_next_post_or_back_to_the_link(
     link = post(page, "number 1").get_by_role("link", name="Delete")
 
     link.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
     expect(link).to_be_focused()
 
     link.press("Enter")
@@ -32,6 +35,7 @@ def test_the_focus_goes_on_to_the_next_post_or_back_to_the_link(
     expect(post(page, "number 0").locator(".post-time")).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -45,7 +49,9 @@ def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
         button.click()
     button.click()  # too much
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
     ask_to_delete(page, "number 1")
+    until_held(page, held)
     held[0].continue_()
 
     expect(post(page, "number 2")).to_have_count(0)
@@ -71,6 +77,7 @@ def test_somebody_elses_deletion_leaves_the_hands_of_a_reader_where_they_are(
     expect(field).to_have_value("Half a thought")
 
 
+@pytest.mark.exhaustive
 def test_a_post_that_is_deleted_while_new_ones_are_fetched_stays_away(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -80,9 +87,10 @@ def test_a_post_that_is_deleted_while_new_ones_are_fetched_stays_away(
     write(hers, "Second")
     expect(new_posts(hers_too)).to_have_text("2 new posts")
     held: list[tuple[Route, APIResponse]] = []
-    hers_too.route(f"{site.url}/", lambda route: held.append((route, route.fetch())))
+    hers_too.route(f"{site.url}/", lambda route: held.append((route, route.fetch(timeout=PATIENCE))))
     new_posts(hers_too).click()
     expect(new_posts(hers_too)).to_have_attribute("aria-busy", "true")
+    until_held(hers_too, held)
 
     delete(hers, "First")
     expect(new_posts(hers_too)).to_have_text("1 new post")
@@ -93,6 +101,7 @@ def test_a_post_that_is_deleted_while_new_ones_are_fetched_stays_away(
     expect(hers_too.locator("#timeline")).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_a_stream_that_was_cut_comes_back_for_what_the_page_shows_by_then(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -121,18 +130,21 @@ def test_a_dialog_that_is_open_is_not_taken_for_another(
     for n in (1, 0):
         with page.expect_request("**/delete"):
             post(page, f"number {n}").get_by_role("link", name="Delete").click()
+    until_held(page, held, 2)
 
     with page.expect_response("**/delete"):
         held[0].continue_()
     expect(page.get_by_role("dialog")).to_contain_text("number 1")
-    with page.expect_response("**/delete"):
+    with page.expect_response("**/delete") as answer:
         held[1].continue_()
+    answer.value.finished()
     agree(page)
 
     expect(post(page, "number 1")).to_have_count(0)
     expect(post(page, "number 0")).to_have_count(1)
 
 
+@pytest.mark.exhaustive
 def test_what_is_not_answered_is_said_and_can_be_done_again(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -159,6 +171,8 @@ def test_what_is_not_answered_is_said_and_can_be_done_again(
     with hers_too.expect_request(lambda request: request.method == "POST"):
         hers_too.get_by_role("dialog").get_by_role("button", name="Delete").click()
     hers_too.keyboard.press("Escape")
+    expect(hers_too.get_by_role("dialog")).to_be_hidden()
+    until_held(hers_too, held)
     held[0].abort()
     expect(said).to_be_visible()
     expect(post(hers_too, "number 1")).to_have_count(1)

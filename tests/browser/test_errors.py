@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from microblog.accounts import links
 from microblog.accounts.models import User
-from tests.browser.site import Site
+from tests.browser.site import Site, new_context
 from tests.browser.soundness import problems_of
 
 CODES = [400, 401, 403, 404, 413, 429, 500, 503]
@@ -39,13 +39,14 @@ def facts(running: Site, reader: User) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def readers_page(running: Site, browser: Browser, reader: User) -> Iterator[Page]:
-    page = browser.new_context().new_page()
+    page = new_context(browser).new_page()
     running.sign_in(page, reader)
     yield page
     page.context.close()
 
 
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.exhaustive
 def test_the_page_of_an_error_is_sound(code: int, site: Site, page: Page) -> None:
     problems = problems_of(page, f"{site.url}/broken/{code}", f"error {code}")
 

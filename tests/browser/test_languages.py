@@ -61,6 +61,7 @@ def test_a_reader_chooses_language_and_zone(
 
 
 @pytest.mark.parametrize("language", ["es", "ko", "ru"])
+@pytest.mark.exhaustive
 def test_long_words_have_room_on_a_phone(
     site: Site, operator: User, open_browser: Callable[..., BrowserContext], language: str
 ) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 from microblog.notifications.live import CHANNEL
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
-from tests.support.services import RedisServer, wait_for
+from tests.support.services import wait_for
 from tests.support.smtp import SmtpServer
 
 STREAM = "**/notifications/stream*"
@@ -40,10 +40,11 @@ def expect_same_page(page: Page) -> None:
     assert page.evaluate("window.marked") is True, "the page was loaded anew"
 
 
-def open_streams(redis_server: RedisServer) -> bool:
+def open_streams(site: Site) -> bool:
     """Whether any web process listens for any page. At a word on the channel, it looks whether it still needs to."""
-    redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}')
-    return any(count for _channel, count in redis_server.client.pubsub_numsub(CHANNEL))
+    client = site.redis_server.client
+    client.publish(CHANNEL, '{"topics": [], "event": {}}')
+    return any(count for _channel, count in client.pubsub_numsub(CHANNEL))
 
 
 @pytest.fixture
@@ -172,6 +173,7 @@ def test_a_failure_shows_its_reason_and_can_be_tried_again(
     expect(page.locator(".job-success .job-state")).to_have_text("Done")
 
 
+@pytest.mark.exhaustive
 def test_a_mail_that_is_refused_for_now_says_when_it_is_tried_again(
     export: Callable[[], str], page: Page, smtp_server: SmtpServer
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_second_click_says_that_one_is_running(
     expect_state(page, job_id, "Cancelled")
 
 
+@pytest.mark.exhaustive
 def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial) -> None:
     page.route(STREAM, lambda route: route.abort())
     user = site.make_user()
@@ -213,7 +216,8 @@ def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial
     expect_same_page(page)
 
 
-def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial, redis_server: RedisServer) -> None:
+@pytest.mark.exhaustive
+def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial) -> None:
     page.route(ASKING, lambda route: route.abort())  # the stream alone
     user = site.make_user()
     site.sign_in(page, user)
@@ -229,11 +233,12 @@ def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Di
 
     expect_state(page, job_id, "Done")
     expect_same_page(page)
-    wait_for(lambda: redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process listens")
+    wait_for(lambda: site.redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process listens")
     next_job = site.start_job(user, dial)
     expect_state(page, next_job, "Done")
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
@@ -251,6 +256,7 @@ def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) 
     expect_same_page(page)
 
 
+@pytest.mark.exhaustive
 def test_a_card_that_could_not_be_fetched_is_fetched_again(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
@@ -272,9 +278,8 @@ def test_a_card_that_could_not_be_fetched_is_fetched_again(site: Site, page: Pag
     assert next(failures, None) is None
 
 
-def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(
-    site: Site, page: Page, dial: Dial, redis_server: RedisServer
-) -> None:
+@pytest.mark.exhaustive
+def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     job_id = site.start_job(user, dial)
@@ -282,7 +287,7 @@ def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(
     expect_bar(page, job_id, 20)
 
     set_hidden(page, True)
-    wait_for(lambda: not open_streams(redis_server), what="the stream is closed")
+    wait_for(lambda: not open_streams(site), what="the stream is closed")
     dial.turn_to(END)
     wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
     set_hidden(page, False)
@@ -290,17 +295,17 @@ def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(
     expect_state(page, job_id, "Done")
 
 
-def test_signing_out_closes_the_stream(site: Site, page: Page, redis_server: RedisServer) -> None:
+def test_signing_out_closes_the_stream(site: Site, page: Page) -> None:
     user = site.make_user()
     with page.expect_response(STREAM) as opened:
         site.sign_in(page, user)
     assert opened.value.status == 200
-    wait_for(lambda: open_streams(redis_server), what="the stream is open")
+    wait_for(lambda: open_streams(site), what="the stream is open")
 
     page.get_by_role("button", name="Sign out").click()
 
     expect(page.get_by_text("You are signed out.")).to_be_visible()
-    wait_for(lambda: not open_streams(redis_server), what="the stream is closed")
+    wait_for(lambda: not open_streams(site), what="the stream is closed")
 
 
 def tab_to(page: Page, target: Locator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
@@ -13,7 +14,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages import correspondence
 from microblog.notifications.models import Notification
-from tests.browser.site import Site
+from tests.browser.site import Site, until_held
 from tests.browser.test_live import expect_same_page, mark
 
 
@@ -93,6 +94,7 @@ def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_sta
     expect_same_page(conversation)
 
 
+@pytest.mark.exhaustive
 def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_the_focus(
     site: Site, page: Page
 ) -> None:
@@ -113,6 +115,7 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
     expect(reply).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
     correspondence.send(susan, demo, "Are you there?")
@@ -170,13 +173,15 @@ def test_messages_are_written_read_and_deleted_without_javascript(
     expect(hers.locator(".post-body")).to_have_text("Written by hand")
 
 
+@pytest.mark.exhaustive
 def test_a_second_click_while_the_first_is_under_way_writes_nothing(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
     site.sign_in(page, susan)
     held: list[Route] = []
     page.route("**", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
 
-    for path, label, name in (("/", "Say something", "Post"), (f"/send_message/{demo.username}", "Message", "Send")):
+    forms = [("/", "Say something", "Post"), (f"/send_message/{demo.username}", "Message", "Send")]
+    for number, (path, label, name) in enumerate(forms, 1):
         page.goto(f"{site.url}{path}")
         page.get_by_label(label).fill("Once is enough")
         button = page.get_by_role("button", name=name, exact=True)
@@ -186,6 +191,7 @@ def test_a_second_click_while_the_first_is_under_way_writes_nothing(site: Site, 
         }, 200), { once: true })""")
         with page.expect_console_message(lambda message: message.text == "clicked again"):
             button.click(no_wait_after=True)
+        until_held(page, held, number)
         held[-1].continue_()
 
         expect(page.locator(".alert-success")).to_be_visible()

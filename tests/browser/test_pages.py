@@ -21,7 +21,7 @@ from microblog.extensions import db
 from microblog.messages import correspondence
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
-from tests.browser.site import PASSWORD, Site
+from tests.browser.site import PASSWORD, Site, new_context
 from tests.browser.soundness import faults_in, problems_of
 from tests.support.services import wait_for
 from tests.support.smtp import SmtpServer
@@ -81,6 +81,13 @@ PAGES = {
         "/admin/status",
     ],
 }
+IN_EACH_RUN = {
+    ("nobody", "/auth/login"),
+    ("reader", "/"),
+    ("reader", "/user/{reader}"),
+    ("operator", "/tasks"),
+    ("operator", "/admin/tasks"),
+}
 # What GET answers with that is no page of its own: files, data for scripts and programs, ways to another page.
 NO_PAGES = {
     "development.attachment",
@@ -114,10 +121,11 @@ def shown(running: Site, browser: Browser, smtp_server: SmtpServer) -> Shown:
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
     wait_for(lambda: running.state_of(export.id) == "SUCCESS", what="the export ends")
     running.keep_mail(smtp_server.messages[0])
+    wait_for(running.is_idle, what="the jobs of other tests end")
     add_jobs_of_every_kind(operator)
     cookies: dict[str, Any] = {"nobody": None}
     for name, user in (("reader", reader), ("operator", operator)):
-        page = browser.new_page()
+        page = new_context(browser).new_page()
         running.sign_in(page, user)
         page.goto(f"{running.url}/dev/mail")
         facts["mail"] = str(page.locator("main table a").first.get_attribute("href"))
@@ -180,7 +188,7 @@ def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str], Page]]:
 
     @cache
     def open_page(who: str) -> Page:
-        contexts.append(browser.new_context(storage_state=shown.cookies[who]))
+        contexts.append(new_context(browser, storage_state=shown.cookies[who]))
         return contexts[-1].new_page()
 
     yield open_page
@@ -188,13 +196,21 @@ def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str], Page]]:
         context.close()
 
 
-@pytest.mark.parametrize(("who", "path"), [(who, path) for who, paths in PAGES.items() for path in paths])
+@pytest.mark.parametrize(
+    ("who", "path"),
+    [
+        pytest.param(who, path, marks=() if (who, path) in IN_EACH_RUN else pytest.mark.exhaustive)
+        for who, paths in PAGES.items()
+        for path in paths
+    ],
+)
 def test_every_page_is_sound(who: str, path: str, running: Site, shown: Shown, page_of: Callable[[str], Page]) -> None:
     problems = problems_of(page_of(who), running.url + path.format_map(shown.facts), f"{who} {path}")
 
     assert problems == [], "\n".join(problems)
 
 
+@pytest.mark.exhaustive
 def test_pictures_are_kept_of_what_is_looked_at(
     site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from microblog.accounts import followers
@@ -160,10 +161,12 @@ def test_posts_and_followers_are_read_page_by_page(site: Site, page: Page) -> No
     page.get_by_role("link", name="Newer").click()
     expect(people).to_have_text(first)
     people.first.click()
+    page.wait_for_url(f"**/user/{writer.username}-fan*")
     page.get_by_role("link", name="1 following").click()
     expect(people).to_have_text([writer.username])
 
 
+@pytest.mark.exhaustive
 def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

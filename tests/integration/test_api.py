@@ -59,6 +59,7 @@ def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, 
     return root_id
 
 
+@pytest.mark.both_databases
 class TestExports:
     def test_an_export_is_accepted_with_its_address(self, susan):
         started = susan.post("/api/exports")
@@ -92,7 +93,7 @@ class TestExports:
         assert david.post("/api/exports").status_code == 202
 
     def test_the_rate_limit_is_each_users_own(self, make_app, make_user):
-        app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per minute")
+        app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
         susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
 
         susan.post("/api/exports")
@@ -132,6 +133,7 @@ class TestExports:
         assert TaskSchema().validate(job) == {}
 
 
+@pytest.mark.both_databases
 class TestTasks:
     def test_the_list_is_paged_newest_first(self, susan):
         ids = [ended_job("susan", minutes_ago=minutes) for minutes in range(5)]

@@ -13,6 +13,9 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from tests.conftest import hash_of
 from tests.support.api import assert_problem, caller_for
+from tests.support.services import PATIENCE
+
+pytestmark = pytest.mark.both_databases
 
 
 def test_a_token_that_is_revoked_while_it_is_presented_opens_nothing(app, make_user, monkeypatch):
@@ -68,7 +71,7 @@ def test_several_at_once_make_no_more_tokens_than_one_may_have(app, make_user, m
     issue, statuses = ApiToken.issue, []
 
     def issue_at_once(*arguments):
-        all_asked.wait(timeout=30)
+        all_asked.wait(timeout=PATIENCE)
         return issue(*arguments)
 
     def ask() -> None:
@@ -79,7 +82,7 @@ def test_several_at_once_make_no_more_tokens_than_one_may_have(app, make_user, m
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE)
 
     assert sorted(statuses) == [201, 409, 409, 409]
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1

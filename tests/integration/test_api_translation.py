@@ -17,11 +17,7 @@ from tests.support.translator import TranslationServer
 RUSSIAN = "Кто знает хорошую пекарню у старого вокзала?"
 ENGLISH = "Does anyone know a good bakery near the old station?"
 
-
-@pytest.fixture
-def database() -> str:
-    """The pages are tested with both."""
-    return "sqlite"
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the pages are tested with both
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def service() -> Iterator[TranslationServer]:
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask], service: TranslationServer) -> Flask:
-    return make_app(TRANSLATE_URL=service.url)
+    return make_app(TRANSLATE_URL=service.url, TRANSLATE_TIMEOUT=60.0)
 
 
 @pytest.fixture

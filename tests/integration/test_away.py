@@ -49,6 +49,7 @@ def in_broker(redis_server: RedisServer) -> str:
     return f"{client.lrange('default', 0, -1)} {client.hvals('unacked')}"
 
 
+@pytest.mark.both_databases
 def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
     task_id = start(tasks.noop.s())
     crash(app, task_id)
@@ -62,6 +63,7 @@ def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: 
     noop.pop_request()
 
 
+@pytest.mark.exhaustive
 def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path, diary: Path
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
     assert diary.read_text() == "ran\n"
 
 
+@pytest.mark.both_databases
 def test_a_retry_that_finds_redis_away_is_published_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_retry_that_finds_redis_away_is_published_later(
 
 
 @ONLY_POSTGRESQL
+@pytest.mark.exhaustive
 def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
     app: Flask,
     make_worker: Callable[..., Worker],
@@ -115,6 +119,7 @@ def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
 
 
 @ONLY_POSTGRESQL
+@pytest.mark.exhaustive
 def test_a_result_that_finds_the_database_away_is_in_its_row_later(
     app: Flask, make_worker: Callable[..., Worker], database_away: Away, gate: Path
 ) -> None:

@@ -13,7 +13,9 @@ from redbeat.schedulers import RedBeatScheduler
 from microblog.celeryconfig.beat import Scheduler
 from microblog.celeryconfig.memory import EPOCH_KEY
 from tests.support.programs import Program
-from tests.support.services import RedisServer, wait_for
+from tests.support.services import PATIENCE, RedisServer, wait_for
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
 
 Start = Callable[[], Program]
 
@@ -42,13 +44,6 @@ def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
             beat.wait()
 
 
-@pytest.fixture(params=["sqlite"])
-def database(request: pytest.FixtureRequest) -> str:
-    """Beat does not use it."""
-    name: str = request.param
-    return name
-
-
 def scheduled(redis_server: RedisServer) -> bool:
     """Whether a message of the schedule has come since the last look."""
     return bool(redis_server.client.delete("default"))
@@ -62,6 +57,7 @@ def test_beat_schedules(start_beat: Start, redis_server: RedisServer) -> None:
     assert redis_server.client.exists(EPOCH_KEY), "since when Redis remembers is known before there is any job"
 
 
+@pytest.mark.exhaustive
 def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(
     start_beat: Start, redis_server: RedisServer, log: Path
 ) -> None:
@@ -81,11 +77,13 @@ def test_a_second_beat_waits_for_the_first_to_end(start_beat: Start, redis_serve
     start_beat()
 
     first.terminate()
-    first.wait(60)
+    first.wait(PATIENCE)
+    redis_server.client.delete("default")  # what the first one sent
 
     wait_for(lambda: scheduled(redis_server), what="the second goes on")
 
 
+@pytest.mark.exhaustive
 def test_what_redis_forgot_while_a_beat_waited_for_its_turn_is_scheduled_all_the_same(
     start_beat: Start, redis_server: RedisServer
 ) -> None:
@@ -103,15 +101,17 @@ def test_what_redis_forgot_while_a_beat_waited_for_its_turn_is_scheduled_all_the
     wait_for(lambda: scheduled(redis_server))
 
 
+@pytest.mark.exhaustive
 def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_server: RedisServer) -> None:
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
     with redis_server.away():
         beat.terminate()
-        beat.wait(60)
+        beat.wait(PATIENCE)
 
 
+@pytest.mark.exhaustive
 def test_a_signal_that_is_lost_in_the_middle_of_publishing_ends_beat_all_the_same(
     app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,12 +24,16 @@ from microblog.taskqueue.rows import Rows
 from tests.support import tasks
 from tests.support.services import RedisServer
 
+pytestmark = pytest.mark.both_databases
+
+LEASE = 600.0  # seconds: none runs out by itself while a test looks at it
 COUNTS = {"current": 1, "total": 2, "percent": 50, "message": "half"}
 
 
 @pytest.fixture
 def task_id(app: Flask) -> str:
     """A launched task that no worker has."""
+    app.config["TASK_LEASE"] = LEASE
     row = launch([tasks.add.s(1, 2)])
     db.session.commit()
     return row.id
@@ -46,7 +50,7 @@ def backend(app: Flask) -> Any:
     return app.extensions["celery"].backend
 
 
-def take(rows: Rows, task_id: str, worker: str = "one@host", lease: float = 30) -> Claim:
+def take(rows: Rows, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
     held = claims.claim(rows, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None
     return held
@@ -118,9 +122,9 @@ def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(rows: Rows, task_
 def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(rows: Rows, task_id: str) -> None:
     run_out(take(rows, task_id))
 
-    claims.renew(rows, [task_id], worker="two@host", lease=30)
+    claims.renew(rows, [task_id], worker="two@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at < utcnow()
-    claims.renew(rows, [task_id], worker="one@host", lease=30)
+    claims.renew(rows, [task_id], worker="one@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at > utcnow()
 
 
@@ -161,7 +165,7 @@ def test_what_has_ended_is_claimed_no_more(rows: Rows, task_id: str, state: str)
 
 
 def test_a_task_without_a_row_needs_no_claim(rows: Rows) -> None:
-    assert claims.claim(rows, "unknown", worker="one@host", lease=30, max_crashes=3) is None
+    assert claims.claim(rows, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "RETRY"])

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
+from microblog.clock import utcnow
 from microblog.taskqueue import states
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.services import Worker, wait_for
+from tests.support.services import PATIENCE, Worker, wait_for
 from tests.support.staff import Staff, staffed
 
 UNKNOWN = "worker99@nowhere"
+PATIENTLY = ("--timeout", "60")  # for a machine that has much to do, where the usual second is too short
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +41,14 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     path.touch()
 
 
+def tell(staff: Staff, *arguments: str) -> Result:
+    """Run a command that workers have to answer."""
+    return staff.run(*arguments, *PATIENTLY)
+
+
 class TestOneWorker:
     def test_it_grows_and_shrinks(self, staff: Staff, worker: Worker, gate: Path) -> None:
-        grown = staff.run("worker", worker.name, "grow", "2")
+        grown = tell(staff, "worker", worker.name, "grow", "2")
 
         assert grown.exit_code == 0
         assert grown.stdout == f"{worker.name} adds 2 to its processes, within a few seconds.\n"
@@ -50,24 +58,26 @@ class TestOneWorker:
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS}, what="all four run at once")
         gate.touch()
         wait_for(lambda: {staff.state(job) for job in counting} == {states.SUCCESS})
+        wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
 
-        [shrunk] = json.loads(staff.run("worker", worker.name, "shrink", "2", "--json").stdout)
+        [shrunk] = json.loads(tell(staff, "worker", worker.name, "shrink", "2", "--json").stdout)
 
         assert (shrunk["worker"], shrunk["done"]) == (worker.name, True)
         wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
         wait_for(lambda: len(staff.children(worker)) == 2)
 
     def test_it_keeps_one_process(self, staff: Staff, worker: Worker) -> None:
-        refused = staff.run("worker", worker.name, "shrink", "2")
+        refused = tell(staff, "worker", worker.name, "shrink", "2")
 
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert refused.stderr == (
             f"{worker.name} has 2 processes, and at least one must stay; to end it, use shutdown.\n"
         )
-        assert staff.worker(worker)["concurrency"] == 2
+        wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
 
     def test_it_keeps_one_process_however_fast_it_is_told(self, staff: Staff, worker: Worker) -> None:
-        codes = [staff.run("worker", worker.name, *what).exit_code for what in (["grow"], ["shrink"], ["shrink", "2"])]
+        commands = (["grow"], ["shrink"], ["shrink", "2"])
+        codes = [tell(staff, "worker", worker.name, *command).exit_code for command in commands]
 
         assert codes == [0, 0, 1]
         wait_for(lambda: len(staff.children(worker)) == 2)
@@ -76,7 +86,7 @@ class TestOneWorker:
         counting = [staff.launch("count", str(gate)) for _ in range(2)]
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS})
 
-        refused = staff.run("worker", worker.name, "shrink")
+        refused = tell(staff, "worker", worker.name, "shrink")
 
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert refused.stderr == f"{worker.name} has no process that is idle; none was ended.\n"
@@ -84,35 +94,36 @@ class TestOneWorker:
     def test_only_one_started_with_autoscale_scales_itself(self, staff: Staff, worker: Worker) -> None:
         scaling = staff.hire("--autoscale", "3,1", "-Q", "mail")
 
-        refused = staff.run("worker", worker.name, "autoscale", "4", "2")
-        done = staff.run("worker", scaling.name, "autoscale", "5", "2")
+        refused = tell(staff, "worker", worker.name, "autoscale", "4", "2")
+        done = tell(staff, "worker", scaling.name, "autoscale", "5", "2")
 
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert "was started without --autoscale" in refused.stderr
         assert (done.exit_code, done.stdout) == (0, f"{scaling.name} has 2 to 5 processes from now on.\n")
         told = staff.worker(scaling)
         assert (told["autoscale"]["max"], told["autoscale"]["min"]) == (5, 2)
-        by_hand = staff.run("worker", scaling.name, "grow")
+        by_hand = tell(staff, "worker", scaling.name, "grow")
         assert (by_hand.exit_code, by_hand.stderr.count("scales itself")) == (1, 1)
-        assert staff.run("worker", scaling.name, "autoscale", "1", "2").exit_code == 2
-        assert staff.run("worker", scaling.name, "shutdown").exit_code == 0
+        assert tell(staff, "worker", scaling.name, "autoscale", "1", "2").exit_code == 2
+        assert tell(staff, "worker", scaling.name, "shutdown").exit_code == 0
+        scaling.process.wait(PATIENCE)
 
     def test_it_takes_from_a_queue_or_no_longer(self, staff: Staff, worker: Worker) -> None:
-        stopped = staff.run("worker", worker.name, "stop-consuming", "exports")
+        stopped = tell(staff, "worker", worker.name, "stop-consuming", "exports")
 
         assert (stopped.exit_code, stopped.stdout) == (0, f"{worker.name} takes nothing more from exports.\n")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "mail"])
         job = staff.launch("noop", queue="exports")
-        assert staff.run("worker", worker.name, "stop-consuming", "exports").exit_code == 1
+        assert tell(staff, "worker", worker.name, "stop-consuming", "exports").exit_code == 1
         assert staff.state(job) == states.PENDING
-        assert staff.run("worker", worker.name, "consume", "exports").exit_code == 0
+        assert tell(staff, "worker", worker.name, "consume", "exports").exit_code == 0
         wait_for(lambda: staff.state(job) == states.SUCCESS)
-        assert staff.run("worker", worker.name, "consume", "nowhere").exit_code == 2
+        assert tell(staff, "worker", worker.name, "consume", "nowhere").exit_code == 2
 
     def test_a_paused_queue_is_not_taken_from_by_one_alone(self, staff: Staff, worker: Worker) -> None:
-        staff.run("pause", "mail")
-        refused = [staff.run("worker", worker.name, command, "mail") for command in ("consume", "stop-consuming")]
-        staff.run("resume", "mail")
+        tell(staff, "pause", "mail")
+        refused = [tell(staff, "worker", worker.name, command, "mail") for command in ("consume", "stop-consuming")]
+        tell(staff, "resume", "mail")
 
         assert [(result.exit_code, result.stdout) for result in refused] == [(1, "")] * 2
         assert all("mail, which is paused; flask tasks resume mail comes first" in one.stderr for one in refused)
@@ -123,7 +134,7 @@ class TestOneWorker:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
-        result = staff.run("worker", worker.name, "restart-pool")
+        result = tell(staff, "worker", worker.name, "restart-pool")
 
         assert result.exit_code == 0
         assert result.stdout == f"{worker.name} replaces its processes, each once it has ended what it runs.\n"
@@ -136,22 +147,26 @@ class TestOneWorker:
         done = staff.launch("noop")
         wait_for(lambda: staff.state(done) == states.SUCCESS)
 
-    def test_it_ends_and_hands_back_what_it_cannot_finish_in_time(self, staff: Staff, gate: Path) -> None:
-        staff.run("pause", "mail")
+    def test_it_ends_and_hands_back_what_it_cannot_finish_in_time(
+        self, staff: Staff, worker: Worker, gate: Path
+    ) -> None:
+        tell(staff, "pause", "mail")
         leaving = staff.hire("-Q", "exports", WORKER_STOP_TIMEOUT="1")
-        staff.run("resume", "mail")
+        tell(staff, "resume", "mail")
+        tell(staff, "worker", worker.name, "stop-consuming", "exports")
         counting = staff.launch("count", str(gate), queue="exports")
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
-        holder = staff.job(counting).root.worker
+        assert staff.job(counting).root.worker == leaving.name
+        tell(staff, "worker", worker.name, "consume", "exports")
 
-        result = staff.run("worker", leaving.name, "shutdown")
+        result = tell(staff, "worker", leaving.name, "shutdown")
 
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout.startswith(f"{leaving.name} ends; what it runs it may finish for ")
-        assert leaving.process.wait(15) is not None
-        assert leaving.name not in [one["name"] for one in staff.json("workers")]
+        assert leaving.process.wait(PATIENCE) is not None
+        assert leaving.name not in [one["name"] for one in staff.json("workers", *PATIENTLY)]
         gate.touch()
-        wait_for(lambda: reconciled(staff, counting) == states.SUCCESS, timeout=30, what=f"{holder}'s is finished")
+        wait_for(lambda: reconciled(staff, counting) == states.SUCCESS, what="another worker finishes it")
 
     def test_one_that_does_not_exist_cannot_do_anything(self, staff: Staff, worker: Worker) -> None:
         for command in (["shutdown"], ["restart-pool"], ["grow"], ["shrink"], ["autoscale", "2", "1"]):
@@ -161,7 +176,7 @@ class TestOneWorker:
             assert result.stderr.startswith(f"There is no worker called {UNKNOWN}; known are: ")
 
     def test_options_of_the_worker_hold_for_what_it_is_told(self, staff: Staff, worker: Worker) -> None:
-        result = staff.run("worker", "--json", "--timeout", "0.2", worker.name, "stop-consuming", "nowhere")
+        result = staff.run("worker", "--json", *PATIENTLY, worker.name, "stop-consuming", "nowhere")
 
         assert result.exit_code == 1
         assert json.loads(result.stdout) == [
@@ -177,42 +192,43 @@ def reconciled(staff: Staff, task_id: str) -> str:
 
 class TestPause:
     def test_its_jobs_wait_until_it_is_resumed(self, staff: Staff, worker: Worker) -> None:
-        paused = staff.run("pause", "exports")
+        paused = tell(staff, "pause", "exports")
         job, other = staff.launch("noop", queue="exports"), staff.launch("noop")
         wait_for(lambda: staff.state(other) == states.SUCCESS)
 
         assert (paused.exit_code, paused.stderr) == (0, "")
         assert paused.stdout == f"exports is paused.\n{worker.name} takes nothing from exports.\n"
         assert staff.state(job) == states.PENDING
-        again = staff.run("pause", "exports", "--json")
+        again = tell(staff, "pause", "exports", "--json")
         assert (again.exit_code, json.loads(again.stdout)["outcome"]) == (1, "exports was paused already.")
 
-        resumed = staff.run("resume", "exports")
+        resumed = tell(staff, "resume", "exports")
 
         assert (resumed.exit_code, resumed.stdout.splitlines()[0]) == (0, "exports is resumed.")
         wait_for(lambda: staff.state(job) == states.SUCCESS)
-        assert staff.run("resume", "exports").exit_code == 1
+        assert tell(staff, "resume", "exports").exit_code == 1
 
     def test_a_worker_that_is_started_later_heeds_it_and_takes_only_from_its_own_queues_afterwards(
         self, staff: Staff, worker: Worker
     ) -> None:
-        staff.run("pause", "exports")
+        tell(staff, "pause", "exports")
         later = staff.hire("-Q", "exports")
         job = staff.launch("noop", queue="exports")
 
         assert staff.worker(later)["queues"] == []
         assert staff.state(job) == states.PENDING
-        staff.run("resume", "exports")
+        tell(staff, "resume", "exports")
 
         wait_for(lambda: staff.state(job) == states.SUCCESS)
         assert staff.worker(later)["queues"] == ["exports"]
-        staff.run("worker", later.name, "shutdown")
-        later.process.wait(20)
+        tell(staff, "worker", later.name, "shutdown")
+        later.process.wait(PATIENCE)
 
 
 class TestLimits:
     def test_a_rate_limit_holds_tasks_back_until_it_is_lifted(self, staff: Staff, worker: Worker) -> None:
-        limited = staff.run("rate-limit", "noop", "20/m")
+        began = utcnow()
+        limited = tell(staff, "rate-limit", "noop", "20/m")
         jobs = [staff.launch("noop") for _ in range(2)]
         wait_for(lambda: {staff.state(job) for job in jobs} == {states.SUCCESS})
 
@@ -220,28 +236,29 @@ class TestLimits:
         assert limited.stderr == (
             "A worker that is restarted forgets it; what is to last is said where the task is, as rate_limit.\n"
         )
-        assert {task["rate_limit"] for task in staff.json("registered") if task["name"] == "noop"} == {"20/m"}
-        first, second = sorted(staff.job(job).root.started_at for job in jobs)
-        assert (second - first).total_seconds() > 2.5
+        registered = staff.json("registered", *PATIENTLY)
+        assert {task["rate_limit"] for task in registered if task["name"] == "noop"} == {"20/m"}
+        # Each worker may begin one at once, and one more for every three seconds since it was told.
+        second = max(staff.job(job).root.started_at or began for job in jobs)
+        assert (second - began).total_seconds() > 2.5
 
-        lifted = staff.run("rate-limit", "noop", "0", "--json")
+        tell(staff, "rate-limit", "noop", "1/h")
+        lifted = tell(staff, "rate-limit", "noop", "0", "--json")
 
         assert json.loads(lifted.stdout)[0]["outcome"] == "begins noop as often as it can."
         jobs = [staff.launch("noop") for _ in range(2)]
-        wait_for(lambda: {staff.state(job) for job in jobs} == {states.SUCCESS})
-        first, second = sorted(staff.job(job).root.started_at for job in jobs)
-        assert (second - first).total_seconds() < 2.5
+        wait_for(lambda: {staff.state(job) for job in jobs} == {states.SUCCESS}, what="both begin within the hour")
 
     def test_a_time_limit_ends_what_takes_longer(self, staff: Staff, worker: Worker, gate: Path) -> None:
-        result = staff.run("time-limit", "count", "1", "3")
+        result = tell(staff, "time-limit", "count", "1", "60")
         job = staff.launch("count", str(gate))
 
         wait_for(lambda: staff.state(job) == states.FAILURE)
 
         assert "took longer" in (staff.job(job).root.error or "")
-        assert result.stdout == f"{worker.name} asks count to end after 1 s and kills it after 3 s.\n"
+        assert result.stdout == f"{worker.name} asks count to end after 1 s and kills it after 60 s.\n"
         assert "soft_time_limit and time_limit" in result.stderr
-        staff.run("time-limit", "count", "3300", "3600")
+        tell(staff, "time-limit", "count", "3300", "3600")
 
     def test_wrong_ones_are_refused(self, staff: Staff) -> None:
         for wrong in (

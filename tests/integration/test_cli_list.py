@@ -140,6 +140,7 @@ def expected(filters: Filters, order: Order, made: list[Job]) -> list[str]:
     return [job.id for job in sorted(wanted, key=key, reverse=order is not Order.OLDEST)]
 
 
+@pytest.mark.both_databases
 def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_combined(app, make_user):
     users, chance = [make_user("susan"), make_user("david")], random.Random(5)
     made = add_jobs(80, users, chance)
@@ -154,6 +155,7 @@ def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_com
         assert list(jobs.ids(filters)) == expected(filters, Order.NEWEST, made), given
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("order", list(Order))
 def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_user, order: Order):
     users = [make_user("susan"), make_user("david")]
@@ -165,6 +167,7 @@ def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_use
             assert all_pages(filters, order, size=7) == expected(filters, order, made), (name, value)
 
 
+@pytest.mark.both_databases
 def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_behind_next(app, monkeypatch):
     monkeypatch.setattr(jobs, "LOOK_THROUGH", 10)
     for number in range(25):
@@ -183,6 +186,7 @@ def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_b
     assert list(jobs.ids(filters)) == ["job-3", "job-0"]
 
 
+@pytest.mark.both_databases
 def test_a_page_tells_where_the_next_one_begins(run):
     for number in range(5):
         add_step(f"job-{number}", 0, "tidy", states.SUCCESS, NOW + timedelta(seconds=number))
@@ -199,6 +203,7 @@ def test_a_page_tells_where_the_next_one_begins(run):
     assert json.loads(back.stdout) == json.loads(first.stdout)
 
 
+@pytest.mark.both_databases
 def test_ages_are_read_as_they_are_written(run):
     for days in (0, 2, 30):
         add_step(f"job-{days}", 0, "tidy", states.SUCCESS, utcnow() - timedelta(days=days, minutes=1))

@@ -7,7 +7,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from threading import Event
+from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -22,11 +24,12 @@ from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import programs
 from tests.support.console import flask_tasks
-from tests.support.services import Worker, wait_for
+from tests.support.services import PATIENCE, Worker, wait_for
 from tests.support.staff import Staff, staffed
 
 FINISHED, UNFINISHED = 10_000, 500  # jobs
 SLACK = 1.0  # seconds beyond what a worker has to answer
+PATIENTLY = ("--timeout", "60")  # for workers that will answer, though the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def staff(
         add_history()
         yield staff
         beat.terminate()
-        beat.wait()
+        beat.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -53,18 +56,21 @@ def frozen(staff: Staff) -> Iterator[Worker]:
     worker.send_signal(signal.SIGCONT)
 
 
-def quickest(act: Callable[[], Result], *, below: float) -> tuple[Result, float]:
-    """What `act` returns the first time it takes less than so many seconds, or the last of ten, and how long it took.
+def quickly(act: Callable[[], Result], *, below: float, code: Verdict) -> Result:
+    """What `act` returns the first time that it takes less than so many seconds and exits with `code`.
 
-    For the machine may be busy with other tests.
+    While the machine is busy with other things it takes longer, or what it asks does not answer in time.
     """
-    for _turn in range(10):
+
+    def attempt() -> Result | None:
         began = time.monotonic()
         result = act()
         took = time.monotonic() - began
-        if took < below:
-            break
-    return result, took
+        return result if took < below and result.exit_code == code else None
+
+    result = wait_for(attempt, what=f"it takes less than {below} s and says {code.name}")
+    assert result is not None
+    return result
 
 
 def add_history() -> None:
@@ -91,6 +97,21 @@ def add_history() -> None:
     db.session.commit()
 
 
+class Counts(NamedTuple):
+    """How many jobs are under way that are younger than a minute, and how many ended within the hour."""
+
+    younger: int
+    ended: int
+
+
+def counts() -> Counts:
+    now = utcnow()
+    jobs = sa.select(sa.func.count()).select_from(Task).where(Task.position == 0)
+    younger = jobs.where(Task.state == states.PROGRESS, Task.created_at > now - timedelta(minutes=1))
+    ended = jobs.where(Task.finished_at >= now - timedelta(hours=1))
+    return Counts(db.session.scalars(younger).one(), db.session.scalars(ended).one())
+
+
 def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any) -> list[dict[str, Any]]:
     """The rows of a job of two steps, of which the first is in `state` and the second succeeded or waits for it."""
     second = state if state in states.FINISHED else states.PENDING
@@ -114,20 +135,33 @@ def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any)
 
 
 def test_with_all_up_it_is_healthy_and_takes_less_than_a_second(staff: Staff) -> None:
+    before: list[Counts] = []
+
+    def left_by_others() -> int:
+        """How many jobs of other tests are still to end, which would be counted by one look and not by another."""
+        db.session.rollback()
+        left = sa.select(sa.func.count()).select_from(Task).where(Task.unfinished, Task.user_id.is_(None))
+        return db.session.scalars(left).one()
+
+    def look() -> Result:
+        before.append(counts())
+        return staff.run("status", "--json", *PATIENTLY)
+
     wait_for(lambda: staff.run("status").exit_code == 0, what="beat has taken up the schedule")
+    wait_for(lambda: left_by_others() == 0, what="the jobs of other tests have ended")
 
-    result, took = quickest(lambda: staff.run("status", "--json", "--timeout", "10"), below=1.0)
+    result = quickly(look, below=1.0, code=Verdict.HEALTHY)
 
+    after = counts()
     found = json.loads(result.stdout)
-    assert (result.exit_code, found["status"], found["problems"], found["away"]) == (0, "healthy", [], {})
-    assert took < 1.0
+    assert (found["status"], found["problems"], found["away"]) == ("healthy", [], {})
     assert {worker["name"] for worker in found["workers"] if worker["up"]} == {each.name for each in staff.workers}
     assert {queue["name"]: queue["consumers"] for queue in found["queues"]} == dict.fromkeys(
         ("exports", "mail", "default"), 3
     )
     assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
-    assert found["jobs"]["unfinished"]["PROGRESS"]["1m"] in range(1, 61)
-    assert found["jobs"]["ended"] in range(55, 61)
+    assert after.younger <= found["jobs"]["unfinished"]["PROGRESS"]["1m"] <= before[-1].younger
+    assert after.ended <= found["jobs"]["ended"] <= before[-1].ended
     assert {entry["name"] for entry in found["schedule"]} >= {"reconcile", "sweep_archives"}
     for entry in found["schedule"]:
         waited = datetime.fromisoformat(entry["next_run_at"]) - datetime.fromisoformat(entry["last_run_at"])
@@ -135,7 +169,7 @@ def test_with_all_up_it_is_healthy_and_takes_less_than_a_second(staff: Staff) ->
 
 
 def test_its_text_has_all_of_that_on_one_screen(staff: Staff) -> None:
-    text = staff.run("status").stdout
+    text = staff.run("status", *PATIENTLY).stdout
 
     assert len(text.splitlines()) <= 45
     for heading in (
@@ -149,15 +183,16 @@ def test_its_text_has_all_of_that_on_one_screen(staff: Staff) -> None:
         assert heading in text
 
 
+@pytest.mark.exhaustive
 def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout_and_a_second(staff: Staff, frozen: Worker) -> None:
     for timeout in (1.0, 2.0):
-        result, took = quickest(lambda: staff.run("status", "--json", "--timeout", str(timeout)), below=timeout + SLACK)  # noqa: B023
+        look = partial(staff.run, "status", "--json", "--timeout", str(timeout))
+        result = quickly(look, below=timeout + SLACK, code=Verdict.DEGRADED)
 
         found = json.loads(result.stdout)
-        assert (result.exit_code, found["status"]) == (1, "degraded")
+        assert found["status"] == "degraded"
         assert f"{frozen.name} does not answer." in found["problems"]
         assert frozen.name in [worker["name"] for worker in found["workers"] if not worker["up"]]
-        assert took < timeout + SLACK
 
 
 def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> None:
@@ -166,8 +201,9 @@ def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> 
     db.session.add(patient)
     db.session.flush()
     user_id = patient.id
-    # Its message is in the broker, as far as reconcile knows, which runs here too.
-    waiting = job("waiting", user_id, states.PENDING, now - timedelta(minutes=6), published_at=now)
+    # Its message is on its way to the broker, as far as reconcile knows, which runs here too.
+    published_at = now + timedelta(hours=1)
+    waiting = job("waiting", user_id, states.PENDING, now - timedelta(hours=6), published_at=published_at)
     failed = [
         row | {"error": "It broke."}
         for number in range(20)
@@ -177,7 +213,7 @@ def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> 
     db.session.execute(sa.insert(Task), failed)
     db.session.commit()
     try:
-        found, text = staff.json("status"), staff.run("status").stdout
+        found, text = staff.json("status", *PATIENTLY), staff.run("status", *PATIENTLY).stdout
     finally:
         db.session.execute(sa.delete(Task).where(Task.user_id == user_id))
         db.session.execute(sa.delete(User).where(User.id == user_id))
@@ -189,20 +225,20 @@ def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> 
     assert "patient has been waiting for too long, for export_posts." in found["problems"]
     assert found["jobs"]["failed"] == 20
     assert any(problem.startswith("20 of the ") for problem in found["problems"])
-    assert "patient, for 6 m" in text
+    assert "patient, for 6 h" in text
 
 
 def test_a_paused_queue_that_holds_messages_degrades_it(staff: Staff) -> None:
     def held() -> list[str]:
         """What is said about a message more; the first may go to a worker that was listening when it heard."""
         staff.launch("noop", queue="mail")
-        return [problem for problem in staff.json("status")["problems"] if "paused" in problem]
+        return [problem for problem in staff.json("status", *PATIENTLY)["problems"] if "paused" in problem]
 
-    wait_for(lambda: staff.run("pause", "mail").exit_code == 0, what="every worker has heard of it")
+    assert staff.run("pause", "mail", *PATIENTLY).exit_code == 0
     try:
         [problem] = wait_for(held)
     finally:
-        staff.run("resume", "mail")
+        staff.run("resume", "mail", *PATIENTLY)
 
     assert problem.startswith("The queue mail is paused, and holds ")
 
@@ -210,7 +246,7 @@ def test_a_paused_queue_that_holds_messages_degrades_it(staff: Staff) -> None:
 def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staff: Staff) -> None:
     away = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
 
-    result = programs.run(flask_tasks("status", "--json"), away)
+    result = programs.run(flask_tasks("status", "--json", *PATIENTLY), away)
 
     found = json.loads(result.stdout)
     assert (result.returncode, found["status"], found["jobs"]) == (Verdict.DOWN, "down", None)
@@ -224,8 +260,8 @@ def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staf
 def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
     away = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
-    result = programs.run(flask_tasks("status"), away)
-    found = json.loads(programs.run(flask_tasks("status", "--json"), away).stdout)
+    result = programs.run(flask_tasks("status", *PATIENTLY), away)
+    found = json.loads(programs.run(flask_tasks("status", "--json", *PATIENTLY), away).stdout)
 
     assert (result.returncode, found["status"]) == (Verdict.DOWN, "down")
     assert (found["workers"], found["queues"], found["schedule"]) == (None, None, None)
@@ -235,13 +271,15 @@ def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
 
 
 def test_a_part_that_hangs_is_away_and_keeps_nobody(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_figures", lambda: time.sleep(5))
+    over = Event()
+    monkeypatch.setattr(health, "_figures", over.wait)
+    try:
+        look = partial(staff.run, "status", "--json", "--timeout", "1")
+        result = quickly(look, below=1 + SLACK, code=Verdict.DOWN)
+    finally:
+        over.set()
 
-    result, took = quickest(lambda: staff.run("status", "--json", "--timeout", "1"), below=1 + SLACK)
-
-    found = json.loads(result.stdout)
-    assert found["away"]["jobs"] == "The database does not answer in time."
-    assert took < 1 + SLACK
+    assert json.loads(result.stdout)["away"]["jobs"] == "The database does not answer in time."
 
 
 def test_its_help_says_what_each_exit_code_means(staff: Staff) -> None:

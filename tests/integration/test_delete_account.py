@@ -37,6 +37,8 @@ from tests.support.jobs import make_job
 from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
+pytestmark = pytest.mark.both_databases
+
 PASSWORD = "cat-dog-fish"
 # What goes with either of two users whose it is.
 OF_BOTH = (
@@ -126,7 +128,7 @@ def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
 
     assert here.get("/").status_code == 302
     assert client.post("/auth/login", data={"username": "susan", "password": PASSWORD}).status_code == 401
-    wait_for(lambda: job("delete_account").state == "SUCCESS", timeout=60, what="the account is deleted")
+    wait_for(lambda: job("delete_account").state == "SUCCESS", what="the account is deleted")
     assert set(belongings(susan_id).values()) == {0}
     assert db.session.get(User, susan_id) is None
     assert files(app) == {"ben.1.json", "upload-of-ben.json"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
@@ -25,6 +24,7 @@ def is_there(post_id: int) -> bool:
     return db.session.get(Post, post_id) is not None
 
 
+@pytest.mark.both_databases
 def test_a_post_is_deleted_by_a_button_behind_a_question(client: FlaskClient, susan: User) -> None:
     post_id = writing.write(susan.id, "Never mind").id
     assert f'href="/post/{post_id}"' in client.get("/explore").text
@@ -55,6 +55,7 @@ def test_nobody_deletes_what_another_wrote(client: FlaskClient, susan: User) -> 
     assert is_there(post_id)
 
 
+@pytest.mark.both_databases  # PostgreSQL refuses a number that is no integer of its own
 @pytest.mark.parametrize("number", [0, MAX_ID, MAX_ID + 1, 2**63, "x"])
 def test_an_address_of_no_post_is_not_found(client: FlaskClient, number: object) -> None:
     assert client.get(f"/post/{number}").status_code == 404
@@ -75,11 +76,8 @@ def test_after_the_end_nobody_is_sent_elsewhere_or_to_what_is_gone(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_deleting_takes_a_token(
-    make_app: Callable[..., Flask], susan: User, signed_in: Callable[..., FlaskClient]
-) -> None:
+def test_deleting_takes_a_token(client: FlaskClient, susan: User) -> None:
     post_id = writing.write(susan.id, "Never mind").id
-    client = signed_in(susan)
     client.application.config["WTF_CSRF_ENABLED"] = True
 
     assert client.post(f"/post/{post_id}/delete").status_code == 400

@@ -60,10 +60,11 @@ def contents() -> list[list[Any]]:
     follower = sa.select(User.username).where(User.id == Follow.follower_id).scalar_subquery()
     followed = sa.select(User.username).where(User.id == Follow.followed_id).scalar_subquery()
     kept = sa.select(User.username).where(User.id == Notification.user_id).scalar_subquery()
+    in_order_of_ids = (Follow.follower_id, Follow.followed_id)  # several follow at the same time
     queries = (
         sa.select(User.username, User.about_me, User.created_at, User.last_seen_at).order_by(User.id),
         sa.select(author, Post.body, Post.language, Post.timestamp).order_by(Post.id),
-        sa.select(follower, followed, Follow.created_at).order_by(Follow.created_at),
+        sa.select(follower, followed, Follow.created_at).order_by(Follow.created_at, *in_order_of_ids),
         sa.select(Message.body, Message.timestamp, Message.read_at).order_by(Message.id),
         sa.select(kept, Notification.name, Notification.timestamp).order_by(Notification.id),
     )

@@ -18,9 +18,12 @@ from microblog.exports.models import Archive
 from microblog.exports.storage import current_storage
 from microblog.extensions import db
 from microblog.messages import correspondence
+from microblog.monitoring import readiness
 from microblog.notifications import rows
 from microblog.posts import writing
 from tests.support.jobs import make_job
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # doors are closed before it is asked
 
 READING = {"GET", "HEAD", "OPTIONS"}
 # What strangers may open, and send.
@@ -66,12 +69,6 @@ class Door(NamedTuple):
         return self.path.startswith("/api/")
 
 
-@pytest.fixture
-def database() -> str:
-    """It is asked before the database is."""
-    return "sqlite"
-
-
 def doors(app: Flask, **arguments: Any) -> Iterator[Door]:
     """Every route with every method, its `arguments` filled in."""
     adapter = app.url_map.bind("localhost")
@@ -112,8 +109,9 @@ def test_a_page_from_elsewhere_can_change_nothing(
 
 
 def test_what_is_made_for_one_reader_is_kept_by_nobody(
-    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(readiness, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
     browser = signed_in(susan)
 
     for door in doors(app, username="susan"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,10 @@ from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.taskqueue import launch as launching
 from microblog.taskqueue.models import Task
-from tests.support import house, tasks
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support import tasks
+from tests.support.services import PATIENCE, Worker, wait_for
 
-# One house for all the tests of this module, for each database: its worker is what takes time to start.
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def environment(
-    request: pytest.FixtureRequest,
-    base_environment: dict[str, str],
-    redis_server: RedisServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, str]]:
-    redis_server.client.flushall()
-    folder = tmp_path_factory.mktemp("states")
-    with house.fresh_database(request.param, folder, request) as url:
-        yield base_environment | {"DATABASE_URL": url, "INSTANCE_PATH": str(folder)}
-
-
-@pytest.fixture(scope="module")
-def app(environment: dict[str, str]) -> Iterator[Flask]:
-    with house.application(environment) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def worker(environment: dict[str, str]) -> Iterator[Worker]:
-    worker = Worker(environment, log=Path(environment["INSTANCE_PATH"]) / "worker.log")
-    yield worker
-    worker.stop()
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
@@ -71,9 +45,9 @@ def row_of(task_id: str) -> Task:
     return row
 
 
-def finished(task_id: str, timeout: float = 40) -> Task:
+def finished(task_id: str) -> Task:
     """The row, once its task has ended."""
-    wait_for(lambda: not row_of(task_id).unfinished, timeout, f"{row_of(task_id)} ends")
+    wait_for(lambda: not row_of(task_id).unfinished, what=f"{row_of(task_id)} ends")
     return row_of(task_id)
 
 
@@ -250,7 +224,8 @@ def test_a_child_killed_from_outside_loses_nothing(
     [task_id] = launch(tasks.count.s(str(gate)))
     wait_for(lambda: row_of(task_id).state == "PROGRESS")
 
-    os.kill(AsyncResult(task_id).app.control.inspect().active()[worker.name][0]["worker_pid"], signal.SIGKILL)
+    inspect = app.extensions["celery"].control.inspect([worker.name], timeout=PATIENCE)  # returns with the answer
+    os.kill(inspect.active()[worker.name][0]["worker_pid"], signal.SIGKILL)
     gate.touch()
 
     assert (finished(task_id).state, row_of(task_id).attempts) == ("SUCCESS", 2)
@@ -260,7 +235,7 @@ def test_a_child_killed_from_outside_loses_nothing(
 def test_a_task_without_a_row_passes_through_untouched(app: Flask, worker: Worker) -> None:
     result = tasks.add.delay(20, 22)
 
-    assert result.get(timeout=10) == 42
+    assert result.get(timeout=PATIENCE) == 42
     assert db.session.get(Task, result.id) is None
 
 

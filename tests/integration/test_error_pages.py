@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,25 +14,20 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
 from microblog.exports import links
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
 
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # nothing here depends on which it is
+
 DRAFT = "half an hour's <work>"
-
-
-@pytest.fixture
-def database() -> str:
-    """Nothing here depends on which database there is."""
-    return "sqlite"
 
 
 @pytest.fixture
 def production(app: Flask, make_app: Callable[..., Flask]) -> Flask:
     """An app that answers as it would in production, and counts what is done too often."""
-    app = make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per minute")
+    app = make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
     assert isinstance(app, Flask)
     return app
 
@@ -63,8 +59,8 @@ def assert_page(response: TestResponse, status: int, title: str) -> None:
 
 
 def expired_link(user: User) -> str:
-    archive = Archive(id="a" * 36, user_id=user.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
-    archive.expires_at = utcnow().replace(year=9000)
+    end = datetime(9000, 1, 1, tzinfo=UTC)
+    archive = Archive(id="a" * 36, user_id=user.id, path="x", posts=0, size=2, sha256="", expires_at=end)
     db.session.add(archive)
     db.session.commit()
     return links.external(archive).removeprefix("http://localhost")

@@ -30,12 +30,6 @@ TOKEN = f"secret-token.{'x' * 40}"
 
 
 @pytest.fixture
-def database() -> str:
-    """The same on both, but where a test says otherwise."""
-    return "sqlite"
-
-
-@pytest.fixture
 def faulty(app: Flask, make_app: Callable[..., Flask], redis_server: RedisServer) -> Iterator[Flask]:
     """An app as in production, with an address at which it fails."""
     faulty = make_app(TESTING=False, ADMINS=ADMINS)
@@ -77,7 +71,7 @@ def text_of(message: EmailMessage) -> str:
     return str(part.get_content())
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.both_databases
 def test_an_error_of_a_page_is_mailed_without_anything_that_was_secret(
     faulty: Flask, make_user: Callable[..., User], make_worker: Callable[..., Worker], smtp_server: SmtpServer
 ) -> None:
@@ -181,7 +175,7 @@ def test_an_error_of_a_task_is_mailed_but_neither_one_that_its_user_is_told_nor_
     assert report.task_name == "fail"
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.both_databases
 def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_behind_it_are_not(
     faulty: Flask, make_user: Callable[..., User]
 ) -> None:

@@ -22,6 +22,12 @@ from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 
+def retried(user: User) -> Task | None:
+    """The step of a user's job that is to be tried again; None while there is none."""
+    job = only_job(user)
+    return job.current if job.state == "RETRY" else None
+
+
 def test_a_permanent_refusal_fails_at_once_with_the_servers_words(
     susan: User, worker: Worker, smtp_server: SmtpServer
 ) -> None:
@@ -43,8 +49,7 @@ def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
     smtp_server.answer, smtp_server.drop = (None, True) if fault == "drop" else (fault, False)
     susan.launch_task("export_posts", "Export")
     db.session.commit()
-    wait_for(lambda: only_job(susan).state == "RETRY", what="the mail is retried")
-    retrying = only_job(susan).current
+    retrying = wait_for(lambda: retried(susan), what="the mail is retried")
     assert retrying.eta is not None
     assert retrying.eta > retrying.updated_at
 
@@ -76,6 +81,7 @@ def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
     assert sent == ["to susan"]
 
 
+@pytest.mark.both_databases
 def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
     app: Flask, susan: User, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +103,7 @@ def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
     assert outcome.state == "SUCCESS"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("found_by", ["reconcile", "a worker"])
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled(

@@ -18,6 +18,8 @@ from microblog.extensions import db
 from microblog.posts import timeline
 from microblog.posts.models import Post
 
+pytestmark = pytest.mark.both_databases
+
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -27,6 +27,8 @@ from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
 from tests.support.imports import BEGINNING, archive, files, post, store
 
+pytestmark = pytest.mark.both_databases
+
 BAD = 150
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 REASON = "It has 141 characters; a post here has at most 140."

@@ -34,6 +34,7 @@ def launched(user: User) -> Iterable[str]:
     return db.session.scalars(sa.select(Task.name).where(Task.user_id == user.id)).all()
 
 
+@pytest.mark.both_databases
 def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
     upload_page(client, archive(post("one")))
@@ -46,6 +47,7 @@ def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[...,
     assert len(files()) == 1
 
 
+@pytest.mark.both_databases
 def test_a_new_file_takes_the_place_of_those_that_wait_for_another_attempt(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Ca
     assert launched(susan) == []
 
 
+@pytest.mark.both_databases
 def test_a_program_sends_the_file_as_it_is_and_follows_its_import(app: Flask, susan: User) -> None:
     caller = caller_for(app, susan)
 

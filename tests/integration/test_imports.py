@@ -33,6 +33,8 @@ from tests.support.imports import BEGINNING, archive, files, post, store
 from tests.support.jobs import crash, ended, only_job, rows_of
 from tests.support.services import Worker, wait_for
 
+pytestmark = pytest.mark.both_databases
+
 BETWEEN = reading.BATCH + 100
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 FOLLOWERS = "https://tooting.example/users/susan/followers"

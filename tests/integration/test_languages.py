@@ -18,12 +18,15 @@ from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.locale import day, moment
+from microblog.monitoring import house
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.jobs import crash, make_older, rows_of
 from tests.support.services import Worker, wait_for
 from tests.support.smtp import SmtpServer
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # hardly anything depends on which it is
 
 SIGN_IN = {"en": "Sign in", "es": "Iniciar sesión", "ko": "로그인", "ru": "Войти"}
 NOTHING = {
@@ -33,12 +36,6 @@ NOTHING = {
     "ru": "По этому адресу ничего нет.",
 }
 PASSWORD = "cat-dog-fish"
-
-
-@pytest.fixture
-def database() -> str:
-    """Hardly anything here depends on which database there is."""
-    return "sqlite"
 
 
 def asks_for(language: str) -> dict[str, str]:
@@ -64,8 +61,13 @@ def test_pages_are_in_the_language_that_the_browser_asks_for(client: FlaskClient
 
 @pytest.mark.parametrize("language", SIGN_IN)
 def test_every_page_can_be_made_in_every_language(
-    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User], language: str
+    app: Flask,
+    signed_in: Callable[..., FlaskClient],
+    make_user: Callable[..., User],
+    monkeypatch: pytest.MonkeyPatch,
+    language: str,
 ) -> None:
+    monkeypatch.setattr(house, "TIMEOUT", 0.05)  # there is no worker to wait for
     user = make_user("susan")
     user.is_operator = True
     db.session.add(Post(user_id=user.id, body="Hello"))
@@ -86,10 +88,11 @@ def test_every_page_can_be_made_in_every_language(
 def test_the_profile_says_it_louder_than_the_browser_and_in_every_browser(
     make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
-    browser = signed_in(make_user("susan"))
+    user = make_user("susan")
+    browser = signed_in(user)
 
     saved = choose(browser, locale="ko")
-    elsewhere = signed_in(db.session.get(User, 1))
+    elsewhere = signed_in(user)
 
     assert "프로필을 저장했습니다." in saved.text
     for one in (browser, elsewhere):
@@ -104,7 +107,8 @@ def test_the_profile_says_it_louder_than_the_browser_and_in_every_browser(
 def test_a_language_or_a_zone_that_there_is_not_is_refused(
     make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
-    browser = signed_in(make_user("susan"))
+    user = make_user("susan")
+    browser = signed_in(user)
 
     for choice in ({"locale": "tlh"}, {"timezone": "Europe/Atlantis"}, {"timezone": "../../etc/passwd"}):
         page = browser.post("/edit_profile", data={"username": "susan", "about_me": "", **choice})
@@ -112,8 +116,6 @@ def test_a_language_or_a_zone_that_there_is_not_is_refused(
         assert "Not a valid choice" in page.text
 
     db.session.expire_all()
-    user = db.session.get(User, 1)
-    assert user is not None
     assert (user.locale, user.timezone) == (None, None)
 
 

@@ -20,7 +20,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.jobs import rows_of
-from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
+from tests.support.services import PATIENCE, PostgresServer, RedisServer, Worker, wait_for
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
@@ -32,6 +32,7 @@ def rows() -> list[Task]:
     return list(db.session.scalars(sa.select(Task).order_by(Task.root_id, Task.position)))
 
 
+@pytest.mark.both_databases
 def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_server: RedisServer) -> None:
     launch([tasks.add.s(1, 2), tasks.noop.s()])
 
@@ -42,6 +43,7 @@ def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_
     assert queued(redis_server) == 0
 
 
+@pytest.mark.both_databases
 def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisServer) -> None:
     launch([tasks.add.s(1, 2)])
     assert queued(redis_server) == 0
@@ -51,6 +53,7 @@ def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisS
     assert queued(redis_server) == 1
 
 
+@pytest.mark.both_databases
 def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: RedisServer) -> None:
     with db.session.begin_nested():
         launch([tasks.add.s(1, 2)])
@@ -61,6 +64,7 @@ def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: Re
     assert queued(redis_server) == 1
 
 
+@pytest.mark.both_databases
 def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
     app: Flask, redis_server: RedisServer
 ) -> None:
@@ -75,6 +79,7 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
     assert queued(redis_server) == 1
 
 
+@pytest.mark.both_databases
 def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redis_server: RedisServer) -> None:
     root = launch([tasks.add.s(1, 2), tasks.noop.s()], description="Adding")
     db.session.commit()
@@ -98,11 +103,13 @@ def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker
     wait_for(lambda: f'"request_id": "abc-123", "task_id": "{root.id}"' in worker.text())
 
 
+@pytest.mark.both_databases
 def test_an_argument_that_is_no_json_is_refused_at_the_door(app: Flask) -> None:
     with pytest.raises((TypeError, sa.exc.StatementError)):
         launch([tasks.add.s(object(), 2)])
 
 
+@pytest.mark.both_databases
 def test_a_user_has_one_unfinished_job_of_a_kind(app: Flask, make_user: Callable[..., User]) -> None:
     user = make_user()
     first = user.launch_task("noop", "Once")
@@ -120,6 +127,7 @@ def test_a_user_has_one_unfinished_job_of_a_kind(app: Flask, make_user: Callable
     assert len(rows()) == 2
 
 
+@pytest.mark.both_databases
 def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
     app: Flask, make_user: Callable[..., User]
 ) -> None:
@@ -136,6 +144,7 @@ def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
     assert [row.name for row in rows()] == ["noop"]
 
 
+@pytest.mark.both_databases
 def test_two_clicks_at_the_same_instant_make_one_job(
     app: Flask, make_user: Callable[..., User], redis_server: RedisServer
 ) -> None:
@@ -167,6 +176,7 @@ def test_two_clicks_at_the_same_instant_make_one_job(
     assert queued(redis_server, "exports") == 1
 
 
+@pytest.mark.both_databases
 def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -210,7 +220,7 @@ def test_a_message_that_is_no_json_is_refused(app: Flask, make_worker: Callable[
 
     make_worker(concurrency=1, C_FORCE_ROOT="1")  # or root's worker would refuse to start, were it to take pickle
 
-    assert last.get(timeout=20) == 3
+    assert last.get(timeout=PATIENCE) == 3
     assert not diary.exists()
 
 
@@ -231,6 +241,7 @@ def test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id(
         assert private not in raw + base64.b64decode(message["body"]).decode()
 
 
+@pytest.mark.both_databases
 def test_a_duplicate_message_does_not_run_twice(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import SimpleNamespace
@@ -13,12 +15,27 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.taskqueue import claim as claims
+from microblog.taskqueue import lease
 from microblog.taskqueue.lease import LeaseKeeper, let_go, renew_all
 from tests.support import tasks
 from tests.support.jobs import rows_of, start
 from tests.support.services import wait_for
 
+pytestmark = pytest.mark.both_databases
+
 WORKER = "one@host"
+
+
+class EndOfTest(Exception):
+    """Ends the thread of a keeper, which in a worker ends with its process."""
+
+
+class Keeper(LeaseKeeper):
+    """A keeper whose thread can end."""
+
+    def _run(self, worker: Any) -> None:
+        with contextlib.suppress(EndOfTest):
+            super()._run(worker)
 
 
 class Running:
@@ -44,11 +61,20 @@ def given_out() -> Iterator[Callable[[str], Running]]:
 
 
 @pytest.fixture
-def run(make_app: Callable[..., Flask], given_out: Callable[[str], Running]) -> Callable[[], Running]:
+def run(
+    make_app: Callable[..., Flask], given_out: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Running]]:
     """Claims a new task for a worker whose main process keeps its leases."""
     app = make_app(TASK_LEASE=0.3).extensions["celery"]
     worker = SimpleNamespace(app=app, hostname=WORKER)
-    keeper = LeaseKeeper(worker)
+    over = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if over.wait(seconds):
+            raise EndOfTest
+
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=sleep))
+    keeper = Keeper(worker)
     keeper.start(worker)
 
     def run() -> Running:
@@ -56,7 +82,14 @@ def run(make_app: Callable[..., Flask], given_out: Callable[[str], Running]) -> 
         claims.claim(app.rows, task_id, worker=WORKER, lease=0.3, max_crashes=3)
         return given_out(task_id)
 
-    return run
+    yield run
+    over.set()
+    wait_for(lambda: not keepers(), what="the keeper's thread ends")
+
+
+def keepers() -> list[threading.Thread]:
+    """The threads that renew leases in this process."""
+    return [thread for thread in threading.enumerate() if thread.name == "lease-keeper"]
 
 
 def lease_of(request: Running) -> datetime | None:

@@ -30,6 +30,8 @@ from microblog.taskqueue.models import Task
 from tests.support.services import PostgresServer
 from tests.support.smtp import SmtpServer
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def held(app: Flask) -> Claim:

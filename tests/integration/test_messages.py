@@ -20,6 +20,8 @@ from microblog.notifications import badges, rows
 from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 
+pytestmark = pytest.mark.both_databases
+
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -134,7 +136,7 @@ def test_the_longest_message_is_taken(browser: FlaskClient, miguel: User) -> Non
 def test_a_sender_is_limited_and_keeps_what_was_not_sent(
     make_app: Callable[..., Flask], miguel: User, make_user: Callable[..., User]
 ) -> None:
-    app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per minute")
+    app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
     senders = [app.test_client(), app.test_client()]
     for client, user in zip(senders, (make_user("susan"), make_user("ben")), strict=True):
         client.post("/auth/login", data={"username": user.username, "password": "cat-dog-fish"})

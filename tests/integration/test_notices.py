@@ -26,6 +26,7 @@ from microblog.notifications.outcomes import note_outcome
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.signals import TaskChange
 from tests.support.jobs import make_job
+from tests.support.services import PATIENCE
 
 
 @pytest.fixture
@@ -119,6 +120,7 @@ def test_whoever_reads_the_messages_is_told_of_them_no_longer(
     assert unread(susan) == 0
 
 
+@pytest.mark.both_databases
 def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, miguel: User) -> None:
     followers.follow(miguel, susan)
     rows.mark_read(susan.id)
@@ -132,6 +134,7 @@ def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, mi
     assert unread(susan) == 0
 
 
+@pytest.mark.both_databases
 def test_all_are_marked_as_read_at_once_and_only_ones_own(
     browser: FlaskClient, susan: User, miguel: User, make_user: Callable[..., User]
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_kind_that_nobody_tells_of_any_longer_is_left_out(browser: FlaskClient
     assert unread(susan) == 0
 
 
+@pytest.mark.both_databases
 def test_two_running_tasks_do_not_overwrite_each_other(susan: User) -> None:
     for subject in ("one", "two", "one"):
         rows.notify(susan.id, "export_posts", subject, payload={"state": subject})
@@ -179,6 +183,7 @@ def test_the_end_of_a_task_that_nobody_tells_of_costs_no_question(
         assert bool(statements) is questions, name
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("state", "sentence"), [("SUCCESS", "* Your export is ready."), ("FAILURE", "* Your export has failed.")]
 )
@@ -207,6 +212,7 @@ def test_a_cancelled_job_a_system_job_and_a_kind_without_words_are_not_told(app:
     assert all_rows() == []
 
 
+@pytest.mark.both_databases
 def test_a_row_that_cannot_be_written_does_no_harm_to_the_engine(
     app: Flask, susan: User, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,7 +239,7 @@ def test_a_finished_export_is_among_the_notifications(
 def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel: User) -> None:
     hub: Hub = app.extensions["hub"]
     page = hub.join([topic_of(susan.id)])
-    events = page.read(heartbeat=30, lifetime=60)
+    events = page.read(heartbeat=PATIENCE, lifetime=5 * PATIENCE)
     assert next(events) == {"name": "resync"}
 
     correspondence.send(miguel, susan, "Hello")
@@ -249,6 +255,7 @@ def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel
     ]
 
 
+@pytest.mark.both_databases
 def test_asking_tells_what_the_stream_told(browser: FlaskClient, susan: User, miguel: User) -> None:
     before = utcnow().timestamp()
     correspondence.send(miguel, susan, "Hello")
@@ -265,20 +272,18 @@ def test_asking_tells_what_the_stream_told(browser: FlaskClient, susan: User, mi
     assert [event["data"]["count"] for event in events[1:]] == [0, 0]
 
 
-def test_what_was_told_long_ago_is_forgotten(
-    make_app: Callable[..., Flask], susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.both_databases
+def test_what_was_told_long_ago_is_forgotten(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "BATCH", 2)
     day = 24 * 3600
-    app = make_app(NOTIFICATION_LIFETIME=7 * day)
+    app.config["NOTIFICATION_LIFETIME"] = 7 * day
     for days in (9, 8, 8, 7.1, 6.9, 0):
         row = rows.notify(susan.id, "follower", str(days) if days != 8 else str(len(all_rows())))
         assert row is not None
         row.timestamp = utcnow() - timedelta(days=days)
     db.session.commit()
 
-    with app.app_context():
-        tasks.purge_notifications()
+    tasks.purge_notifications()
 
     db.session.rollback()
     assert [row.subject for row in all_rows()] == ["6.9", "0"]

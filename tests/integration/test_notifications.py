@@ -18,10 +18,13 @@ from microblog.extensions import db
 from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.messages import correspondence
+from microblog.notifications import live
 from microblog.notifications.live import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import RedisServer, wait_for
+from tests.support.services import PATIENCE, RedisServer, wait_for
+
+LIFETIME = 600.0  # seconds, longer than a test may take: such a stream ends for another reason
 
 
 class Stream:
@@ -53,9 +56,9 @@ class Stream:
 
 
 @pytest.fixture
-def streaming(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+def streaming(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     """An application whose streams end with the test, and with them the threads that read them."""
-    app = make_app(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=60.0)
+    app.config.update(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=LIFETIME)
     yield app
     hub: Hub = app.extensions["hub"]
     with monkeypatch.context() as patch:
@@ -66,6 +69,11 @@ def streaming(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -
 def subscriptions(redis_server: RedisServer) -> int:
     """How many connections listen to the channel."""
     return int(redis_server.client.pubsub_numsub(CHANNEL)[0][1])
+
+
+def wake_all(redis_server: RedisServer) -> int:
+    """Let each hub look at once whether anybody still listens to it; returns how many connections hear it."""
+    return int(redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}'))
 
 
 def sign_in(app: Flask, user: User) -> FlaskClient:
@@ -106,7 +114,7 @@ def test_operators_hear_of_every_task_and_everybody_else_only_of_their_own(
         hers, his = sign_in(streaming, olga), sign_in(streaming, ben)
         operators, olgas, bens = Stream(hers, "/admin/stream"), Stream(hers), Stream(his)
         wait_for(lambda: any("resync" in frame for frame in operators.frames), what="the process listens")
-        wait_for(lambda: subscriptions(redis_server) == 1, what="once for all; and that of the test before has ended")
+        wait_for(lambda: wake_all(redis_server) == 1, what="once for all; and that of the test before has ended")
 
         susans_task = susan.launch_task("noop", "Nothing")
         bens_task = ben.launch_task("noop", "Nothing")
@@ -124,6 +132,7 @@ def test_the_operators_stream_is_for_operators(susan: User, signed_in: Callable[
     assert signed_in(susan).get("/admin/stream").status_code == 404
 
 
+@pytest.mark.both_databases
 def test_a_stream_begins_with_what_its_page_missed(streaming: Flask, make_user: Callable[..., User]) -> None:
     susan = make_user("susan")
     with streaming.app_context():
@@ -147,11 +156,8 @@ def test_a_quiet_stream_says_that_it_is_alive(streaming: Flask, make_user: Calla
     wait_for(lambda: ": still here\n\n" in stream.frames)
 
 
-def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(
-    make_app: Callable[..., Flask], make_user: Callable[..., User]
-) -> None:
-    app = make_app(STREAM_HEARTBEAT=0.05, STREAM_LIFETIME=0.2)
-    susan = make_user("susan")
+def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(app: Flask, susan: User) -> None:
+    app.config.update(STREAM_HEARTBEAT=0.05, STREAM_LIFETIME=0.2)
     hub: Hub = app.extensions["hub"]
     response = sign_in(app, susan).get("/notifications/stream", buffered=False)
     assert hub.open_streams() == 1
@@ -220,6 +226,7 @@ def test_asking_tells_nothing_of_others(
     assert signed_in(make_user("ben")).get("/notifications?since=0").json == []
 
 
+@pytest.mark.both_databases
 def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
     before = utcnow().timestamp()
@@ -271,9 +278,10 @@ def test_a_stranger_gets_no_stream(client: FlaskClient) -> None:
 
 
 def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
-    app: Flask, redis_server: RedisServer
+    app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait_for(lambda: subscriptions(redis_server) == 0, what="the hubs of other tests have ended")
+    wait_for(lambda: wake_all(redis_server) == 0, what="the hubs of other tests have ended")
+    monkeypatch.setattr(live, "POLL", 0.1)
     hub: Hub = app.extensions["hub"]
     pages = [hub.join([topic_of(user_id)]) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
@@ -288,7 +296,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
 def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
     page = hub.join(["somebody"])
-    events = page.read(heartbeat=10, lifetime=30)
+    events = page.read(heartbeat=PATIENCE, lifetime=LIFETIME)
     assert next(events) == RESYNC
 
     strange = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
@@ -320,4 +328,4 @@ def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 
-    assert next(page.read(heartbeat=1, lifetime=1)) == RESYNC
+    assert next(page.read(heartbeat=PATIENCE, lifetime=LIFETIME)) == RESYNC

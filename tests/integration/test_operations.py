@@ -12,7 +12,7 @@ from flower.urls import handlers
 from microblog.monitoring import cli
 from tests.support.programs import ROOT
 
-PAGE = (ROOT / "docs" / "operations.md").read_text()
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 # By what the table names: the test that does it with real workers, and the module it is in.
 TESTS = {
     "flask tasks watch": "test_watch:"
@@ -105,6 +105,6 @@ def test_every_row_is_tested_with_real_workers(flowers: str, ours: str) -> None:
     assert named(ours), "nothing is named that does it"
     for code in named(ours):
         module, test = TESTS[code].split(":")
-        modules = [path.read_text() for path in (ROOT / "tests").glob(f"*/{module}.py")]
+        modules = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob(f"*/{module}.py")]
 
         assert any(f"def {test}(" in text for text in modules), code

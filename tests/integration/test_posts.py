@@ -6,6 +6,7 @@ import itertools
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from microblog.extensions import db
@@ -45,6 +46,7 @@ def test_a_post_is_on_the_home_page_in_explore_and_on_its_authors_profile(browse
         assert shown_posts(browser.get(path)) == ["Hello, world"]
 
 
+@pytest.mark.both_databases
 def test_a_post_has_1_to_140_characters_whatever_they_are(app, browser):
     typed_and_kept = {
         "x": "x",
@@ -62,6 +64,7 @@ def test_a_post_has_1_to_140_characters_whatever_they_are(app, browser):
     assert kept_posts(app) == list(typed_and_kept.values())
 
 
+@pytest.mark.both_databases
 def test_a_bad_post_is_refused_with_a_sentence_beside_what_was_typed(app, browser):
     for typed, sentence in {
         "": "at least one character",
@@ -101,6 +104,7 @@ def test_times_are_utc_until_the_reader_says_otherwise(app, browser, susan):
     assert time.groups() == ("2026-01-01T00:00:00.000000Z", "Jan 1, 2026, 12:00:00\u202fAM UTC")
 
 
+@pytest.mark.both_databases
 def test_every_list_is_read_page_by_page_and_back(app, browser, susan):
     app.config["POSTS_PER_PAGE"] = 10
     write_posts(app, susan.id, 25)
@@ -117,6 +121,7 @@ def test_every_list_is_read_page_by_page_and_back(app, browser, susan):
         assert 'rel="prev"' not in first.text
 
 
+@pytest.mark.both_databases
 def test_a_page_key_that_is_none_is_refused_with_a_sentence(browser):
     for path, argument in itertools.product(LISTS, ("before", "after")):
         response = browser.get(path, query_string={argument: "nonsense"})
@@ -158,6 +163,7 @@ def test_reading_takes_an_account(client):
         assert response.headers["Location"].startswith("/auth/login")
 
 
+@pytest.mark.both_databases
 def test_the_demo_user_has_250_posts_of_the_past_year_in_development_only(app):
     run = app.test_cli_runner().invoke
 
@@ -183,6 +189,7 @@ def test_the_demo_user_has_250_posts_of_the_past_year_in_development_only(app):
     assert kept_posts(app) == everything
 
 
+@pytest.mark.both_databases
 def test_a_post_bears_its_language_for_whoever_reads_it_aloud(app, browser, susan):
     browser.post("/", data={"post": "Кто знает хорошую пекарню у старого вокзала?"})
     browser.post("/", data={"post": "ok"})

@@ -31,6 +31,7 @@ def ask(browser: FlaskClient, path: str, **headers: str) -> str:
     return text
 
 
+@pytest.mark.both_databases
 def test_whoever_opens_a_page_is_seen_and_whoever_has_one_open_is_not(browser: FlaskClient, susan: User) -> None:
     fetched = {"Sec-Fetch-Mode": "cors"}
     ask(browser, "/notifications?since=0")
@@ -47,6 +48,7 @@ def test_whoever_opens_a_page_is_seen_and_whoever_has_one_open_is_not(browser: F
     assert f'Last seen <time datetime="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"' in ask(browser, "/user/susan", **fetched)
 
 
+@pytest.mark.both_databases
 def test_it_is_noted_once_a_minute(susan: User) -> None:
     first = utcnow()
     moments = [first, first + timedelta(seconds=59), first + timedelta(seconds=60), first + timedelta(seconds=90)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -20,12 +19,15 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
 
+pytestmark = pytest.mark.both_databases
+
 DAY = 24 * 3600
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Flask:
-    return make_app(TASK_LIFETIME=DAY)
+def app(app: Flask) -> Flask:
+    app.config["TASK_LIFETIME"] = DAY
+    return app
 
 
 def finished(*days_ago: float | None) -> str:
@@ -87,8 +89,8 @@ def test_what_is_in_no_statistics_yet_stays(app: Flask) -> None:
     assert remaining() == set()
 
 
-def test_a_lifetime_of_nothing_keeps_them_for_good(make_app: Callable[..., Flask]) -> None:
-    make_app(TASK_LIFETIME=0)
+def test_a_lifetime_of_nothing_keeps_them_for_good(app: Flask) -> None:
+    app.config["TASK_LIFETIME"] = 0
     kept = finished(10_000)
     db.session.add(SentMail(id=kept, message_id="<a@b>", accepted_at=utcnow() - timedelta(days=10_000)))
     db.session.commit()

@@ -15,9 +15,20 @@ from microblog.jobs import control
 from microblog.jobs import job as jobs
 from microblog.taskqueue import reconcile
 from microblog.taskqueue.reconcile import reconcile_all
+from tests.support import jobs as support
 from tests.support import tasks
 from tests.support.jobs import crash, make_older, rows_of, start
 from tests.support.services import RedisServer
+
+pytestmark = pytest.mark.both_databases
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reconcile find each row exactly as old as make_older() made it, whatever time has passed since."""
+    now = utcnow()
+    for module in (reconcile, support):
+        monkeypatch.setattr(module, "utcnow", lambda: now)
 
 
 def test_a_job_that_is_being_launched_right_now_is_left_alone(app: Flask, redis_server: RedisServer) -> None:

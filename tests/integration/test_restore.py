@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 
@@ -44,6 +45,8 @@ def unfinished() -> list[str]:
     return list(db.session.scalars(sa.select(Task.id).where(Task.unfinished)))
 
 
+@pytest.mark.both_databases
+@pytest.mark.exhaustive
 def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_its_restoration(
     app: Flask,
     make_worker: Callable[..., Worker],
@@ -66,7 +69,7 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
     restore(backup)
     assert len(unfinished()) == 4
     make_worker()
-    wait_for(lambda: reconcile_all() is not None and not unfinished(), timeout=60, what="they end once more")
+    wait_for(lambda: reconcile_all() is not None and not unfinished(), what="they end once more")
 
     assert [jobs.with_roots([job_id])[0].state for job_id in (running, export)] == ["SUCCESS", "SUCCESS"]
     assert len({message["Message-ID"] for message in smtp_server.messages}) == 1

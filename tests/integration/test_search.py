@@ -23,6 +23,8 @@ from microblog.search.tasks import index_posts
 from tests.support.api import caller_for
 from tests.support.imports import store
 
+pytestmark = pytest.mark.both_databases
+
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {
     "creme": "Crème brûlée is easier than it sounds.",

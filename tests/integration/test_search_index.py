@@ -25,6 +25,8 @@ from microblog.taskqueue.models import Task
 from tests.support.console import Run, commands
 from tests.support.services import Worker
 
+pytestmark = pytest.mark.both_databases
+
 POSTS = 7
 
 

@@ -26,6 +26,7 @@ def run(app: Flask) -> Run:
 
 
 class TestStats:
+    @pytest.mark.both_databases
     def test_it_has_a_line_for_each_task_and_one_for_each_task_and_hour(self, run: Run) -> None:
         now = utcnow()
         for hours_ago in (0, 2):
@@ -45,6 +46,7 @@ class TestStats:
         ]
         assert hours[0].index("RUN P50") == hours[1].index("3.8"), "columns align"
 
+    @pytest.mark.both_databases
     def test_its_json_has_all_figures(self, run: Run) -> None:
         now = utcnow()
         make_finished(("add", "SUCCESS"), at=now, wait=1.0, run=4.0)
@@ -59,6 +61,7 @@ class TestStats:
             assert set(line["run"]) == {"count", "mean", "p50", "p95", "p99"}
             assert line["run"]["mean"] == pytest.approx(4.0)
 
+    @pytest.mark.both_databases
     def test_it_can_be_narrowed(self, run: Run) -> None:
         old = utcnow() - timedelta(days=3)
         make_finished(("add", "SUCCESS"), at=old)
@@ -80,6 +83,7 @@ class TestStats:
 
 
 class TestFailures:
+    @pytest.mark.both_databases
     def test_each_cause_has_a_line_with_a_job_to_look_at(self, run: Run) -> None:
         for number in (1, 2):
             job = make_finished(("add", "FAILURE"), error=f"The server said 55{number}.")

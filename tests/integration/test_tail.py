@@ -19,7 +19,7 @@ from microblog.monitoring.tail import Directory, Filters, as_line
 from microblog.taskqueue.launch import launch_task
 from tests.support.console import flask_tasks, from_nothing
 from tests.support.programs import ROOT, Program
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
 
 AT = 1779019471.25
 
@@ -51,7 +51,7 @@ class Tailing:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -71,6 +71,11 @@ def tail(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., 
             tailing.process.wait()
 
 
+def clients_that_listen(redis_server: RedisServer) -> set[str]:
+    """The ids, none of which is given twice, of the connections that listen to a pattern of channels."""
+    return {client["id"] for client in redis_server.client.client_list() if client["psub"] != "0"}
+
+
 def launch_count(user: User, gate: Path) -> str:
     job = launch_task("count", "Counting", str(gate), user_id=user.id).id
     db.session.commit()
@@ -81,7 +86,7 @@ def launch_count(user: User, gate: Path) -> str:
 class TestTail:
     def test_a_jobs_life_is_told_from_its_arrival_to_its_end(self, tail, worker: Worker, make_user, tmp_path: Path):
         tailing = tail("--json")
-        wait_for(lambda: tailing.has("worker-heartbeat"), 40, "it hears")
+        wait_for(lambda: tailing.has("worker-heartbeat"), what="it hears")
 
         job = launch_count(make_user(), tmp_path / "gate")
         wait_for(lambda: tailing.has(PROGRESS), what="progress")
@@ -98,41 +103,47 @@ class TestTail:
     def test_it_lets_through_what_is_asked_for(
         self, tail, worker: Worker, make_user, redis_server: RedisServer, tmp_path: Path
     ):
-        listeners = redis_server.client.pubsub_numpat()
+        listeners = clients_that_listen(redis_server)
         gates = tmp_path / "gate", tmp_path / "other"
         wanted = launch_count(make_user(), gates[0])
         launch_count(make_user("david"), gates[1])
         by_job = tail("--json", "--job", wanted, "--task", "count")
-        wait_for(lambda: by_job.has(PROGRESS), 40, "progress of a task that had begun before")
-        wait_for(lambda: redis_server.client.pubsub_numpat() > listeners, what="it hears Celery's events, too")
+        wait_for(lambda: by_job.has(PROGRESS), what="progress of a task that had begun before")
+        wait_for(lambda: clients_that_listen(redis_server) - listeners, what="it hears Celery's events, too")
         for gate in gates:
             gate.touch()
         wait_for(lambda: by_job.has("task-succeeded"), what="its end")
 
         assert {event["root_id"] for event in by_job.events} == {wanted}
 
-    def test_it_outlives_a_restart_of_redis_and_says_so(self, tail, worker: Worker, redis_server: RedisServer):
+    @pytest.mark.exhaustive
+    def test_it_outlives_a_restart_of_redis_and_says_so(
+        self, tail, make_worker: Callable[..., Worker], redis_server: RedisServer
+    ):
+        worker = make_worker()
         tailing = tail("--worker", worker.name)
-        wait_for(lambda: tailing.lines, 40, "a heartbeat")
+        wait_for(lambda: tailing.lines, what="a heartbeat")
 
         with redis_server.away():
             wait_for(lambda: "Redis is away" in tailing.said, what="that Redis is away")
         wait_for(lambda: "Redis is back." in tailing.said, what="that Redis is back")
 
         heard = len(tailing.lines)
-        wait_for(lambda: len(tailing.lines) > heard, 40, "events again")
+        wait_for(lambda: len(tailing.lines) > heard, what="events again")
         assert tailing.said.count("Redis is away") == 1
         assert all(worker.name in line for line in tailing.lines)
         assert tailing.end() == 0
 
+    @pytest.mark.exhaustive
     def test_it_waits_for_a_redis_and_a_worker_that_are_yet_to_come(self, app, tail, redis_server: RedisServer):
         with redis_server.away():
             tailing = tail()
-            wait_for(lambda: "Redis is away" in tailing.said, 40, "that Redis is away")
+            wait_for(lambda: "Redis is away" in tailing.said, what="that Redis is away")
         wait_for(lambda: "Redis is back." in tailing.said, what="that Redis is back")
         wait_for(lambda: "No worker has given a sign of life" in tailing.said, what="that there is no worker")
         assert tailing.process.poll() is None
 
+    @pytest.mark.exhaustive
     def test_it_ends_when_nobody_reads_any_more_even_if_there_is_nothing_to_print(self, environment, worker: Worker):
         command = flask_tasks("tail", "--worker", "nobody@nowhere")
         process = subprocess.Popen(
@@ -143,7 +154,7 @@ class TestTail:
 
         process.stdout.close()
 
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
 
@@ -157,7 +168,7 @@ class TestTail:
         assert b"worker-" in process.stdout.readline()
         process.stdout.close()
 
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
 

@@ -18,10 +18,12 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
+from microblog.posts.translation import libretranslate
 from microblog.posts.translation.models import Translation
-from tests.support.services import RedisServer, free_port, wait_for
+from tests.support.services import PATIENCE, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 
+NOBODY_LISTENS = "http://127.0.0.1:1"
 KEY = "the-key-of-the-service"
 RUSSIAN = "Кто знает хорошую пекарню у старого вокзала?"
 ENGLISH = "Does anyone know a good bakery near the old station?"
@@ -59,8 +61,10 @@ def service(running_service: TranslationServer) -> TranslationServer:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask], service: TranslationServer) -> Flask:
-    return make_app(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=20.0)
+def app(app: Flask, service: TranslationServer, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    monkeypatch.setattr(libretranslate, "LANGUAGES_TIMEOUT", PATIENCE)
+    app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=PATIENCE)
+    return app
 
 
 @pytest.fixture
@@ -116,6 +120,7 @@ def test_what_was_translated_once_is_not_asked_for_again(
     assert len(service.questions) == 1
 
 
+@pytest.mark.both_databases
 def test_readers_who_click_at_the_same_instant_ask_once(
     app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, redis_server: RedisServer
 ) -> None:
@@ -178,7 +183,7 @@ def test_a_service_that_hangs_or_is_gone_counts_as_away(
         expect_failure(browser, post, AWAY, log)
 
     del app.extensions["translator"]
-    app.config["TRANSLATE_URL"] = f"http://127.0.0.1:{free_port()}"
+    app.config["TRANSLATE_URL"] = NOBODY_LISTENS
     expect_failure(browser, post, AWAY, log)
 
 
@@ -273,7 +278,7 @@ def test_a_user_may_ask_so_many_times_a_minute(
     make_app: Callable[..., Flask], post: Post, service: TranslationServer, make_user: Callable[..., User]
 ) -> None:
     susan = make_user("susan")
-    limited: dict[str, Any] = {"RATELIMIT_ENABLED": True, "RATELIMIT_TRANSLATE": "2 per minute"}
+    limited: dict[str, Any] = {"RATELIMIT_ENABLED": True, "RATELIMIT_TRANSLATE": "2 per hour"}
     app = make_app(TRANSLATE_URL=service.url, **limited)
     browser = app.test_client()
     browser.post("/auth/login", data={"username": susan.username, "password": "cat-dog-fish"})
@@ -283,6 +288,7 @@ def test_a_user_may_ask_so_many_times_a_minute(
     assert codes == [302, 302, 429]
 
 
+@pytest.mark.both_databases
 def test_a_translation_goes_with_its_post(browser: FlaskClient, post: Post) -> None:
     ask(browser, post)
 

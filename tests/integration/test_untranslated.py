@@ -33,6 +33,8 @@ from microblog.taskqueue.models import Task
 from tests.support import pseudo
 from tests.support.api import caller_for
 
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # what a page says does not depend on it
+
 PASSWORD = "cat-dog-fish"
 ANONYMOUS = ["/auth/login", "/auth/register", "/auth/reset_password_request", "/auth/reset_password/1", "/nothing"]
 OWN = [
@@ -59,12 +61,6 @@ IMPORTED = {
     "without_media": 1,
     "refusals": [{"number": 1, "line": 2, "address": None, "reason": "3"}],
 }
-
-
-@pytest.fixture
-def database() -> str:
-    """What a page says does not depend on which database there is."""
-    return "sqlite"
 
 
 @pytest.fixture

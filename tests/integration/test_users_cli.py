@@ -29,6 +29,7 @@ def test_nobody_is_an_operator_before_they_are_promoted(make_user: Callable[...,
     assert make_user("susan").is_operator is False
 
 
+@pytest.mark.both_databases
 def test_a_user_is_promoted_and_demoted_by_whatever_case_of_their_name(
     run: Run, make_user: Callable[..., User]
 ) -> None:
@@ -53,6 +54,7 @@ def test_what_is_so_already_is_told_apart_by_its_exit_code(run: Run, make_user: 
     assert (promoted.exit_code, promoted.stderr) == (1, "susan: an operator already.\n")
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("name", ["nobody", "no such name!", "-", "x\x00"])
 def test_nobody_of_that_name_is_said_in_a_sentence(run: Run, name: str) -> None:
     for command in ("promote", "demote"):
@@ -61,6 +63,7 @@ def test_nobody_of_that_name_is_said_in_a_sentence(run: Run, name: str) -> None:
         assert result.stderr == f"{name}: there is nobody of this name.\n"
 
 
+@pytest.mark.both_databases
 def test_users_are_listed_by_name_and_operators_alone(run: Run, make_user: Callable[..., User]) -> None:
     for name in ("susan", "ben", "Ada"):
         make_user(name)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -15,11 +18,12 @@ from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.jobs import make_job
-from tests.support.services import RedisServer, wait_for
+from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.tmux import Tmux
 from tests.support.watching import WATCH, no_longer_shows, shows
 
-MANY = 1_500_000  # posts, whose export takes several seconds on any machine
+MANY = 500_000  # posts, whose export takes many of the moments for which the worker is let run
+MOMENT, PAUSE = 0.05, 0.1  # seconds for which it is, and for which it then stands still: the screen can keep up
 
 
 def write_posts(user: User, number: int) -> None:
@@ -54,28 +58,50 @@ def share(terminal: Tmux) -> int:
     return int(found[1]) if found else 0
 
 
-def moves(terminal: Tmux) -> None:
-    """Return once the bar has moved."""
+def moves(terminal: Tmux, worker: Worker) -> None:
+    """Return once the bar has moved; then the worker stands still, so that the export does not end meanwhile."""
+    before = run_until(lambda: share(terminal), worker, "a bar")
+    run_until(lambda: share(terminal) > before, worker, f"a bar beyond {before} %")
     shows(terminal, "PROGRESS susan")
-    before = wait_for(lambda: share(terminal), 30, "a bar")
-    wait_for(lambda: share(terminal) > before, 30, f"a bar beyond {before} %")
+
+
+def run_until(condition: Callable[[], int], worker: Worker, what: str) -> int:
+    """Let the worker run for a moment at a time until there is a true value of `condition`; return that."""
+
+    def run() -> int:
+        worker.send_signal(signal.SIGCONT)
+        time.sleep(MOMENT)
+        worker.send_signal(signal.SIGSTOP)
+        time.sleep(PAUSE)
+        return condition()
+
+    return wait_for(run, what=what)
+
+
+def is_to_be_cancelled(job_id: str) -> bool:
+    db.session.rollback()
+    return db.session.scalar(sa.select(Task.cancel_requested_at).where(Task.id == job_id)) is not None
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestTheScreen:
+    @pytest.mark.exhaustive
     def test_it_shows_an_exports_bar_moving_cancels_it_by_key_and_outlives_a_restart_of_redis(
-        self, app: Flask, terminal: Tmux, worker, susan, redis_server: RedisServer
-    ):
+        self, app: Flask, terminal: Tmux, make_worker: Callable[..., Worker], susan: User, redis_server: RedisServer
+    ) -> None:
+        worker = make_worker(TASK_LEASE="60")
         write_posts(susan, MANY)
         terminal.run(WATCH)
         shows(terminal, "Workers: 1 up")
-        assert worker.name in terminal.text()
+        shows(terminal, worker.name)
 
         first = export(susan)
-        moves(terminal)
+        moves(terminal, worker)
         terminal.press("c")
         shows(terminal, f"Cancel export_posts of susan ({first[:8]})? y/n")
         terminal.press("y")
+        wait_for(lambda: is_to_be_cancelled(first), what="the cancellation is asked for")
+        worker.send_signal(signal.SIGCONT)
         shows(terminal, "REVOKED")
         assert state_of(first) == states.REVOKED
 
@@ -84,11 +110,13 @@ class TestTheScreen:
             second = export(susan)
             shows(terminal, "waiting in exports")  # the database tells
         shows(terminal, "Redis up")
-        wait_for(lambda: (reconcile_all(), share(terminal))[1], 40, "the export runs")
-        moves(terminal)
+        run_until(lambda: (reconcile_all(), share(terminal))[1], worker, "the export runs")
+        moves(terminal, worker)
         terminal.press("Home", "c")
         shows(terminal, f"Cancel export_posts of susan ({second[:8]})? y/n")
         terminal.press("y")
+        wait_for(lambda: is_to_be_cancelled(second), what="the cancellation of the second is asked for")
+        worker.send_signal(signal.SIGCONT)
         wait_for(lambda: state_of(second) == states.REVOKED, what="the second export is cancelled")
         shows(terminal, "Workers: 1 up")
         assert "Traceback" not in terminal.text()
@@ -122,6 +150,7 @@ class TestTheScreen:
 
         shows(terminal, "This kind of job no longer exists.")
 
+    @pytest.mark.exhaustive
     def test_a_filter_narrows_the_list_and_the_help_covers_it(self, terminal: Tmux, susan, make_user):
         for user in (susan, make_user("david")):
             export(user)
@@ -139,21 +168,27 @@ class TestTheScreen:
         terminal.press("Escape")
         shows(terminal, "susan")
 
+    @pytest.mark.exhaustive
     def test_it_follows_the_size_of_the_terminal(self, terminal: Tmux, susan):
         job = export(susan)
         terminal.run(WATCH)
         shows(terminal, "waiting in exports")
         assert "WORKER" not in terminal.text()
 
+        def lines() -> list[str]:
+            return terminal.text().rstrip("\n").splitlines()
+
+        def fills(columns: int, rows: int) -> bool:
+            return (len(found := lines()), len(found[-3])) == (rows, columns)
+
         terminal.resize(140, 40)
         shows(terminal, "WORKER")
-        lines = terminal.text().rstrip("\n").splitlines()
-        assert job[:8] in terminal.text()
-        assert (len(lines), len(lines[-3])) == (40, 140), "it reaches into each corner"
+        wait_for(lambda: fills(140, 40), what="it reaches into each corner")
+        shows(terminal, job[:8])
 
         terminal.resize(80, 24)
         no_longer_shows(terminal, "WORKER")
-        assert len(terminal.text().rstrip("\n").splitlines()) == 24
+        wait_for(lambda: len(lines()) == 24, what="it is as high as the terminal")
 
         terminal.resize(40, 10)
         shows(terminal, "This terminal has 40×10")

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import PostgresServer
+from tests.support.services import PATIENCE, PostgresServer, Worker
 from tests.support.tmux import Tmux
 from tests.support.watching import WATCH, shows
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.exhaustive
 class TestWorkersAway:
     def test_without_a_worker_it_says_that_nothing_will_run(self, terminal: Tmux, app):
         terminal.run(WATCH)
 
         shows(terminal, "No worker is up: nothing will run.")
 
-    def test_a_worker_that_freezes_is_named(self, terminal: Tmux, worker):
+    def test_a_worker_that_freezes_is_named(self, terminal: Tmux, make_worker: Callable[..., Worker]) -> None:
+        worker = make_worker()
         terminal.run(WATCH)
         shows(terminal, "Workers: 1 up")
 
         worker.send_signal(signal.SIGSTOP)
 
         try:
-            assert worker.name in shows(terminal, "silent for", 40)
+            assert worker.name in shows(terminal, "silent for", PATIENCE)
         finally:
             worker.send_signal(signal.SIGCONT)
         shows(terminal, "Workers: 1 up")
 
 
+@pytest.mark.exhaustive
 class TestDatabaseAway:
     @pytest.mark.parametrize("database", ["postgresql"])
     def test_it_goes_on_with_what_the_workers_tell(
-        self, terminal: Tmux, worker, susan, postgres_server: PostgresServer, database_url: str, tmp_path: Path
-    ):
+        self,
+        terminal: Tmux,
+        make_worker: Callable[..., Worker],
+        susan: User,
+        postgres_server: PostgresServer,
+        database_url: str,
+        tmp_path: Path,
+    ) -> None:
+        make_worker()
         launch_task("count", "Counting", str(tmp_path / "gate"), user_id=susan.id)
         db.session.commit()
         terminal.run(WATCH)

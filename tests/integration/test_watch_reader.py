@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.monitoring.watch import reader as reading_jobs
 from microblog.monitoring.watch.reader import ALL, FAILED, JobReader, Wanted
 from microblog.taskqueue.models import Task
 from tests.support.jobs import make_job
+
+pytestmark = pytest.mark.both_databases
 
 
 class TestReader:
@@ -20,10 +24,10 @@ class TestReader:
 
     def test_running_jobs_come_first_then_those_that_wait_the_oldest_first(self, app, make_user):
         users = [make_user(name) for name in ("susan", "david", "anna", "miguel")]
-        young = make_job(users[0], "PENDING", "PENDING", seconds_ago=1)
-        old = make_job(users[1], "RETRY", "PENDING", seconds_ago=9)
+        young = make_job(users[0], "PENDING", "PENDING", seconds_ago=1000)
+        old = make_job(users[1], "RETRY", "PENDING", seconds_ago=9000)
         running = make_job(users[2], "STARTED", "PENDING")
-        between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5)
+        between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5000)
         make_job(None, "SUCCESS")
 
         reading = JobReader().read(Wanted())
@@ -40,7 +44,8 @@ class TestReader:
         for text in ("%", "susan david", "worker_@"):
             assert self.ids(JobReader(), text=text) == []
 
-    def test_a_job_that_ends_stays_for_a_while(self, app, susan):
+    def test_a_job_that_ends_stays_for_a_while(self, app, susan, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(reading_jobs, "LINGER", timedelta(hours=1))
         reader = JobReader()
         job = make_job(susan, "STARTED")
         assert self.ids(reader) == [job]
@@ -49,13 +54,13 @@ class TestReader:
         db.session.commit()
 
         assert [line.state for line in reader.read(Wanted()).jobs] == ["SUCCESS"]
-        db.session.execute(sa.update(Task).values(updated_at=utcnow() - timedelta(minutes=1)))
+        db.session.execute(sa.update(Task).values(updated_at=utcnow() - timedelta(hours=2)))
         db.session.commit()
         assert self.ids(reader) == []
 
     def test_the_other_views_have_what_failed_and_everything(self, app, susan):
-        failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=5)
-        done = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=9)
+        failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=5000)
+        done = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=9000)
         waiting = make_job(susan, "PENDING", "PENDING")
 
         assert self.ids(JobReader(), view=FAILED) == [failed]

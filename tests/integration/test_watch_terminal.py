@@ -18,6 +18,7 @@ from tests.support.watching import WATCH, exit_code, shows
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.exhaustive
 class TestTheTerminalAfterwards:
     def settings(self, terminal: Tmux, tmp_path: Path, name: str) -> str:
         terminal.run(f"stty -a > {tmp_path}/{name}; echo {name} no''ted")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from config import ConfigError, load_settings
-from tests.support.programs import ROOT
+from tests.support import programs
 
 GOOD = {"MICROBLOG_ENV": "production", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
 
@@ -106,14 +104,12 @@ def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "flask", "routes"], ["-m", "celery", "-A", "celery_app", "report"]], ids=["flask", "celery"]
+    "command", [["flask", "routes"], ["celery", "-A", "celery_app", "report"]], ids=["flask", "celery"]
 )
 def test_the_programs_stop_with_the_sentence_and_no_traceback(tmp_path: Path, command: list[str]) -> None:
     environment = os.environ | {"REDIS_URL": "nonsense", "INSTANCE_PATH": str(tmp_path)}
 
-    program = subprocess.run(
-        [sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    program = programs.run(command, environment)
 
     assert program.returncode != 0
     assert "REDIS_URL: " in program.stderr

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from microblog.development import household as module
 from microblog.development.console import Console
-from microblog.development.household import Failure, Household, Program, StopRequest
+from microblog.development.household import STOP_SIGNALS, Failure, Household, Program, StopRequest
+from tests.support.services import PATIENCE, wait_for
 
 # A program that notes its end in a file, in the folder that it runs in.
 NOTES_ITS_END = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; while :; do sleep 0.02; done"
@@ -31,18 +34,24 @@ def shell(name: str, script: str) -> Program:
     return Program(name, f"sh -c {shlex.quote(script)}", hurry=signal.SIGQUIT)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+class SlowClock:
+    """A clock 60 times as slow as the real one; it goes `jump` seconds ahead after its first reading with `due()`."""
+
+    def __init__(self, due: Callable[[], bool], jump: float) -> None:
+        self._due = due
+        self._jump = jump
+        self._readings = 0
+
+    def __call__(self) -> float:
+        self._readings += self._due()
+        return time.monotonic() / 60 + (self._jump if self._readings > 1 else 0)
 
 
 def test_what_started_last_has_ended_before_what_started_first(household: Household, tmp_path: Path) -> None:
     with household:
         for name in ("redis", "worker"):
-            household.start(shell(name, NOTES_ITS_END.format(name=name)), grace=5)
-            household.wait_until((tmp_path / name).exists, name, seconds=10)
+            household.start(shell(name, NOTES_ITS_END.format(name=name)), grace=2 * PATIENCE)
+            household.wait_until((tmp_path / name).exists, name, seconds=PATIENCE)
 
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
@@ -67,30 +76,35 @@ def test_what_does_not_answer_is_named(household: Household) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_asks_for_the_end(household: Household, number: signal.Signals) -> None:
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     with household:
         os.kill(os.getpid(), number)
 
         with pytest.raises(StopRequest):
             household.watch()
 
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
 
 
 def test_a_program_that_will_not_end_is_killed_with_its_children(household: Household, tmp_path: Path) -> None:
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
     with household:
         household.start(shell("stubborn", stubborn), grace=0.2)
-        household.wait_until(lambda: said(tmp_path / "child") != "", "the child", seconds=10)
+        household.wait_until(lambda: said(tmp_path / "child") != "", "the child", seconds=PATIENCE)
     child = int(said(tmp_path / "child"))
 
     wait_for(lambda: not is_running(child))
 
 
-def test_a_reminder_reaches_a_program_that_dawdles(household: Household, tmp_path: Path) -> None:
-    script = "trap : TERM; trap 'echo > hurried; exit' QUIT; echo > up; while :; do sleep 0.02; done"
+def test_a_reminder_reaches_a_program_that_dawdles(
+    household: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "trap 'echo > asked' TERM; trap 'echo > hurried; exit' QUIT; echo > up; while :; do sleep 0.02; done"
+    clock = SlowClock((tmp_path / "asked").exists, jump=2.1)  # more than half of its time to end
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     with household:
         household.start(shell("worker", script), grace=4)
-        household.wait_until((tmp_path / "up").exists, "worker", seconds=10)
+        household.wait_until((tmp_path / "up").exists, "worker", seconds=2)
 
     assert (tmp_path / "hurried").exists()
 
@@ -109,10 +123,10 @@ except StopRequest:
     console.close()
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as house:
-        wait_for((tmp_path / "said").exists, seconds=30)
+        wait_for((tmp_path / "said").exists, what="the program has said it all")
         house.send_signal(signal.SIGTERM)
 
-        assert house.wait(timeout=10) == 0
+        assert house.wait(timeout=PATIENCE) == 0
 
 
 def said(file: Path) -> str:
@@ -122,5 +136,5 @@ def said(file: Path) -> str:
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ends before the file is opened, or before it is read
         return False

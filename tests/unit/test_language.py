@@ -9,6 +9,7 @@ import pytest
 
 from microblog.posts.language import detect
 from tests.support.programs import ROOT
+from tests.support.services import PATIENCE
 
 CLEAR = {
     "en": ["The heron was back at the pond this morning.", "Thanks for the tip, it works now!"],
@@ -46,4 +47,4 @@ def test_names_and_addresses_do_not_count() -> None:
 def test_a_process_that_reads_no_post_does_not_load_the_detector() -> None:
     program = "import sys, microblog.posts.models; sys.exit('fasttext' in sys.modules or 'requests' in sys.modules)"
 
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == 0

@@ -24,6 +24,7 @@ def application(environment: str, instance: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MICROBLOG_ENV", environment)
     monkeypatch.setenv("SECRET_KEY", "a key for this test alone")
     monkeypatch.setenv("INSTANCE_PATH", str(instance))
+    monkeypatch.setenv("RATELIMIT_ENABLED", "false")  # there is no Redis
     return create_app()
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import smtplib
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from mailbox import Maildir
@@ -15,36 +13,53 @@ from pathlib import Path
 import pytest
 
 from microblog.development.letters import Letters
+from tests.support.services import PATIENCE, free_port, wait_for
+
+
+@pytest.fixture(scope="module")
+def maildir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mailbox") / "mail"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "mail"
+def folder(maildir: Path) -> Path:
+    """The mailbox, empty."""
+    for mail in maildir.glob("*/*"):
+        mail.unlink()
+    return maildir
 
 
-@pytest.fixture
-def smtp(folder: Path) -> Iterator[smtplib.SMTP]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+@pytest.fixture(scope="module")
+def port(maildir: Path) -> Iterator[int]:
+    """Where the server listens, which keeps mails in `maildir`."""
+    port = free_port()
     command = [sys.executable, "-m", "microblog.development.mailbox"]
-    server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(folder)])
+    server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(maildir)])
+
+    def answers() -> bool:
+        assert server.poll() is None, "the mailbox ended by itself"
+        try:
+            connection(port).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
     try:
-        with connection(port) as client:
-            yield client
+        wait_for(answers, what="the mailbox answers")
+        yield port
     finally:
         server.terminate()
-        assert server.wait(timeout=10) == 0
+        assert server.wait(timeout=PATIENCE) == 0
+
+
+@pytest.fixture
+def smtp(port: int) -> Iterator[smtplib.SMTP]:
+    with connection(port) as client:
+        yield client
 
 
 def connection(port: int) -> smtplib.SMTP:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return smtplib.SMTP("127.0.0.1", port, timeout=10)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "the mailbox did not start"
-            time.sleep(0.05)
+    return smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE)
 
 
 def letter(**headers: str) -> EmailMessage:

@@ -17,7 +17,9 @@ from tests.support import programs
 def collected() -> set[str]:
     """The tests that pytest finds in the files that the mutants name, with and without their parameters."""
     files = sorted({test.partition("::")[0] for mutant in MUTANTS for test in mutant.tests})
-    listed = programs.run(["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files], os.environ)
+    # Neither PYTEST_ADDOPTS nor what pytest-xdist tells its processes is meant for this one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    listed = programs.run(["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files], environment)
     assert listed.returncode == 0, listed.stdout
     found = [line for line in listed.stdout.splitlines() if "::" in line]
     return {*found, *(test.partition("[")[0] for test in found)}
@@ -26,7 +28,7 @@ def collected() -> set[str]:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_lines_of_a_mutant_are_there_and_python_without_them_too(mutant: Mutant) -> None:
     for edit in mutant.edits:
-        source = (ROOT / edit.file).read_text()
+        source = (ROOT / edit.file).read_text(encoding="utf-8")
 
         mutated = edit.applied(source)
 
@@ -35,6 +37,7 @@ def test_the_lines_of_a_mutant_are_there_and_python_without_them_too(mutant: Mut
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.exhaustive
 def test_the_tests_that_must_notice_a_mutant_are_there(mutant: Mutant, collected: set[str]) -> None:
     assert mutant.tests
     assert set(mutant.tests) <= collected
@@ -45,7 +48,9 @@ def test_no_two_mutants_share_a_name() -> None:
 
 
 def test_the_docs_have_the_table_that_the_list_makes() -> None:
-    assert tables(PROMISES) in (ROOT / "docs" / "architecture.md").read_text(), "python -m tests.mutants --table"
+    assert tables(PROMISES) in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), (
+        "python -m tests.mutants --table"
+    )
 
 
 @pytest.mark.parametrize(

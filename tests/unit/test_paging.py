@@ -14,6 +14,8 @@ from microblog.posts.models import Post
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def author(make_user) -> User:

@@ -13,8 +13,8 @@ import pytest
 from dotenv import dotenv_values
 
 from microblog.development.environment import compose, share
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.programs import ROOT
+from tests.support.services import PATIENCE, free_port
 
 
 def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"INSTANCE_PATH": str(instance)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -42,6 +42,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["abc", "65536", "٣"])
+@pytest.mark.exhaustive
 def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
     outcome = run(tmp_path / "instance", PORT=port)
 
@@ -50,11 +51,12 @@ def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.exhaustive
 def test_one_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
     with (tmp_path / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        outcome = run(tmp_path, PORT=free_port())
+        outcome = run(tmp_path, PORT=str(free_port()))
 
     assert outcome.returncode != 0
     assert outcome.stderr == f"Another `make run` is working in {tmp_path}.\n"
@@ -62,7 +64,7 @@ def test_one_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
 def test_a_setting_that_is_no_good_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
-    outcome = run(tmp_path, PORT=free_port(), **{name: "nonsense"})
+    outcome = run(tmp_path, PORT=str(free_port()), **{name: "nonsense"})
 
     assert outcome.returncode != 0
     assert outcome.stderr.startswith(f"{name}: ")
@@ -94,9 +96,3 @@ def test_a_variable_that_is_given_empty_counts_as_not_given() -> None:
     environment = compose({"DATABASE_URL": ""}, port=8000, redis_url="redis://127.0.0.1/0", mail_port=2525)
 
     assert "DATABASE_URL" not in environment
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -59,7 +59,7 @@ def screen(
     """The lines that are drawn, without colours."""
     choices = choices or Choices()
     choices.page = page(seen, size[1], choices.mode)
-    console = Console(width=size[0], height=size[1], file=io.StringIO(), force_terminal=True, record=True)
+    console = Console(width=size[0], height=size[1], file=io.StringIO(), force_terminal=True, record=True, _environ={})
     console.print(draw(seen, choices.arrange(seen.jobs or ()), choices, size, notice), height=size[1], end="")
     return console.export_text().splitlines()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS
+from microblog.monitoring.watch import board as module
 from microblog.monitoring.watch.board import Board
 from microblog.monitoring.watch.reader import Reading, Wanted
 from microblog.monitoring.watch.snapshot import Counts, JobLine, Snapshot
@@ -17,13 +19,16 @@ from microblog.monitoring.workers import Answers
 from microblog.taskqueue import states
 
 JOB = JobLine("job", "export_posts", state=states.STARTED, steps=2, changed_at=utcnow() - timedelta(minutes=1))
+FREQUENCY = 300  # seconds between two heartbeats; a worker is silent after twice as long
+SILENCE = 1000  # seconds
 
 
 class Watched:
-    """A board, and what it asked for."""
+    """A board, and what it asked for, at the time `now`."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.woken = self.reads = 0
+        self._now = now
         self.board = Board(self._wake, self._stale)
 
     def _wake(self) -> None:
@@ -33,11 +38,12 @@ class Watched:
         self.reads += 1
 
     def hear(self, kind: str, ago: float = 0, **facts: Any) -> None:
-        at = time.time() - ago
+        at = self._now - ago
         self.board.hear({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **facts})
 
     def heartbeat(self, name: str = "w@h", ago: float = 0) -> None:
-        self.hear("worker-heartbeat", ago, hostname=name, freq=2, active=1, processed=7, loadavg=[0.5, 0, 0], pid=1)
+        facts: dict[str, Any] = {"active": 1, "processed": 7, "loadavg": [0.5, 0, 0], "pid": 1}
+        self.hear("worker-heartbeat", ago, hostname=name, freq=FREQUENCY, **facts)
 
     def start_task(self, task_id: str, ago: float) -> None:
         self.hear("task-received", ago, uuid=task_id, hostname="w@h", name="sweep", root_id=task_id, pid=1)
@@ -54,8 +60,11 @@ class Watched:
 
 
 @pytest.fixture
-def watched() -> Watched:
-    return Watched()
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """A board whose clock stands still; that of Celery, which tells who is silent, goes on."""
+    now = time.time()
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
+    return Watched(now)
 
 
 def test_progress_moves_a_bar_without_asking_the_database(watched: Watched) -> None:
@@ -78,7 +87,7 @@ def test_a_change_of_state_shows_at_once_and_has_the_table_read(watched: Watched
 
 def test_a_worker_is_up_by_its_heartbeats_and_silent_without(watched: Watched) -> None:
     watched.heartbeat("up@h")
-    watched.heartbeat("frozen@h", ago=20)
+    watched.heartbeat("frozen@h", ago=SILENCE)
 
     silent, up = watched.seen().workers
 
@@ -105,7 +114,7 @@ def test_workers_that_were_asked_count_before_they_are_heard(watched: Watched) -
 
 
 def test_a_silent_worker_that_nobody_expects_any_more_is_forgotten(watched: Watched) -> None:
-    watched.heartbeat(ago=20)
+    watched.heartbeat(ago=SILENCE)
     watched.board.asked(Answers({}, [], {}))
 
     assert watched.seen().workers == []

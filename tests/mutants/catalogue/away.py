@@ -175,13 +175,13 @@ SOMETHING_IS_AWAY = Promise(
             "database-503",
             "Database away: a page says so, with 503.",
             (Edit(ERRORS, "init_app", "app.register_error_handler(OperationalError, _database_away)", "pass"),),
-            (f"{DATABASE_AWAY}[fault0]",),
+            (f"{DATABASE_AWAY}[sqlite-fault0]",),
         ),
         Mutant(
             "database-503-interface",
             "It says so whichever of its two words the driver has for it.",
             (Edit(ERRORS, "init_app", "app.register_error_handler(InterfaceError, _database_away)", "pass"),),
-            (f"{DATABASE_AWAY}[fault1]",),
+            (f"{DATABASE_AWAY}[sqlite-fault1]",),
         ),
         Mutant(
             "database-restarted-page",
