@@ -10,18 +10,26 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint translations bench chaos mutants fuzz
+.PHONY: help run test test-exhaustive test-all lint translations bench chaos mutants fuzz
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
 run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(PYTHON) -m microblog.development.runner
 
-# TESTS=tests/unit runs only these. Most of a test's time is spent waiting for servers: four at once suit two cores.
-test: $(VENV)/test.installed ## run every test
-	@exec $(PYTHON) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+# TESTS=tests/unit/test_paging.py runs all tests of a file or a folder. SEED=7 shuffles them. Most of a test's time is
+# spent waiting for a server: four processes suit two cores; a single file is read sooner by one.
+PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,4) --dist loadfile --no-loadscope-reorder \
+    $(if $(SEED),-p randomly --randomly-seed $(SEED))
+test: $(VENV)/test.installed ## run the tests that a change is most likely to break
+	@exec $(PYTEST) $(or $(TESTS),-m "not exhaustive")
+
+test-exhaustive: $(VENV)/test.installed ## run the others: every page in every width and theme, rare faults, random requests
+	@exec $(PYTEST) -m exhaustive
+
+test-all: test test-exhaustive ## run every test
 
 lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff check
