@@ -81,6 +81,7 @@ def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
 
 
 @pytest.mark.both_databases
+@pytest.mark.exhaustive
 def test_a_retry_that_finds_redis_away_is_published_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path
 ) -> None:

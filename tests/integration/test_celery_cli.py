@@ -109,6 +109,7 @@ class TestInspect:
         assert "No nodes replied within time constraint" in nobody.stderr
 
 
+@pytest.mark.exhaustive
 class TestControl:
     def test_it_changes_the_pool(self, staff: Staff, worker: Worker) -> None:
         wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")

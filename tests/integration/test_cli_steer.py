@@ -20,6 +20,7 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
 from tests.support.console import Run, commands
+from tests.support.jobs import make_older
 from tests.support.services import RedisServer, Worker, wait_for
 from tests.support.staff import Staff, staffed
 from tests.support.tasks import noop
@@ -197,7 +198,8 @@ class TestOneThatDoesNotListen:
         result = staff.run("cancel", "--terminate", "--timeout", "0.3", job)
         assert result.exit_code == 0
         assert f"{worker.name} does not answer" in result.stdout
-        wait_for(reconcile_all, what="its lease has run out")
+        make_older(job, lease_expires_at=1)
+        assert reconcile_all()
         worker.send_signal(signal.SIGCONT)
 
         assert staff.state(job) == states.REVOKED

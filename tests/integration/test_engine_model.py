@@ -320,7 +320,6 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microblog.clock.datetime", VirtualTime)
 
 
-@pytest.mark.both_databases
 def test_the_engine_keeps_its_promises_in_every_order(
     app: Flask, redis_server: RedisServer, virtual_time: None
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_beh
     assert report.traceback == "It was given up after 3 workers died under it, the last of them gone@host."
 
 
+@pytest.mark.exhaustive
 def test_reports_that_waited_while_redis_was_away_are_one_mail_and_the_next_counts_the_others(
     faulty: Flask, redis_server: RedisServer, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

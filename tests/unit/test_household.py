@@ -109,6 +109,7 @@ def test_a_reminder_reaches_a_program_that_dawdles(
     assert (tmp_path / "hurried").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_reader_who_stops_reading_stops_nothing(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
