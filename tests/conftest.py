@@ -92,7 +92,8 @@ def smtp_server() -> Iterator[SmtpServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    server = PostgresServer(str(Path(external.POSTGRESQL.require()).parent))
+    # What it knows of a table it would learn at any time, and then choose another plan.
+    server = PostgresServer(str(Path(external.POSTGRESQL.require()).parent), "autovacuum=off")
     server.start()
     yield server
     server.stop()

@@ -14,8 +14,17 @@ from tests.support.services import PostgresServer
 LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-# As the only replica of nothing: foreign keys are not checked, so that tables may be emptied in any order.
-_EMPTY = "SET session_replication_role = replica; SET lock_timeout = '{}s'; {}; {}; RESET session_replication_role"
+# Truncated, and without statistics: a query then has the plan that it has in a new database.
+_EMPTY = """
+    SET lock_timeout = '{timeout}s';
+    DO $$ DECLARE names text; BEGIN
+        SELECT string_agg(quote_ident(relname), ', ') INTO names FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+        AND pg_relation_size(oid) > 0;
+        IF names IS NOT NULL THEN EXECUTE 'TRUNCATE ' || names || ' CASCADE'; END IF;
+    END $$;
+    DELETE FROM pg_statistic USING pg_class WHERE starelid = oid AND relnamespace = 'public'::regnamespace;
+"""
 _RESTART_SEQUENCES = """
     SELECT setval(oid::regclass, 1, false) FROM pg_class
     WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
@@ -89,13 +98,12 @@ class PostgresDatabase:
         self._connection = psycopg.connect(self.url, autocommit=True)
         self._schema = self._schema_now()
         self._connection.execute("CREATE SCHEMA template")  # with the rows that migrations insert
-        statements = []
+        statements = [_EMPTY.format(timeout=LOCK_TIMEOUT), f"{_RESTART_SEQUENCES};"]
         for (name,) in self._connection.execute(_TABLES).fetchall():
             self._connection.execute(f'CREATE TABLE template."{name}" AS TABLE "{name}"'.encode())
-            statements.append(f'DELETE FROM "{name}"')
             if self._connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1'.encode()).fetchone():
-                statements.append(f'INSERT INTO "{name}" SELECT * FROM template."{name}"')
-        self._statements = _EMPTY.format(LOCK_TIMEOUT, "; ".join(statements), _RESTART_SEQUENCES)
+                statements.append(f'INSERT INTO "{name}" SELECT * FROM template."{name}";')
+        self._statements = "".join(statements)
 
     def _schema_now(self) -> str:
         assert self._connection is not None

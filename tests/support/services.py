@@ -129,10 +129,11 @@ class PostgresServer:
     """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database.
 
     Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and those of the
-    machine are not tested.
+    machine are not tested. `settings` are PostgreSQL's own, such as ``autovacuum=off``.
     """
 
-    def __init__(self, binaries: str, *, durable: bool = False) -> None:
+    def __init__(self, binaries: str, *settings: str, durable: bool = False) -> None:
+        self._settings = [word for setting in settings for word in ("-c", setting)]
         self._binaries = binaries
         self._fsync = "on" if durable else "off"
         self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
@@ -148,7 +149,17 @@ class PostgresServer:
         subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
         options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", f"fsync={self._fsync}"]
         self._process = subprocess.Popen(
-            [f"{self._binaries}/postgres", "-D", data, *options, "-c", "max_connections=200", "-c", ZONE],
+            [
+                f"{self._binaries}/postgres",
+                "-D",
+                data,
+                *options,
+                "-c",
+                "max_connections=200",
+                "-c",
+                ZONE,
+                *self._settings,
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             user=self._user,
