@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     left_out = {program: reasons[f"Skipped: {program.reason}"] for program in external.ALL}
     for program, count in left_out.items():
         if count:
-            terminalreporter.write_line(f"{count} tests were left out: {program.reason}.", yellow=True)
+            terminalreporter.write_line(f"Tests left out: {count}. {program.reason}.", yellow=True)
 
 
 @pytest.fixture(scope="session")
