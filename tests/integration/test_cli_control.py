@@ -34,16 +34,21 @@ def worker(staff: Staff) -> Worker:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """Jobs called `count` run until this file is there; it is when the test is over."""
+def gate(staff: Staff, tmp_path: Path) -> Iterator[Path]:
+    """Jobs called `count` run until this file is there; they have ended when the test is over."""
     path = tmp_path / "gate"
     yield path
     path.touch()
+    wait_until_idle(staff)
 
 
 def tell(staff: Staff, *arguments: str) -> Result:
     """Run a command that workers have to answer."""
     return staff.run(*arguments, *PATIENTLY)
+
+
+def wait_until_idle(staff: Staff) -> None:
+    wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
 
 
 class TestOneWorker:
@@ -58,7 +63,7 @@ class TestOneWorker:
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS}, what="all four run at once")
         gate.touch()
         wait_for(lambda: {staff.state(job) for job in counting} == {states.SUCCESS})
-        wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
+        wait_until_idle(staff)
 
         [shrunk] = json.loads(tell(staff, "worker", worker.name, "shrink", "2", "--json").stdout)
 
@@ -76,6 +81,7 @@ class TestOneWorker:
         wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
 
     def test_it_keeps_one_process_however_fast_it_is_told(self, staff: Staff, worker: Worker) -> None:
+        wait_until_idle(staff)
         commands = (["grow"], ["shrink"], ["shrink", "2"])
         codes = [tell(staff, "worker", worker.name, *command).exit_code for command in commands]
 
