@@ -55,7 +55,7 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
     smtp_server: SmtpServer,
     tmp_path: Path,
 ) -> None:
-    worker, gate = make_worker(concurrency=1), tmp_path / "gate"
+    worker, gate = make_worker(concurrency=1, TASK_LEASE="5"), tmp_path / "gate"
     running = launch([tasks.count.s(str(gate)), tasks.noop.s()]).id
     export = make_user("susan").launch_task("export_posts", "Export").id
     db.session.commit()
