@@ -92,7 +92,7 @@ def smtp_server() -> Iterator[SmtpServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    # What it knows of a table it would learn at any time, and then choose another plan.
+    # Autovacuum collects statistics at any time, and the planner may then choose another plan.
     server = PostgresServer(str(Path(external.POSTGRESQL.require()).parent), "autovacuum=off")
     server.start()
     yield server
@@ -101,7 +101,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
-    """What every process of the application is told, but for its database and its Redis."""
+    """The environment of the application's processes, except for the database and Redis."""
     inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "CI", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     return {name: os.environ[name] for name in inherited if name in os.environ} | {
         "MICROBLOG_ENV": "testing",

@@ -100,8 +100,8 @@ class PostgresDatabase:
         self._connection.execute("CREATE SCHEMA template")  # with the rows that migrations insert
         statements = [_EMPTY.format(timeout=LOCK_TIMEOUT), f"{_RESTART_SEQUENCES};"]
         for (name,) in self._connection.execute(_TABLES).fetchall():
-            self._connection.execute(f'CREATE TABLE template."{name}" AS TABLE "{name}"'.encode())
             if self._connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1'.encode()).fetchone():
+                self._connection.execute(f'CREATE TABLE template."{name}" AS TABLE "{name}"'.encode())
                 statements.append(f'INSERT INTO "{name}" SELECT * FROM template."{name}";')
         self._statements = "".join(statements)
 

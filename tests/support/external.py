@@ -42,7 +42,7 @@ class ExternalProgram:
 
     @property
     def reason(self) -> str:
-        """Why tests that need it are skipped, and what to do about it."""
+        """The reason for skipping tests that need it, with the command that installs it."""
         return f"{self.name} is not installed. {self.install}"
 
     def version(self) -> str:
