@@ -22,9 +22,10 @@ help: ## list these commands
 run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(PYTHON) -m microblog.development.runner
 
-# TESTS=tests/unit/test_paging.py runs all tests of a file or a folder. SEED=7 shuffles them. Most of a test's time is
-# spent waiting for a server: four processes suit two cores; a single file is read sooner by one.
-PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,4) --dist loadfile --no-loadscope-reorder \
+# TESTS=tests/unit/test_paging.py runs all tests of a file or a folder, SEED=7 shuffles them, PROCESSES=4 (3) runs them
+# in so many processes: three keep two cores busy, though tests wait for servers. One is enough for a single file.
+PROCESSES ?= 3
+PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,$(PROCESSES)) --dist loadfile --no-loadscope-reorder \
     $(if $(SEED),-p randomly --randomly-seed $(SEED))
 test: $(VENV)/test.installed ## run the tests that a change is most likely to break
 	@exec $(PYTEST) $(or $(TESTS),-m "not exhaustive")

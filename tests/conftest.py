@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
 from xdist.remote import Producer
 
+from microblog.accounts import models as accounts_models
+from microblog.accounts import passwords
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import external, house, process_state, services
@@ -148,11 +150,13 @@ def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that uses a database on both, unless it says on which.
 
-    Only those marked `both_databases` do so in every run of the tests.
+    Only those marked `both_databases` do so in every run of the tests; with `each_run=False`, one in a module or a
+    class that is marked does not.
     """
     if "database" in metafunc.fixturenames and not _says_on_which(metafunc):
-        often = metafunc.definition.get_closest_marker("both_databases")
-        also = pytest.param("postgresql", marks=() if often else pytest.mark.exhaustive)
+        mark = metafunc.definition.get_closest_marker("both_databases")
+        each_run = mark is not None and mark.kwargs.get("each_run", True)
+        also = pytest.param("postgresql", marks=() if each_run else pytest.mark.exhaustive)
         metafunc.parametrize("database", ["sqlite", also])
 
 
@@ -234,10 +238,18 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-@cache
-def hash_of(password: str) -> str:
-    """As set_password() makes it, but quick to check: that is meant to take its time, which here is everybody's."""
-    return generate_password_hash(password, method="scrypt:1024:1:1")
+# Quick to check: that is meant to take its time, which here is everybody's.
+quick_hash = partial(generate_password_hash, method="scrypt:1024:1:1")
+hash_of = cache(quick_hash)  # as set_password() makes it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_hashes() -> Iterator[None]:
+    """Users who sign up or change their password have quick hashes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (accounts_models, passwords):
+            patch.setattr(module, "generate_password_hash", quick_hash)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.site import PASSWORD, Site
@@ -13,6 +14,7 @@ NAME, OLD, NEW = "newcomer", "newcomer@example.com", "moved@example.com"
 BETTER_PASSWORD = "horse-bird-cow"
 
 
+@pytest.mark.exhaustive
 def test_an_account_is_made_changed_and_deleted(site: Site, page: Page, smtp_server: SmtpServer) -> None:
     register(site, page)
     sign_in(page, PASSWORD)

@@ -58,6 +58,7 @@ def test_jobs_of_others_come_move_and_end_before_the_operators_eyes(
     expect_same_page(page)
 
 
+@pytest.mark.exhaustive
 def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     job_id = site.start_job(user, dial)
@@ -74,6 +75,7 @@ def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Pag
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     job_id = site.start_job(user, dial)
@@ -91,6 +93,7 @@ def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page
     expect(page.locator("#job")).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
     site: Site, page: Page, operator: User, dial: Dial
 ) -> None:
@@ -110,6 +113,7 @@ def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
     assert site.state_of(other) != "REVOKED"
 
 
+@pytest.mark.exhaustive
 def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, operator: User) -> None:
     open_list(site, page, operator)
 
@@ -117,6 +121,7 @@ def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, opera
     expect(page.locator("#house").get_by_role("link", name="exports", exact=True)).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_a_chart_says_in_figures_what_it_shows(site: Site, page: Page, operator: User, dial: Dial) -> None:
     job_id = site.start_job(site.make_user(), dial)
     dial.turn_to(END)
@@ -133,6 +138,7 @@ def test_a_chart_says_in_figures_what_it_shows(site: Site, page: Page, operator:
     assert sum(int(hour.locator("td").first.inner_text()) for hour in chart.locator("tbody tr").all()[:2]) >= 1
 
 
+@pytest.mark.exhaustive
 def test_without_javascript_all_of_it_can_be_done(
     site: Site, open_browser: Callable[..., BrowserContext], operator: User, dial: Dial
 ) -> None:

@@ -61,6 +61,7 @@ def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
     assert len(held) == 1
 
 
+@pytest.mark.exhaustive
 def test_somebody_elses_deletion_leaves_the_hands_of_a_reader_where_they_are(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_stream_that_was_cut_comes_back_for_what_the_page_shows_by_then(
     expect(article).to_have_count(0)
 
 
+@pytest.mark.exhaustive
 def test_a_dialog_that_is_open_is_not_taken_for_another(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_form_that_is_refused_is_sound(
     expect(page.locator("main .is-invalid").first).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_a_page_that_gives_back_what_was_written_is_sound(site: Site, readers_page: Page) -> None:
     def write_too_late(page: Page) -> None:
         page.get_by_label("Say something").fill("Half a thought")

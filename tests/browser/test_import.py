@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.site import BEGINNING, Site
@@ -46,6 +47,7 @@ def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
     expect(page.locator(".post-body").first).to_have_text(f"Memory {POSTS - 1}")
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(
     site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_every_open_page_of_a_user_shows_the_same_job_move(site: Site, page: Pag
         expect_same_page(tab)
 
 
+@pytest.mark.exhaustive
 def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[..., BrowserContext], dial: Dial) -> None:
     owner, stranger = site.make_user(), site.make_user()
     pages = [open_browser().new_page(), open_browser().new_page()]
@@ -126,6 +127,7 @@ def test_a_running_job_is_cancelled_with_the_keyboard_alone(site: Site, page: Pa
     expect_state(page, job_id, "Cancelled")
 
 
+@pytest.mark.exhaustive
 def test_a_keyboard_does_not_lose_its_place_when_a_card_changes(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
@@ -188,6 +190,7 @@ def test_a_mail_that_is_refused_for_now_says_when_it_is_tried_again(
     expect_state(page, job_id, "Done")
 
 
+@pytest.mark.exhaustive
 def test_a_second_click_says_that_one_is_running(
     export: Callable[[], str], page: Page, smtp_server: SmtpServer
 ) -> None:
@@ -295,6 +298,7 @@ def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(site: Site
     expect_state(page, job_id, "Done")
 
 
+@pytest.mark.exhaustive
 def test_signing_out_closes_the_stream(site: Site, page: Page) -> None:
     user = site.make_user()
     with page.expect_response(STREAM) as opened:

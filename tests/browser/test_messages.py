@@ -65,6 +65,7 @@ def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_open
     expect(badge(hers, "messages")).to_be_hidden()
 
 
+@pytest.mark.exhaustive
 def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_stays(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -130,6 +131,7 @@ def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Pag
     expect(notice).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_a_badge_comes_true_on_a_page_that_was_not_told(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_badge_comes_true_on_a_page_that_was_not_told(
     expect(badge(asking, "messages")).to_be_hidden()
 
 
+@pytest.mark.exhaustive
 def test_messages_are_written_read_and_deleted_without_javascript(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

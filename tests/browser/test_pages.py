@@ -82,11 +82,8 @@ PAGES = {
     ],
 }
 IN_EACH_RUN = {
-    ("nobody", "/auth/login"),
     ("reader", "/"),
-    ("reader", "/user/{reader}"),
     ("operator", "/tasks"),
-    ("operator", "/admin/tasks"),
 }
 # What GET answers with that is no page of its own: files, data for scripts and programs, ways to another page.
 NO_PAGES = {

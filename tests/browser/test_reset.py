@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.site import Site
@@ -14,6 +15,7 @@ from tests.support.smtp import SmtpServer
 NEW = "horse-bird-cow"
 
 
+@pytest.mark.exhaustive
 def test_who_forgot_the_password_sets_a_new_one_and_is_signed_out_elsewhere(
     site: Site, page: Page, open_browser: Callable[..., BrowserContext], smtp_server: SmtpServer
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     expect(dialog.get_by_role("status")).to_contain_text("The page was open too long")
 
 
+@pytest.mark.exhaustive
 def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_without_a_reload(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
@@ -138,6 +139,7 @@ def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_with
     expect(his.get_by_role("button", name=f"Follow {writer.username}", exact=True)).to_be_visible()
 
 
+@pytest.mark.exhaustive
 def test_posts_and_followers_are_read_page_by_page(site: Site, page: Page) -> None:
     writer = site.make_user(posts=30)
     followed_by_many(writer, 30)
@@ -183,6 +185,7 @@ def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
     expect(page.locator(".post", has_text="number 0")).to_have_count(0)
 
 
+@pytest.mark.exhaustive
 def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_post_is_translated_where_it_stands_and_put_back(
     assert len(service.questions) == 2  # the one that failed, and the one that did not
 
 
+@pytest.mark.exhaustive
 def test_without_javascript_the_translation_is_a_page(
     site: Site, service: TranslationServer, address: str, open_browser: Callable[..., BrowserContext]
 ) -> None:

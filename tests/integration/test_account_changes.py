@@ -63,7 +63,6 @@ def address_of(user: User) -> str:
     return user.email
 
 
-@both_databases
 def test_a_new_password_ends_all_sessions_but_this_one(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:

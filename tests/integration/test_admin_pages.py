@@ -99,6 +99,7 @@ class TestList:
 
         assert listed(operator) == [young, nobodys, old]
 
+    @pytest.mark.both_databases(each_run=False)
     def test_it_can_be_narrowed_and_sorted(self, operator, susan, make_user):
         ben, now = make_user("ben"), utcnow()
         facts = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
@@ -145,6 +146,7 @@ class TestList:
         for query in ("after=nonsense", "before=nonsense", "after=x&before=x", "period=year"):
             assert operator.get(f"/admin/tasks?{query}").status_code == 400, query
 
+    @pytest.mark.both_databases(each_run=False)
     def test_it_is_read_page_by_page_with_its_filter(self, operator, susan, monkeypatch):
         monkeypatch.setattr(admin, "PAGE_SIZE", 2)
         ids = [
@@ -211,6 +213,7 @@ class TestFigures:
         for queue in ("exports", "mail", "default"):
             assert f"queue={queue}" in html
 
+    @pytest.mark.exhaustive
     def test_a_frozen_worker_is_named_and_waited_for_no_longer_than_promised(
         self, operator: FlaskClient, make_worker: Callable[..., Worker]
     ) -> None:

@@ -112,6 +112,7 @@ class TestExports:
 
         assert susan.get("/api/tasks").json["items"] == []
 
+    @pytest.mark.both_databases(each_run=False)
     def test_redis_being_away_loses_nothing(self, susan, redis_server: RedisServer):
         with redis_server.away():
             started = susan.post("/api/exports")

@@ -93,7 +93,6 @@ def test_the_api_answers_as_its_document_says(fuzzed, signed_in):
     assert faults == [], "\n".join(faults)
 
 
-@pytest.mark.both_databases
 def test_what_was_deleted_is_gone(fuzzed, database):
     caller = new_caller(0)
     client, headers = fuzzed.test_client(), {"Authorization": f"Bearer {caller.token}"}

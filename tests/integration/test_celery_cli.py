@@ -78,6 +78,7 @@ class TestInspect:
         # Other tests have tasks revoked, and workers remember those.
         assert [task for task in listed if command != "revoked" or staff.state(task) != states.REVOKED] == []
 
+    @pytest.mark.exhaustive
     def test_the_rest_of_it_works_too(self, staff: Staff, worker: Worker) -> None:
         assert told(staff, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
         assert told(staff, worker, "inspect", "ping") == {"ok": "pong"}
@@ -102,6 +103,7 @@ class TestInspect:
         assert worker.name in printed
         assert "1 node online" in printed
 
+    @pytest.mark.exhaustive
     def test_without_an_answer_it_says_so(self, staff: Staff, worker: Worker) -> None:
         nobody = celery(staff, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
 

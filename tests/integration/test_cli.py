@@ -268,6 +268,7 @@ class TestSteering:
         assert "once Redis is back" in cancelled.stdout
         assert len(listed(seen)) == 2
 
+    @pytest.mark.both_databases(each_run=False)
     def test_a_retry_while_redis_is_away_waits_for_it(self, run, susan, redis_server: RedisServer):
         failed = make_job(susan, "FAILURE")
 

@@ -69,7 +69,6 @@ def jobs(app: Flask) -> None:
     db.session.commit()
 
 
-@pytest.mark.both_databases
 def test_ids_are_those_for_which_the_command_can_do_something(offered: Offered, jobs: None) -> None:
     assert set(offered("show", "")) == set(IDS.values())
     assert set(offered("cancel", "")) == {IDS[state] for state in states.UNFINISHED}
@@ -92,6 +91,7 @@ def test_names_of_users_tasks_states_workers_and_queues_are_offered(offered: Off
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.exhaustive
 def test_a_database_or_a_redis_that_is_away_is_no_word_on_the_line(offered: Offered, tmp_path: Path) -> None:
     away = {"DATABASE_URL": f"sqlite:///{tmp_path}/no/such/folder/x.db", "REDIS_URL": "redis://127.0.0.1:1/0"}
 

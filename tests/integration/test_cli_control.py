@@ -88,6 +88,7 @@ class TestOneWorker:
         assert codes == [0, 0, 1]
         wait_for(lambda: len(staff.children(worker)) == 2)
 
+    @pytest.mark.exhaustive
     def test_busy_processes_are_not_ended(self, staff: Staff, worker: Worker, gate: Path) -> None:
         counting = [staff.launch("count", str(gate)) for _ in range(2)]
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS})
@@ -97,6 +98,7 @@ class TestOneWorker:
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert refused.stderr == f"{worker.name} has no process that is idle; none was ended.\n"
 
+    @pytest.mark.exhaustive
     def test_only_one_started_with_autoscale_scales_itself(self, staff: Staff, worker: Worker) -> None:
         scaling = staff.hire("--autoscale", "3,1", "-Q", "mail")
 
@@ -134,6 +136,7 @@ class TestOneWorker:
         assert [(result.exit_code, result.stdout) for result in refused] == [(1, "")] * 2
         assert all("mail, which is paused; flask tasks resume mail comes first" in one.stderr for one in refused)
 
+    @pytest.mark.exhaustive
     def test_its_processes_are_replaced_and_none_loses_its_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
         wait_for(lambda: len(staff.children(worker)) == 2)
         before = set(staff.children(worker))
@@ -153,6 +156,7 @@ class TestOneWorker:
         done = staff.launch("noop")
         wait_for(lambda: staff.state(done) == states.SUCCESS)
 
+    @pytest.mark.exhaustive
     def test_it_ends_and_hands_back_what_it_cannot_finish_in_time(
         self, staff: Staff, worker: Worker, gate: Path
     ) -> None:
@@ -214,6 +218,7 @@ class TestPause:
         wait_for(lambda: staff.state(job) == states.SUCCESS)
         assert tell(staff, "resume", "exports").exit_code == 1
 
+    @pytest.mark.exhaustive
     def test_a_worker_that_is_started_later_heeds_it_and_takes_only_from_its_own_queues_afterwards(
         self, staff: Staff, worker: Worker
     ) -> None:

@@ -143,10 +143,10 @@ def expected(filters: Filters, order: Order, made: list[Job]) -> list[str]:
 @pytest.mark.both_databases
 def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_combined(app, make_user):
     users, chance = [make_user("susan"), make_user("david")], random.Random(5)
-    made = add_jobs(80, users, chance)
+    made = add_jobs(60, users, chance)
     choices = every_filter(users)
     single = [{name: value} for name, values in choices.items() for value in values]
-    mixed = [{name: chance.choice(choices[name]) for name in chance.sample(list(choices), 3)} for _ in range(80)]
+    mixed = [{name: chance.choice(choices[name]) for name in chance.sample(list(choices), 3)} for _ in range(40)]
     assert len({job.state for job in made}) == len(states.ALL)
 
     for given in single + mixed:
@@ -164,8 +164,8 @@ def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_use
     users = [make_user("susan"), make_user("david")]
     made = add_jobs(60, users, random.Random(7))
 
-    for name, values in every_filter(users).items():
-        for value in values:
+    for name, (anything, first, *_) in every_filter(users).items():
+        for value in (anything, first):
             filters = Filters(**{name: value})
             assert all_pages(filters, order, size=7) == expected(filters, order, made), (name, value)
 

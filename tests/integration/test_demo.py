@@ -140,6 +140,7 @@ def test_letters_are_whole_sentences_to_one_alone(book: Any) -> None:
         assert language.detect(letter) in (book.language, None)
 
 
+@pytest.mark.exhaustive
 def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(
     build: Callable[..., list[list[Any]]], statements: list[str]
 ) -> None:

@@ -320,15 +320,16 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microblog.clock.datetime", VirtualTime)
 
 
+@pytest.mark.parametrize("orders", [10, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_the_engine_keeps_its_promises_in_every_order(
-    app: Flask, redis_server: RedisServer, virtual_time: None
+    app: Flask, redis_server: RedisServer, virtual_time: None, orders: int
 ) -> None:
     EngineMachine.app, EngineMachine.redis = app, redis_server
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         EngineMachine,
         settings=settings(
-            max_examples=30,
+            max_examples=orders,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -127,6 +127,7 @@ def test_soft_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
     assert_row_equals_result(second)
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
     first, second = launch(tasks.deaf.s(), tasks.noop.s())
 
@@ -188,6 +189,7 @@ def test_an_operator_terminates_a_task(
     assert_row_equals_result(second)
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_a_killed_child_is_replaced_and_its_task_runs_again(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_killed_child_is_replaced_and_its_task_runs_again(
     assert_row_equals_result(task_id)
 
 
+@pytest.mark.exhaustive
 def test_a_task_that_kills_its_worker_three_times_is_given_up(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
@@ -217,6 +220,7 @@ def test_a_task_that_kills_its_worker_three_times_is_given_up(
     assert_row_equals_result(second)
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_a_child_killed_from_outside_loses_nothing(
     app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:

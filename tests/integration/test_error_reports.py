@@ -71,7 +71,6 @@ def text_of(message: EmailMessage) -> str:
     return str(part.get_content())
 
 
-@pytest.mark.both_databases
 def test_an_error_of_a_page_is_mailed_without_anything_that_was_secret(
     faulty: Flask, make_user: Callable[..., User], make_worker: Callable[..., Worker], smtp_server: SmtpServer
 ) -> None:

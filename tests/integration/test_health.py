@@ -145,6 +145,7 @@ def test_a_part_that_hangs_is_given_up_and_not_asked_twice(
     assert len(asked) == 1
 
 
+@pytest.mark.exhaustive
 def test_many_probes_at_once_and_many_workers_confuse_nobody(
     app: Flask,
     client: FlaskClient,

@@ -176,7 +176,6 @@ def test_two_clicks_at_the_same_instant_make_one_job(
     assert queued(redis_server, "exports") == 1
 
 
-@pytest.mark.both_databases
 def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -241,7 +240,6 @@ def test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id(
         assert private not in raw + base64.b64decode(message["body"]).decode()
 
 
-@pytest.mark.both_databases
 def test_a_duplicate_message_does_not_run_twice(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:

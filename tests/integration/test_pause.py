@@ -183,6 +183,7 @@ class TestRun:
         assert db.session.scalar(sa.select(sa.func.count()).select_from(Task)) == 0
 
     @ON_SQLITE
+    @pytest.mark.exhaustive
     def test_while_redis_is_away_it_waits(self, make_app: Callable[..., Flask]) -> None:
         app = make_app(REDIS_URL="redis://127.0.0.1:1/0")
 

@@ -105,6 +105,7 @@ def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
     assert rows_of(whole)[0].published_at >= before
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_a_killed_worker_loses_nothing(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_killed_worker_loses_nothing(
     assert diary.read_text() == "ran\n"
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:
@@ -254,6 +256,7 @@ def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
     assert rows_of(second)[0].traceback == "Traceback: x"
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
     app: Flask, make_worker: Callable[..., Worker], diary: Path
 ) -> None:
@@ -271,6 +274,7 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
     assert rows_of(job_id)[1].result == {"received": [3]}
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_what_an_earlier_attempt_achieved_is_not_done_again(
     app: Flask, make_worker: Callable[..., Worker], diary: Path
 ) -> None:
@@ -318,6 +322,7 @@ def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: F
     assert "died, again and again" in (rows_of(job_id)[0].error or "")
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
 ) -> None:

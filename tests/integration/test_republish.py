@@ -135,6 +135,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
     assert redis_server.client.llen("default") == 1 + published_before
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_server: RedisServer) -> None:
     with redis_server.away():
         task_id = start(tasks.noop.s())

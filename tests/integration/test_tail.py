@@ -158,6 +158,7 @@ class TestTail:
         assert process.stderr.read() == b""
         process.stderr.close()
 
+    @pytest.mark.exhaustive
     def test_it_ends_in_peace_when_its_reader_leaves(self, environment, worker: Worker):
         process = subprocess.Popen(
             from_nothing(flask_tasks("tail")), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE

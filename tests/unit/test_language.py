@@ -44,6 +44,7 @@ def test_names_and_addresses_do_not_count() -> None:
     assert detect("@the_morning_post danke dir, bis morgen! https://example.com/where/the/wild/things/are") == "de"
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_reads_no_post_does_not_load_the_detector() -> None:
     program = "import sys, microblog.posts.models; sys.exit('fasttext' in sys.modules or 'requests' in sys.modules)"
 

@@ -62,7 +62,7 @@ def test_one_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
     assert outcome.stderr == f"Another `make run` is working in {tmp_path}.\n"
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", pytest.param("REDIS_URL", marks=pytest.mark.exhaustive)])
 def test_a_setting_that_is_no_good_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
     outcome = run(tmp_path, PORT=str(free_port()), **{name: "nonsense"})
 

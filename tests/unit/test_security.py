@@ -161,6 +161,7 @@ def test_a_form_is_looked_at_in_slices_that_cut_neither_an_escape_nor_a_characte
 
 
 @pytest.mark.parametrize("form", [b"%" * 400_000, b"%25" * 133_000, b"\xc3\xa4%41" * 80_000])
+@pytest.mark.exhaustive
 def test_to_look_at_a_form_takes_no_memory_to_speak_of(form):
     tracemalloc.start()
     try:
@@ -194,6 +195,7 @@ def test_of_a_form_without_a_file_is_read_no_more_than_may_be_in_memory(app, sig
 
 
 @on_either_database
+@pytest.mark.exhaustive
 def test_the_longest_form_of_a_stranger_takes_little_memory(app, client):
     body = b"%" * app.config["MAX_FORM_MEMORY_SIZE"]
     client.get("/auth/login")  # which loads what every request needs
