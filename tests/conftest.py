@@ -16,18 +16,19 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
 from xdist.remote import Producer
+from xdist.workermanage import WorkerController
 
 from microblog.accounts import models as accounts_models
 from microblog.accounts import passwords
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support import external, house, process_state, services
+from tests.support import external, house, process_state, services, sharing
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.house import Applications
 from tests.support.scheduling import FileOrBrowserScheduling
 from tests.support.services import (
     KEYS_OF_WORKERS,
-    PostgresServer,
+    Postgres,
     RedisServer,
     SharedWorkers,
     Worker,
@@ -43,6 +44,16 @@ def pytest_sessionstart() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileOrBrowserScheduling:
     """Let one process run all tests in a browser."""
     return FileOrBrowserScheduling(config, log)
+
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a process of pytest-xdist where the PostgreSQL server is."""
+    sharing.tell(node)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the PostgreSQL server, if this process started it."""
+    sharing.stop(config)
 
 
 def pytest_report_header() -> list[str]:
@@ -93,12 +104,12 @@ def smtp_server() -> Iterator[SmtpServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    # Autovacuum collects statistics at any time, and the planner may then choose another plan.
-    server = PostgresServer(str(Path(external.POSTGRESQL.require()).parent), "autovacuum=off")
-    server.start()
-    yield server
-    server.stop()
+def postgres_server(pytestconfig: pytest.Config) -> Postgres:
+    """The PostgreSQL server of all processes of pytest."""
+    external.POSTGRESQL.require()
+    server = Postgres(sharing.postgres_port(pytestconfig))
+    server.wait()
+    return server
 
 
 @pytest.fixture(scope="session")
@@ -121,15 +132,24 @@ def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def migrated_sqlite(base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "microblog.db"
-    house.migrate(base_environment, f"sqlite:///{path}")
+    folder = sharing.folder(tmp_path_factory)
+    path, new = folder / "migrated.db", folder / "new.db"
+    with sharing.locked(folder / "sqlite.lock"):
+        if not path.exists():
+            house.migrate(base_environment, f"sqlite:///{new}")
+            new.rename(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def migrated_postgres(base_environment: dict[str, str], postgres_server: PostgresServer) -> str:
+def migrated_postgres(
+    base_environment: dict[str, str], postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """The name of a PostgreSQL database with all tables, to be copied."""
-    house.migrate(base_environment, postgres_server.create("migrated"))
+    with sharing.locked(sharing.folder(tmp_path_factory) / "postgres.lock"):
+        if not postgres_server.has("migrated"):
+            house.migrate(base_environment, postgres_server.create("new"))
+            postgres_server.rename("new", "migrated")
     return "migrated"
 
 
@@ -142,7 +162,7 @@ def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         if kind == "sqlite":
             return SqliteDatabase(request.getfixturevalue("migrated_sqlite"), tmp_path_factory.mktemp("database"))
         template: str = request.getfixturevalue("migrated_postgres")
-        return PostgresDatabase(request.getfixturevalue("postgres_server"), template, "tests")
+        return PostgresDatabase(request.getfixturevalue("postgres_server"), template, f"tests_{sharing.process()}")
 
     return of_kind
 

@@ -38,6 +38,7 @@ def sign_in(page: Page, site: Site, user: User) -> None:
     page.wait_for_url(f"{site.url}/")
 
 
+@pytest.mark.exhaustive
 def test_a_reader_chooses_language_and_zone(
     site: Site, operator: User, open_browser: Callable[..., BrowserContext]
 ) -> None:

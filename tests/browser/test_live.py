@@ -61,6 +61,7 @@ def export(site: Site, page: Page) -> Callable[[], str]:
     return press
 
 
+@pytest.mark.exhaustive
 def test_every_open_page_of_a_user_shows_the_same_job_move(site: Site, page: Page, dial: Dial) -> None:
     page.context.route(ASKING, lambda route: route.abort())  # the stream alone
     user = site.make_user()
@@ -97,6 +98,7 @@ def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[...,
     expect(pages[1].locator(".job")).to_have_count(0)
 
 
+@pytest.mark.exhaustive
 def test_a_screen_reader_hears_what_changes_but_not_each_step(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
@@ -161,6 +163,7 @@ def test_a_cancelled_export_is_tried_again(site: Site, page: Page, dial: Dial, s
     assert len(smtp_server.messages) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_failure_shows_its_reason_and_can_be_tried_again(
     export: Callable[[], str], page: Page, smtp_server: SmtpServer
 ) -> None:

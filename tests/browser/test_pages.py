@@ -81,10 +81,7 @@ PAGES = {
         "/admin/status",
     ],
 }
-IN_EACH_RUN = {
-    ("reader", "/"),
-    ("operator", "/tasks"),
-}
+IN_EACH_RUN = {("reader", "/")}
 # What GET answers with that is no page of its own: files, data for scripts and programs, ways to another page.
 NO_PAGES = {
     "development.attachment",
@@ -262,6 +259,7 @@ def test_each_kind_of_job_has_its_words_and_its_buttons(
     expect(running).to_have_attribute("aria-valuemax", "100")
 
 
+@pytest.mark.exhaustive
 def test_without_javascript_everything_can_still_be_done(
     site: Site, open_browser: Callable[..., BrowserContext], smtp_server: SmtpServer
 ) -> None:

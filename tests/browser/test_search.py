@@ -10,7 +10,8 @@ from microblog.posts.models import Post
 from tests.browser.site import Site
 
 
-@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.exhaustive), 390])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.exhaustive
 def test_words_typed_into_the_header_are_found_and_marked_and_read_page_by_page(
     site: Site, page: Page, width: int
 ) -> None:

@@ -19,7 +19,7 @@ from tests.chaos.people import People
 from tests.chaos.schedule import plan
 from tests.chaos.town import Town
 from tests.chaos.verdict import Verdict, Violation
-from tests.support.services import PostgresServer
+from tests.support.services import Postgres
 
 PROMISE = 60.0  # seconds from the moment when everything is healed until every job has ended
 SMTP_DELAY = 0.15  # seconds that the mail server takes for a mail
@@ -55,7 +55,7 @@ class Report:
         return "\n".join(lines)
 
 
-def run(seed: int, seconds: float, database: str, folder: Path, postgres: PostgresServer | None) -> Report:
+def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> Report:
     """Let faults come for `seconds`, heal everything, wait, and report. The logs are in `folder` afterwards."""
     town = Town(folder, database, postgres)
     report = Report(seed, database, folder)

@@ -20,7 +20,7 @@ from flask import Flask
 from microblog.development import redis_server
 from tests.support import house
 from tests.support.programs import ROOT
-from tests.support.services import PostgresServer, RedisServer, free_port, wait_for
+from tests.support.services import Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 RESTART_PAUSE = 0.3  # seconds until the supervisor has noticed that a program died
@@ -129,7 +129,7 @@ class Supervisor:
 class Town:
     """A web server, two workers, beat, Redis, an SMTP server and a database, in one folder."""
 
-    def __init__(self, folder: Path, database: str, postgres: PostgresServer | None) -> None:
+    def __init__(self, folder: Path, database: str, postgres: Postgres | None) -> None:
         self.folder = folder
         self.postgres = postgres
         self.smtp = SmtpServer()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 import sqlalchemy as sa
 
 from microblog.clock import utcnow
@@ -12,8 +11,6 @@ from microblog.extensions import db
 from microblog.monitoring import bulk
 from microblog.taskqueue.models import Task
 from tests.support.jobs import start_for, state_of
-
-pytestmark = pytest.mark.both_databases
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 

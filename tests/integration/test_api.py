@@ -59,7 +59,6 @@ def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, 
     return root_id
 
 
-@pytest.mark.both_databases
 class TestExports:
     def test_an_export_is_accepted_with_its_address(self, susan):
         started = susan.post("/api/exports")
@@ -112,7 +111,6 @@ class TestExports:
 
         assert susan.get("/api/tasks").json["items"] == []
 
-    @pytest.mark.both_databases(each_run=False)
     def test_redis_being_away_loses_nothing(self, susan, redis_server: RedisServer):
         with redis_server.away():
             started = susan.post("/api/exports")
@@ -134,7 +132,6 @@ class TestExports:
         assert TaskSchema().validate(job) == {}
 
 
-@pytest.mark.both_databases
 class TestTasks:
     def test_the_list_is_paged_newest_first(self, susan):
         ids = [ended_job("susan", minutes_ago=minutes) for minutes in range(5)]

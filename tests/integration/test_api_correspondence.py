@@ -42,7 +42,6 @@ def bodies(caller: Caller, path: str) -> list[list[str]]:
     return pages
 
 
-@pytest.mark.both_databases
 class TestSearch:
     def test_it_finds_what_the_page_finds_in_pages_that_lead_both_ways(self, susan):
         author = User.with_username("susan")
@@ -70,7 +69,6 @@ class TestSearch:
             assert_problem(susan.get(f"/api/search?q=dawn&{key}"), 400)
 
 
-@pytest.mark.both_databases
 class TestMessages:
     def test_a_message_is_for_the_two_whom_it_is_between(self, susan, miguel, stranger):
         sent = susan.post("/api/messages", json={"to": "MIGUEL", "message": " Hello,\r\nyou \n"})
@@ -149,7 +147,6 @@ class TestMessages:
         assert program.get("/api/messages/sent").status_code == 200
 
 
-@pytest.mark.both_databases
 class TestNotifications:
     def test_what_happened_is_told_until_it_is_read(self, susan, miguel):
         miguel.put("/api/users/me/following/susan")
@@ -172,6 +169,7 @@ class TestNotifications:
         assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [True, True]
 
     @pytest.mark.parametrize("database", ["sqlite"])
+    @pytest.mark.exhaustive
     def test_it_is_told_in_the_callers_language(self, make_app, make_user, tmp_path):
         pseudo.write_catalog(tmp_path / "translations")
         translated = {"BABEL_TRANSLATION_DIRECTORIES": str(tmp_path / "translations")}

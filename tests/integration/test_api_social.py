@@ -36,7 +36,6 @@ def all_of(caller: Caller, path: str, link: str = "next") -> list:
     return items
 
 
-@pytest.mark.both_databases
 class TestUsers:
     def test_they_are_listed_by_name_in_pages_that_lead_both_ways(self, susan, make_user):
         for name in ("adam", "Bert", "carol", "zoe"):
@@ -147,7 +146,6 @@ class TestUsers:
         assert susan.get("/api/users/me").json["username"] == "susan"
 
 
-@pytest.mark.both_databases
 class TestFollowing:
     def test_following_twice_is_like_once_and_so_is_no_longer(self, susan, david):
         for _ in range(2):
@@ -165,7 +163,6 @@ class TestFollowing:
         assert_problem(susan.put("/api/users/me/following/nobody"), 404)
 
 
-@pytest.mark.both_databases
 class TestPosts:
     def test_what_is_written_can_be_read_and_deleted_by_its_writer_alone(self, susan, david):
         written = susan.post("/api/posts", json={"body": " Hello,\r\nworld \n"})
@@ -192,7 +189,6 @@ class TestPosts:
             assert_problem(susan.delete(f"/api/tokens/{number}"), 404)
 
 
-@pytest.mark.both_databases
 class TestTimelines:
     def test_each_has_what_it_should_in_pages(self, susan, david, make_user):
         stranger, now = make_user("stranger"), utcnow()

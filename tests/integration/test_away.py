@@ -14,7 +14,7 @@ from microblog.extensions import db
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.jobs import crash, make_older, rows_of, start, states
-from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
+from tests.support.services import Postgres, RedisServer, Worker, wait_for
 
 Away = Callable[[], contextlib.AbstractContextManager[None]]
 
@@ -33,7 +33,7 @@ def gate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database_away(app: Flask, postgres_server: PostgresServer) -> Away:
+def database_away(app: Flask, postgres_server: Postgres) -> Away:
     @contextlib.contextmanager
     def away() -> Iterator[None]:
         db.session.rollback()

@@ -111,7 +111,6 @@ class TestList:
             assert "Error" in result.stderr
 
 
-@pytest.mark.both_databases
 class TestShow:
     def test_it_tells_all_that_is_known(self, run, susan):
         job = make_job(
@@ -191,7 +190,6 @@ class TestShow:
         assert [line.count(event) for event in events] == [2, 2, 2, 2]
 
 
-@pytest.mark.both_databases
 class TestSteering:
     def test_a_waiting_job_is_cancelled(self, run, susan):
         job = launch_export(susan)

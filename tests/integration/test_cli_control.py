@@ -52,6 +52,7 @@ def wait_until_idle(staff: Staff) -> None:
 
 
 class TestOneWorker:
+    @pytest.mark.exhaustive
     def test_it_grows_and_shrinks(self, staff: Staff, worker: Worker, gate: Path) -> None:
         grown = tell(staff, "worker", worker.name, "grow", "2")
 

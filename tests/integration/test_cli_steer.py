@@ -64,7 +64,6 @@ def state_of(job_id: str) -> str:
     return job.state
 
 
-@pytest.mark.both_databases
 class TestManyAtOnce:
     @pytest.fixture
     def waiting(self, app: Flask) -> list[str]:
@@ -232,7 +231,6 @@ def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_ser
     assert job.cancel_requested
 
 
-@pytest.mark.both_databases
 class TestReconcile:
     def test_a_dry_run_says_what_would_be_done_to_which_job_and_why_and_does_nothing(
         self, run: Run, app: Flask, redis_server: RedisServer

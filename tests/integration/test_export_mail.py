@@ -18,7 +18,7 @@ from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.jobs import ended, only_job
-from tests.support.services import PostgresServer, RedisServer, Worker, wait_for
+from tests.support.services import Postgres, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 
@@ -91,7 +91,7 @@ def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
 
     def deliver_and_cut(task: Task, message: None) -> dict[str, Any]:
         if db.engine.dialect.name == "postgresql":
-            server: PostgresServer = request.getfixturevalue("postgres_server")
+            server: Postgres = request.getfixturevalue("postgres_server")
             server.cut_connections(str(db.engine.url.database))
         return {"message_id": "<a@b>"}
 

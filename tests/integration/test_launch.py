@@ -20,7 +20,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.jobs import rows_of
-from tests.support.services import PATIENCE, PostgresServer, RedisServer, Worker, wait_for
+from tests.support.services import PATIENCE, Postgres, RedisServer, Worker, wait_for
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
@@ -201,7 +201,7 @@ def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_
 
 @pytest.mark.parametrize("database", ["postgresql"])
 def test_a_database_that_was_restarted_costs_no_launch(
-    app: Flask, redis_server: RedisServer, postgres_server: PostgresServer
+    app: Flask, redis_server: RedisServer, postgres_server: Postgres
 ) -> None:
     for _ in range(2):
         postgres_server.cut_connections(str(db.engine.url.database))

@@ -41,7 +41,6 @@ def told(client: FlaskClient, query: str, since: float) -> list[tuple[str, int]]
     return [(event["name"], event["data"]["id"]) for event in answer.json if event["name"].startswith("post")]
 
 
-@pytest.mark.both_databases
 def test_a_page_hears_of_the_posts_that_its_timeline_missed(
     susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
@@ -58,7 +57,6 @@ def test_a_page_hears_of_the_posts_that_its_timeline_missed(
     assert told(client, "posts=explore", utcnow().timestamp()) == []
 
 
-@pytest.mark.both_databases
 def test_what_a_page_missed_is_bounded_and_the_oldest_comes_first(
     susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
@@ -75,7 +73,6 @@ def test_what_a_page_missed_is_bounded_and_the_oldest_comes_first(
         assert missed == sorted(missed)
 
 
-@pytest.mark.both_databases
 def test_a_page_hears_which_of_its_posts_are_gone(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     kept, deleted = (writing.write(susan.id, "Hello").id for _ in range(2))
     writing.delete(deleted, susan.id)
@@ -85,7 +82,6 @@ def test_a_page_hears_which_of_its_posts_are_gone(susan: User, signed_in: Callab
     assert told(signed_in(susan), shown, utcnow().timestamp()) == [("post-deleted", deleted)]
 
 
-@pytest.mark.both_databases
 def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
     app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
@@ -163,7 +159,6 @@ def test_a_post_is_published_once_and_its_end_too_and_neither_says_what_it_said(
     page.close()
 
 
-@pytest.mark.both_databases
 def test_the_home_page_and_its_stream_cost_the_same_queries_however_many_are_followed(
     app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:

@@ -27,7 +27,7 @@ from microblog.taskqueue.claim import Claim
 from microblog.taskqueue.errors import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support.services import PostgresServer
+from tests.support.services import Postgres
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.both_databases
@@ -82,7 +82,7 @@ def test_a_mail_whose_message_comes_twice_is_sent_once(
 
 @pytest.mark.parametrize("database", ["postgresql"])
 def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
-    held: Claim, smtp_server: SmtpServer, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    held: Claim, smtp_server: SmtpServer, postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = str(db.engine.url.database)
     with contextlib.ExitStack() as away:

@@ -46,8 +46,9 @@ def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask]) -> Flask:
-    return make_app(METRICS_TOKEN=TOKEN)
+def app(app: Flask) -> Flask:
+    app.config["METRICS_TOKEN"] = TOKEN
+    return app
 
 
 def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "noop", **columns: object) -> Task:

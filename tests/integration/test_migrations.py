@@ -15,7 +15,7 @@ from flask import Flask
 from microblog.extensions import db
 from tests.support import house
 from tests.support.programs import ROOT
-from tests.support.services import PostgresServer
+from tests.support.services import Postgres
 
 pytestmark = pytest.mark.both_databases
 
@@ -31,7 +31,7 @@ def old_database(
     """An app context; its database has the first tables, and a user who wrote a post."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
     if database == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
+        server: Postgres = request.getfixturevalue("postgres_server")
         url = server.create(f"old_{uuid.uuid4().hex}")
     with house.application(base_environment | {"DATABASE_URL": url, "INSTANCE_PATH": str(tmp_path)}):
         flask_migrate.upgrade(directory=MIGRATIONS, revision=FIRST)

@@ -123,6 +123,7 @@ def test_no_page_says_anything_that_a_translator_cannot_change(app: Flask, reade
     assert {path: left for path, page in pages.items() if (left := without_codes(app, page))} == {}
 
 
+@pytest.mark.exhaustive
 def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
     reader.locale = pseudo.LANGUAGE
     expiry = datetime.now(UTC)

@@ -11,7 +11,7 @@ import pytest
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import PATIENCE, PostgresServer, Worker
+from tests.support.services import PATIENCE, Postgres, Worker
 from tests.support.tmux import Tmux
 from tests.support.watching import WATCH, shows
 
@@ -46,7 +46,7 @@ class TestDatabaseAway:
         terminal: Tmux,
         make_worker: Callable[..., Worker],
         susan: User,
-        postgres_server: PostgresServer,
+        postgres_server: Postgres,
         database_url: str,
         tmp_path: Path,
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import psycopg
 
-from tests.support.services import PostgresServer
+from tests.support.services import Postgres
 
 LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
 
@@ -66,7 +66,7 @@ class SqliteDatabase:
 class PostgresDatabase:
     """A database of `server` called `name`, a copy of the database `template`."""
 
-    def __init__(self, server: PostgresServer, template: str, name: str) -> None:
+    def __init__(self, server: Postgres, template: str, name: str) -> None:
         self._server = server
         self._template = template
         self._name = name

@@ -22,7 +22,7 @@ from microblog.notifications.live import Hub
 from microblog.taskqueue.celery import CeleryApp
 from tests.support.clients import Client
 from tests.support.programs import ROOT
-from tests.support.services import PostgresServer
+from tests.support.services import Postgres
 
 
 def migrate(environment: dict[str, str], url: str) -> None:
@@ -39,7 +39,7 @@ def fresh_database(kind: str, folder: Path, request: pytest.FixtureRequest) -> I
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         yield f"sqlite:///{path}"
         return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
+    server: Postgres = request.getfixturevalue("postgres_server")
     name = f"test_{uuid.uuid4().hex}"
     yield server.create(name, template=request.getfixturevalue("migrated_postgres"))
     server.drop(name)

@@ -125,53 +125,11 @@ class RedisServer:
         return False
 
 
-class PostgresServer:
-    """A PostgreSQL cluster of its own in a temporary folder; each test gets a copy of one migrated database.
+class Postgres:
+    """A PostgreSQL server that runs on `port` of this machine."""
 
-    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and those of the
-    machine are not tested. `settings` are PostgreSQL's own, such as ``autovacuum=off``.
-    """
-
-    def __init__(self, binaries: str, *settings: str, durable: bool = False) -> None:
-        self._settings = [word for setting in settings for word in ("-c", setting)]
-        self._binaries = binaries
-        self._fsync = "on" if durable else "off"
-        self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
-        self._user = _unprivileged_user()
-        self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        if self._user:
-            shutil.chown(self._folder, self._user)
-        data = f"{self._folder}/data"
-        initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
-        options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port), "-c", f"fsync={self._fsync}"]
-        self._process = subprocess.Popen(
-            [
-                f"{self._binaries}/postgres",
-                "-D",
-                data,
-                *options,
-                "-c",
-                "max_connections=200",
-                "-c",
-                ZONE,
-                *self._settings,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            user=self._user,
-            cwd="/",
-        )
-        wait_for(self._answers, what="PostgreSQL answers")
-
-    def stop(self) -> None:
-        if self._process:
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -181,8 +139,15 @@ class PostgresServer:
         self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
 
+    def rename(self, database: str, name: str) -> None:
+        self._admin(f'ALTER DATABASE "{database}" RENAME TO "{name}"')
+
     def drop(self, database: str) -> None:
         self._admin(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def has(self, database: str) -> bool:
+        with psycopg.connect(self.url("postgres")) as connection:
+            return bool(connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone())
 
     def cut_connections(self, database: str) -> None:
         """End every session of the database, as a restart of the server would."""
@@ -198,6 +163,10 @@ class PostgresServer:
         finally:
             self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
 
+    def wait(self) -> None:
+        """Return once it answers. Raises AssertionError if it does not."""
+        wait_for(self._answers, what="PostgreSQL answers")
+
     def _admin(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
@@ -207,6 +176,45 @@ class PostgresServer:
             psycopg.connect(self.url("postgres"), connect_timeout=2).close()
             return True
         return False
+
+
+class PostgresServer(Postgres):
+    """A PostgreSQL server with a cluster of its own in a temporary folder.
+
+    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and those of the
+    machine are not tested. `settings` are PostgreSQL's own, such as ``autovacuum=off``.
+    """
+
+    def __init__(self, binaries: str, *settings: str, durable: bool = False) -> None:
+        super().__init__(free_port())
+        fsync = "fsync=on" if durable else "fsync=off"
+        self._settings = [word for each in (fsync, "max_connections=500", ZONE, *settings) for word in ("-c", each)]
+        self._binaries = binaries
+        self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
+        self._user = _unprivileged_user()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        data = f"{self._folder}/data"
+        initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
+        options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port)]
+        self._process = subprocess.Popen(
+            [f"{self._binaries}/postgres", "-D", data, *options, *self._settings],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=self._user,
+            cwd="/",
+        )
+        self.wait()
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def postgres_binaries() -> str | None:
