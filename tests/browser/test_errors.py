@@ -56,8 +56,9 @@ def test_the_page_of_an_error_is_sound(code: int, site: Site, page: Page) -> Non
 
 @pytest.mark.parametrize(
     ("path", "text"),
-    [REFUSED[0], *(pytest.param(*refused, marks=pytest.mark.exhaustive) for refused in REFUSED[1:])],
+    REFUSED,
 )
+@pytest.mark.exhaustive
 def test_a_form_that_is_refused_is_sound(
     path: str, text: str, running: Site, facts: dict[str, str], readers_page: Page, request: pytest.FixtureRequest
 ) -> None:

@@ -16,6 +16,7 @@ from tests.browser.soundness import faults_in
 POSTS = 5_000
 
 
+@pytest.mark.exhaustive
 def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
     site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserCo
     return page
 
 
+@pytest.mark.exhaustive
 def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:

@@ -35,6 +35,7 @@ def address(site: Site) -> str:
     return f"{site.url}/user/{author.username}"
 
 
+@pytest.mark.exhaustive
 def test_a_post_is_translated_where_it_stands_and_put_back(
     site: Site, service: TranslationServer, address: str, page: Page
 ) -> None:

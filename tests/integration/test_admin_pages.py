@@ -99,7 +99,7 @@ class TestList:
 
         assert listed(operator) == [young, nobodys, old]
 
-    @pytest.mark.both_databases(each_run=False)
+    @pytest.mark.exhaustive
     def test_it_can_be_narrowed_and_sorted(self, operator, susan, make_user):
         ben, now = make_user("ben"), utcnow()
         facts = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}

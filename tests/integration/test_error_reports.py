@@ -98,6 +98,7 @@ def test_an_error_of_a_page_is_mailed_without_anything_that_was_secret(
 
 
 @pytest.mark.parametrize("away", [False, True])
+@pytest.mark.exhaustive
 def test_the_same_error_is_mailed_once_a_minute_and_the_next_mail_counts_the_others(
     faulty: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, away: bool
 ) -> None:

@@ -207,7 +207,9 @@ def test_somebody_elses_archive_looks_like_none(
     assert without_csrf_tokens(foreign.text) == without_csrf_tokens(unknown.text)
 
 
-@pytest.mark.parametrize(("posts", "heard_at_the_end"), [(4 * BATCH, False), (BATCH, True)])
+@pytest.mark.parametrize(
+    ("posts", "heard_at_the_end"), [pytest.param(4 * BATCH, False, marks=pytest.mark.exhaustive), (BATCH, True)]
+)
 def test_a_cancelled_export_leaves_no_file(
     app: Flask, susan: User, worker: Worker, smtp_server: SmtpServer, posts: int, heard_at_the_end: bool
 ) -> None:

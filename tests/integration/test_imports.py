@@ -363,7 +363,7 @@ def test_a_worker_that_died_half_way_is_taken_over_and_the_report_counts_once(
     assert (again.state, again.result) == ("SUCCESS", row.result)
 
 
-@pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_a_cancelled_import_keeps_its_file_for_another_attempt_and_then_the_sweep_takes_it(
     susan: User, make_worker: Callable[..., Worker]
 ) -> None:

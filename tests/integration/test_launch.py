@@ -212,6 +212,7 @@ def test_a_database_that_was_restarted_costs_no_launch(
     assert queued(redis_server) == 2
 
 
+@pytest.mark.exhaustive
 def test_a_message_that_is_no_json_is_refused(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     tasks.record.apply_async(args=[str(diary)], serializer="pickle")

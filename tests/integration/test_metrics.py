@@ -207,6 +207,7 @@ class TestWhatRedisTells:
         assert 0 < (told.value("microblog_queue_age_seconds", queue="default") or 0) < PATIENCE
         assert told.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
 
+    @pytest.mark.exhaustive
     def test_messages_dropped_and_messages_published_again(
         self, app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
     ) -> None:

@@ -150,6 +150,7 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
             assert pseudo.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
 
 
+@pytest.mark.exhaustive
 def test_no_refusal_of_the_api_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
     reader.locale = pseudo.LANGUAGE
     program = caller_for(app, reader)

@@ -140,6 +140,7 @@ class TestTheScreen:
 
         wait_for(lambda: again() == states.SUCCESS, what="the new job has run")
 
+    @pytest.mark.exhaustive
     def test_what_cannot_be_tried_again_is_a_sentence(self, terminal: Tmux, susan):
         make_job(susan, "FAILURE", name="a_task_of_long_ago")
         terminal.run(WATCH)

@@ -100,6 +100,7 @@ class TestWithoutATerminal:
         assert (result.returncode, result.stdout) == (2, "")
         assert "watch needs a terminal" in result.stderr
 
+    @pytest.mark.exhaustive
     def test_a_terminal_that_cannot_be_drawn_on_is_none(self, terminal: Tmux, app):
         terminal.run(f'TERM=dumb {WATCH}; echo "exit code: $?"')
 
