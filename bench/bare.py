@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 from config import load_settings
-from microblog.celeryconfig import celery_settings
+from microblog.taskqueue.celery_settings import celery_settings
 
 QUEUE = "bare"
 #: The settings that decide how much Celery does for one task. The others are about faults, or about beat.

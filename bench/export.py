@@ -19,7 +19,7 @@ from microblog.exports.tasks import export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 MANY, FEW = 1_000_000, 10_000
 ROUNDS = 3

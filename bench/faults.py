@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.systems import End, System
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 WORK = 2.0  # seconds that a job works
 KILLS = 5  # of a child: how soon Celery notices differs

@@ -24,7 +24,7 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.programs import ROOT
-from tests.support.services import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
+from tests.support.servers import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
 
 OURS = "bench.worker_app"
 BARE = "bench.bare"

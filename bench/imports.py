@@ -29,13 +29,13 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
-from microblog.posts.columns import Terms
-from microblog.posts.language import detect
+from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
-from microblog.posts.terms import indexed
+from microblog.posts.tokenizer import indexed
+from microblog.posts.types import Terms
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 MANY, FEW = 1_000_000, 10_000  # posts
 ROUNDS = 3
@@ -112,7 +112,7 @@ def _bare_loop(file: Path, user_id: int, database_url: str) -> float:
     """
     bodies = {post["body"] for post in _posts(file)}
     terms = {body: Terms().process_bind_param(indexed(body), db.engine.dialect) for body in bodies}
-    known = {body: (detect(body), terms[body]) for body in bodies}
+    known = {body: (detect_language(body), terms[body]) for body in bodies}
     began = time.perf_counter()
     rows = ((post["body"], post["timestamp"], user_id, *known[post["body"]]) for post in _posts(file))
     insert = _insert_into_postgres if database_url.startswith("postgresql") else _insert_into_sqlite

@@ -18,7 +18,7 @@ from bench.house import OURS, House, add_users, session_cookie, task_has_ended
 from bench.tasks import tick
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 TICKS, PAUSE = 150, 0.1  # seconds
 CHANNEL = "bench"

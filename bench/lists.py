@@ -19,8 +19,8 @@ from bench.figures import Figure, compare, side_by_side
 from bench.house import House, add_users
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import jobs
 from microblog.monitoring.filters import Filters, Order
+from microblog.monitoring.job_queries import Cursor, JobPage, find_jobs
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -35,7 +35,7 @@ WORKERS = [f"worker{number}@house" for number in range(8)]
 YEAR = timedelta(days=365)
 TRACEBACK = "Traceback (most recent call last):\n" + '  File "house.py", line 7, in work\n' * 30 + "OSError: refused"
 
-Ask = Callable[[], jobs.Page]
+Ask = Callable[[], JobPage]
 
 
 def run(house: House) -> Iterator[Figure]:
@@ -77,12 +77,12 @@ def _questions(newest: datetime) -> Iterator[tuple[str, Ask]]:
         "--error (none has it)": Filters(error="unheard-of"),
     }
     for what, given in filters.items():
-        yield what, lambda given=given: jobs.page(given, size=PAGE)  # type: ignore[misc]
+        yield what, lambda given=given: find_jobs(given, size=PAGE)  # type: ignore[misc]
     for order in (Order.OLDEST, Order.ENDED):
-        yield f"--sort {order}", lambda order=order: jobs.page(Filters(), size=PAGE, order=order)  # type: ignore[misc]
-    middle = jobs.Cursor(newest - YEAR / 2, "")
-    yield "--after (half of all)", lambda: jobs.page(Filters(), size=PAGE, after=middle)
-    yield "--before (half of all)", lambda: jobs.page(Filters(), size=PAGE, before=middle)
+        yield f"--sort {order}", lambda order=order: find_jobs(Filters(), size=PAGE, order=order)  # type: ignore[misc]
+    middle = Cursor(newest - YEAR / 2, "")
+    yield "--after (half of all)", lambda: find_jobs(Filters(), size=PAGE, after=middle)
+    yield "--before (half of all)", lambda: find_jobs(Filters(), size=PAGE, before=middle)
 
 
 def _milliseconds(app: Flask, ask: Ask) -> float:

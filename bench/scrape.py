@@ -19,7 +19,7 @@ from bench.house import OURS, House
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import statistics
-from microblog.monitoring.roll_up import roll_up
+from microblog.monitoring.rollup import roll_up
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 

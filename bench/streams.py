@@ -16,8 +16,8 @@ from bench.figures import Figure, compare, state
 from bench.house import House, add_users, session_cookie
 from bench.processes import connections_to, memory
 from microblog.clock import utcnow
-from microblog.notifications.live import publish_change
-from microblog.taskqueue.signals import TaskChange
+from microblog.notifications.pubsub import publish_change
+from microblog.taskqueue.interface import TaskChange
 
 USERS, PAGES_EACH = 50, 10
 PAGES = USERS * PAGES_EACH

@@ -10,7 +10,7 @@ from celery import shared_task
 
 from bench.diary import Diary
 from microblog.taskqueue import states
-from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.worker import JobTask
 
 
 @shared_task(name="noop", title="Nothing")

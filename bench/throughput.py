@@ -18,7 +18,7 @@ from bench.tasks import noop
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 TASKS = 300  # in one turn; turns are short, so that whatever else the machine does hits both sides
 ROUNDS = 21

@@ -17,7 +17,7 @@ from bench.figures import Figure, compare, side_by_side, state
 from bench.house import House, add_users
 from microblog.extensions import db
 from microblog.messages.models import Message
-from microblog.notifications import badges
+from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 
 SMALL, LARGE = 10_000, 1_000_000  # rows of each kind
@@ -107,10 +107,10 @@ def _analyse() -> None:
 def _milliseconds(app: Flask, reader: int) -> float:
     """What it takes to count for one page."""
     with app.app_context():
-        badges.unread(reader)  # connects
+        unread_counts.unread_counts(reader)  # connects
         began = time.perf_counter()
         for _call in range(CALLS):
-            badges.unread(reader)
+            unread_counts.unread_counts(reader)
         return (time.perf_counter() - began) * 1000 / CALLS
 
 
@@ -122,6 +122,6 @@ def _queries(app: Flask, reader: int) -> int:
 
     with app.app_context():
         sa.event.listen(db.engine, "before_cursor_execute", note)
-        badges.unread(reader)
+        unread_counts.unread_counts(reader)
         sa.event.remove(db.engine, "before_cursor_execute", note)
     return len(queries)

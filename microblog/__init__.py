@@ -1,38 +1,27 @@
-"""Microblog. Read on in the rooms: taskqueue/ is the engine, the others are features (docs/architecture.md)."""
+"""Microblog: create_app() makes the application from its packages, of which taskqueue is the engine."""
 
 from __future__ import annotations
 
+import pkgutil
+from importlib.util import find_spec
 from typing import Any
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import load_settings
-from microblog import errors, locale, logs, security
-from microblog.celeryconfig import celery_settings
+from microblog import errors, i18n, logs, security
 from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, migrate, redis_client
-from microblog.extensions import mail as mailer  # `mail` is the room's name here, once anybody has imported it
-from microblog.taskqueue.celery import make_celery
-
-ROOMS_WITH_TASKS = [
-    "microblog.taskqueue",
-    "microblog.mail",
-    "microblog.accounts",
-    "microblog.error_reports",
-    "microblog.exports",
-    "microblog.imports",
-    "microblog.jobs",
-    "microblog.notifications",
-    "microblog.search",
-    "microblog.monitoring",
-]
+from microblog.extensions import mail as mailer  # `mail` is also a package here
+from microblog.taskqueue.celery_settings import celery_settings
+from microblog.taskqueue.worker import make_celery
 
 
 def create_app(**overrides: Any) -> Flask:
-    """The Flask application, wired.
+    """Return the Flask application.
 
-    `overrides` replace settings read from the environment, by their upper-case names. Raises config.ConfigError,
-    which ends the program, if the environment is not usable.
+    `overrides` replace settings read from the environment, by their upper-case names. Raises config.ConfigError, which
+    ends the program, if the environment is not usable.
     """
     settings = load_settings() | overrides
     app = Flask(__name__, instance_path=settings["INSTANCE_PATH"])
@@ -42,8 +31,8 @@ def create_app(**overrides: Any) -> Flask:
     security.init_app(app)
     errors.init_app(app)
     _bind_extensions(app)
-    make_celery(app, celery_settings(app.config), ROOMS_WITH_TASKS)
-    _register_rooms(app)
+    make_celery(app, celery_settings(app.config), _packages_with_tasks())
+    _register_packages(app)
     return app
 
 
@@ -52,14 +41,20 @@ def _bind_extensions(app: Flask) -> None:
     migrate.init_app(app, db, render_as_batch=True)
     login.init_app(app)
     mailer.init_app(app)
-    locale.init_app(app, babel)
+    i18n.init_app(app, babel)
     csrf.init_app(app)
     bootstrap.init_app(app)
     limiter.init_app(app)
     redis_client.init_app(app)
 
 
-def _register_rooms(app: Flask) -> None:
+def _packages_with_tasks() -> list[str]:
+    """Return the packages here that have a module ``tasks``, which Celery imports."""
+    packages = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return [package for package in packages if find_spec(f"{package}.tasks")]
+
+
+def _register_packages(app: Flask) -> None:
     from microblog import (
         accounts,
         api,
@@ -78,8 +73,8 @@ def _register_rooms(app: Flask) -> None:
     from microblog.demo import cli as demo
 
     features = (accounts, posts, search, messages, jobs, mails, error_reports, exports, imports)
-    for room in (*features, notifications, monitoring, api):
-        room.init_app(app)
+    for package in (*features, notifications, monitoring, api):
+        package.init_app(app)
     app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":
         development.init_app(app)

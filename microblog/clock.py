@@ -1,4 +1,4 @@
-"""The one clock: every time in Microblog is UTC and aware."""
+"""The current time, always aware and in UTC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tables share: the declarative base, aware UTC times, and how SQLite is opened."""
+"""The declarative base, aware UTC times, SQLite settings and helpers for both databases."""
 
 from __future__ import annotations
 

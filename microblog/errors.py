@@ -1,7 +1,6 @@
-"""What a reader gets when something is wrong: a page with a sentence, or problem JSON from the API.
+"""Error responses: a page with a sentence, or problem JSON from the API.
 
-An error page is made without the context processors, so that it asks neither the database nor Redis for
-anything: both may be what is broken.
+Error pages are rendered without context processors, so that they need neither the database nor Redis.
 """
 
 from __future__ import annotations

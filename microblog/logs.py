@@ -1,4 +1,4 @@
-"""Structured logs: one line of JSON on stderr for each event, tied to its web request and its task."""
+"""Structured logs: one line of JSON on stderr per event, with the ids of its request and task."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What protects a reader on every page: headers, the encoding of forms, and where a redirect may lead."""
+"""Security headers, checks of forms and redirects, rate limits by user, and fingerprints for cookies and links."""
 
 from __future__ import annotations
 
 import codecs
+import hmac
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,8 +11,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, Response, abort, current_app, request, session
 from flask_babel import gettext as _
+from flask_login import current_user
 
-from microblog.extensions import csrf
+from microblog.extensions import csrf, limiter
 
 YEAR = 365 * 24 * 3600
 
@@ -150,3 +152,35 @@ def _add_headers(response: Response) -> Response:
     if "Cache-Control" not in response.headers and (request.authorization or "_user_id" in session):
         response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def current_user_id() -> int | None:
+    """The id of whoever is signed in; not what their cookie has, which changes with the password."""
+    return getattr(current_user, "id", None)
+
+
+def limit_user(setting: str, user_id: Callable[[], int | None] = current_user_id, **options: Any) -> Any:
+    """A decorator: a user may do this as often as `setting` says. Over the limit the answer is 429.
+
+    `user_id` tells within a request who it is. `options` are Limiter.shared_limit's.
+    """
+    return limiter.shared_limit(
+        lambda: current_app.config[setting],
+        scope=setting,
+        key_func=lambda: f"user:{user_id()}",
+        **options,
+    )
+
+
+def limit_launches(user_id: Callable[[], int | None] = current_user_id) -> Any:
+    """A decorator: a user may start ``RATELIMIT_EXPORT`` jobs of whatever kind. Over the limit the answer is 429."""
+    return limit_user("RATELIMIT_EXPORT", user_id)
+
+
+LENGTH = 32  # hex digits: 128 bits
+
+
+def fingerprint(purpose: str, *facts: str) -> str:
+    """A digest of `facts`, keyed with ``SECRET_KEY``: it tells nothing of them, and fits no other `purpose`."""
+    key: str = current_app.config["SECRET_KEY"]
+    return hmac.digest(key.encode(), "\0".join((purpose, *facts)).encode(), "sha256").hex()[:LENGTH]

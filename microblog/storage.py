@@ -1,4 +1,4 @@
-"""Where files are kept: any fsspec filesystem, a local folder by default."""
+"""File storage on any fsspec filesystem, by default a local folder."""
 
 from __future__ import annotations
 

@@ -19,20 +19,14 @@ from xdist.remote import Producer
 from xdist.workermanage import WorkerController
 
 from microblog.accounts import models as accounts_models
-from microblog.accounts import passwords
+from microblog.accounts import services
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support import external, house, process_state, services, sharing
+from tests.support import app_factory, external, process_state, servers, sharing
+from tests.support.app_factory import Applications
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
-from tests.support.house import Applications
 from tests.support.scheduling import FileOrBrowserScheduling
-from tests.support.services import (
-    KEYS_OF_WORKERS,
-    Postgres,
-    RedisServer,
-    SharedWorkers,
-    Worker,
-)
+from tests.support.servers import KEYS_OF_WORKERS, Postgres, RedisServer, SharedWorkers, Worker
 from tests.support.smtp import SmtpServer
 
 
@@ -136,7 +130,7 @@ def migrated_sqlite(base_environment: dict[str, str], tmp_path_factory: pytest.T
     path, new = folder / "migrated.db", folder / "new.db"
     with sharing.locked(folder / "sqlite.lock"):
         if not path.exists():
-            house.migrate(base_environment, f"sqlite:///{new}")
+            app_factory.migrate(base_environment, f"sqlite:///{new}")
             new.rename(path)
     return path
 
@@ -148,7 +142,7 @@ def migrated_postgres(
     """The name of a PostgreSQL database with all tables, to be copied."""
     with sharing.locked(sharing.folder(tmp_path_factory) / "postgres.lock"):
         if not postgres_server.has("migrated"):
-            house.migrate(base_environment, postgres_server.create("new"))
+            app_factory.migrate(base_environment, postgres_server.create("new"))
             postgres_server.rename("new", "migrated")
     return "migrated"
 
@@ -240,7 +234,7 @@ def contexts() -> Iterator[contextlib.ExitStack]:
 @pytest.fixture
 def make_app(environment: dict[str, str], contexts: contextlib.ExitStack) -> Callable[..., Flask]:
     """Makes applications in this process; settings can be replaced by name."""
-    return lambda **overrides: contexts.enter_context(house.application(environment, **overrides))
+    return lambda **overrides: contexts.enter_context(app_factory.application(environment, **overrides))
 
 
 @pytest.fixture
@@ -267,7 +261,7 @@ hash_of = cache(quick_hash)  # as set_password() makes it
 def _quick_hashes() -> Iterator[None]:
     """Users who sign up or change their password have quick hashes, too."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (accounts_models, passwords):
+        for module in (accounts_models, services):
             patch.setattr(module, "generate_password_hash", quick_hash)
         yield
 
@@ -331,4 +325,4 @@ def worker(environment: dict[str, str], redis_server: RedisServer, shared_worker
 @pytest.fixture
 def wait_for() -> Callable[..., Any]:
     """Waits for a condition instead of for time."""
-    return services.wait_for
+    return servers.wait_for

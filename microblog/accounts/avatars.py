@@ -1,6 +1,6 @@
-"""The picture of each user, drawn by ourselves: a pattern that is the same on both sides, in a colour.
+"""Avatars: symmetric patterns drawn as SVG paths, derived from the user's id.
 
-Both follow from the user's id alone, so that a page of posts asks nobody for them, and a new name changes nothing.
+Pages need no request and no query for them, and a new username changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ COLOURS = 12  # as many as people.css has
 CELLS = range(6, 11)  # how many of the left 15 are filled: neither nearly empty nor nearly full
 
 
-class Picture(NamedTuple):
+class Avatar(NamedTuple):
     """What is to be drawn: the number of a colour, and the path of an SVG of SIZE × SIZE units."""
 
     colour: int
@@ -22,13 +22,13 @@ class Picture(NamedTuple):
 
 
 @lru_cache(maxsize=10_000)
-def picture_of(user_id: int) -> Picture:
+def avatar_of(user_id: int) -> Avatar:
     """The picture of a user."""
     digest = hashlib.blake2b(str(user_id).encode(), digest_size=64).digest()
     words = [int.from_bytes(digest[n : n + 2]) for n in range(2, len(digest), 2)]
     # Of 31 words, each with more than every second chance to fit, practically one always does.
     bits = next((word for word in words if (word & 0x7FFF).bit_count() in CELLS), 0x2F5D)
-    return Picture(digest[0] % COLOURS, "".join(_run(x, y, width) for x, y, width in _runs(bits)))
+    return Avatar(digest[0] % COLOURS, "".join(_run(x, y, width) for x, y, width in _runs(bits)))
 
 
 def _runs(bits: int) -> list[tuple[int, int, int]]:

@@ -1,6 +1,6 @@
-"""``flask users``: who may see and steer the jobs of all.
+"""``flask users``: grant and revoke the role of operator.
 
-Exit codes: 0 done; 1 nothing to do; 2 called wrongly, or there is nobody of that name; 3 the database is away.
+Exit codes: 0 done; 1 nothing to do; 2 wrong usage or unknown user; 3 the database is unavailable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from microblog.accounts.models import User
-from microblog.commands import Commands, as_json, print_json
+from microblog.cli import Commands, as_json, print_json
 from microblog.extensions import db
-from microblog.notifications.live import end_streams
+from microblog.notifications.pubsub import end_streams
 
 NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
 

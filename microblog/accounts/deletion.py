@@ -1,10 +1,10 @@
-"""The end of an account: closed at once, then emptied batch by batch, then gone.
+"""Deletion of an account: closed in the request, its data deleted in batches by a task, then its row.
 
-What is the user's is found in the tables themselves: every row that refers to a user by ON DELETE CASCADE goes. What a
-room keeps elsewhere, such as files, it deletes in a function that it registers, along with the rows that tell of them
-(those refer by ON DELETE SET NULL if a file must not lose its row: what comes late is found by it) ::
+Rows that refer to the user by ON DELETE CASCADE are found in the metadata. A package that stores data elsewhere, such
+as files, registers a function that deletes it with its rows (which refer by ON DELETE SET NULL if a file must keep its
+row, so that a file stored late is found) ::
 
-    @deletion.also_deletes
+    @deletion.on_account_deletion
     def delete_files_of(user_id: int) -> int: ...
 """
 
@@ -21,10 +21,10 @@ from microblog.accounts.models import User
 from microblog.accounts.signals import account_closed, password_changed
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import erasure
-from microblog.notifications.live import end_streams
+from microblog.jobs.services import delete_jobs_of_user
+from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
-from microblog.notifications.rows import forget_actor
+from microblog.notifications.services import forget_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
@@ -36,7 +36,7 @@ Deleter = Callable[[int], int]
 _deleters: dict[Deleter, None] = {}
 
 
-def also_deletes(deleter: Deleter) -> Deleter:
+def on_account_deletion(deleter: Deleter) -> Deleter:
     """Register what deletes all that a room keeps of a user outside the tables, before their rows go.
 
     It returns how many rows it deleted along with that. It may be called again for the same user.
@@ -45,7 +45,7 @@ def also_deletes(deleter: Deleter) -> Deleter:
     return deleter
 
 
-def close(user: User) -> bool:
+def close_account(user: User) -> bool:
     """Close the account of `user` and have it deleted, and commit that; False if it is closed already.
 
     From now on the user can no longer sign in, and nobody sees them, or what they wrote, not even on a page that is
@@ -77,13 +77,13 @@ def is_closed(user_id: int) -> bool:
     return db.session.scalar(_closed(user_id)) is not None
 
 
-def count(user_id: int) -> int:
+def count_user_data(user_id: int) -> int:
     """How many rows are the user's, in all tables."""
     owned = [sa.select(sa.func.count()).where(key.parent == user_id).scalar_subquery() for key in _references()]
     return sum(db.session.execute(sa.select(*owned)).one())
 
 
-def empty(user_id: int) -> Iterator[int]:
+def delete_user_data(user_id: int) -> Iterator[int]:
     """Delete all that is a closed account's but the account itself; yields how many rows went, batch by batch.
 
     Each batch is committed before it is told of. The user's jobs must have ended (erasure.cancel_all). Of an account
@@ -99,10 +99,10 @@ def empty(user_id: int) -> Iterator[int]:
             db.session.commit()
             yield found
         db.session.rollback()
-    yield from erasure.forget_all(user_id)
+    yield from delete_jobs_of_user(user_id)
 
 
-def remove(user_id: int) -> None:
+def delete_user(user_id: int) -> None:
     """Delete a closed account itself, and commit that: its name and its address are free."""
     db.session.execute(sa.delete(User).where(User.id.in_(_closed(user_id))))
     db.session.commit()

@@ -1,9 +1,8 @@
-"""Another mail address: asked for, confirmed by who reads mails to it, told to who reads mails to the old one."""
+"""Change of the email address: requested, confirmed by a link to the new address, reported to the old one."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from flask import current_app
@@ -14,19 +13,14 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from microblog.accounts.models import MAX_EMAIL, User
 from microblog.clock import utcnow
 from microblog.database import delete_in_batches
-from microblog.extensions import db
+from microblog.extensions import Model, db
 from microblog.taskqueue.launch import launch_task
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
 
 KEPT_FOR = timedelta(days=7)  # after its link has expired: for the mail to the old address to be tried again by hand
 BATCH = 500  # rows deleted in one transaction
 
 
-class AddressTaken(Exception):
+class EmailTaken(Exception):
     """Somebody else has the address by now."""
 
 
@@ -49,7 +43,7 @@ class EmailChange(Model):
         return f"<EmailChange {self.id} of user {self.user_id}>"
 
 
-def ask(user: User, address: str) -> None:
+def request_email_change(user: User, address: str) -> None:
     """Have a link mailed to `address` that makes it the address of `user`, in the caller's transaction.
 
     Links of earlier requests die. Raises launch.AlreadyRunning while a mail of an earlier one is on its way.
@@ -61,14 +55,14 @@ def ask(user: User, address: str) -> None:
     user.launch_task("email_confirm_address", _("Mailing a link to your new address"), change.id)
 
 
-def waiting(user: User) -> EmailChange | None:
+def pending_email_change(user: User) -> EmailChange | None:
     """The change that `user` has yet to confirm, if its link may still work."""
     since = utcnow() - timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
     mine = sa.select(EmailChange).where(EmailChange.user_id == user.id, EmailChange.requested_at > since)
     return db.session.scalar(mine.where(EmailChange.confirmed_at.is_(None)).order_by(EmailChange.id.desc()).limit(1))
 
 
-def confirm(change: EmailChange) -> bool:
+def confirm_email_change(change: EmailChange) -> bool:
     """Let the new address be the user's, have the old one told, and commit that; raises AddressTaken.
 
     False, and nothing done, if since `change` and its user were read it was confirmed or is gone, or the user has
@@ -81,7 +75,7 @@ def confirm(change: EmailChange) -> bool:
         confirmed = _confirm_once(change)
     except IntegrityError:
         db.session.rollback()
-        raise AddressTaken from None
+        raise EmailTaken from None
     if not confirmed:
         db.session.rollback()
         return False
@@ -90,7 +84,7 @@ def confirm(change: EmailChange) -> bool:
     return True
 
 
-def purge() -> int:
+def purge_expired_changes() -> int:
     """Forget changes whose time is long over; returns how many."""
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
     old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - KEPT_FOR).limit(BATCH)

@@ -1,4 +1,4 @@
-"""The forms to sign up, to sign in, and to tell something of oneself."""
+"""Forms for signing up, signing in and editing the profile."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from flask_wtf import FlaskForm
 from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaField
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
-from microblog.accounts.address import normal_email
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
 from microblog.accounts.preferences import PreferencesForm
-from microblog.text import Storable, with_unix_line_ends
+from microblog.validators import Storable, normalize_email, normalize_newlines
 
 MIN_USERNAME = 3
 MIN_PASSWORD = 8
@@ -63,7 +62,7 @@ class ProfileForm(UsernameForm, PreferencesForm):
     about_me = TextAreaField(
         _l("About me"),
         [Storable(), Length(max=MAX_ABOUT_ME, message=_l("This has at most %(max)d characters."))],
-        filters=[lambda text: with_unix_line_ends(text or "").strip()],
+        filters=[lambda text: normalize_newlines(text or "").strip()],
         description=_l("Up to %(max)d characters, for everybody to read.", max=MAX_ABOUT_ME),
         render_kw={"rows": 3, "dir": "auto"},
     )
@@ -119,6 +118,6 @@ class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
 def normal_address(text: str) -> str:
     """The normal form of an email address. Raises ValidationError, with a sentence, if `text` is none."""
     try:
-        return normal_email(text)
+        return normalize_email(text)
     except ValueError:
         raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None

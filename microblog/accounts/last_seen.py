@@ -1,4 +1,4 @@
-"""When each user was here last: the last page that they opened, to the minute."""
+"""Record when each user last opened a page, to the minute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def init_app(app: Flask) -> None:
     app.after_request(_note_reader)
 
 
-def note(user_id: int, now: datetime) -> None:
+def record_last_seen(user_id: int, now: datetime) -> None:
     """Keep that a user was here `now`, unless that was noted within NOTED_EVERY; commits.
 
     A database that is away is no error: whoever stays is noted with their next page.
@@ -48,7 +48,7 @@ def _note_reader(response: Response) -> Response:
         @response.call_on_close
         def note_after_sending() -> None:
             with app.app_context():
-                note(user_id, now)
+                record_last_seen(user_id, now)
 
     return response
 

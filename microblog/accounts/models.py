@@ -1,4 +1,4 @@
-"""The users."""
+"""Tables of users and of who follows whom."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import hmac
 import re
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from flask_login import UserMixin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from microblog import locale
-from microblog.accounts.address import comparable
-from microblog.accounts.fingerprint import fingerprint
+from microblog import i18n
 from microblog.clock import utcnow
-from microblog.extensions import db, login
+from microblog.extensions import Model, db, login
+from microblog.security import fingerprint
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
-from microblog.text import is_storable
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.validators import comparable_email, is_storable
 
 USERNAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 MAX_USERNAME = 64
@@ -91,7 +85,7 @@ class User(UserMixin, Model):
         """The user who has the address `email`, however it is typed, or None; `also_deleted` as for a name."""
         if not is_storable(email):
             return None
-        return cls._only(sa.func.lower(cls.email) == comparable(email), also_deleted)
+        return cls._only(sa.func.lower(cls.email) == comparable_email(email), also_deleted)
 
     @classmethod
     def with_id(cls, user_id: int | None) -> User | None:
@@ -192,5 +186,5 @@ def load_user(session_id: str) -> User | None:
     user = User.with_id(id_in_session(session_id))
     if user is None or not hmac.compare_digest(user.get_id().encode(), session_id.encode()):
         return None
-    locale.follow(user)
+    i18n.use_locale_of(user)
     return user

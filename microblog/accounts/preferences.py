@@ -1,4 +1,4 @@
-"""In which language and zone somebody reads: chosen in the profile, or by a button while nobody is signed in."""
+"""Language and time zone of a reader: chosen in the profile, or by a button while not signed in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_login import user_loaded_from_cookie, user_logged_in
 from flask_wtf import FlaskForm
 from wtforms import SelectField
 
-from microblog import locale
+from microblog import i18n
 from microblog.accounts.models import User
 from microblog.security import referring_path
 
@@ -34,8 +34,8 @@ class PreferencesForm(FlaskForm):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.locale.choices = [("", _("As my browser asks")), *locale.languages().items()]
-        self.timezone.choices = [("", _("That of my device")), *locale.zones()]
+        self.locale.choices = [("", _("As my browser asks")), *i18n.languages().items()]
+        self.timezone.choices = [("", _("That of my device")), *i18n.zones()]
 
 
 def init_app(app: Flask) -> None:
@@ -49,25 +49,25 @@ def init_app(app: Flask) -> None:
 def switch() -> ResponseReturnValue:
     """Read in another language from now on, in this browser."""
     language = request.form.get("language", "")
-    if language not in locale.languages():
+    if language not in i18n.languages():
         abort(400, _("There is no such language here."))
-    locale.remember(language)
+    i18n.remember_locale(language)
     return redirect(referring_path() or url_for("posts.home"))
 
 
-def keep(user: User, form: PreferencesForm) -> None:
+def store_preferences(user: User, form: PreferencesForm) -> None:
     """Put what `form` says into the row of `user`, for the caller to commit."""
     user.locale = form.locale.data or None
     user.timezone = form.timezone.data or None
 
 
-def apply(user: User) -> None:
+def apply_preferences(user: User) -> None:
     """Speak to `user`, who has just chosen, accordingly: in the rest of this request, and in this browser."""
-    locale.follow(user)
-    locale.remember(user.locale)
+    i18n.use_locale_of(user)
+    i18n.remember_locale(user.locale)
 
 
 def _take_along(sender: Flask, user: User) -> None:
-    locale.follow(user)
+    i18n.use_locale_of(user)
     if user.locale is not None:
-        locale.remember(user.locale)
+        i18n.remember_locale(user.locale)

@@ -1,4 +1,4 @@
-"""The pages to sign up, sign in and sign out, to tell something of oneself, and to follow others."""
+"""Pages for signing up, signing in and out, editing the profile and following other users."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required, login_user, logout_user
 from werkzeug.wrappers import Response
 
-from microblog.accounts import followers as people
 from microblog.accounts import preferences
-from microblog.accounts import profile as account
-from microblog.accounts.directory import user_called
+from microblog.accounts.decorators import limit_password_attempts, limit_sign_ins
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
-from microblog.accounts.limits import limit_guesses, limit_sign_ins
 from microblog.accounts.models import User
-from microblog.limits import limit_user
-from microblog.notifications.live import end_streams
-from microblog.security import local_path, referring_path
+from microblog.accounts.services import (
+    UserUnavailable,
+    change_profile,
+    count_follows,
+    follow_user,
+    followed_by,
+    followers_of,
+    get_user_or_404,
+    is_following,
+    sign_up,
+    unfollow_user,
+)
+from microblog.notifications.pubsub import end_streams
+from microblog.security import limit_user, local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
 
 
 @bp.route("/auth/register", methods=["GET", "POST"])
-@limit_guesses()
+@limit_password_attempts()
 def register() -> ResponseReturnValue:
     """Make an account."""
     if current_user.is_authenticated:
@@ -37,7 +45,7 @@ def register() -> ResponseReturnValue:
 
 def _signed_up(form: SignUpForm) -> bool:
     """Keep the new user; False, with a sentence in the form, if another took the name in this very moment."""
-    if account.sign_up(form.username.data, form.email.data, form.password.data):
+    if sign_up(form.username.data, form.email.data, form.password.data):
         return True
     if form.validate():  # then it was not about a name that is taken
         raise RuntimeError("a new account was refused by the database, though its name and address are free")
@@ -86,7 +94,7 @@ def edit_profile() -> ResponseReturnValue:
     """Change one's name, and what one tells of oneself."""
     form = ProfileForm(obj=current_user)
     if form.validate_on_submit() and _saved(form):
-        preferences.apply(current_user)
+        preferences.apply_preferences(current_user)
         flash(_("Your profile is saved."), "success")
         return redirect(url_for("posts.profile", username=current_user.username))
     return render_template("accounts/edit_profile.html", form=form), 422 if form.is_submitted() else 200
@@ -94,8 +102,8 @@ def edit_profile() -> ResponseReturnValue:
 
 def _saved(form: ProfileForm) -> bool:
     """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
-    preferences.keep(current_user, form)
-    if account.change(current_user, username=form.username.data, about_me=form.about_me.data):
+    preferences.store_preferences(current_user, form)
+    if change_profile(current_user, username=form.username.data, about_me=form.about_me.data):
         return True
     if form.validate():  # then it was not about the name
         raise RuntimeError("a profile was refused by the database, though its name is free")
@@ -107,15 +115,15 @@ def _saved(form: ProfileForm) -> bool:
 @limit_user("RATELIMIT_FOLLOW")
 def follow(username: str) -> ResponseReturnValue:
     """Read what a user writes on one's home page from now on."""
-    user = user_called(username)
+    user = get_user_or_404(username)
     try:
         if user == current_user:
             flash(_("You cannot follow yourself; what you write is on your home page anyway."), "warning")
-        elif people.follow(current_user, user):
+        elif follow_user(current_user, user):
             flash(_("You follow %(name)s now.", name=user.username), "success")
         else:
             flash(_("You follow %(name)s already.", name=user.username), "info")
-    except people.NobodyThere:
+    except UserUnavailable:
         abort(404, _("There is nobody of this name."))
     return _back_from(user)
 
@@ -125,8 +133,8 @@ def follow(username: str) -> ResponseReturnValue:
 @limit_user("RATELIMIT_FOLLOW")
 def unfollow(username: str) -> ResponseReturnValue:
     """No longer read what a user writes on one's home page."""
-    user = user_called(username)
-    if people.unfollow(current_user, user):
+    user = get_user_or_404(username)
+    if unfollow_user(current_user, user):
         flash(_("You no longer follow %(name)s.", name=user.username), "success")
     else:
         flash(_("You do not follow %(name)s.", name=user.username), "info")
@@ -137,8 +145,8 @@ def unfollow(username: str) -> ResponseReturnValue:
 @login_required
 def followers(username: str) -> ResponseReturnValue:
     """Who follows a user."""
-    user = user_called(username)
-    page = people.followers_of(user, request.args.get("before"), request.args.get("after"))
+    user = get_user_or_404(username)
+    page = followers_of(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "accounts/people.html",
         user=user,
@@ -153,8 +161,8 @@ def followers(username: str) -> ResponseReturnValue:
 @login_required
 def following(username: str) -> ResponseReturnValue:
     """Whom a user follows."""
-    user = user_called(username)
-    page = people.followed_by(user, request.args.get("before"), request.args.get("after"))
+    user = get_user_or_404(username)
+    page = followed_by(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "accounts/people.html",
         user=user,
@@ -175,3 +183,16 @@ def ask_to_sign_in() -> Response:
         return redirect(url_for("accounts.login"))
     flash(_("Sign in to open this page."), "info")
     return redirect(url_for("accounts.login", next=request.full_path.removesuffix("?")))
+
+
+@bp.get("/user/<username>/popup")
+@login_required
+def popup(username: str) -> ResponseReturnValue:
+    """A user in a few words: a page, or with ``part=card`` the piece of HTML that an open page shows."""
+    user = get_user_or_404(username)
+    return render_template(
+        "accounts/_card.html" if request.args.get("part") == "card" else "accounts/popup.html",
+        user=user,
+        counts=count_follows(user),
+        following=user != current_user and is_following(current_user, user),
+    )

@@ -1,4 +1,4 @@
-"""What this room announces to those above it."""
+"""Signals that the package sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mails about an account, and its deletion."""
+"""Tasks that send mails about an account, and that delete accounts."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from microblog.accounts import deletion, email_change, letters, reset
+from microblog.accounts import deletion, email_change, password_reset
 from microblog.accounts.email_change import EmailChange
+from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs import erasure
-from microblog.mail.delivery import MailTask, deliver
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.errors import JobError
+from microblog.jobs.services import cancel_jobs_of_user
+from microblog.mail.sending import MailTask, deliver
+from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.progress import Progress
+from microblog.taskqueue.worker import JobTask
 
 LONGEST_PAUSE = 30  # seconds between two looks at what a deletion waits for
 
 
-@shared_task(name=reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
+@shared_task(name=password_reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
 def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
     """Mail a user the link to set a new password; nothing to nobody (None), and one at a time."""
     user = User.with_id(user_id)
-    if user is None or reset.is_on_its_way(user.id, self.request.id):
+    if user is None or password_reset.is_reset_pending(user.id, self.request.id):
         return {"message_id": None}
-    return deliver(self, letters.password_reset(user))
+    return deliver(self, password_reset_email(user))
 
 
 @shared_task(name="email_confirm_address", bind=True, base=MailTask, title=_l("Mailing a link to your new address"))
@@ -40,7 +40,7 @@ def email_confirm_address(self: MailTask, user_id: int, change_id: int) -> dict[
     change = db.session.get(EmailChange, change_id)
     if change is None or change.user_id != user_id or change.confirmed_at is not None:
         raise JobError(_("Another address was asked for since."))
-    return deliver(self, letters.confirm_address(change))
+    return deliver(self, confirm_email(change))
 
 
 @shared_task(name="email_changed_address", bind=True, base=MailTask, title=_l("Telling the old address of a change"))
@@ -49,7 +49,7 @@ def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
     change = db.session.get(EmailChange, change_id)
     if change is None:
         raise JobError(_("There is nothing to tell any more."))
-    return deliver(self, letters.changed_address(change))
+    return deliver(self, email_changed_email(change))
 
 
 @shared_task(name="email_account_deleted", bind=True, base=MailTask, title=_l("Confirming that an account is deleted"))
@@ -58,7 +58,7 @@ def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
     user = db.session.get(User, user_id)
     if user is None or user.deleted_at is None:
         raise JobError(_("There is nothing to tell any more."))
-    return deliver(self, letters.account_deleted(user))
+    return deliver(self, account_deleted_email(user))
 
 
 @shared_task(
@@ -78,21 +78,21 @@ def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
     """
     if not deletion.is_closed(user_id):
         return {"deleted": 0}
-    if not erasure.cancel_all(user_id):
+    if not cancel_jobs_of_user(user_id):
         _wait(self, _("Jobs of the account are being cancelled."))
-    with Progress(self, deletion.count(user_id), describe=_rows_deleted) as progress:
-        for rows in deletion.empty(user_id):
+    with Progress(self, deletion.count_user_data(user_id), describe=_rows_deleted) as progress:
+        for rows in deletion.delete_user_data(user_id):
             progress.advance(rows)
     if db.session.scalar(sa.select(Task.id).where(Task.id == mail_id, Task.unfinished)):
         _wait(self, _("The mail that confirms the deletion is on its way."))
-    deletion.remove(user_id)
+    deletion.delete_user(user_id)
     return {"deleted": progress.current}
 
 
 @shared_task(name="purge_email_changes", ignore_result=True, every="SWEEP_INTERVAL")
 def purge_email_changes() -> None:
     """Forget old addresses."""
-    email_change.purge()
+    email_change.purge_expired_changes()
 
 
 def _wait(task: JobTask, reason: str) -> NoReturn:

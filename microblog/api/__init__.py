@@ -1,4 +1,4 @@
-"""The JSON API, over the same features as the pages."""
+"""The JSON API."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ def init_app(app: Flask) -> None:
     """Register the resources, their OpenAPI document, the page that shows it, and the page of one's tokens."""
     from microblog.accounts.signals import password_changed
     from microblog.api import (
-        docs,
         exports,
         following,
         imports,
         jobs,
         messages,
         notifications,
+        openapi,
         posts,
-        routes,
         search,
         timelines,
+        token_pages,
         tokens,
         users,
     )
@@ -35,6 +35,6 @@ def init_app(app: Flask) -> None:
     ):
         csrf.exempt(resource.bp)  # no cookie counts here, so nobody else's page can act for a reader
         api.register(resource.bp)
-    app.register_blueprint(docs.bp)
-    app.register_blueprint(routes.bp)
+    app.register_blueprint(openapi.bp)
+    app.register_blueprint(token_pages.bp)
     password_changed.connect(revoke_all)

@@ -1,4 +1,4 @@
-"""Who calls: HTTP Basic for a new token, a token for all else. Cookies count for nothing here."""
+"""Authentication of API requests: HTTP Basic for a new token, bearer tokens for everything else, no cookies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask_babel import gettext as _
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from microblog import locale
+from microblog import i18n
 from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, User
 from microblog.api.models import ApiToken
 
@@ -20,7 +20,7 @@ def identify() -> None:
     bearer = given.token if given is not None and given.type == "bearer" else None
     g.api_token = ApiToken.find(bearer) if bearer else None
     if g.api_token is not None:
-        locale.follow(g.api_token.user)
+        i18n.use_locale_of(g.api_token.user)
 
 
 def require_token() -> None:

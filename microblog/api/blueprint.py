@@ -1,4 +1,4 @@
-"""What all resources of the API share: JSON at the door, and problem JSON for what is refused there."""
+"""The blueprint of all API resources: JSON bodies, authentication, limits, problem JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marshmallow import Schema, ValidationError, missing
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import UnprocessableEntity
 
-from microblog.api import auth, headers
+from microblog.api import auth, responses
 from microblog.api.schemas import PageQuerySchema
 from microblog.errors import problem
 from microblog.security import admit_upload
@@ -55,9 +55,9 @@ class Blueprint(flask_smorest.Blueprint):
     def __init__(self, *args: Any, tag: str, guard: Callable[[], None], **options: Any) -> None:
         super().__init__(*args, **options)
         self.tag = tag
-        for hook in (auth.identify, headers.limit_requests, guard, _check_body):
+        for hook in (auth.identify, responses.limit_requests, guard, _check_body):
             self.before_request(hook)
-        self.after_request(headers.tag)
+        self.after_request(responses.tag)
         self._prepare_doc_cbks.append(_document_what_is_shared)
 
     def add_url_rule(self, *args: Any, tags: list[str] | None = None, **options: Any) -> None:
@@ -135,6 +135,6 @@ def _document_what_is_shared(doc: dict[str, Any], doc_info: Any, *, method: str,
     for status, answer in answers.items():
         if not isinstance(answer, dict):
             continue
-        names = [*headers.RATE_LIMIT, *(["ETag"] if method == "get" and str(status) == "200" else [])]
+        names = [*responses.RATE_LIMIT, *(["ETag"] if method == "get" and str(status) == "200" else [])]
         answer["headers"] = {name: name for name in names} | (answer.get("headers") or {})
     return doc

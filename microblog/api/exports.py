@@ -1,4 +1,4 @@
-"""/api/exports: ask for an archive of all that one wrote."""
+"""/api/exports: request an export."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from flask_babel import gettext as _
 
-from microblog.api.answers import refuse_second, started
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import ExportRequestSchema, TaskSchema
+from microblog.api.serializers import refuse_second, started
 from microblog.extensions import db
-from microblog.limits import limit_launches
+from microblog.security import limit_launches
 from microblog.taskqueue.launch import AlreadyRunning
 
 bp = Blueprint(

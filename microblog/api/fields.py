@@ -1,4 +1,4 @@
-"""The fields of which schemas are made, each with its sentences for what it cannot take."""
+"""Marshmallow fields with translated error messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from marshmallow import fields, validate
 
-from microblog.lookup import MAX_ID
-from microblog.text import is_storable, with_unix_line_ends
+from microblog.validators import MAX_ID, is_storable, normalize_newlines
 
 MAX_PAGE = 100
 
@@ -39,7 +38,7 @@ class Kept(fields.String):
         written = super()._deserialize(value, attr, data, **options)
         if not is_storable(written):
             raise marshmallow.ValidationError(_("This has characters that cannot be kept (NUL or half a character)."))
-        return with_unix_line_ends(written)
+        return normalize_newlines(written)
 
 
 def text(description: str, **options: Any) -> fields.String:

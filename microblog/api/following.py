@@ -1,4 +1,4 @@
-"""/api/users/…/followers and …/following: who follows whom."""
+"""/api/users/…/followers and …/following."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from flask import abort
 from flask_babel import gettext as _
 
-from microblog.accounts import followers as people
-from microblog.api import lists
-from microblog.api.answers import myself, user_called, user_json
+from microblog.accounts.services import UserUnavailable, follow_user, followed_by, followers_of, unfollow_user
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import UserPageSchema
-from microblog.limits import limit_user
+from microblog.api.serializers import myself, user_called, user_json
+from microblog.security import limit_user
 
 bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", guard=require_token)
 
@@ -22,19 +22,19 @@ bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", 
 @bp.get("/<username>/followers")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def followers(query: dict[str, Any], username: str) -> lists.Answer:
+def followers(query: dict[str, Any], username: str) -> Answer:
     """List who follows a user, the newest first."""
-    page = people.followers_of(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
-    return lists.newest_first(query, page, (user_json(follow.follower) for follow in page.items))
+    page = followers_of(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
+    return newest_first(query, page, (user_json(follow.follower) for follow in page.items))
 
 
 @bp.get("/<username>/following")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def following(query: dict[str, Any], username: str) -> lists.Answer:
+def following(query: dict[str, Any], username: str) -> Answer:
     """List whom a user follows, the newest first."""
-    page = people.followed_by(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
-    return lists.newest_first(query, page, (user_json(follow.followed) for follow in page.items))
+    page = followed_by(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
+    return newest_first(query, page, (user_json(follow.followed) for follow in page.items))
 
 
 @bp.put("/<username>/following/<followed>")
@@ -47,8 +47,8 @@ def follow(username: str, followed: str) -> None:
     if follower.id == user.id:
         abort(HTTPStatus.CONFLICT, _("You cannot follow yourself; what you write is in your home timeline anyway."))
     try:
-        people.follow(follower, user)
-    except people.NobodyThere:
+        follow_user(follower, user)
+    except UserUnavailable:
         abort(HTTPStatus.NOT_FOUND, _("There is nobody of this name."))
 
 
@@ -58,4 +58,4 @@ def follow(username: str, followed: str) -> None:
 @limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def unfollow(username: str, followed: str) -> None:
     """No longer follow a user; it is no fault if you do not. `username` is yours."""
-    people.unfollow(myself(username), user_called(followed))
+    unfollow_user(myself(username), user_called(followed))

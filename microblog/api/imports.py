@@ -1,4 +1,4 @@
-"""/api/imports: read back a file of posts."""
+"""/api/imports: import a file of posts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import gettext as _
 
-from microblog.api import lists
-from microblog.api.answers import own_job, refuse_second, started
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.pagination import Answer, listed
 from microblog.api.schemas import RefusalPageSchema, TaskSchema
-from microblog.imports import refusals, uploads
-from microblog.limits import limit_launches
-from microblog.security import takes_upload
+from microblog.api.serializers import own_job, refuse_second, started
+from microblog.imports import rejected_entries, uploads
+from microblog.security import limit_launches, takes_upload
 from microblog.storage import CHUNK
 from microblog.taskqueue.launch import AlreadyRunning
 
@@ -57,7 +56,7 @@ def create() -> tuple[dict[str, Any], dict[str, str]]:
 @bp.get("/<task_id>/refusals")
 @bp.lists(RefusalPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def refused(query: dict[str, Any], task_id: str) -> lists.Answer:
+def refused(query: dict[str, Any], task_id: str) -> Answer:
     """List all that an import could not keep, in the order of the file.
 
     It is empty once that is too long ago, or another import of yours has begun. The `result` of the task has their
@@ -65,5 +64,5 @@ def refused(query: dict[str, Any], task_id: str) -> lists.Answer:
     """
     upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
     size = query.get("limit", current_app.config["POSTS_PER_PAGE"])
-    page = refusals.page_of(upload_id, size, query.get("before"), query.get("after"))
-    return lists.listed(query, page.items, {"after": page.after}, {"before": page.before})
+    page = rejected_entries.page_of(upload_id, size, query.get("before"), query.get("after"))
+    return listed(query, page.items, {"after": page.after}, {"before": page.before})

@@ -1,4 +1,4 @@
-"""/api/tasks: the caller's jobs, what became of them, cancel and try again."""
+"""/api/tasks: list, read, cancel and retry jobs of the caller."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 from flask import abort
 
-from microblog import paging
-from microblog.api import lists
-from microblog.api.answers import own_job, refuse_second, started, task_json
+from microblog import pagination
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import TaskPageSchema, TaskSchema
+from microblog.api.serializers import own_job, refuse_second, started, task_json
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
-from microblog.limits import limit_launches
+from microblog.jobs.models import jobs_with_ids
+from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
+from microblog.security import limit_launches
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 
@@ -34,9 +34,9 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(TaskPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> lists.Answer:
+def index(query: dict[str, Any]) -> Answer:
     """List your jobs, newest first."""
-    page = paging.newest_first(
+    page = pagination.newest_first(
         sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
         Task.created_at,
         Task.id,
@@ -44,7 +44,7 @@ def index(query: dict[str, Any]) -> lists.Answer:
         before=query.get("before"),
         after=query.get("after"),
     )
-    return lists.newest_first(query, page, (job.to_dict() for job in jobs.with_roots(root.id for root in page.items)))
+    return newest_first(query, page, (job.to_dict() for job in jobs_with_ids(root.id for root in page.items)))
 
 
 @bp.get("/<task_id>")
@@ -64,8 +64,8 @@ def cancel(task_id: str) -> dict[str, Any]:
     One that waits is REVOKED at once; one that runs stops at its next progress step.
     """
     try:
-        control.cancel(own_job(task_id))
-    except control.NotNow as refused:
+        cancel_job(own_job(task_id))
+    except NotAllowedNow as refused:
         abort(HTTPStatus.CONFLICT, str(refused))
     return task_json(own_job(task_id), task_id)
 
@@ -77,9 +77,9 @@ def cancel(task_id: str) -> dict[str, Any]:
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Start a new job like one that failed or was cancelled."""
     try:
-        answer = started(control.retry(own_job(task_id)).id)
+        answer = started(retry_job(own_job(task_id)).id)
         db.session.commit()
-    except control.NotNow as refused:
+    except NotAllowedNow as refused:
         abort(HTTPStatus.CONFLICT, str(refused))
     except AlreadyRunning as refused:
         refuse_second(refused)

@@ -1,4 +1,4 @@
-"""/api/messages: what others wrote to the caller alone, and what the caller wrote to them."""
+"""/api/messages: private messages received and sent by the caller."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from flask import abort, url_for
 from flask_babel import gettext as _
 
 from microblog.accounts.models import User
-from microblog.api import lists
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
 from microblog.clock import iso
-from microblog.limits import limit_user
-from microblog.messages import correspondence
 from microblog.messages.models import Message
-from microblog.messages.text import body_of
+from microblog.messages.services import (
+    RecipientUnavailable,
+    delete_message,
+    find_message,
+    mark_messages_read,
+    messages_received_by,
+    messages_sent_by,
+    normalize_body,
+    send_message,
+)
+from microblog.security import limit_user
 
 bp = Blueprint(
     "api_messages",
@@ -32,19 +40,19 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def received(query: dict[str, Any]) -> lists.Answer:
+def received(query: dict[str, Any]) -> Answer:
     """List what others wrote to you, newest first. It is not read by that."""
-    page = correspondence.received_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
-    return lists.newest_first(query, page, map(_message_json, page.items))
+    page = messages_received_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    return newest_first(query, page, map(_message_json, page.items))
 
 
 @bp.get("/sent")
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def sent(query: dict[str, Any]) -> lists.Answer:
+def sent(query: dict[str, Any]) -> Answer:
     """List what you wrote to others, newest first."""
-    page = correspondence.sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
-    return lists.newest_first(query, page, map(_message_json, page.items))
+    page = messages_sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    return newest_first(query, page, map(_message_json, page.items))
 
 
 @bp.post("")
@@ -55,12 +63,12 @@ def sent(query: dict[str, Any]) -> lists.Answer:
 def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Write to somebody."""
     try:
-        body = body_of(written["message"])
+        body = normalize_body(written["message"])
     except ValueError as refused:
         refuse_fields({"json": {"message": [str(refused)]}})
     try:
-        message = correspondence.send(caller(), _recipient(written["to"]), body)
-    except correspondence.NobodyThere:
+        message = send_message(caller(), _recipient(written["to"]), body)
+    except RecipientUnavailable:
         _refuse_recipient(_("There is nobody of this name."))
     return _message_json(message), {"Location": url_for(".show", message_id=message.id)}
 
@@ -71,7 +79,7 @@ def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def read(which: dict[str, Any]) -> None:
     """Mark messages that you received as read; it is no fault if they are, or are gone."""
-    correspondence.mark_read(caller(), correspondence.find(caller(), which["ids"]))
+    mark_messages_read(caller(), find_message(caller(), which["ids"]))
 
 
 @bp.get("/<int:message_id>")
@@ -87,7 +95,7 @@ def show(message_id: int) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def delete(message_id: int) -> None:
     """Delete a message for yourself; whom it was with keeps it."""
-    if not correspondence.delete(caller(), _own(message_id).id):
+    if not delete_message(caller(), _own(message_id).id):
         abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
 
 
@@ -103,7 +111,7 @@ def _refuse_recipient(sentence: str) -> NoReturn:
 
 def _own(message_id: int) -> Message:
     """The caller's message of that number. Raises NotFound, the same for others' as for one that is none."""
-    found = correspondence.find(caller(), [message_id])
+    found = find_message(caller(), [message_id])
     return found[0] if found else abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
 
 

@@ -1,28 +1,22 @@
-"""The keys to the API."""
+"""Table of API tokens."""
 
 from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from microblog import paging
+from microblog import pagination
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.extensions import db
-from microblog.lookup import by_id
-from microblog.paging import Page
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model, db
+from microblog.pagination import Page
+from microblog.validators import get_by_id
 
 MAX_TOKEN_NAME = 64  # Unicode code points
 USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does not write each time
@@ -91,12 +85,12 @@ class ApiToken(Model):
     ) -> Page[ApiToken]:
         """A page of the tokens of `user` that work; `before` and `after` are paging keys. Raises InvalidKey."""
         live = sa.select(cls).where(cls.user_id == user.id, cls.expires_at > utcnow())
-        return paging.newest_first(live, cls.created_at, cls.id, size, before, after)
+        return pagination.newest_first(live, cls.created_at, cls.id, size, before, after)
 
     @classmethod
     def revoke(cls, user: User, token_id: int) -> bool:
         """Delete a token of `user`, and commit that; False if they have none of that number."""
-        token = by_id(cls, token_id)
+        token = get_by_id(cls, token_id)
         if token is None or token.user_id != user.id:
             return False
         db.session.delete(token)

@@ -1,18 +1,19 @@
-"""/api/notifications: what the caller was told."""
+"""/api/notifications: notifications of the caller."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
 
-from microblog.api import lists
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
 from microblog.clock import iso
-from microblog.notifications import kinds, push, rows
-from microblog.notifications.kinds import Told
+from microblog.notifications import push, renderers
 from microblog.notifications.models import Notification
+from microblog.notifications.renderers import RenderedNotification
+from microblog.notifications.services import notifications_of
 
 bp = Blueprint(
     "api_notifications",
@@ -27,11 +28,11 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(NotificationPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> lists.Answer:
+def index(query: dict[str, Any]) -> Answer:
     """List what you were told, newest first; a page leaves out what is gone meanwhile."""
-    page = rows.of_user(caller().id, query.get("before"), query.get("after"), query.get("limit"))
-    told = kinds.told(page.items)
-    return lists.newest_first(query, page, (_facts(row, told[row.id]) for row in page.items if row.id in told))
+    page = notifications_of(caller().id, query.get("before"), query.get("after"), query.get("limit"))
+    told = renderers.render_notifications(page.items)
+    return newest_first(query, page, (_facts(row, told[row.id]) for row in page.items if row.id in told))
 
 
 @bp.post("/read")
@@ -41,10 +42,10 @@ def index(query: dict[str, Any]) -> lists.Answer:
 def read(which: dict[str, Any]) -> None:
     """Mark what you were told as read: all of it, or that with the `ids`. It is no fault if it is, or is gone."""
     chosen = [Notification.id.in_(which["ids"])] if "ids" in which else []
-    push.read(caller().id, *chosen)
+    push.mark_read_and_push(caller().id, *chosen)
 
 
-def _facts(row: Notification, told: Told) -> dict[str, Any]:
+def _facts(row: Notification, told: RenderedNotification) -> dict[str, Any]:
     return {
         "id": row.id,
         "kind": row.name,

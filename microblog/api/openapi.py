@@ -1,18 +1,21 @@
-"""The OpenAPI document at /api/openapi.json, made from what the resources declare."""
+"""The OpenAPI document at /api/openapi.json, and Swagger UI for it at /api/docs, served without a CDN."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+import flask
 import flask_smorest
+import flask_swagger_ui
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.common import resolve_schema_instance
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from flask import Flask
+from flask import Flask, render_template
 
 from microblog.api.blueprint import Blueprint
-from microblog.api.headers import HEADERS, RATE_LIMIT
+from microblog.api.responses import HEADERS, RATE_LIMIT
 from microblog.api.schemas import ProblemSchema, RequestSchema
 
 PROBLEM = "application/problem+json"
@@ -104,3 +107,18 @@ class Api(flask_smorest.Api):
             "headers": {name: name for name in names},
         }
         self.spec.components.response(status.name, answer, lazy=True)
+
+
+bp = flask.Blueprint(
+    "api_docs",
+    __name__,
+    url_prefix="/api/docs",
+    static_folder=Path(flask_swagger_ui.__file__).with_name("dist"),
+    static_url_path="/ui",
+)
+
+
+@bp.get("")
+def index() -> str:
+    """The API's documentation, where each request can be tried."""
+    return render_template("api/docs.html")

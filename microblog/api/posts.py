@@ -1,4 +1,4 @@
-"""/api/posts: write a post, read one, also in another language, delete one's own."""
+"""/api/posts: create, read, translate and delete posts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 from flask import abort, url_for
 from flask_babel import gettext as _
 
-from microblog.api.answers import post_json
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
 from microblog.api.schemas import PostRequestSchema, PostSchema, TranslationSchema
-from microblog.limits import limit_user
-from microblog.locale import language_tag
-from microblog.posts import timeline, writing
+from microblog.api.serializers import post_json
+from microblog.i18n import language_tag
 from microblog.posts.models import Post
-from microblog.posts.translation import asking, once
-from microblog.text import is_blank
+from microblog.posts.queries import find_post
+from microblog.posts.services import create_post, delete_post
+from microblog.posts.translation import service
+from microblog.posts.translation.service import find_translation, translatable
+from microblog.security import limit_user
+from microblog.validators import is_blank
 
 bp = Blueprint(
     "api_posts",
@@ -39,7 +41,7 @@ def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     body = written["body"].strip()
     if is_blank(body):
         refuse_fields({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
-    post = writing.write(caller().id, body)
+    post = create_post(caller().id, body)
     return post_json(post), {"Location": url_for(".show", post_id=post.id)}
 
 
@@ -56,7 +58,7 @@ def show(post_id: int) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def delete(post_id: int) -> None:
     """Delete a post of yours, for good."""
-    if not writing.delete(_post(post_id).id, caller().id):
+    if not delete_post(_post(post_id).id, caller().id):
         abort(HTTPStatus.FORBIDDEN, _("You may only delete what you wrote."))
 
 
@@ -66,11 +68,11 @@ def delete(post_id: int) -> None:
 @limit_user("RATELIMIT_TRANSLATE", lambda: caller().id)
 def translate(post_id: int) -> dict[str, Any]:
     """Translate a post into your language: that of your profile, else what you ask for in Accept-Language."""
-    asking.translate(asking.translatable(post_id))
+    service.translate(translatable(post_id))
     language = language_tag()
-    body = once.find(post_id, language) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
+    body = find_translation(post_id, language) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
     return {"language": language, "body": body}
 
 
 def _post(post_id: int) -> Post:
-    return timeline.find(post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
+    return find_post(post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))

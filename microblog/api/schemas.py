@@ -1,4 +1,4 @@
-"""What goes in and out of the API as JSON; the OpenAPI document is made from these."""
+"""Marshmallow schemas of requests and responses; the OpenAPI document is generated from them."""
 
 from __future__ import annotations
 

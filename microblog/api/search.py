@@ -1,4 +1,4 @@
-"""/api/search: the posts that have certain words."""
+"""/api/search: search posts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from flask_babel import gettext as _
 
-from microblog.api import lists
-from microblog.api.answers import post_json
 from microblog.api.auth import require_token
 from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import SearchPageSchema, SearchQuerySchema
+from microblog.api.serializers import post_json
 from microblog.search.find import find
 from microblog.search.query import Query
 
@@ -28,12 +28,12 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(SearchPageSchema, SearchQuerySchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> lists.Answer:
+def index(query: dict[str, Any]) -> Answer:
     """List the posts that have the words of `q`, the best first."""
     wanted = Query.parse(query["q"])
     if not wanted:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
         refuse_fields({"query": {"q": [sentence]}})
     found = find(wanted, query.get("before"), query.get("after"), query.get("limit"))
-    body, headers = lists.newest_first(query, found.page, map(post_json, found.page.items))
+    body, headers = newest_first(query, found.page, map(post_json, found.page.items))
     return body | {"truncated": found.more}, headers

@@ -5,14 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from microblog.api import lists
-from microblog.api.answers import post_json, user_called
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import PostPageSchema
-from microblog.paging import Page
-from microblog.posts import timeline
+from microblog.api.serializers import post_json, user_called
+from microblog.pagination import Page
 from microblog.posts.models import Post
+from microblog.posts.queries import explore_timeline, home_timeline, profile_timeline
 
 bp = Blueprint(
     "api_timelines",
@@ -27,27 +27,27 @@ bp = Blueprint(
 @bp.get("/timelines/home")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def home(query: dict[str, Any]) -> lists.Answer:
+def home(query: dict[str, Any]) -> Answer:
     """List what you and those whom you follow wrote."""
-    return _posts(query, timeline.home_of(caller(), query.get("before"), query.get("after"), query.get("limit")))
+    return _posts(query, home_timeline(caller(), query.get("before"), query.get("after"), query.get("limit")))
 
 
 @bp.get("/timelines/explore")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def explore(query: dict[str, Any]) -> lists.Answer:
+def explore(query: dict[str, Any]) -> Answer:
     """List what everybody wrote."""
-    return _posts(query, timeline.everyones_posts(query.get("before"), query.get("after"), query.get("limit")))
+    return _posts(query, explore_timeline(query.get("before"), query.get("after"), query.get("limit")))
 
 
 @bp.get("/users/<username>/posts")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def of_user(query: dict[str, Any], username: str) -> lists.Answer:
+def of_user(query: dict[str, Any], username: str) -> Answer:
     """List what a user wrote."""
     author = user_called(username)
-    return _posts(query, timeline.posts_of(author, query.get("before"), query.get("after"), query.get("limit")))
+    return _posts(query, profile_timeline(author, query.get("before"), query.get("after"), query.get("limit")))
 
 
-def _posts(query: dict[str, Any], page: Page[Post]) -> lists.Answer:
-    return lists.newest_first(query, page, map(post_json, page.items))
+def _posts(query: dict[str, Any], page: Page[Post]) -> Answer:
+    return newest_first(query, page, map(post_json, page.items))

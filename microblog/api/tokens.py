@@ -1,4 +1,4 @@
-"""/api/tokens: the keys to all else."""
+"""/api/tokens: create, list and revoke tokens."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import gettext as _
 
-from microblog.accounts.limits import limit_sign_ins
-from microblog.api import lists
+from microblog.accounts.decorators import limit_sign_ins
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
+from microblog.api.pagination import Answer, newest_first
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.clock import iso
 from microblog.extensions import db
@@ -50,10 +50,10 @@ def create(wanted: dict[str, Any]) -> dict[str, Any]:
 @bp.get("")
 @bp.lists(TokenPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> lists.Answer:
+def index(query: dict[str, Any]) -> Answer:
     """List your tokens, newest first."""
     page = ApiToken.page_of(caller(), query.get("limit"), query.get("before"), query.get("after"))
-    return lists.newest_first(query, page, map(_facts, page.items))
+    return newest_first(query, page, map(_facts, page.items))
 
 
 @bp.delete("")

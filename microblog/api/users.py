@@ -1,4 +1,4 @@
-"""/api/users: who is here, what they tell of themselves, and making an account."""
+"""/api/users: register, read profiles, change one's own."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from flask import current_app, url_for
 from flask_babel import gettext as _
 
-from microblog.accounts import directory, followers, profile
-from microblog.accounts.address import normal_email
-from microblog.accounts.limits import limit_guesses
+from microblog.accounts.decorators import limit_password_attempts
 from microblog.accounts.models import User
-from microblog.api import lists
-from microblog.api.answers import myself, user_called, user_json
+from microblog.accounts.services import change_profile, count_follows, is_following, sign_up, users_by_name
 from microblog.api.auth import caller, require_token_unless_post
 from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.pagination import Answer, listed
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
+from microblog.api.serializers import myself, user_called, user_json
+from microblog.validators import normalize_email
 
 bp = Blueprint(
     "api_users",
@@ -31,26 +31,26 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> lists.Answer:
+def index(query: dict[str, Any]) -> Answer:
     """List all users, by name."""
     size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
-    page = directory.users_by_name(size, query.get("before"), query.get("after"))
-    return lists.listed(query, map(user_json, page.users), {"after": page.next}, {"before": page.prev})
+    page = users_by_name(size, query.get("before"), query.get("after"))
+    return listed(query, map(user_json, page.users), {"after": page.next}, {"before": page.prev})
 
 
 @bp.post("")
 @bp.arguments(SignUpSchema)
 @bp.response(HTTPStatus.CREATED, ProfileSchema, headers={"Location": "Location"})
 @bp.doc(security=[])
-@limit_guesses()
+@limit_password_attempts()
 def create(wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Make an account. Ask for a token with its name and password then."""
     try:
-        wanted["email"] = normal_email(wanted["email"])
+        wanted["email"] = normalize_email(wanted["email"])
     except ValueError:
         _refuse(email=_("This is no email address. One looks like susan@example.com."))
     _refuse_taken(wanted)
-    user = profile.sign_up(**wanted)
+    user = sign_up(**wanted)
     if user is None:
         _refuse_taken(wanted)
         raise RuntimeError("a new account was refused by the database, though its name and address are free")
@@ -73,7 +73,7 @@ def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
     """Change your name, what you tell of yourself, or how you read."""
     user = myself(username)
     _refuse_taken(changes, user)
-    if not profile.change(user, **changes):
+    if not change_profile(user, **changes):
         _refuse_taken(changes, user)
         raise RuntimeError("a profile was refused by the database, though its name is free")
     return _profile_json(user, user)
@@ -92,11 +92,11 @@ def _refuse(**fields: str) -> None:
 
 
 def _profile_json(user: User, reader: User) -> dict[str, Any]:
-    counts = followers.counts(user)
+    counts = count_follows(user)
     known = {
         "followers": counts.followers,
         "following": counts.following,
-        "is_followed": followers.is_following(reader, user),
+        "is_followed": is_following(reader, user),
     }
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
     return user_json(user) | known | (own if user.id == reader.id else {})

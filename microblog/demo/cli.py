@@ -1,4 +1,4 @@
-"""`flask demo`: a user to sign in as, and others to read, in development."""
+"""``flask demo``: create the demo user and other users with posts, in development."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create(users: int, posts: int, seed: int) -> None:
     Example: enough to see how fast the pages are
       flask demo --users 1000 --posts 100000
     """
-    from microblog.demo.town import fill
+    from microblog.demo.seed import fill_database
 
     if current_app.config["MICROBLOG_ENV"] != "development":
         raise click.ClickException("The demo data is for development only (MICROBLOG_ENV=development).")
@@ -39,7 +39,7 @@ def create(users: int, posts: int, seed: int) -> None:
         click.echo("The demo data is there already.")
         return
     try:
-        fill(NAME, PASSWORD, users=users, posts=posts, seed=seed)
+        fill_database(NAME, PASSWORD, users=users, posts=posts, seed=seed)
     except IntegrityError:
         db.session.rollback()
         raise click.ClickException("Somebody here has the name of one of these people. Nothing was added.") from None

@@ -1,4 +1,4 @@
-"""What exists in development only: the programs of `make run`, and the mailbox that keeps what is sent."""
+"""Development only: ``make run`` and the mailbox at /dev/mail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that the programs of `make run` share, and the file that tells it to a second terminal."""
+"""The environment of the programs of `make run`, also written to a file for a second terminal."""
 
 from __future__ import annotations
 

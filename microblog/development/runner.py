@@ -1,7 +1,7 @@
-"""`make run`: the whole of Microblog on one machine, until Ctrl-C.
+"""`make run`: start everything on one machine until Ctrl-C.
 
-Redis and the mailbox first, then the tables and the demo data, then the programs of the Procfile; the other
-way round at the end, so that the worker can hand its tasks back to a living Redis.
+Redis and the mail server start first, then migrations and demo data, then the programs of the Procfile. They stop in
+reverse order, so that the worker can release its tasks while Redis is running.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from honcho.environ import parse_procfile
 
 from config import ROOT, load_settings
 from microblog.development import redis_server
-from microblog.development.console import Console
 from microblog.development.environment import ADDRESS, compose, share
-from microblog.development.household import Failure, Household, Program, StopRequest
+from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
 
 # Seconds. The two times to end, and one last question to a program that hangs, stay below ten.
 BACKSTAGE_GRACE = 1.5
@@ -89,7 +88,7 @@ def _perform(plan: _Plan) -> NoReturn:
     console = Console(program.name for program in (*plan.backstage, *STEPS, *plan.stage))
     redis_answers = partial(_redis_answers, plan.environment["REDIS_URL"])
     try:
-        with Household(ROOT, plan.environment, console) as household:
+        with ProcessManager(ROOT, plan.environment, console) as household:
             household.start(*plan.backstage, grace=BACKSTAGE_GRACE)
             household.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
             for step in STEPS:
@@ -140,7 +139,7 @@ def _alone_in(instance: Path) -> Iterator[None]:
 
 
 def _mailbox(folder: Path, port: int) -> Program:
-    module = [sys.executable, "-m", "microblog.development.mailbox"]
+    module = [sys.executable, "-m", "microblog.development.smtp_server"]
     return Program("mail", shlex.join([*module, "--port", str(port), "--maildir", str(folder)]))
 
 

@@ -1,8 +1,7 @@
-"""`make translations`: bring the catalogs up to date with the source, and say which strings want a translator.
+"""`make translations`: update the catalogs from the source and list untranslated strings.
 
-A catalog is sorted by its strings and names no lines, so that two branches that add some can be merged. A string that
-changed loses its translation: one that is nearly right is worse than none. New languages are added to LANGUAGES in
-config.py; their catalog is made here.
+A catalog is sorted by message and contains no line numbers, so that branches can be merged. A changed string loses its
+translation, since a fuzzy one would be wrong. New languages are added to LANGUAGES in config.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from config import LANGUAGES, ROOT
-from microblog.catalogs import path_of
+from microblog.i18n import catalog_path
 
 SOURCE = ROOT / "microblog"
 DIRECTORY = SOURCE / "translations"
@@ -38,7 +37,7 @@ def extract() -> Catalog:
 
 def read(language: str) -> Catalog:
     """The catalog of `language`; an empty one if there is none yet."""
-    path = path_of(language, DIRECTORY)
+    path = catalog_path(language, DIRECTORY)
     if not path.exists():
         return Catalog(locale=language)
     with path.open("rb") as source:
@@ -91,7 +90,7 @@ def main() -> None:
     complete = True
     for language in languages():
         catalog = merged(language, template)
-        path = path_of(language, DIRECTORY)
+        path = catalog_path(language, DIRECTORY)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rendered(catalog))
         missing = list(wanting(catalog))

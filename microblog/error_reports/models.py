@@ -1,20 +1,14 @@
-"""What is known of an error, for those who have to find its cause."""
+"""Table of error reports."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 
 class ErrorReport(Model):

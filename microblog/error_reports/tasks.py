@@ -1,4 +1,4 @@
-"""The mail about an error, and the end of reports that have had their time."""
+"""Tasks that mail reports, and that delete old ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from redis.exceptions import RedisError
 from microblog.clock import utcnow
 from microblog.database import delete_in_batches
 from microblog.error_reports import throttle
-from microblog.error_reports.letter import report_letter
+from microblog.error_reports.emails import report_email
 from microblog.error_reports.models import ErrorReport
 from microblog.extensions import db
-from microblog.mail.delivery import MailTask, deliver
-from microblog.taskqueue.errors import JobError
+from microblog.mail.sending import MailTask, deliver
+from microblog.taskqueue.interface import JobError
 
 BATCH = 100  # rows deleted in one transaction
 
@@ -38,7 +38,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
         raise JobError(_("The report is no longer there."))
     if not throttle.admit_mail(report.kind, str(report.id), report.suppressed):
         return {"message_id": None}
-    return deliver(self, report_letter(report))
+    return deliver(self, report_email(report))
 
 
 @shared_task(name="purge_error_reports", ignore_result=True, every="SWEEP_INTERVAL")

@@ -1,4 +1,4 @@
-"""One mail a minute for errors that are the same; the others are counted, in Redis, for all processes together."""
+"""Throttle: one mail a minute for equal errors; the others are counted in Redis, for all processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in an archive: all posts of one user as JSON, oldest first, written as they are read."""
+"""The archive: all posts of one user as JSON, oldest first, streamed to the storage as they are read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from flask import current_app
 
+from microblog.exports.models import Archive
 from microblog.extensions import db
+from microblog.jobs import job_details
+from microblog.jobs.job_details import Details
+from microblog.jobs.models import Job
 from microblog.posts.models import Post
+from microblog.storage import Storage
+
+
+def current_storage() -> Storage:
+    """The storage that ``EXPORT_STORAGE_URL`` names."""
+    return Storage(current_app.config["EXPORT_STORAGE_URL"])
+
 
 BATCH = 2000  # posts read, and written, at once
 FILE_NAME = "posts.json"
@@ -47,3 +59,13 @@ def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
         yield separator + posts.replace(b'},{"body":', b'},\n{"body":')
         separator = b",\n"
     yield b"\n]}\n"
+
+
+@job_details.adds_job_details("archives")
+def archives_of_job(job: Job) -> list[Details]:
+    """The archive of `job`, unless it has had its time; `path` is relative to the storage, `size` in bytes."""
+    archive = db.session.get(Archive, job.id)
+    if archive is None:
+        return []
+    known = ("path", "size", "sha256", "posts", "created_at", "expires_at")
+    return [{name: getattr(archive, name) for name in known}]

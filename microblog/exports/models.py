@@ -1,22 +1,17 @@
-"""The archives that exports made."""
+"""Table of archives."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
 from microblog.database import dialect_insert
-from microblog.extensions import db
-from microblog.taskqueue.errors import ClaimLost
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model, db
+from microblog.taskqueue.interface import ClaimLost
 
 
 class Archive(Model):

@@ -1,4 +1,4 @@
-"""Ask for an export, and fetch the archive."""
+"""Request an export and download its archive."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.clock import utcnow
-from microblog.exports import links
-from microblog.exports.archive import FILE_NAME
+from microblog.exports.archive import FILE_NAME, current_storage
+from microblog.exports.emails import LinkExpired, LinkForged, verify_download
 from microblog.exports.models import Archive
-from microblog.exports.storage import current_storage
 from microblog.extensions import db
-from microblog.limits import limit_launches
-from microblog.security import referring_path
+from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.launch import AlreadyRunning
-from microblog.text import is_storable
+from microblog.validators import is_storable
 
 bp = Blueprint("exports", __name__)
 
@@ -58,8 +56,8 @@ def download(archive_id: str) -> ResponseReturnValue:
 
 def _check_link(archive_id: str, token: str) -> None:
     try:
-        links.check(archive_id, token)
-    except links.LinkExpired:
+        verify_download(archive_id, token)
+    except LinkExpired:
         abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
-    except links.LinkForged:
+    except LinkForged:
         abort(404, _("There is no such archive, or it has expired."))

@@ -1,4 +1,4 @@
-"""The export: build the archive, then mail it; and the sweeping up afterwards."""
+"""Tasks that build an archive, mail it, and clean up."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.exports import sweep
-from microblog.exports.archive import count_posts, read_posts, to_json
-from microblog.exports.letter import archive_letter
+from microblog.exports import cleanup
+from microblog.exports.archive import count_posts, current_storage, read_posts, to_json
+from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive, path_of, record
-from microblog.exports.storage import current_storage
 from microblog.extensions import db
-from microblog.mail.delivery import MailTask, deliver
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.errors import JobError
-from microblog.taskqueue.progress import Progress
+from microblog.mail.sending import MailTask, deliver
+from microblog.taskqueue.interface import JobError, Progress
+from microblog.taskqueue.worker import JobTask
 
 
 @shared_task(
@@ -59,16 +57,16 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
     user = User.with_id(archive.user_id) if archive else None
     if archive is None or user is None:
         raise JobError(_("The archive is no longer there."))
-    return deliver(self, archive_letter(user, archive))
+    return deliver(self, archive_email(user, archive))
 
 
 @shared_task(name="sweep_archives", ignore_result=True, every="SWEEP_INTERVAL")
 def sweep_archives() -> None:
     """Clear away what has had its time, and what faults left behind."""
-    sweep.delete_abandoned_parts()  # first: what is gone cannot be moved into place behind our back
-    sweep.delete_expired()
-    sweep.delete_unwanted()
-    sweep.delete_superseded()
+    cleanup.delete_abandoned_parts()  # first: what is gone cannot be moved into place behind our back
+    cleanup.delete_expired()
+    cleanup.delete_unwanted()
+    cleanup.delete_superseded()
 
 
 def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Iterator[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The form to upload a file of posts."""
+"""Form for uploading a file of posts."""
 
 from __future__ import annotations
 

@@ -1,21 +1,16 @@
-"""The files that were uploaded to be imported, and what was refused of them."""
+"""Tables of uploaded files and of the entries that an import refused."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 LONGEST_ADDRESS = 500  # characters of where a post can be read elsewhere
 

@@ -1,4 +1,4 @@
-"""/import: upload a file of posts, to be read back by a task; and fetch the list of what was refused."""
+"""/import: upload a file of posts, and download the list of refused entries."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.extensions import csrf
-from microblog.imports import refusals, uploads
+from microblog.imports import rejected_entries, uploads
 from microblog.imports.forms import ImportForm
-from microblog.jobs import job as jobs
-from microblog.limits import limit_launches
-from microblog.security import check_form_token, takes_upload
+from microblog.jobs.models import find_job
+from microblog.security import check_form_token, limit_launches, takes_upload
 from microblog.storage import CHUNK
 from microblog.taskqueue.launch import AlreadyRunning
 
@@ -63,11 +62,11 @@ def upload() -> ResponseReturnValue:
 @login_required
 def refused(task_id: str) -> ResponseReturnValue:
     """All that an import of the reader's refused, as a table."""
-    job = jobs.find(task_id, current_user.id)
+    job = find_job(task_id, current_user.id)
     upload_id = uploads.id_of(job) if job else None
-    if upload_id is None or not refusals.exist(upload_id):
+    if upload_id is None or not rejected_entries.exist(upload_id):
         abort(404, _("There is no such list, or it has expired."))
-    response = Response(stream_with_context(refusals.to_csv(upload_id)), mimetype="text/csv")
+    response = Response(stream_with_context(rejected_entries.to_csv(upload_id)), mimetype="text/csv")
     response.headers.set("Content-Disposition", "attachment", filename="refusals.csv")
     return response
 

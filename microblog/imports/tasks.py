@@ -1,4 +1,4 @@
-"""The import, and the sweeping up of uploaded files."""
+"""Tasks that import a file, and that delete old uploads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import refusals, sweep
+from microblog.imports import cleanup, rejected_entries
+from microblog.imports.importer import read_upload
 from microblog.imports.models import Upload
-from microblog.imports.reading import read_upload
-from microblog.imports.storage import current_storage
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.errors import JobError
+from microblog.imports.uploads import current_storage
+from microblog.taskqueue.interface import JobError
+from microblog.taskqueue.worker import JobTask
 
 
 @shared_task(
@@ -47,7 +47,7 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
 @shared_task(name="sweep_uploads", ignore_result=True, every="SWEEP_INTERVAL")
 def sweep_uploads() -> None:
     """Delete the uploaded files that have had their time."""
-    sweep.delete_expired()
+    cleanup.delete_expired()
 
 
 def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _discard(upload_id: str) -> None:
 
 def _end_of(upload_id: str) -> datetime:
     """Until when an upload is kept that has been read: what was refused is there for as long as what an export made."""
-    lifetime = current_app.config["EXPORT_LIFETIME"] if refusals.exist(upload_id) else 0
+    lifetime = current_app.config["EXPORT_LIFETIME"] if rejected_entries.exist(upload_id) else 0
     return utcnow() + timedelta(seconds=lifetime)
 
 

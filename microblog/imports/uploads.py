@@ -1,4 +1,4 @@
-"""Takes a file of posts in, and has it imported: by the page and by the API."""
+"""Accept an uploaded file, store it, and launch its import; used by the page and the API."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from flask_babel import gettext as _
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import refusals, sweep
+from microblog.imports import cleanup, rejected_entries
 from microblog.imports.models import Upload
-from microblog.imports.storage import current_storage
-from microblog.jobs.job import Job
+from microblog.jobs.models import Job
+from microblog.storage import Storage
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
+
+
+def current_storage() -> Storage:
+    """The storage that ``IMPORT_STORAGE_URL`` names."""
+    return Storage(current_app.config["IMPORT_STORAGE_URL"])
 
 
 class NoPosts(ValueError):
@@ -37,7 +42,7 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
     upload_id, path = upload.id, upload.path
     try:
         task = user.launch_task("import_posts", _("Importing your posts"), upload_id)
-        sweep.delete_waiting(user.id, but=upload_id)
+        cleanup.delete_waiting(user.id, but=upload_id)
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()
@@ -54,7 +59,7 @@ def id_of(job: Job) -> str | None:
 def has_refusals(job: Job) -> bool:
     """Whether `job` is an import that has refused something, of which the list is still there."""
     upload_id = id_of(job)
-    return upload_id is not None and refusals.exist(upload_id)
+    return upload_id is not None and rejected_entries.exist(upload_id)
 
 
 def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""Jobs as their users see and steer them: the steps that a user started, seen as one thing, and the pages of /tasks."""
+"""Jobs as their users see and control them, and the pages of /tasks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def init_app(app: Flask) -> None:
     from flask_login import current_user
 
     from microblog.clock import utcnow
-    from microblog.jobs import job as jobs
+    from microblog.jobs.models import Job, newest_jobs
     from microblog.jobs.routes import bp
 
     app.register_blueprint(bp)
 
     @app.template_global()
-    def recent_jobs() -> list[jobs.Job]:
-        return jobs.newest(current_user.id, utcnow() - SHOWN_FOR)
+    def recent_jobs() -> list[Job]:
+        return newest_jobs(current_user.id, utcnow() - SHOWN_FOR)
 
     @app.template_global()
     def current_timestamp() -> float:

@@ -1,4 +1,4 @@
-"""/tasks: a user's own jobs, what became of them, cancel and try again."""
+"""/tasks: a user's own jobs; cancel and retry."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog import paging
+from microblog import pagination
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
-from microblog.jobs.job import Job
-from microblog.limits import limit_launches
-from microblog.security import referring_path
+from microblog.jobs.models import Job, find_job, jobs_with_ids
+from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
+from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 
@@ -25,14 +23,14 @@ bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 @login_required
 def index() -> ResponseReturnValue:
     """All jobs of the user, newest first."""
-    page = paging.newest_first(
+    page = pagination.newest_first(
         sa.select(Task).where(Task.user_id == current_user.id, Task.position == 0),
         Task.created_at,
         Task.id,
         before=request.args.get("before"),
         after=request.args.get("after"),
     )
-    return render_template("tasks/index.html", page=page, jobs=jobs.with_roots(root.id for root in page.items))
+    return render_template("tasks/index.html", page=page, jobs=jobs_with_ids(root.id for root in page.items))
 
 
 @bp.get("/<task_id>/card")
@@ -47,8 +45,8 @@ def card(task_id: str) -> ResponseReturnValue:
 def cancel(task_id: str) -> ResponseReturnValue:
     """Ask for a job to be cancelled."""
     try:
-        control.cancel(_own_job(task_id))
-    except control.NotNow as error:
+        cancel_job(_own_job(task_id))
+    except NotAllowedNow as error:
         flash(str(error), "warning")
     return _back()
 
@@ -59,9 +57,9 @@ def cancel(task_id: str) -> ResponseReturnValue:
 def retry(task_id: str) -> ResponseReturnValue:
     """Start a new job like one that failed or was cancelled."""
     try:
-        control.retry(_own_job(task_id))
+        retry_job(_own_job(task_id))
         db.session.commit()
-    except control.NotNow as error:
+    except NotAllowedNow as error:
         flash(str(error), "warning")
     except AlreadyRunning:
         db.session.rollback()
@@ -70,7 +68,7 @@ def retry(task_id: str) -> ResponseReturnValue:
 
 
 def _own_job(task_id: str) -> Job:
-    job = jobs.find(task_id, current_user.id)
+    job = find_job(task_id, current_user.id)
     if job is None:
         abort(404, _("There is no such task."))
     return job

@@ -1,7 +1,34 @@
-"""The room's periodic task, where Celery looks for it."""
+"""Task that deletes the rows of jobs that ended longer than TASK_LIFETIME ago."""
 
 from __future__ import annotations
 
-from microblog.jobs.purge import purge_tasks
+from datetime import timedelta
 
-__all__ = ["purge_tasks"]
+import sqlalchemy as sa
+from celery import shared_task
+from flask import current_app
+from sqlalchemy.orm import aliased
+
+from microblog.clock import utcnow
+from microblog.database import delete_in_batches
+from microblog.extensions import db
+from microblog.taskqueue.interface import rows_needed_since
+from microblog.taskqueue.models import Task
+
+BATCH = 500  # steps that one transaction looks at
+
+
+@shared_task(name="purge_tasks", ignore_result=True, every="SWEEP_INTERVAL")
+def purge_tasks() -> None:
+    """Delete all steps of each job whose last step ended before the lifetime began, and that nobody needs."""
+    lifetime: float = current_app.config["TASK_LIFETIME"]
+    if not lifetime:
+        return  # kept for good
+    needed = [since for _receiver, since in rows_needed_since.send(current_app.extensions["celery"])]
+    before = min([utcnow() - timedelta(seconds=lifetime), *needed])
+    step, other = aliased(Task), aliased(Task)
+    wanted = sa.exists().where(
+        other.root_id == step.root_id, sa.or_(other.finished_at.is_(None), other.finished_at >= before)
+    )
+    ended = sa.select(step.root_id).where(step.finished_at < before, ~wanted).order_by(step.finished_at).limit(BATCH)
+    delete_in_batches(db.session, sa.delete(Task).where(Task.root_id.in_(ended)))

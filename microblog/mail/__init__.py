@@ -1,4 +1,4 @@
-"""Rendering and sending mails, as tasks."""
+"""Rendering and sending of mails by tasks."""
 
 from __future__ import annotations
 
@@ -7,5 +7,4 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Importing the room's table makes it known to the migrations, and what it tells of jobs to those who show them."""
-    from microblog.mail import models as models
-    from microblog.mail import traces as traces
+    from microblog.mail import models, sending  # noqa: F401 - a table, and what is shown of a job

@@ -1,20 +1,14 @@
-"""Which mails a server has accepted: what keeps a mail from being sent twice."""
+"""Table of mails that a server has accepted, which prevents sending one twice."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 
 class SentMail(Model):

@@ -1,4 +1,4 @@
-"""The room's periodic task; the tasks that send mails are where their letters are written."""
+"""Task that deletes old records of sent mails."""
 
 from __future__ import annotations
 

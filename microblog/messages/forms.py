@@ -1,4 +1,4 @@
-"""The form to write a message."""
+"""Form for writing a message."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
 from microblog.messages.models import MAX_LENGTH
-from microblog.messages.text import body_of
-from microblog.text import Storable, with_unix_line_ends
+from microblog.messages.services import normalize_body
+from microblog.validators import Storable, normalize_newlines
 
 
 class MessageForm(FlaskForm):
@@ -18,7 +18,7 @@ class MessageForm(FlaskForm):
     message = TextAreaField(
         _l("Message"),
         [Storable()],
-        filters=[lambda text: with_unix_line_ends(text or "")],
+        filters=[lambda text: normalize_newlines(text or "")],
         description=_l("Up to %(limit)d characters, for nobody else to read.", limit=MAX_LENGTH),
         render_kw={"rows": 4, "autocomplete": "off", "dir": "auto"},
     )
@@ -26,11 +26,11 @@ class MessageForm(FlaskForm):
     @property
     def body(self) -> str:
         """What is to be sent, of a form that is valid."""
-        return body_of(self.message.data)
+        return normalize_body(self.message.data)
 
     def validate_message(self, field: Field) -> None:
         """Refuse a message that says nothing, or too much."""
         try:
-            body_of(field.data)
+            normalize_body(field.data)
         except ValueError as refused:
             raise ValidationError(str(refused)) from refused

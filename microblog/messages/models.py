@@ -1,21 +1,15 @@
-"""The private messages."""
+"""Table of private messages."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 MAX_LENGTH = 1000  # Unicode code points
 _UNREAD = sa.text("read_at IS NULL")

@@ -1,4 +1,4 @@
-"""The pages on which messages are written and read."""
+"""Pages for reading and writing private messages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.accounts import directory
 from microblog.accounts.models import User
-from microblog.limits import limit_user
-from microblog.lookup import ID_IN_ADDRESS
-from microblog.messages import correspondence
+from microblog.accounts.services import get_user_or_404
 from microblog.messages.forms import MessageForm
 from microblog.messages.models import Message
-from microblog.paging import Page
-from microblog.security import local_path, referring_path
+from microblog.messages.services import (
+    RecipientUnavailable,
+    delete_message,
+    find_message,
+    mark_messages_read,
+    messages_between,
+    messages_received_by,
+    messages_sent_by,
+    send_message,
+)
+from microblog.pagination import Page
+from microblog.security import limit_user, local_path, referring_path
+from microblog.validators import ID_IN_ADDRESS
 
 bp = Blueprint("messages", __name__)
 
@@ -28,7 +36,7 @@ bp = Blueprint("messages", __name__)
 @limit_user("RATELIMIT_MESSAGE", methods=["POST"])
 def conversation(username: str) -> ResponseReturnValue:
     """Write to somebody, and read what you two wrote to each other."""
-    other = directory.user_called(username)
+    other = get_user_or_404(username)
     if other == current_user:
         flash(_("You cannot write to yourself."), "warning")
         return redirect(url_for("messages.received"))
@@ -38,7 +46,7 @@ def conversation(username: str) -> ResponseReturnValue:
         _send(other, form.body)
         flash(_("Your message is sent."), "success")
         return redirect(address)
-    page, new = _opened(lambda before, after: correspondence.between(current_user, other, before, after))
+    page, new = _opened(lambda before, after: messages_between(current_user, other, before, after))
     status = 422 if form.is_submitted() else 200
     return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status
 
@@ -47,7 +55,7 @@ def conversation(username: str) -> ResponseReturnValue:
 @login_required
 def received() -> ResponseReturnValue:
     """What others wrote to the user; what is shown is read by that."""
-    page, new = _opened(lambda before, after: correspondence.received_by(current_user, before, after))
+    page, new = _opened(lambda before, after: messages_received_by(current_user, before, after))
     return render_template("messages/index.html", page=page, new=new, empty=_("Nobody has written to you yet."))
 
 
@@ -55,7 +63,7 @@ def received() -> ResponseReturnValue:
 @login_required
 def sent() -> ResponseReturnValue:
     """What the user wrote to others."""
-    page = correspondence.sent_by(current_user, request.args.get("before"), request.args.get("after"))
+    page = messages_sent_by(current_user, request.args.get("before"), request.args.get("after"))
     return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
 
 
@@ -63,7 +71,7 @@ def sent() -> ResponseReturnValue:
 @login_required
 def confirm_delete(message_id: int) -> ResponseReturnValue:
     """Ask whether a message is to go."""
-    found = correspondence.find(current_user, [message_id]) or _nothing()
+    found = find_message(current_user, [message_id]) or _nothing()
     return render_template("messages/delete.html", message=found[0], onward=referring_path())
 
 
@@ -71,7 +79,7 @@ def confirm_delete(message_id: int) -> ResponseReturnValue:
 @login_required
 def delete(message_id: int) -> ResponseReturnValue:
     """Delete a message for the user, and go back to the list that it was in (``next``); whom it was with keeps it."""
-    if not correspondence.delete(current_user, message_id):
+    if not delete_message(current_user, message_id):
         _nothing()
     flash(_("The message is deleted for you."), "success")
     return redirect(local_path(request.form.get("next")) or url_for("messages.received"))
@@ -83,8 +91,8 @@ def _nothing() -> NoReturn:
 
 def _send(recipient: User, body: str) -> None:
     try:
-        correspondence.send(current_user, recipient, body)
-    except correspondence.NobodyThere:
+        send_message(current_user, recipient, body)
+    except RecipientUnavailable:
         abort(404, _("There is nobody of this name."))
 
 
@@ -92,5 +100,5 @@ def _opened(read: Callable[[str | None, str | None], Page[Message]]) -> tuple[Pa
     """The page that was asked for, and the ids of the messages in it that the user sees for the first time."""
     edges = request.args.get("before"), request.args.get("after")
     page = read(*edges)
-    new = correspondence.mark_read(current_user, page.items)
+    new = mark_messages_read(current_user, page.items)
     return (read(*edges) if new else page), new  # the commit has made what was read invalid

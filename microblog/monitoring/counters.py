@@ -1,7 +1,6 @@
-"""Counts what no row tells of: messages that were dropped, and messages that were missing and published again.
+"""Counters of events that no row records: dropped messages and republished messages.
 
-The counts live in Redis, where those things happen: a Redis that forgets sets them back to zero, which Prometheus
-expects of a counter. Nothing else depends on them.
+They are kept in Redis. If it loses its data they restart at zero, as Prometheus expects of a counter.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from typing import Any
 import redis
 from flask import Flask
 
-from microblog.taskqueue.errors import ClaimRefused
-from microblog.taskqueue.signals import claim_refused, message_relayed
+from microblog.taskqueue.interface import ClaimRefused, claim_refused, message_relayed
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,9 @@
-"""Which jobs an operator means, and the queries that find them by an index however many there are.
+"""Filters of jobs, and the queries that find the jobs by an index, however many there are.
 
-A list shows jobs, and the table has steps. What is asked of a job is asked of one of its rows: of the step at which it
-stands (the one that ended it, or the first that has yet to end), of the step that has a name, of its root. That row
-leads the query, so that an index over it brings the jobs in the order of the list, and nothing need be sorted. Rows
-that are unfinished are few and have one index; the indexes by queue, worker and name hold finished rows alone, and so
-cost nothing while a task runs.
+A list shows jobs, while the table has steps. A filter on a job is a condition on one of its rows: on the current step
+(the one that ended it, or the first unfinished one), on the step with a name, or on the root. That row leads the query,
+so that an index returns the jobs in the order of the list. Unfinished rows are few and share one index; the indexes by
+queue, worker and name contain finished rows only, so that a running task does not update them.
 """
 
 from __future__ import annotations

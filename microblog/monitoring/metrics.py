@@ -1,7 +1,7 @@
-"""What /metrics tells Prometheus: figures of all processes together, from the database and from Redis.
+"""/metrics for Prometheus: values of all processes together, from the database and Redis.
 
-No process counts anything for itself: so each web process, forked or not, tells the same, and nothing is lost with
-one. A part that is away takes its own metrics along, and no others.
+No process counts anything itself, so each web process returns the same, and nothing is lost with a process. A part that
+is unavailable omits its own metrics and no others.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from prometheus_client.registry import CollectorRegistry
 
 from microblog.clock import utcnow
 from microblog.extensions import redis_client
-from microblog.mail.delivery import MailTask
-from microblog.monitoring import counters, picture, queues, workers
-from microblog.monitoring.figures import Figures
-from microblog.monitoring.parallel import Parallel
-from microblog.monitoring.picture import Picture
-from microblog.monitoring.sketch import Sketch
-from microblog.monitoring.workers import Answers
-from microblog.notifications.audience import listeners
+from microblog.mail.sending import MailTask
+from microblog.monitoring import counters, task_snapshot
+from microblog.monitoring.queues import QueueStats, known_queues, measure_queues
+from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
+from microblog.monitoring.status import ConcurrentProbes
+from microblog.monitoring.task_snapshot import TaskTableSnapshot
+from microblog.monitoring.workers import WorkerReplies, query_workers_about
+from microblog.notifications.pubsub import count_listeners
 from microblog.taskqueue import states
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.errors import ClaimRefused
+from microblog.taskqueue.interface import ClaimRefused
+from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Metrics:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._parts = Parallel(app)
+        self._parts = ConcurrentProbes(app)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -91,13 +91,13 @@ def _answer(name: str, answer: Future[Any]) -> Any:
 def _ask_redis() -> Told:
     client = redis_client.connection
     return Told(
-        lengths={name: int(str(client.llen(name))) for name in queues.known()},
+        lengths={name: int(str(client.llen(name))) for name in known_queues()},
         counts=counters.read(client),
-        listeners=listeners(client),
+        listeners=count_listeners(client),
     )
 
 
-def _of_database(seen: Picture) -> Iterator[Metric]:
+def _of_database(seen: TaskTableSnapshot) -> Iterator[Metric]:
     yield from _tasks(seen)
     yield from _jobs(seen)
     yield from _by_name(seen)
@@ -107,7 +107,7 @@ def _of_database(seen: Picture) -> Iterator[Metric]:
         "microblog_task_waiting_seconds",
         "How long the task has been waiting that has waited longest: to begin, to be tried again or taken over.",
         "queue",
-        dict.fromkeys(queues.known(), 0.0) | {name: _age(at, now) for name, at in seen.waiting_since.items()},
+        dict.fromkeys(known_queues(), 0.0) | {name: _age(at, now) for name, at in seen.waiting_since.items()},
     )
     yield GaugeMetricFamily(
         "microblog_statistics_age_seconds",
@@ -116,7 +116,7 @@ def _of_database(seen: Picture) -> Iterator[Metric]:
     )
 
 
-def _tasks(seen: Picture) -> Iterator[Metric]:
+def _tasks(seen: TaskTableSnapshot) -> Iterator[Metric]:
     launchable = [name for name, task in current_app.extensions["celery"].tasks.items() if _launchable(task)]
     names = {name for name, _state in seen.finished} | set(launchable)
     finished = CounterMetricFamily("microblog_tasks_finished", "Tasks that ended.", labels=["name", "state"])
@@ -145,7 +145,7 @@ def _tasks(seen: Picture) -> Iterator[Metric]:
     yield from (wait, run)
 
 
-def _jobs(seen: Picture) -> Iterator[Metric]:
+def _jobs(seen: TaskTableSnapshot) -> Iterator[Metric]:
     finished = CounterMetricFamily(
         "microblog_jobs_finished", "Jobs that ended, by the task that they began with.", labels=["name", "state"]
     )
@@ -169,7 +169,7 @@ def _jobs(seen: Picture) -> Iterator[Metric]:
     )
 
 
-def _by_name(seen: Picture) -> Iterator[Metric]:
+def _by_name(seen: TaskTableSnapshot) -> Iterator[Metric]:
     """What a task counts while it runs: of those that ended and of those that did not."""
     counted = _counted(seen)
     for what, documentation in (
@@ -183,7 +183,7 @@ def _by_name(seen: Picture) -> Iterator[Metric]:
         )
 
 
-def _mails(seen: Picture) -> Iterator[Metric]:
+def _mails(seen: TaskTableSnapshot) -> Iterator[Metric]:
     """What became of mails: a task of MailTask sends one."""
     sent = failed = 0
     tasks = current_app.extensions["celery"].tasks
@@ -217,7 +217,7 @@ def _of_redis(told: Told) -> Iterator[Metric]:
     )
 
 
-def _of_queues(measured: list[queues.Measured]) -> Iterator[Metric]:
+def _of_queues(measured: list[QueueStats]) -> Iterator[Metric]:
     now = utcnow()
     yield _gauge(
         "microblog_queue_age_seconds",
@@ -233,7 +233,7 @@ def _of_queues(measured: list[queues.Measured]) -> Iterator[Metric]:
     )
 
 
-def _of_workers(answers: Answers) -> Iterator[Metric]:
+def _of_workers(answers: WorkerReplies) -> Iterator[Metric]:
     yield GaugeMetricFamily("microblog_workers_up", "Workers that answer.", value=len(answers.up))
     yield GaugeMetricFamily(
         "microblog_workers_silent", "Workers that should answer and do not.", value=len(answers.silent)
@@ -241,10 +241,10 @@ def _of_workers(answers: Answers) -> Iterator[Metric]:
 
 
 QUESTIONS: dict[str, Callable[[], Any]] = {
-    "database": picture.take,
+    "database": task_snapshot.take_snapshot,
     "redis": _ask_redis,
-    "queues": queues.measure,
-    "workers": lambda: workers.ask_about({"ping": {}}, PING_TIMEOUT),
+    "queues": measure_queues,
+    "workers": lambda: query_workers_about({"ping": {}}, PING_TIMEOUT),
 }
 DESCRIBED: dict[str, Callable[[Any], Iterable[Metric]]] = {
     "database": _of_database,
@@ -259,15 +259,15 @@ def _launchable(task: Any) -> bool:
     return isinstance(task, JobTask) and not task.every and not task.name.startswith("celery.")
 
 
-def _together(finished: Mapping[tuple[str, str], Figures]) -> dict[str, Figures]:
+def _together(finished: Mapping[tuple[str, str], TaskAggregate]) -> dict[str, TaskAggregate]:
     """Figures of all states together, by name."""
-    together: dict[str, Figures] = {}
+    together: dict[str, TaskAggregate] = {}
     for (name, _state), figures in sorted(finished.items()):
-        together.setdefault(name, Figures()).add(figures)
+        together.setdefault(name, TaskAggregate()).add(figures)
     return together
 
 
-def _counted(seen: Picture) -> dict[str, dict[str, int]]:
+def _counted(seen: TaskTableSnapshot) -> dict[str, dict[str, int]]:
     counted = {
         name: {
             "attempts": figures.attempts,
@@ -285,7 +285,7 @@ def _counted(seen: Picture) -> dict[str, dict[str, int]]:
     return dict(sorted(counted.items()))
 
 
-def _histogram(sketch: Sketch) -> tuple[list[tuple[str, float]], float]:
+def _histogram(sketch: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
     counts = sketch.at_most(POWERS)
     bounds = [str(float(2**power)) for power in POWERS]
     return [*zip(bounds, counts, strict=True), ("+Inf", sketch.count)], sketch.seconds

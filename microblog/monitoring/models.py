@@ -1,19 +1,13 @@
-"""What became of tasks, added up: by the hour for charts, and in all for counters that only grow."""
+"""Tables of aggregated outcomes: by hour for charts, in total for counters."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,22 +1,24 @@
-"""The queues: how many messages wait in each, for how long, and who takes them."""
+"""Lengths, ages and consumers of the queues, and the schedule of beat."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from celery.schedules import schedule as interval
 from flask import current_app
+from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from microblog.celeryconfig import pause
 from microblog.extensions import db, redis_client
-from microblog.monitoring.workers import Answers
+from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.queues import paused_queues
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ HEAD = 10  # messages that are looked at: one that was given back is no longer t
 
 
 @dataclass(frozen=True)
-class Measured:
+class QueueStats:
     """A queue.
 
     `length` counts messages that no worker has taken; `oldest` tells since when the one that was published first has
@@ -39,13 +41,13 @@ class Measured:
     paused: bool
 
 
-def measure(answers: Answers | None = None) -> list[Measured]:
+def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
     """All queues: those of the settings, and others that a worker consumes, according to its answer.
 
     Raises redis.exceptions.RedisError if Redis is away.
     """
     consumed = [name for facts in answers.up.values() for name in facts["queues"]] if answers else []
-    names = known(consumed)
+    names = known_queues(consumed)
     with redis_client.connection.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.llen(name)
@@ -55,9 +57,9 @@ def measure(answers: Answers | None = None) -> list[Measured]:
     for name in names:
         lengths[name], heads[name] = next(told), _task_ids(next(told))
     published = _published([task_id for head in heads.values() for task_id in head])
-    paused = pause.paused()
+    paused = paused_queues()
     return [
-        Measured(
+        QueueStats(
             name=name,
             length=lengths[name],
             oldest=min((published[task_id] for task_id in heads[name] if task_id in published), default=None),
@@ -68,7 +70,7 @@ def measure(answers: Answers | None = None) -> list[Measured]:
     ]
 
 
-def length(queue: str) -> int:
+def queue_length(queue: str) -> int:
     """How many messages of a queue no worker has taken. Raises redis.exceptions.RedisError."""
     return int(redis_client.connection.llen(queue))
 
@@ -79,7 +81,7 @@ def unfinished_tasks(queue: str) -> int:
     return db.session.scalar(counted) or 0
 
 
-def purge(queue: str) -> int:
+def purge_queue(queue: str) -> int:
     """Throw away the messages of a queue that no worker has taken; returns how many.
 
     Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
@@ -89,7 +91,7 @@ def purge(queue: str) -> int:
         return int(connection.default_channel.queue_purge(queue))
 
 
-def known(others: Iterable[str] = ()) -> list[str]:
+def known_queues(others: Iterable[str] = ()) -> list[str]:
     """The names of the queues of the settings, in their order, and then the `others`."""
     configured = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
     return configured + sorted(set(others) - set(configured))
@@ -116,3 +118,59 @@ def _published(task_ids: list[str]) -> dict[str, datetime]:
         logger.warning("the database is away; since when messages wait is not known")
         return {}
     return {row.id: row.published_at for row in rows}
+
+
+@dataclass(frozen=True)
+class ScheduleEntry:
+    """An entry of the schedule.
+
+    `every` is in seconds, None if it is not a fixed pause; `last_run_at` is None if it never was sent, `next_run_at` if
+    no beat has taken it up yet.
+    """
+
+    name: str
+    task: str
+    every: float | None
+    last_run_at: datetime | None
+    next_run_at: datetime | None
+
+
+def schedule_entries() -> list[ScheduleEntry]:
+    """The entries of the settings, and those that RedBeat keeps besides. Raises redis.exceptions.RedisError."""
+    app = current_app.extensions["celery"]
+    app.redbeat_conf = config = RedBeatConfig(app)
+    keys = {config.key_prefix + name: name for name in app.conf.beat_schedule}
+    connection = redis_client.connection  # RedBeat's own client waits for a Redis that is away
+    scheduled = map(str, connection.zrange(config.schedule_key, 0, -1))
+    keys |= {key: key.removeprefix(config.key_prefix) for key in scheduled}
+    with connection.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hmget(key, "definition", "meta")
+        stored = pipe.execute()
+    return [_entry(app, name, *kept) for name, kept in zip(keys.values(), stored, strict=True)]
+
+
+def is_beat_running() -> bool:
+    """Whether a beat holds the schedule's lock. Raises redis.exceptions.RedisError."""
+    config = RedBeatConfig(current_app.extensions["celery"])
+    return bool(redis_client.connection.exists(config.lock_key))
+
+
+def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> ScheduleEntry:
+    if definition is None:
+        settings = app.conf.beat_schedule.get(name, {})
+        return ScheduleEntry(name, settings.get("task", ""), _seconds(settings.get("schedule")), None, None)
+    known = RedBeatSchedulerEntry.decode_definition(definition)
+    last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
+    entry = RedBeatSchedulerEntry(app=app, **known)
+    entry.last_run_at = last_run_at  # which Celery would take to be now if there was none
+    every = _seconds(known["schedule"])
+    # RedBeat's own due_at is for the moment at which it ran: it counts what has passed since then twice.
+    next_run_at = last_run_at + timedelta(seconds=every) if last_run_at and every else entry.due_at
+    return ScheduleEntry(name, known["task"], every, last_run_at, next_run_at)
+
+
+def _seconds(schedule: Any) -> float | None:
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    return float(schedule.run_every.total_seconds()) if type(schedule) is interval else None

@@ -1,13 +1,13 @@
-"""The room's periodic task."""
+"""Task that aggregates finished tasks."""
 
 from __future__ import annotations
 
 from celery import shared_task
 
-from microblog.monitoring import roll_up as statistics
+from microblog.monitoring import rollup
 
 
 @shared_task(name="roll_up", ignore_result=True, every="ROLL_UP_INTERVAL")
 def roll_up() -> None:
     """Add tasks that finished to the statistics."""
-    statistics.roll_up()
+    rollup.roll_up()

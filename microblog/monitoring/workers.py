@@ -1,16 +1,83 @@
-"""The workers: who is up, what each is and does, and who should be up and does not answer."""
+"""The workers: heartbeats, replies to queries, and commands.
+
+Celery knows only workers that reply. To name one that does not, Redis keeps when each was last seen: every worker
+registers every few seconds and removes itself when it stops. One that was killed or is frozen stays listed for
+``WORKER_FORGOTTEN_AFTER`` seconds.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from microblog.monitoring import presence
-from microblog.monitoring.asking import Questions, ask_workers
+import redis
+from celery import bootsteps
+from flask import current_app
+
+from microblog.clock import utcnow
+from microblog.extensions import redis_client
+from microblog.monitoring.worker_rpc import Questions, broadcast_and_collect
+
+logger = logging.getLogger(__name__)
+
+SIGN_IN_EVERY = 5.0  # seconds
+WORKERS_KEY = "microblog:workers"  # a sorted set: names, by when they were last seen
+
+
+def registered_workers() -> dict[str, datetime]:
+    """The workers that should answer, each with when it was last seen. Raises redis.exceptions.RedisError."""
+    forgotten = utcnow() - timedelta(seconds=current_app.config["WORKER_FORGOTTEN_AFTER"])
+    seen: Any = redis_client.connection.zrangebyscore(WORKERS_KEY, forgotten.timestamp(), "+inf", withscores=True)
+    return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
+
+
+class Presence(bootsteps.StartStopStep):
+    """The part of a worker that signs in: as soon as its main loop runs, and every few seconds from then on."""
+
+    requires = ("celery.worker.consumer.control:Control",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._entries: list[Any] = []
+
+    def start(self, consumer: Any) -> None:
+        """Begin to sign in; on every connection to the broker anew."""
+        timer = consumer.timer
+        self._entries = [
+            timer.call_after(0, self._sign_in, (consumer,)),  # by then it hears what it is asked
+            timer.call_repeatedly(SIGN_IN_EVERY, self._sign_in, (consumer,)),
+        ]
+
+    def stop(self, consumer: Any) -> None:
+        """Sign in no more; and sign out, if it is not only the connection that ends."""
+        for entry in self._entries:
+            entry.cancel()
+        self._entries = []
+        if consumer.blueprint.state != bootsteps.RUN:
+            self._sign_out(consumer)
+
+    def _sign_in(self, consumer: Any) -> None:
+        flask_app = consumer.app.flask_app
+        now = utcnow().timestamp()
+        try:
+            with flask_app.extensions["redis"].pipeline() as pipe:
+                pipe.zadd(WORKERS_KEY, {consumer.hostname: now})
+                pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])
+                pipe.execute()
+        except redis.RedisError as error:
+            logger.warning("this worker could not sign in: %s", error)
+
+    def _sign_out(self, consumer: Any) -> None:
+        try:
+            consumer.app.flask_app.extensions["redis"].zrem(WORKERS_KEY, consumer.hostname)
+        except redis.RedisError as error:
+            logger.warning("this worker could not sign out: %s", error)
+
 
 Facts = dict[str, Any]
 
@@ -25,7 +92,7 @@ _MAPPINGS = {"stats", "conf"}
 
 
 @dataclass(frozen=True)
-class Answers:
+class WorkerReplies:
     """What the workers said: of each that is `up`, by its name, what it said to each question.
 
     `silent` are those that did not answer, though they should: they are frozen, cut off, overloaded, or were killed.
@@ -36,37 +103,37 @@ class Answers:
     last_seen: dict[str, datetime]
 
 
-def ask(timeout: float) -> Answers:
+def query_workers(timeout: float) -> WorkerReplies:
     """Ask all workers how they are; returns once all that are known have answered, else after `timeout` seconds.
 
     Of each worker that is up: `stats` as Celery's, `active`, the tasks that it runs, and `queues`, the names of those
     that it consumes. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
     """
-    return ask_about({"stats": {}, "active": {}, "active_queues": {}}, timeout)
+    return query_workers_about({"stats": {}, "active": {}, "active_queues": {}}, timeout)
 
 
-def ask_about(questions: Questions, timeout: float, only: Collection[str] | None = None) -> Answers:
+def query_workers_about(questions: Questions, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
     """As ask(), but about something else: Celery's remote control commands, each with its arguments.
 
     With `only`, these workers alone are asked, whether they are known or not.
     """
-    seen = presence.known()
+    seen = registered_workers()
     expected = seen.keys() if only is None else only
-    said = ask_workers(questions, timeout, expected=expected, only=only)
-    return Answers(
+    said = broadcast_and_collect(questions, timeout, expected=expected, only=only)
+    return WorkerReplies(
         up={name: _named(said[name]) for name in sorted(said)},
         silent=sorted(set(expected) - said.keys()),
         last_seen=seen,
     )
 
 
-def everything() -> Questions:
+def all_questions() -> Questions:
     """The questions whose answers are all that a worker knows of itself."""
     names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
     return {**{name: {} for name in names}, **REGISTERED}
 
 
-def describe(name: str, answers: Answers) -> Facts:
+def describe_worker(name: str, answers: WorkerReplies) -> Facts:
     """What is known of a worker in general, for people and programs: memory in bytes, uptime in seconds.
 
     All but `name`, `up` and `last_seen` is None if it does not answer, or was not asked. `memory` is the most that its
@@ -93,13 +160,13 @@ def describe(name: str, answers: Answers) -> Facts:
     }
 
 
-def tasks(answers: Answers, question: str) -> list[Facts]:
+def worker_tasks(answers: WorkerReplies, question: str) -> list[Facts]:
     """The tasks in the workers' answers about `active`, `reserved` or `scheduled`, those that began first, first."""
     found = [_task(name, task) for name, said in answers.up.items() for task in said[question]]
     return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
 
 
-def registered(answers: Answers) -> list[Facts]:
+def registered_tasks(answers: WorkerReplies) -> list[Facts]:
     """The tasks in the workers' answers to REGISTERED, by name, with their limits and the workers that know them so.
 
     Time limits are in seconds; those that have none are None.
@@ -156,3 +223,49 @@ def _masked(value: Any, name: str = "") -> Any:
     if isinstance(value, str):
         return _MASK if value and _SECRET.search(name) else _PASSWORD.sub(rf"\1:{_MASK}@", value)
     return value
+
+
+# What Celery's control commands say when they refuse, as it is said here.
+_REFUSALS = {
+    "Autoscale not enabled": "was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
+    "unknown task": "knows no task of this name.",
+    "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
+    "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
+    "Can't shrink pool. All processes busy!": "has no process that is idle; none was ended.",
+}
+
+
+@dataclass(frozen=True)
+class CommandReply:
+    """Whether a worker did what it was told, and what it said; `answered` is False if it said nothing."""
+
+    worker: str
+    done: bool
+    sentence: str
+    answered: bool = True
+
+
+def send_command(
+    command: str, arguments: dict[str, Any], timeout: float, *, done: str, only: Collection[str] | None = None
+) -> list[CommandReply]:
+    """Have all workers, or `only` some, carry out a remote control command; `done` is the sentence if they did.
+
+    Returns what became of it at each worker that answered or should have within `timeout` seconds. One that did not
+    will not do it later either. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
+    away.
+    """
+    answers = query_workers_about({command: arguments}, timeout, only)
+    silent = f"does not answer within {timeout:g} s; it was not done."
+    return sorted(
+        [_said(name, said[command], done) for name, said in answers.up.items()]
+        + [CommandReply(name, False, silent, answered=False) for name in answers.silent],
+        key=lambda said: said.worker,
+    )
+
+
+def _said(worker: str, reply: Any, done: str) -> CommandReply:
+    if isinstance(reply, dict) and "refused" in reply:
+        return CommandReply(worker, False, reply["refused"])
+    if isinstance(reply, dict) and "error" in reply:
+        return CommandReply(worker, False, _REFUSALS.get(reply["error"], f"could not: {reply['error']}"))
+    return CommandReply(worker, True, done)

@@ -1,4 +1,4 @@
-"""What a user is told: rows, and what of them and of jobs reaches an open browser, live or by asking."""
+"""Notifications and live events: rows, rendering, event streams and polling."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def init_app(app: Flask) -> None:
     """Register the routes, listen to what the engine announces, and give every template the reader's badges."""
     from flask_login import current_user
 
-    from microblog.notifications import badges
-    from microblog.notifications.live import Hub, publish_change
-    from microblog.notifications.outcomes import note_outcome
+    from microblog.notifications import unread_counts
+    from microblog.notifications.job_notifications import notify_job_ended
+    from microblog.notifications.pubsub import Hub, publish_change
     from microblog.notifications.routes import bp
-    from microblog.taskqueue.signals import TaskChange, task_changed
+    from microblog.taskqueue.interface import TaskChange, task_changed
 
     def announce(sender: object, change: TaskChange) -> None:
         publish_change(app, change)
-        note_outcome(app, change)
+        notify_job_ended(app, change)
 
     app.register_blueprint(bp)
     most = app.config["STREAMS_PER_USER"] if app.config["RATELIMIT_ENABLED"] else math.inf
@@ -29,4 +29,4 @@ def init_app(app: Flask) -> None:
 
     @app.template_global()
     def unread() -> dict[str, int]:
-        return badges.unread(current_user.id)
+        return unread_counts.unread_counts(current_user.id)

@@ -1,20 +1,15 @@
-"""What users are told: one row for each thing that happened to them."""
+"""Table of notifications: one row per kind and subject."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import db
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
 
 MAX_NAME = 64
 MAX_SUBJECT = 64

@@ -1,4 +1,4 @@
-"""The stream of a user's events, the same by asking, and the page of what they were told."""
+"""Event stream, polling, and the page of notifications."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flask_login import current_user, login_required
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.lookup import ID_IN_ADDRESS
-from microblog.notifications import kinds, rows, sources
-from microblog.notifications.feed import changes_since, instant
+from microblog.notifications import renderers, replay
 from microblog.notifications.models import Notification
-from microblog.notifications.push import push, read
-from microblog.notifications.sources import Event, Source
-from microblog.notifications.stream import event_stream
+from microblog.notifications.push import mark_read_and_push, push
+from microblog.notifications.replay import Event, EventSource, events_since, time_from_seconds
+from microblog.notifications.services import find_notifications, mark_notifications_read, notifications_of
+from microblog.notifications.sse import event_stream
+from microblog.validators import ID_IN_ADDRESS
 
 bp = Blueprint("notifications", __name__)
 
@@ -34,7 +34,7 @@ def poll() -> ResponseReturnValue:
     Further arguments name what else the page shows (see sources.py); the events of that are among them.
     """
     since = _since(request.args.get("since", "0"))
-    return jsonify(_missed(sources.of_page(current_user.id, request.args), since))
+    return jsonify(_missed(replay.sources_for_page(current_user.id, request.args), since))
 
 
 @bp.get("/notifications/stream")
@@ -46,14 +46,14 @@ def stream() -> ResponseReturnValue:
     """
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
     since = utcnow().timestamp() if last_seen is None else _since(last_seen)
-    shown = sources.of_page(current_user.id, request.args)
+    shown = replay.sources_for_page(current_user.id, request.args)
     topics = [topic for source in shown for topic in source.topics]
     return event_stream(current_user.id, topics, lambda: _missed(shown, max(since - OVERLAP, 0.0)))
 
 
-def _missed(shown: list[Source], since: float) -> list[Event]:
+def _missed(shown: list[EventSource], since: float) -> list[Event]:
     """The events after `since`, oldest first: the time of the last is where a stream that is cut goes on."""
-    events = changes_since(current_user.id, since)
+    events = events_since(current_user.id, since)
     events += [event for source in shown for event in source.missed(since)]
     return sorted(events, key=lambda event: float(event["timestamp"]))
 
@@ -62,8 +62,8 @@ def _missed(shown: list[Source], since: float) -> list[Event]:
 @login_required
 def index() -> ResponseReturnValue:
     """All that the user was told, newest first."""
-    page = rows.of_user(current_user.id, request.args.get("before"), request.args.get("after"))
-    return render_template("notifications/index.html", page=page, told=kinds.told(page.items))
+    page = notifications_of(current_user.id, request.args.get("before"), request.args.get("after"))
+    return render_template("notifications/index.html", page=page, told=renderers.render_notifications(page.items))
 
 
 @bp.get(f"/notifications/<{ID_IN_ADDRESS}:notification_id>")
@@ -71,9 +71,9 @@ def index() -> ResponseReturnValue:
 def follow_up(notification_id: int) -> ResponseReturnValue:
     """Go to the page that a notification is about; it is read by that."""
     user_id = current_user.id
-    row = rows.find(notification_id, user_id) or abort(404, _("There is no such notification."))
-    told = kinds.told([row]).get(row.id)
-    if rows.mark_read(user_id, Notification.id == row.id):
+    row = find_notifications(notification_id, user_id) or abort(404, _("There is no such notification."))
+    told = renderers.render_notifications([row]).get(row.id)
+    if mark_notifications_read(user_id, Notification.id == row.id):
         db.session.commit()
         push(user_id, row)
     return redirect(told.address if told else url_for("notifications.index"))
@@ -83,7 +83,7 @@ def follow_up(notification_id: int) -> ResponseReturnValue:
 @login_required
 def mark_all_read() -> ResponseReturnValue:
     """Mark everything that the user was told as read."""
-    read(current_user.id)
+    mark_read_and_push(current_user.id)
     return redirect(url_for("notifications.index"))
 
 
@@ -91,7 +91,7 @@ def _since(text: str) -> float:
     """Seconds since 1970 as a page gave them; anything else is a bad request."""
     try:
         seconds = float(text)
-        instant(seconds)
+        time_from_seconds(seconds)
     except ValueError:
         seconds = math.nan
     if math.isnan(seconds):

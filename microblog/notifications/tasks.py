@@ -1,4 +1,4 @@
-"""The room's periodic task."""
+"""Task that deletes old notifications."""
 
 from __future__ import annotations
 

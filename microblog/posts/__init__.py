@@ -1,4 +1,4 @@
-"""Posts: writing them, the lists that they are read in, and their translations."""
+"""Posts: writing, timelines and translations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the pages, and what they hear of while they are open."""
-    from microblog.posts import live, routes, translation
-    from microblog.posts import permalink as permalink  # pages of the blueprint's
+    from microblog.posts import translation
+    from microblog.posts.events import post_labels
+    from microblog.posts.routes import bp
 
-    app.jinja_env.globals["new_posts_labels"] = live.labels
-    app.register_blueprint(routes.bp)
+    app.jinja_env.globals["new_posts_labels"] = post_labels
+    app.register_blueprint(bp)
     translation.init_app(app)

@@ -1,4 +1,4 @@
-"""The form to write a post."""
+"""Form for writing a post."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
 from microblog.posts.models import MAX_LENGTH
-from microblog.text import Storable, is_blank, with_unix_line_ends
+from microblog.validators import Storable, is_blank, normalize_newlines
 
 
 class PostForm(FlaskForm):
@@ -18,7 +18,7 @@ class PostForm(FlaskForm):
     post = TextAreaField(
         _l("Say something"),
         [Storable()],
-        filters=[lambda text: with_unix_line_ends(text or "")],
+        filters=[lambda text: normalize_newlines(text or "")],
         render_kw={"rows": 3, "autocomplete": "off", "dir": "auto"},
     )
 

@@ -1,23 +1,17 @@
-"""The posts."""
+"""Table of posts."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.extensions import db
-from microblog.posts.columns import Terms, language_of_body, terms_of_body
-from microblog.posts.terms import indexed
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
+from microblog.extensions import Model
+from microblog.posts.tokenizer import indexed
+from microblog.posts.types import Terms, language_of_body, terms_of_body
 
 MAX_LENGTH = 140  # Unicode code points
 MAX_TAG = 35  # characters of a BCP 47 tag that every program must take

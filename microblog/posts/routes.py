@@ -1,18 +1,23 @@
-"""The pages that posts are written and read on."""
+"""Pages for reading, writing and deleting posts."""
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.accounts import followers
-from microblog.accounts.directory import user_called
-from microblog.limits import limit_user
-from microblog.posts import timeline, writing
+from microblog.accounts.services import count_follows, get_user_or_404, is_following
+from microblog.pagination import Page
 from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_LENGTH
+from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
+from microblog.posts.services import create_post, delete_post, get_own_post
+from microblog.security import limit_user, local_path, referring_path
+from microblog.validators import ID_IN_ADDRESS
 
 bp = Blueprint("posts", __name__)
 
@@ -24,10 +29,10 @@ def home() -> ResponseReturnValue:
     """Write a post, and read what you and those whom you follow wrote."""
     form = PostForm()
     if form.validate_on_submit():
-        writing.write(current_user.id, form.body)
+        create_post(current_user.id, form.body)
         flash(_("Your post is live."), "success")
         return redirect(url_for("posts.home"))
-    page = timeline.home_of(current_user, request.args.get("before"), request.args.get("after"))
+    page = home_timeline(current_user, request.args.get("before"), request.args.get("after"))
     status = 422 if form.is_submitted() else 200
     return render_template("posts/home.html", form=form, page=page, limit=MAX_LENGTH), status
 
@@ -36,7 +41,7 @@ def home() -> ResponseReturnValue:
 @login_required
 def explore() -> ResponseReturnValue:
     """What everybody wrote."""
-    page = timeline.everyones_posts(request.args.get("before"), request.args.get("after"))
+    page = explore_timeline(request.args.get("before"), request.args.get("after"))
     return render_template("posts/explore.html", page=page)
 
 
@@ -44,12 +49,47 @@ def explore() -> ResponseReturnValue:
 @login_required
 def profile(username: str) -> ResponseReturnValue:
     """A user and what they wrote; on one's own also the way to export it."""
-    user = user_called(username)
-    page = timeline.posts_of(user, request.args.get("before"), request.args.get("after"))
+    user = get_user_or_404(username)
+    page = profile_timeline(user, request.args.get("before"), request.args.get("after"))
     return render_template(
         "posts/profile.html",
         user=user,
         page=page,
-        counts=followers.counts(user),
-        following=user != current_user and followers.is_following(current_user, user),
+        counts=count_follows(user),
+        following=user != current_user and is_following(current_user, user),
     )
+
+
+_ID = f"<{ID_IN_ADDRESS}:post_id>"
+
+
+@bp.get(f"/post/{_ID}")
+@login_required
+def post(post_id: int) -> ResponseReturnValue:
+    """One post."""
+    found = find_post(post_id) or _nothing()
+    return render_template("posts/post.html", post=found, page=Page([found], older=None, newer=None))
+
+
+@bp.get(f"/post/{_ID}/delete")
+@login_required
+def confirm_delete(post_id: int) -> ResponseReturnValue:
+    """Ask whether one's post is to go, since following a link must not delete anything."""
+    found = get_own_post(post_id, current_user.id) or _nothing()
+    return render_template("posts/delete.html", post=found, onward=referring_path())
+
+
+@bp.post(f"/post/{_ID}/delete")
+@login_required
+def delete(post_id: int) -> ResponseReturnValue:
+    """Delete one's post, and go back to the list that it was in (``next``)."""
+    if not delete_post(post_id, current_user.id):
+        _nothing()
+    flash(_("Your post is deleted."), "success")
+    onward = local_path(request.form.get("next")) or url_for("posts.home")
+    gone = url_for("posts.post", post_id=post_id), url_for("posts.delete", post_id=post_id)
+    return redirect(url_for("posts.home") if urlsplit(onward).path in gone else onward)
+
+
+def _nothing() -> NoReturn:
+    abort(404, _("There is no such post, or no longer."))

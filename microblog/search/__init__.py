@@ -1,4 +1,4 @@
-"""Search: every post that has the words that somebody typed, the best first."""
+"""Full-text search of posts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``flask search``: whether the search finds what it should, and its index made anew.
+"""``flask search``: check and rebuild the index.
 
-Exit codes: 0 done, or the index is sound; 1 a reindexing is under way already, was cancelled or failed, or the index
-is not sound; 2 called wrongly; 3 the database is away.
+Exit codes: 0 done, or the index is sound; 1 a reindexing is running, was cancelled or failed, or the index is not
+sound; 2 wrong usage; 3 the database is unavailable.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import asdict
 
 import click
 
-from microblog.commands import Commands, as_json, print_json
+from microblog.cli import Commands, as_json, print_json
 from microblog.extensions import db
-from microblog.jobs.job import Job, find
+from microblog.jobs.models import Job, find_job
 from microblog.search import index
 from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue import states
@@ -97,7 +97,7 @@ def _wait_for(job_id: str, *, quiet: bool) -> Job:
 def _look_at(job_id: str) -> Job:
     db.session.rollback()
     db.session.expire_all()
-    job = find(job_id)
+    job = find_job(job_id)
     if job is None:
         raise click.ClickException(f"{job_id} is gone.")
     return job

@@ -1,14 +1,11 @@
-"""Finding posts: the database tells which have the words, and of these the best are chosen here.
+"""Find posts: the database returns candidates, which are ranked here.
 
-However many posts have a word, only CANDIDATES are looked at: those that were written here last, then those imported
-last. SQLite finds these without looking at the others, of a word or of words that occur together as often as chance
-has it: that takes as long among a million posts as among ten thousand. So does PostgreSQL for what is common or rare;
-of what is between it reads all (the square root of CANDIDATES × posts at most, if they are spread evenly as it takes
-them to be). Words that are common and hardly ever meet are followed by both to the end of the index. A bound would
-make rare things unfindable.
+At most CANDIDATES posts are ranked: those written here last, then those imported last. For common and for rare words
+the databases find these without reading other matches; in between PostgreSQL reads all matches of a word (at most the
+square root of CANDIDATES × posts, if they are distributed evenly). Common words that rarely occur together are
+followed to the end of the index; a limit would make rare combinations impossible to find.
 
-The rank is made here, since it is then the same on both databases; and because what theirs are made of, how many posts
-have the word, takes the longer the more there are.
+Ranking in Python is equal on both databases and needs no document frequencies, whose cost grows with the posts.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ from markupsafe import Markup
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from microblog.extensions import db
-from microblog.lookup import MAX_ID
-from microblog.paging import InvalidKey, Page
+from microblog.pagination import InvalidKey, Page
 from microblog.posts.models import Post
-from microblog.posts.terms import indexed
-from microblog.posts.timeline import of_everybody
+from microblog.posts.queries import all_posts
+from microblog.posts.tokenizer import indexed
 from microblog.search.query import Query
+from microblog.validators import MAX_ID
 
 CANDIDATES = 500  # posts with the words of a search that are looked at
 
@@ -84,7 +81,7 @@ def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
 
 
 def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
-    columns = of_everybody().with_only_columns(Post.id, Post.timestamp, Post.body)
+    columns = all_posts().with_only_columns(Post.id, Post.timestamp, Post.body)
     if db.engine.dialect.name == "postgresql":
         # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
         text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
@@ -115,7 +112,7 @@ def _cut(places: list[_Place], before: _Place | None, after: _Place | None, size
 
 def _load(ids: list[int]) -> list[Post]:
     """The posts with these ids, in this order; one that is gone meanwhile, or whose author is leaving, is left out."""
-    posts = {post.id: post for post in db.session.scalars(of_everybody().where(Post.id.in_(ids)))}
+    posts = {post.id: post for post in db.session.scalars(all_posts().where(Post.id.in_(ids)))}
     return [posts[one] for one in ids if one in posts]
 
 

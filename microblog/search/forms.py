@@ -1,4 +1,4 @@
-"""The search field."""
+"""The search form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask_wtf import FlaskForm
 from wtforms import StringField
 from wtforms.validators import Length
 
-from microblog.text import Storable
+from microblog.validators import Storable
 
 MAX_LENGTH = 140  # Unicode code points: what a post has at most
 

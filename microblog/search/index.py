@@ -1,8 +1,8 @@
-"""The index, as far as it is not kept by the database itself: posts whose words are missing, or are not what they were.
+"""Maintenance of the search index: posts whose terms are missing or outdated.
 
-A post gets its words where it is written (posts/models.py), and the database's own index follows these. They are
-missing where something else wrote the post, and wrong where it changed one, or where a newer release folds words in
-another way. All here goes by batches, each a transaction of its own; meanwhile the search answers.
+A post gets its terms when it is written (posts/models.py), and the database's index follows. Terms are missing if
+something else wrote the post, and outdated after a change of the tokenizer. Everything here works in batches, each a
+transaction of its own, while searches continue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError
 
 from microblog.extensions import db
 from microblog.posts.models import Post
-from microblog.posts.terms import indexed
+from microblog.posts.tokenizer import indexed
 
 BATCH = 1000  # posts
 _CORRUPT = "SQLITE_CORRUPT_VTAB"

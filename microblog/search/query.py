@@ -1,4 +1,4 @@
-"""What somebody typed into the search field, as both databases and the page understand it."""
+"""Parse a search query for both databases and for highlighting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 
 from markupsafe import Markup, escape
 
-from microblog.posts.terms import Term, is_dense, phrases_of, terms_of
+from microblog.posts.tokenizer import Term, is_dense, phrases_of, terms_of
 
 SHORTEST_BEGINNING = 3  # letters of a last word that may be the beginning of a longer one
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟«»＂", '"'))

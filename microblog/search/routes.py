@@ -1,4 +1,4 @@
-"""The page of what was found."""
+"""The search page."""
 
 from __future__ import annotations
 

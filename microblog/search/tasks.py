@@ -1,4 +1,4 @@
-"""The tasks that keep the index as the posts are."""
+"""Tasks that keep the index up to date."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.extensions import db
 from microblog.search import index
-from microblog.taskqueue.celery import JobTask
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.launch import AlreadyRunning, launch_task
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.progress import Progress
+from microblog.taskqueue.worker import JobTask
 
 ADVISORY_LOCK = 0x696478  # of all that lock by number in this database, whoever launches reindex_posts
 

@@ -1,9 +1,11 @@
-"""launch(): a job's rows and its message, together or not at all."""
+"""Launch a job: its rows and its message as one unit; and publish messages of tasks that have a row."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +13,8 @@ from celery import Signature
 from celery.utils import uuid
 from flask import current_app
 from flask_babel import force_locale, get_locale
+from kombu.exceptions import OperationalError as BrokerAway
+from redis.exceptions import RedisError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, make_transient_to_detached
 
@@ -18,16 +22,15 @@ from microblog import logs
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue import states
+from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.publish import publish
-from microblog.taskqueue.rows import table
-from microblog.taskqueue.signals import TaskChange, task_changed
+from microblog.taskqueue.transitions import NOW, UNFINISHED, AutocommitExecutor, DatabaseUnavailable, task_table
 
 logger = logging.getLogger(__name__)
 
 _INSERTS = {
-    "sqlite": sqlite.insert(table).on_conflict_do_nothing().returning(table.c.id),
-    "postgresql": postgresql.insert(table).on_conflict_do_nothing().returning(table.c.id),
+    "sqlite": sqlite.insert(task_table).on_conflict_do_nothing().returning(task_table.c.id),
+    "postgresql": postgresql.insert(task_table).on_conflict_do_nothing().returning(task_table.c.id),
 }
 
 
@@ -132,3 +135,46 @@ def _publish_launched(session: Session) -> None:
 def _forget_launched(session: Session) -> None:
     if not session.in_nested_transaction():  # what a savepoint took back is not there to be published
         session.info.pop("launched", None)
+
+
+# Whoever wins this UPDATE publishes; `seen` is the published_at that it replaces.
+_TAKE = sa.update(task_table).where(task_table.c.id == sa.bindparam("task_id"), UNFINISHED).values(published_at=NOW)
+_TAKE_NEW = _TAKE.where(task_table.c.published_at.is_(None)).returning(task_table.c.id)
+_TAKE_AGAIN = _TAKE.where(task_table.c.published_at == sa.bindparam("seen")).returning(task_table.c.id)
+_GIVE_BACK = (
+    sa.update(task_table)
+    .where(task_table.c.id == sa.bindparam("task_id"), task_table.c.published_at == NOW)
+    .values(published_at=None)
+)
+
+
+def publish(
+    rows: AutocommitExecutor, signatures: Sequence[dict[str, Any]], *results: Any, seen: datetime | None = None
+) -> bool:
+    """Publish what remains of a job: its next step, with the steps behind it chained to it.
+
+    `signatures` are the rows' own, in order; `results` holds what the step before returned, for a step that has one
+    before it. Only one of several callers publishes: the one that finds `published_at` as it was `seen`, None for
+    the first time. Returns whether this call did. A broker that is away makes it False, and the row unpublished.
+    """
+    task_id = signatures[0]["options"]["task_id"]
+    now = utcnow()
+    take, found = (_TAKE_NEW, {}) if seen is None else (_TAKE_AGAIN, {"seen": seen})
+    try:
+        if not rows.execute(take, task_id=task_id, now=now, **found):
+            return False
+        first, *behind = (Signature.from_dict(signature) for signature in signatures)
+        # As chain(…).apply_async() does it when it has given out ids, which these steps have already.
+        first.apply_async(results, chain=behind[::-1] or None)
+    except DatabaseUnavailable:
+        logger.warning("the database is away; %s is published later", task_id)
+        return False
+    except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
+        if isinstance(error, (BrokerAway, RedisError, OSError)):
+            logger.warning("the broker is away; %s is published later", task_id)
+        else:
+            logger.exception("%s cannot be published", task_id)
+        with contextlib.suppress(DatabaseUnavailable):  # it then looks published, and is missed like a lost message
+            rows.execute(_GIVE_BACK, task_id=task_id, now=now)
+        return False
+    return True

@@ -1,22 +1,17 @@
-"""The Task table: Celery's state of every task that was launched, kept for good."""
+"""Table of tasks: Celery's state of every launched task, kept permanently."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import db
+from microblog.extensions import Model
 from microblog.taskqueue import states
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
 
 # A literal, since partial indexes are matched by the text of their condition.
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))

@@ -1,7 +1,7 @@
-"""Brings rows and reality together again after a fault: every job ends, whatever was killed or forgotten.
+"""Repair rows after faults, so that every job ends whatever was killed or lost.
 
-It reads only unfinished rows, by their partial index, and does nothing where nothing is amiss. Several may run at
-once without harm: whatever one of them does, the claim, the mirror and publish() let happen only once.
+It reads unfinished rows only, by their partial index, and writes nothing if nothing is wrong. Several may run at once:
+claim, result backend and publish() let each effect happen only once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from flask import current_app
 from redis.exceptions import LockError, RedisError
 from sqlalchemy.exc import DBAPIError
 
-from microblog.celeryconfig.memory import Broker
 from microblog.clock import utcnow
 from microblog.extensions import db, redis_client
 from microblog.taskqueue import states
-from microblog.taskqueue.claim import CancelRequested, TooManyCrashes
-from microblog.taskqueue.errors import JobError, KindGone, sentence
+from microblog.taskqueue.interface import JobError, TaskNotRegistered, message_relayed, user_message
+from microblog.taskqueue.launch import publish
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.publish import publish
-from microblog.taskqueue.signals import message_relayed
+from microblog.taskqueue.queues import BrokerSnapshot
+from microblog.taskqueue.transitions import CancelRequested, TooManyCrashes
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,7 +76,7 @@ def decisions() -> Iterator[Decision]:
     """What is to be done, job by job, the oldest first; nothing is done by asking."""
     broker = None
     for head in _heads():
-        broker = broker or Broker.look()
+        broker = broker or BrokerSnapshot.look()
         decision = _carefully(head, partial(_decide, head, broker))
         if decision is not None:
             yield decision
@@ -123,7 +122,7 @@ def _heads() -> Iterator[Task]:
         yield from batch
 
 
-def _decide(head: Task, broker: Broker) -> Decision | None:
+def _decide(head: Task, broker: BrokerSnapshot) -> Decision | None:
     """What `head` needs now, if anything."""
     now = utcnow()
     if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:
@@ -135,7 +134,7 @@ def _decide(head: Task, broker: Broker) -> Decision | None:
     before = _step_before(head)
     ending = _ending(head, before, now)
     if ending is not None:
-        return Decision(head, f"It is to end: {sentence(ending)}", partial(_end, head, ending))
+        return Decision(head, f"It is to end: {user_message(ending)}", partial(_end, head, ending))
     why = _why_due(head, before, broker, now)
     return Decision(head, f"It is to be published: {why}.", partial(_publish, head, before)) if why else None
 
@@ -156,11 +155,11 @@ def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
     elif head.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:
         ending = TooManyCrashes.ending
     elif head.name not in current_app.extensions["celery"].tasks and now - head.created_at > UNKNOWN_FOR:
-        ending = KindGone(head.name)
+        ending = TaskNotRegistered(head.name)
     return ending
 
 
-def _why_due(head: Task, before: Task | None, broker: Broker, now: datetime) -> str:
+def _why_due(head: Task, before: Task | None, broker: BrokerSnapshot, now: datetime) -> str:
     """Why the message that would run `head` is missing, for all that can be known; empty if it may be on its way."""
     due_since = (before and before.finished_at) or head.created_at
     if head.published_at is None:

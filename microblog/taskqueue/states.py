@@ -1,4 +1,4 @@
-"""Celery's words for the state of a task, sorted by what they mean for a row."""
+"""Celery's states, grouped by what they mean for a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's own periodic task, where Celery looks for it."""
+"""The engine's periodic task."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.conftest import hash_of
-from tests.support import house, services
+from tests.support import app_factory, servers
 from tests.support.programs import ROOT
-from tests.support.services import RedisServer, Worker, free_port, wait_for
+from tests.support.servers import RedisServer, Worker, free_port, wait_for
 
-PATIENCE = 1000 * services.PATIENCE  # milliseconds that a page has to come to what is expected of it
+PATIENCE = 1000 * servers.PATIENCE  # milliseconds that a page has to come to what is expected of it
 PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -168,7 +168,7 @@ def running_site(base_environment: dict[str, str], folder: Path, request: pytest
             # Nothing here goes away; on a busy machine it may be slow.
             "REDIS_TIMEOUT": "30",
             "TASK_LEASE": "60",
-            "DATABASE_URL": stack.enter_context(house.fresh_database("sqlite", folder, request)),
+            "DATABASE_URL": stack.enter_context(app_factory.fresh_database("sqlite", folder, request)),
             "INSTANCE_PATH": str(instance),
             # A stream whose page is gone is noticed at the next heartbeat.
             "STREAM_HEARTBEAT": "0.5",
@@ -179,5 +179,5 @@ def running_site(base_environment: dict[str, str], folder: Path, request: pytest
         options = ("--include", "tests.browser.tasks", "--queues", "exports,mail,default")
         worker = Worker(environment, *options, log=folder / "worker.log")
         stack.callback(worker.stop)
-        stack.enter_context(house.application(environment))
+        stack.enter_context(app_factory.application(environment))
         yield Site(web, worker, redis_server, instance)

@@ -10,9 +10,9 @@ from celery import shared_task
 from celery.signals import worker_process_init
 from flask import current_app
 
-from microblog.imports import reading
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.progress import Progress
+from microblog.imports import importer
+from microblog.taskqueue.interface import Progress
+from microblog.taskqueue.worker import JobTask
 
 END = 100
 
@@ -48,11 +48,11 @@ def hold_of_imports() -> Path:
 @worker_process_init.connect
 def hold_imports_when_told(**_facts: Any) -> None:
     """Let the processes of the worker look for hold_of_imports()."""
-    keep = reading.keep
+    keep = importer.keep
 
     def keep_when_let(*args: Any) -> None:
         while hold_of_imports().exists():
             time.sleep(0.01)
         keep(*args)
 
-    reading.keep = keep_when_let
+    importer.keep = keep_when_let

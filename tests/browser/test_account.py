@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.site import PASSWORD, Site
 from tests.support.links import link_in
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
 NAME, OLD, NEW = "newcomer", "newcomer@example.com", "moved@example.com"

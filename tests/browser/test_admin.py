@@ -9,12 +9,12 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
+from microblog.jobs.models import find_job
+from microblog.jobs.services import cancel_job
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
 from tests.browser.test_live import expect_bar, expect_same_page, mark
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page
     expect_bar(page, job_id, 10)
     page.get_by_role("button", name="Cancel").focus()
 
-    job = jobs.find(job_id)
+    job = find_job(job_id)
     assert job is not None
-    control.cancel(job)
+    cancel_job(job)
 
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
     expect(page.locator("#job")).to_be_focused()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import APIResponse, BrowserContext, Locator, Page, Route, expect
 
-from microblog.accounts import followers
-from microblog.posts import writing
+from microblog.accounts.services import follow_user
+from microblog.posts.services import delete_post
 from tests.browser.site import PATIENCE, Site, until_held
 from tests.browser.test_timeline import agree, ask_to_delete, delete, new_posts, signed_in_page, write
 
@@ -66,7 +66,7 @@ def test_somebody_elses_deletion_leaves_the_hands_of_a_reader_where_they_are(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
     writer, reader = site.make_user(posts=1), site.make_user()
-    followers.follow(reader, writer)
+    follow_user(reader, writer)
     hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
     field = his.get_by_label("Say something")
     field.fill("Half a thought")
@@ -116,7 +116,7 @@ def test_a_stream_that_was_cut_comes_back_for_what_the_page_shows_by_then(
     hers_too.route("**/notifications?*", lambda route: route.abort())  # the stream alone
 
     site.web.kill()
-    writing.delete(int(post_id or 0), writer.id)
+    delete_post(int(post_id or 0), writer.id)
     site.web.start()
 
     expect(article).to_have_count(0)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from microblog.accounts import links
+from microblog.accounts import tokens
 from microblog.accounts.models import User
 from tests.browser.site import Site, new_context
 from tests.browser.soundness import problems_of
@@ -33,7 +33,7 @@ def reader(running: Site) -> User:
 
 @pytest.fixture(scope="module")
 def facts(running: Site, reader: User) -> dict[str, str]:
-    reset_link = urlsplit(links.to_reset_password(reader)).path
+    reset_link = urlsplit(tokens.password_reset_url(reader)).path
     return {"friend": running.make_user().username, "reset_link": reset_link}
 
 

@@ -24,7 +24,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.integration.test_run import TIME_TO_END, descendants, is_running
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE, free_port, wait_for
+from tests.support.servers import PATIENCE, free_port, wait_for
 
 MANY = 300_000  # an export of so many posts lasts some seconds
 DEMO_POSTS = 250
@@ -167,7 +167,7 @@ def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
     write_many_posts(tree)
     page.goto(f"{tree.url}/user/demo")
     # Its steps stand still until the page has shown them, however slow the browser is.
-    with tree.halted("microblog.development.mailbox"):
+    with tree.halted("microblog.development.smtp_server"):
         card = export(page)
         job_id = card.get_attribute("data-job") or ""
         wait_for(lambda: tree.progress_of(job_id), what="the bar moves")

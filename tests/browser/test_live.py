@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
-from microblog.notifications.live import CHANNEL
+from microblog.notifications.pubsub import CHANNEL
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
 STREAM = "**/notifications/stream*"

@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages import correspondence
+from microblog.messages.services import send_message
 from microblog.notifications.models import Notification
 from tests.browser.site import Site, until_held
 from tests.browser.test_live import expect_same_page, mark
@@ -101,7 +101,7 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
 ) -> None:
     susan, demo = site.make_user(), site.make_user()
     for n in range(26):
-        correspondence.send(susan, demo, f"Letter {n}")
+        send_message(susan, demo, f"Letter {n}")
     site.sign_in(page, demo)
     page.goto(f"{site.url}/messages")
     page.get_by_role("link", name="Older").click()
@@ -110,7 +110,7 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
     reply = page.locator(".post", has_text="Letter 20").get_by_role("link", name="Reply")
     reply.focus()
 
-    correspondence.send(susan, demo, "The last")
+    send_message(susan, demo, "The last")
 
     expect(page.locator(".post-body").first).to_have_text("The last")
     expect(reply).to_be_focused()
@@ -119,13 +119,13 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
 @pytest.mark.exhaustive
 def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
-    correspondence.send(susan, demo, "Are you there?")
+    send_message(susan, demo, "Are you there?")
     site.sign_in(page, demo)
     page.goto(f"{site.url}/notifications/all")
     notice = page.locator("#notices").get_by_role("link")
     notice.focus()
 
-    correspondence.send(susan, demo, "Hello?")
+    send_message(susan, demo, "Hello?")
 
     expect(notice).to_have_text(f"{susan.username} wrote you 2 new messages.")
     expect(notice).to_be_focused()
@@ -138,7 +138,7 @@ def test_a_badge_comes_true_on_a_page_that_was_not_told(
     susan, (demo, his) = site.make_user(), signed_in(site, open_browser)
     asking = his.context.new_page()
     asking.route("**/notifications/stream*", lambda route: route.abort())
-    correspondence.send(susan, demo, "Are you there?")
+    send_message(susan, demo, "Are you there?")
     his.goto(f"{site.url}/notifications/all")
     his.get_by_role("button", name="Mark all as read").click()
     expect(badge(his, "notifications")).to_be_hidden()

@@ -13,17 +13,17 @@ import pytest
 from flask import current_app
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from microblog.accounts import links
+from microblog.accounts import tokens
 from microblog.accounts.email_change import EmailChange
 from microblog.accounts.models import Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages import correspondence
+from microblog.messages.services import send_message
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser.site import PASSWORD, Site, new_context
 from tests.browser.soundness import faults_in, problems_of
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
 # By who looks at them: nobody who is known, a reader, an operator with jobs of every kind. The names in braces are
@@ -138,7 +138,7 @@ def give_something_to_read(reader: User) -> dict[str, str]:
     db.session.flush()
     db.session.add_all(Follow(follower_id=a.id, followed_id=b.id) for a, b in ((reader, friend), (friend, reader)))
     for sender, recipient in ((friend, reader), (reader, friend), (friend, reader)):
-        message = correspondence.send(sender, recipient, "I row.\n" + "W" * 200)
+        message = send_message(sender, recipient, "I row.\n" + "W" * 200)
     db.session.commit()
     return {"post": str(post.id), "foreign_post": str(foreign.id), "message": str(message.id)}
 
@@ -148,7 +148,7 @@ def mail_links(user: User) -> dict[str, str]:
     change = EmailChange(user=user, old_address=user.email, new_address="a" * 60 + "@example.com")
     db.session.add(change)
     db.session.commit()
-    mailed = {"reset_link": links.to_reset_password(user), "address_link": links.to_confirm_address(change)}
+    mailed = {"reset_link": tokens.password_reset_url(user), "address_link": tokens.confirm_email_url(change)}
     return {name: urlsplit(url).path for name, url in mailed.items()}
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.site import Site
 from tests.support.links import link_in
-from tests.support.services import wait_for
+from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
 NEW = "horse-bird-cow"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from microblog.accounts import followers
 from microblog.accounts.models import Follow, User
+from microblog.accounts.services import follow_user
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import Post
@@ -70,7 +70,7 @@ def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
     writer, reader = site.make_user(), site.make_user(posts=1)
-    followers.follow(reader, writer)
+    follow_user(reader, writer)
     hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
     his.get_by_label("Say something").fill("Half a thought")
     mark(his)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.chaos.run import Report, run
 from tests.chaos.schedule import plan
-from tests.support.services import PostgresServer, postgres_binaries
+from tests.support.servers import PostgresServer, postgres_binaries
 
 RUNS = 5  # seeds, where none is given
 

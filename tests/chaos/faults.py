@@ -23,9 +23,9 @@ from flask import Flask
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
-from microblog.celeryconfig import QUEUES
 from microblog.extensions import db
 from microblog.storage import PARTS
+from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.models import Task
 from tests.chaos.people import People
 from tests.chaos.schedule import Fault

@@ -19,7 +19,7 @@ from tests.chaos.people import People
 from tests.chaos.schedule import plan
 from tests.chaos.town import Town
 from tests.chaos.verdict import Verdict, Violation
-from tests.support.services import Postgres
+from tests.support.servers import Postgres
 
 PROMISE = 60.0  # seconds from the moment when everything is healed until every job has ended
 SMTP_DELAY = 0.15  # seconds that the mail server takes for a mail

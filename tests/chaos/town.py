@@ -18,9 +18,9 @@ from pathlib import Path
 from flask import Flask
 
 from microblog.development import redis_server
-from tests.support import house
+from tests.support import app_factory
 from tests.support.programs import ROOT
-from tests.support.services import Postgres, RedisServer, free_port, wait_for
+from tests.support.servers import Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 RESTART_PAUSE = 0.3  # seconds until the supervisor has noticed that a program died
@@ -183,8 +183,8 @@ class Town:
             self.smtp.start()
             stack.callback(self.smtp.stop)
             here = self.environment | {"LOG_LEVEL": "ERROR"}
-            house.migrate(here, here["DATABASE_URL"])
-            app = stack.enter_context(house.application(here))
+            app_factory.migrate(here, here["DATABASE_URL"])
+            app = stack.enter_context(app_factory.application(here))
             stack.callback(self.supervisor.end)
             self.supervisor.start()
             wait_for(self._ready, timeout=BOOT, what=f"the town is ready, see {self.folder}")

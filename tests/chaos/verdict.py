@@ -15,7 +15,7 @@ from flask import current_app
 
 from microblog.exports.models import Archive
 from microblog.extensions import db
-from microblog.jobs.job import Job
+from microblog.jobs.models import Job
 from microblog.posts.models import Post
 from microblog.storage import PARTS
 from microblog.taskqueue import states

@@ -15,8 +15,8 @@ from pathlib import Path
 from flask import Flask
 
 from tests.fuzz.run import Fuzzer, Report, random_seed
-from tests.support import house
-from tests.support.services import PostgresServer, RedisServer, postgres_binaries
+from tests.support import app_factory
+from tests.support.servers import PostgresServer, RedisServer, postgres_binaries
 
 # A stream's first bytes come soon; and a fault is a fault, not an exception of ours.
 SETTINGS = {"RATELIMIT_ENABLED": False, "TESTING": False, "STREAM_HEARTBEAT": 1.0}
@@ -66,8 +66,8 @@ def _application(database: str) -> Iterator[Flask]:
         url = f"sqlite:///{Path(folder) / 'microblog.db'}" if database == "sqlite" else _postgres(closing)
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         environment = kept | {"MICROBLOG_ENV": "testing", "INSTANCE_PATH": folder, "REDIS_URL": redis.url}
-        house.migrate(environment, url)
-        yield closing.enter_context(house.application(environment | {"DATABASE_URL": url}, **SETTINGS))
+        app_factory.migrate(environment, url)
+        yield closing.enter_context(app_factory.application(environment | {"DATABASE_URL": url}, **SETTINGS))
 
 
 def _postgres(closing: ExitStack) -> str:

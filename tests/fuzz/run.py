@@ -21,8 +21,8 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
 from microblog.extensions import db
-from microblog.messages import correspondence
 from microblog.messages.models import Message
+from microblog.messages.services import send_message
 from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
@@ -101,7 +101,7 @@ class Fuzzer:
         with self._app.app_context():
             for sender, recipient in permutations(names, 2):
                 users = [User.with_username(name) for name in (sender, recipient)]
-                correspondence.send(*users, f"Hello {recipient}")
+                send_message(*users, f"Hello {recipient}")
         return people
 
     def _person(self, name: str) -> Person:

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import external
-from tests.support.tmux import Tmux
+from tests.support.terminal import Tmux
 
 
 @pytest.fixture

@@ -11,15 +11,17 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import email_change, letters, links, passwords
+from microblog.accounts import email_change, tokens
 from microblog.accounts.email_change import KEPT_FOR, EmailChange
+from microblog.accounts.emails import email_changed_email
 from microblog.accounts.models import User
+from microblog.accounts.services import replace_password
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.links import link_in
-from tests.support.services import Worker, wait_for
+from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 OLD, NEW = "cat-dog-fish", "horse-bird-cow"
@@ -45,7 +47,7 @@ def end_mails() -> None:
 
 def token_for(user: User) -> str:
     [change] = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == user.id))
-    return links.to_confirm_address(change).rpartition("/")[2]
+    return tokens.confirm_email_url(change).rpartition("/")[2]
 
 
 def unfinished_tasks() -> int:
@@ -155,9 +157,9 @@ def test_an_address_changes_when_the_link_that_was_mailed_there_is_confirmed(
 def test_the_mail_to_the_old_address_asks_for_an_answer_only_where_somebody_gets_it(app: Flask, susan: User) -> None:
     change = EmailChange(user=susan, old_address="susan@example.com", new_address="new@example.com")
 
-    unanswerable = letters.changed_address(change)
+    unanswerable = email_changed_email(change)
     app.config["ADMINS"] = ["root@example.com", "second@example.com"]
-    answerable = letters.changed_address(change)
+    answerable = email_changed_email(change)
 
     assert "Reply-To" not in unanswerable.as_string()
     assert "Reply-To: root@example.com" in answerable.as_string()
@@ -244,7 +246,7 @@ def test_a_second_change_kills_the_link_of_the_first(
 def test_a_new_password_kills_the_link(susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient) -> None:
     change_address(signed_in(susan))
     token = token_for(susan)
-    passwords.replace(susan, NEW)
+    replace_password(susan, NEW)
 
     client.post(f"/account/email/{token}")
 
@@ -272,15 +274,15 @@ def test_a_click_that_is_overtaken_changes_nothing_and_mails_nothing(
     here = signed_in(susan)
     change_address(here)
     token = token_for(susan)
-    read = links.change_that_confirms
+    read = tokens.email_change_of_token
 
     def overtaken(token: str) -> EmailChange:
         change = read(token)
-        monkeypatch.setattr(links, "change_that_confirms", read)
+        monkeypatch.setattr(tokens, "email_change_of_token", read)
         overtake(here, token)
         return change
 
-    monkeypatch.setattr(links, "change_that_confirms", overtaken)
+    monkeypatch.setattr(tokens, "email_change_of_token", overtaken)
     client.post(f"/account/email/{token}")
 
     with client.session_transaction() as session:
@@ -295,7 +297,7 @@ def test_a_link_for_a_password_confirms_no_address_and_the_other_way_round(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     change_address(signed_in(susan))
-    reset = links.to_reset_password(susan).rpartition("/")[2]
+    reset = tokens.password_reset_url(susan).rpartition("/")[2]
 
     assert client.get(f"/account/email/{reset}").status_code == 302
     assert client.get(f"/auth/reset_password/{token_for(susan)}").status_code == 302
@@ -319,7 +321,7 @@ def test_old_addresses_are_forgotten(app: Flask, susan: User) -> None:
         db.session.add(EmailChange(user_id=susan.id, requested_at=utcnow() - age, **values))
     db.session.commit()
 
-    assert email_change.purge() == 1
+    assert email_change.purge_expired_changes() == 1
 
 
 def test_only_who_is_signed_in_sees_the_pages(client: FlaskClient) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from microblog.accounts import models
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support.services import PATIENCE
+from tests.support.servers import PATIENCE
 
 NEWCOMER = {
     "username": "newcomer",

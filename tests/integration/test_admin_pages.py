@@ -17,12 +17,12 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import admin, house
+from microblog.monitoring import status
+from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.finished import make_finished
-from tests.support.jobs import start_for, state_of
-from tests.support.services import Worker, wait_for
+from tests.support.factories import make_finished, start_for, state_of
+from tests.support.servers import Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 PATIENTLY = 60.0  # seconds that a worker has to answer where an answer is expected: the machine may be busy
@@ -204,7 +204,7 @@ class TestFigures:
             assert "data:image" in operator.get(f"/admin/tasks?period={period}").text
 
     def test_workers_and_queues_are_told_as_they_are(self, operator, worker, monkeypatch):
-        monkeypatch.setattr(house, "TIMEOUT", PATIENTLY)
+        monkeypatch.setattr(status, "TIMEOUT", PATIENTLY)
         wait_for(lambda: worker.name in operator.get("/admin/status").text, what="the worker has signed in")
 
         html = operator.get("/admin/status").text
@@ -221,7 +221,7 @@ class TestFigures:
             """The page, if it took no longer than promised: it may take longer while the machine is busy."""
             began = time.monotonic()
             html = operator.get("/admin/status").text
-            return html if time.monotonic() - began < house.TIMEOUT + 1 else ""
+            return html if time.monotonic() - began < status.TIMEOUT + 1 else ""
 
         worker = make_worker()
         wait_for(lambda: "0 of 2" in operator.get("/admin/status").text, what="the worker has signed in")

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import bulk
+from microblog.monitoring import actions
 from microblog.taskqueue.models import Task
-from tests.support.jobs import start_for, state_of
+from tests.support.factories import start_for, state_of
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -119,7 +119,7 @@ def test_nothing_that_matches_is_said_and_has_no_button(operator, susan):
 
 
 def test_no_more_are_done_at_once_than_is_said(operator, make_user, monkeypatch):
-    monkeypatch.setattr(bulk, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
     ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
 
     confirmation = operator.get("/admin/tasks/all/cancel").text

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from microblog import paging
+from microblog import pagination
 from microblog.accounts.models import User
 from microblog.api.schemas import TaskPageSchema, TaskSchema
 from microblog.clock import utcnow
@@ -18,7 +18,7 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support.api import JOB_FIELDS, Caller, assert_problem, caller_for
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -106,7 +106,7 @@ class TestExports:
 
         susan = caller_for(make_app(TESTING=False), make_user("susan"))
         with monkeypatch.context() as patch:
-            patch.setattr("microblog.jobs.job.find", fail)
+            patch.setattr("microblog.api.serializers.find_job", fail)
             assert_problem(susan.post("/api/exports"), 500)
 
         assert susan.get("/api/tasks").json["items"] == []
@@ -277,7 +277,7 @@ class TestRefusals:
         def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError("secret detail")
 
-        monkeypatch.setattr(paging, "newest_first", fail)
+        monkeypatch.setattr(pagination, "newest_first", fail)
 
         response = in_production.get("/api/tasks")
 
@@ -288,7 +288,7 @@ class TestRefusals:
         def fail(*_: Any, **__: Any) -> None:
             raise sa.exc.OperationalError("SELECT secret", {}, Exception("secret detail"))
 
-        monkeypatch.setattr(paging, "newest_first", fail)
+        monkeypatch.setattr(pagination, "newest_first", fail)
 
         response = in_production.get("/api/tasks")
 

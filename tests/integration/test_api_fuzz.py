@@ -19,7 +19,7 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
 from microblog.extensions import db
-from microblog.messages import correspondence
+from microblog.messages.services import send_message
 from microblog.posts.models import Post
 from tests.conftest import hash_of
 from tests.fuzz import run
@@ -70,7 +70,7 @@ def new_caller(number: int) -> Caller:
     token, _row = ApiToken.issue(user, timedelta(hours=1))
     _token, spare = ApiToken.issue(user, timedelta(hours=1), "spare")
     db.session.commit()
-    message = correspondence.send(other, user, "Hello")
+    message = send_message(other, user, "Hello")
     known = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
     return Caller(token, known | {"task_id": task.id, "message_id": message.id})
 

@@ -13,7 +13,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from tests.conftest import hash_of
 from tests.support.api import assert_problem, caller_for
-from tests.support.services import PATIENCE
+from tests.support.servers import PATIENCE
 
 pytestmark = pytest.mark.both_databases
 

@@ -70,6 +70,6 @@ def test_the_post_may_go_meanwhile(susan: Caller, path: str, monkeypatch: pytest
         db.session.delete(post)
         db.session.commit()
 
-    monkeypatch.setattr("microblog.posts.translation.once.translate", gone)
+    monkeypatch.setattr("microblog.posts.translation.service.translate_once", gone)
 
     assert_problem(susan.post(path), 404)

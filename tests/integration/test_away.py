@@ -13,8 +13,8 @@ from flask import Flask
 from microblog.extensions import db
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.jobs import crash, make_older, rows_of, start, states
-from tests.support.services import Postgres, RedisServer, Worker, wait_for
+from tests.support.factories import crash, make_older, rows_of, start, states_of
+from tests.support.servers import Postgres, RedisServer, Worker, wait_for
 
 Away = Callable[[], contextlib.AbstractContextManager[None]]
 
@@ -69,14 +69,14 @@ def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
 ) -> None:
     worker = make_worker()
     job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+    wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     with redis_server.away():
         gate.touch()
         wait_for(lambda: "Failed operation" in worker.text(), what="the success cannot be stored")
-        assert states(job_id) == ["PROGRESS", "PENDING"]
+        assert states_of(job_id) == ["PROGRESS", "PENDING"]
 
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     assert diary.read_text() == "ran\n"
 
 
@@ -87,15 +87,15 @@ def test_a_retry_that_finds_redis_away_is_published_later(
 ) -> None:
     make_worker()
     task_id = start(tasks.retry_behind.s(str(gate)))
-    wait_for(lambda: states(task_id) == ["STARTED"])
+    wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     with redis_server.away():
         gate.touch()
-        wait_for(lambda: states(task_id) == ["RETRY"], what="it is to be tried again")
+        wait_for(lambda: states_of(task_id) == ["RETRY"], what="it is to be tried again")
     make_older(task_id, published_at=30, eta=30)
     assert reconcile_all() == 1
 
-    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(2, 0)]
 
 
@@ -114,7 +114,7 @@ def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
         make_worker()
         wait_for(lambda: "redelivered" in in_broker(redis_server), what="it has been given back")
 
-    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
     assert diary.read_text() == "ran\n"
 
@@ -126,12 +126,12 @@ def test_a_result_that_finds_the_database_away_is_in_its_row_later(
 ) -> None:
     worker = make_worker()
     task_id = start(tasks.stand.s(str(gate)))
-    wait_for(lambda: states(task_id) == ["STARTED"])
+    wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     with database_away():
         gate.touch()
         wait_for(lambda: "SUCCESS of" in worker.text(), what="the row cannot be written")
         assert AsyncResult(task_id).state == "SUCCESS"
 
-    wait_for(lambda: (reconcile_all() and False) or states(task_id) == ["SUCCESS"])
+    wait_for(lambda: (reconcile_all() and False) or states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.result) for row in rows_of(task_id)] == [(1, {"result": "through"})]

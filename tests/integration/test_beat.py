@@ -10,10 +10,10 @@ import pytest
 from flask import Flask
 from redbeat.schedulers import RedBeatScheduler
 
-from microblog.celeryconfig.beat import Scheduler
-from microblog.celeryconfig.memory import EPOCH_KEY
+from microblog.taskqueue.queues import EPOCH_KEY
+from microblog.taskqueue.scheduler import Scheduler
 from tests.support.programs import Program
-from tests.support.services import PATIENCE, RedisServer, wait_for
+from tests.support.servers import PATIENCE, RedisServer, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
 

@@ -16,8 +16,8 @@ import pytest
 
 from microblog.taskqueue import states
 from tests.support import programs
-from tests.support.services import PATIENCE, Worker, free_port, wait_for
-from tests.support.staff import Staff, staffed
+from tests.support.cluster import Staff, staffed
+from tests.support.servers import PATIENCE, Worker, free_port, wait_for
 
 CELERY = ["celery", "-A", "celery_app"]
 PATIENTLY = ("--timeout", "60")  # for an answer that is expected, which comes sooner unless the machine is busy

@@ -15,14 +15,13 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.taskqueue import claim as claims
-from microblog.taskqueue.claim import Claim
-from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue import transitions
+from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.rows import Rows
+from microblog.taskqueue.transitions import AutocommitExecutor, Claim
 from tests.support import tasks
-from tests.support.services import RedisServer
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
 
@@ -40,8 +39,8 @@ def task_id(app: Flask) -> str:
 
 
 @pytest.fixture
-def rows(app: Flask) -> Rows:
-    rows: Rows = app.extensions["celery"].rows
+def rows(app: Flask) -> AutocommitExecutor:
+    rows: AutocommitExecutor = app.extensions["celery"].rows
     return rows
 
 
@@ -50,8 +49,8 @@ def backend(app: Flask) -> Any:
     return app.extensions["celery"].backend
 
 
-def take(rows: Rows, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
-    held = claims.claim(rows, task_id, worker=worker, lease=lease, max_crashes=3)
+def take(rows: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
+    held = transitions.claim_task(rows, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None
     return held
 
@@ -78,7 +77,7 @@ def run_out(held: Claim) -> None:
     held.expires_at = past
 
 
-def test_a_claim_says_who_runs_the_task_and_until_when(rows: Rows, task_id: str) -> None:
+def test_a_claim_says_who_runs_the_task_and_until_when(rows: AutocommitExecutor, task_id: str) -> None:
     held = take(rows, task_id)
 
     row = row_of(task_id)
@@ -87,7 +86,7 @@ def test_a_claim_says_who_runs_the_task_and_until_when(rows: Rows, task_id: str)
     assert row.started_at is not None
 
 
-def test_only_one_of_many_wins_a_claim(app: Flask, rows: Rows, task_id: str) -> None:
+def test_only_one_of_many_wins_a_claim(app: Flask, rows: AutocommitExecutor, task_id: str) -> None:
     barrier = threading.Barrier(8)
     outcomes: list[str] = []
 
@@ -108,9 +107,9 @@ def test_only_one_of_many_wins_a_claim(app: Flask, rows: Rows, task_id: str) -> 
     assert sorted(outcomes) == ["refused"] * 7 + ["won"]
 
 
-def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(rows: Rows, task_id: str) -> None:
+def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(rows: AutocommitExecutor, task_id: str) -> None:
     first = take(rows, task_id)
-    with pytest.raises(claims.HeldElsewhere):
+    with pytest.raises(transitions.HeldElsewhere):
         take(rows, task_id, worker="two@host")
 
     run_out(first)
@@ -119,58 +118,58 @@ def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(rows: Rows, task_
     assert (second.attempt, row_of(task_id).worker, row_of(task_id).crashes) == (2, "two@host", 1)
 
 
-def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(rows: Rows, task_id: str) -> None:
+def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(rows: AutocommitExecutor, task_id: str) -> None:
     run_out(take(rows, task_id))
 
-    claims.renew(rows, [task_id], worker="two@host", lease=LEASE)
+    transitions.renew_leases(rows, [task_id], worker="two@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at < utcnow()
-    claims.renew(rows, [task_id], worker="one@host", lease=LEASE)
+    transitions.renew_leases(rows, [task_id], worker="one@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at > utcnow()
 
 
-def test_a_process_that_died_gives_its_claim_up_at_once(rows: Rows, task_id: str) -> None:
+def test_a_process_that_died_gives_its_claim_up_at_once(rows: AutocommitExecutor, task_id: str) -> None:
     take(rows, task_id)
 
-    claims.release(rows, task_id, worker="one@host")
+    transitions.expire_lease(rows, task_id, worker="one@host")
 
     assert take(rows, task_id, worker="two@host").attempt == 2
     assert row_of(task_id).crashes == 1
 
 
-def test_a_task_that_crashed_three_workers_is_claimed_no_more(rows: Rows, task_id: str) -> None:
+def test_a_task_that_crashed_three_workers_is_claimed_no_more(rows: AutocommitExecutor, task_id: str) -> None:
     for _ in range(3):
         run_out(take(rows, task_id))
 
-    with pytest.raises(claims.TooManyCrashes):
+    with pytest.raises(transitions.TooManyCrashes):
         take(rows, task_id)
 
 
-def test_a_task_that_is_to_be_cancelled_is_not_claimed(rows: Rows, task_id: str) -> None:
+def test_a_task_that_is_to_be_cancelled_is_not_claimed(rows: AutocommitExecutor, task_id: str) -> None:
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(claims.CancelRequested):
+    with pytest.raises(transitions.CancelRequested):
         take(rows, task_id)
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
-def test_what_has_ended_is_claimed_no_more(rows: Rows, task_id: str, state: str) -> None:
+def test_what_has_ended_is_claimed_no_more(rows: AutocommitExecutor, task_id: str, state: str) -> None:
     db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(claims.AlreadyFinished):
+    with pytest.raises(transitions.AlreadyFinished):
         take(rows, task_id)
 
     assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
 
 
-def test_a_task_without_a_row_needs_no_claim(rows: Rows) -> None:
-    assert claims.claim(rows, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
+def test_a_task_without_a_row_needs_no_claim(rows: AutocommitExecutor) -> None:
+    assert transitions.claim_task(rows, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "RETRY"])
 def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_nor_redis(
-    rows: Rows, backend: Any, task_id: str, state: str
+    rows: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
     stale = take(rows, task_id)
     run_out(stale)
@@ -185,7 +184,7 @@ def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_
 
 @pytest.mark.parametrize("persist", [True, False])
 def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
-    rows: Rows, backend: Any, task_id: str, persist: bool
+    rows: AutocommitExecutor, backend: Any, task_id: str, persist: bool
 ) -> None:
     stale = take(rows, task_id)
     run_out(stale)
@@ -197,7 +196,7 @@ def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
     assert row_of(task_id).current == 0
 
 
-def take_over(rows: Rows, stale: Claim) -> Claim:
+def take_over(rows: AutocommitExecutor, stale: Claim) -> Claim:
     """Another worker takes a task over while its holder, frozen, believes that its own lease is live."""
     past = utcnow() - timedelta(seconds=1)
     db.session.execute(sa.update(Task).where(Task.id == stale.task_id).values(lease_expires_at=past))
@@ -207,7 +206,7 @@ def take_over(rows: Rows, stale: Claim) -> Claim:
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE", "RETRY"])
 def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_nothing(
-    rows: Rows, backend: Any, task_id: str, state: str
+    rows: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
     stale = take(rows, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(take_over(rows, stale)))
@@ -221,7 +220,7 @@ def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_n
 
 
 def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said(
-    rows: Rows, backend: Any, task_id: str
+    rows: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
     stale = take(rows, task_id)
     second = take_over(rows, stale)
@@ -234,7 +233,7 @@ def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_sec
 
 
 def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
-    rows: Rows, backend: Any, task_id: str
+    rows: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
     stale = take(rows, task_id)
     second = take_over(rows, stale)
@@ -247,7 +246,7 @@ def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
 
 
 def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
-    rows: Rows, backend: Any, task_id: str
+    rows: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
     meta = {"status": "SUCCESS", "result": 3, "traceback": None}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
@@ -257,7 +256,7 @@ def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
     assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
 
 
-def test_progress_renews_the_lease(rows: Rows, backend: Any, task_id: str) -> None:
+def test_progress_renews_the_lease(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
     held = take(rows, task_id)
     run_out(held)
 
@@ -269,7 +268,7 @@ def test_progress_renews_the_lease(rows: Rows, backend: Any, task_id: str) -> No
     assert held.fresh
 
 
-def test_a_cancellation_is_heard_at_the_next_progress(rows: Rows, backend: Any, task_id: str) -> None:
+def test_a_cancellation_is_heard_at_the_next_progress(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
     held = take(rows, task_id)
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
@@ -278,7 +277,7 @@ def test_a_cancellation_is_heard_at_the_next_progress(rows: Rows, backend: Any, 
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
 
-def test_a_terminal_row_never_changes(rows: Rows, backend: Any, task_id: str) -> None:
+def test_a_terminal_row_never_changes(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
     held = take(rows, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(held))
     before = row_of(task_id).finished_at
@@ -292,7 +291,7 @@ def test_a_terminal_row_never_changes(rows: Rows, backend: Any, task_id: str) ->
 
 
 def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
-    rows: Rows, backend: Any, task_id: str, redis_server: RedisServer
+    rows: AutocommitExecutor, backend: Any, task_id: str, redis_server: RedisServer
 ) -> None:
     frozen = take(rows, task_id)
     run_out(frozen)
@@ -307,7 +306,7 @@ def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ende
     assert AsyncResult(task_id).state == "PENDING"
 
 
-def test_nobody_ends_a_task_that_another_worker_holds(rows: Rows, backend: Any, task_id: str) -> None:
+def test_nobody_ends_a_task_that_another_worker_holds(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
     take(rows, task_id)
 
     backend.mark_as_revoked(task_id, "not yours")

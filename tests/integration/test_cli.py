@@ -14,16 +14,14 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as users_jobs
-from microblog.jobs.job import Job
-from microblog.monitoring import display, jobs
-from microblog.monitoring.cli import tasks
+from microblog.jobs.models import Job, find_job
+from microblog.monitoring.cli import output, tasks
 from microblog.monitoring.filters import Filters
+from microblog.monitoring.job_queries import find_jobs
 from microblog.taskqueue import states
 from tests.support.console import Run, commands
-from tests.support.jobs import make_job
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.factories import make_job
+from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
@@ -38,7 +36,7 @@ def run(app: Flask) -> Run:
 def launch_export(user: User) -> Job:
     user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
-    job = users_jobs.find(user.get_tasks_in_progress()[0].id)
+    job = find_job(user.get_tasks_in_progress()[0].id)
     assert job is not None
     return job
 
@@ -92,9 +90,9 @@ class TestList:
         ]
 
         for state in states.ALL:
-            expected = [root_id for root_id in made if users_jobs.find(root_id).state == state]
+            expected = [root_id for root_id in made if find_job(root_id).state == state]
 
-            assert [job.id for job in jobs.page(Filters(states=frozenset({state})), size=100).jobs] == expected
+            assert [job.id for job in find_jobs(Filters(states=frozenset({state})), size=100).jobs] == expected
 
     def test_no_job_is_an_empty_list_and_no_error(self, run):
         assert listed(run("list", "--json")) == []
@@ -197,7 +195,7 @@ class TestSteering:
         result = run("cancel", job.id)
 
         assert (result.exit_code, result.stdout) == (0, f"{job.id}: cancelled.\n")
-        assert users_jobs.find(job.id).state == states.REVOKED
+        assert find_job(job.id).state == states.REVOKED
 
     def test_a_running_job_is_asked_to_stop(self, run, susan):
         job = make_job(susan, "PROGRESS", "PENDING", lease_expires_at=utcnow() + timedelta(hours=1))
@@ -206,7 +204,7 @@ class TestSteering:
 
         assert result.exit_code == 0
         assert "asked to stop" in result.stdout
-        assert users_jobs.find(job).cancel_requested
+        assert find_job(job).cancel_requested
 
     def test_what_has_ended_is_left_alone(self, run, susan):
         done = make_job(susan, "SUCCESS")
@@ -225,7 +223,7 @@ class TestSteering:
         [again] = json.loads(result.stdout)
         assert result.exit_code == 0
         assert (again["asked"], again["done"], again["retried_from"], again["user"]) == (failed, True, failed, "susan")
-        assert users_jobs.find(again["id"]).root.user_id == susan.id
+        assert find_job(again["id"]).root.user_id == susan.id
         assert json.loads(run("show", failed, "--json").stdout)["retried_as"] == [again["id"]]
         assert again["id"] in run("show", failed).stdout
 
@@ -249,7 +247,7 @@ class TestSteering:
         assert [(each["asked"], each["done"]) for each in json.loads(mixed.stdout)] == [(job.id, True), (done, False)]
         assert unknown.exit_code == 2
         assert [each["done"] for each in json.loads(unknown.stdout)] == [True, False, False]
-        assert users_jobs.find(cancellable.id).state == states.REVOKED
+        assert find_job(cancellable.id).state == states.REVOKED
 
     def test_without_an_id_nothing_is_done(self, run):
         for command in ("cancel", "retry", "show"):
@@ -280,7 +278,7 @@ class TestSteering:
         def fail(_job: Job) -> None:
             raise redis.ConnectionError("connection refused")
 
-        monkeypatch.setattr(control, "cancel", fail)
+        monkeypatch.setattr("microblog.monitoring.actions.cancel_job", fail)
 
         result = run("cancel", make_job(susan, "PENDING"))
 
@@ -313,4 +311,4 @@ def test_a_length_of_time_is_told_in_two_numbers_at_most() -> None:
     told = {0.004: "0.00 s", 0.25: "0.25 s", 12.345: "12.3 s", 59.9: "59.9 s", 60: "1 m 00 s", 245: "4 m 05 s"}
     told |= {3 * 3600 + 7 * 60: "3 h 07 m", 51 * 3600 + 59: "2 d 03 h", -1: "0.00 s"}
 
-    assert {seconds: display.duration(timedelta(seconds=seconds)) for seconds in told} == told
+    assert {seconds: output.format_duration(timedelta(seconds=seconds)) for seconds in told} == told

@@ -15,7 +15,7 @@ from flask.cli import ScriptInfo
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring.cli import complete
+from microblog.monitoring.cli import completion
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import programs
@@ -25,9 +25,9 @@ IDS = {state: f"{number}0b8e2f4-6a1d-4f7e-9c35-2d8a7e1b4f60" for number, state i
 # The application as it is, but for how long a completion may take: the machine may be busy.
 PATIENT = """
 from microblog import create_app
-from microblog.monitoring.cli import complete
+from microblog.monitoring.cli import completion
 
-complete.DEADLINE = 60.0
+completion.DEADLINE = 60.0
 """
 TOO_LONG = 30.0  # seconds: many times what it takes, and far less than what is not waited for
 
@@ -101,14 +101,14 @@ def test_a_database_or_a_redis_that_is_away_is_no_word_on_the_line(offered: Offe
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_one_that_hangs_is_not_waited_for(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(complete, "DEADLINE", 0.1)
+    monkeypatch.setattr(completion, "DEADLINE", 0.1)
     over = Event()
 
     def hang(_typed: str) -> Iterable[CompletionItem]:
         over.wait()
         return []
 
-    complete_slowly = complete._completer(hang)
+    complete_slowly = completion._completer(hang)
     context = click.Context(click.Command("show"), obj=ScriptInfo(create_app=lambda: app))
     try:
         began = time.monotonic()

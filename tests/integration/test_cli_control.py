@@ -12,8 +12,8 @@ from click.testing import Result
 from microblog.clock import utcnow
 from microblog.taskqueue import states
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.services import PATIENCE, Worker, wait_for
-from tests.support.staff import Staff, staffed
+from tests.support.cluster import Staff, staffed
+from tests.support.servers import PATIENCE, Worker, wait_for
 
 UNKNOWN = "worker99@nowhere"
 PATIENTLY = ("--timeout", "60")  # for a machine that has much to do, where the usual second is too short

@@ -14,11 +14,10 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import job as users_jobs
-from microblog.jobs.job import Job
-from microblog.monitoring import jobs
+from microblog.jobs.models import Job, jobs_with_ids
+from microblog.monitoring import job_queries
 from microblog.monitoring.filters import Filters, Order
-from microblog.monitoring.jobs import Cursor
+from microblog.monitoring.job_queries import Cursor
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support.console import Run, commands
@@ -77,7 +76,7 @@ def add_jobs(count: int, users: list[User], chance: random.Random) -> list[Job]:
                 finished_at=NOW - timedelta(seconds=chance.randrange(10_000)) if ended else None,
             )
         db.session.commit()
-    return users_jobs.with_roots(ids)
+    return jobs_with_ids(ids)
 
 
 def has_unfinished(user: User, names: tuple[str, ...]) -> bool:
@@ -118,14 +117,14 @@ def every_filter(users: list[User]) -> dict[str, list[Any]]:
 def all_pages(filters: Filters, order: Order, size: int) -> list[str]:
     """The ids of all pages, read from the first to the last; and on the way each previous page is what it was."""
     listed: list[str] = []
-    page = jobs.page(filters, size=size, order=order)
+    page = job_queries.find_jobs(filters, size=size, order=order)
     while True:
         listed += [job.id for job in page.jobs]
         if page.next is None:
             return listed
-        following = jobs.page(filters, size=size, order=order, after=page.next)
+        following = job_queries.find_jobs(filters, size=size, order=order, after=page.next)
         if following.previous is not None:
-            before = jobs.page(filters, size=size, order=order, before=following.previous)
+            before = job_queries.find_jobs(filters, size=size, order=order, before=following.previous)
             assert [job.id for job in before.jobs] == [job.id for job in page.jobs]
         page = following
 
@@ -151,8 +150,10 @@ def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_com
 
     for given in single + mixed:
         filters = Filters(**given)
-        assert [job.id for job in jobs.page(filters, size=100).jobs] == expected(filters, Order.NEWEST, made), given
-        assert list(jobs.ids(filters)) == expected(filters, Order.NEWEST, made), given
+        assert [job.id for job in job_queries.find_jobs(filters, size=100).jobs] == expected(
+            filters, Order.NEWEST, made
+        ), given
+        assert list(job_queries.find_job_ids(filters)) == expected(filters, Order.NEWEST, made), given
 
 
 @pytest.mark.both_databases
@@ -172,21 +173,21 @@ def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_use
 
 @pytest.mark.both_databases
 def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_behind_next(app, monkeypatch):
-    monkeypatch.setattr(jobs, "LOOK_THROUGH", 10)
+    monkeypatch.setattr(job_queries, "LOOK_THROUGH", 10)
     for number in range(25):
         text = "the needle" if number in (0, 3) else "hay"
         add_step(f"job-{number}", 0, "tidy", states.FAILURE, NOW + timedelta(seconds=number), error=text)
     db.session.commit()
     filters = Filters(error="Needle")
 
-    first = jobs.page(filters, size=50)
-    second = jobs.page(filters, size=50, after=first.next)
-    third = jobs.page(filters, size=50, after=second.next)
+    first = job_queries.find_jobs(filters, size=50)
+    second = job_queries.find_jobs(filters, size=50, after=first.next)
+    third = job_queries.find_jobs(filters, size=50, after=second.next)
 
     assert (first.jobs, first.looked_through) == ([], 10)
     assert (second.jobs, second.looked_through) == ([], 10)
     assert ([job.id for job in third.jobs], third.looked_through, third.next) == (["job-3", "job-0"], 5, None)
-    assert list(jobs.ids(filters)) == ["job-3", "job-0"]
+    assert list(job_queries.find_job_ids(filters)) == ["job-3", "job-0"]
 
 
 @pytest.mark.both_databases

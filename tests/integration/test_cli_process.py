@@ -16,7 +16,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import programs
 from tests.support.console import flask_tasks, on_a_terminal
-from tests.support.jobs import make_job, start_for
+from tests.support.factories import make_job, start_for
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"

@@ -18,14 +18,14 @@ from click.testing import Result
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import health
-from microblog.monitoring.health import Verdict
+from microblog.monitoring import status
+from microblog.monitoring.status import Verdict
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import programs
+from tests.support.cluster import Staff, staffed
 from tests.support.console import flask_tasks
-from tests.support.services import PATIENCE, Worker, wait_for
-from tests.support.staff import Staff, staffed
+from tests.support.servers import PATIENCE, Worker, wait_for
 
 FINISHED, UNFINISHED = 1_000, 50  # jobs
 SLACK = 10.0  # seconds beyond what a worker has to answer
@@ -272,7 +272,7 @@ def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
 
 def test_a_part_that_hangs_is_away_and_keeps_nobody(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Event()
-    monkeypatch.setattr(health, "_figures", over.wait)
+    monkeypatch.setattr(status, "_figures", over.wait)
     try:
         look = partial(staff.run, "status", "--json", "--timeout", "1")
         result = quickly(look, below=1 + SLACK, code=Verdict.DOWN)

@@ -14,15 +14,15 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import job as users_jobs
+from microblog.jobs.models import find_job
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
+from tests.support.cluster import Staff, staffed
 from tests.support.console import Run, commands
-from tests.support.jobs import make_older
-from tests.support.services import RedisServer, Worker, wait_for
-from tests.support.staff import Staff, staffed
+from tests.support.factories import make_older
+from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.tasks import noop
 
 PATIENTLY = ("--timeout", "60")  # for a machine that has much to do, where the usual second is too short
@@ -59,7 +59,7 @@ def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -
 
 
 def state_of(job_id: str) -> str:
-    job = users_jobs.find(job_id)
+    job = find_job(job_id)
     assert job is not None
     return job.state
 
@@ -226,7 +226,7 @@ def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_ser
 
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.startswith("Redis does not answer")
-    job = users_jobs.find("runs")
+    job = find_job("runs")
     assert job is not None
     assert job.cancel_requested
 

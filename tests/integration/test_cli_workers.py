@@ -15,12 +15,13 @@ from click.shell_completion import ShellComplete
 from click.testing import Result
 from flask.cli import ScriptInfo
 
-from microblog.celeryconfig import pause
-from microblog.monitoring import asking, workers
-from microblog.monitoring.cli import complete
+from microblog.monitoring.cli import completion
+from microblog.monitoring.worker_rpc import ANSWERS, ANSWERS_KEPT, ASKED, broadcast
+from microblog.monitoring.workers import all_questions, query_workers_about
+from microblog.taskqueue.queues import pause_consuming, resume_consuming
+from tests.support.cluster import Staff, staffed
 from tests.support.console import flask_tasks, on_a_terminal
-from tests.support.services import Worker, wait_for
-from tests.support.staff import Staff, staffed
+from tests.support.servers import Worker, wait_for
 
 PASSWORD = "hunter2-of-redis"
 SLACK = 1.0  # seconds that a command itself may take
@@ -116,7 +117,9 @@ def test_one_worker_tells_all_that_it_knows_but_no_secret(staff: Staff, generali
     assert told["registered"]
     assert told["settings"]["worker_prefetch_multiplier"] == 1
     assert told["settings"]["broker_url"].endswith(f"@127.0.0.1:{staff.redis_server.port}/0")
-    assert told["settings"]["result_backend"].startswith("microblog.taskqueue.mirror:MirrorBackend+redis://")
+    assert told["settings"]["result_backend"].startswith(
+        "microblog.taskqueue.result_backend:DatabaseResultBackend+redis://"
+    )
     assert {"active", "reserved", "scheduled", "revoked", "queues", "pool", "memory", "uptime"} <= told.keys()
     assert text.exit_code == 0
     for part in ("Concurrency", "prefork", "Active", "Reserved", "Revoked", "export_posts", "result_expires"):
@@ -125,7 +128,7 @@ def test_one_worker_tells_all_that_it_knows_but_no_secret(staff: Staff, generali
 
 
 def test_nothing_that_workers_say_has_a_secret_in_it(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    said = workers.ask_about(workers.everything(), PATIENCE)
+    said = query_workers_about(all_questions(), PATIENCE)
 
     assert said.up.keys() == {generalist.name, mailer.name}
     assert PASSWORD not in repr(said)
@@ -193,7 +196,7 @@ def test_registered_lists_what_workers_can_run(staff: Staff, generalist: Worker,
 
 
 def test_queues_tells_what_waits_since_when_and_who_takes(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    pause.pause("exports")
+    pause_consuming("exports")
     wait_for(lambda: staff.worker(generalist)["queues"] == ["default", "mail"])
     jobs = [staff.launch("export_posts", 0) for _ in range(2)]
     # One that the worker had asked for before, it puts back.
@@ -201,7 +204,7 @@ def test_queues_tells_what_waits_since_when_and_who_takes(staff: Staff, generali
 
     by_name = {queue["name"]: queue for queue in staff.json("queues", *PATIENTLY)}
     text = staff.run("queues", *PATIENTLY).stdout
-    pause.resume("exports")
+    resume_consuming("exports")
 
     first = staff.job(jobs[0]).root.published_at
     assert list(by_name) == ["exports", "mail", "default"]
@@ -274,13 +277,13 @@ def test_many_who_ask_at_once_get_their_own_answers_and_leave_nothing_behind(
     def ask() -> None:
         with staff.app.app_context():
             for _ in range(5):
-                said = workers.ask_about({"ping": {}}, PATIENCE)
+                said = query_workers_about({"ping": {}}, PATIENCE)
                 assert {reply["ping"]["ok"] for reply in said.up.values()} == {"pong"}
                 answered.append(set(said.up))
 
     # Workers answer in order: none has yet to answer a question of an earlier test, too late.
     with staff.app.app_context():
-        workers.ask_about({"ping": {}}, PATIENCE)
+        query_workers_about({"ping": {}}, PATIENCE)
     kept_before = kept()
     askers = [threading.Thread(target=ask) for _ in range(8)]
     for asker in askers:
@@ -295,20 +298,20 @@ def test_many_who_ask_at_once_get_their_own_answers_and_leave_nothing_behind(
 @pytest.mark.exhaustive
 def test_an_answer_that_comes_too_late_does_not_stay(staff: Staff, generalist: Worker) -> None:
     client = staff.redis_server.client
-    client.set(asking.ASKED.format("late"), 1)
+    client.set(ASKED.format("late"), 1)
     with staff.app.extensions["celery"].connection_for_write() as connection:
-        asking.broadcast(connection, "late", {"ping": {}}, None)
+        broadcast(connection, "late", {"ping": {}}, None)
 
-    wait_for(lambda: client.llen(asking.ANSWERS.format("late")) == len(staff.workers), what="all have answered")
+    wait_for(lambda: client.llen(ANSWERS.format("late")) == len(staff.workers), what="all have answered")
 
-    assert 0 < client.ttl(asking.ANSWERS.format("late")) <= asking.ANSWERS_KEPT
-    client.delete(asking.ASKED.format("late"), asking.ANSWERS.format("late"))
+    assert 0 < client.ttl(ANSWERS.format("late")) <= ANSWERS_KEPT
+    client.delete(ASKED.format("late"), ANSWERS.format("late"))
 
 
 def test_a_shell_completes_names(
     staff: Staff, generalist: Worker, mailer: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(complete, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(completion, "DEADLINE", PATIENCE)
 
     def offered(line: str) -> list[str]:
         *words, last = line.split(" ")

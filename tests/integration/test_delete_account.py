@@ -13,28 +13,29 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import deletion, followers, reset
+from microblog.accounts import deletion, password_reset
 from microblog.accounts.email_change import EmailChange
-from microblog.accounts.followers import FOLLOWER
 from microblog.accounts.models import Follow, User
+from microblog.accounts.services import FOLLOWER, count_follows
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
+from microblog.exports.archive import current_storage
 from microblog.exports.models import Archive
-from microblog.exports.storage import current_storage
 from microblog.extensions import db
-from microblog.imports import storage as imports
+from microblog.imports import uploads
 from microblog.imports.models import Refusal, Upload
-from microblog.jobs import erasure
-from microblog.messages import correspondence
+from microblog.jobs.services import delete_jobs_of_user
+from microblog.messages.services import send_message
 from microblog.monitoring.models import RollUp
-from microblog.notifications import badges, rows
+from microblog.notifications import unread_counts
+from microblog.notifications.services import notify
 from microblog.posts.models import Post
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
 from tests.support.console import commands
-from tests.support.jobs import make_job
-from tests.support.services import Worker, wait_for
+from tests.support.factories import make_job
+from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.both_databases
@@ -71,14 +72,14 @@ def furnish(susan: User, ben: User, posts: int = 25) -> None:
         db.session.add(Archive(id=user.username, user_id=user.id, attempt=1, **facts))
         db.session.add(EmailChange(user_id=user.id, old_address=user.email, new_address=f"new.{user.email}"))
         db.session.commit()
-        correspondence.send(user, other, f"A word of {user.username}")
-        rows.notify(other.id, FOLLOWER, str(user.id), actor_id=user.id)
+        send_message(user, other, f"A word of {user.username}")
+        notify(other.id, FOLLOWER, str(user.id), actor_id=user.id)
         upload = Upload(user_id=user.id, id=f"upload-of-{user.username}", expires_at=utcnow() + timedelta(days=1))
         db.session.add(upload)
         db.session.commit()
         db.session.add(Refusal(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
         db.session.commit()
-        with imports.current_storage().new(upload.path) as file:
+        with uploads.current_storage().new(upload.path) as file:
             file.write([b"{}"])
     db.session.commit()
 
@@ -160,7 +161,7 @@ def test_from_the_moment_it_is_closed_nobody_is_there(
         assert "susan" in reader.get(path).text, path
     assert "No post has this." not in reader.get("/search?q=susan").text
     assert reader.get(f"/post/{theirs}").status_code == 200
-    assert badges.unread(ben.id) == {"messages": 1, "notifications": 2}
+    assert unread_counts.unread_counts(ben.id) == {"messages": 1, "notifications": 2}
 
     delete(here)
 
@@ -169,11 +170,11 @@ def test_from_the_moment_it_is_closed_nobody_is_there(
     assert client.post("/api/tokens", auth=("susan", PASSWORD)).status_code == 401
     for path in ("/user/susan", "/user/susan/followers", "/user/susan/popup", "/send_message/susan", f"/post/{theirs}"):
         assert reader.get(path).status_code == 404, path
-    assert badges.unread(ben.id) == {"messages": 0, "notifications": 0}
+    assert unread_counts.unread_counts(ben.id) == {"messages": 0, "notifications": 0}
     for path in (*pages, "/messages"):
         assert "susan" not in reader.get(path).text, path
     assert "No post has this." in reader.get("/search?q=susan").text
-    assert followers.counts(ben) == (0, 0)
+    assert count_follows(ben) == (0, 0)
     for path in ("/follow/susan", "/send_message/susan", f"/posts/{theirs}/translation"):
         assert reader.post(path).status_code == 404, path
     db.session.rollback()
@@ -192,7 +193,7 @@ def test_nor_does_the_api_know_them(susan: User, ben: User, client: FlaskClient)
     for path in (*own, *shared):
         assert "susan" in client.get(path, **asked).text, path
 
-    deletion.close(susan)
+    deletion.close_account(susan)
 
     for path in own:
         assert client.get(path, **asked).status_code == 404, path
@@ -203,14 +204,14 @@ def test_nor_does_the_api_know_them(susan: User, ben: User, client: FlaskClient)
 def test_until_all_is_done_the_name_is_not_free_and_no_link_opens_the_account_again(
     susan: User, client: FlaskClient
 ) -> None:
-    deletion.close(susan)
+    deletion.close_account(susan)
 
     refused = register(client)
-    reset.ask("susan@example.com")
+    password_reset.request_password_reset("susan@example.com")
 
     assert "This username is taken." in refused.text
     assert "There is an account with this address already." in refused.text
-    assert job(reset.TASK).signature["args"] == [None]
+    assert job(password_reset.TASK).signature["args"] == [None]
 
 
 @pytest.mark.parametrize(
@@ -235,9 +236,9 @@ def test_it_is_asked_twice(
 
 
 def test_of_two_clicks_one_counts(susan: User) -> None:
-    assert deletion.close(susan)
+    assert deletion.close_account(susan)
 
-    assert not deletion.close(susan)
+    assert not deletion.close_account(susan)
 
     assert job("delete_account").state == "PENDING"
 
@@ -248,17 +249,17 @@ def test_no_more_readers_are_told_at_once_than_the_request_can_wait_for(
 ) -> None:
     readers = {make_user(name).id for name in ("ann", "ben", "cid")}
     for reader_id in readers:
-        rows.notify(reader_id, FOLLOWER, str(susan.id), actor_id=susan.id)
+        notify(reader_id, FOLLOWER, str(susan.id), actor_id=susan.id)
     db.session.commit()
     told: list[int] = []
     monkeypatch.setattr(deletion, "push", told.append)
     monkeypatch.setattr(deletion, "MOST_TOLD", 2)
 
-    deletion.close(susan)
+    deletion.close_account(susan)
 
     assert len(told) == 2
     assert set(told) < readers
-    assert badges.unread(readers.pop())["notifications"] == 0  # of which they hear with their next event
+    assert unread_counts.unread_counts(readers.pop())["notifications"] == 0  # of which they hear with their next event
 
 
 def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(
@@ -266,20 +267,20 @@ def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(
 ) -> None:
     furnish(susan, ben)
     susan_id = susan.id
-    deletion.close(susan)
+    deletion.close_account(susan)
     monkeypatch.setattr(deletion, "BATCH", 10)
-    wanted = deletion.count(susan_id)
+    wanted = deletion.count_user_data(susan_id)
 
-    first = deletion.empty(susan_id)
+    first = deletion.delete_user_data(susan_id)
     killed = next(first) + next(first)
     first.close()
-    rest = list(deletion.empty(susan_id))
+    rest = list(deletion.delete_user_data(susan_id))
 
     assert killed + sum(rest) == wanted
     assert max(rest) <= 10  # in batches
-    assert sum(deletion.empty(susan_id)) == 0
-    deletion.remove(susan_id)
-    deletion.remove(susan_id)
+    assert sum(deletion.delete_user_data(susan_id)) == 0
+    deletion.delete_user(susan_id)
+    deletion.delete_user(susan_id)
     assert set(belongings(susan_id).values()) == {0}
 
 
@@ -288,10 +289,10 @@ def test_the_newest_posts_go_first(susan: User, monkeypatch: pytest.MonkeyPatch)
     db.session.add_all(Post(user_id=susan.id, body=f"{day}", timestamp=utcnow() + timedelta(days=day)) for day in days)
     db.session.commit()
     susan_id = susan.id
-    deletion.close(susan)
+    deletion.close_account(susan)
     monkeypatch.setattr(deletion, "BATCH", 2)
 
-    left = [set(db.session.scalars(sa.select(Post.body))) for _ in deletion.empty(susan_id)]
+    left = [set(db.session.scalars(sa.select(Post.body))) for _ in deletion.delete_user_data(susan_id)]
 
     assert [{"1", "2", "3"}, {"1"}, set()] == [bodies for n, bodies in enumerate(left) if bodies not in left[:n]][-3:]
 
@@ -301,10 +302,10 @@ def test_whose_account_is_open_loses_nothing(app: Flask, susan: User, ben: User)
     furnish(susan, ben)
     before = belongings(susan.id)
 
-    assert list(deletion.empty(susan.id)) == []
+    assert list(deletion.delete_user_data(susan.id)) == []
     for column in deletion._owned():
         db.session.execute(deletion._delete_batch(column, susan.id))
-    deletion.remove(susan.id)
+    deletion.delete_user(susan.id)
 
     assert belongings(susan.id) == before
     assert files(app) == {"susan.1.json", "ben.1.json", "upload-of-susan.json", "upload-of-ben.json"}
@@ -330,7 +331,7 @@ def test_jobs_that_statistics_need_stay_without_their_user_and_the_others_go(sus
     db.session.execute(sa.update(RollUp).values(settled_until=utcnow() - timedelta(hours=2)))
     db.session.commit()
 
-    assert sum(erasure.forget_all(susan.id)) == 4
+    assert sum(delete_jobs_of_user(susan.id)) == 4
 
     db.session.rollback()
     left = db.session.scalars(sa.select(Task).where(Task.root_id.in_([old, new]))).all()

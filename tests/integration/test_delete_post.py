@@ -9,9 +9,9 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.lookup import MAX_ID
-from microblog.posts import writing
 from microblog.posts.models import Post
+from microblog.posts.services import create_post
+from microblog.validators import MAX_ID
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def is_there(post_id: int) -> bool:
 
 @pytest.mark.both_databases
 def test_a_post_is_deleted_by_a_button_behind_a_question(client: FlaskClient, susan: User) -> None:
-    post_id = writing.write(susan.id, "Never mind").id
+    post_id = create_post(susan.id, "Never mind").id
     assert f'href="/post/{post_id}"' in client.get("/explore").text
     question = client.get(f"/post/{post_id}/delete", headers={"Referer": "http://localhost/explore"})
     assert "Never mind" in question.text
@@ -46,7 +46,7 @@ def test_nobody_deletes_what_another_wrote(client: FlaskClient, susan: User) -> 
     ben = User(username="ben", email="ben@example.com", password_hash="")
     db.session.add(ben)
     db.session.commit()
-    post_id = writing.write(ben.id, "Mine").id
+    post_id = create_post(ben.id, "Mine").id
 
     assert "Mine" in client.get(f"/post/{post_id}").text
     assert f"/post/{post_id}/delete" not in client.get("/explore").text
@@ -68,7 +68,7 @@ def test_an_address_of_no_post_is_not_found(client: FlaskClient, number: object)
 def test_after_the_end_nobody_is_sent_elsewhere_or_to_what_is_gone(
     client: FlaskClient, susan: User, onward: str
 ) -> None:
-    post_id = writing.write(susan.id, "Never mind").id
+    post_id = create_post(susan.id, "Never mind").id
 
     answer = client.post(f"/post/{post_id}/delete", data={"next": onward.format(post_id)})
 
@@ -77,7 +77,7 @@ def test_after_the_end_nobody_is_sent_elsewhere_or_to_what_is_gone(
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_deleting_takes_a_token(client: FlaskClient, susan: User) -> None:
-    post_id = writing.write(susan.id, "Never mind").id
+    post_id = create_post(susan.id, "Never mind").id
     client.application.config["WTF_CSRF_ENABLED"] = True
 
     assert client.post(f"/post/{post_id}/delete").status_code == 400

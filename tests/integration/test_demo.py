@@ -15,14 +15,13 @@ from flask import Flask
 from werkzeug.security import check_password_hash
 
 from microblog.accounts.models import MAX_ABOUT_ME, Follow, User
-from microblog.demo import letters
-from microblog.demo.phrases import BOOKS
-from microblog.demo.town import fill
+from microblog.demo.seed import BOOKS, CORRESPONDENTS, LATELY, NEW_FOLLOWERS, UNANSWERED, fill_database
 from microblog.extensions import db
 from microblog.messages.models import Message
-from microblog.notifications import badges, kinds, rows
+from microblog.notifications import renderers, unread_counts
 from microblog.notifications.models import Notification
-from microblog.posts import language
+from microblog.notifications.services import notifications_of
+from microblog.posts import language_detection
 from microblog.posts.models import MAX_LENGTH, Post
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -49,7 +48,7 @@ def build(app: Flask) -> Callable[..., list[list[Any]]]:
         for table in (Follow, Post, User):
             db.session.execute(sa.delete(table))
         db.session.commit()
-        fill("demo", "demo", users=users, posts=posts, seed=seed, now=NOW)
+        fill_database("demo", "demo", users=users, posts=posts, seed=seed, now=NOW)
         return contents()
 
     return build_one
@@ -111,12 +110,12 @@ def test_whoever_signs_in_finds_messages_and_notifications(build: Callable[..., 
 
     demo = User.with_username("demo")
     assert demo is not None
-    assert badges.unread(demo.id)["messages"] == letters.UNANSWERED
-    assert letters.UNANSWERED < badges.unread(demo.id)["notifications"] <= letters.UNANSWERED + letters.NEW_FOLLOWERS
-    assert all(NOW - letters.LATELY * 2 < time < NOW for _body, time, _read in messages)
+    assert unread_counts.unread_counts(demo.id)["messages"] == UNANSWERED
+    assert UNANSWERED < unread_counts.unread_counts(demo.id)["notifications"] <= UNANSWERED + NEW_FOLLOWERS
+    assert all(NOW - LATELY * 2 < time < NOW for _body, time, _read in messages)
     with app.test_request_context():
-        page = rows.of_user(demo.id).items
-        assert len(kinds.told(page)) == len(page) > letters.CORRESPONDENTS
+        page = notifications_of(demo.id).items
+        assert len(renderers.render_notifications(page)) == len(page) > CORRESPONDENTS
 
 
 def test_nobody_wrote_or_followed_after_they_were_last_seen(build: Callable[..., list[list[Any]]]) -> None:
@@ -134,10 +133,10 @@ def test_nobody_wrote_or_followed_after_they_were_last_seen(build: Callable[...,
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
 def test_letters_are_whole_sentences_to_one_alone(book: Any) -> None:
-    assert len(book.letters) * len(BOOKS) >= letters.CORRESPONDENTS
+    assert len(book.letters) * len(BOOKS) >= CORRESPONDENTS
     for letter in itertools.chain(*book.letters):
         assert letter[-1] in ".!?"
-        assert language.detect(letter) in (book.language, None)
+        assert language_detection.detect_language(letter) in (book.language, None)
 
 
 @pytest.mark.exhaustive
@@ -177,7 +176,7 @@ def test_what_is_said_is_in_the_language_that_it_is_said_to_be(book: Any) -> Non
     chance = random.Random(1)
     said = [*itertools.islice(book.posts(chance), 200), *itertools.islice(book.replies(chance), 200)]
 
-    told = Counter(map(language.detect, said))
+    told = Counter(map(language_detection.detect_language, said))
 
     assert told.keys() <= {book.language, None}
     assert told[book.language] > 390

@@ -17,7 +17,7 @@ from microblog.monitoring import metrics
 from tests.support import external
 from tests.support.programs import ROOT
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.services import PATIENCE
+from tests.support.servers import PATIENCE
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())

@@ -10,18 +10,18 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import followers
 from microblog.accounts.models import User
+from microblog.accounts.services import follow_user
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
+from microblog.exports.archive import current_storage
 from microblog.exports.models import Archive
-from microblog.exports.storage import current_storage
 from microblog.extensions import db
-from microblog.messages import correspondence
-from microblog.monitoring import readiness
-from microblog.notifications import rows
-from microblog.posts import writing
-from tests.support.jobs import make_job
+from microblog.messages.services import send_message
+from microblog.monitoring import health_routes
+from microblog.notifications.services import notifications_of
+from microblog.posts.services import create_post
+from tests.support.factories import make_job
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # doors are closed before it is asked
 
@@ -111,7 +111,7 @@ def test_a_page_from_elsewhere_can_change_nothing(
 def test_what_is_made_for_one_reader_is_kept_by_nobody(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
+    monkeypatch.setattr(health_routes, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
     browser = signed_in(susan)
 
     for door in doors(app, username="susan"):
@@ -163,15 +163,15 @@ def belongings(susan: User, ben: User, app: Flask) -> dict[str, Any]:
     db.session.add(Archive(id="hers", user_id=susan.id, path=path, posts=0, size=2, sha256="0", expires_at=expires_at))
     _token, api_token = ApiToken.issue(susan, timedelta(days=1))
     db.session.commit()
-    followers.follow(ben, susan)
+    follow_user(ben, susan)
     others = User(username="dave", email="dave@example.com", password_hash="!")
     db.session.add(others)
     db.session.commit()
     return {
         "archive_id": "hers",
         "token_id": api_token.id,
-        "post_id": writing.write(susan.id, "Mine").id,
-        "message_id": correspondence.send(susan, others, "For Dave").id,
-        "notification_id": rows.of_user(susan.id).items[0].id,
+        "post_id": create_post(susan.id, "Mine").id,
+        "message_id": send_message(susan, others, "For Dave").id,
+        "notification_id": notifications_of(susan.id).items[0].id,
         "task_id": make_job(susan, "FAILURE", "FAILURE", finished_at=utcnow()),
     }

@@ -28,16 +28,15 @@ from hypothesis.stateful import (
 )
 
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
-from microblog.taskqueue import claim as claims
-from microblog.taskqueue import launch, states
-from microblog.taskqueue.claim import Claim
-from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.jobs.models import find_job
+from microblog.jobs.services import NotAllowedNow, cancel_job
+from microblog.taskqueue import launch, states, transitions
+from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
+from microblog.taskqueue.transitions import Claim
 from tests.support import tasks
-from tests.support.services import RedisServer
+from tests.support.servers import RedisServer
 
 LEASE = 30.0
 MAX_CRASHES = 3
@@ -139,7 +138,7 @@ class EngineMachine(RuleBasedStateMachine):
     def launch(self) -> JobModel:
         root = launch.launch([tasks.add.s(1, 2), tasks.noop.s()])
         db.session.commit()
-        found = jobs.find(root.id)
+        found = find_job(root.id)
         assert found is not None
         job = JobModel([Step(step.id) for step in found.steps])
         self.all.append(job)
@@ -147,13 +146,13 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(job=jobs)
     def cancel(self, job: JobModel) -> None:
-        found = jobs.find(job.steps[0].id)
+        found = find_job(job.steps[0].id)
         assert found is not None
         if all(step.finished for step in job.steps):
-            with pytest.raises(control.NotNow):
-                control.cancel(found)
+            with pytest.raises(NotAllowedNow):
+                cancel_job(found)
             return
-        control.cancel(found)
+        cancel_job(found)
         position, current = self.current(job)
         for step in job.steps:
             step.cancel = step.cancel or not step.finished
@@ -170,9 +169,9 @@ class EngineMachine(RuleBasedStateMachine):
         refused = step.finished or step.held() or step.cancel or step.crashes + lost >= MAX_CRASHES
         if refused:
             with pytest.raises(ClaimRefused):
-                claims.claim(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+                transitions.claim_task(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
             return multiple()
-        held = claims.claim(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+        held = transitions.claim_task(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
         assert held is not None
         step.state, step.worker, step.attempt = states.STARTED, worker, step.attempt + 1
         step.crashes += lost
@@ -183,7 +182,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(holder=holders)
     def renew(self, holder: Holder) -> None:
         """The main process of a holder's worker renews: by name, whichever of its processes holds the task."""
-        claims.renew(self.rows, [holder.step.id], worker=holder.worker, lease=LEASE)
+        transitions.renew_leases(self.rows, [holder.step.id], worker=holder.worker, lease=LEASE)
         step = holder.step
         if step.state in states.RUNNING and step.worker == holder.worker:
             step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
@@ -194,7 +193,7 @@ class EngineMachine(RuleBasedStateMachine):
         if not holder.counts():
             return
         holder.dead = True
-        claims.hand_back(self.rows, holder.step.id, worker=holder.worker)
+        transitions.release_on_shutdown(self.rows, holder.step.id, worker=holder.worker)
         if holder.step.state in states.RUNNING and holder.step.worker == holder.worker:
             holder.step.lease_until = None
 

@@ -13,12 +13,12 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
+from microblog.jobs.models import find_job
+from microblog.jobs.services import cancel_job
 from microblog.taskqueue import launch as launching
 from microblog.taskqueue.models import Task
 from tests.support import tasks
-from tests.support.services import PATIENCE, Worker, wait_for
+from tests.support.servers import PATIENCE, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
 
@@ -30,7 +30,7 @@ def launch(app: Flask) -> Callable[..., list[str]]:
     def launch(*steps: Any) -> list[str]:
         root = launching.launch(steps)
         db.session.commit()
-        job = jobs.find(root.id)
+        job = find_job(root.id)
         assert job is not None
         return [step.id for step in job.steps]
 
@@ -145,10 +145,10 @@ def test_a_waiting_job_is_cancelled_at_once_and_does_not_run(
     for gate in gates:  # both processes of the worker are busy
         launch(tasks.count.s(str(gate)))
     first, second = launch(tasks.record.s(str(diary)), tasks.noop.s())
-    job = jobs.find(first)
+    job = find_job(first)
     assert job is not None
 
-    control.cancel(job)
+    cancel_job(job)
 
     for task_id in (first, second):
         assert row_of(task_id).state == "REVOKED"
@@ -164,10 +164,10 @@ def test_a_running_job_stops_at_its_next_progress(
 ) -> None:
     first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
-    job = jobs.find(first)
+    job = find_job(first)
     assert job is not None
 
-    control.cancel(job)
+    cancel_job(job)
 
     assert finished(first).state == "REVOKED"
     assert finished(second).state == "REVOKED"

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
-from microblog.exports import links
+from microblog.exports.emails import download_url
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
@@ -63,7 +63,7 @@ def expired_link(user: User) -> str:
     archive = Archive(id="a" * 36, user_id=user.id, path="x", posts=0, size=2, sha256="", expires_at=end)
     db.session.add(archive)
     db.session.commit()
-    return links.external(archive).removeprefix("http://localhost")
+    return download_url(archive).removeprefix("http://localhost")
 
 
 def test_pages_say_what_is_wrong_in_the_sites_own_face(production: Flask, browser: FlaskClient, susan: User) -> None:
@@ -100,8 +100,8 @@ def test_an_error_of_ours_is_a_page_with_the_draft_and_a_problem_for_programs(
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("microblog.posts.writing.Post", crash)
-    monkeypatch.setattr("microblog.jobs.job.with_roots", crash)
+    monkeypatch.setattr("microblog.posts.services.Post", crash)
+    monkeypatch.setattr("microblog.api.jobs.jobs_with_ids", crash)
 
     page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
 

@@ -15,14 +15,14 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.error_reports import throttle, watch
+from microblog.error_reports import handlers, throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report, purge_error_reports
 from microblog.extensions import db, redis_client
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.jobs import rows_of, start
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.factories import rows_of, start
+from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 ADMINS = ["root@example.com", "second@example.com"]
@@ -47,11 +47,11 @@ def faulty(app: Flask, make_app: Callable[..., Flask], redis_server: RedisServer
 def idle() -> bool:
     """Whether no report is being made in this process."""
     taken = []
-    while watch._room.acquire(blocking=False):
+    while handlers._room.acquire(blocking=False):
         taken.append(True)
     for _ in taken:
-        watch._room.release()
-    return len(taken) == watch.AT_ONCE
+        handlers._room.release()
+    return len(taken) == handlers.AT_ONCE
 
 
 def crash(app: Flask, client: FlaskClient, **options: Any) -> None:
@@ -145,7 +145,7 @@ def test_while_the_database_is_away_nothing_else_goes_wrong_and_what_was_not_tol
         raise sa.exc.OperationalError("INSERT", {}, OSError())
 
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "_store", away)
+        patch.setattr(handlers, "_store", away)
         crash(faulty, browser)
     assert reports() == []
     crash(faulty, browser)
@@ -190,7 +190,7 @@ def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_beh
 
     assert {row.state for row in rows_of(job_id)} == {"FAILURE"}
     [report] = reports()
-    assert report.exception == "microblog.taskqueue.errors.WorkerDied"
+    assert report.exception == "microblog.taskqueue.interface.WorkerDied"
     assert (report.task_id, report.task_name, report.place) == (job_id, "export_posts", "export_posts")
     assert report.traceback == "It was given up after 3 workers died under it, the last of them gone@host."
 

@@ -17,8 +17,8 @@ from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.jobs import ended, only_job
-from tests.support.services import Postgres, RedisServer, Worker, wait_for
+from tests.support.factories import ended, only_job
+from tests.support.servers import Postgres, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 
@@ -72,7 +72,7 @@ def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
             raise faults.pop()
         return f"to {user.username}"
 
-    monkeypatch.setattr("microblog.exports.tasks.archive_letter", write_letter)
+    monkeypatch.setattr("microblog.exports.tasks.archive_email", write_letter)
     monkeypatch.setattr("microblog.exports.tasks.deliver", lambda task, message: sent.append(message))
 
     outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
@@ -95,7 +95,7 @@ def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
             server.cut_connections(str(db.engine.url.database))
         return {"message_id": "<a@b>"}
 
-    monkeypatch.setattr("microblog.exports.tasks.archive_letter", lambda user, archive: None)
+    monkeypatch.setattr("microblog.exports.tasks.archive_email", lambda user, archive: None)
     monkeypatch.setattr("microblog.exports.tasks.deliver", deliver_and_cut)
 
     outcome = email_export.apply(args=[{"archive_id": "a" * 36}])

@@ -18,20 +18,19 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.exports import links, sweep
-from microblog.exports.archive import BATCH, read_posts, to_json
+from microblog.exports import cleanup
+from microblog.exports.archive import BATCH, current_storage, read_posts, to_json
+from microblog.exports.emails import download_url
 from microblog.exports.models import Archive, path_of, record
-from microblog.exports.storage import current_storage
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
+from microblog.jobs.models import newest_jobs
+from microblog.jobs.services import cancel_job
 from microblog.posts.models import Post
-from microblog.taskqueue.errors import ClaimLost
+from microblog.taskqueue.interface import ROW_INTERVAL, ClaimLost
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.progress import ROW_INTERVAL
 from tests.support.clients import without_csrf_tokens
-from tests.support.jobs import ended, only_job
-from tests.support.services import Worker, wait_for
+from tests.support.factories import ended, only_job
+from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -144,7 +143,7 @@ def test_a_second_click_starts_nothing_and_says_so(susan: User, signed_in: Calla
     response = client.post("/export_posts", follow_redirects=True)
 
     assert "An export is already running" in response.text
-    assert len(jobs.newest(susan.id, BEGINNING)) == 1
+    assert len(newest_jobs(susan.id, BEGINNING)) == 1
 
 
 def test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use(
@@ -179,7 +178,7 @@ def test_an_expired_or_forged_link_is_refused_with_a_sentence(
     )
     db.session.add(archive)
     db.session.commit()
-    link = links.external(archive).removeprefix("http://localhost")
+    link = download_url(archive).removeprefix("http://localhost")
     app.config["EXPORT_LINK_LIFETIME"] = -1
     client = signed_in(susan)
 
@@ -222,7 +221,7 @@ def test_a_cancelled_export_leaves_no_file(
     db.session.commit()
     with (parts / f"{task.id}.1.json").open("rb") as pipe:
         assert pipe.read(9) == b'{"posts":'
-        control.cancel(only_job(susan))
+        cancel_job(only_job(susan))
         pause = timedelta(seconds=0 if heard_at_the_end else ROW_INTERVAL)
         wait_for(lambda: utcnow() - only_job(susan).root.updated_at > pause, what="the row may be written again")
 
@@ -239,13 +238,13 @@ def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: 
     susan.launch_task("export_posts", "Export")
     db.session.commit()
     job = ended(susan)
-    assert sweep.delete_expired() == 0
+    assert cleanup.delete_expired() == 0
     assert files(app) == [f"{job.id}.1.json"]
 
     db.session.execute(sa.update(Archive).values(expires_at=BEGINNING))
     db.session.commit()
 
-    assert sweep.delete_expired() == 1
+    assert cleanup.delete_expired() == 1
     assert files(app) == []
     assert db.session.get(Archive, job.id) is None
 
@@ -261,7 +260,7 @@ def test_what_a_killed_worker_left_is_swept_up(app: Flask, susan: User) -> None:
     for name in (f"{task_id}.1.json", f"{task_id}.2.json", "unknown.1.json"):
         (parts / name).write_text("half")
 
-    assert sweep.delete_abandoned_parts() == 2
+    assert cleanup.delete_abandoned_parts() == 2
     assert files(app) == [f"{task_id}.2.json"]
 
 
@@ -274,7 +273,7 @@ def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flas
     )
     db.session.commit()
 
-    assert sweep.delete_unwanted() == 1
+    assert cleanup.delete_unwanted() == 1
     assert db.session.get(Archive, task_id) is None
 
 
@@ -294,7 +293,7 @@ def test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_
     archive = db.session.get_one(Archive, "job")
     assert (archive.attempt, archive.sha256) == (2, "second")
     assert b"".join(current_storage().read_chunks(archive.path)) == b"second"
-    assert sweep.delete_superseded() == 1
+    assert cleanup.delete_superseded() == 1
     assert files(app) == ["job.2.json"]
 
 

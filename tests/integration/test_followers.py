@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog import paging
-from microblog.accounts import followers
+from microblog import pagination
 from microblog.accounts.models import Follow, User
+from microblog.accounts.services import UserUnavailable, follow_user, is_following
 from microblog.extensions import db
-from microblog.posts import timeline
 from microblog.posts.models import Post
+from microblog.posts.queries import home_timeline, is_on_home_of
 
 pytestmark = pytest.mark.both_databases
 
@@ -44,7 +44,7 @@ def shown(page: str) -> list[str]:
 
 def follows(follower: User, followed: User) -> bool:
     db.session.expire_all()
-    return followers.is_following(follower, followed)
+    return is_following(follower, followed)
 
 
 def test_the_home_page_has_what_the_reader_and_those_they_follow_wrote(
@@ -69,21 +69,21 @@ def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app:
     chance = random.Random(seed)
     reader, *others = add_users(8)
     for other in others[:5]:
-        followers.follow(reader, other)
+        follow_user(reader, other)
     for author in (reader, *others):  # some never wrote, some fill pages alone, and many wrote in the same moment
         write(author, *(chance.randrange(40) for _ in range(chance.choice([0, 1, 4, 30]))))
     authors = [reader.id, *(other.id for other in others[:5])]
     newest_first = sa.select(Post.id).where(Post.user_id.in_(authors)).order_by(Post.timestamp.desc(), Post.id.desc())
     expected = list(db.session.scalars(newest_first))
 
-    page = timeline.home_of(reader)
+    page = home_timeline(reader)
     down = [post.id for post in page.items]
     while page.older:
-        page = timeline.home_of(reader, before=page.older)
+        page = home_timeline(reader, before=page.older)
         down += [post.id for post in page.items]
     up = [post.id for post in page.items]
     while page.newer:
-        page = timeline.home_of(reader, after=page.newer)
+        page = home_timeline(reader, after=page.newer)
         up = [post.id for post in page.items if post.id not in up] + up
 
     assert down == expected
@@ -92,22 +92,22 @@ def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app:
 
 def test_no_more_than_a_page_of_each_author_may_be_shown_even_if_all_was_written_in_one_moment(app: Flask) -> None:
     reader, author = add_users(2)
-    followers.follow(reader, author)
+    follow_user(reader, author)
     write(author, *[1] * 50)
     write(reader, *[1] * 50)
-    may_be_shown = timeline.on_home_of(reader.id)
+    may_be_shown = is_on_home_of(reader.id)
     middle = db.session.scalars(sa.select(Post).order_by(Post.id).offset(50).limit(1)).one()
     edge = sa.tuple_(sa.literal(middle.timestamp, Post.timestamp.type), sa.literal(middle.id))
 
     for behind, upward in ((None, False), (edge, False), (edge, True)):
         query = may_be_shown(behind, upward, 5)
-        looked_at = paging.behind(query, Post.timestamp, Post.id, behind, upward)
+        looked_at = pagination.after_key(query, Post.timestamp, Post.id, behind, upward)
         assert 5 <= len(db.session.scalars(looked_at).all()) <= 10
 
 
 def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, database: str) -> None:
     reader, author, stranger = add_users(3)
-    followers.follow(reader, author)
+    follow_user(reader, author)
     write(author, *range(30))
     write(stranger, *range(30, 3000))
     if database == "postgresql":
@@ -118,7 +118,7 @@ def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, da
         statements.append((statement, parameters))
 
     sa.event.listen(db.engine, "before_cursor_execute", note)
-    timeline.home_of(reader)
+    home_timeline(reader)
     sa.event.remove(db.engine, "before_cursor_execute", note)
 
     statement, parameters = statements[-1]
@@ -151,7 +151,7 @@ def test_nobody_follows_themselves_or_nobody(browser: FlaskClient, susan: User) 
     assert browser.post("/unfollow/nobody").status_code == 404
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Follow)) == 0
     with pytest.raises(ValueError, match="nobody follows themselves"):
-        followers.follow(susan, susan)
+        follow_user(susan, susan)
 
 
 def test_whoever_has_just_gone_is_not_called_followed(susan: User, miguel: User) -> None:
@@ -159,8 +159,8 @@ def test_whoever_has_just_gone_is_not_called_followed(susan: User, miguel: User)
     db.session.execute(sa.delete(User).where(User.id == miguel.id))
     db.session.commit()
 
-    with pytest.raises(followers.NobodyThere):
-        followers.follow(susan, gone)
+    with pytest.raises(UserUnavailable):
+        follow_user(susan, gone)
 
 
 def test_following_takes_a_form_and_an_account(

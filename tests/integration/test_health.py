@@ -15,8 +15,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.extensions import db
-from microblog.monitoring import presence, readiness
-from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
+from microblog.monitoring import health_routes
+from microblog.monitoring.workers import registered_workers
+from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 
 # The databases differ in nothing that a probe asks of them.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -73,7 +74,7 @@ def test_it_is_ready_with_a_database_redis_and_a_worker_that_answers(
 
 
 def test_without_a_worker_it_is_not_ready(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(health_routes, "DEADLINE", PATIENCE)
 
     response = client.get("/readyz")
 
@@ -91,7 +92,7 @@ def test_while_redis_is_away_it_is_not_ready_and_says_so_soon(
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readiness, "DEADLINE", 30.0)  # enough for the database, however busy the machine is
+    monkeypatch.setattr(health_routes, "DEADLINE", 30.0)  # enough for the database, however busy the machine is
     make_worker()
     with redis_server.away():
         began = time.monotonic()
@@ -102,7 +103,7 @@ def test_while_redis_is_away_it_is_not_ready_and_says_so_soon(
     assert response.json["database"] == THERE
     assert not response.json["redis"]["ok"]
     assert not response.json["worker"]["ok"]
-    assert took < readiness.DEADLINE + SLACK
+    assert took < health_routes.DEADLINE + SLACK
     wait_for(lambda: ready_now(client), what="it is ready again")
 
 
@@ -133,8 +134,8 @@ def test_a_part_that_hangs_is_given_up_and_not_asked_twice(
         asked.append(True)
         released.wait()
 
-    monkeypatch.setitem(readiness.QUESTIONS, "database", hang)
-    monkeypatch.setattr(readiness, "DEADLINE", 0.1)
+    monkeypatch.setitem(health_routes.QUESTIONS, "database", hang)
+    monkeypatch.setattr(health_routes, "DEADLINE", 0.1)
 
     answers = [client.get("/readyz") for _ in range(3)]
     released.set()
@@ -155,10 +156,10 @@ def test_many_probes_at_once_and_many_workers_confuse_nobody(
 ) -> None:
     for _ in range(2):
         make_worker(concurrency=1)
-    wait_for(lambda: len(presence.known()) == 2, what="both have signed in")
+    wait_for(lambda: len(registered_workers()) == 2, what="both have signed in")
     wait_for(lambda: ready_now(client), what="they hear what they are asked")
     for limit in ("DEADLINE", "PING_TIMEOUT"):
-        monkeypatch.setattr(readiness, limit, PATIENCE)  # they may take their time on a busy machine
+        monkeypatch.setattr(health_routes, limit, PATIENCE)  # they may take their time on a busy machine
     statuses: list[int] = []
 
     def probe() -> None:

@@ -18,10 +18,10 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import reading, refusals, report, sweep
+from microblog.imports import cleanup, importer, rejected_entries
 from microblog.imports.models import Refusal, Upload
-from microblog.imports.storage import current_storage
 from microblog.imports.tasks import import_posts
+from microblog.imports.uploads import current_storage
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
@@ -72,8 +72,8 @@ def bad_ones() -> bytes:
 def test_all_of_them_are_downloaded_by_whoever_imported(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "BATCH", 40)
-    monkeypatch.setattr(refusals, "BATCH", 40)
+    monkeypatch.setattr(importer, "BATCH", 40)
+    monkeypatch.setattr(rejected_entries, "BATCH", 40)
     address = "https://tooting.example/@susan/1"
     note = {"type": "Note", "content": "<p>a</p>", "to": "as:Public", "published": "never", "url": address}
     outbox = b'{"orderedItems": [%s]}' % archive({"type": "Create", "object": note})[11:-2]
@@ -82,7 +82,7 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
 
     response = browser.get(f"/import/{task_id}/refusals")
 
-    assert (result["refused"], len(result["refusals"])) == (BAD + 1, report.SHOWN)
+    assert (result["refused"], len(result["refusals"])) == (BAD + 1, importer.SHOWN)
     assert response.headers["Content-Disposition"] == "attachment; filename=refusals.csv"
     heading, *rows = csv.reader(response.data.decode("utf-8-sig").splitlines())
     assert heading == ["Number", "Line", "Reason", "Address"]
@@ -136,7 +136,7 @@ def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
     browser = signed_in(susan)
 
     assert outcome.state == "FAILURE"
-    assert sweep.delete_expired() == 0
+    assert cleanup.delete_expired() == 0
     assert (kept(), files()) == (BAD, [])
     card = browser.get(f"/tasks/{task_id}/card").text
     assert "What came before that has been imported." in card
@@ -146,14 +146,14 @@ def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
     assert listed[0] == {"number": 2, "line": 1, "reason": REASON, "address": None}
     db.session.scalars(sa.select(Upload)).one().expires_at = BEGINNING
     db.session.commit()
-    assert sweep.delete_expired() == 1
+    assert cleanup.delete_expired() == 1
     assert "/refusals" not in browser.get(f"/tasks/{task_id}/card").text
 
 
 def test_a_user_has_those_of_one_file_at_a_time(
     susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "BATCH", 40)
+    monkeypatch.setattr(rejected_entries, "BATCH", 40)
     user_id, ben = susan.id, make_user("ben")
     imported(ben, bad_ones())
 
@@ -170,22 +170,22 @@ def test_a_user_has_those_of_one_file_at_a_time(
 def test_they_go_with_the_time_of_an_archive_or_with_their_user(
     app: Flask, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "BATCH", 40)
+    monkeypatch.setattr(rejected_entries, "BATCH", 40)
     ben = make_user("ben")
     imported(susan, bad_ones())
     imported(ben, bad_ones())
 
-    assert sweep.delete_expired() == 0
+    assert cleanup.delete_expired() == 0
     assert (kept(), files()) == (2 * BAD, [])
     of_susan = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id)).one()
     lifetime = timedelta(seconds=app.config["EXPORT_LIFETIME"])
     assert lifetime - timedelta(minutes=5) < of_susan.expires_at - utcnow() < lifetime
     susans, of_susan.expires_at = susan.id, BEGINNING
     db.session.commit()
-    assert sweep.delete_expired() == 1
+    assert cleanup.delete_expired() == 1
     assert kept() == BAD
-    assert sweep.delete_all_of(susans) == 0
-    assert sweep.delete_all_of(ben.id) == 1
+    assert cleanup.delete_all_of(susans) == 0
+    assert cleanup.delete_all_of(ben.id) == 1
     assert kept() == 0
 
 
@@ -193,7 +193,7 @@ def test_they_go_with_the_time_of_an_archive_or_with_their_user(
 def test_what_was_read_before_is_not_listed_twice_and_a_file_that_is_all_brackets_fills_no_disk(
     susan: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "LISTED", 20)
+    monkeypatch.setattr(importer, "LISTED", 20)
     content = archive(*[[]] * 30)
     imported(susan, content)
     upload = db.session.scalars(sa.select(Upload)).one()

@@ -22,20 +22,20 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
-from microblog.imports import keep, occurrences, reader, reading, sweep
+from microblog.imports import cleanup, duplicates, importer, json_reader
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
-from microblog.jobs import control
+from microblog.jobs.services import cancel_job, retry_job
 from microblog.posts.models import Post
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.progress import Progress
+from tests.support.factories import crash, ended, only_job, rows_of
 from tests.support.imports import BEGINNING, archive, files, post, store
-from tests.support.jobs import crash, ended, only_job, rows_of
-from tests.support.services import Worker, wait_for
+from tests.support.servers import Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
 
-BETWEEN = reading.BATCH + 100
+BETWEEN = importer.BATCH + 100
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 FOLLOWERS = "https://tooting.example/users/susan/followers"
 
@@ -130,10 +130,10 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
 def test_of_a_moment_no_more_is_remembered_in_memory_than_that_has_room_for(
     susan: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(occurrences, "MOST", 50)
-    monkeypatch.setattr(reading, "BATCH", 20)
-    anywhere = Mock(side_effect=occurrences.count_anywhere)
-    monkeypatch.setattr(reading, "count_anywhere", anywhere)
+    monkeypatch.setattr(duplicates, "MOST", 50)
+    monkeypatch.setattr(importer, "BATCH", 20)
+    anywhere = Mock(side_effect=duplicates.count_anywhere)
+    monkeypatch.setattr(importer, "count_anywhere", anywhere)
     fitting = [*(post(f"early {n}") for n in range(50)), *(post(f"late {n}", 1) for n in range(50)), post("late 7", 1)]
 
     assert imported(susan, archive(*fitting))["imported"] == 101
@@ -150,8 +150,8 @@ def test_of_a_moment_no_more_is_remembered_in_memory_than_that_has_room_for(
 def test_the_progress_of_a_file_that_is_read_twice_does_not_run_back(
     susan: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "BATCH", 10)
-    monkeypatch.setattr(reader, "CHUNK", 200)
+    monkeypatch.setattr(importer, "BATCH", 10)
+    monkeypatch.setattr(json_reader, "CHUNK", 200)
     told: list[tuple[int, int]] = []
 
     class Watched(Progress):
@@ -163,7 +163,7 @@ def test_the_progress_of_a_file_that_is_read_twice_does_not_run_back(
             super().advance(by)
             self._store(persist=True)
 
-    monkeypatch.setattr(reading, "Progress", Watched)
+    monkeypatch.setattr(importer, "Progress", Watched)
 
     imported(susan, archive(*(post(f"number {n}", n) for n in range(60)), *(post("early", n) for n in range(20))))
 
@@ -185,7 +185,7 @@ def test_what_takes_long_is_found_out_before_others_have_to_wait(susan: User, mo
         found.append(body)
         return "en"
 
-    monkeypatch.setattr(keep, "detect", detect)
+    monkeypatch.setattr(importer, "detect_language", detect)
 
     imported(susan, archive(post("one"), post("one", 1), post("two")))
     imported(susan, archive(post("one"), post("three")))
@@ -269,7 +269,7 @@ def test_a_byte_that_is_no_text_spoils_its_own_post_only_and_a_long_list_is_cut(
 
 
 def test_broken_half_way_what_came_before_stays_and_the_file_goes(susan: User) -> None:
-    count = reading.BATCH + 500
+    count = importer.BATCH + 500
     whole = ('{"posts": [\n' + ",\n".join(json.dumps(post(f"number {n}", n)) for n in range(count)) + "\n]}").encode()
     upload = store(susan, whole[:-40])
 
@@ -281,7 +281,7 @@ def test_broken_half_way_what_came_before_stays_and_the_file_goes(susan: User) -
     assert sentence.endswith("What came before that has been imported.")
     assert str(second.result) == "The uploaded file is no longer there. Please upload it again."
     assert files() == []
-    assert sweep.delete_expired() == 1
+    assert cleanup.delete_expired() == 1
     assert len(bodies(susan)) == count - 1
     assert imported(susan, whole)["imported"] == 1
     assert len(bodies(susan)) == count
@@ -349,7 +349,7 @@ def test_a_worker_that_died_half_way_is_taken_over_and_the_report_counts_once(
     task_id = susan.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
     crash(app, task_id)
-    reading.keep(upload.id, susan.id, [(reading.FORMATS["posts"](post("number 0")), 1)])  # what it got done
+    importer.store_posts(upload.id, susan.id, [(importer.FORMATS["posts"](post("number 0")), 1)])  # what it got done
 
     make_worker()
 
@@ -370,19 +370,19 @@ def test_a_cancelled_import_keeps_its_file_for_another_attempt_and_then_the_swee
     upload = store(susan, archive(post("one")))
     susan.launch_task("import_posts", "Import", upload.id)
     db.session.commit()
-    control.cancel(only_job(susan))
+    cancel_job(only_job(susan))
     assert only_job(susan).state == "REVOKED"
-    assert sweep.delete_expired() == 0
+    assert cleanup.delete_expired() == 0
     assert files() == [upload.path]
 
-    control.retry(only_job(susan))
+    retry_job(only_job(susan))
     db.session.commit()
     make_worker()
 
     wait_for(lambda: bodies(susan) == ["one"], what="the second attempt imports")
     wait_for(lambda: files() == [], what="the file goes")
     wait_for(lambda: not db.session.scalar(sa.select(Task.id).where(Task.unfinished)), what="the job ends")
-    assert sweep.delete_expired() == 1
+    assert cleanup.delete_expired() == 1
     assert db.session.scalar(sa.select(Upload.id)) is None
 
 
@@ -396,6 +396,6 @@ def test_the_sweep_takes_what_has_had_its_time_or_lost_its_user_and_leaves_what_
     db.session.execute(sa.delete(User).where(User.id == ben.id))
     db.session.commit()
 
-    assert sweep.delete_expired() == 2
+    assert cleanup.delete_expired() == 2
     assert files() == sorted([kept.path, read.path])
     assert attempt(susan, old).state == "FAILURE"

@@ -12,18 +12,18 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
-from microblog.exports.letter import archive_letter
+from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
-from microblog.locale import day, moment
-from microblog.monitoring import house
+from microblog.i18n import format_day, format_moment
+from microblog.jobs.models import find_job
+from microblog.jobs.services import retry_job
+from microblog.monitoring import status
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.jobs import crash, make_older, rows_of
-from tests.support.services import Worker, wait_for
+from tests.support.factories import crash, make_older, rows_of
+from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # hardly anything depends on which it is
@@ -67,7 +67,7 @@ def test_every_page_can_be_made_in_every_language(
     monkeypatch: pytest.MonkeyPatch,
     language: str,
 ) -> None:
-    monkeypatch.setattr(house, "TIMEOUT", 0.05)  # there is no worker to wait for
+    monkeypatch.setattr(status, "TIMEOUT", 0.05)  # there is no worker to wait for
     user = make_user("susan")
     user.is_operator = True
     db.session.add(Post(user_id=user.id, body="Hello"))
@@ -179,7 +179,7 @@ def test_the_first_and_the_last_time_there_is_can_be_shown_in_every_zone(app: Fl
         g.timezone = zone
 
         for time in (datetime.min, datetime.max):
-            for shown in (moment, day):
+            for shown in (format_moment, format_day):
                 assert shown(time.replace(tzinfo=UTC))
 
 
@@ -226,7 +226,7 @@ def test_a_mail_is_in_the_language_that_its_reader_has_chosen_since(app: Flask, 
         id="a", user_id=user.id, path="", posts=12345, size=1 << 40, sha256="", expires_at=datetime.now(UTC)
     )
 
-    message = archive_letter(user, archive)
+    message = archive_email(user, archive)
 
     assert message.subject == "[Microblog] Ваши записи"
     assert "Записей в нём: 12\u00a0345." in message.body
@@ -244,9 +244,9 @@ def test_whoever_ends_or_repeats_a_job_does_it_in_the_language_of_its_user(
         crash(app, task_id)
 
     reconcile_all()
-    job = jobs.find(task_id)
+    job = find_job(task_id)
     assert job is not None
-    again = control.retry(job)  # as an operator would, whose language is English
+    again = retry_job(job)  # as an operator would, whose language is English
     db.session.commit()
 
     assert {row.error for row in rows_of(task_id)} == {

@@ -19,8 +19,8 @@ from microblog.taskqueue.launch import AlreadyRunning, launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.jobs import rows_of
-from tests.support.services import PATIENCE, Postgres, RedisServer, Worker, wait_for
+from tests.support.factories import rows_of
+from tests.support.servers import PATIENCE, Postgres, RedisServer, Worker, wait_for
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:

@@ -14,12 +14,11 @@ from celery.worker import state as worker_state
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.taskqueue import claim as claims
-from microblog.taskqueue import lease
-from microblog.taskqueue.lease import LeaseKeeper, let_go, renew_all
+from microblog.taskqueue import transitions
+from microblog.taskqueue.worker import LeaseRenewer, renew_running_leases, stop_renewing
 from tests.support import tasks
-from tests.support.jobs import rows_of, start
-from tests.support.services import wait_for
+from tests.support.factories import rows_of, start
+from tests.support.servers import wait_for
 
 pytestmark = pytest.mark.both_databases
 
@@ -30,7 +29,7 @@ class EndOfTest(Exception):
     """Ends the thread of a keeper, which in a worker ends with its process."""
 
 
-class Keeper(LeaseKeeper):
+class Keeper(LeaseRenewer):
     """A keeper whose thread can end."""
 
     def _run(self, worker: Any) -> None:
@@ -73,13 +72,13 @@ def run(
         if over.wait(seconds):
             raise EndOfTest
 
-    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("microblog.taskqueue.worker.time", SimpleNamespace(sleep=sleep))
     keeper = Keeper(worker)
     keeper.start(worker)
 
     def run() -> Running:
         task_id = start(tasks.noop.s())
-        claims.claim(app.rows, task_id, worker=WORKER, lease=0.3, max_crashes=3)
+        transitions.claim_task(app.rows, task_id, worker=WORKER, lease=0.3, max_crashes=3)
         return given_out(task_id)
 
     yield run
@@ -108,8 +107,8 @@ def test_a_lease_that_was_given_back_is_not_renewed(app: Flask, run: Callable[[]
     kept, given_back = run(), run()
     wait_for_a_round(kept)
 
-    with let_go(given_back):
-        claims.hand_back(app.extensions["celery"].rows, given_back.id, worker=WORKER)
+    with stop_renewing(given_back):
+        transitions.release_on_shutdown(app.extensions["celery"].rows, given_back.id, worker=WORKER)
 
     wait_for_a_round(kept)
     assert lease_of(given_back) is None
@@ -120,20 +119,20 @@ def test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again(
 ) -> None:
     worker = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
     rows, died = worker.app.rows, given_out(start(tasks.noop.s()))
-    assert claims.claim(rows, died.id, worker=WORKER, lease=30.0, max_crashes=3)
-    known = renew_all(worker, renew_all(worker, set()))
-    with let_go(died):
-        claims.release(rows, died.id, worker=WORKER)
+    assert transitions.claim_task(rows, died.id, worker=WORKER, lease=30.0, max_crashes=3)
+    known = renew_running_leases(worker, renew_running_leases(worker, set()))
+    with stop_renewing(died):
+        transitions.expire_lease(rows, died.id, worker=WORKER)
 
     again = given_out(died.id)
-    known = renew_all(worker, known)
+    known = renew_running_leases(worker, known)
 
     ended = lease_of(again)
     assert ended is not None
     assert ended <= utcnow()
-    claimed = claims.claim(rows, again.id, worker=WORKER, lease=0.1, max_crashes=3)
+    claimed = transitions.claim_task(rows, again.id, worker=WORKER, lease=0.1, max_crashes=3)
     assert claimed is not None
-    renew_all(worker, known)
+    renew_running_leases(worker, known)
     renewed = lease_of(again)
     assert renewed is not None
     assert renewed > claimed.expires_at

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
-from microblog.notifications.live import Hub, TooManyStreams, topic_of
+from microblog.notifications.pubsub import Hub, TooManyStreams, topic_of
 from tests.support.api import Caller, assert_problem, caller_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # nothing is counted in it

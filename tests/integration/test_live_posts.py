@@ -11,15 +11,17 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import deletion, followers
+from microblog.accounts import deletion
 from microblog.accounts.models import User
+from microblog.accounts.services import follow_user
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.notifications.live import CHANNEL, RESYNC, Hub, topic_of
-from microblog.posts import live, writing
+from microblog.notifications.pubsub import CHANNEL, RESYNC, Hub, topic_of
+from microblog.posts.events import EVERYBODY, MOST, post_events_for_page, post_labels, post_topic
 from microblog.posts.models import Post
+from microblog.posts.services import create_post, delete_post
 from tests.integration.test_posts import count_queries
-from tests.support.services import PATIENCE, RedisServer
+from tests.support.servers import PATIENCE, RedisServer
 
 LIVES_ON_ONE_DATABASE = pytest.mark.parametrize("database", ["sqlite"])  # its promise has nothing to do with it
 
@@ -30,7 +32,7 @@ def others(susan: User) -> list[User]:
     made = [User(username=name, email=f"{name}@example.com", password_hash="") for name in ("miguel", "ben")]
     db.session.add_all(made)
     db.session.commit()
-    followers.follow(susan, made[0])
+    follow_user(susan, made[0])
     return made
 
 
@@ -46,7 +48,7 @@ def test_a_page_hears_of_the_posts_that_its_timeline_missed(
 ) -> None:
     client = signed_in(susan)
     before = utcnow().timestamp()
-    hers, miguels, bens = (writing.write(author.id, "Hello").id for author in (susan, *others))
+    hers, miguels, bens = (create_post(author.id, "Hello").id for author in (susan, *others))
 
     everything = [("post", hers), ("post", miguels), ("post", bens)]
     assert told(client, "posts=home", before) == everything[:2]
@@ -69,13 +71,13 @@ def test_what_a_page_missed_is_bounded_and_the_oldest_comes_first(
 
     for timeline, count in (("home", 150), ("explore", 300), ("@ben", 150)):
         missed = told(client, f"posts={timeline}", now.timestamp() - 1)
-        assert len(missed) == live.MOST + 1 < count
+        assert len(missed) == MOST + 1 < count
         assert missed == sorted(missed)
 
 
 def test_a_page_hears_which_of_its_posts_are_gone(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    kept, deleted = (writing.write(susan.id, "Hello").id for _ in range(2))
-    writing.delete(deleted, susan.id)
+    kept, deleted = (create_post(susan.id, "Hello").id for _ in range(2))
+    delete_post(deleted, susan.id)
 
     shown = f"posts=home&shown={kept},{deleted},9999999999"
 
@@ -86,8 +88,8 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
     app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     miguel = others[0]
-    followers.follow(miguel, susan)
-    post = writing.write(miguel.id, "Hello").id
+    follow_user(miguel, susan)
+    post = create_post(miguel.id, "Hello").id
     hub: Hub = app.extensions["hub"]
     with contextlib.ExitStack() as pages:
 
@@ -96,11 +98,11 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
             pages.callback(page.close)
             return page.read(heartbeat=PATIENCE, lifetime=2 * PATIENCE)
 
-        explore = opened(live.EVERYBODY)
+        explore = opened(EVERYBODY)
         assert next(explore) == RESYNC, "Redis is listened to"
-        home, badges = opened(live.topic_of(miguel.id)), opened(topic_of(susan.id))
+        home, badges = opened(post_topic(miguel.id)), opened(topic_of(susan.id))
 
-        assert deletion.close(miguel)
+        assert deletion.close_account(miguel)
 
         assert next(explore) == next(home) == RESYNC
         unread = [next(badges) for _ in range(2)]
@@ -128,13 +130,13 @@ def test_a_page_listens_to_the_authors_that_it_shows(app: Flask, susan: User, ot
     miguel, ben = others
 
     def topics(name: str) -> set[str]:
-        source = live.posts_of_page(susan.id, {"posts": name})
+        source = post_events_for_page(susan.id, {"posts": name})
         assert source is not None
         return set(source.topics)
 
-    assert topics("home") == {live.topic_of(susan.id), live.topic_of(miguel.id)}
-    assert topics("@ben") == {live.topic_of(ben.id)}
-    assert topics("explore") == {live.EVERYBODY}
+    assert topics("home") == {post_topic(susan.id), post_topic(miguel.id)}
+    assert topics("@ben") == {post_topic(ben.id)}
+    assert topics("explore") == {EVERYBODY}
 
 
 @LIVES_ON_ONE_DATABASE
@@ -142,7 +144,7 @@ def test_a_post_is_published_once_and_its_end_too_and_neither_says_what_it_said(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join([live.EVERYBODY, live.topic_of(susan.id)])
+    page = hub.join([EVERYBODY, post_topic(susan.id)])
     events = page.read(heartbeat=PATIENCE, lifetime=2 * PATIENCE)
     assert next(events) == RESYNC
     client = signed_in(susan)
@@ -164,14 +166,14 @@ def test_the_home_page_and_its_stream_cost_the_same_queries_however_many_are_fol
 ) -> None:
     client = signed_in(susan)
     pages = ("/", "/notifications?since=0&posts=home&shown=1,2,3")
-    writing.write(others[0].id, "Hello")
+    create_post(others[0].id, "Hello")
     few = [count_queries(app, client, path) for path in pages]
     more = [User(username=f"user{n}", email=f"user{n}@example.com", password_hash="") for n in range(20)]
     db.session.add_all(more)
     db.session.commit()
     for user in more:
-        followers.follow(susan, user)
-        writing.write(user.id, "Hello")
+        follow_user(susan, user)
+        create_post(user.id, "Hello")
 
     assert [count_queries(app, client, path) for path in pages] == few
 
@@ -179,4 +181,4 @@ def test_the_home_page_and_its_stream_cost_the_same_queries_however_many_are_fol
 @LIVES_ON_ONE_DATABASE
 def test_the_bar_has_a_text_for_each_plural_of_the_language(app: Flask) -> None:
     with app.test_request_context():
-        assert live.labels() == {"one": "{n} new post", "other": "{n} new posts", "most": "More than 100 new posts"}
+        assert post_labels() == {"one": "{n} new post", "other": "{n} new posts", "most": "More than 100 new posts"}

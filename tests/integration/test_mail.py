@@ -20,14 +20,14 @@ from microblog.clock import utcnow
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
-from microblog.mail.delivery import LONGEST_PAUSE, deliver
 from microblog.mail.models import SentMail
-from microblog.taskqueue import claim as claims
-from microblog.taskqueue.claim import Claim
-from microblog.taskqueue.errors import Cancelled, ClaimLost, JobError
+from microblog.mail.sending import LONGEST_PAUSE, deliver
+from microblog.taskqueue import transitions
+from microblog.taskqueue.interface import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support.services import Postgres
+from microblog.taskqueue.transitions import Claim
+from tests.support.servers import Postgres
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.both_databases
@@ -42,7 +42,7 @@ def held(app: Flask) -> Claim:
 
 
 def take(app: Flask, task_id: str, worker: str) -> Claim:
-    held = claims.claim(app.extensions["celery"].rows, task_id, worker=worker, lease=30, max_crashes=3)
+    held = transitions.claim_task(app.extensions["celery"].rows, task_id, worker=worker, lease=30, max_crashes=3)
     assert held is not None
     return held
 
@@ -94,7 +94,7 @@ def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
             pauses.append(pause)
             away.close()
 
-        monkeypatch.setattr("microblog.mail.delivery.time", SimpleNamespace(sleep=sleep))
+        monkeypatch.setattr("microblog.mail.sending.time", SimpleNamespace(sleep=sleep))
 
         outcome = attempt(held)
 

@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages import correspondence
+from microblog.messages import services
 from microblog.messages.models import MAX_LENGTH, Message
-from microblog.notifications import badges, rows
+from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
+from microblog.notifications.services import notify
 from microblog.posts.models import Post
 
 pytestmark = pytest.mark.both_databases
@@ -59,7 +60,7 @@ def count(model: type[Message] | type[Notification]) -> int | None:
 
 
 def unread(user: User) -> dict[str, int]:
-    return badges.unread(user.id)
+    return unread_counts.unread_counts(user.id)
 
 
 def test_a_message_is_read_by_whom_it_is_for_and_is_new_until_then(
@@ -87,7 +88,7 @@ def test_nobody_else_gets_to_see_a_message_or_to_delete_it(
     make_user: Callable[..., User],
     signed_in: Callable[..., FlaskClient],
 ) -> None:
-    message = correspondence.send(susan, miguel, "For you alone")
+    message = services.send_message(susan, miguel, "For you alone")
     stranger = signed_in(make_user("stranger"))
 
     pages = ("/messages", "/messages/sent", "/send_message/susan", "/send_message/miguel", "/notifications/all")
@@ -107,7 +108,7 @@ def test_a_message_takes_an_account_and_somebody_else(client: FlaskClient, brows
     ):
         assert "You cannot write to yourself." in answer.text
     with pytest.raises(ValueError, match="nobody writes to themselves"):
-        correspondence.send(susan, susan, "Hello me")
+        services.send_message(susan, susan, "Hello me")
     assert count(Message) == 0
 
 
@@ -171,14 +172,14 @@ def test_a_conversation_has_what_two_wrote_to_each_other_page_by_page(
     add_messages(ben, susan, 5)
     add_messages(susan, ben, 6)
 
-    page = correspondence.between(susan, miguel)
+    page = services.messages_between(susan, miguel)
     down = [message.body.split()[1] for message in page.items]
     while page.older:
-        page = correspondence.between(susan, miguel, before=page.older)
+        page = services.messages_between(susan, miguel, before=page.older)
         down += [message.body.split()[1] for message in page.items]
     up = [message.body.split()[1] for message in page.items]
     while page.newer:
-        page = correspondence.between(susan, miguel, after=page.newer)
+        page = services.messages_between(susan, miguel, after=page.newer)
         up = [number for message in page.items if (number := message.body.split()[1]) not in up] + up
 
     assert down == up == list("987654321")
@@ -190,7 +191,7 @@ def test_a_conversation_has_what_two_wrote_to_each_other_page_by_page(
 def test_whoever_deletes_a_message_no_longer_has_it_and_the_other_does(
     browser: FlaskClient, his_browser: FlaskClient, susan: User, miguel: User
 ) -> None:
-    message = correspondence.send(susan, miguel, "Hello")
+    message = services.send_message(susan, miguel, "Hello")
     delete = f"/messages/{message.id}/delete"
 
     question = browser.get(delete, headers={"Referer": "http://localhost/messages/sent"}).text
@@ -217,8 +218,8 @@ def test_the_greatest_number_in_an_address_is_no_error(browser: FlaskClient) -> 
 
 @pytest.mark.parametrize("who", ["susan", "miguel"])
 def test_messages_go_with_either_of_the_two(susan: User, miguel: User, who: str) -> None:
-    correspondence.send(susan, miguel, "Hello")
-    correspondence.send(miguel, susan, "Hello")
+    services.send_message(susan, miguel, "Hello")
+    services.send_message(miguel, susan, "Hello")
 
     db.session.execute(sa.delete(User).where(User.username == who))
     db.session.commit()
@@ -231,8 +232,8 @@ def test_a_message_to_somebody_who_has_just_gone_is_not_sent(susan: User, miguel
     db.session.execute(sa.delete(User).where(User.id == miguel.id))
     db.session.commit()
 
-    with pytest.raises(correspondence.NobodyThere):
-        correspondence.send(susan, gone, "Hello")
+    with pytest.raises(services.RecipientUnavailable):
+        services.send_message(susan, gone, "Hello")
     assert count(Message) == 0
 
 
@@ -262,21 +263,21 @@ def test_what_is_kept_is_not_called_lost_if_the_database_goes_away_right_after(
 def test_what_is_sent_while_another_message_is_read_is_told_of(
     susan: User, miguel: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = correspondence.unread_from
-    first = correspondence.send(miguel, susan, "First")
+    counted = services.unread_from
+    first = services.send_message(miguel, susan, "First")
 
     def send_meanwhile(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
         found = counted(reader_id, sender_ids)
         db.session.add(Message(sender_id=miguel.id, recipient_id=susan.id, body="Second"))
-        rows.notify(susan.id, correspondence.KIND, str(miguel.id), actor_id=miguel.id)
+        notify(susan.id, services.KIND, str(miguel.id), actor_id=miguel.id)
         return found
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(correspondence, "unread_from", send_meanwhile)
-        assert correspondence.mark_read(susan, [first]) == {first.id}
+        meanwhile.setattr(services, "unread_from", send_meanwhile)
+        assert services.mark_messages_read(susan, [first]) == {first.id}
 
     assert unread(susan) == {"messages": 1, "notifications": 1}
-    correspondence.mark_read(susan, db.session.scalars(sa.select(Message)))
+    services.mark_messages_read(susan, db.session.scalars(sa.select(Message)))
     assert unread(susan) == {"messages": 0, "notifications": 0}
 
 
@@ -285,7 +286,7 @@ def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_
 ) -> None:
     read = {"sender_id": susan.id, "recipient_id": miguel.id, "body": "Old", "read_at": utcnow()}
     db.session.execute(sa.insert(Message), [read | {"timestamp": BEGINNING} for _ in range(3000)])
-    add_messages(susan, miguel, *range(badges.MOST + 20))
+    add_messages(susan, miguel, *range(unread_counts.MOST + 20))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
     statements: list[tuple[str, object]] = []
@@ -295,11 +296,11 @@ def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_
 
     user_id = miguel.id
     sa.event.listen(db.engine, "before_cursor_execute", note)
-    number = correspondence.unread_count(user_id)
+    number = services.unread_message_count(user_id)
     sa.event.remove(db.engine, "before_cursor_execute", note)
 
     [(statement, parameters)] = statements
     explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "
     plan = "\n".join(str(row) for row in db.session.connection().exec_driver_sql(explain + statement, parameters))
-    assert number == badges.MOST
+    assert number == unread_counts.MOST
     assert "ix_message_unread" in plan

@@ -15,19 +15,19 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
-from microblog.celeryconfig import pause
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import metrics, picture
-from microblog.notifications import audience
-from microblog.taskqueue.claim import AlreadyFinished
+from microblog.monitoring import metrics, task_snapshot
+from microblog.notifications import pubsub
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.queues import pause_consuming
 from microblog.taskqueue.reconcile import reconcile_all
+from microblog.taskqueue.transitions import AlreadyFinished
 from tests.support import tasks
-from tests.support.finished import make_finished
+from tests.support.factories import make_finished
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 SLACK = 60.0  # seconds that a busy machine may add
@@ -199,7 +199,7 @@ class TestWhatRedisTells:
         for _ in range(3):
             launch([tasks.noop.s()])
         db.session.commit()
-        pause.pause("mail")
+        pause_consuming("mail")
 
         told = scrape(app)
 
@@ -248,11 +248,11 @@ class TestWhatRedisTells:
     def test_pages_that_listen_in_any_process_are_counted_and_processes_that_are_gone_are_not(
         self, app: Flask, redis_server: RedisServer
     ) -> None:
-        redis_server.client.sadd(audience.PROCESSES, "other:1", "killed:2")
-        redis_server.client.set(audience.LISTENERS.format("other:1"), 5, ex=3600)
+        redis_server.client.sadd(pubsub.PROCESSES, "other:1", "killed:2")
+        redis_server.client.set(pubsub.LISTENERS.format("other:1"), 5, ex=3600)
         subscriptions = [app.extensions["hub"].join("user:1") for _ in range(2)]
         wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="two here and five there")
-        wait_for(lambda: redis_server.client.scard(audience.PROCESSES) == 2, what="the one that was killed is left out")
+        wait_for(lambda: redis_server.client.scard(pubsub.PROCESSES) == 2, what="the one that was killed is left out")
 
         for subscription in subscriptions:
             subscription.close()
@@ -262,7 +262,7 @@ class TestWhatRedisTells:
     @pytest.mark.usefixtures("nobody_answers")
     def test_what_redis_forgot_begins_again_at_zero(self, app: Flask, redis_server: RedisServer) -> None:
         with app.app_context():
-            from microblog.taskqueue.signals import message_relayed
+            from microblog.taskqueue.interface import message_relayed
 
             message_relayed.send(app.extensions["celery"], task_id="x")
         assert scrape(app).value("microblog_messages_relayed_total") == 1
@@ -306,7 +306,7 @@ class TestWhatIsAway:
     ) -> None:
         released = threading.Event()
 
-        def hang() -> picture.Picture:
+        def hang() -> task_snapshot.TaskTableSnapshot:
             released.wait()
             raise OperationalError("", {}, Exception())
 

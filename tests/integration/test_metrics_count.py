@@ -16,17 +16,17 @@ from celery import Signature
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
+from microblog.jobs.models import find_job, jobs_with_ids
+from microblog.jobs.services import cancel_job
 from microblog.monitoring import metrics
-from microblog.monitoring.roll_up import roll_up
+from microblog.monitoring.rollup import roll_up
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.prometheus import TOKEN, Scrape, scrape
-from tests.support.services import PATIENCE, Worker, wait_for
+from tests.support.servers import PATIENCE, Worker, wait_for
 
 JOBS = 1000
 FINISHED = "microblog_tasks_finished_total"
@@ -46,9 +46,9 @@ def launch_all(folder: Path) -> list[str]:
     launched = [launch(steps).id for steps in chains]
     db.session.commit()
     for task_id in launched[100:1000:100]:
-        job = jobs.find(task_id)
+        job = find_job(task_id)
         assert job is not None
-        control.cancel(job)
+        cancel_job(job)
     return launched
 
 
@@ -76,7 +76,7 @@ def assert_equal_to_the_table(told: Scrape, launched: list[str]) -> None:
     rows = db.session.scalars(sa.select(Task)).all()
     ended = Counter((row.name, row.state) for row in rows)
     assert {key: value for key, value in told.values(FINISHED, ["name", "state"]).items() if value} == ended
-    states_of_jobs = Counter((job.root.name, job.state) for job in jobs.with_roots(launched))
+    states_of_jobs = Counter((job.root.name, job.state) for job in jobs_with_ids(launched))
     assert told.values("microblog_jobs_finished_total", ["name", "state"]) == states_of_jobs
     for column in ("attempts", "crashes"):
         sums: Counter[tuple[str]] = Counter()

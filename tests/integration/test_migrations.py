@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from flask import Flask
 
 from microblog.extensions import db
-from tests.support import house
+from tests.support import app_factory
 from tests.support.programs import ROOT
-from tests.support.services import Postgres
+from tests.support.servers import Postgres
 
 pytestmark = pytest.mark.both_databases
 
@@ -33,7 +33,7 @@ def old_database(
     if database == "postgresql":
         server: Postgres = request.getfixturevalue("postgres_server")
         url = server.create(f"old_{uuid.uuid4().hex}")
-    with house.application(base_environment | {"DATABASE_URL": url, "INSTANCE_PATH": str(tmp_path)}):
+    with app_factory.application(base_environment | {"DATABASE_URL": url, "INSTANCE_PATH": str(tmp_path)}):
         flask_migrate.upgrade(directory=MIGRATIONS, revision=FIRST)
         execute("""INSERT INTO "user" VALUES (1, 'susan', 'susan@example.com', 'hash', '2026-01-01 12:00:00+00:00')""")
         execute("INSERT INTO post VALUES (1, 'Still here', '2026-01-01 12:00:00+00:00', 1)")

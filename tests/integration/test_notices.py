@@ -13,20 +13,21 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
-from microblog.accounts import followers
 from microblog.accounts.models import User
+from microblog.accounts.services import follow_user, unfollow_user
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages import correspondence
 from microblog.messages.models import Message
-from microblog.notifications import badges, rows, tasks
-from microblog.notifications.live import Hub, topic_of
+from microblog.messages.services import send_message
+from microblog.notifications import tasks, unread_counts
+from microblog.notifications.job_notifications import notify_job_ended
 from microblog.notifications.models import Notification
-from microblog.notifications.outcomes import note_outcome
+from microblog.notifications.pubsub import Hub, topic_of
+from microblog.notifications.services import mark_notifications_read, notify
+from microblog.taskqueue.interface import TaskChange
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.signals import TaskChange
-from tests.support.jobs import make_job
-from tests.support.services import PATIENCE
+from tests.support.factories import make_job
+from tests.support.servers import PATIENCE
 
 
 @pytest.fixture
@@ -60,19 +61,19 @@ def all_rows() -> list[Notification]:
 
 
 def unread(user: User) -> int:
-    return badges.unread(user.id)["notifications"]
+    return unread_counts.unread_counts(user.id)["notifications"]
 
 
 def end(app: Flask, root_id: str, user: User | None, state: str, position: int = 1) -> None:
     """Announce, as the engine does, that a step has ended."""
     user_id = user.id if user else None
-    note_outcome(app, TaskChange(f"{root_id}-{position}", root_id, position, user_id, state, None, utcnow()))
+    notify_job_ended(app, TaskChange(f"{root_id}-{position}", root_id, position, user_id, state, None, utcnow()))
 
 
 def test_users_are_told_who_follows_them_and_who_wrote(browser: FlaskClient, susan: User, miguel: User) -> None:
-    followers.follow(miguel, susan)
+    follow_user(miguel, susan)
     for number in range(3):
-        correspondence.send(miguel, susan, f"Number {number}")
+        send_message(miguel, susan, f"Number {number}")
 
     assert told(browser) == ["* miguel wrote you 3 new messages.", "* miguel began to follow you."]
     message, follower = links(browser)
@@ -81,14 +82,14 @@ def test_users_are_told_who_follows_them_and_who_wrote(browser: FlaskClient, sus
     assert browser.get(message).headers["Location"] == "/send_message/miguel"
     browser.get("/send_message/miguel")
     assert told(browser) == ["miguel wrote to you.", "miguel began to follow you."]
-    correspondence.send(miguel, susan, "One more")
+    send_message(miguel, susan, "One more")
     assert told(browser) == ["* miguel wrote you a message.", "miguel began to follow you."]
 
 
 def test_words_are_made_when_they_are_shown_of_what_is_true_then(
     browser: FlaskClient, susan: User, miguel: User
 ) -> None:
-    followers.follow(miguel, susan)
+    follow_user(miguel, susan)
     miguel.username = "Mike"
     db.session.commit()
 
@@ -98,8 +99,10 @@ def test_words_are_made_when_they_are_shown_of_what_is_true_then(
 def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
     browser: FlaskClient, susan: User, miguel: User, statements: list[str]
 ) -> None:
-    correspondence.send(miguel, susan, "Hello")
-    db.session.add_all(Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(badges.MOST))
+    send_message(miguel, susan, "Hello")
+    db.session.add_all(
+        Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(unread_counts.MOST)
+    )
     db.session.commit()
     statements.clear()
 
@@ -110,8 +113,8 @@ def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
 def test_whoever_reads_the_messages_is_told_of_them_no_longer(
     browser: FlaskClient, susan: User, miguel: User, make_user: Callable[..., User]
 ) -> None:
-    correspondence.send(miguel, susan, "Hello")
-    correspondence.send(make_user("ben"), susan, "Hello")
+    send_message(miguel, susan, "Hello")
+    send_message(make_user("ben"), susan, "Hello")
     assert unread(susan) == 2
 
     browser.get("/send_message/miguel")
@@ -122,13 +125,13 @@ def test_whoever_reads_the_messages_is_told_of_them_no_longer(
 
 @pytest.mark.both_databases
 def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, miguel: User) -> None:
-    followers.follow(miguel, susan)
-    rows.mark_read(susan.id)
+    follow_user(miguel, susan)
+    mark_notifications_read(susan.id)
     db.session.commit()
-    followers.unfollow(miguel, susan)
+    unfollow_user(miguel, susan)
 
     assert told(browser) == ["miguel began to follow you."], "which is true still"
-    assert followers.follow(miguel, susan)
+    assert follow_user(miguel, susan)
 
     assert len(all_rows()) == 1
     assert unread(susan) == 0
@@ -140,7 +143,7 @@ def test_all_are_marked_as_read_at_once_and_only_ones_own(
 ) -> None:
     ben = make_user("ben")
     for follower, followed in ((miguel, susan), (ben, susan), (susan, miguel)):
-        followers.follow(follower, followed)
+        follow_user(follower, followed)
     assert "Mark all as read" in browser.get("/notifications/all").text
 
     page = browser.post("/notifications/read", follow_redirects=True).text
@@ -154,7 +157,7 @@ def test_all_are_marked_as_read_at_once_and_only_ones_own(
 
 
 def test_a_kind_that_nobody_tells_of_any_longer_is_left_out(browser: FlaskClient, susan: User) -> None:
-    row = rows.notify(susan.id, "of-old", "1")
+    row = notify(susan.id, "of-old", "1")
     db.session.commit()
     assert row is not None
 
@@ -166,7 +169,7 @@ def test_a_kind_that_nobody_tells_of_any_longer_is_left_out(browser: FlaskClient
 @pytest.mark.both_databases
 def test_two_running_tasks_do_not_overwrite_each_other(susan: User) -> None:
     for subject in ("one", "two", "one"):
-        rows.notify(susan.id, "export_posts", subject, payload={"state": subject})
+        notify(susan.id, "export_posts", subject, payload={"state": subject})
     db.session.commit()
 
     assert [(row.subject, row.payload) for row in all_rows()] == [("one", {"state": "one"}), ("two", {"state": "two"})]
@@ -179,7 +182,7 @@ def test_the_end_of_a_task_that_nobody_tells_of_costs_no_question(
 
     for name, questions in (("noop", False), ("import_posts", True)):
         statements.clear()
-        note_outcome(app, TaskChange("one", "one", 0, user_id, "SUCCESS", None, utcnow(), name))
+        notify_job_ended(app, TaskChange("one", "one", 0, user_id, "SUCCESS", None, utcnow(), name))
         assert bool(statements) is questions, name
 
 
@@ -242,7 +245,7 @@ def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel
     events = page.read(heartbeat=PATIENCE, lifetime=5 * PATIENCE)
     assert next(events) == {"name": "resync"}
 
-    correspondence.send(miguel, susan, "Hello")
+    send_message(miguel, susan, "Hello")
 
     told = [next(events) for _ in range(3)]
     page.close()
@@ -258,7 +261,7 @@ def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel
 @pytest.mark.both_databases
 def test_asking_tells_what_the_stream_told(browser: FlaskClient, susan: User, miguel: User) -> None:
     before = utcnow().timestamp()
-    correspondence.send(miguel, susan, "Hello")
+    send_message(miguel, susan, "Hello")
 
     events = browser.get(f"/notifications?since={before}").json
     assert [event["name"] for event in events] == ["message", "unread", "unread"]
@@ -278,7 +281,7 @@ def test_what_was_told_long_ago_is_forgotten(app: Flask, susan: User, monkeypatc
     day = 24 * 3600
     app.config["NOTIFICATION_LIFETIME"] = 7 * day
     for days in (9, 8, 8, 7.1, 6.9, 0):
-        row = rows.notify(susan.id, "follower", str(days) if days != 8 else str(len(all_rows())))
+        row = notify(susan.id, "follower", str(days) if days != 8 else str(len(all_rows())))
         assert row is not None
         row.timestamp = utcnow() - timedelta(days=days)
     db.session.commit()
@@ -308,7 +311,7 @@ def test_the_page_takes_as_many_queries_for_many_rows_as_for_few(
             fan = User(username=f"fan{number}", email=f"fan{number}@example.com", password_hash="")
             db.session.add(fan)
             db.session.commit()
-            followers.follow(fan, susan)
+            follow_user(fan, susan)
 
     add_fans(range(1))
     few = queries()

@@ -11,18 +11,19 @@ import pytest
 from flask import Flask, current_app
 from flask.testing import FlaskClient
 
-from microblog.accounts import deletion, passwords
+from microblog.accounts import deletion
 from microblog.accounts.models import User
+from microblog.accounts.services import replace_password
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import control
-from microblog.jobs import job as jobs
-from microblog.messages import correspondence
-from microblog.notifications import live
-from microblog.notifications.live import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
+from microblog.jobs.models import find_job
+from microblog.jobs.services import cancel_job
+from microblog.messages.services import send_message
+from microblog.notifications import pubsub
+from microblog.notifications.pubsub import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import PATIENCE, RedisServer, wait_for
+from tests.support.servers import PATIENCE, RedisServer, wait_for
 
 LIFETIME = 600.0  # seconds, longer than a test may take: such a stream ends for another reason
 
@@ -169,11 +170,11 @@ def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(app: Flask, susan: U
 
 
 def new_password(susan: User) -> None:
-    assert passwords.replace(susan, "another-secret")
+    assert replace_password(susan, "another-secret")
 
 
 def closed_account(susan: User) -> None:
-    assert deletion.close(susan)
+    assert deletion.close_account(susan)
 
 
 def demoted(susan: User) -> None:
@@ -238,9 +239,9 @@ def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callab
     assert event["data"]["progress"] == {"current": 0, "total": None, "percent": 0, "message": ""}
     assert client.get(f"/notifications?since={event['timestamp']}").json == []
 
-    job = jobs.find(task.id)
+    job = find_job(task.id)
     assert job is not None
-    control.cancel(job)
+    cancel_job(job)
     [cancelled] = client.get(f"/notifications?since={event['timestamp']}").json
     assert cancelled["data"]["state"] == "REVOKED"
 
@@ -248,7 +249,7 @@ def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callab
 def test_a_page_that_says_what_its_badges_show_is_told_of_those_that_are_others_by_now(
     susan: User, ben: User, signed_in: Callable[..., FlaskClient]
 ) -> None:
-    correspondence.send(ben, susan, "Hello")
+    send_message(ben, susan, "Hello")
     client, now = signed_in(susan), utcnow().timestamp() + 60
 
     def told(shown: str) -> list[tuple[str, int]]:
@@ -281,7 +282,7 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
     app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_for(lambda: wake_all(redis_server) == 0, what="the hubs of other tests have ended")
-    monkeypatch.setattr(live, "POLL", 0.1)
+    monkeypatch.setattr(pubsub, "POLL", 0.1)
     hub: Hub = app.extensions["hub"]
     pages = [hub.join([topic_of(user_id)]) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
@@ -317,7 +318,7 @@ def test_every_stream_ends_when_redis_was_away_for_its_end_may_not_have_been_hea
         wait_for(lambda: "resync" in "".join(streams[0].frames), what="the process listens")
 
         with redis_server.away():
-            assert passwords.replace(susan, "another-secret")
+            assert replace_password(susan, "another-secret")
 
         wait_for(lambda: all(stream.ended for stream in streams), what="both end")
         assert [browser.get("/notifications").status_code for browser in browsers] == [302, 200]

@@ -16,15 +16,16 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog import logs
-from microblog.accounts import links, passwords, reset
+from microblog.accounts import password_reset, tokens
 from microblog.accounts.models import User
+from microblog.accounts.services import replace_password
 from microblog.accounts.tasks import email_password_reset
 from microblog.api.models import ApiToken
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
 from tests.support.links import link_in
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 ASK = "/auth/reset_password_request"
@@ -33,7 +34,7 @@ NEW = "horse-bird-cow"
 
 
 def token_for(user: User) -> str:
-    return links.to_reset_password(user).rpartition("/")[2]
+    return tokens.password_reset_url(user).rpartition("/")[2]
 
 
 def set_password(client: FlaskClient, token: str, password: str = NEW) -> Any:
@@ -48,7 +49,7 @@ def signs_in_with(password: str) -> bool:
 
 def jobs() -> list[Task]:
     db.session.rollback()
-    return list(db.session.scalars(sa.select(Task).where(Task.name == reset.TASK).order_by(Task.created_at)))
+    return list(db.session.scalars(sa.select(Task).where(Task.name == password_reset.TASK).order_by(Task.created_at)))
 
 
 @contextmanager
@@ -161,21 +162,21 @@ def test_the_job_is_in_nobodys_list(susan: User, client: FlaskClient, signed_in:
 def test_of_several_jobs_for_one_user_the_oldest_sends(susan: User, make_user: Callable[..., User]) -> None:
     ben = make_user("ben")
     for address in ("susan@example.com", "susan@example.com", "ben@example.com"):
-        reset.ask(address)
+        password_reset.request_password_reset(address)
     first, second, for_ben = jobs()
 
-    assert [reset.is_on_its_way(susan.id, job.id) for job in (first, second)] == [False, True]
-    assert not reset.is_on_its_way(ben.id, for_ben.id)
+    assert [password_reset.is_reset_pending(susan.id, job.id) for job in (first, second)] == [False, True]
+    assert not password_reset.is_reset_pending(ben.id, for_ben.id)
 
     db.session.execute(sa.update(Task).where(Task.id == first.id).values(state="FAILURE"))
     db.session.commit()
-    assert not reset.is_on_its_way(susan.id, second.id)
+    assert not password_reset.is_reset_pending(susan.id, second.id)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda user: passwords.replace(user, "another-password"),
+        lambda user: replace_password(user, "another-password"),
         lambda user: db.session.execute(sa.update(User).values(email="new@example.com")),
         lambda user: db.session.execute(sa.update(User).values(deleted_at=user.created_at)),
     ],
@@ -206,11 +207,11 @@ def test_a_link_works_once(susan: User, client: FlaskClient) -> None:
 @pytest.mark.both_databases
 def test_of_two_who_use_a_link_in_the_same_moment_one_sets_the_password(susan: User) -> None:
     token = token_for(susan)
-    user = links.user_who_resets(token)
+    user = tokens.user_of_reset_token(token)
     db.session.expunge(user)
-    assert passwords.replace(links.user_who_resets(token), NEW)
+    assert replace_password(tokens.user_of_reset_token(token), NEW)
 
-    assert not passwords.replace(user, "too-late-too-late")
+    assert not replace_password(user, "too-late-too-late")
 
     assert signs_in_with(NEW)
 

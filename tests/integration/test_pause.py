@@ -11,16 +11,15 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from microblog.celeryconfig import pause
-from microblog.celeryconfig.memory import EPOCH_KEY
 from microblog.extensions import db
-from microblog.monitoring import by_hand
+from microblog.monitoring.actions import runnable_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.queues import EPOCH_KEY, RESUMED, pause_consuming, resume_consuming
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.console import commands
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.servers import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there
 Run = Callable[..., tuple[int, str, str]]
@@ -53,7 +52,7 @@ class TestPause:
     ) -> None:
         noop = make_app(REDIS_URL=lasting_redis.url).extensions["celery"].tasks["noop"]
         worker = make_worker(REDIS_URL=lasting_redis.url)
-        pause.pause("default")
+        pause_consuming("default")
         wait_for(lambda: "Canceling queue default" in worker.text())
 
         with lasting_redis.away():
@@ -64,27 +63,27 @@ class TestPause:
         wait_for(lambda: state_of(running) == states.SUCCESS, what="the worker works again")
         assert (state_of(waiting), lasting_redis.client.llen("default")) == (states.PENDING, 1)
 
-        pause.resume("default")
+        resume_consuming("default")
 
         wait_for(lambda: state_of(waiting) == states.SUCCESS, what="and returns by itself")
 
     @pytest.mark.both_databases
     def test_reconcile_does_not_pile_up_messages_of_a_paused_queue(self, app: Flask, redis_server: RedisServer) -> None:
-        pause.pause("default")
+        pause_consuming("default")
         for _ in range(3):
             launch_task("noop", "")
         db.session.commit()
         let_an_hour_go_by(redis_server)
 
         assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
-        pause.resume("default")
+        resume_consuming("default")
         assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
-        redis_server.client.delete(pause.RESUMED.format("default"))  # as a minute later
+        redis_server.client.delete(RESUMED.format("default"))  # as a minute later
         assert (reconcile_all(), redis_server.client.llen("default")) == (3, 6)
 
     @pytest.mark.both_databases
     def test_what_a_paused_queue_lost_is_published_again(self, app: Flask, redis_server: RedisServer) -> None:
-        pause.pause("default")
+        pause_consuming("default")
         launch_task("noop", "")
         db.session.commit()
         let_an_hour_go_by(redis_server)
@@ -197,7 +196,7 @@ class TestRun:
         scheduled = {entry["task"] for entry in app.extensions["celery"].conf.beat_schedule.values()}
 
         assert scheduled
-        assert scheduled <= by_hand.runnable().keys()
+        assert scheduled <= runnable_tasks().keys()
 
 
 @ON_SQLITE

@@ -12,9 +12,10 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import presence, queues, workers
+from microblog.monitoring.queues import measure_queues
+from microblog.monitoring.workers import query_workers, registered_workers
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 
 SOON = 60.0  # seconds: commands that wait for Redis would wait without end, and a loaded machine adds some
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there
@@ -26,7 +27,7 @@ def test_a_worker_that_was_killed_is_down_for_a_while_and_then_forgotten(
     app: Flask, make_worker: Callable[..., Worker]
 ) -> None:
     worker = make_worker()
-    wait_for(lambda: workers.ask(1.0).up)
+    wait_for(lambda: query_workers(1.0).up)
 
     worker.kill()
 
@@ -36,19 +37,19 @@ def test_a_worker_that_was_killed_is_down_for_a_while_and_then_forgotten(
     assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [[worker.name, "down"]]
     assert result.stderr.splitlines()[-1] == "No worker answers."
     app.config["WORKER_FORGOTTEN_AFTER"] = 1.0
-    wait_for(lambda: not presence.known())
+    wait_for(lambda: not registered_workers())
     assert run(args=["tasks", "workers", "--timeout", "0.3"]).stdout == ""
 
 
 @ON_SQLITE
 def test_a_worker_that_ends_is_not_missed(app: Flask, make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
-    wait_for(presence.known)
+    wait_for(registered_workers)
 
     worker.process.terminate()
     worker.process.wait(PATIENCE)
 
-    assert presence.known() == {}
+    assert registered_workers() == {}
 
 
 @ON_SQLITE
@@ -61,7 +62,7 @@ def test_a_worker_signs_in_again_where_redis_forgot_it(
     with redis_server.away():
         pass
 
-    wait_for(lambda: worker.name in presence.known())
+    wait_for(lambda: worker.name in registered_workers())
 
 
 @ON_SQLITE
@@ -104,7 +105,7 @@ class TestMeasure:
         first, second = launch_task("noop", ""), launch_task("noop", "")
         db.session.commit()
 
-        [default] = [queue for queue in queues.measure() if queue.name == "default"]
+        [default] = [queue for queue in measure_queues() if queue.name == "default"]
 
         assert (default.length, default.consumers, default.paused) == (3, None, False)
         assert default.oldest is not None
@@ -116,7 +117,7 @@ class TestMeasure:
     def test_a_message_from_elsewhere_does_no_harm(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.client.lpush("mail", "not JSON", '{"headers": 7}', "[]")
 
-        [mail] = [queue for queue in queues.measure() if queue.name == "mail"]
+        [mail] = [queue for queue in measure_queues() if queue.name == "mail"]
 
         assert (mail.length, mail.oldest) == (3, None)
 
@@ -124,4 +125,4 @@ class TestMeasure:
         make_app(REDIS_URL="redis://127.0.0.1:1/0")
 
         with pytest.raises(redis.ConnectionError):
-            queues.measure()
+            measure_queues()

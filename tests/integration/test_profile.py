@@ -10,12 +10,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from microblog.accounts import last_seen
-from microblog.accounts.avatars import CELLS, COLOURS, SIZE, picture_of
+from microblog.accounts.avatars import CELLS, COLOURS, SIZE, avatar_of
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages import correspondence
-from microblog.posts import writing
+from microblog.messages.services import send_message
+from microblog.posts.services import create_post
 
 
 def seen(user: User) -> datetime | None:
@@ -55,7 +55,7 @@ def test_it_is_noted_once_a_minute(susan: User) -> None:
 
     noted = []
     for moment in moments:
-        last_seen.note(susan.id, moment)
+        last_seen.record_last_seen(susan.id, moment)
         noted.append(seen(susan))
 
     assert noted == [first, first, moments[2], moments[2]]
@@ -81,10 +81,10 @@ def test_a_user_has_a_card_which_is_a_page_or_a_piece_of_one(
 
 
 def test_pictures_are_always_the_same_symmetrical_and_seldom_alike() -> None:
-    pictures = [picture_of(user_id) for user_id in range(2000)]
-    picture_of.cache_clear()
+    pictures = [avatar_of(user_id) for user_id in range(2000)]
+    avatar_of.cache_clear()
 
-    assert [picture_of(user_id) for user_id in range(2000)] == pictures
+    assert [avatar_of(user_id) for user_id in range(2000)] == pictures
     assert {picture.colour for picture in pictures} == set(range(COLOURS))
     assert len(set(pictures)) > 1980
     assert all(cells(picture.path) == {(SIZE - 1 - x, y) for x, y in cells(picture.path)} for picture in pictures)
@@ -104,9 +104,9 @@ def test_what_somebody_wrote_is_shown_in_its_own_direction_and_their_name_opens_
     hebrew = "\u05e9\u05dc\u05d5\u05dd"
     dana = make_user("dana")
     dana.about_me = hebrew
-    post = writing.write(dana.id, hebrew)
-    correspondence.send(dana, susan, hebrew)
-    correspondence.send(susan, dana, hebrew)
+    post = create_post(dana.id, hebrew)
+    send_message(dana, susan, hebrew)
+    send_message(susan, dana, hebrew)
 
     pages = ("/explore", f"/post/{post.id}", "/user/dana", "/user/dana/popup", "/messages", "/messages/sent")
     for path in (*pages, "/send_message/dana"):

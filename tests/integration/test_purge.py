@@ -10,11 +10,10 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import purge
-from microblog.jobs.purge import purge_tasks
+from microblog.jobs.tasks import purge_tasks
 from microblog.mail.models import SentMail
 from microblog.mail.tasks import purge_sent_mails
-from microblog.monitoring.roll_up import roll_up
+from microblog.monitoring.rollup import roll_up
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
@@ -62,7 +61,7 @@ def test_jobs_that_ended_before_the_lifetime_go_with_all_their_steps(app: Flask)
 
 
 def test_many_rows_are_deleted_in_small_transactions(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purge, "BATCH", 2)
+    monkeypatch.setattr("microblog.jobs.tasks.BATCH", 2)
     for days in range(2, 7):
         finished(days)
     commits: list[object] = []

@@ -21,11 +21,11 @@ from microblog.accounts.models import User
 from microblog.exports.archive import count_posts, read_posts
 from microblog.extensions import db
 from microblog.posts.models import Post
-from microblog.taskqueue.celery import JobTask
-from microblog.taskqueue.progress import Progress
+from microblog.taskqueue.interface import Progress
+from microblog.taskqueue.worker import JobTask
 from tests.integration.test_run import House
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE, free_port
+from tests.support.servers import PATIENCE, free_port
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The options of `celery inspect`: it waits for the one worker's answer as long as that takes, and no longer.

@@ -21,11 +21,11 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support import services, tasks
+from tests.support import servers, tasks
 from tests.support.console import from_nothing
-from tests.support.jobs import crash, make_older, rows_of, start, states, store_outcome
+from tests.support.factories import crash, make_older, rows_of, start, states_of, store_outcome
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
 
@@ -112,13 +112,13 @@ def test_a_killed_worker_loses_nothing(
     gate = tmp_path / "gate"
     doomed = make_worker(concurrency=1, TASK_LEASE="1")
     job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+    wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     doomed.kill()
     gate.touch()
     make_worker(TASK_LEASE=FOREVER)
-    wait_for(lambda: (reconcile_all() and False) or "SUCCESS" in states(job_id), what="the job is taken over")
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: (reconcile_all() and False) or "SUCCESS" in states_of(job_id), what="the job is taken over")
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
 
     assert [row.attempts for row in rows_of(job_id)] == [2, 1]
     assert diary.read_text() == "ran\n"
@@ -131,14 +131,14 @@ def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
     gate = tmp_path / "gate"
     leaving = make_worker(WORKER_STOP_TIMEOUT="0.5")
     job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+    wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     leaving.process.terminate()
     wait_for(lambda: leaving.process.poll() is not None, what="the worker ends")
     gate.touch()
     make_worker()
 
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(job_id)] == [(2, 0), (1, 0)]
     assert diary.read_text() == "ran\n"
 
@@ -150,13 +150,13 @@ def test_a_worker_that_is_told_to_stop_lets_a_short_task_end(
     gate = tmp_path / "gate"
     leaving = make_worker(WORKER_STOP_TIMEOUT=FOREVER)
     task_id = start(tasks.count.s(str(gate)))
-    wait_for(lambda: states(task_id)[0] == "PROGRESS")
+    wait_for(lambda: states_of(task_id)[0] == "PROGRESS")
 
     leaving.process.terminate()
     gate.touch()
     leaving.process.wait(PATIENCE)
 
-    assert states(task_id) == ["SUCCESS"]
+    assert states_of(task_id) == ["SUCCESS"]
     assert rows_of(task_id)[0].attempts == 1
 
 
@@ -182,11 +182,11 @@ class Interpreter(subprocess.Popen[bytes]):
 def test_a_worker_that_is_told_to_stop_keeps_the_leases_of_what_it_still_runs(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "Program", Interpreter)
+    monkeypatch.setattr(servers, "Program", Interpreter)
     gate = tmp_path / "gate"
     leaving = make_worker(TASK_LEASE="1", WORKER_STOP_TIMEOUT=FOREVER, PYTHONHASHSEED=order)
     task_id = start(tasks.stand.s(str(gate)))
-    wait_for(lambda: states(task_id) == ["STARTED"])
+    wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     leaving.process.terminate()
     asked = utcnow()
@@ -204,7 +204,7 @@ def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
     gate = tmp_path / "gate"
     frozen = make_worker(concurrency=1, TASK_LEASE="1")
     job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id)[0] == "PROGRESS")
+    wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     frozen.send_signal(signal.SIGSTOP)
     other = make_worker(TASK_LEASE=FOREVER)
@@ -212,9 +212,9 @@ def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
     wait_for(lambda: rows_of(job_id)[0].worker == other.name)
     frozen.send_signal(signal.SIGCONT)
     wait_for(lambda: "was taken over" in frozen.text() or "ignored" in frozen.text(), what="it hears of it")
-    assert states(job_id)[0] in ("STARTED", "PROGRESS")
+    assert states_of(job_id)[0] in ("STARTED", "PROGRESS")
     gate.touch()
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
 
     assert rows_of(job_id)[0].worker == other.name
     assert diary.read_text() == "ran\n"
@@ -227,7 +227,7 @@ def test_a_long_task_keeps_its_lease_without_any_progress(
     gate = tmp_path / "gate"
     make_worker(TASK_LEASE="8")  # renewed every two seconds: only a worker that stands still for four loses it
     task_id = start(tasks.stand.s(str(gate)))
-    wait_for(lambda: states(task_id) == ["STARTED"])
+    wait_for(lambda: states_of(task_id) == ["STARTED"])
     leases = {rows_of(task_id)[0].lease_expires_at}
 
     while len(leases) < 3:
@@ -236,7 +236,7 @@ def test_a_long_task_keeps_its_lease_without_any_progress(
         time.sleep(0.02)
     gate.touch()
 
-    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert rows_of(task_id)[0].attempts == 1
 
 
@@ -250,9 +250,9 @@ def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
 
     reconcile_all()
 
-    assert states(first)[0] == "SUCCESS"
+    assert states_of(first)[0] == "SUCCESS"
     assert rows_of(first)[0].result == {"result": 3}
-    assert states(second) == ["FAILURE"]
+    assert states_of(second) == ["FAILURE"]
     assert rows_of(second)[0].traceback == "Traceback: x"
 
 
@@ -270,7 +270,7 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
     make_worker()
     reconcile_all()
 
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     assert rows_of(job_id)[1].result == {"received": [3]}
 
 
@@ -284,7 +284,7 @@ def test_what_an_earlier_attempt_achieved_is_not_done_again(
 
     make_worker()
 
-    wait_for(lambda: states(task_id) == ["SUCCESS"])
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert not diary.exists()
 
 
@@ -296,7 +296,7 @@ def test_a_step_whose_predecessor_ended_badly_ends_with_it(app: Flask, ended: st
 
     reconcile_all()
 
-    assert states(job_id) == [ended, ended]
+    assert states_of(job_id) == [ended, ended]
     assert AsyncResult(rows_of(job_id)[1].id).state == ended
 
 
@@ -308,7 +308,7 @@ def test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out(app: Flask) 
 
     reconcile_all()
 
-    assert states(job_id) == ["REVOKED", "REVOKED"]
+    assert states_of(job_id) == ["REVOKED", "REVOKED"]
 
 
 def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: Flask) -> None:
@@ -318,7 +318,7 @@ def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: F
 
     reconcile_all()
 
-    assert states(job_id) == ["FAILURE", "FAILURE"]
+    assert states_of(job_id) == ["FAILURE", "FAILURE"]
     assert "died, again and again" in (rows_of(job_id)[0].error or "")
 
 
@@ -329,7 +329,7 @@ def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
     gate = tmp_path / "gate"
     make_worker(concurrency=1)  # which leaves the next message in the queue
     job_id = start(tasks.stand.s(str(gate)), tasks.record.s(str(diary)))
-    wait_for(lambda: states(job_id) == ["STARTED", "PENDING"])
+    wait_for(lambda: states_of(job_id) == ["STARTED", "PENDING"])
     db.session.execute(sa.update(Task).values(message="locked"))  # until the rollback the row takes no success
 
     gate.touch()
@@ -337,7 +337,7 @@ def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
     assert redis_server.client.llen("default") == 0
 
     db.session.rollback()
-    wait_for(lambda: states(job_id) == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     first, second = rows_of(job_id)
     assert first.finished_at < second.published_at < second.started_at
 
@@ -349,7 +349,7 @@ def test_a_job_of_a_kind_that_no_longer_exists_ends_once_every_process_must_have
     db.session.execute(sa.update(Task).values(name="from_a_release_to_come"))
     make_older(task_id, created_at=60)
     reconcile_all()
-    assert states(task_id) == ["PENDING"]
+    assert states_of(task_id) == ["PENDING"]
 
     make_older(task_id, created_at=3601)
     reconcile_all()

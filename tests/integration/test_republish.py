@@ -9,16 +9,15 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
-from microblog.celeryconfig.memory import EPOCH_KEY, Broker
 from microblog.clock import utcnow
-from microblog.jobs import control
-from microblog.jobs import job as jobs
+from microblog.jobs.models import find_job
+from microblog.jobs.services import cancel_job
 from microblog.taskqueue import reconcile
+from microblog.taskqueue.queues import EPOCH_KEY, BrokerSnapshot
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support import jobs as support
-from tests.support import tasks
-from tests.support.jobs import crash, make_older, rows_of, start
-from tests.support.services import RedisServer
+from tests.support import factories, tasks
+from tests.support.factories import crash, make_older, rows_of, start
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
 
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.both_databases
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let reconcile find each row exactly as old as make_older() made it, whatever time has passed since."""
     now = utcnow()
-    for module in (reconcile, support):
+    for module in (reconcile, factories):
         monkeypatch.setattr(module, "utcnow", lambda: now)
 
 
@@ -126,7 +125,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
     [head] = list(reconcile._heads())
-    broker = Broker.look()
+    broker = BrokerSnapshot.look()
 
     decisions = [reconcile._decide(head, broker) for _process in range(2)]
     outcomes = [decision is not None and decision.act() for decision in decisions]
@@ -141,11 +140,11 @@ def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_serv
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
     [head] = list(reconcile._heads())
-    job = jobs.find(task_id)
+    job = find_job(task_id)
     assert job is not None
-    control.cancel(job)
+    cancel_job(job)
 
-    decision = reconcile._decide(head, Broker.look())
+    decision = reconcile._decide(head, BrokerSnapshot.look())
     assert decision is not None
     assert not decision.act()
 

@@ -12,13 +12,13 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs import job as jobs
+from microblog.jobs.models import jobs_with_ids
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.jobs import state_of
-from tests.support.services import RedisServer, Worker, wait_for
+from tests.support.factories import state_of
+from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 Backup = dict[str, list[dict[str, Any]]]
@@ -71,5 +71,5 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
     make_worker()
     wait_for(lambda: reconcile_all() is not None and not unfinished(), what="they end once more")
 
-    assert [jobs.with_roots([job_id])[0].state for job_id in (running, export)] == ["SUCCESS", "SUCCESS"]
+    assert [jobs_with_ids([job_id])[0].state for job_id in (running, export)] == ["SUCCESS", "SUCCESS"]
     assert len({message["Message-ID"] for message in smtp_server.messages}) == 1

@@ -20,7 +20,7 @@ import redis
 from dotenv import dotenv_values
 
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE, free_port, wait_for
+from tests.support.servers import PATIENCE, free_port, wait_for
 
 TIME_TO_END = 30.0  # seconds: it kills what has not ended by itself after 7.5, and a loaded machine adds some
 

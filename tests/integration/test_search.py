@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.imports.formats import Draft
-from microblog.imports.keep import keep
+from microblog.imports.importer import store_posts
+from microblog.imports.parsers import Draft
 from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
@@ -143,7 +143,7 @@ def write(author: User, *bodies: str) -> list[int]:
 def import_old_posts(user: User, *bodies: str) -> None:
     """Posts of the year before, the newest last."""
     drafts = [Draft(body, BEGINNING - timedelta(days=365 - day)) for day, body in enumerate(bodies)]
-    keep(store(user, b"").id, user.id, [(draft, 1) for draft in drafts])
+    store_posts(store(user, b"").id, user.id, [(draft, 1) for draft in drafts])
 
 
 def found(browser: FlaskClient, text: str) -> list[str]:

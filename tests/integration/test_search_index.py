@@ -14,7 +14,7 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs.job import find as find_job
+from microblog.jobs.models import find_job
 from microblog.posts.models import Post
 from microblog.search import index, tasks
 from microblog.search.find import find
@@ -23,7 +23,7 @@ from microblog.taskqueue import launch, states
 from microblog.taskqueue.launch import AlreadyRunning
 from microblog.taskqueue.models import Task
 from tests.support.console import Run, commands
-from tests.support.services import Worker
+from tests.support.servers import Worker
 
 pytestmark = pytest.mark.both_databases
 

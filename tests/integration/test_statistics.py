@@ -11,13 +11,11 @@ from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import roll_up as rolling
-from microblog.monitoring import statistics
-from microblog.monitoring.figures import Figures
+from microblog.monitoring import rollup, statistics
 from microblog.monitoring.models import RollUp, TaskHour
-from microblog.monitoring.roll_up import HOUR, roll_up, rolled_up_until
+from microblog.monitoring.rollup import HOUR, TaskAggregate, roll_up, rolled_up_until
 from microblog.taskqueue.models import Task
-from tests.support.finished import make_finished
+from tests.support.factories import make_finished
 
 pytestmark = pytest.mark.both_databases
 
@@ -25,7 +23,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 AT_ONCE = timedelta(0)
 
 
-def totals() -> dict[tuple[str, str], Figures]:
+def totals() -> dict[tuple[str, str], TaskAggregate]:
     with statistics.snapshot() as session:
         return statistics.totals(session)
 
@@ -47,7 +45,7 @@ def in_table() -> dict[tuple[str, str], int]:
 class TestRollingUp:
     def test_what_is_counted_is_the_same_before_and_after(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
-        monkeypatch.setattr(rolling, "utcnow", lambda: now)
+        monkeypatch.setattr(rollup, "utcnow", lambda: now)
         for minutes in range(0, 300, 20):
             make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=now - timedelta(minutes=minutes))
         before = totals(), statistics.by_hour(NOON, now + HOUR)
@@ -77,7 +75,7 @@ class TestRollingUp:
         assert [hour.finished for hour in statistics.by_hour(NOON, NOON + HOUR)] == [1]
 
     def test_many_at_once_add_each_task_once(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rolling, "BATCH", 7)
+        monkeypatch.setattr(rollup, "BATCH", 7)
         for second in range(60):
             make_finished(("noop", "SUCCESS"), at=NOON + timedelta(seconds=second // 3))
         added: list[int] = []
@@ -110,14 +108,14 @@ class TestRollingUp:
 
     def test_rows_may_go_once_their_hour_is_settled(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
-        monkeypatch.setattr(rolling, "utcnow", lambda: now)
+        monkeypatch.setattr(rollup, "utcnow", lambda: now)
         make_finished(("noop", "SUCCESS"), at=NOON)
         assert rolled_up_until() < NOON
 
         roll_up()
 
         settled = rolled_up_until()
-        assert timedelta(hours=1) <= now - settled <= timedelta(hours=2) + rolling.LAG
+        assert timedelta(hours=1) <= now - settled <= timedelta(hours=2) + rollup.LAG
         assert settled.minute == settled.second == settled.microsecond == 0
 
     def test_a_failure_in_the_middle_adds_nothing(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,17 +199,17 @@ class TestFailures:
         last = make_finished(("add", "FAILURE"), at=NOON + HOUR, error="The moon is in the wrong house.")
         make_finished(("add", "SUCCESS"), at=NOON)
 
-        boom, moon = statistics.failures(NOON)
+        boom, moon = statistics.group_failures(NOON)
 
         assert (boom.name, boom.kind, boom.text, boom.count) == ("add", "Boom", "user N broke <text>", 2)
         assert (boom.first, boom.last) == (NOON + timedelta(minutes=1), NOON + timedelta(minutes=2))
         assert (moon.kind, moon.text, moon.example) == ("", "The moon is in the wrong house.", last)
-        assert statistics.failures(NOON + HOUR) == [moon]
-        assert statistics.failures(NOON, "noop") == []
+        assert statistics.group_failures(NOON + HOUR) == [moon]
+        assert statistics.group_failures(NOON, "noop") == []
 
     def test_steps_that_a_failure_takes_along_are_not_failures_of_their_own(self, app: Flask) -> None:
         job = make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON, error="Broken.")
 
-        [cause] = statistics.failures(NOON)
+        [cause] = statistics.group_failures(NOON)
 
         assert (cause.name, cause.count, cause.example) == ("export_posts", 1, job)

@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.monitoring import display
-from microblog.monitoring.figures import hour_of
+from microblog.monitoring.cli import output
+from microblog.monitoring.rollup import hour_of
 from tests.support import programs
 from tests.support.console import Run, commands, flask_tasks, on_a_terminal
-from tests.support.finished import make_finished
+from tests.support.factories import make_finished
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
@@ -162,13 +162,17 @@ class TestBoth:
 
 
 def test_a_sparkline_is_as_wide_as_it_may_be_and_shows_the_largest() -> None:
-    assert display.sparkline([0, 1, 2, 4, 8, None]) == "·▁▂▄█·"
-    assert display.sparkline([]) == ""
-    assert display.sparkline([0, None]) == "··"
-    assert len(display.sparkline(range(1000), width=24)) <= 24
-    assert display.sparkline([0] * 30 + [5] + [0] * 17, width=24).count("█") == 1
+    assert output.draw_sparkline([0, 1, 2, 4, 8, None]) == "·▁▂▄█·"
+    assert output.draw_sparkline([]) == ""
+    assert output.draw_sparkline([0, None]) == "··"
+    assert len(output.draw_sparkline(range(1000), width=24)) <= 24
+    assert output.draw_sparkline([0] * 30 + [5] + [0] * 17, width=24).count("█") == 1
 
 
 def test_a_share_and_seconds_are_told_for_people() -> None:
-    assert (display.share(0.125), display.share(None)) == ("12.5 %", "-")
-    assert (display.seconds(0.25), display.seconds(90), display.seconds(None)) == ("0.25 s", "1 m 30 s", "-")
+    assert (output.format_share(0.125), output.format_share(None)) == ("12.5 %", "-")
+    assert (output.format_seconds(0.25), output.format_seconds(90), output.format_seconds(None)) == (
+        "0.25 s",
+        "1 m 30 s",
+        "-",
+    )

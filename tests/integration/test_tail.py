@@ -14,12 +14,11 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.monitoring.events import CHANGE, PROGRESS
-from microblog.monitoring.tail import Directory, Filters, as_line
+from microblog.monitoring.events import CHANGE, PROGRESS, EventFilter, TaskLookup, event_line
 from microblog.taskqueue.launch import launch_task
 from tests.support.console import flask_tasks, from_nothing
 from tests.support.programs import ROOT, Program
-from tests.support.services import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 
 AT = 1779019471.25
 
@@ -182,13 +181,13 @@ class TestWhatIsKnownOfAnEvent:
         first, second = sorted(user.get_tasks_in_progress(), key=lambda task: task.position)
         ids = first.id, second.id
 
-        event = Directory().complete({"type": PROGRESS, "timestamp": AT, "root_id": ids[0], "position": 1})
+        event = TaskLookup().complete({"type": PROGRESS, "timestamp": AT, "root_id": ids[0], "position": 1})
 
         assert (event["name"], event["uuid"], event["root_id"]) == ("email_export", ids[1], ids[0])
-        assert Directory().root_of(ids[1]) == ids[0]
+        assert TaskLookup().root_of(ids[1]) == ids[0]
 
     def test_events_without_a_name_get_it_from_those_before(self, app: Flask):
-        directory = Directory()
+        directory = TaskLookup()
         directory.complete({"type": "task-received", "timestamp": AT, "uuid": "a", "name": "sweep", "root_id": "r"})
 
         event = directory.complete({"type": "task-started", "timestamp": AT, "uuid": "a", "hostname": "w@h"})
@@ -197,40 +196,40 @@ class TestWhatIsKnownOfAnEvent:
 
     def test_what_nobody_knows_stays_as_it_is(self, app: Flask):
         event = {"type": "task-started", "timestamp": AT, "uuid": "a"}
-        assert Directory().complete(event) == event
-        assert Directory().complete({"type": CHANGE, "root_id": "x", "position": 0})["type"] == CHANGE
+        assert TaskLookup().complete(event) == event
+        assert TaskLookup().complete({"type": CHANGE, "root_id": "x", "position": 0})["type"] == CHANGE
 
 
 @pytest.mark.parametrize(
     ("filters", "passes"),
     [
-        (Filters(), True),
-        (Filters(task="count"), True),
-        (Filters(task="other"), False),
-        (Filters(job="root"), True),
-        (Filters(job="step"), True),
-        (Filters(job="other"), False),
-        (Filters(worker="w@h"), True),
-        (Filters(worker="v@h"), False),
-        (Filters(task="count", job="root", worker="v@h"), False),
+        (EventFilter(), True),
+        (EventFilter(task="count"), True),
+        (EventFilter(task="other"), False),
+        (EventFilter(job="root"), True),
+        (EventFilter(job="step"), True),
+        (EventFilter(job="other"), False),
+        (EventFilter(worker="w@h"), True),
+        (EventFilter(worker="v@h"), False),
+        (EventFilter(task="count", job="root", worker="v@h"), False),
     ],
 )
-def test_all_filters_must_fit(filters: Filters, passes: bool) -> None:
+def test_all_filters_must_fit(filters: EventFilter, passes: bool) -> None:
     event = {"type": "task-started", "uuid": "step", "root_id": "root", "name": "count", "hostname": "w@h"}
     assert filters.let_through(event) is passes
 
 
 def test_events_of_workers_have_no_task() -> None:
     heartbeat = {"type": "worker-heartbeat", "hostname": "w@h"}
-    assert Filters().let_through(heartbeat)
-    assert not Filters(task="count").let_through(heartbeat)
-    assert not Filters(job="root").let_through(heartbeat)
+    assert EventFilter().let_through(heartbeat)
+    assert not EventFilter(task="count").let_through(heartbeat)
+    assert not EventFilter(job="root").let_through(heartbeat)
 
 
 def test_a_line_is_one_line_and_steers_no_terminal() -> None:
     event = {"type": "task-failed", "timestamp": AT, "uuid": "a", "name": "x", "exception": "Bad('\x1b[2J\nnext')"}
 
-    line = as_line(event)
+    line = event_line(event)
 
     assert line.startswith("12:04:31.250  task-failed       x[a]")
     assert line.isprintable()

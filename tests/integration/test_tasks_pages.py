@@ -14,8 +14,8 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.jobs import start_for, state_of
-from tests.support.services import RedisServer
+from tests.support.factories import start_for, state_of
+from tests.support.servers import RedisServer
 
 
 def end(task_id: str, state: str, error: str = "The printer was on fire.") -> None:

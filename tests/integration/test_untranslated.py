@@ -15,18 +15,19 @@ from flask import Flask
 from flask.testing import FlaskClient
 from flask_babel import force_locale
 
-from microblog.accounts import letters, links
+from microblog.accounts import tokens
 from microblog.accounts.email_change import EmailChange
+from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.error_reports.letter import report_letter
+from microblog.error_reports.emails import report_email
 from microblog.error_reports.models import ErrorReport
-from microblog.exports.letter import archive_letter
+from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.imports.models import Refusal, Upload
-from microblog.messages import correspondence
-from microblog.notifications.rows import notify
+from microblog.messages.services import send_message
+from microblog.notifications.services import notify
 from microblog.posts.models import Post
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -92,14 +93,14 @@ def reader(make_user: Callable[..., User]) -> User:
         notify(user.id, "export_posts", state, payload={"state": state})
     db.session.commit()
     for sender, recipient in ((other, user), (user, other)):
-        correspondence.send(sender, recipient, "333")
+        send_message(sender, recipient, "333")
     return user
 
 
 def test_no_page_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
     browser = app.test_client()
     browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudo.LANGUAGE
-    reset, confirm = links.to_reset_password(reader), links.to_confirm_address(db.session.get_one(EmailChange, 1))
+    reset, confirm = tokens.password_reset_url(reader), tokens.confirm_email_url(db.session.get_one(EmailChange, 1))
 
     pages = read(browser, [*ANONYMOUS, urlsplit(reset).path])
     pages["wrong"] = browser.post("/auth/login", data={"username": "111", "password": "444"}).text
@@ -131,18 +132,18 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
     change = db.session.get_one(EmailChange, 1)
 
     messages = [
-        archive_letter(reader, archive),
-        letters.password_reset(reader),
-        letters.confirm_address(change),
-        letters.changed_address(change),
-        letters.account_deleted(reader),
+        archive_email(reader, archive),
+        password_reset_email(reader),
+        confirm_email(change),
+        email_changed_email(change),
+        account_deleted_email(reader),
     ]
     facts = {"exception": "1.2", "place": "3", "traceback": "4", "created_at": expiry, "suppressed": 5}
     app.config["ADMINS"] = ["1@1.1"]
     with force_locale(pseudo.LANGUAGE):
-        messages.append(letters.changed_address(change))
-        messages.append(report_letter(ErrorReport(task_id="6", task_name="7", **facts)))
-        messages.append(report_letter(ErrorReport(method="6", path="7", **facts)))
+        messages.append(email_changed_email(change))
+        messages.append(report_email(ErrorReport(task_id="6", task_name="7", **facts)))
+        messages.append(report_email(ErrorReport(method="6", path="7", **facts)))
 
     for message in messages:
         for text in (message.subject, message.body, message.html):

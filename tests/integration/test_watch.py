@@ -13,14 +13,13 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs import job as users_jobs
+from microblog.jobs.models import find_job
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.jobs import make_job
-from tests.support.services import RedisServer, Worker, wait_for
-from tests.support.tmux import Tmux
-from tests.support.watching import WATCH, no_longer_shows, shows
+from tests.support.factories import make_job
+from tests.support.servers import RedisServer, Worker, wait_for
+from tests.support.terminal import WATCH, Tmux, no_longer_shows, shows
 
 MANY = 500_000  # posts, whose export takes many of the moments for which the worker is let run
 MOMENT, PAUSE = 0.05, 0.1  # seconds for which it is, and for which it then stands still: the screen can keep up
@@ -47,7 +46,7 @@ def export(user: User) -> str:
 
 def state_of(job_id: str) -> str:
     db.session.rollback()
-    job = users_jobs.find(job_id)
+    job = find_job(job_id)
     assert job is not None
     return job.state
 

@@ -11,9 +11,8 @@ import pytest
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch_task
-from tests.support.services import PATIENCE, Postgres, Worker
-from tests.support.tmux import Tmux
-from tests.support.watching import WATCH, shows
+from tests.support.servers import PATIENCE, Postgres, Worker
+from tests.support.terminal import WATCH, Tmux, shows
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

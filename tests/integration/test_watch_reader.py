@@ -13,7 +13,7 @@ from microblog.extensions import db
 from microblog.monitoring.watch import reader as reading_jobs
 from microblog.monitoring.watch.reader import ALL, FAILED, JobReader, Wanted
 from microblog.taskqueue.models import Task
-from tests.support.jobs import make_job
+from tests.support.factories import make_job
 
 pytestmark = pytest.mark.both_databases
 

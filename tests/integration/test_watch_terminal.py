@@ -12,9 +12,8 @@ import pytest
 from tests.support import programs
 from tests.support.console import flask_tasks
 from tests.support.programs import ROOT
-from tests.support.services import wait_for
-from tests.support.tmux import Tmux
-from tests.support.watching import WATCH, exit_code, shows
+from tests.support.servers import wait_for
+from tests.support.terminal import WATCH, Tmux, exit_code, shows
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

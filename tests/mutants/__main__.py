@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     )
     names = [mutant.name for mutant in MUTANTS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="only these, as the output names them")
-    parser.add_argument("--table", action="store_true", help="print the tables of docs/architecture.md, and end")
+    parser.add_argument("--table", action="store_true", help="print the tables of docs/promises.md, and end")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The list as the tables of docs/architecture.md."""
+"""The list as the tables of docs/promises.md."""
 
 from __future__ import annotations
 

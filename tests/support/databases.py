@@ -9,7 +9,7 @@ from typing import Protocol
 
 import psycopg
 
-from tests.support.services import Postgres
+from tests.support.servers import Postgres
 
 LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
 

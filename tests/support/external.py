@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 from microblog.development import redis_server
-from microblog.development.household import Failure
-from tests.support.services import postgres_binaries
+from microblog.development.process_manager import Failure
+from tests.support.servers import postgres_binaries
 
 CHROMIUM_NAMES = (
     # The first is the same browser without windows: it leaves more of the machine to the other processes.

@@ -11,7 +11,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
-from microblog.imports.storage import current_storage
+from microblog.imports.uploads import current_storage
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 

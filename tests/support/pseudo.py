@@ -7,8 +7,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from microblog.catalogs import path_of
 from microblog.development import translations
+from microblog.i18n import catalog_path
 
 LANGUAGE = "eo"  # Babel must know its dates and numbers; nobody has a catalog for it
 # What a reader sees or hears of an element beside its text, and what a script will show.
@@ -40,7 +40,7 @@ def write_catalog(directory: Path) -> None:
         said = tuple(f"⟦{text}⟧" for text in texts)
         message.string = said if isinstance(message.id, tuple) else said[0]
     catalog.locale = LANGUAGE
-    path = path_of(LANGUAGE, directory)
+    path = catalog_path(LANGUAGE, directory)
     path.parent.mkdir(parents=True)
     path.write_bytes(translations.rendered(catalog))
 

@@ -13,7 +13,7 @@ import pytest
 from xdist.workermanage import WorkerController
 
 from tests.support import external
-from tests.support.services import PostgresServer
+from tests.support.servers import PostgresServer
 
 PORT = "postgres_port"
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.support.services import free_port
+from tests.support.servers import free_port
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.services import free_port
+from tests.support.servers import free_port
 
 SPOKEN = ("en", "es", "ko", "ru")
 

@@ -1,4 +1,4 @@
-"""The arrows between the rooms: who may import from whom, as docs/architecture.md draws it."""
+"""Dependencies between the packages: which may import which, as docs/architecture.md draws it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parent.parent.parent / "microblog"
+ROOT = Path(__file__).resolve().parent.parent.parent / "microblog"
 
-# Every room, with the rooms that it may import from. What is no room is a module beside them, which all may use; of
-# those that hold nothing but shared things none knows a room.
-ARROWS = {
-    "taskqueue": {"celeryconfig"},
-    "celeryconfig": set(),
+# Each package, with the packages that it may import. Modules beside the packages may be imported by all of them, and
+# import none, except for those in COMPOSING.
+ALLOWED: dict[str, set[str]] = {
+    "taskqueue": set(),
     "jobs": {"taskqueue"},
     "mail": {"jobs", "taskqueue"},
     "notifications": {"jobs", "taskqueue"},
@@ -26,47 +25,52 @@ ARROWS = {
     "imports": {"accounts", "posts", "notifications", "jobs", "taskqueue"},
     "error_reports": {"accounts", "mail", "taskqueue"},
     "api": {"accounts", "posts", "search", "messages", "exports", "imports", "notifications", "jobs", "taskqueue"},
-    "monitoring": {"accounts", "mail", "notifications", "jobs", "taskqueue", "celeryconfig"},
+    "monitoring": {"accounts", "mail", "notifications", "jobs", "taskqueue"},
     "demo": {"accounts", "posts", "messages", "notifications"},
     "development": set(),
 }
+COMPOSING = {"__init__.py", "models.py"}
 
 
-@pytest.mark.parametrize("room", sorted(ARROWS))
-def test_a_room_imports_from_no_other_than_it_may(room: str) -> None:
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_package_imports_only_allowed_packages(package: str) -> None:
     found = {
-        f"{file.relative_to(HOUSE)} imports {other}"
-        for file in (HOUSE / room).rglob("*.py")
+        f"{file.relative_to(ROOT)} imports {other}"
+        for file in (ROOT / package).rglob("*.py")
         for other in _imported(file)
-        if other in ARROWS and other not in {room, *ARROWS[room]}
+        if other in ALLOWED and other not in {package, *ALLOWED[package]}
     }
 
     assert found == set()
 
 
-def test_what_the_rooms_share_knows_no_room() -> None:
+def test_shared_modules_import_no_package() -> None:
     found = {
-        f"{file.name} imports {room}"
-        for file in HOUSE.glob("*.py")
-        if file.name != "__init__.py"  # which wires them
-        for room in _imported(file) & ARROWS.keys()
+        f"{file.name} imports {package}"
+        for file in ROOT.glob("*.py")
+        if file.name not in COMPOSING
+        for package in _imported(file) & ALLOWED.keys()
     }
 
     assert found == set()
 
 
-def test_every_room_is_in_the_table_and_the_arrows_run_one_way() -> None:
-    rooms = {folder.name for folder in HOUSE.iterdir() if (folder / "__init__.py").exists()}
-    assert rooms == ARROWS.keys()
+def test_packages_do_not_import_the_module_of_all_tables() -> None:
+    assert {str(file.relative_to(ROOT)) for file in ROOT.rglob("*.py") if "models" in _imported(file)} == set()
 
-    left = dict(ARROWS)
-    while lowest := {room for room, below in left.items() if not below & left.keys()}:
-        left = {room: below for room, below in left.items() if room not in lowest}
+
+def test_every_package_is_listed_and_there_is_no_cycle() -> None:
+    packages = {folder.name for folder in ROOT.iterdir() if (folder / "__init__.py").exists()}
+    assert packages == ALLOWED.keys()
+
+    left = dict(ALLOWED)
+    while lowest := {package for package, below in left.items() if not below & left.keys()}:
+        left = {package: below for package, below in left.items() if package not in lowest}
     assert left == {}, "these import each other"
 
 
 def _imported(file: Path) -> set[str]:
-    """The rooms and modules of ours that a file imports from, wherever in it: by their first name."""
+    """Return the first names below `microblog` of all modules that a file imports, at the top or in a function."""
     return {name.split(".")[1] for name in _names(file) if name.startswith("microblog.")}
 
 

@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from flask_babel import Babel
 
-from microblog.monitoring import charts, trends
 from microblog.monitoring.statistics import Hour, Times
-from microblog.monitoring.trends import Span
+from microblog.monitoring.web import charts
+from microblog.monitoring.web.charts import Bucket
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -33,8 +33,8 @@ def hour(after: int, name: str, succeeded: int = 0, failed: int = 0, wait: float
     return Hour(hour=MIDNIGHT + after * HOUR, name=name, counts=counts, attempts=0, crashes=0, wait=times, run=times)
 
 
-def day(*hours: Hour, span: timedelta = HOUR) -> list[Span]:
-    return trends.summed(hours, MIDNIGHT, MIDNIGHT + timedelta(days=1) - span, span)
+def day(*hours: Hour, span: timedelta = HOUR) -> list[Bucket]:
+    return charts.sum_buckets(hours, MIDNIGHT, MIDNIGHT + timedelta(days=1) - span, span)
 
 
 def picture(chart: charts.Chart) -> str:
@@ -60,7 +60,7 @@ def test_what_lies_outside_is_left_out() -> None:
 
 
 def test_a_chart_and_its_table_have_the_same_figures_newest_first() -> None:
-    finished, waits, failures = charts.of(
+    finished, waits, failures = charts.charts_of(
         day(hour(1, "a", succeeded=1200, wait=90.0), hour(2, "b", failed=3, wait=0.004))
     )
 
@@ -71,13 +71,13 @@ def test_a_chart_and_its_table_have_the_same_figures_newest_first() -> None:
 
 
 def test_only_the_names_with_the_greatest_values_are_told_apart() -> None:
-    _finished, _waits, failures = charts.of(day(*(hour(1, f"task{n}", failed=n) for n in range(1, 10))))
+    _finished, _waits, failures = charts.charts_of(day(*(hour(1, f"task{n}", failed=n) for n in range(1, 10))))
 
     assert list(failures.series) == ["task5", "task6", "task7", "task8", "task9"]
 
 
 def test_a_picture_asks_for_nothing_runs_nothing_and_follows_the_theme() -> None:
-    for chart in charts.of(day(hour(1, "<b>a & b</b>", succeeded=3, failed=2, wait=0.5))):
+    for chart in charts.charts_of(day(hour(1, "<b>a & b</b>", succeeded=3, failed=2, wait=0.5))):
         svg = picture(chart)
         assert "<script" not in svg
         assert "<b>" not in svg
@@ -86,12 +86,12 @@ def test_a_picture_asks_for_nothing_runs_nothing_and_follows_the_theme() -> None
 
 
 def test_each_span_of_a_month_has_a_name_of_its_own() -> None:
-    for period in trends.PERIODS.values():
+    for period in charts.PERIODS.values():
         count = period.length // period.span
-        spans = trends.summed([], MIDNIGHT, MIDNIGHT + (count - 1) * period.span, period.span)
-        labels = charts.of(spans)[0].labels
+        spans = charts.sum_buckets([], MIDNIGHT, MIDNIGHT + (count - 1) * period.span, period.span)
+        labels = charts.charts_of(spans)[0].labels
         assert len(set(labels)) == len(labels) == count
 
 
 def test_without_figures_there_is_no_picture_to_draw() -> None:
-    assert all(chart.empty for chart in charts.of(day()))
+    assert all(chart.empty for chart in charts.charts_of(day()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from microblog.clock import utcnow
-from microblog.monitoring.health import Health, Verdict
-from microblog.monitoring.workers import Answers
+from microblog.monitoring.status import SystemStatus, Verdict
+from microblog.monitoring.workers import WorkerReplies
 
 
-def health(pool: dict[str, Any]) -> Health:
-    answers = Answers(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
-    return Health(at=utcnow(), workers=answers, queues=[], schedule=[], jobs=None, away={})
+def health(pool: dict[str, Any]) -> SystemStatus:
+    answers = WorkerReplies(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
+    return SystemStatus(at=utcnow(), workers=answers, queues=[], schedule=[], jobs=None, away={})
 
 
 def test_a_worker_without_processes_is_no_healthy_one() -> None:

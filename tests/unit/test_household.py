@@ -14,19 +14,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from microblog.development import household as module
-from microblog.development.console import Console
-from microblog.development.household import STOP_SIGNALS, Failure, Household, Program, StopRequest
-from tests.support.services import PATIENCE, wait_for
+from microblog.development import process_manager
+from microblog.development.process_manager import STOP_SIGNALS, Console, Failure, ProcessManager, Program, StopRequest
+from tests.support.servers import PATIENCE, wait_for
 
 # A program that notes its end in a file, in the folder that it runs in.
 NOTES_ITS_END = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; while :; do sleep 0.02; done"
 
 
 @pytest.fixture
-def household(tmp_path: Path) -> Iterator[Household]:
+def household(tmp_path: Path) -> Iterator[ProcessManager]:
     console = Console(["first"])
-    yield Household(tmp_path, os.environ, console)
+    yield ProcessManager(tmp_path, os.environ, console)
     console.close()
 
 
@@ -47,7 +46,7 @@ class SlowClock:
         return time.monotonic() / 60 + (self._jump if self._readings > 1 else 0)
 
 
-def test_what_started_last_has_ended_before_what_started_first(household: Household, tmp_path: Path) -> None:
+def test_what_started_last_has_ended_before_what_started_first(household: ProcessManager, tmp_path: Path) -> None:
     with household:
         for name in ("redis", "worker"):
             household.start(shell(name, NOTES_ITS_END.format(name=name)), grace=2 * PATIENCE)
@@ -56,7 +55,7 @@ def test_what_started_last_has_ended_before_what_started_first(household: Househ
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
 
-def test_a_program_that_ends_by_itself_is_named(household: Household) -> None:
+def test_a_program_that_ends_by_itself_is_named(household: ProcessManager) -> None:
     with household:
         household.start(shell("web", "exit 3"), grace=1)
 
@@ -64,18 +63,18 @@ def test_a_program_that_ends_by_itself_is_named(household: Household) -> None:
             household.watch()
 
 
-def test_a_step_that_fails_stops_the_start(household: Household) -> None:
+def test_a_step_that_fails_stops_the_start(household: ProcessManager) -> None:
     with pytest.raises(Failure, match=r"migrations failed \(exit code 1\)"), household:
         household.run(Program("migrations", "false"), grace=1)
 
 
-def test_what_does_not_answer_is_named(household: Household) -> None:
+def test_what_does_not_answer_is_named(household: ProcessManager) -> None:
     with pytest.raises(Failure, match=r"Redis did not answer within 0\.1 seconds"), household:
         household.wait_until(lambda: False, "Redis", seconds=0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_asks_for_the_end(household: Household, number: signal.Signals) -> None:
+def test_a_signal_asks_for_the_end(household: ProcessManager, number: signal.Signals) -> None:
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     with household:
         os.kill(os.getpid(), number)
@@ -86,7 +85,7 @@ def test_a_signal_asks_for_the_end(household: Household, number: signal.Signals)
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
 
 
-def test_a_program_that_will_not_end_is_killed_with_its_children(household: Household, tmp_path: Path) -> None:
+def test_a_program_that_will_not_end_is_killed_with_its_children(household: ProcessManager, tmp_path: Path) -> None:
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
     with household:
         household.start(shell("stubborn", stubborn), grace=0.2)
@@ -97,11 +96,11 @@ def test_a_program_that_will_not_end_is_killed_with_its_children(household: Hous
 
 
 def test_a_reminder_reaches_a_program_that_dawdles(
-    household: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    household: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "trap 'echo > asked' TERM; trap 'echo > hurried; exit' QUIT; echo > up; while :; do sleep 0.02; done"
     clock = SlowClock((tmp_path / "asked").exists, jump=2.1)  # more than half of its time to end
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    monkeypatch.setattr(process_manager, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     with household:
         household.start(shell("worker", script), grace=4)
         household.wait_until((tmp_path / "up").exists, "worker", seconds=2)
@@ -113,8 +112,8 @@ def test_a_reminder_reaches_a_program_that_dawdles(
 def test_a_reader_who_stops_reading_stops_nothing(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from microblog.development.console import Console
-from microblog.development.household import Household, Program, StopRequest
+from microblog.development.process_manager import Console
+from microblog.development.process_manager import Household, Program, StopRequest
 console = Console(["talker"])
 try:
     with Household(pathlib.Path({str(tmp_path)!r}), os.environ, console) as household:

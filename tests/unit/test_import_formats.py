@@ -9,8 +9,8 @@ from unittest.mock import Mock
 import pytest
 from flask import Flask
 
-from microblog.imports.formats import MAX_HTML, Refused, from_archive, from_outbox
-from microblog.imports.reader import BrokenJson, EntryReader
+from microblog.imports.json_reader import BrokenJson, EntryReader
+from microblog.imports.parsers import MAX_HTML, Refused, from_archive, from_outbox
 
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 THEN = "2026-01-01T00:00:00Z"

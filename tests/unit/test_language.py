@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from microblog.posts.language import detect
+from microblog.posts.language_detection import detect_language
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE
+from tests.support.servers import PATIENCE
 
 CLEAR = {
     "en": ["The heron was back at the pond this morning.", "Thanks for the tip, it works now!"],
@@ -32,16 +32,19 @@ MIXED = ["Just had the best tacos, ¡qué rico!", 'Reading "Война и мир
 
 @pytest.mark.parametrize("tag", CLEAR)
 def test_a_sentence_has_its_language(tag: str) -> None:
-    assert [detect(text) for text in CLEAR[tag]] == [tag] * len(CLEAR[tag])
+    assert [detect_language(text) for text in CLEAR[tag]] == [tag] * len(CLEAR[tag])
 
 
 @pytest.mark.parametrize("text", [*SHORT, *NAMES, *MIXED])
 def test_what_is_short_or_mixed_or_no_words_at_all_has_none(text: str) -> None:
-    assert detect(text) is None
+    assert detect_language(text) is None
 
 
 def test_names_and_addresses_do_not_count() -> None:
-    assert detect("@the_morning_post danke dir, bis morgen! https://example.com/where/the/wild/things/are") == "de"
+    assert (
+        detect_language("@the_morning_post danke dir, bis morgen! https://example.com/where/the/wild/things/are")
+        == "de"
+    )
 
 
 @pytest.mark.exhaustive

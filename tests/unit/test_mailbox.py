@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from microblog.development.letters import Letters
-from tests.support.services import PATIENCE, free_port, wait_for
+from microblog.development.maildir import MailFolder
+from tests.support.servers import PATIENCE, free_port, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def folder(maildir: Path) -> Path:
 def port(maildir: Path) -> Iterator[int]:
     """Where the server listens, which keeps mails in `maildir`."""
     port = free_port()
-    command = [sys.executable, "-m", "microblog.development.mailbox"]
+    command = [sys.executable, "-m", "microblog.development.smtp_server"]
     server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(maildir)])
 
     def answers() -> bool:
@@ -77,8 +77,8 @@ def test_a_mail_is_on_disk_when_the_server_has_accepted_it(smtp: smtplib.SMTP, f
 
     smtp.send_message(message)
 
-    (kept,) = Letters(folder).newest(10)
-    whole = Letters(folder).get(kept.key)
+    (kept,) = MailFolder(folder).newest(10)
+    whole = MailFolder(folder).get(kept.key)
     assert whole.subject == "Your posts ✓"
     assert whole.text == "Grüße\nfrom a <b>text</b>\n"
     assert [(file.filename, file.content) for file in whole.attachments] == [("posts.json", posts)]
@@ -98,7 +98,7 @@ def test_recipients_that_no_header_names_are_kept_too(smtp: smtplib.SMTP, folder
 
     smtp.send_message(letter(Subject="x", To="b@example.org"), "a@example.org", recipients)
 
-    message = Letters(folder).newest(1)[0].message
+    message = MailFolder(folder).newest(1)[0].message
     assert message.get_all("Delivered-To") == recipients
     assert message["Return-Path"] == "<a@example.org>"
 
@@ -106,26 +106,26 @@ def test_recipients_that_no_header_names_are_kept_too(smtp: smtplib.SMTP, folder
 def test_an_address_outside_ascii_is_accepted(smtp: smtplib.SMTP, folder: Path) -> None:
     smtp.send_message(letter(Subject="x", To="grüße@example.org"), "a@example.org")
 
-    assert Letters(folder).newest(1)[0].recipient == "grüße@example.org"
+    assert MailFolder(folder).newest(1)[0].recipient == "grüße@example.org"
 
 
 def test_the_newest_mail_comes_first(smtp: smtplib.SMTP, folder: Path) -> None:
     for number in range(12):
         smtp.send_message(letter(Subject=str(number), From="a@example.org", To="b@example.org"))
 
-    assert [kept.subject for kept in Letters(folder).newest(3)] == ["11", "10", "9"]
-    assert len(Letters(folder)) == 12
+    assert [kept.subject for kept in MailFolder(folder).newest(3)] == ["11", "10", "9"]
+    assert len(MailFolder(folder)) == 12
 
 
 def test_a_text_in_an_unknown_charset_is_shown_as_far_as_it_can_be(folder: Path) -> None:
     Maildir(folder).add(b"Subject: x\nContent-Type: text/plain; charset=klingon\n\nhi \xff\n")
 
-    (kept,) = Letters(folder).newest(1)
+    (kept,) = MailFolder(folder).newest(1)
 
-    assert Letters(folder).get(kept.key).text == "hi \ufffd\n"
+    assert MailFolder(folder).get(kept.key).text == "hi \ufffd\n"
 
 
 @pytest.mark.parametrize("key", ["1.M1P1Q0.nowhere", "../mail/new", "", "..", "new"])
 def test_a_key_that_names_no_mail_finds_none(folder: Path, key: str) -> None:
     with pytest.raises(KeyError):
-        Letters(folder).get(key)
+        MailFolder(folder).get(key)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from microblog import paging
+from microblog import pagination
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
@@ -27,15 +27,15 @@ def write(author: User, count: int, every: timedelta = timedelta(minutes=1), sta
     db.session.commit()
 
 
-def page(size: int = 10, before: str | None = None, after: str | None = None) -> paging.Page[Post]:
-    return paging.newest_first(sa.select(Post), Post.timestamp, Post.id, size, before, after)
+def page(size: int = 10, before: str | None = None, after: str | None = None) -> pagination.Page[Post]:
+    return pagination.newest_first(sa.select(Post), Post.timestamp, Post.id, size, before, after)
 
 
-def bodies(page: paging.Page[Post]) -> list[str]:
+def bodies(page: pagination.Page[Post]) -> list[str]:
     return [post.body for post in page.items]
 
 
-def walk_to_the_end() -> list[paging.Page[Post]]:
+def walk_to_the_end() -> list[pagination.Page[Post]]:
     pages = [page()]
     while pages[-1].older:
         pages.append(page(before=pages[-1].older))
@@ -114,9 +114,9 @@ def test_the_id_may_be_a_text(author, make_user):
     db.session.execute(sa.update(User).values(created_at=NOON))
     db.session.commit()
 
-    def users(before: str | None = None) -> paging.Page[User]:
+    def users(before: str | None = None) -> pagination.Page[User]:
         query = sa.select(User).where(User.username.in_(names))
-        return paging.newest_first(query, User.created_at, User.username, 2, before)
+        return pagination.newest_first(query, User.created_at, User.username, 2, before)
 
     first = users()
     second = users(first.older)
@@ -145,7 +145,7 @@ NO_KEYS = [
 
 def test_what_is_no_key_is_refused_with_a_sentence(app):
     for key in NO_KEYS:
-        with pytest.raises(paging.InvalidKey) as refusal:
+        with pytest.raises(pagination.InvalidKey) as refusal:
             page(before=key)
 
         assert refusal.value.code == 400
@@ -155,7 +155,7 @@ def test_what_is_no_key_is_refused_with_a_sentence(app):
 def test_a_page_has_one_edge_only(app):
     key = "2026-11-21T12:00:00.000000Z_7"
 
-    with pytest.raises(paging.InvalidKey):
+    with pytest.raises(pagination.InvalidKey):
         page(before=key, after=key)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from microblog.taskqueue.progress import Progress
+from microblog.taskqueue.interface import Progress
 
 
 class RecordingTask:

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from microblog.development.environment import compose, share
 from tests.support.programs import ROOT
-from tests.support.services import PATIENCE, free_port
+from tests.support.servers import PATIENCE, free_port
 
 
 def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:

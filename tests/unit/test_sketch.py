@@ -8,11 +8,11 @@ import random
 
 import pytest
 
-from microblog.monitoring.sketch import LONGEST, SHORTEST, Sketch
+from microblog.monitoring.rollup import LONGEST, SHORTEST, DurationHistogram
 
 
-def sketch_of(*durations: float) -> Sketch:
-    sketch = Sketch()
+def sketch_of(*durations: float) -> DurationHistogram:
+    sketch = DurationHistogram()
     for duration in durations:
         sketch.observe(duration)
     return sketch
@@ -29,7 +29,7 @@ def test_a_percentile_is_within_four_and_a_half_per_cent(share: float) -> None:
 
 
 def test_of_nothing_there_is_nothing_to_tell() -> None:
-    empty = Sketch()
+    empty = DurationHistogram()
 
     assert (empty.count, empty.mean, empty.percentile(0.5)) == (0, None, None)
 
@@ -60,6 +60,6 @@ def test_what_is_too_short_or_too_long_to_tell_is_counted_all_the_same() -> None
 def test_it_survives_json() -> None:
     sketch = sketch_of(0.1, 0.1, 7, 3600)
 
-    again = Sketch.from_json(sketch.seconds, json.loads(json.dumps(sketch.to_json())))
+    again = DurationHistogram.from_json(sketch.seconds, json.loads(json.dumps(sketch.to_json())))
 
     assert again == sketch

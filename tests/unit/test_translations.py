@@ -116,6 +116,6 @@ def test_what_wtforms_says_is_translated_too(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_catalog_is_as_the_tool_writes_it(language: str, template: Catalog) -> None:
-    path = translations.path_of(language, translations.DIRECTORY)
+    path = translations.catalog_path(language, translations.DIRECTORY)
 
     assert path.read_bytes() == translations.rendered(translations.merged(language, template))

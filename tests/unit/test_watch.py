@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from microblog.monitoring.queues import Measured
+from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import keyboard
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Choices, Command
 from microblog.monitoring.watch.keyboard import decode
@@ -45,7 +45,7 @@ def snapshot(*jobs: JobLine, **facts: Any) -> Snapshot:
         "redis": Part("Redis", **UP),
         "database": Part("Database", **UP),
         "workers": [WorkerLine("worker1@host", True, NOW, active=1, processed=1204, load=0.7, concurrency=2)],
-        "queues": [Measured("exports", 12, ago(3), 1, False), Measured("mail", 0, None, 1, False)],
+        "queues": [QueueStats("exports", 12, ago(3), 1, False), QueueStats("mail", 0, None, 1, False)],
         "jobs": list(jobs),
         "counts": Counts(1, 12, "david", ago(200)),
         "listening_for": timedelta(minutes=1),
@@ -105,7 +105,7 @@ class TestTheList:
 
     def test_a_silent_worker_and_a_queue_that_nobody_takes_from_are_named(self):
         silent = WorkerLine("worker2@host", False, ago(14))
-        lonely = [Measured("mail", 3, ago(60), 0, False), Measured("exports", 1, None, 1, True)]
+        lonely = [QueueStats("mail", 3, ago(60), 0, False), QueueStats("exports", 1, None, 1, True)]
         lines = screen(snapshot(workers=[silent], queues=lonely))
 
         assert "0 up, 1 silent" in lines[1]

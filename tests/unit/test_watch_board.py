@@ -15,7 +15,7 @@ from microblog.monitoring.watch import board as module
 from microblog.monitoring.watch.board import Board
 from microblog.monitoring.watch.reader import Reading, Wanted
 from microblog.monitoring.watch.snapshot import Counts, JobLine, Snapshot
-from microblog.monitoring.workers import Answers
+from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue import states
 
 JOB = JobLine("job", "export_posts", state=states.STARTED, steps=2, changed_at=utcnow() - timedelta(minutes=1))
@@ -105,7 +105,7 @@ def test_a_worker_that_says_goodbye_is_gone(watched: Watched) -> None:
 def test_workers_that_were_asked_count_before_they_are_heard(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 4}, "total": {"a": 2, "b": 3}}
     last_seen = datetime(2026, 1, 1, tzinfo=UTC)
-    watched.board.asked(Answers({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen}))
+    watched.board.asked(WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen}))
 
     gone, up = watched.seen().workers
 
@@ -115,7 +115,7 @@ def test_workers_that_were_asked_count_before_they_are_heard(watched: Watched) -
 
 def test_a_silent_worker_that_nobody_expects_any_more_is_forgotten(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
-    watched.board.asked(Answers({}, [], {}))
+    watched.board.asked(WorkerReplies({}, [], {}))
 
     assert watched.seen().workers == []
 

@@ -1,8 +1,8 @@
-"""``flask tasks``: the group is in group.py, its commands in the modules beside it, one for each kind of work."""
+"""``flask tasks``: the command group is in common.py, its commands are in the modules beside it."""
 
 from __future__ import annotations
 
-from microblog.monitoring.cli import control, see, statistics, steer, watch, worker_control, workers
-from microblog.monitoring.cli.group import tasks
+from microblog.monitoring.cli import jobs, queues, stats, watch, workers  # noqa: F401 - register commands
+from microblog.monitoring.cli.common import tasks
 
-__all__ = ["control", "see", "statistics", "steer", "tasks", "watch", "worker_control", "workers"]
+__all__ = ["tasks"]

@@ -1,4 +1,4 @@
-"""``flask tasks watch`` and ``tail``: what goes on, as it goes on."""
+"""``flask tasks watch`` and ``tail``: live views of jobs and events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import orjson
 from flask import Flask, current_app
 from rich.console import Console
 
-from microblog.monitoring import tail as events
-from microblog.monitoring.cli.group import WRONG, tasks
+from microblog.monitoring import events
+from microblog.monitoring.cli.common import WRONG, tasks
 
 BY_SIGNAL = 128  # and the number of the signal: the exit code that shells know
 
@@ -57,13 +57,13 @@ def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -
       flask tasks tail --json | jq -r 'select(.type == "task-failed").name'
     """
     try:
-        for event in events.Tail(_app(), events.Filters(task, job, worker)).read():
+        for event in events.EventTail(_app(), events.EventFilter(task, job, worker)).read():
             if isinstance(event, str):
                 click.echo(event, err=True)
             elif as_json:
                 click.echo(orjson.dumps(event))
             else:
-                click.secho(events.as_line(event), fg=events.colour_of(event))
+                click.secho(events.event_line(event), fg=events.state_colour(event))
     except KeyboardInterrupt:
         pass  # the way to end it
     except BrokenPipeError:

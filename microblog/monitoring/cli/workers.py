@@ -1,18 +1,43 @@
-"""``flask tasks workers``, ``worker``, ``active`` … ``registered``, ``queues`` and ``schedule``: what workers do."""
+"""``flask tasks workers``, ``worker``, ``active`` to ``registered``, ``queues`` and ``schedule``; and the commands
+``flask tasks worker NAME shutdown|restart-pool|grow|shrink|autoscale|consume|stop-consuming``.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
+from typing import Any
 
 import click
+from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
-from microblog.commands import as_json, print_json
-from microblog.monitoring import display, queues, schedule, worker_report, workers
-from microblog.monitoring.cli import complete
-from microblog.monitoring.cli.answers import end_with, name_silent, refuse_silent
-from microblog.monitoring.cli.group import NOTHING_DONE, tasks, worker_timeout
+from microblog.cli import as_json, print_json
+from microblog.monitoring.cli import completion, output, tables
+from microblog.monitoring.cli.common import (
+    NOTHING_DONE,
+    end_with,
+    name_silent,
+    print_said,
+    refuse_silent,
+    tasks,
+    worker_timeout,
+)
+from microblog.monitoring.cli.queues import queue_argument
+from microblog.monitoring.queues import is_beat_running, measure_queues, schedule_entries
+from microblog.monitoring.workers import (
+    REGISTERED,
+    CommandReply,
+    WorkerReplies,
+    all_questions,
+    describe_worker,
+    query_workers,
+    query_workers_about,
+    registered_tasks,
+    send_command,
+    worker_tasks,
+)
+from microblog.taskqueue.queues import paused_queues
 
 
 @tasks.command("workers")
@@ -28,12 +53,12 @@ def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks workers --timeout 3
     """
-    answers = workers.ask(timeout)
-    described = [workers.describe(name, answers) for name in sorted({*answers.up, *answers.silent})]
+    answers = query_workers(timeout)
+    described = [describe_worker(name, answers) for name in sorted({*answers.up, *answers.silent})]
     if as_json:
         print_json(described)
     elif described:
-        worker_report.print_workers(described)
+        tables.print_workers(described)
     end_with(context, answers)
 
 
@@ -47,7 +72,7 @@ class OfOneWorker(AppGroup):
 
 
 @tasks.group("worker", cls=OfOneWorker, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
-@click.argument("name", shell_complete=complete.workers)
+@click.argument("name", shell_complete=completion.workers)
 @worker_timeout
 @as_json
 @click.pass_context
@@ -67,17 +92,17 @@ def worker(context: click.Context, name: str, timeout: float, as_json: bool) -> 
 
 
 def _show(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
-    answers = workers.ask_about(workers.everything(), timeout, [name])
+    answers = query_workers_about(all_questions(), timeout, [name])
     if name not in answers.up:
         refuse_silent(context, name)
-    described, said = workers.describe(name, answers), answers.up[name]
-    held = {question: workers.tasks(answers, question) for question in ("active", "reserved", "scheduled")}
+    described, said = describe_worker(name, answers), answers.up[name]
+    held = {question: worker_tasks(answers, question) for question in ("active", "reserved", "scheduled")}
     if as_json:
         print_json(
             described | held | {key: said[key] for key in ("revoked", "registered")} | {"settings": said["conf"]}
         )
     else:
-        worker_report.print_worker(described, said, held)
+        tables.print_worker(described, said, held)
 
 
 @tasks.command("active")
@@ -123,12 +148,12 @@ def scheduled(context: click.Context, timeout: float, as_json: bool) -> None:
 
 
 def _list_tasks(context: click.Context, question: str, timeout: float, as_json: bool) -> None:
-    answers = workers.ask_about({question: {}}, timeout)
-    listed = workers.tasks(answers, question)
+    answers = query_workers_about({question: {}}, timeout)
+    listed = worker_tasks(answers, question)
     if as_json:
         print_json(listed)
     elif listed:
-        worker_report.print_tasks(listed)
+        tables.print_tasks(listed)
     elif answers.up:
         click.echo("There are no such tasks.", err=True)
     end_with(context, answers)
@@ -145,7 +170,7 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks revoked
     """
-    answers = workers.ask_about({"revoked": {}}, timeout)
+    answers = query_workers_about({"revoked": {}}, timeout)
     knowing: dict[str, list[str]] = defaultdict(list)
     for name, said in answers.up.items():
         for task_id in said["revoked"]:
@@ -153,7 +178,7 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
     if as_json:
         print_json([{"id": task_id, "workers": names} for task_id, names in sorted(knowing.items())])
     elif knowing:
-        display.print_table(["ID", "WORKERS"], [[task_id, ",".join(knowing[task_id])] for task_id in sorted(knowing)])
+        output.print_table(["ID", "WORKERS"], [[task_id, ",".join(knowing[task_id])] for task_id in sorted(knowing)])
     elif answers.up:
         click.echo("There are none.", err=True)
     end_with(context, answers)
@@ -172,12 +197,12 @@ def registered(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks registered
     """
-    answers = workers.ask_about(workers.REGISTERED, timeout)
-    kinds = workers.registered(answers)
+    answers = query_workers_about(REGISTERED, timeout)
+    kinds = registered_tasks(answers)
     if as_json:
         print_json(kinds)
     elif kinds:
-        worker_report.print_registered(kinds)
+        tables.print_registered(kinds)
     end_with(context, answers)
 
 
@@ -191,12 +216,12 @@ def list_queues(timeout: float, as_json: bool) -> None:
     Example: stop a script if exports pile up
       test "$(flask tasks queues --json | jq '.[] | select(.name == "exports") | .length')" -lt 100
     """
-    answers = workers.ask(timeout)
-    measured = queues.measure(answers if answers.up else None)
+    answers = query_workers(timeout)
+    measured = measure_queues(answers if answers.up else None)
     if as_json:
         print_json([asdict(queue) for queue in measured])
     else:
-        worker_report.print_queues(measured)
+        tables.print_queues(measured)
     name_silent(answers)
 
 
@@ -210,11 +235,166 @@ def show_schedule(context: click.Context, as_json: bool) -> None:
     Example:
       flask tasks schedule
     """
-    entries = schedule.entries()
+    entries = schedule_entries()
     if as_json:
         print_json([asdict(entry) for entry in entries])
     else:
-        worker_report.print_schedule(entries)
-    if not schedule.beat_is_there():
+        tables.print_schedule(entries)
+    if not is_beat_running():
         click.echo("No beat is running: nothing of this is sent.", err=True)
         context.exit(NOTHING_DONE)
+
+
+UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker says what it starts with."
+
+processes = click.argument("n", metavar="[N]", type=click.IntRange(min=1), default=1)
+
+
+@worker.command("shutdown")
+@worker_timeout
+@as_json
+@click.pass_context
+def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
+    """End the worker as SIGTERM does: what it runs may end, for a while; the rest goes back to the queue.
+
+    \b
+    Example:
+      flask tasks worker celery@house shutdown
+    """
+    wait = current_app.config["WORKER_STOP_TIMEOUT"]
+    _tell(context, "end", {}, f"ends; what it runs it may finish for {wait:g} s, then it hands it back.")
+
+
+@worker.command("restart-pool")
+@worker_timeout
+@as_json
+@click.pass_context
+def restart_pool(context: click.Context, timeout: float, as_json: bool) -> None:
+    """Replace each process of the worker by a new one, once it has ended what it runs.
+
+    \b
+    Example:
+      flask tasks worker celery@house restart-pool
+    """
+    _tell(context, "replace_processes", {}, "replaces its processes, each once it has ended what it runs.")
+
+
+@worker.command("grow")
+@processes
+@worker_timeout
+@as_json
+@click.pass_context
+def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
+    """Add N processes to the worker.
+
+    \b
+    Example:
+      flask tasks worker celery@house grow 2
+    """
+    note = UNTIL_RESTART.format("--concurrency")
+    _tell(context, "pool_grow", {"n": n}, f"adds {n} to its processes, within a few seconds.", note)
+
+
+@worker.command("shrink")
+@processes
+@worker_timeout
+@as_json
+@click.pass_context
+def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
+    """End N processes of the worker that have nothing to do.
+
+    \b
+    Example:
+      flask tasks worker celery@house shrink
+    """
+    note = UNTIL_RESTART.format("--concurrency")
+    _tell(context, "end_processes", {"n": n}, f"ends {n} of its processes.", note)
+
+
+@worker.command("autoscale")
+@click.argument("most", metavar="MAX", type=click.IntRange(min=1))
+@click.argument("least", metavar="MIN", type=click.IntRange(min=1))
+@worker_timeout
+@as_json
+@click.pass_context
+def autoscale(context: click.Context, most: int, least: int, timeout: float, as_json: bool) -> None:
+    """Let the worker have at most MAX processes, and MIN when there is little to do.
+
+    Only for a worker that was started with --autoscale.
+
+    \b
+    Example:
+      flask tasks worker celery@house autoscale 8 2
+    """
+    if least > most:
+        raise click.BadParameter("MIN must not be above MAX.", param_hint="MIN")
+    note = UNTIL_RESTART.format("--autoscale")
+    _tell(context, "autoscale", {"max": most, "min": least}, f"has {least} to {most} processes from now on.", note)
+
+
+@worker.command("consume")
+@queue_argument
+@worker_timeout
+@as_json
+@click.pass_context
+def consume(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+    """Have the worker take from a queue, too.
+
+    \b
+    Example:
+      flask tasks worker celery@house consume mail
+    """
+    _refuse_paused(context, queue)
+    note = UNTIL_RESTART.format("--queues")
+    _tell(context, "add_consumer", {"queue": queue}, f"takes from {queue} from now on.", note)
+
+
+@worker.command("stop-consuming")
+@click.argument("queue", shell_complete=completion.queues)
+@worker_timeout
+@as_json
+@click.pass_context
+def stop_consuming(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+    """Have the worker take nothing more from a queue. To stop all workers, and for good, use flask tasks pause.
+
+    \b
+    Example:
+      flask tasks worker celery@house stop-consuming exports
+    """
+    _refuse_paused(context, queue)
+    if queue not in _ask(context, "active_queues").up[_name(context)]["queues"]:
+        _refuse(context, f"does not take from {queue}.")
+    note = UNTIL_RESTART.format("--queues")
+    _tell(context, "cancel_consumer", {"queue": queue}, f"takes nothing more from {queue}.", note)
+
+
+def _tell(context: click.Context, command: str, arguments: dict[str, Any], done: str, note: str = "") -> None:
+    """Have the worker do something, and tell what became of it."""
+    name, timeout = _name(context), context.params["timeout"]
+    said = send_command(command, arguments, timeout, done=done, only=[name])
+    if not said[0].answered:
+        refuse_silent(context, name)
+    print_said(context, said, context.params["as_json"], note)
+
+
+def _ask(context: click.Context, question: str) -> WorkerReplies:
+    """Ask the worker something; the answers hold its own, since otherwise this ends the command."""
+    answers = query_workers_about({question: {}}, context.params["timeout"], [_name(context)])
+    if _name(context) not in answers.up:
+        refuse_silent(context, _name(context))
+    return answers
+
+
+def _refuse(context: click.Context, sentence: str) -> None:
+    print_said(context, [CommandReply(_name(context), False, sentence)], context.params["as_json"])
+
+
+def _refuse_paused(context: click.Context, queue: str) -> None:
+    if queue in paused_queues():
+        _refuse(context, f"takes nothing from {queue}, which is paused; flask tasks resume {queue} comes first.")
+
+
+def _name(context: click.Context) -> str:
+    """The worker that the command is about, which the group before it was given."""
+    group: dict[str, Any] = context.parent.params if context.parent else {}
+    return str(group["name"])

@@ -1,7 +1,7 @@
-"""``flask tasks watch``: all that goes on, on one screen, and a key for each thing that can be done about it.
+"""``flask tasks watch``: a live view of workers, queues and jobs, with a key for each action.
 
-console.py runs it. Threads (monitoring/events.py, reader.py) feed the board (board.py), which hands out snapshots
-(snapshot.py); those and what the operator chose (choices.py) become what is drawn (screen.py, detail.py).
+console.py runs it. Threads (monitoring/events.py, reader.py) update the board (board.py), which returns snapshots
+(snapshot.py). Snapshots and the operator's choices (choices.py) are drawn by screen.py and detail.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bar that shows how far a task is."""
+"""Progress bar of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known by now: threads write here what they hear and read, the screen takes snapshots."""
+"""State of the screen's data: threads update it, and the screen takes snapshots."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from celery.events.state import Worker as WorkerState
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS, Event
-from microblog.monitoring.queues import Measured
+from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch.reader import UNFINISHED, Reading, Wanted
 from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot, WorkerLine
-from microblog.monitoring.workers import Answers
+from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue import states
 
 MINUTE, SLICE = 60, 5  # seconds that the pace is counted over, and in each of its slices
@@ -39,8 +39,8 @@ class Board:
         self._redis, self._database = Part("Redis"), Part("Database")
         self._listening_since: datetime | None = None
         self._reading: Reading | None = None
-        self._queues: Sequence[Measured] | None = None
-        self._answers: Answers | None = None
+        self._queues: Sequence[QueueStats] | None = None
+        self._answers: WorkerReplies | None = None
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._pace: Counter[tuple[int, str]] = Counter()
 
@@ -79,13 +79,13 @@ class Board:
             self._reading = reading
         self._wake()
 
-    def measured(self, queues: Sequence[Measured] | None) -> None:
+    def measured(self, queues: Sequence[QueueStats] | None) -> None:
         """What the queues hold; None if that cannot be told."""
         with self._lock:
             self._queues = queues
         self._wake()
 
-    def asked(self, answers: Answers) -> None:
+    def asked(self, answers: WorkerReplies) -> None:
         """What the workers said when they were asked."""
         with self._lock:
             self._answers = answers

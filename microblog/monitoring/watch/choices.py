@@ -1,4 +1,4 @@
-"""What the operator has chosen: the view, the order, the filter, the job under the cursor; and what a key changes."""
+"""State of the user interface: view, order, filter and selected job, and what each key changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the screen: threads that listen and read, keys, and what they ask for."""
+"""Main loop of the screen: threads that listen and read, keys, and actions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from microblog.jobs.job import find
-from microblog.monitoring import queues, steering, workers
+from microblog.jobs.models import find_job
+from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
 from microblog.monitoring.events import Events, crashes_of_threads
+from microblog.monitoring.queues import measure_queues
 from microblog.monitoring.watch.board import Board
 from microblog.monitoring.watch.choices import CANCEL, QUIT, Choices, Command
 from microblog.monitoring.watch.poller import Poller
 from microblog.monitoring.watch.reader import JobReader
 from microblog.monitoring.watch.screen import draw, page
 from microblog.monitoring.watch.terminal import Terminal
+from microblog.monitoring.workers import WorkerReplies, query_workers
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
 ASK_EVERY, ASK_TIMEOUT = 5.0, 1.0  # seconds, for the workers
@@ -69,7 +71,7 @@ class _Loop:
         self._choices = Choices()
         self._wanted = self._choices.wanted()
         self._reader = JobReader()
-        self._answers: workers.Answers | None = None
+        self._answers: WorkerReplies | None = None
         self._board = Board(terminal.wake, lambda: self._jobs.poke())
         self._events = Events(app, self._board.hear, self._board.redis_is)
         self._jobs = Poller(app, self._read, interval=READ_EVERY, away=DATABASE_AWAY, tell=self._board.database_is)
@@ -131,14 +133,14 @@ class _Loop:
         self._board.read(self._reader.read(wanted))
 
     def _measure(self) -> None:
-        self._board.measured(queues.measure(self._answers))
+        self._board.measured(measure_queues(self._answers))
 
     def _measured(self, error: str | None) -> None:
         if error is not None:
             self._board.measured(None)
 
     def _ask(self) -> None:
-        self._answers = workers.ask(ASK_TIMEOUT)
+        self._answers = query_workers(ASK_TIMEOUT)
         self._board.asked(self._answers)
 
     def _obey(self, command: Command) -> None:
@@ -148,11 +150,11 @@ class _Loop:
             return
         with self._app.app_context():
             try:
-                found = find(job.id)
+                found = find_job(job.id)
                 if found is None:
                     self._say(f"{job.name} is none of the launched jobs: there is no row to {command.what}.")
                 else:
-                    outcome = steering.cancel(found) if command.what == CANCEL else steering.retry(found)
+                    outcome = cancel_with_reason(found) if command.what == CANCEL else retry_with_reason(found)
                     self._say(f"{job.name} ({job.id[:8]}): {outcome.sentence}")
             except DATABASE_AWAY:
                 self._say(f"{job.name} ({job.id[:8]}): not done, the database does not answer.")

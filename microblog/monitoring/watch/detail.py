@@ -1,4 +1,4 @@
-"""One job, as long as it is: what it is, its steps, what happened when, why it failed."""
+"""Detail view of a job: its steps, its timeline, and its error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from microblog.monitoring import display
+from microblog.monitoring.cli import output
 from microblog.monitoring.watch import style
 from microblog.monitoring.watch.bar import bar
 from microblog.monitoring.watch.snapshot import JobLine, Snapshot
@@ -48,7 +48,7 @@ def _facts(line: JobLine, now: datetime) -> RenderableType:
     table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else style.state(line.state))
     for name, value in facts.items():
         if value:
-            table.add_row(name, Text(display.one_line(value)))
+            table.add_row(name, Text(output.one_line(value)))
     return table
 
 
@@ -56,7 +56,7 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     state = latest.state if latest else step["state"]
     percent = latest.percent if latest else step["progress"]["percent"]
     message = latest.message if latest else step["progress"]["message"]
-    heading = Text(f"Step {step['position'] + 1} of {steps}: {display.one_line(step['name'])}  ", style="bold")
+    heading = Text(f"Step {step['position'] + 1} of {steps}: {output.one_line(step['name'])}  ", style="bold")
     yield heading.append_text(style.state(state))
     if state != states.PENDING:
         yield bar(percent, state == states.SUCCESS)
@@ -72,11 +72,11 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     table = _grid()
     for name, value in facts.items():
         if value:
-            table.add_row(name, Text(display.one_line(value), style="red" if name == "Error" else ""))
+            table.add_row(name, Text(output.one_line(value), style="red" if name == "Error" else ""))
     yield table
     if step["traceback"]:
         yield Text("Traceback", style=style.DIM)
-        yield from (Text(f"  {display.one_line(each)}") for each in step["traceback"].splitlines())
+        yield from (Text(f"  {output.one_line(each)}") for each in step["traceback"].splitlines())
     yield Text()
 
 
@@ -91,7 +91,7 @@ def _time_line(detail: dict[str, Any]) -> RenderableType:
     table.add_column(style=style.DIM, no_wrap=True)
     began = min((at for at, _ in happened), default=None)
     for at, event in sorted(happened):
-        after = display.duration(at - began) if began else ""
+        after = output.format_duration(at - began) if began else ""
         table.add_row(f"{at:%H:%M:%S}", f"+ {after}", event)
     return Group(Text("Time line (UTC)", style="bold"), table)
 

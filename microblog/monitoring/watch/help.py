@@ -1,4 +1,4 @@
-"""What the keys do, and what the screen shows."""
+"""Help view: the keys, and the meaning of the columns."""
 
 from __future__ import annotations
 

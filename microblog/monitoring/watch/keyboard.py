@@ -1,4 +1,4 @@
-"""Keys, from the bytes that a terminal sends for them."""
+"""Decode keys from the bytes that a terminal sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thread that asks the same thing again and again, so that an answer that is long in coming stops nothing else."""
+"""Thread that repeats a query, so that a slow answer blocks nothing else."""
 
 from __future__ import annotations
 

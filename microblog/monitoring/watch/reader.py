@@ -1,4 +1,4 @@
-"""The jobs that the screen shows, from the Task table."""
+"""Read the jobs on the screen from the Task table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.jobs import job as users_jobs
-from microblog.jobs.job import Job
-from microblog.monitoring import jobs
+from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring.filters import Filters
+from microblog.monitoring.job_queries import describe_job, find_jobs, users_of
 from microblog.monitoring.watch.snapshot import Counts, JobLine
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -56,22 +55,22 @@ class JobReader:
     def read(self, wanted: Wanted) -> Reading:
         """What is `wanted`, as of now. Raises sqlalchemy.exc.DBAPIError if the database is away."""
         found = self._jobs(wanted)
-        names = jobs.users_of(found)
-        opened = users_jobs.find(wanted.opened) if wanted.opened else None
+        names = users_of(found)
+        opened = find_job(wanted.opened) if wanted.opened else None
         return Reading(
             wanted,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
             _counts(),
-            jobs.describe([opened])[0] if opened else None,
+            describe_job([opened])[0] if opened else None,
             _with_row(wanted.maybe_without_row),
         )
 
     def _jobs(self, wanted: Wanted) -> list[Job]:
         if wanted.view == ALL:
-            return jobs.page(Filters(), size=LIMIT).jobs
+            return find_jobs(Filters(), size=LIMIT).jobs
         if wanted.view == FAILED:
-            return jobs.page(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
-        unfinished = users_jobs.with_roots(db.session.scalars(_unfinished_roots(wanted.text)))
+            return find_jobs(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
+        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(wanted.text)))
         ids = {job.id for job in unfinished}
         ended = self._just_ended(self._unfinished - ids) if not wanted.text else []
         self._unfinished = {job.id for job in [*unfinished, *ended]}
@@ -79,7 +78,7 @@ class JobReader:
 
     def _just_ended(self, ids: Collection[str]) -> list[Job]:
         since = utcnow() - LINGER
-        return [job for job in users_jobs.with_roots(ids) if job.unfinished or job.changed_at > since]
+        return [job for job in jobs_with_ids(ids) if job.unfinished or job.changed_at > since]
 
 
 # The first step that has yet to end, of each job that has yet to end.

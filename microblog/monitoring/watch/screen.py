@@ -1,4 +1,4 @@
-"""A snapshot and what the operator has chosen, as something to draw. Nothing here asks anybody anything."""
+"""Draw a snapshot and the user interface's state. It performs no I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from microblog.monitoring.queues import Measured
+from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import style
 from microblog.monitoring.watch.bar import bar
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, Choices
@@ -171,7 +171,7 @@ def _queues(snapshot: Snapshot, room: int) -> RenderableType:
     return table
 
 
-def _queue(queue: Measured, now: datetime) -> list[RenderableType]:
+def _queue(queue: QueueStats, now: datetime) -> list[RenderableType]:
     if queue.paused:
         note = Text("paused", style="bold yellow")
     elif queue.consumers == 0:

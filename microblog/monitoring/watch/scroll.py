@@ -1,4 +1,4 @@
-"""A long text of which the screen shows a part."""
+"""A scrolled view of a long text."""
 
 from __future__ import annotations
 

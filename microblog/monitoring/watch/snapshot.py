@@ -1,4 +1,4 @@
-"""All that the screen shows, as it was known at one moment. Nothing in it changes any more."""
+"""Immutable data of the screen at one moment."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from microblog.jobs.job import Job
-from microblog.monitoring.queues import Measured
+from microblog.jobs.models import Job
+from microblog.monitoring.queues import QueueStats
 from microblog.taskqueue import states
 
 
@@ -157,7 +157,7 @@ class Snapshot:
     redis: Part
     database: Part
     workers: Sequence[WorkerLine] = ()
-    queues: Sequence[Measured] | None = None  # None: it is not known
+    queues: Sequence[QueueStats] | None = None  # None: it is not known
     jobs: Sequence[JobLine] | None = None
     counts: Counts | None = None
     pace: Sequence[int] = ()

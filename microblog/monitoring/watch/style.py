@@ -1,4 +1,4 @@
-"""How things look and what they are called on the screen, in one place."""
+"""Labels, colours and number formats of the screen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from microblog.monitoring import display
+from microblog.monitoring.cli import output
 from microblog.taskqueue import states
 
 STATE_STYLES = {
@@ -28,7 +28,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def clean(text: str, style: str = "") -> Text:
     """`text` on one line, without what could steer the terminal, cut off where its place ends."""
-    return Text(display.one_line(text), style=style, no_wrap=True, overflow="ellipsis")
+    return Text(output.one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def state(name: str) -> Text:

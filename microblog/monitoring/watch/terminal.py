@@ -1,4 +1,4 @@
-"""The terminal while the screen has it: taken as it is, given back as it was, however it ends."""
+"""Terminal modes while the screen is shown, restored however it ends."""
 
 from __future__ import annotations
 

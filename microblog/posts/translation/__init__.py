@@ -1,4 +1,4 @@
-"""Posts in the reader's own language, made by a service that an operator names in ``TRANSLATE_URL``."""
+"""Translation of posts into the reader's language by the service at ``TRANSLATE_URL``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from babel import Locale, UnknownLocaleError
 from flask import Flask, current_app
 from flask_babel import get_locale
 
-from microblog.locale import language_tag
+from microblog.i18n import language_tag
 from microblog.posts.models import Post
-from microblog.posts.translation.translator import current_translator
+from microblog.posts.translation.client import current_translator
 
 
 def init_app(app: Flask) -> None:

@@ -1,19 +1,12 @@
-"""The translations, kept for as long as their post."""
+"""Table of translations, deleted with their posts."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from microblog.extensions import db
+from microblog.extensions import Model
 from microblog.posts.models import MAX_TAG
-
-if TYPE_CHECKING:
-    from microblog.database import Base as Model
-else:
-    Model = db.Model
 
 MAX_TRANSLATION = 2000  # Unicode code points: more is no translation of a post
 

@@ -1,4 +1,4 @@
-"""Ask for a translation, and read it."""
+"""Request and show a translation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from flask import Blueprint, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
-from microblog.limits import limit_user
-from microblog.locale import language_tag
-from microblog.lookup import ID_IN_ADDRESS
-from microblog.posts.translation import asking, once
+from microblog.i18n import language_tag
+from microblog.posts.translation import service
+from microblog.posts.translation.service import find_translation, translatable
+from microblog.security import limit_user
+from microblog.validators import ID_IN_ADDRESS
 
 bp = Blueprint("translation", __name__)
 
@@ -20,8 +21,8 @@ ADDRESS = f"/posts/<{ID_IN_ADDRESS}:post_id>/translation"
 @login_required
 def show(post_id: int) -> ResponseReturnValue:
     """A post beside its translation into the language of the page, or beside the button that asks for it."""
-    post = asking.translatable(post_id)
-    return render_template("posts/translation.html", post=post, translation=once.find(post_id, language_tag()))
+    post = translatable(post_id)
+    return render_template("posts/translation.html", post=post, translation=find_translation(post_id, language_tag()))
 
 
 @bp.post(ADDRESS)
@@ -29,5 +30,5 @@ def show(post_id: int) -> ResponseReturnValue:
 @limit_user("RATELIMIT_TRANSLATE")
 def translate(post_id: int) -> ResponseReturnValue:
     """Have a post translated, unless it has been, and show it."""
-    asking.translate(asking.translatable(post_id))
+    service.translate(translatable(post_id))
     return redirect(url_for("translation.show", post_id=post_id))

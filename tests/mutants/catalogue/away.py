@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-BEAT = "microblog/celeryconfig/beat.py"
-BROKER = "microblog/celeryconfig/broker.py"
-CELERY = "microblog/taskqueue/celery.py"
-CELERYCONFIG = "microblog/celeryconfig/__init__.py"
-CONTROL = "microblog/jobs/control.py"
-DELIVERY = "microblog/mail/delivery.py"
+BEAT = "microblog/taskqueue/scheduler.py"
+BROKER = "microblog/taskqueue/transport.py"
+CELERY = "microblog/taskqueue/worker.py"
+CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
+CONTROL = "microblog/jobs/services.py"
+DELIVERY = "microblog/mail/sending.py"
 ERRORS = "microblog/errors.py"
-MIRROR = "microblog/taskqueue/mirror.py"
-PUBLISH = "microblog/taskqueue/publish.py"
+MIRROR = "microblog/taskqueue/result_backend.py"
+PUBLISH = "microblog/taskqueue/launch.py"
 
 TEST_AWAY = "tests/integration/test_away.py"
 TEST_BEAT = "tests/integration/test_beat.py"
@@ -61,7 +61,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-cancel",
             "A cancellation is kept until it can be carried out.",
-            (Edit(CONTROL, "cancel", "except BackendStoreError:", "except ZeroDivisionError:"),),
+            (Edit(CONTROL, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
             (f"{TEST_TASKS_PAGES}::test_redis_away_the_page_answers_and_the_cancellation_is_kept",),
         ),
         Mutant(
@@ -93,7 +93,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-retry-state",
             "The row says so, though Redis cannot.",
-            (Edit(MIRROR, "MirrorBackend.store_result", "if state in states.FINISHED:", "if True:"),),
+            (Edit(MIRROR, "DatabaseResultBackend.store_result", "if state in states.FINISHED:", "if True:"),),
             (RETRIED_LATER,),
         ),
         Mutant(
@@ -192,7 +192,14 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "database-restarted-launch",
             "It costs no launch.",
-            (Edit("microblog/taskqueue/rows.py", "Rows.execute", "if not error.connection_invalidated:", "if True:"),),
+            (
+                Edit(
+                    "microblog/taskqueue/transitions.py",
+                    "AutocommitExecutor.execute",
+                    "if not error.connection_invalidated:",
+                    "if True:",
+                ),
+            ),
             (f"{TEST_LAUNCH}::test_a_database_that_was_restarted_costs_no_launch",),
         ),
         Mutant(
@@ -207,8 +214,8 @@ SOMETHING_IS_AWAY = Promise(
             (
                 Edit(
                     MIRROR,
-                    "MirrorBackend._write_outcome",
-                    "except (DatabaseAway, BackendStoreError):",
+                    "DatabaseResultBackend._write_outcome",
+                    "except (DatabaseUnavailable, BackendStoreError):",
                     "except BackendStoreError:",
                 ),
             ),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CLAIM = "microblog/taskqueue/claim.py"
-CONTROL = "microblog/jobs/control.py"
+CLAIM = "microblog/taskqueue/transitions.py"
+CONTROL = "microblog/jobs/services.py"
 LAUNCH = "microblog/taskqueue/launch.py"
-MIRROR = "microblog/taskqueue/mirror.py"
+MIRROR = "microblog/taskqueue/result_backend.py"
 MODELS = "microblog/taskqueue/models.py"
-PUBLISH = "microblog/taskqueue/publish.py"
+PUBLISH = "microblog/taskqueue/launch.py"
 TABLES = "migrations/versions/20261121_first_tables.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
@@ -90,7 +90,14 @@ TERMINAL = Promise(
         Mutant(
             "terminal-for-redis",
             "A state that the row refuses does not reach Redis either.",
-            (Edit(MIRROR, "MirrorBackend.store_result", "elif not self._may_store(writer, state):", "elif False:"),),
+            (
+                Edit(
+                    MIRROR,
+                    "DatabaseResultBackend.store_result",
+                    "elif not self._may_store(writer, state):",
+                    "elif False:",
+                ),
+            ),
             (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
         ),
         Mutant(
@@ -114,19 +121,19 @@ TERMINAL = Promise(
         Mutant(
             "terminal-for-cancel",
             "What has ended is not cancelled.",
-            (Edit(CONTROL, "cancel", ", Task.unfinished", ""),),
+            (Edit(CONTROL, "cancel_job", ", Task.unfinished", ""),),
             (f"{TEST_TASKS_PAGES}::test_what_has_ended_cannot_be_cancelled",),
         ),
         Mutant(
             "retry-of-ended",
             "Only what failed or was cancelled is tried again.",
-            (Edit(CONTROL, "retry", "if not job.retryable:", "if False:"),),
+            (Edit(CONTROL, "retry_job", "if not job.retryable:", "if False:"),),
             (f"{TEST_TASKS_PAGES}::test_only_what_failed_or_was_cancelled_is_tried_again",),
         ),
         Mutant(
             "retry-is-new",
             "A new job says which one it tries again.",
-            (Edit(CONTROL, "retry", ", retried_from=job.id", ""),),
+            (Edit(CONTROL, "retry_job", ", retried_from=job.id", ""),),
             (f"{TEST_TASKS_PAGES}::test_trying_again_makes_a_new_job",),
         ),
     ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CELERY = "microblog/taskqueue/celery.py"
-CELERYCONFIG = "microblog/celeryconfig/__init__.py"
-CLAIM = "microblog/taskqueue/claim.py"
-LEASE = "microblog/taskqueue/lease.py"
-MIRROR = "microblog/taskqueue/mirror.py"
+CELERY = "microblog/taskqueue/worker.py"
+CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
+CLAIM = "microblog/taskqueue/transitions.py"
+LEASE = "microblog/taskqueue/worker.py"
+MIRROR = "microblog/taskqueue/result_backend.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
-SWEEP = "microblog/exports/sweep.py"
+SWEEP = "microblog/exports/cleanup.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
@@ -27,7 +27,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-renewed",
             "A worker's main process renews the leases of all that it runs.",
-            (Edit(LEASE, "LeaseKeeper._run", "known = renew_all(worker, known)", "pass"),),
+            (Edit(LEASE, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
             (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
         ),
         Mutant(
@@ -37,8 +37,8 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     CLAIM,
                     "_HELD",
-                    'table.c.worker == sa.bindparam("by")',
-                    'table.c.worker.is_not(None) | (table.c.worker == sa.bindparam("by"))',
+                    'task_table.c.worker == sa.bindparam("by")',
+                    'task_table.c.worker.is_not(None) | (task_table.c.worker == sa.bindparam("by"))',
                 ),
             ),
             (f"{TEST_CLAIM}::test_a_renewed_lease_lives_on_but_only_for_its_own_worker",),
@@ -46,19 +46,19 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-progress",
             "Progress renews the lease, too.",
-            (Edit(MIRROR, "MirrorBackend._write_progress", "lease_expires_at=EXPIRES,", ""),),
+            (Edit(MIRROR, "DatabaseResultBackend._write_progress", "lease_expires_at=EXPIRES,", ""),),
             (f"{TEST_CLAIM}::test_progress_renews_the_lease",),
         ),
         Mutant(
             "lease-let-go",
             "A lease that is given back is renewed no more.",
-            (Edit(LEASE, "let_go", "worker_state.active_requests.discard(request)", "pass"),),
+            (Edit(LEASE, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
             ("tests/integration/test_lease.py::test_a_lease_that_was_given_back_is_not_renewed",),
         ),
         Mutant(
             "lease-revived",
             "The lease of a process that died does not come to life with the message that is given out again.",
-            (Edit(LEASE, "renew_all", "running & known", "running"),),
+            (Edit(LEASE, "renew_running_leases", "running & known", "running"),),
             (
                 "tests/integration/test_lease.py::test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again",
             ),
@@ -66,7 +66,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "child-killed",
             "A task whose process was killed may be claimed again at once.",
-            (Edit(CELERY, "JobRequest.on_failure", "release(self.app.rows, self.id, self.hostname)", "pass"),),
+            (Edit(CELERY, "JobRequest.on_failure", "expire_lease(self.app.rows, self.id, self.hostname)", "pass"),),
             (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
         ),
         Mutant(
@@ -94,7 +94,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "stop-hands-back",
             "It hands back what it was running, which is no crash.",
-            (Edit(CELERY, "JobRequest.cancel", "hand_back(self.app.rows, self.id, self.hostname)", "pass"),),
+            (Edit(CELERY, "JobRequest.cancel", "release_on_shutdown(self.app.rows, self.id, self.hostname)", "pass"),),
             (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
         ),
         Mutant(
@@ -109,7 +109,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     MIRROR,
-                    "MirrorBackend._write_progress",
+                    "DatabaseResultBackend._write_progress",
                     "if written[0].cancel_requested_at is not None:",
                     "if False:",
                 ),
@@ -125,13 +125,20 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "cancel-not-claimed",
             "What is to be cancelled is not begun.",
-            (Edit(CLAIM, "_CLAIM", "table.c.cancel_requested_at.is_(None),", ""),),
+            (Edit(CLAIM, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
             (f"{TEST_CLAIM}::test_a_task_that_is_to_be_cancelled_is_not_claimed",),
         ),
         Mutant(
             "success-goes-on",
             "A success publishes the step behind it.",
-            (Edit(MIRROR, "MirrorBackend._write_outcome", "publish(self.app.rows, behind[::-1], result)", "pass"),),
+            (
+                Edit(
+                    MIRROR,
+                    "DatabaseResultBackend._write_outcome",
+                    "publish(self.app.rows, behind[::-1], result)",
+                    "pass",
+                ),
+            ),
             (f"{TEST_STATES}::test_a_step_gets_the_result_of_the_step_before[sqlite]",),
         ),
         Mutant(
@@ -140,7 +147,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     MIRROR,
-                    "MirrorBackend._write_outcome",
+                    "DatabaseResultBackend._write_outcome",
                     "self.store_result(next_id, result, state, traceback, wait=False)",
                     "pass",
                 ),
@@ -311,7 +318,7 @@ NO_LOOP = Promise(
         Mutant(
             "crash-counted",
             "Each claim of what a dead worker held counts one crash, in the row.",
-            (Edit(CLAIM, "_CLAIM", "crashes=table.c.crashes + CRASHED,", ""),),
+            (Edit(CLAIM, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
             (
                 f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
                 f"{TEST_CLAIM}::test_a_process_that_died_gives_its_claim_up_at_once",
@@ -324,8 +331,8 @@ NO_LOOP = Promise(
                 Edit(
                     CLAIM,
                     "_CLAIM",
-                    'table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
-                    'table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'task_table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'task_table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
                 ),
             ),
             (f"{TEST_CLAIM}::test_a_task_that_crashed_three_workers_is_claimed_no_more",),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CELERY = "microblog/taskqueue/celery.py"
-CLAIM = "microblog/taskqueue/claim.py"
-DELIVERY = "microblog/mail/delivery.py"
-MIRROR = "microblog/taskqueue/mirror.py"
-PUBLISH = "microblog/taskqueue/publish.py"
+CELERY = "microblog/taskqueue/worker.py"
+CLAIM = "microblog/taskqueue/transitions.py"
+DELIVERY = "microblog/mail/sending.py"
+MIRROR = "microblog/taskqueue/result_backend.py"
+PUBLISH = "microblog/taskqueue/launch.py"
 STORAGE = "microblog/storage.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
@@ -42,8 +42,8 @@ ONE_MAIL = Promise(
                 Edit(
                     MIRROR,
                     "_BY_HOLDER",
-                    'table.c.attempts == sa.bindparam("attempt")',
-                    'table.c.attempts >= sa.bindparam("attempt")',
+                    'task_table.c.attempts == sa.bindparam("attempt")',
+                    'task_table.c.attempts >= sa.bindparam("attempt")',
                 ),
             ),
             (f"{TEST_CLAIM}::{TAKEN_OVER}",),
@@ -66,7 +66,7 @@ ONE_MAIL = Promise(
             (
                 Edit(
                     MIRROR,
-                    "MirrorBackend._write_progress",
+                    "DatabaseResultBackend._write_progress",
                     'raise ClaimLost(f"{claim.task_id} was taken over")',
                     "return",
                 ),
@@ -82,7 +82,7 @@ ONE_MAIL = Promise(
         Mutant(
             "publish-once",
             "Of several who publish a row for the first time one does.",
-            (Edit(PUBLISH, "_TAKE_NEW", ".where(table.c.published_at.is_(None))", ""),),
+            (Edit(PUBLISH, "_TAKE_NEW", ".where(task_table.c.published_at.is_(None))", ""),),
             (f"{TWO_AT_ONCE}[sqlite-False]", f"{TWO_AT_ONCE}[postgresql-False]"),
         ),
         Mutant(
@@ -92,8 +92,8 @@ ONE_MAIL = Promise(
                 Edit(
                     PUBLISH,
                     "_TAKE_AGAIN",
-                    'table.c.published_at == sa.bindparam("seen")',
-                    'table.c.published_at >= sa.bindparam("seen")',
+                    'task_table.c.published_at == sa.bindparam("seen")',
+                    'task_table.c.published_at >= sa.bindparam("seen")',
                 ),
             ),
             (f"{TWO_AT_ONCE}[sqlite-True]", f"{TWO_AT_ONCE}[postgresql-True]"),

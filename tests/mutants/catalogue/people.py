@@ -5,10 +5,10 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 ACCOUNTS = "microblog/accounts/models.py"
-CELERYCONFIG = "microblog/celeryconfig/__init__.py"
-JOB = "microblog/jobs/job.py"
-SEE = "microblog/monitoring/cli/see.py"
-STEER = "microblog/monitoring/cli/steer.py"
+CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
+JOB = "microblog/jobs/models.py"
+SEE = "microblog/monitoring/cli/jobs.py"
+STEER = "microblog/monitoring/cli/jobs.py"
 
 TEST_API = "tests/integration/test_api.py"
 TEST_CLI = "tests/integration/test_cli.py"
@@ -26,7 +26,7 @@ THEIRS = Promise(
         Mutant(
             "own-job",
             "A job is found for its own user: to see, to cancel, to try again.",
-            (Edit(JOB, "find", "query = query.where(Task.user_id == user_id)", "pass"),),
+            (Edit(JOB, "find_job", "query = query.where(Task.user_id == user_id)", "pass"),),
             (
                 f"{TEST_TASKS_PAGES}::test_somebody_elses_task_looks_like_none",
                 f"{TEST_API}::TestTasks::test_a_foreign_task_is_as_unknown_as_one_that_never_was",
@@ -47,13 +47,13 @@ THEIRS = Promise(
         Mutant(
             "own-recent",
             "So have the cards on every page.",
-            (Edit(JOB, "newest", ".where(Task.user_id == user_id)", ""),),
+            (Edit(JOB, "newest_jobs", ".where(Task.user_id == user_id)", ""),),
             (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
         ),
         Mutant(
             "own-changes",
             "So has the polling fallback.",
-            (Edit(JOB, "changed_since", "Task.user_id == user_id, ", ""),),
+            (Edit(JOB, "jobs_changed_since", "Task.user_id == user_id, ", ""),),
             (f"{TEST_NOTIFICATIONS}::test_asking_tells_nothing_of_others",),
         ),
         Mutant(
@@ -61,7 +61,7 @@ THEIRS = Promise(
             "So has the live stream.",
             (
                 Edit(
-                    "microblog/notifications/live.py",
+                    "microblog/notifications/pubsub.py",
                     "Hub._dispatch",
                     "for topic in topics for one in self._subscriptions.get(topic, ())",
                     "for listening in self._subscriptions.values() for one in listening",

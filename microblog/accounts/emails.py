@@ -1,0 +1,68 @@
+"""Mails about an account."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import current_app
+from flask_babel import format_timedelta
+from flask_babel import gettext as _
+from flask_mail import Message
+
+from microblog.accounts import tokens
+from microblog.accounts.email_change import EmailChange
+from microblog.accounts.models import User
+from microblog.i18n import addressed_to
+from microblog.mail.sending import render_email
+
+
+def password_reset_email(user: User) -> Message:
+    """The link to set a new password, made now."""
+    with addressed_to(user):
+        return render_email(
+            "password_reset",
+            to=user.email,
+            subject=_("[Microblog] Set a new password"),
+            user=user,
+            link=tokens.password_reset_url(user),
+            lifetime=link_lifetime(),
+        )
+
+
+def confirm_email(change: EmailChange) -> Message:
+    """The link, made now, that only who reads mails to the new address can follow."""
+    with addressed_to(change.user):
+        return render_email(
+            "confirm_address",
+            to=change.new_address,
+            subject=_("[Microblog] Confirm your new address"),
+            user=change.user,
+            link=tokens.confirm_email_url(change),
+            lifetime=link_lifetime(),
+        )
+
+
+def email_changed_email(change: EmailChange) -> Message:
+    """What the old address is told; not which the new one is. An answer goes to the first of ``ADMINS``, if any."""
+    admin = next(iter(current_app.config["ADMINS"]), None)
+    with addressed_to(change.user):
+        subject = _("[Microblog] Your mail address was changed")
+        message = render_email(
+            "changed_address", to=change.old_address, subject=subject, user=change.user, can_be_answered=bool(admin)
+        )
+    message.reply_to = admin
+    return message
+
+
+def account_deleted_email(user: User) -> Message:
+    """That the account is closed, and everything in it being deleted."""
+    with addressed_to(user):
+        return render_email(
+            "account_deleted", to=user.email, subject=_("[Microblog] Your account is deleted"), user=user
+        )
+
+
+def link_lifetime() -> str:
+    """How long a link works, in words."""
+    text: str = format_timedelta(timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"]))
+    return text

@@ -1,0 +1,82 @@
+"""Forms that change or delete an account. Each asks for the password again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user
+from flask_wtf import FlaskForm
+from wtforms import Field, PasswordField, StringField
+from wtforms.validators import InputRequired, Length, ValidationError
+
+from microblog.accounts.forms import AddressForm, NewPasswordForm, normal_address
+from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
+from microblog.validators import Storable
+
+
+class RequestLinkForm(FlaskForm):
+    """Who has forgotten their password?"""
+
+    email = StringField(
+        _l("Email"),
+        [InputRequired(_l("Enter your email address.")), Storable(), Length(max=MAX_EMAIL)],
+        render_kw={"autocomplete": "email", "type": "email"},
+    )
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse what is no address; keep its normal form."""
+        field.data = normal_address(field.data)
+
+
+class CurrentPasswordForm(FlaskForm):
+    """Is it still you?"""
+
+    current_password = PasswordField(
+        _l("Current password"),
+        [InputRequired(_l("Enter your password.")), Storable(), Length(max=MAX_PASSWORD)],
+        render_kw={"autocomplete": "current-password"},
+    )
+
+    def validate_current_password(self, field: Field) -> None:
+        """Refuse any password but the user's."""
+        if not current_user.check_password(field.data):
+            raise ValidationError(_("This is not your password."))
+
+
+class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
+    """Another password."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.password.label.text = _("New password")
+        self.password2.label.text = _("New password again")
+
+
+class ChangeAddressForm(CurrentPasswordForm, AddressForm):
+    """Another mail address."""
+
+    taken: Any = _l("There is an account with this address already. Choose another.")
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse what is no address, the one that is there already, and one that somebody else has."""
+        if normal_address(field.data).lower() == current_user.email.lower():
+            raise ValidationError(_("This is your address already."))
+        super().validate_email(field)
+
+
+class DeleteAccountForm(CurrentPasswordForm):
+    """Asked a second time: is that what you want?"""
+
+    username = StringField(
+        _l("Your username"),
+        [InputRequired(_l("Type your username.")), Storable(), Length(max=MAX_USERNAME)],
+        description=_l("To be sure that it is this account that you mean."),
+        render_kw={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"},
+    )
+
+    def validate_username(self, field: Field) -> None:
+        """Refuse any name but the user's."""
+        if field.data.lower() != current_user.username.lower():
+            raise ValidationError(_("This is not your username."))

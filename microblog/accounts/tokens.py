@@ -1,0 +1,82 @@
+"""Tokens in mailed links: signed, valid for ``ACCOUNT_LINK_LIFETIME`` seconds, single-use.
+
+They are not stored: each contains a fingerprint of the value that it changes, and becomes invalid with the change.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from flask import current_app
+from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
+
+from microblog.accounts.email_change import EmailChange
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.security import fingerprint
+
+RESET, CONFIRM = "password-reset", "address-confirmation"
+
+
+class LinkExpired(Exception):
+    """The link was genuine, and is too old."""
+
+
+class LinkInvalid(Exception):
+    """The link was not made here, was used already, or the account has changed since."""
+
+
+def password_reset_url(user: User) -> str:
+    """The absolute URL at which `user` may set a new password."""
+    return _url("auth/reset_password", RESET, user.id, _account(user))
+
+
+def confirm_email_url(change: EmailChange) -> str:
+    """The absolute URL at which whoever reads mails to the new address says so."""
+    return _url("account/email", CONFIRM, change.id, _change(change))
+
+
+def user_of_reset_token(token: str) -> User:
+    """The user for whom to_reset_password() made `token`. Raises LinkExpired and LinkDead."""
+    user_id, proof = _read(RESET, token)
+    user = User.with_id(user_id)
+    if user is None or not hmac.compare_digest(proof, _account(user)):
+        raise LinkInvalid
+    return user
+
+
+def email_change_of_token(token: str) -> EmailChange:
+    """The change for which to_confirm_address() made `token`. Raises LinkExpired and LinkDead."""
+    change_id, proof = _read(CONFIRM, token)
+    change = db.session.get(EmailChange, change_id)
+    if change is None or User.with_id(change.user_id) is None or not hmac.compare_digest(proof, _change(change)):
+        raise LinkInvalid
+    return change
+
+
+def _account(user: User) -> str:
+    return fingerprint(RESET, user.password_hash, user.email)
+
+
+def _change(change: EmailChange) -> str:
+    done = "" if change.confirmed_at is None else "done"
+    return fingerprint(CONFIRM, change.user.password_hash, change.user.email, change.new_address, done)
+
+
+def _url(path: str, purpose: str, *facts: Any) -> str:
+    return f"{current_app.config['PUBLIC_URL']}/{path}/{_serializer(purpose).dumps(facts)}"
+
+
+def _read(purpose: str, token: str) -> tuple[int, str]:
+    try:
+        row_id, proof = _serializer(purpose).loads(token, max_age=current_app.config["ACCOUNT_LINK_LIFETIME"])
+    except SignatureExpired:
+        raise LinkExpired from None
+    except BadSignature:
+        raise LinkInvalid from None
+    return row_id, proof
+
+
+def _serializer(purpose: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt=purpose)

@@ -1,0 +1,80 @@
+"""The page /account/tokens, where users list, create and revoke their API tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_login import current_user, login_required
+from flask_wtf import FlaskForm
+from wtforms import StringField
+from wtforms.validators import InputRequired, Length
+
+from microblog.api.models import MAX_TOKEN_NAME, AccountChanged, ApiToken, TooManyTokens
+from microblog.extensions import db, login
+from microblog.security import limit_user
+from microblog.validators import Storable
+
+
+class TokenForm(FlaskForm):
+    """What is it for?"""
+
+    name = StringField(
+        _l("Name of a new token"),
+        [
+            InputRequired(_l("Give it a name, so that you know it again.")),
+            Storable(),
+            Length(max=MAX_TOKEN_NAME, message=_l("This has at most %(max)d characters.")),
+        ],
+        description=_l("What it is for, such as “backup script”."),
+        render_kw={"autocomplete": "off"},
+    )
+
+
+bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
+
+
+@bp.get("")
+@login_required
+def index() -> ResponseReturnValue:
+    """The reader's tokens, and a form to make one."""
+    return _page(TokenForm())
+
+
+@bp.post("")
+@login_required
+@limit_user("RATELIMIT_SIGN_IN")
+def create() -> ResponseReturnValue:
+    """Make a token, and show it, this once: it is on this page alone, not in a cookie that a redirect would need."""
+    form = TokenForm()
+    if not form.validate_on_submit():
+        return _page(form), 422
+    lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
+    try:
+        token, _row = ApiToken.issue(current_user, lifetime, form.name.data.strip())
+    except AccountChanged:
+        ended: ResponseReturnValue = login.unauthorized()  # as for every session that a new password has ended
+        return ended
+    except TooManyTokens as refused:
+        form.name.errors = [str(refused)]
+        return _page(form), 422
+    db.session.commit()
+    return _page(TokenForm(formdata=None), token), 201
+
+
+@bp.post("/<int:token_id>/revoke")
+@login_required
+def revoke(token_id: int) -> ResponseReturnValue:
+    """Make a token stop working, at once and for good."""
+    if not ApiToken.revoke(current_user, token_id):
+        abort(404, _("You have no such token."))
+    flash(_("The token is revoked: whatever used it is locked out."), "success")
+    return redirect(url_for(".index"))
+
+
+def _page(form: TokenForm, token: str | None = None) -> str:
+    page = ApiToken.page_of(current_user, None, request.args.get("before"), request.args.get("after"))
+    return render_template("api/tokens.html", form=form, page=page, token=token)

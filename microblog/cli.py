@@ -1,0 +1,36 @@
+"""Helpers shared by ``flask users``, ``flask search`` and ``flask tasks``."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+import orjson
+from flask.cli import AppGroup
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+EXIT_UNAVAILABLE = 3  # the exit code where something is away that a command needs; 2 is click's own for a wrong call
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+class Commands(AppGroup):
+    """Commands that say in one sentence, on stderr, that the database is away."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except (OperationalError, InterfaceError) as error:
+            exit_unavailable(context, f"The database does not answer as it should: {error.orig}")
+
+
+def exit_unavailable(context: click.Context, sentence: str) -> NoReturn:
+    """Say what is away, and exit."""
+    click.echo(sentence, err=True)
+    context.exit(EXIT_UNAVAILABLE)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, with times in ISO 8601 ending in Z."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))

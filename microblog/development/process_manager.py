@@ -1,0 +1,223 @@
+"""Start programs in groups, watch them, prefix their output with their names, and stop them in reverse order."""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+from honcho.colour import get_colours
+from honcho.printer import Message, Printer
+
+STDOUT = 1
+LINES_KEPT = 10_000
+
+
+class Console:
+    """Prints lines from any thread, and lets nobody wait for a slow or absent reader.
+
+    A reader who stops reading (a full pipe, a paused terminal) loses lines beyond ``LINES_KEPT``; the
+    programs go on.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._colours = dict(zip(names, get_colours(), strict=False))
+        # Not sys.stdout: its buffer's lock would still be held by a blocked print when the interpreter ends.
+        output = io.TextIOWrapper(
+            io.FileIO(STDOUT, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True
+        )
+        self._printer = Printer(output, width=max(map(len, names), default=0))
+        self._lines: queue.Queue[Any] = queue.Queue(LINES_KEPT)
+        self._thread = threading.Thread(target=self._print, daemon=True)
+        self._thread.start()
+
+    def say(self, text: str | bytes, name: str = "") -> None:
+        """Print `text`, as said by the program called `name`."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(Message("line", text, datetime.now(), name, self._colours.get(name)))
+
+    def close(self, timeout: float = 0.5) -> None:
+        """Print what is still waiting, for `timeout` seconds at most."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(timeout)
+
+    def _print(self) -> None:
+        for message in iter(self._lines.get, None):
+            with suppress(OSError):  # the reader is gone; there is nobody to tell
+                self._printer.write(message)
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TICK = 0.05  # seconds between two looks
+
+
+class Failure(Exception):
+    """Something that the household needs does not work; the message is one sentence for the reader."""
+
+
+class StopRequest(Exception):
+    """Somebody asked the household to end: Ctrl-C, SIGTERM, or a closed terminal."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A shell command with a name. `hurry` is the signal that reminds it, halfway through its time to end."""
+
+    name: str
+    command: str
+    hurry: signal.Signals | None = None
+
+
+class ProcessManager:
+    """A context in which programs run: whatever was started inside has ended when it is left.
+
+    Each method raises StopRequest once a stop is asked for, and Failure if a program ended by itself.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], console: Console) -> None:
+        self._folder = folder
+        self._environment = environment
+        self._console = console
+        self._groups: list[_Group] = []
+        self._stop_asked = False
+
+    def __enter__(self) -> Self:
+        self._handlers = {number: signal.signal(number, self._ask_to_stop) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for group in reversed(self._groups):
+            group.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def start(self, *programs: Program, grace: float) -> None:
+        """Start a group, which at the end has `grace` seconds to end by itself before it is killed."""
+        self._check()
+        group = _Group(grace)
+        self._groups.append(group)
+        for program in programs:
+            group.children.append(_Child(program, self._folder, self._environment, self._console))
+
+    def run(self, program: Program, grace: float) -> None:
+        """Run a program to its end. Raises Failure unless it ends with 0."""
+        self.start(program, grace=grace)
+        child = self._groups[-1].children[0]
+        while child.running:
+            self._check(besides=child)
+            time.sleep(TICK)
+        self._groups.pop().stop()
+        if child.exit_code != 0:
+            raise Failure(f"{program.name} failed (exit code {child.exit_code}); its last lines say why.")
+
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
+        """Return when `ready()` is true. Raises Failure, naming `what`, after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self._check()
+            if time.monotonic() > deadline:
+                raise Failure(f"{what} did not answer within {seconds:g} seconds.")
+            time.sleep(TICK)
+
+    def watch(self) -> NoReturn:
+        """Wait for what ends the household, and raise it."""
+        while True:
+            self._check()
+            time.sleep(TICK)
+
+    def _check(self, besides: _Child | None = None) -> None:
+        if self._stop_asked:
+            raise StopRequest
+        for group in self._groups:
+            for child in group.children:
+                if child is not besides and not child.running:
+                    raise Failure(f"{child.program.name} ended by itself (exit code {child.exit_code}).")
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_asked = True
+
+
+class _Group:
+    """Programs that were started together and are stopped together."""
+
+    def __init__(self, grace: float) -> None:
+        self.children: list[_Child] = []
+        self._grace = grace
+
+    def stop(self) -> None:
+        """Ask, remind, kill. Returns when no process of any of the programs is left."""
+        for child in self.children:
+            child.send(signal.SIGTERM)
+        started = time.monotonic()
+        if not self._ended_by(started + self._grace / 2):
+            for child in self.children:
+                if child.program.hurry is not None:
+                    child.send(child.program.hurry)
+            self._ended_by(started + self._grace)
+        for child in self.children:
+            child.sweep()
+
+    def _ended_by(self, deadline: float) -> bool:
+        while any(child.running for child in self.children):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(TICK)
+        return True
+
+
+class _Child:
+    """One running program, in a process group of its own: a Ctrl-C in the terminal does not reach it."""
+
+    def __init__(self, program: Program, folder: Path, environment: Mapping[str, str], console: Console) -> None:
+        self.program = program
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {program.command}"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._relay = threading.Thread(target=self._pass_on, args=[console], daemon=True)
+        self._relay.start()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the program itself, not its children: how they end is its own business."""
+        self._process.send_signal(number)
+
+    def sweep(self) -> None:
+        """Kill what is left of the program and of its children, and wait for its last lines."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._relay.join(timeout=0.5)
+
+    def _pass_on(self, console: Console) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                console.say(line, self.program.name)

@@ -1,0 +1,63 @@
+"""The mail with the archive, and its download link, which expires and works only for the owner."""
+
+from __future__ import annotations
+
+from flask import current_app
+from flask_babel import gettext as _
+from flask_mail import Message
+from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
+
+from microblog.accounts.models import User
+from microblog.exports.archive import FILE_NAME, current_storage
+from microblog.exports.models import Archive
+from microblog.i18n import addressed_to
+from microblog.mail.sending import render_email
+
+
+class LinkExpired(Exception):
+    """The link was genuine, and is too old."""
+
+
+class LinkForged(Exception):
+    """The link was not made here, or not for this archive."""
+
+
+def download_url(archive: Archive) -> str:
+    """The absolute URL that a mail carries."""
+    token = _serializer().dumps(archive.id)
+    return f"{current_app.config['PUBLIC_URL']}/exports/{archive.id}/download?token={token}"
+
+
+def verify_download(archive_id: str, token: str) -> None:
+    """Return if `token` is a live one for the archive; raises LinkExpired or LinkForged."""
+    try:
+        signed = _serializer().loads(token, max_age=current_app.config["EXPORT_LINK_LIFETIME"])
+    except SignatureExpired:
+        raise LinkExpired from None
+    except BadSignature:
+        raise LinkForged from None
+    if signed != archive_id:
+        raise LinkForged
+
+
+def _serializer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt="archive-link")
+
+
+def archive_email(user: User, archive: Archive) -> Message:
+    """The archive for `user`: attached up to ``EXPORT_ATTACHMENT_LIMIT`` bytes, else as a link that expires."""
+    attached = archive.size <= current_app.config["EXPORT_ATTACHMENT_LIMIT"]
+    with addressed_to(user):
+        message = render_email(
+            "exported_posts",
+            to=user.email,
+            subject=_("[Microblog] Your blog posts"),
+            user=user,
+            archive=archive,
+            link=None if attached else download_url(archive),
+            link_days=current_app.config["EXPORT_LINK_LIFETIME"] // (24 * 3600),
+        )
+    if attached:
+        with current_storage().open(archive.path) as file:
+            message.attach(FILE_NAME, "application/json", file.read())
+    return message

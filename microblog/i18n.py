@@ -1,0 +1,191 @@
+"""Locale and time zone of the current reader, and the message catalogs.
+
+A user's choice is stored in the profile, and in the session of each browser they sign in with; that of an anonymous
+reader only in the session. Code that loads a user calls use_locale_of(), so that nothing here queries the database and
+an error page has the right language while the database is unavailable. Catalogs are read from the .po files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+import flask_babel
+import pytz
+from babel import Locale
+from babel.core import get_global
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.support import NullTranslations, Translations
+from flask import Flask, current_app, g, has_request_context, request, session
+from flask_babel import force_locale, format_date, format_datetime, get_babel, get_locale, refresh
+
+
+class Catalogs(flask_babel.Domain):
+    """The messages of each language, read when the first reader asks for it (some 50 ms) and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reading = Lock()
+
+    def get_translations(self) -> NullTranslations:
+        """The messages of the language in force; outside of an app context, and for English, the sources' own."""
+        locale = get_locale()
+        if locale is None:
+            return NullTranslations()
+        directories = tuple(get_babel().translation_directories)
+        key = (str(locale), directories)
+        if key not in self.cache:
+            with self._reading:
+                if key not in self.cache:
+                    self.cache[key] = _read(locale, directories)
+        translations: NullTranslations = self.cache[key]
+        return translations
+
+
+class Babel(flask_babel.Babel):
+    """Flask-Babel, over these catalogs."""
+
+    @cached_property
+    def domain_instance(self) -> Catalogs:
+        """The messages of the interface."""
+        return Catalogs()
+
+
+def catalog_path(language: str, directory: str | Path) -> Path:
+    """Where the catalog of `language` is, in a `directory` of translations."""
+    return Path(directory, language, "LC_MESSAGES", "messages.po")
+
+
+def _read(locale: Locale, directories: tuple[str, ...]) -> NullTranslations:
+    for directory in directories:
+        path = catalog_path(str(locale), directory)
+        if path.exists():
+            with path.open("rb") as source:
+                catalog = read_po(source, locale)
+            compiled = BytesIO()
+            write_mo(compiled, catalog)
+            compiled.seek(0)
+            return Translations(compiled)
+    return NullTranslations()
+
+
+SESSION_KEY = "language"
+
+# Between these, every time there is can be told in every zone.
+_EARLIEST, _LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
+
+
+class Reader(Protocol):
+    """Somebody who may have chosen a language and a zone; None is for no choice."""
+
+    @property
+    def locale(self) -> str | None:
+        """One of the configured LANGUAGES."""
+
+    @property
+    def timezone(self) -> str | None:
+        """As the IANA names it."""
+
+
+def init_app(app: Flask, babel: Babel) -> None:
+    """Bind `babel`, and tell templates which language and zone a page is in."""
+    babel.init_app(app, locale_selector=select, timezone_selector=chosen_zone)
+    app.jinja_env.globals |= {"language_tag": language_tag, "languages": languages, "chosen_zone": chosen_zone}
+    app.jinja_env.filters |= {"moment": format_moment, "day": format_day}
+
+
+def select() -> str | None:
+    """The language for this request, of the configured LANGUAGES; None outside of one, where the default holds."""
+    if not has_request_context():
+        return None
+    offered: list[str] = current_app.config["LANGUAGES"]
+    for chosen in (g.get("language"), session.get(SESSION_KEY)):
+        if chosen in offered:  # one that is no longer offered counts for nothing
+            return str(chosen)
+    return request.accept_languages.best_match(offered)
+
+
+def chosen_zone() -> str | None:
+    """The zone that the reader chose; None if that is left to their browser."""
+    zone: str | None = g.get("timezone")
+    return zone if zone in pytz.all_timezones_set else None
+
+
+def use_locale_of(reader: Reader) -> None:
+    """Answer the rest of this request as `reader`, who is its user, wants it."""
+    g.language, g.timezone = reader.locale, reader.timezone
+    refresh()
+
+
+def remember_locale(language: str | None) -> None:
+    """Keep the choice of whoever uses this browser; None is for what the browser asks."""
+    if language is None:
+        session.pop(SESSION_KEY, None)
+    else:
+        session[SESSION_KEY] = language
+    refresh()
+
+
+@contextmanager
+def addressed_to(reader: Reader) -> Iterator[None]:
+    """What is made in here is in `reader`'s language and zone: their choice, else the language in force, and UTC."""
+    offered = reader.locale in current_app.config["LANGUAGES"]
+    with force_locale(reader.locale if offered else get_locale()):
+        before = g.get("timezone")
+        g.timezone = reader.timezone
+        refresh()
+        try:
+            yield
+        finally:
+            g.timezone = before
+            refresh()
+
+
+def language_tag() -> str:
+    """The language of what is being made, as HTML names it (``pt-BR``)."""
+    return str(get_locale() or "en").replace("_", "-")
+
+
+def languages() -> dict[str, str]:
+    """The configured LANGUAGES, each with its name in itself."""
+    names = {code: str(Locale.parse(code).display_name) for code in current_app.config["LANGUAGES"]}
+    return {code: name[0].upper() + name[1:] for code, name in names.items()}
+
+
+def zones() -> list[tuple[str, str]]:
+    """All zones, in order of their names in the language in force: ``("Europe/Madrid", "Spain: Madrid")``."""
+    return _zones(get_locale())
+
+
+def format_moment(time: datetime) -> str:
+    """`time`, aware, in the reader's form and zone; one that is not theirs is named."""
+    return f"{format_datetime(_tellable(time))}{'' if chosen_zone() else ' UTC'}"
+
+
+def format_day(time: datetime) -> str:
+    """The day of `time`, aware, in the reader's form and zone."""
+    text: str = format_date(_tellable(time))
+    return text
+
+
+def _tellable(time: datetime) -> datetime:
+    return max(_EARLIEST, min(time, _LATEST))
+
+
+@cache
+def _zones(locale: Locale) -> list[tuple[str, str]]:
+    countries = get_global("zone_territories")
+    named = []
+    for zone in pytz.common_timezones:
+        known = locale.time_zones.get(zone, {})
+        city = known.get("city") or zone.rpartition("/")[2].replace("_", " ")
+        country = locale.territories.get(countries.get(zone, ""))
+        named.append((zone, f"{country}: {city}" if country else zone))
+    return sorted(named, key=lambda one: one[1].casefold())

@@ -1,0 +1,118 @@
+"""Cancel and retry jobs, for pages, API and operators; and delete the jobs of a user whose account is deleted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from celery import Signature
+from celery.exceptions import BackendStoreError, NotRegistered, TaskRevokedError
+from flask import current_app
+from flask_babel import gettext as _
+from sqlalchemy.orm import aliased
+
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs.models import Job, jobs_with_ids
+from microblog.taskqueue import states
+from microblog.taskqueue.interface import JobError, rows_needed_since
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
+
+
+class NotAllowedNow(JobError):
+    """The job is not in a state in which this can be done; the message says why."""
+
+
+def cancel_job(job: Job) -> None:
+    """Ask for `job` to be cancelled, and commit that.
+
+    A job that waits is REVOKED at once; one that runs stops at its next progress step, and the steps behind it end
+    with it. Raises NotNow if it has ended.
+    """
+    now = utcnow()
+    asked = db.session.scalars(
+        sa.update(Task)
+        .where(Task.root_id == job.id, Task.unfinished)
+        .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, now), updated_at=now)
+        .returning(Task.id)
+    ).all()
+    db.session.commit()
+    if not asked:
+        raise NotAllowedNow(_("It has already ended."))
+    if job.current.state in states.WAITING:
+        try:
+            current_app.extensions["celery"].backend.end(job.current.id, TaskRevokedError("cancelled"))
+        except BackendStoreError:
+            logger.warning("Redis is away; %s is cancelled once it is back", job.id)
+        db.session.expire_all()
+
+
+def retry_job(job: Job) -> Task:
+    """Launch a new job like `job`, in the caller's transaction; returns its first row.
+
+    Raises NotNow unless `job` failed or was cancelled, and launch.AlreadyRunning.
+    """
+    if not job.retryable:
+        raise NotAllowedNow(_("Only what failed or was cancelled can be tried again."))
+    steps = [Signature.from_dict(step.signature).clone() for step in job.steps]
+    try:
+        return launch(steps, description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
+    except (NotRegistered, TypeError) as error:  # it is from a release that had another task there
+        raise NotAllowedNow(_("This kind of job no longer exists.")) from error
+
+
+BATCH = 500  # rows that one transaction deletes
+# What a row tells of its user; name, state, times and worker are what statistics are made of.
+_FORGOTTEN: dict[str, Any] = {
+    "user_id": None,
+    "description": Task.name,
+    "message": "",
+    "result": None,
+    "error": None,
+    "traceback": None,
+    "signature": {},
+}
+
+
+def cancel_jobs_of_user(user_id: int) -> bool:
+    """Ask for every unfinished job of a user to be cancelled; returns whether all of them have ended."""
+    unfinished = sa.select(Task.root_id).where(Task.user_id == user_id, Task.unfinished).distinct()
+    for job in jobs_with_ids(db.session.scalars(unfinished).all()):
+        try:
+            cancel_job(job)
+        except NotAllowedNow:
+            continue  # it has ended meanwhile
+    return not db.session.scalars(unfinished.limit(1)).all()
+
+
+def delete_jobs_of_user(user_id: int) -> Iterator[int]:
+    """Delete the rows of a user's jobs, a batch at a time; yields how many went, after the commit of each batch.
+
+    A job that statistics still need keeps its rows, without its user and without a word of what it was about; it is
+    purged with all others of its age.
+    """
+    needed = [since for _receiver, since in rows_needed_since.send(current_app.extensions["celery"])]
+    old = _ended_before(user_id, min([utcnow(), *needed])).limit(BATCH)
+    recent = sa.select(Task.id).where(Task.user_id == user_id).limit(BATCH)
+    for statement in (
+        sa.delete(Task).where(Task.root_id.in_(old)),
+        sa.update(Task).where(Task.id.in_(recent)).values(_FORGOTTEN),
+    ):
+        while found := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
+            db.session.commit()
+            yield found
+        db.session.rollback()
+
+
+def _ended_before(user_id: int, before: datetime) -> sa.Select[str]:
+    root, step = aliased(Task), aliased(Task)
+    wanted = sa.exists().where(
+        step.root_id == root.root_id, sa.or_(step.finished_at.is_(None), step.finished_at >= before)
+    )
+    return sa.select(root.root_id).where(root.user_id == user_id, root.position == 0, ~wanted)

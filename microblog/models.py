@@ -1,0 +1,37 @@
+"""Every table of the application, so that ``from microblog.models import User, Post, Task`` works anywhere."""
+
+from __future__ import annotations
+
+from microblog.accounts.email_change import EmailChange
+from microblog.accounts.models import Follow, User
+from microblog.api.models import ApiToken
+from microblog.error_reports.models import ErrorReport
+from microblog.exports.models import Archive
+from microblog.imports.models import Refusal, Upload
+from microblog.mail.models import SentMail
+from microblog.messages.models import Message
+from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
+from microblog.notifications.models import Notification
+from microblog.posts.models import Post
+from microblog.posts.translation.models import Translation
+from microblog.taskqueue.models import Task
+
+__all__ = [
+    "ApiToken",
+    "Archive",
+    "EmailChange",
+    "ErrorReport",
+    "Follow",
+    "Message",
+    "Notification",
+    "Post",
+    "Refusal",
+    "RollUp",
+    "SentMail",
+    "Task",
+    "TaskHour",
+    "TaskTotal",
+    "Translation",
+    "Upload",
+    "User",
+]

@@ -1,0 +1,111 @@
+"""Shell completion of names and ids, from current data.
+
+Completion never blocks: a database or Redis that does not answer within a second contributes nothing, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from threading import Thread
+
+import click
+import sqlalchemy as sa
+from click.shell_completion import CompletionItem
+from flask import Flask, current_app
+from flask.cli import ScriptInfo
+
+from microblog.accounts.models import User
+from microblog.extensions import db
+from microblog.monitoring.actions import runnable_tasks
+from microblog.monitoring.filters import Filters, job_state, stands_at
+from microblog.monitoring.job_queries import find_jobs
+from microblog.monitoring.queues import known_queues
+from microblog.monitoring.workers import registered_workers
+from microblog.taskqueue import states
+from microblog.taskqueue.models import Task
+
+OFFERED = 50  # at most
+DEADLINE = 1.0  # seconds
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Offer = Callable[[str], Iterable[CompletionItem]]
+
+
+def job_ids(wanted_states: Collection[str] = states.ALL) -> Completer:
+    """Ids of jobs in one of these states, newest first while nothing is typed yet."""
+
+    def offer(typed: str) -> Iterable[CompletionItem]:
+        if not typed:
+            newest = find_jobs(Filters(states=frozenset(wanted_states)), size=OFFERED).jobs
+            return [CompletionItem(job.id, help=f"{job.root.name}, {job.state}") for job in newest]
+        query = (
+            sa.select(Task.root_id, Task.name, job_state(Task).label("state"))
+            # A range, which has an index in any collation: no id has a letter behind f.
+            .where(Task.root_id >= typed, Task.root_id < f"{typed}g", Task.root_id.startswith(typed, autoescape=True))
+            .where(stands_at(Task), job_state(Task).in_(wanted_states))
+        )
+        return [
+            CompletionItem(row.root_id, help=f"{row.name}, {row.state}")
+            for row in db.session.execute(query.order_by(Task.root_id).limit(OFFERED))
+        ]
+
+    return _completer(offer)
+
+
+def state_names(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Celery's words for states, as they are written, in whatever case they are begun."""
+    return _starting_with(typed.upper(), states.ALL)
+
+
+def _usernames(typed: str) -> list[CompletionItem]:
+    name = sa.func.lower(User.username)
+    query = sa.select(User.username).where(name >= typed.lower()).order_by(name).limit(OFFERED)
+    return [CompletionItem(name) for name in db.session.scalars(query) if name.lower().startswith(typed.lower())]
+
+
+def _workers_of_jobs(typed: str) -> list[CompletionItem]:
+    """Workers that run something or have run something, each found by one step down the index."""
+    running = db.session.scalars(sa.select(Task.worker).where(Task.unfinished, Task.worker.is_not(None)).distinct())
+    known = set(running)
+    following = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
+    worker = db.session.scalar(following.where(Task.worker >= typed))
+    while worker is not None and worker.startswith(typed) and len(known) < OFFERED:
+        known.add(worker)
+        worker = db.session.scalar(following.where(Task.worker > worker))
+    return _starting_with(typed, (worker for worker in known if worker))
+
+
+def _starting_with(typed: str, names: Iterable[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(typed)]
+
+
+def _of(names: Callable[[], Iterable[str]]) -> Completer:
+    return _completer(lambda typed: _starting_with(typed, names()))
+
+
+def _completer(offer: Offer) -> Completer:
+    def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        app = context.ensure_object(ScriptInfo).load_app()
+        offered: list[CompletionItem] = []
+        thread = Thread(target=_collect, args=(app, offer, typed, offered), daemon=True)
+        thread.start()
+        thread.join(DEADLINE)
+        return list(offered)
+
+    return complete
+
+
+def _collect(app: Flask, offer: Offer, typed: str, offered: list[CompletionItem]) -> None:
+    try:
+        with app.app_context():
+            offered.extend(offer(typed))
+    except Exception:  # whatever it is, a shell in the midst of a line is no place to tell
+        return
+
+
+usernames = _completer(_usernames)
+workers = _of(lambda: registered_workers())
+workers_of_jobs = _completer(_workers_of_jobs)
+queues = _of(lambda: known_queues())
+runnable = _of(lambda: runnable_tasks())
+registered = _of(lambda: [name for name in current_app.extensions["celery"].tasks if not name.startswith("celery.")])

@@ -1,0 +1,149 @@
+"""``flask tasks stats`` and ``failures``: outcomes of tasks, and causes of failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import click
+
+from microblog.cli import as_json, print_json
+from microblog.clock import utcnow
+from microblog.monitoring import statistics
+from microblog.monitoring.cli import output
+from microblog.monitoring.cli.common import tasks
+from microblog.monitoring.cli.params import Since
+from microblog.monitoring.rollup import HOUR, hour_of
+from microblog.monitoring.statistics import FailureGroup, Hour, Outcomes
+from microblog.taskqueue import states
+
+_FIGURES = ["WAIT P50", "P95", "P99", "RUN P50", "P95", "P99"]
+
+_since = click.option(
+    "--since", type=Since(), default="24h", show_default=True, help="An age such as 90m or 7d, or a time (UTC)."
+)
+_name = click.option("--name", metavar="NAME", help="Only tasks of this name, such as export_posts.")
+
+
+@tasks.command("stats")
+@_since
+@_name
+@as_json
+def stats(since: datetime, name: str | None, as_json: bool) -> None:
+    """Show how many tasks ended, how long they waited and ran, and how many failed.
+
+    One line for each task, with its course from hour to hour, then one for each task and hour. Hours are whole, in
+    UTC. WAIT is the time until a task first started, RUN the time from there to its end.
+
+    \b
+    Example: how the mails of the last week fared
+      flask tasks stats --since 7d --name email_export
+    """
+    until = utcnow()
+    together = statistics.by_task(since, until, name)
+    hours = statistics.by_hour(since, until, name)
+    if as_json:
+        print_json(
+            {
+                "since": hour_of(since),
+                "until": until,
+                "tasks": [outcomes.to_dict() for outcomes in together],
+                "hours": [hour.to_dict() for hour in hours],
+            }
+        )
+    elif hours:
+        _print_tasks(together, hours, since, until)
+        click.echo()
+        _print_hours(hours)
+    else:
+        click.echo("No such task has ended since then.", err=True)
+
+
+@tasks.command("failures")
+@_since
+@_name
+@as_json
+def failures(since: datetime, name: str | None, as_json: bool) -> None:
+    """Show why tasks failed, grouped by cause.
+
+    Numbers, ids and quotations in what was said count as the same. A step that failed only because the one before it
+    did is left out. JOB is the latest that met the cause, for `flask tasks show`.
+
+    \b
+    Example: what has gone wrong in the last hour
+      flask tasks failures --since 1h
+    """
+    causes = statistics.group_failures(since, name)
+    if as_json:
+        print_json([cause.to_dict() for cause in causes])
+    elif causes:
+        _print_causes(causes)
+    else:
+        click.echo("No such task has failed since then.", err=True)
+
+
+def _print_tasks(together: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:
+    headings = ["TASK", "ENDED", "BY HOUR", "FAILED", "BY HOUR", *_FIGURES, "WAIT P95 BY HOUR"]
+    rows = []
+    for task in together:
+        of_task = {hour.hour: hour for hour in hours if hour.name == task.name}
+
+        def course(value: Callable[[Hour], float | None], of_task: dict[datetime, Hour] = of_task) -> str:
+            axis = range((hour_of(until) - hour_of(since)) // HOUR + 1)
+            at = [of_task.get(hour_of(since) + hour * HOUR) for hour in axis]
+            return output.draw_sparkline([value(hour) if hour else None for hour in at])
+
+        rows.append(
+            [
+                task.name,
+                str(task.finished),
+                course(lambda hour: hour.finished),
+                output.format_share(task.failure_rate),
+                course(lambda hour: hour.failure_rate),
+                *_times(task),
+                course(lambda hour: hour.wait.p95),
+            ]
+        )
+    output.print_table(headings, rows)
+
+
+def _print_hours(hours: Sequence[Hour]) -> None:
+    output.print_table(
+        ["HOUR (UTC)", "TASK", *states.FINISHED, "FAILED", *_FIGURES, "CRASHES"],
+        [
+            [
+                f"{hour.hour:%Y-%m-%d %H}:00",
+                hour.name,
+                *(str(hour.counts[state]) for state in states.FINISHED),
+                output.format_share(hour.failure_rate),
+                *_times(hour),
+                str(hour.crashes),
+            ]
+            for hour in hours
+        ],
+    )
+
+
+def _times(outcomes: Outcomes) -> list[str]:
+    return [
+        output.format_seconds(value)
+        for times in (outcomes.wait, outcomes.run)
+        for value in (times.p50, times.p95, times.p99)
+    ]
+
+
+def _print_causes(causes: Sequence[FailureGroup]) -> None:
+    output.print_table(
+        ["COUNT", "TASK", "CAUSE", "FIRST (UTC)", "LAST (UTC)", "JOB"],
+        [
+            [
+                str(cause.count),
+                cause.name,
+                ": ".join(filter(None, (cause.kind, cause.text))) or output.EMPTY,
+                output.format_time(cause.first),
+                output.format_time(cause.last),
+                cause.example,
+            ]
+            for cause in causes
+        ],
+    )

@@ -1,0 +1,280 @@
+"""Workers, queues, the schedule and the system status as text and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+import orjson
+
+from microblog.clock import utcnow
+from microblog.monitoring.cli import output
+from microblog.monitoring.cli.output import EMPTY, format_time
+from microblog.monitoring.queues import QueueStats, ScheduleEntry
+from microblog.monitoring.status import SystemStatus, Verdict
+from microblog.monitoring.workers import LIMITS, Facts, describe_worker
+
+MEGABYTE = 1024 * 1024
+
+
+def print_workers(described: Iterable[Facts]) -> None:
+    """Print workers, one a line."""
+    headings = ["NAME", "STATE", "POOL", "RUNNING", "PREFETCH", "PROCESSED", "MEMORY", "UPTIME", "LAST SEEN", "QUEUES"]
+    output.print_table(
+        headings,
+        [
+            [
+                worker["name"],
+                "up" if worker["up"] else "down",
+                f"{worker['pool']} {worker['concurrency']}" if worker["up"] else EMPTY,
+                _worker_number(worker["running"]),
+                _worker_number(worker["prefetch"]),
+                _worker_number(worker["processed"]),
+                _memory(worker["memory"]) or EMPTY,
+                _uptime(worker["uptime"]) or EMPTY,
+                _seen_ago(worker["last_seen"]),
+                ",".join(worker["queues"] or []) or EMPTY,
+            ]
+            for worker in described
+        ],
+    )
+
+
+def print_worker(worker: Facts, said: Facts, tasks: dict[str, list[Facts]]) -> None:
+    """Print all that a worker says of itself; `tasks` are those that are active, reserved and scheduled."""
+    scale = worker["autoscale"]
+    output.print_facts(
+        {
+            "Worker": worker["name"],
+            "Process": str(worker["pid"]),
+            "Pool": str(worker["pool"]),
+            "Concurrency": str(worker["concurrency"]) + (f", {scale['min']} to {scale['max']}" if scale else ""),
+            "Prefetch": _worker_number(worker["prefetch"]),
+            "Processed": f"{worker['processed']} messages",
+            "Memory": f"{_memory(worker['memory'])} at most, its main process" if worker["memory"] else "",
+            "Uptime": _uptime(worker["uptime"]),
+            "Queues": ", ".join(worker["queues"]) or "none",
+        }
+    )
+    for heading, listed in tasks.items():
+        output.print_heading(heading.capitalize())
+        print_tasks(listed)
+    output.print_heading("Revoked")
+    output.print_block("\n".join(sorted(said["revoked"])) or "none", indent="")
+    output.print_heading("Registered")
+    print_registered([task | {"workers": [worker["name"]]} for task in said["registered"]])
+    output.print_heading("Settings")
+    output.print_facts({name: _json(value) for name, value in sorted(said["conf"].items()) if value is not None})
+
+
+def print_tasks(listed: Sequence[Facts]) -> None:
+    """Print tasks that workers hold, one a line."""
+    if not listed:
+        output.print_block("none", indent="")
+        return
+    output.print_table(
+        ["ID", "NAME", "WORKER", "PROCESS", "STARTED", "DUE", "ARGUMENTS"],
+        [
+            [
+                task["id"],
+                task["name"],
+                task["worker"],
+                _worker_number(task["pid"]),
+                output.format_time(task["started_at"]),
+                output.format_time(datetime.fromisoformat(task["eta"])) if task["eta"] else EMPTY,
+                _json([task["args"], task["kwargs"]]),
+            ]
+            for task in listed
+        ],
+    )
+
+
+def print_registered(kinds: Iterable[Facts]) -> None:
+    """Print tasks that workers can run, one a line, with the limits in seconds."""
+    output.print_table(
+        ["NAME", "RATE", "SOFT LIMIT", "HARD LIMIT", "WORKERS"],
+        [[task["name"], *(_limit(task[limit]) for limit in LIMITS), ",".join(task["workers"])] for task in kinds],
+    )
+
+
+def print_queues(measured: Iterable[QueueStats]) -> None:
+    """Print queues, one a line."""
+    output.print_table(
+        ["QUEUE", "MESSAGES", "OLDEST WAITS", "CONSUMERS", "STATE"],
+        [
+            [
+                queue.name,
+                str(queue.length),
+                output.format_duration(utcnow() - queue.oldest) if queue.oldest else EMPTY,
+                _worker_number(queue.consumers),
+                "paused" if queue.paused else "open",
+            ]
+            for queue in measured
+        ],
+    )
+
+
+def print_schedule(entries: Iterable[ScheduleEntry]) -> None:
+    """Print the schedule, one entry a line."""
+    output.print_table(
+        ["NAME", "TASK", "EVERY", "LAST RUN", "NEXT RUN"],
+        [
+            [
+                entry.name,
+                entry.task,
+                output.format_duration(timedelta(seconds=entry.every)) if entry.every is not None else EMPTY,
+                output.format_time(entry.last_run_at),
+                output.format_time(entry.next_run_at),
+            ]
+            for entry in entries
+        ],
+    )
+
+
+def _limit(value: float | str | None) -> str:
+    return f"{value:g}" if isinstance(value, float) else value or EMPTY
+
+
+def _worker_number(value: int | None) -> str:
+    return EMPTY if value is None else str(value)
+
+
+def _memory(value: int | None) -> str:
+    return "" if value is None else f"{value / MEGABYTE:.0f} MB"
+
+
+def _uptime(seconds: float | None) -> str:
+    return "" if seconds is None else output.format_duration(timedelta(seconds=seconds))
+
+
+def _seen_ago(time: datetime | None) -> str:
+    return f"{output.format_duration(utcnow() - time)} ago" if time else EMPTY
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, default=str).decode()
+
+
+COLOURS = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "red"}
+
+
+def status_as_json(health: SystemStatus) -> dict[str, Any]:
+    """What was found, in JSON; a part that could not be asked is null, and `away` says why."""
+    return {
+        "status": health.verdict.name.lower(),
+        "problems": health.problems,
+        "at": health.at,
+        "workers": _workers(health),
+        "queues": None if health.queues is None else [asdict(queue) for queue in health.queues],
+        "jobs": None if health.jobs is None else asdict(health.jobs),
+        "schedule": None if health.schedule is None else [asdict(entry) for entry in health.schedule],
+        "away": health.away,
+    }
+
+
+def print_status(health: SystemStatus) -> None:
+    """Print what was found."""
+    click.secho(health.verdict.name.lower(), fg=COLOURS[health.verdict], bold=True)
+    for problem in health.problems:
+        click.echo(f"- {output.one_line(problem)}")
+    _print_workers(health)
+    _print_queues(health)
+    _print_jobs(health)
+    _print_schedule(health)
+
+
+def _workers(health: SystemStatus) -> list[dict[str, Any]] | None:
+    if health.workers is None:
+        return None
+    names = sorted([*health.workers.up, *health.workers.silent])
+    return [describe_worker(name, health.workers) for name in names]
+
+
+def _print_workers(health: SystemStatus) -> None:
+    if known := _workers(health):
+        output.print_heading("Workers")
+        output.print_table(
+            ["WORKER", "UP", "RUNNING", "OF", "QUEUES", "LAST SEEN"],
+            [
+                [
+                    worker["name"],
+                    "yes" if worker["up"] else "SILENT",
+                    _number(worker["running"]),
+                    _number(worker["concurrency"]),
+                    ", ".join(worker["queues"] or []) or EMPTY,
+                    _ago(worker["last_seen"], health),
+                ]
+                for worker in known
+            ],
+        )
+
+
+def _print_queues(health: SystemStatus) -> None:
+    if health.queues:
+        output.print_heading("Queues")
+        output.print_table(
+            ["QUEUE", "LENGTH", "OLDEST", "WORKERS", "PAUSED"],
+            [
+                [
+                    queue.name,
+                    str(queue.length),
+                    _age(queue.oldest, health),
+                    _number(queue.consumers),
+                    "yes" if queue.paused else "no",
+                ]
+                for queue in health.queues
+            ],
+        )
+
+
+def _print_jobs(health: SystemStatus) -> None:
+    if health.jobs is None:
+        return
+    output.print_heading("Unfinished jobs, by age")
+    rows = {state: list(ages.values()) for state, ages in health.jobs.unfinished.items() if any(ages.values())}
+    ages = next(iter(health.jobs.unfinished.values()))
+    headings = ["STATE", *(f"< {age}" for age in list(ages)[:-1]), "OLDER", "ALL"]
+    output.print_table(headings, [[state, *map(str, counts), str(sum(counts))] for state, counts in rows.items()])
+    click.echo()
+    waiting = health.jobs.oldest_waiting
+    output.print_facts(
+        {
+            "Failed within the hour": f"{health.jobs.failed} of {health.jobs.ended} that ended",
+            "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, health)}: {waiting.name}, "
+            f"{waiting.state}, {waiting.job_id}"
+            if waiting
+            else "nobody waits",
+        }
+    )
+
+
+def _print_schedule(health: SystemStatus) -> None:
+    if health.schedule:
+        output.print_heading("Schedule")
+        output.print_table(
+            ["ENTRY", "EVERY", "LAST RUN", "NEXT RUN"],
+            [
+                [
+                    entry.name,
+                    EMPTY if entry.every is None else f"{entry.every:g} s",
+                    _ago(entry.last_run_at, health),
+                    EMPTY if entry.next_run_at is None else f"{format_time(entry.next_run_at)} UTC",
+                ]
+                for entry in health.schedule
+            ],
+        )
+
+
+def _number(value: int | None) -> str:
+    return EMPTY if value is None else str(value)
+
+
+def _age(since: datetime | None, health: SystemStatus) -> str:
+    return EMPTY if since is None else output.format_duration(health.at - since)
+
+
+def _ago(time: datetime | None, health: SystemStatus) -> str:
+    return EMPTY if time is None else f"{_age(time, health)} ago"

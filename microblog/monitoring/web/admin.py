@@ -1,0 +1,202 @@
+"""/admin: pages for operators with the data and the actions of `flask tasks`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from flask import Blueprint, Flask, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext as _
+from flask_babel import ngettext
+from flask_login import current_user
+
+from microblog.accounts.decorators import operator_required
+from microblog.clock import utcnow
+from microblog.jobs.models import Job, find_job, jobs_with_ids
+from microblog.monitoring import actions, statistics
+from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, chosen_jobs
+from microblog.monitoring.cli import output
+from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
+from microblog.monitoring.status import get_overview
+from microblog.monitoring.web import charts
+from microblog.monitoring.web.forms import FilterForm
+from microblog.notifications.pubsub import OPERATORS, RESYNC
+from microblog.notifications.sse import event_stream
+from microblog.security import referring_path
+
+bp = Blueprint("admin", __name__, url_prefix="/admin")
+
+PAGE_SIZE = 50  # jobs
+PREVIEWED = 5  # jobs, of those that match
+MOST_CAUSES = 5  # of failures
+
+
+@bp.before_request
+@operator_required
+def _only_operators() -> None:
+    """Nobody else finds anything here."""
+
+
+@bp.get("/tasks")
+def tasks() -> ResponseReturnValue:
+    """All that is known at a glance, and the jobs that the form asks for; with ``part=list`` these alone."""
+    form = FilterForm(request.args)
+    valid = form.validate()
+    page = find_jobs(form.filters(), size=PAGE_SIZE, order=form.order_by, **_place()) if valid else None
+    return render_template(
+        "admin/tasks.html",
+        form=form,
+        page=page,
+        users=users_of(page.jobs) if page else {},
+        period=_period(),
+        **(_trends() if request.args.get("part") != "list" else {}),
+        **_common(),
+    ), 200 if valid else 422
+
+
+@bp.get("/status")
+def status() -> ResponseReturnValue:
+    """How the house stands: workers, queues, schedule. Asking them takes as long as the slowest answer."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return render_template("admin/status.html", house=get_overview(app), **_common())
+
+
+@bp.get("/stream")
+def stream() -> ResponseReturnValue:
+    """The changes of all tasks as they happen. What a page missed it reads anew, and so it begins with that."""
+    return event_stream(current_user.id, [OPERATORS], lambda: [RESYNC])
+
+
+@bp.get("/tasks/<task_id>")
+def job(task_id: str) -> ResponseReturnValue:
+    """All that is known of a job."""
+    found = _job(task_id)
+    return render_template(
+        "admin/job.html",
+        job=found,
+        user=users_of([found]).get(found.root.user_id),
+        events=events_of(found),
+        **_common(),
+    )
+
+
+@bp.post("/tasks/<task_id>/<any(cancel, retry):action>")
+def steer(task_id: str, action: str) -> ResponseReturnValue:
+    """Cancel or retry one job."""
+    outcome = ACTIONS[action].act(_job(task_id))
+    assert outcome.job is not None  # noqa: S101 - for the type checker
+    flash(f"{outcome.job.root.description}: {outcome.sentence}", "success" if outcome.done else "warning")
+    if action == "retry" and outcome.done:
+        return redirect(url_for("admin.job", task_id=outcome.job.id))
+    return _back()
+
+
+@bp.post("/tasks/selected/<any(cancel, retry):action>")
+def steer_selected(action: str) -> ResponseReturnValue:
+    """Cancel or retry the jobs that were ticked."""
+    chosen = request.form.getlist("job")[:PAGE_SIZE]
+    if not chosen:
+        flash(_("No job was chosen. Tick some first."), "warning")
+        return _back()
+    _tell(action, apply_to_jobs(action, chosen))
+    return _back()
+
+
+@bp.route("/tasks/all/<any(cancel, retry):action>", methods=["GET", "POST"])
+def steer_all(action: str) -> ResponseReturnValue:
+    """Cancel or retry all jobs that match: first a page that says how many these are, then, by its button, them.
+
+    Jobs that were created after that page was made are left alone, whatever matches by then.
+    """
+    form = FilterForm(request.args)
+    if not form.validate():
+        abort(400, _("This address does not say which jobs are meant. Start from the list."))
+    until = _until() if request.method == "POST" else utcnow()
+    chosen = chosen_jobs(action, form.filters(until), until)
+    if request.method == "POST":
+        _tell(action, apply_to_jobs(action, chosen))
+        return redirect(url_for("admin.tasks", **form.address()))
+    first = jobs_with_ids(chosen[:PREVIEWED])
+    return render_template(
+        "admin/confirm.html",
+        action=action,
+        form=form,
+        count=len(chosen),
+        first=first,
+        users=users_of(first),
+        until=until,
+        most=actions.MOST_AT_ONCE,
+        **_common(),
+    )
+
+
+@bp.app_template_filter()
+def as_json(value: Any) -> str:
+    """`value` as JSON, to be read: on one line if it is short."""
+    line = orjson.dumps(value, default=str)
+    return (line if len(line) <= 100 else orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2)).decode()
+
+
+def _common() -> dict[str, Any]:
+    return {"duration": output.format_duration, "now": utcnow()}
+
+
+def _period() -> str:
+    """How far back the charts are to look: a name in trends.PERIODS."""
+    period = request.args.get("period", "day")
+    if period not in charts.PERIODS:
+        abort(400, _("There are charts of a day, a week and a month."))
+    return period
+
+
+def _trends() -> dict[str, Any]:
+    """What is shown of the time that has gone by. Causes are of a day: each failure is read for them."""
+    return {
+        "charts": charts.charts_of(charts.latest_buckets(charts.PERIODS[_period()])),
+        "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MOST_CAUSES],
+    }
+
+
+def _job(task_id: str) -> Job:
+    return find_job(task_id) or abort(404, _("There is no such task."))
+
+
+def _place() -> dict[str, Cursor]:
+    """Where in the list the page begins or ends, as its address says."""
+    try:
+        given = {side: Cursor.parse(request.args[side]) for side in ("after", "before") if side in request.args}
+    except InvalidCursor:
+        abort(400, _("This address names no page of the list. Start from its first page."))
+    if len(given) > 1:
+        abort(400, _("This address names no page of the list. Start from its first page."))
+    return given
+
+
+def _until() -> datetime:
+    """When the page was made whose button was pressed."""
+    try:
+        until = datetime.fromisoformat(request.form["until"])
+        if until.tzinfo is None or until > utcnow():
+            raise ValueError
+    except (KeyError, ValueError):
+        abort(400, _("This form is not one of ours. Start from the list."))
+    return until
+
+
+def _tell(action: str, tally: BulkResult) -> None:
+    done = {
+        "cancel": ngettext("%(num)s job was cancelled.", "%(num)s jobs were cancelled.", tally.done),
+        "retry": ngettext("%(num)s job is tried again.", "%(num)s jobs are tried again.", tally.done),
+    }[action]
+    if not tally.refused:
+        flash(done, "success")
+        return
+    why = "; ".join(f"{outcome.job.id}: {outcome.sentence}" for outcome in tally.examples if outcome.job)
+    refused = ngettext("%(num)s was not: %(why)s", "%(num)s were not: %(why)s", tally.refused, why=why)
+    flash(f"{done} {refused}", "warning")
+
+
+def _back() -> ResponseReturnValue:
+    return redirect(referring_path() or url_for("admin.tasks"))

@@ -1,0 +1,47 @@
+"""Unread counts beside the links of the navigation.
+
+A package registers a function ::
+
+    @counts_unread("messages")
+    def unread_message_count(user_id: int) -> int: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from microblog.extensions import db
+
+Counter = Callable[[int], int]
+
+MOST = 100  # what is counted to; a badge says “99+” then
+
+_counters: dict[str, Counter] = {}
+
+
+def counts_unread(name: str) -> Callable[[Counter], Counter]:
+    """Register the function that counts, for a user's id, what the badge `name` shows."""
+
+    def register(counter: Counter) -> Counter:
+        _counters[name] = counter
+        return counter
+
+    return register
+
+
+def counter_names() -> list[str]:
+    """The badges that there are."""
+    return list(_counters)
+
+
+def unread_counts(user_id: int) -> dict[str, int]:
+    """The number of each badge of a user, at most MOST."""
+    return {name: counter(user_id) for name, counter in _counters.items()}
+
+
+def limited_count(query: sa.Select[Any]) -> int:
+    """How many rows `query` has, at most MOST: so that it costs the same however many there are."""
+    return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MOST).subquery())) or 0

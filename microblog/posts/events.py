@@ -1,0 +1,135 @@
+"""Events about new and deleted posts for open pages, and replay of missed ones.
+
+A post is published once, under the topic of all posts and that of its author, however many followers there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from flask import abort, current_app
+from flask_babel import get_locale, ngettext
+from flask_babel import gettext as _
+
+from microblog.accounts.models import Follow, User
+from microblog.accounts.signals import account_closed
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.notifications import replay
+from microblog.notifications.pubsub import RESYNC, never_raises, publish
+from microblog.notifications.replay import Event, EventSource, time_from_seconds
+from microblog.pagination import Listing
+from microblog.posts.models import Post
+from microblog.posts.queries import all_posts, is_on_home_of, posts_by, posts_written_after
+from microblog.validators import MAX_ID
+
+EVERYBODY = "posts"  # the topic of all posts
+MOST = 100  # new posts that a page counts; of more it says "100+"
+MOST_SHOWN = 200  # posts that a page may ask about
+
+_IDS = re.compile(r"(?:\d{1,10}(?:,\d{1,10})*)?", re.ASCII)
+
+
+def post_topic(author_id: int) -> str:
+    """The topic of one author's posts."""
+    return f"author:{author_id}"
+
+
+@never_raises()
+def announce_post(post: Post) -> None:
+    """Tell open pages of a new post; it must be committed by now."""
+    _publish(_event("post", post.id, post.user_id, post.timestamp))
+
+
+def announce_post_deletion(post_id: int, author_id: int) -> None:
+    """Tell open pages that a post is gone; that must be committed by now."""
+    _publish(_event("post-deleted", post_id, author_id, utcnow()))
+
+
+@account_closed.connect
+def announce_account_closed(author_id: int) -> None:
+    """Let open pages ask which of the posts that they show are gone, since all of this author's are."""
+    publish(current_app, _topics(author_id), RESYNC)
+
+
+def post_labels() -> dict[str, str]:
+    """What the bar says of {n} new posts, by the plural category that the number has in the reader's language."""
+    locale = get_locale()
+    examples = {locale.plural_form(n) if locale else "other": n for n in range(MOST, 0, -1)}
+    texts = {
+        form: ngettext("%(count)s new post", "%(count)s new posts", n, count="{n}") for form, n in examples.items()
+    }
+    return texts | {"most": _("More than %(count)s new posts", count=MOST)}
+
+
+@replay.provides_events("posts")
+def post_events_for_page(reader_id: int, arguments: Mapping[str, str]) -> EventSource | None:
+    """What a page with posts listens to, and what it missed.
+
+    ``posts`` says which timeline the page shows: ``home``, ``explore``, or ``@`` and a username. ``shown`` has the ids
+    of the posts on it, with commas between, to hear which of these are gone.
+    """
+    name = arguments.get("posts")
+    if name is None:
+        return None
+    shown = _ids(arguments.get("shown", ""))
+    found = _timeline(name, reader_id)
+    if found is None:
+        return EventSource((), lambda _since: _deleted(shown))
+    topics, query = found
+
+    def missed(since: float) -> list[Event]:
+        written = posts_written_after(query, time_from_seconds(since), MOST + 1)
+        return [_event("post", post.id, post.user_id, post.timestamp) for post in written] + _deleted(shown)
+
+    return EventSource(topics, missed)
+
+
+def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | Listing[Post]] | None:
+    """The topics and the posts of a timeline; None if it is that of a user who is gone, or has another name now."""
+    if name == "home":
+        followed = db.session.scalars(sa.select(Follow.followed_id).where(Follow.follower_id == reader_id))
+        return [post_topic(reader_id), *map(post_topic, followed)], is_on_home_of(reader_id)
+    if name == "explore":
+        return [EVERYBODY], all_posts()
+    if not name.startswith("@"):
+        abort(400, _("“posts” must be home, explore, or @ and a username."))
+    author = User.with_username(name.removeprefix("@"))
+    return None if author is None else ([post_topic(author.id)], posts_by(author.id))
+
+
+def _ids(text: str) -> list[int]:
+    ids = [int(one) for one in text.split(",") if one] if _IDS.fullmatch(text) else None
+    if ids is None or len(ids) > MOST_SHOWN:
+        abort(400, _("“shown” must be the numbers of at most %(most)d posts.", most=MOST_SHOWN))
+    return ids
+
+
+def _deleted(shown: list[int]) -> list[Event]:
+    """An event for each of these posts that nobody can read any more; whose it was is not told."""
+    asked = [post_id for post_id in shown if post_id <= MAX_ID]
+    if not asked:
+        return []
+    there = set(db.session.scalars(all_posts().with_only_columns(Post.id).where(Post.id.in_(asked))))
+    return [_event("post-deleted", post_id, None, utcnow()) for post_id in asked if post_id not in there]
+
+
+def _publish(event: Event) -> None:
+    publish(current_app, _topics(event["data"]["author"]), event)
+
+
+def _topics(author_id: int) -> list[str]:
+    return [EVERYBODY, post_topic(author_id)]
+
+
+def _event(name: str, post_id: int, author_id: int | None, at: datetime) -> dict[str, Any]:
+    return {
+        "name": name,
+        "subject": str(post_id),
+        "timestamp": at.timestamp(),
+        "data": {"id": post_id, "author": author_id},
+    }

@@ -1,0 +1,108 @@
+"""Timelines: lists of posts, newest first."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import aliased, lazyload
+
+from microblog import pagination
+from microblog.accounts.models import Follow, User
+from microblog.extensions import db
+from microblog.pagination import Listing, Page
+from microblog.posts.models import Post
+from microblog.validators import MAX_ID
+
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
+
+
+def home_timeline(
+    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Post]:
+    """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
+
+    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises paging.InvalidKey.
+    """
+    return _page(is_on_home_of(reader.id), before, after, size)
+
+
+def explore_timeline(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
+    """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    return _page(all_posts(), before, after, size)
+
+
+def profile_timeline(
+    author: User, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Post]:
+    """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    return _page(posts_by(author.id), before, after, size)
+
+
+def find_post(post_id: int) -> Post | None:
+    """The post of that number, which may be any number, if anybody may read it."""
+    if not 0 < post_id <= MAX_ID:
+        return None
+    return db.session.scalar(all_posts().where(Post.id == post_id))
+
+
+def all_posts() -> sa.Select[Post]:
+    """All that anybody wrote, but those whose account is being deleted."""
+    return sa.select(Post).where(Post.user_id.not_in(User.ids_of_deleted()))
+
+
+def posts_by(author_id: int) -> sa.Select[Post]:
+    """All that an author wrote."""
+    return sa.select(Post).where(Post.user_id == author_id)
+
+
+def is_on_home_of(reader_id: int) -> Listing[Post]:
+    """All that a reader and those whom they follow wrote.
+
+    However many posts there are, the database looks at no more of them than one page of each author: a page cannot
+    reach further than the newest edge of these.
+    """
+    followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader_id)
+    followed = followed.where(Follow.followed_id.not_in(User.ids_of_deleted()))
+    authors = followed.union_all(sa.select(sa.literal(reader_id))).cte("authors")
+
+    def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
+        post, last = aliased(Post), aliased(Post)
+        of_author = sa.select(post.id).where(post.user_id == authors.c.id)
+        reach = pagination.after_key(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
+        # Each on its own: together, they would be looked for among all posts in the order of time.
+        reached = _materialized(sa.select(reach.scalar_subquery().label("id")).select_from(authors), "reached")
+        ends = _materialized(sa.select(last.timestamp, last.id).where(last.id.in_(sa.select(reached.c.id))), "ends")
+        nearest = (
+            pagination.after_key(sa.select(ends), ends.c.timestamp, ends.c.id, None, upward).limit(1).cte("nearest")
+        )
+        bound = sa.tuple_(
+            sa.func.coalesce(
+                sa.select(nearest.c.timestamp).scalar_subquery(),
+                sa.literal(LAST if upward else FIRST, post.timestamp.type),
+            ),
+            sa.func.coalesce(sa.select(nearest.c.id).scalar_subquery(), MAX_ID if upward else 0),
+        )
+        key = sa.tuple_(Post.timestamp, Post.id)
+        query = sa.select(Post).where(Post.user_id.in_(sa.select(authors.c.id)))
+        return query.where(key <= bound if upward else key >= bound)
+
+    return may_be_shown
+
+
+def _materialized(query: sa.SelectBase, name: str) -> sa.CTE:
+    return query.cte(name).prefix_with("MATERIALIZED")
+
+
+def posts_written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limit: int) -> list[Post]:
+    """The first `limit` posts of `query` that were written after `moment`, oldest first."""
+    edge = sa.tuple_(sa.literal(moment, Post.timestamp.type), sa.literal(MAX_ID))
+    found = query if isinstance(query, sa.Select) else query(edge, True, limit)
+    ordered = pagination.after_key(found, Post.timestamp, Post.id, edge, upward=True).limit(limit)
+    return list(db.session.scalars(ordered.options(lazyload(Post.author))))
+
+
+def _page(
+    query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None, size: int | None
+) -> Page[Post]:
+    return pagination.newest_first(query, Post.timestamp, Post.id, size, before, after)

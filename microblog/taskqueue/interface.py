@@ -1,0 +1,176 @@
+"""The engine's interface for tasks and other packages: errors, signals and progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from blinker import Signal
+from celery.exceptions import Ignore, TaskRevokedError
+from flask_babel import gettext as _
+
+from microblog.taskqueue import states
+
+if TYPE_CHECKING:
+    from microblog.taskqueue.worker import JobTask
+
+
+class JobError(Exception):
+    """Raised by a task that cannot succeed, with a sentence fit for its user."""
+
+
+class WorkerDied(Exception):
+    """A task took its worker down with it too often (``TASK_MAX_CRASHES``)."""
+
+
+class TaskNotRegistered(Exception):
+    """A task is of a kind that no process knows any longer."""
+
+
+class Cancelled(Exception):
+    """Raised inside a task whose cancellation was asked for; the task cleans up and lets it pass."""
+
+
+class ClaimRefused(Ignore):
+    """This message must not run; it is acknowledged and dropped.
+
+    `ending` is what its task ends with, for a task that nobody will ever run.
+    """
+
+    ending: Exception | None = None
+
+
+class ClaimLost(Ignore):
+    """This attempt was taken over by another: nothing that it writes counts any more."""
+
+
+def user_message(error: BaseException) -> str:
+    """What the user is told about `error`, in the language in force: no names of classes, no secrets."""
+    return str(_sentence(error))
+
+
+def _sentence(error: BaseException) -> Any:
+    match error:
+        case JobError():
+            return str(error)
+        case TaskRevokedError() | Cancelled():
+            return _("It was cancelled.")
+        case SoftTimeLimitExceeded() | TimeLimitExceeded():
+            return _("It took longer than it may and was stopped.")
+        case WorkerDied() | WorkerLostError():
+            return _("The process that worked on it died, again and again, so it was given up.")
+        case TaskNotRegistered():
+            return _("This kind of job no longer exists.")
+        case _:
+            return _("Something went wrong on our side. It has been noted; please try again later.")
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """What an open page needs to know of a task that changed.
+
+    `progress` as in the API, None if untouched; `name` is Celery's, None of a task that has not ended.
+    """
+
+    id: str
+    root_id: str
+    position: int
+    user_id: int | None
+    state: str
+    progress: dict[str, Any] | None
+    at: datetime
+    name: str | None = None
+
+
+#: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``.
+task_changed = Signal()
+
+#: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, an
+#: errors.ClaimRefused.
+claim_refused = Signal()
+
+#: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
+message_relayed = Signal()
+
+#: Asked before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then stay.
+rows_needed_since = Signal()
+
+
+Item = TypeVar("Item")
+
+REDIS_INTERVAL = 0.2  # seconds between two updates that open pages see
+ROW_INTERVAL = 1.0  # seconds between two updates of the row, each of which also looks for a cancellation
+
+
+class Progress:
+    """Counts what a task has done and stores it as Celery's state PROGRESS, as often as is useful.
+
+    The first and the last count always reach Redis and the row; in between at most five a second reach Redis and
+    one a second the row. `total` is None where it is not known; `describe` turns ``(current, total)`` into a line
+    for the user. ::
+
+        with Progress(self, total=len(paths)) as progress:
+            for path in progress.track(paths):
+                ...
+
+    Any update may raise errors.Cancelled or errors.ClaimLost: clean up and let it pass.
+    """
+
+    def __init__(
+        self,
+        task: JobTask,
+        total: int | None = None,
+        *,
+        describe: Callable[[int, int | None], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.current = 0
+        self.total = total
+        self._task = task
+        self._describe = describe
+        self._clock = clock
+        self._stored_at = self._persisted_at = 0.0
+
+    def __enter__(self) -> Progress:
+        self._store(persist=True)
+        return self
+
+    def __exit__(self, error: object, *details: object) -> None:
+        if error is None:
+            self._store(persist=True)
+
+    def advance(self, by: int = 1) -> None:
+        """Count `by` more as done."""
+        self.current += by
+        now = self._clock()
+        if now - self._persisted_at >= ROW_INTERVAL:
+            self._store(persist=True)
+        elif now - self._stored_at >= REDIS_INTERVAL:
+            self._store(persist=False)
+
+    def track(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield each of `items`, counting it once the loop comes back for the next."""
+        for item in items:
+            yield item
+            self.advance()
+
+    @property
+    def percent(self) -> int:
+        """0 to 100; 0 while the total is unknown or nothing."""
+        return min(100, self.current * 100 // self.total) if self.total else 0
+
+    def _store(self, *, persist: bool) -> None:
+        self._stored_at = self._clock()
+        if persist:
+            self._persisted_at = self._stored_at
+        meta = {
+            "current": self.current,
+            "total": self.total,
+            "percent": self.percent,
+            "message": self._describe(self.current, self.total) if self._describe else "",
+        }
+        self._task.update_state(state=states.PROGRESS, meta=meta, persist=persist)

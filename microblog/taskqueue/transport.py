@@ -1,0 +1,33 @@
+"""Kombu's Redis transport, in which a closed connection is an error that a worker recovers from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kombu.transport import redis
+from redis.exceptions import ConnectionError as BrokerGone
+
+
+class Channel(redis.Channel):
+    """As kombu's, but one whose connection was closed says so in a way that Celery expects."""
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """As kombu's. Raises redis.exceptions.ConnectionError once the connection is closed.
+
+        A worker that lost Redis still has messages of the lost connection to acknowledge and to give back. Kombu
+        then looks for an address that it has forgotten, and its AttributeError would end the worker, under all the
+        tasks that it runs.
+        """
+        if client is None and getattr(self.connection, "client", None) is None:
+            raise BrokerGone("the connection to Redis was closed")
+        with super().conn_or_acquire(client) as acquired:
+            yield acquired
+
+
+class Transport(redis.Transport):
+    """As kombu's, with our channel."""
+
+    Channel = Channel

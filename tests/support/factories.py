@@ -1,0 +1,146 @@
+"""Factories of jobs: launched, finished, aged, abandoned by a dead worker, or only rows."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.extensions import db
+from microblog.jobs.models import Job, newest_jobs
+from microblog.taskqueue import states, transitions
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.states import FINISHED
+from tests.support.servers import wait_for
+
+
+def make_finished(
+    *steps: tuple[str, str],
+    at: datetime | None = None,
+    wait: float | None = 1.0,
+    run: float = 2.0,
+    **columns: Any,
+) -> str:
+    """The id of a job whose steps have these names and states, one behind the other, the first one ended at `at`.
+
+    Each waited `wait` seconds, None for one that never started, and ran `run` seconds.
+    """
+    root_id = str(uuid.uuid4())
+    end = at or utcnow()
+    created_at = end - timedelta(seconds=(wait or 0) + run)
+    for position, (name, state) in enumerate(steps):
+        started_at = end - timedelta(seconds=run) if wait is not None else None
+        db.session.add(
+            Task(
+                id=root_id if position == 0 else str(uuid.uuid4()),
+                root_id=root_id,
+                position=position,
+                name=name,
+                queue="default",
+                state=state,
+                signature={},
+                created_at=created_at,
+                started_at=started_at,
+                finished_at=end if state in states.FINISHED else None,
+                **{"attempts": int(wait is not None)} | columns,
+            )
+        )
+        end += timedelta(seconds=(wait or 0) + run)
+    db.session.commit()
+    return root_id
+
+
+def start(*steps: Any) -> str:
+    """Launch a job; returns its id."""
+    root = launch(steps)
+    db.session.commit()
+    return root.id
+
+
+def start_for(user: User, name: str = "noop") -> str:
+    """Launch a job of one step for a user; returns its id."""
+    task = user.launch_task(name, f"{name} of {user.username}")
+    db.session.commit()
+    return task.id
+
+
+def rows_of(root_id: str) -> list[Task]:
+    """A job's rows as they are now, in order."""
+    db.session.rollback()
+    query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def states_of(root_id: str) -> list[str]:
+    return [row.state for row in rows_of(root_id)]
+
+
+def state_of(task_id: str) -> str:
+    """One task's, as it is now."""
+    db.session.rollback()
+    return db.session.scalars(sa.select(Task.state).where(Task.id == task_id)).one()
+
+
+def only_job(user: User) -> Job:
+    """The one job that a user has started lately, as it is now."""
+    db.session.rollback()
+    [job] = newest_jobs(user.id, since=utcnow() - timedelta(hours=1))
+    return job
+
+
+def ended(user: User) -> Job:
+    """The same, as soon as it has ended."""
+    wait_for(lambda: not only_job(user).unfinished, what="the job ends")
+    return only_job(user)
+
+
+def make_older(root_id: str, **ages: float) -> None:
+    """Move times of a job's rows into the past, each by so many seconds."""
+    past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
+    db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
+    db.session.commit()
+
+
+def crash(app: Flask, task_id: str) -> None:
+    """A worker claims the task and is never heard of again."""
+    held = transitions.claim_task(app.extensions["celery"].rows, task_id, worker="gone@host", lease=30, max_crashes=3)
+    assert held is not None
+    make_older(task_id, lease_expires_at=1)
+
+
+def store_outcome(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
+    """An outcome is in Redis; the row knows nothing of it."""
+    backend = app.extensions["celery"].backend
+    meta = {"status": state, "result": result, "traceback": traceback}
+    backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
+
+
+def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
+    """The id of an export whose steps are in these states."""
+    root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
+    at = utcnow() - timedelta(seconds=seconds_ago)
+    for position, state in enumerate(step_states):
+        name = columns.get("name", ("export_posts", "email_export")[position])
+        args = [user.id] if user and not position else []
+        facts = {
+            "id": f"{root}-{position}" if position else root,
+            "root_id": root,
+            "position": position,
+            "user_id": user.id if user else None,
+            "name": name,
+            "state": state,
+            "queue": "exports",
+            "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
+            "created_at": at,
+            "updated_at": at,
+            "finished_at": at if state in FINISHED else None,
+        }
+        db.session.add(Task(**facts | columns))
+    db.session.commit()
+    return root

@@ -1,0 +1,81 @@
+"""A terminal that a test types into and reads: tmux with a server of its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.console import flask_tasks, from_nothing
+from tests.support.programs import ROOT
+from tests.support.servers import PATIENCE, wait_for
+
+
+class Tmux:
+    """A shell in a terminal of `columns` times `lines`, with `environment` and nothing else."""
+
+    def __init__(self, environment: Mapping[str, str], columns: int = 80, lines: int = 24) -> None:
+        self._folder = tempfile.mkdtemp(prefix="tmux-")  # short, as the path of a socket has to be
+        self._environment = {**environment, "LANG": "C.UTF-8", "PS1": "$ ", "TERM": "xterm-256color"}
+        self._tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), "sh")
+
+    def stop(self) -> None:
+        """End it, with all that runs in it."""
+        self._tmux("kill-server", check=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, command: str) -> None:
+        """Type a command."""
+        self._tmux("send-keys", "-l", command)
+        self.press("Enter")
+
+    def press(self, *keys: str) -> None:
+        """Press keys: characters, or tmux's names of keys."""
+        self._tmux("send-keys", *keys)
+
+    def text(self) -> str:
+        """What is on the screen."""
+        return self._tmux("capture-pane", "-p")
+
+    def line_with(self, text: str) -> str:
+        """The first line on the screen that has `text`; empty if there is none."""
+        return next((line for line in self.text().splitlines() if text in line), "")
+
+    def resize(self, columns: int, lines: int) -> None:
+        self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
+
+    def ask(self, variable: str) -> str:
+        """One of tmux's variables, such as ``alternate_on``."""
+        return self._tmux("display-message", "-p", f"#{{{variable}}}").strip()
+
+    def _tmux(self, *arguments: str, check: bool = True) -> str:
+        command = ["tmux", "-u", "-S", str(Path(self._folder) / "socket"), "-f", "/dev/null", *arguments]
+        done = subprocess.run(
+            command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=PATIENCE
+        )
+        return done.stdout
+
+
+WATCH = shlex.join(from_nothing(flask_tasks("watch")))
+
+
+def shows(terminal: Tmux, text: str, timeout: float = PATIENCE) -> str:
+    """The line with `text`, once it is on the screen."""
+    try:
+        return wait_for(lambda: terminal.line_with(text), timeout)
+    except AssertionError:
+        raise AssertionError(f"{text!r} does not come to the screen:\n{terminal.text()}") from None
+
+
+def no_longer_shows(terminal: Tmux, text: str) -> None:
+    wait_for(lambda: not terminal.line_with(text), what=f"{text!r} gone from the screen")
+
+
+def exit_code(terminal: Tmux) -> int:
+    """What the shell says of a command behind which was typed: ; echo "exit code: $?"."""
+    found = wait_for(lambda: re.search(r"^exit code: (\d+)$", terminal.text(), re.M), what="an exit code")
+    return int(found[1])
