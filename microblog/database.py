@@ -71,7 +71,7 @@ def _open_sqlite(connection: Any, record: Any) -> None:
 
 
 def is_away(error: DBAPIError) -> bool:
-    """Whether `error` says that the database cannot be reached or used now: the same may work in a while.
+    """Return whether `error` says that the database cannot be reached or used now: the same may work in a while.
 
     The drivers have the same types for that and for what is our fault (SQLite for a column that does not exist).
     """

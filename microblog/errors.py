@@ -119,7 +119,7 @@ def _sentence(error: HTTPException) -> str:
 
 
 def _when_again(error: RateLimitExceeded) -> str:
-    """When another try is worth it, as Retry-After has it, in words such as “in 2 minutes”; rounded up."""
+    """Return when to try again, from Retry-After, in words such as “in 2 minutes”; rounded up."""
     hit = limiter.current_limit
     try:
         seconds = int(hit.reset_at - time.time()) if hit else 0

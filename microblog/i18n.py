@@ -59,7 +59,7 @@ class Babel(flask_babel.Babel):
 
 
 def catalog_path(language: str, directory: str | Path) -> Path:
-    """Where the catalog of `language` is, in a `directory` of translations."""
+    """Return the path of the catalog of `language` in a `directory` of translations."""
     return Path(directory, language, "LC_MESSAGES", "messages.po")
 
 
@@ -83,7 +83,7 @@ _EARLIEST, _LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinf
 
 
 class Reader(Protocol):
-    """Somebody who may have chosen a language and a zone; None is for no choice."""
+    """A reader who may have chosen a locale and a time zone; None means no choice."""
 
     @property
     def locale(self) -> str | None:
@@ -135,7 +135,7 @@ def remember_locale(language: str | None) -> None:
 
 @contextmanager
 def addressed_to(reader: Reader) -> Iterator[None]:
-    """What is made in here is in `reader`'s language and zone: their choice, else the language in force, and UTC."""
+    """A block in which text is made in `reader`'s locale and zone; without a choice, in the current locale and UTC."""
     offered = reader.locale in current_app.config["LANGUAGES"]
     with force_locale(reader.locale if offered else get_locale()):
         before = g.get("timezone")

@@ -70,7 +70,7 @@ def admit_upload() -> bool:
 
 
 def is_upload() -> bool:
-    """Whether this request may bring more than all may, so that its body is read by its view alone."""
+    """Return whether this request may bring more than all may, so that its body is read by its view alone."""
     return _upload_limit() is not None
 
 

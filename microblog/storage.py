@@ -70,7 +70,7 @@ class Storage:
                 yield chunk
 
     def exists(self, path: str) -> bool:
-        """Whether there is a whole file at `path`."""
+        """Return whether there is a whole file at `path`."""
         return bool(self._files.exists(self._full(path)))
 
     def size(self, path: str) -> int:

@@ -23,12 +23,12 @@ _FILLERS = "\u2800\u115f\u1160\u3164\uffa0"  # a Braille pattern without dots, H
 
 
 def is_storable(text: str) -> bool:
-    """Whether every character of `text` can be stored and sent."""
+    """Return whether every character of `text` can be stored and sent."""
     return _UNSTORABLE.search(text) is None
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of `text` can be seen: it is empty, or all of it is white space, controls or fillers."""
+    """Return whether nothing of `text` can be seen: it is empty, or all of it is white space, controls or fillers."""
     return all(unicodedata.category(one) in _UNSEEN or one in _FILLERS for one in text)
 
 

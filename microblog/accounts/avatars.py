@@ -15,7 +15,7 @@ CELLS = range(6, 11)  # how many of the left 15 are filled: neither nearly empty
 
 
 class Avatar(NamedTuple):
-    """What is to be drawn: the number of a colour, and the path of an SVG of SIZE × SIZE units."""
+    """A drawing: the number of a colour, and the path of an SVG of SIZE × SIZE units."""
 
     colour: int
     path: str

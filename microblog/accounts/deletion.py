@@ -73,12 +73,12 @@ def close_account(user: User) -> bool:
 
 
 def is_closed(user_id: int) -> bool:
-    """Whether there is such an account, and it is to be deleted."""
+    """Return whether there is such an account, and it is to be deleted."""
     return db.session.scalar(_closed(user_id)) is not None
 
 
 def count_user_data(user_id: int) -> int:
-    """How many rows are the user's, in all tables."""
+    """Return the number of rows that belong to the user, in all tables."""
     owned = [sa.select(sa.func.count()).where(key.parent == user_id).scalar_subquery() for key in _references()]
     return sum(db.session.execute(sa.select(*owned)).one())
 

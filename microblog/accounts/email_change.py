@@ -21,7 +21,7 @@ BATCH = 500  # rows deleted in one transaction
 
 
 class EmailTaken(Exception):
-    """Somebody else has the address by now."""
+    """Another user has taken the address in the meantime."""
 
 
 class EmailChange(Model):

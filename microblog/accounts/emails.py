@@ -43,7 +43,7 @@ def confirm_email(change: EmailChange) -> Message:
 
 
 def email_changed_email(change: EmailChange) -> Message:
-    """What the old address is told; not which the new one is. An answer goes to the first of ``ADMINS``, if any."""
+    """The mail to the old address, without the new one. Replies go to the first of ``ADMINS``, if any."""
     admin = next(iter(current_app.config["ADMINS"]), None)
     with addressed_to(change.user):
         subject = _("[Microblog] Your mail address was changed")
@@ -63,6 +63,6 @@ def account_deleted_email(user: User) -> Message:
 
 
 def link_lifetime() -> str:
-    """How long a link works, in words."""
+    """Return the lifetime of links in words."""
     text: str = format_timedelta(timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"]))
     return text

@@ -20,7 +20,7 @@ MIN_PASSWORD = 8
 
 
 class SignInForm(FlaskForm):
-    """Who are you?"""
+    """Form for signing in."""
 
     username = StringField(
         _l("Username or email"),
@@ -57,7 +57,7 @@ class UsernameForm(FlaskForm):
 
 
 class ProfileForm(UsernameForm, PreferencesForm):
-    """What others see of you, and how you read."""
+    """Form for the public profile and the reader's preferences."""
 
     about_me = TextAreaField(
         _l("About me"),
@@ -112,7 +112,7 @@ class NewPasswordForm(FlaskForm):
 
 
 class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
-    """Who do you want to be?"""
+    """Form for registration."""
 
 
 def normal_address(text: str) -> str:

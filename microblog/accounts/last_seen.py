@@ -54,6 +54,6 @@ def _note_reader(response: Response) -> Response:
 
 
 def _is_page(response: Response) -> bool:
-    """Whether this is a page that a reader opened: no event stream, and nothing that a script of theirs asked for."""
+    """Return whether a reader opened this page, as opposed to an event stream or a request of a script."""
     opened = request.method == "GET" and request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
     return opened and response.status_code == 200 and response.mimetype == "text/html"

@@ -29,7 +29,7 @@ MAX_PASSWORD = 1024  # characters; hashing more would only serve somebody who wa
 
 
 class User(UserMixin, Model):
-    """Somebody who signs in, writes posts and starts jobs."""
+    """A user, who signs in, writes posts and starts jobs."""
 
     __tablename__ = "user"
 
@@ -59,7 +59,7 @@ class User(UserMixin, Model):
         return f"<User {self.username}>"
 
     def get_id(self) -> str:
-        """What cookies keep of this user: it is of no use any more once the password is another."""
+        """Return the id that Flask-Login keeps in cookies; it becomes invalid with a new password."""
         return f"{self.id}.{fingerprint('session', str(self.id), self.password_hash)}"
 
     def set_password(self, password: str) -> None:
@@ -67,7 +67,7 @@ class User(UserMixin, Model):
         self.password_hash = generate_password_hash(password)
 
     def check_password(self, password: str) -> bool:
-        """Whether `password` is this user's."""
+        """Return whether `password` is this user's."""
         return check_password_hash(self.password_hash, password)
 
     @classmethod

@@ -16,7 +16,7 @@ from microblog.notifications.renderers import RenderedNotification
 
 @renderers.renders(FOLLOWER)
 def render_follower_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]:
-    """Who began to follow the reader, with the way to their profile."""
+    """Render who followed the reader, with links to their profiles."""
     names = actor_names(rows)
     return {
         row_id: RenderedNotification(
@@ -27,7 +27,7 @@ def render_follower_notifications(rows: list[Notification]) -> dict[int, Rendere
 
 
 def actor_names(rows: list[Notification]) -> dict[int, str]:
-    """Who did what `rows` tell of, by the ids of the rows; without those whose account is being deleted."""
+    """Return the names of the actors of `rows`, by row id, without those whose account is being deleted."""
     actors = {row.actor_id for row in rows}
     query = sa.select(User.id, User.username).where(User.id.in_(actors), User.deleted_at.is_(None))
     names = dict(db.session.execute(query).all())

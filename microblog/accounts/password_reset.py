@@ -39,7 +39,7 @@ def request_password_reset(address: str) -> None:
 
 
 def is_reset_pending(user_id: int, task_id: str) -> bool:
-    """Whether an earlier task than `task_id` is about to mail a link to the same user, and this one need not.
+    """Return whether an earlier task than `task_id` is about to mail a link to the same user, and this one need not.
 
     Jobs of the system may be as many as you like, so it is looked at here; among several the oldest sends.
     """

@@ -27,7 +27,7 @@ class ChoiceField(SelectField):
 
 
 class PreferencesForm(FlaskForm):
-    """How do you want to read?"""
+    """Form for language and time zone."""
 
     locale = ChoiceField(_l("Language"), description=_l("Of the pages, and of the mails that you get."))
     timezone = ChoiceField(_l("Time zone"), description=_l("In which times are told."))

@@ -144,7 +144,7 @@ def unfollow(username: str) -> ResponseReturnValue:
 @bp.get("/user/<username>/followers")
 @login_required
 def followers(username: str) -> ResponseReturnValue:
-    """Who follows a user."""
+    """List the followers of a user."""
     user = get_user_or_404(username)
     page = followers_of(user, request.args.get("before"), request.args.get("after"))
     return render_template(
@@ -178,7 +178,7 @@ def _back_from(user: User) -> Response:
 
 
 def ask_to_sign_in() -> Response:
-    """Where a reader goes who asked for a page that needs an account; they come back to it afterwards."""
+    """Redirect a reader who must sign in first, and who returns to the page afterwards."""
     if request.method != "GET" or request.path == "/":
         return redirect(url_for("accounts.login"))
     flash(_("Sign in to open this page."), "info")

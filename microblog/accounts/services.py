@@ -118,11 +118,11 @@ FOLLOWER = "follower"
 
 
 class UserUnavailable(Exception):
-    """Who was to be followed, or who follows, has just been deleted."""
+    """The user to follow, or the follower, has just been deleted."""
 
 
 class FollowCounts(NamedTuple):
-    """How many follow a user, and how many that user follows; whose account is being deleted does not count."""
+    """Numbers of followers and of followed users, without those whose account is being deleted."""
 
     followers: int
     following: int
@@ -162,12 +162,12 @@ def unfollow_user(follower: User, followed: User) -> bool:
 
 
 def is_following(follower: User, followed: User) -> bool:
-    """Whether `follower` follows `followed`."""
+    """Return whether `follower` follows `followed`."""
     return db.session.get(Follow, (follower.id, followed.id)) is not None
 
 
 def count_follows(user: User) -> FollowCounts:
-    """How many follow `user`, and how many `user` follows."""
+    """Return how many users follow `user`, and how many `user` follows."""
     lists = (_followers_of(user), _followed_by(user))
     numbers = [follows.with_only_columns(sa.func.count()).scalar_subquery() for follows in lists]
     return FollowCounts(*db.session.execute(sa.select(*numbers)).one())

@@ -17,7 +17,7 @@ from microblog.validators import Storable
 
 
 class RequestLinkForm(FlaskForm):
-    """Who has forgotten their password?"""
+    """Form that requests a link to reset the password."""
 
     email = StringField(
         _l("Email"),

@@ -27,7 +27,7 @@ def _owner() -> str:
 @bp.get("")
 @login_required
 def overview() -> ResponseReturnValue:
-    """What can be changed."""
+    """Show the account's settings."""
     return render_template("accounts/account.html", waiting=email_change.pending_email_change(current_user))
 
 
@@ -107,7 +107,7 @@ def _dead() -> ResponseReturnValue:
 @bp.get("/delete")
 @login_required
 def before_deletion() -> ResponseReturnValue:
-    """What it means to delete the account, and the export before it."""
+    """Explain the deletion of the account, and offer an export before it."""
     return render_template("accounts/before_deletion.html")
 
 

@@ -80,7 +80,7 @@ def user_by_password() -> User:
 
 
 def wrong_password() -> Unauthorized:
-    """What answers a name and a password that do not belong together, or no longer."""
+    """Return the response to a name and a password that do not match."""
     return _unauthorized(_("The username or the password is wrong."), "basic")
 
 

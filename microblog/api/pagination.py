@@ -13,7 +13,7 @@ Answer = tuple[dict[str, Any], dict[str, str]]
 
 
 def newest_first(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> Answer:
-    """What a view decorated with Blueprint.lists() returns for `page`: the body, and the headers.
+    """Return body and headers of `page`, for a view decorated with Blueprint.lists().
 
     `query` is what the view was given; `items` are those of the page, as its schema takes them.
     """

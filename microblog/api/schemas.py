@@ -52,11 +52,11 @@ class Schema(marshmallow.Schema):
 
 
 class RequestSchema(Schema):
-    """What is sent to us as JSON, in which any other field is refused."""
+    """A request body, in which unknown fields are refused."""
 
 
 class TokenRequestSchema(RequestSchema):
-    """What you may say of a token that you ask for; it may also be nothing."""
+    """Options of a new token; the body may be empty."""
 
     name = kept("What it is for, for you to know it by.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG))
 
@@ -84,7 +84,7 @@ class ExportRequestSchema(RequestSchema):
 
 
 class PageQuerySchema(Schema):
-    """Which part of a list."""
+    """The page of a list."""
 
     before = text("The key of a page, as found in `next` and `prev`.")
     after = text(
@@ -134,7 +134,7 @@ class UserPageSchema(PageSchema):
 
 
 class ProfileChangeSchema(RequestSchema):
-    """What you change of your profile; the rest stays."""
+    """Changes of your profile; fields that are left out stay."""
 
     language = choice(
         LANGUAGES,
@@ -149,7 +149,7 @@ class ProfileChangeSchema(RequestSchema):
 
 
 class SignUpSchema(RequestSchema):
-    """Who you want to be."""
+    """A new account."""
 
     username = kept(
         "A name that nobody has, in whatever case.",
@@ -208,7 +208,7 @@ class PostPageSchema(PageSchema):
 
 
 class SearchQuerySchema(PageQuerySchema):
-    """What is sought, and which part of what was found."""
+    """A search, and the page of its results."""
 
     q = kept(
         "Words that a post must have. Words in quotes must stand next to each other.",
@@ -257,7 +257,7 @@ class MessagePageSchema(PageSchema):
 
 
 class MessagesReadSchema(RequestSchema):
-    """Which messages you have read."""
+    """The messages to mark as read."""
 
     ids = ids("Their numbers.", required=True)
 
@@ -281,13 +281,13 @@ class NotificationPageSchema(PageSchema):
 
 
 class NotificationsReadSchema(RequestSchema):
-    """What of all that you were told you have read; send nothing, or an empty object, for all of it."""
+    """The notifications to mark as read; send nothing, or an empty object, for all of them."""
 
     ids = ids("The numbers of some.")
 
 
 class ProgressSchema(Schema):
-    """How far something is."""
+    """The progress of a task."""
 
     current = integer("What has been done, in the task's own unit.", required=True)
     total = integer("What there is to do in that unit; null where it is not known.", required=True, allow_none=True)
@@ -355,7 +355,7 @@ class RefusalPageSchema(PageSchema):
 
 
 class ProblemSchema(Schema):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type = text("Always about:blank: the status says what kind of problem it is.", required=True)
     title = text("The name of the status.", required=True)

@@ -34,7 +34,7 @@ def myself(username: str) -> User:
 
 
 def user_json(user: User) -> dict[str, Any]:
-    """What everybody may know of a user."""
+    """Return the public fields of a user."""
     return {
         "username": user.username,
         "about_me": user.about_me,

@@ -20,7 +20,7 @@ from microblog.validators import Storable
 
 
 class TokenForm(FlaskForm):
-    """What is it for?"""
+    """Form that creates a token."""
 
     name = StringField(
         _l("Name of a new token"),

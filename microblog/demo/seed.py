@@ -69,7 +69,7 @@ class PhraseBook:
         return _combined(self.openings, self.thoughts, self.closings, chance)
 
     def replies(self, chance: random.Random) -> Iterator[str]:
-        """What follows the name of whom one answers; without an end, none twice."""
+        """Yield texts that follow the name of the addressee, without end, none twice."""
         return _combined(self.answers, self.thoughts, self.closings, chance)
 
 
@@ -102,7 +102,7 @@ SOON = 1 / 2000  # of the whole time: an answer comes no later (of a year, some 
 
 
 class Speaker(NamedTuple):
-    """Somebody with a name, and the language (BCP 47) that they write in."""
+    """An author with a name and a language (BCP 47)."""
 
     name: str
     language: str
@@ -215,7 +215,7 @@ ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
 
 class Resident(NamedTuple):
-    """Somebody who is in the database by now."""
+    """A user that is in the database."""
 
     id: int
     speaker: Speaker
@@ -306,7 +306,7 @@ def _follows(ids: list[int], now: datetime, chance: random.Random) -> Iterator[d
 
 
 def _see_them_act() -> None:
-    """Whoever wrote or followed somebody later than they were seen was seen then."""
+    """Set `last_seen_at` of users to the time of their last post or follow, if that is later."""
     acts = (
         (Post.user_id, Post.timestamp),
         (Message.sender_id, Message.timestamp),

@@ -69,7 +69,7 @@ class Failure(Exception):
 
 
 class StopRequest(Exception):
-    """Somebody asked the household to end: Ctrl-C, SIGTERM, or a closed terminal."""
+    """A request to stop: Ctrl-C, SIGTERM, or a closed terminal."""
 
 
 @dataclass(frozen=True)

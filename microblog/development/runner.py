@@ -57,7 +57,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What runs: `backstage` is what the programs on `stage` need from their first moment to their last."""
+    """The programs to run: those on `stage` need those in `backstage` from start to end."""
 
     port: int
     mail_port: int

@@ -36,7 +36,7 @@ class Keeper:
 
 
 def _envelope_lines(envelope: Envelope) -> bytes:
-    """Who the mail was really from and to, as a mail server writes it above the mail at its delivery."""
+    """Return the sender and the recipients of the envelope as header lines, as a mail server adds them at delivery."""
     recipients = [f"Delivered-To: {address}\n" for address in envelope.rcpt_tos]
     return "".join([f"Return-Path: <{envelope.mail_from}>\n", *recipients]).encode("utf-8", "surrogateescape")
 

@@ -74,7 +74,7 @@ def languages() -> list[str]:
 
 
 def _header(catalog: Catalog) -> bytes:
-    """What gettext needs to know of a catalog, and no more: a date would make two branches differ."""
+    """Return the minimal header of a catalog; a date would make two branches differ."""
     return (
         'msgid ""\nmsgstr ""\n'
         '"Content-Type: text/plain; charset=utf-8\\n"\n'

@@ -36,7 +36,7 @@ class ErrorReport(Model):
 
     @property
     def kind(self) -> str:
-        """What it has in common with those that it may stand for."""
+        """The fingerprint that equal errors share."""
         return f"{self.exception} {self.place}"
 
     def __repr__(self) -> str:

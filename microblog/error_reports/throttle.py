@@ -40,7 +40,7 @@ return 1
 
 
 def admit(kind: str) -> int | None:
-    """How many errors of this kind were suppressed since the last mail, if it is time for another; else None.
+    """Return the number of equal errors suppressed since the last mail, if another mail is due; else None.
 
     While Redis is away each process counts for itself.
     """
@@ -53,7 +53,7 @@ def admit(kind: str) -> int | None:
 
 
 def admit_mail(kind: str, report: str, suppressed: int) -> bool:
-    """Whether the mail about `report` (any text that names it) may go now: there was none about such an error.
+    """Return whether the mail about `report` (any text that names it) may go now: there was none about such an error.
 
     Else it never goes, and counts as suppressed, with the `suppressed` that it would have told of. This holds where
     admit() cannot: reports of many processes, made while Redis was away, all go once it is back. Raises

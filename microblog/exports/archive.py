@@ -30,7 +30,7 @@ _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
 def count_posts(user_id: int) -> int:
-    """How many posts the user has."""
+    """Return the number of posts of the user."""
     return db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
 
 

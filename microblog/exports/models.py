@@ -38,7 +38,7 @@ class Archive(Model):
 
 
 def path_of(job_id: str, attempt: int) -> str:
-    """Where an attempt at a job stores its archive: no two share a file, so that one cannot end up with another's."""
+    """Return the path of an attempt's archive; no two attempts share a file, so that none can end up with another's."""
     return f"{job_id}.{attempt}.json"
 
 

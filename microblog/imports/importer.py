@@ -83,7 +83,7 @@ class Report:
 
 
 def _address(value: Any) -> str | None:
-    """Where the post can be read in the place that it comes from, if the file says so, as it can be kept and sent."""
+    """Return the URL of the original post, if the file has one that can be stored and sent."""
     note = value.get("object") if isinstance(value, dict) else None
     address = note.get("url") if isinstance(note, dict) else None
     if not isinstance(address, str) or not address.startswith(("https://", "http://")):
@@ -148,7 +148,7 @@ def _count(upload_id: str, user_id: int, new: int) -> None:
 
 
 def _known(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime]]:
-    """How many posts the user has of each kind that `drafts` are of."""
+    """Return how many equal posts of each draft the user has."""
     if not drafts:
         return Counter()
     times = [draft.timestamp for draft in drafts]
@@ -164,7 +164,7 @@ def _known(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime
 
 
 def _one_of(column: InstrumentedAttribute[Any], values: list[Any]) -> sa.ColumnElement[bool]:
-    """Whether `column` has one of `values`: as many as a batch has posts, so that each batch is the same statement."""
+    """The condition that `column` is one of `values`, padded to the size of a batch so that statements are equal."""
     if db.engine.dialect.name == "postgresql":  # thousands of parameters take longer to be read than to be looked up
         return column == sa.any_(sa.cast(values, ARRAY(column.type)))
     return column.in_(values)

@@ -35,7 +35,7 @@ class BrokenJson(Exception):
 
 
 class EntryTooLarge(BrokenJson):
-    """What begins here is longer than MAX_ENTRY."""
+    """The entry is longer than MAX_ENTRY."""
 
 
 class Entry(NamedTuple):
@@ -145,7 +145,7 @@ class EntryReader:
             return value
 
     def _cut_short(self, error: JSONDecodeError) -> bool:
-        """Whether more of the file may mend the error: it is at the end of what there is, or a text without end."""
+        """Return whether more input may resolve the error: it is at the buffer's end, or an unterminated string."""
         return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_TOKEN
 
     def _read(self) -> bool:

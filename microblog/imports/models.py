@@ -37,7 +37,7 @@ class Upload(Model):
 
     @property
     def path(self) -> str:
-        """Where the file is, relative to the storage."""
+        """The path of the file, relative to the storage."""
         return f"{self.id}.json"
 
 

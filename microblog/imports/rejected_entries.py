@@ -42,7 +42,7 @@ def add(upload_id: str, refusals: Sequence[dict[str, Any]]) -> None:
 
 
 def exist(upload_id: str) -> bool:
-    """Whether there are any, and they have not had their time."""
+    """Return whether there are any, and they have not had their time."""
     return db.session.scalar(sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(1)) is not None
 
 

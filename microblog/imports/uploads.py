@@ -27,7 +27,7 @@ def current_storage() -> Storage:
 
 
 class NoPosts(ValueError):
-    """What was sent begins like no file of posts; the message is a sentence that says so."""
+    """The upload does not begin like a file of posts; the message is a sentence for the user."""
 
 
 def start(user: User, chunks: Iterable[bytes]) -> Task:
@@ -57,7 +57,7 @@ def id_of(job: Job) -> str | None:
 
 
 def has_refusals(job: Job) -> bool:
-    """Whether `job` is an import that has refused something, of which the list is still there."""
+    """Return whether `job` is an import that has refused something, of which the list is still there."""
     upload_id = id_of(job)
     return upload_id is not None and rejected_entries.exist(upload_id)
 

@@ -46,27 +46,27 @@ class Job:
 
     @property
     def unfinished(self) -> bool:
-        """Whether any step has yet to end."""
+        """Return whether any step has yet to end."""
         return self.state in states.UNFINISHED
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the last step ended; None before."""
+        """The time at which the last step ended; None before."""
         return None if self.unfinished else self.current.finished_at
 
     @property
     def changed_at(self) -> datetime:
-        """When any of its rows was last written."""
+        """The time of the last update of any of its rows."""
         return max(step.updated_at for step in self.steps)
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether its user asked for it to stop, and it has yet to."""
+        """Return whether its user asked for it to stop, and it has yet to."""
         return self.unfinished and any(step.cancel_requested_at for step in self.steps)
 
     @property
     def retryable(self) -> bool:
-        """Whether a new job like this may be launched from it."""
+        """Return whether a new job like this may be launched from it."""
         return self.state in (states.FAILURE, states.REVOKED)
 
     def to_dict(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class MailTask(JobTask):
     retry_kwargs = {"max_retries": 60}
 
     def already_done(self, task_id: str) -> dict[str, Any] | None:
-        """What deliver() returned to an earlier attempt, whose mail the server has."""
+        """Return the result of deliver() in an earlier attempt whose mail the server has accepted."""
         sent = db.session.get(SentMail, task_id)
         return {"message_id": sent.message_id} if sent else None
 

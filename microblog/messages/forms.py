@@ -13,7 +13,7 @@ from microblog.validators import Storable, normalize_newlines
 
 
 class MessageForm(FlaskForm):
-    """What do you want to tell somebody?"""
+    """Form for writing a private message."""
 
     message = TextAreaField(
         _l("Message"),
@@ -25,7 +25,7 @@ class MessageForm(FlaskForm):
 
     @property
     def body(self) -> str:
-        """What is to be sent, of a form that is valid."""
+        """The text to send, of a valid form."""
         return normalize_body(self.message.data)
 
     def validate_message(self, field: Field) -> None:

@@ -16,7 +16,7 @@ _UNREAD = sa.text("read_at IS NULL")
 
 
 class Message(Model):
-    """What one user wrote to another.
+    """A private message.
 
     Each of the two deletes it for themselves; when both have, the row is gone. Whoever deletes a message has read it.
     """

@@ -15,7 +15,7 @@ from microblog.notifications.renderers import RenderedNotification
 
 @renderers.renders(KIND)
 def render_message_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]:
-    """Who wrote, and how many new messages there are of them, with the way to the conversation."""
+    """Render the sender and the number of their new messages, with a link to the conversation."""
     names = actor_names(rows)
     senders = {row.id: row.actor_id for row in rows if row.actor_id is not None}
     new = unread_from(rows[0].user_id, senders.values())

@@ -54,7 +54,7 @@ def conversation(username: str) -> ResponseReturnValue:
 @bp.get("/messages")
 @login_required
 def received() -> ResponseReturnValue:
-    """What others wrote to the user; what is shown is read by that."""
+    """List received messages, and mark those shown as read."""
     page, new = _opened(lambda before, after: messages_received_by(current_user, before, after))
     return render_template("messages/index.html", page=page, new=new, empty=_("Nobody has written to you yet."))
 
@@ -62,7 +62,7 @@ def received() -> ResponseReturnValue:
 @bp.get("/messages/sent")
 @login_required
 def sent() -> ResponseReturnValue:
-    """What the user wrote to others."""
+    """List sent messages."""
     page = messages_sent_by(current_user, request.args.get("before"), request.args.get("after"))
     return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
 

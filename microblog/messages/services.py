@@ -23,7 +23,7 @@ from microblog.validators import MAX_ID, is_blank
 
 
 def normalize_body(text: str) -> str:
-    """What is sent of `text`: all of it without the white space around it.
+    """Return `text` without surrounding white space.
 
     Raises ValueError, with a sentence for the writer, if that is nothing or too much.
     """
@@ -150,7 +150,7 @@ def delete_message(reader: User, message_id: int) -> bool:
 
 
 def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
-    """How many messages the reader has yet to read, by their senders; without those who sent none.
+    """Return the number of unread messages of the reader by sender, without senders of none.
 
     Of each sender's at most badges.MOST are counted.
     """
@@ -166,7 +166,7 @@ def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
 
 @unread_counts.counts_unread(BADGE)
 def unread_message_count(user_id: int) -> int:
-    """How many messages a user has yet to read, at most badges.MOST."""
+    """Return the number of unread messages of a user, at most unread_counts.MOST."""
     return unread_counts.limited_count(sa.select(Message.id).where(_unread(user_id)))
 
 
@@ -187,12 +187,12 @@ def _unread(reader_id: int) -> sa.ColumnElement[bool]:
 
 
 def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
-    """What is with somebody whose account is being deleted, is as good as gone."""
+    """The condition that excludes messages with users whose account is being deleted."""
     return user_id.not_in(User.ids_of_deleted())
 
 
 def _settle(reader_id: int, sender_ids: set[int]) -> None:
-    """Whoever has read all that somebody wrote need not be told of it any longer."""
+    """Delete the notification of a sender all of whose messages have been read."""
     # As they were before the messages are counted: what comes meanwhile makes its notice a newer one, which stays.
     notice = sa.tuple_(Notification.subject, Notification.timestamp)
     seen = sa.select(Notification.subject, Notification.timestamp).where(

@@ -29,7 +29,7 @@ LOOK_EVERY = 0.05
 
 @dataclass(frozen=True)
 class ActionResult:
-    """Whether it was done, as a sentence too, and the job that it is about; None if there is no such job."""
+    """Return whether it was done, as a sentence too, and the job that it is about; None if there is no such job."""
 
     done: bool
     sentence: str
@@ -129,7 +129,7 @@ EXAMPLES = 3  # refusals that are told in full
 
 @dataclass(frozen=True)
 class Action:
-    """What can be done to a job, and the ids of those jobs among filtered ones to which it can be, newest first."""
+    """An action on jobs, and the function that returns the ids of filtered jobs that allow it, newest first."""
 
     act: Callable[[Job], ActionResult]
     choose: Callable[[Filters], list[str]]
@@ -143,7 +143,7 @@ ACTIONS = {
 
 @dataclass
 class BulkResult:
-    """How many jobs it was done to, how many it could not be done to, and a few of these."""
+    """Numbers of jobs for which an action succeeded and failed, and some of the latter."""
 
     done: int = 0
     refused: int = 0

@@ -191,7 +191,7 @@ _DETAILS = ("runtime", "exception", "eta", "retries", "args", "kwargs", "result"
 
 @dataclass(frozen=True)
 class KnownTask:
-    """What events leave out of a task: its `name`, and the job that it is a step of."""
+    """Data of a task that events omit: its `name`, and the job that it is a step of."""
 
     id: str
     root_id: str
@@ -200,14 +200,14 @@ class KnownTask:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events are asked for; None lets all through. Those of workers alone have neither a task nor a job."""
+    """Filter of events; None matches all. Events of workers have neither a task nor a job."""
 
     task: str | None = None
     job: str | None = None
     worker: str | None = None
 
     def let_through(self, event: Event) -> bool:
-        """Whether `event`, with what Directory.complete() adds, is asked for."""
+        """Return whether `event`, with what Directory.complete() adds, is asked for."""
         return (
             (self.task is None or event.get("name") == self.task)
             and (self.job is None or self.job in (event.get("root_id"), event.get("uuid")))
@@ -349,7 +349,7 @@ def state_colour(event: Event) -> str | None:
 
 
 def is_reader_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads from any more."""
+    """Return whether stdout is a pipe that nobody reads from any more."""
     try:
         watched = select.poll()
         watched.register(sys.stdout.fileno(), 0)

@@ -26,7 +26,7 @@ SETBACKS = frozenset({states.FAILURE, states.REVOKED})
 
 
 class Order(StrEnum):
-    """How a list is sorted: by when its jobs were created, or by when they ended (then only ended ones are in it)."""
+    """The order of a list: by creation, or by end (which includes ended jobs only)."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -35,7 +35,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which jobs are meant: those for which all of this holds; without any, every job.
+    """Conditions on jobs, all of which must hold; without any, every job matches.
 
     `states` are states of a job, any of which will do; `queue` and `worker` are those of the step at which it stands;
     `name` is that of any of its steps; `error` is looked for, in whatever case, in the error and the traceback of
@@ -53,7 +53,7 @@ class Filters:
 
     @property
     def given(self) -> bool:
-        """Whether there is any."""
+        """Return whether there is any."""
         return self != Filters()
 
     @property
@@ -100,7 +100,7 @@ def searches(filters: Filters, order: Order) -> list[Search]:
 
 
 def stands_at(step: type[Task]) -> sa.ColumnElement[bool]:
-    """Whether `step` is the one at which its job stands; job.Job.current, in SQL.
+    """Return whether `step` is the one at which its job stands; job.Job.current, in SQL.
 
     In scalar subqueries, which a planner asks row by row: a NOT EXISTS may become a join over the whole table.
     """
@@ -185,7 +185,7 @@ def _exists_standing(root_id: Any, filters: Filters, wanted: frozenset[str]) -> 
 
 
 def _of_step(step: type[Task], filters: Filters, wanted: frozenset[str] | None) -> Conditions:
-    """What is asked of the step at which a job stands. `wanted` is None if the state was asked for already."""
+    """The conditions on a job's current step. `wanted` is None if the state is already part of the query."""
     conditions: Conditions = []
     if wanted is not None and wanted != ALL:
         state = step.state if wanted <= frozenset(states.FINISHED) else job_state(step)
@@ -229,7 +229,7 @@ def _other(step: type[Task], value: Any, condition: Any = None) -> sa.ScalarSele
 
 
 def _equal(column: Any, value: Any) -> sa.ColumnElement[bool]:
-    """Whether `column` is `value`, a subquery, in a CASE: of that PostgreSQL expects that every second row meets it.
+    """The condition that `column` equals the subquery `value`, in a CASE: PostgreSQL expects half of the rows to match.
 
     Of an equation with a subquery it expects one in two hundred, and would rather sort all rows than read an index
     until a page is full.
@@ -238,5 +238,5 @@ def _equal(column: Any, value: Any) -> sa.ColumnElement[bool]:
 
 
 def _some(query: sa.Select[Any]) -> sa.ColumnElement[bool]:
-    """Whether `query` finds anything, for each row anew (see stands_at)."""
+    """Return whether `query` finds anything, for each row anew (see stands_at)."""
     return query.limit(1).scalar_subquery().is_not(None)

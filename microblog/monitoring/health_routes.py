@@ -39,7 +39,7 @@ class Readiness:
         self._parts = ConcurrentProbes(app)
 
     def look(self) -> dict[str, dict[str, Any]]:
-        """What each part says: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
+        """Return the state of each part: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
         The sentence in `error` has no detail; that is in the log.
         """
@@ -82,13 +82,13 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @bp.get("/healthz")
 def health() -> ResponseReturnValue:
-    """Whether this process answers. It asks nobody else: restarting it would not bring them back."""
+    """Return whether this process answers. It asks nobody else: restarting it would not bring them back."""
     return {"status": "ok"}, HTTPStatus.OK, NO_STORE
 
 
 @bp.get("/readyz")
 def ready() -> ResponseReturnValue:
-    """Whether all is there that a reader needs: the database, Redis, a worker. 503 if any of them is not."""
+    """Return whether all is there that a reader needs: the database, Redis, a worker. 503 if any of them is not."""
     readiness: Readiness = current_app.extensions["readiness"]
     parts = readiness.look()
     all_there = all(part["ok"] for part in parts.values())
@@ -97,7 +97,7 @@ def ready() -> ResponseReturnValue:
 
 @bp.get("/metrics")
 def metrics() -> ResponseReturnValue:
-    """What Prometheus reads, the same from any web process, if it shows METRICS_TOKEN; without one there is nothing."""
+    """Return the metrics to a caller who presents METRICS_TOKEN; without that setting the page does not exist."""
     token: str | None = current_app.config["METRICS_TOKEN"]
     if token is None:
         abort(HTTPStatus.NOT_FOUND)

@@ -43,7 +43,7 @@ POWERS = range(-7, 15)  # bounds of the histograms, as powers of two: 8 ms to 4 
 
 @dataclass(frozen=True)
 class Told:
-    """What Redis tells: the lengths of queues, what was counted there, and how many pages listen."""
+    """Values from Redis: the lengths of queues, counters, and the number of open streams."""
 
     lengths: dict[str, int]
     counts: dict[str, int]
@@ -170,7 +170,7 @@ def _jobs(seen: TaskTableSnapshot) -> Iterator[Metric]:
 
 
 def _by_name(seen: TaskTableSnapshot) -> Iterator[Metric]:
-    """What a task counts while it runs: of those that ended and of those that did not."""
+    """Yield metrics by task name, of finished and of unfinished tasks."""
     counted = _counted(seen)
     for what, documentation in (
         ("attempts", "Times that a worker began a task."),
@@ -184,7 +184,7 @@ def _by_name(seen: TaskTableSnapshot) -> Iterator[Metric]:
 
 
 def _mails(seen: TaskTableSnapshot) -> Iterator[Metric]:
-    """What became of mails: a task of MailTask sends one."""
+    """Yield metrics of mails, each of which is sent by one MailTask."""
     sent = failed = 0
     tasks = current_app.extensions["celery"].tasks
     mailing = {name for name, task in tasks.items() if isinstance(task, MailTask)}
@@ -255,7 +255,7 @@ DESCRIBED: dict[str, Callable[[Any], Iterable[Metric]]] = {
 
 
 def _launchable(task: Any) -> bool:
-    """Whether a task is one of jobs: it gets a row."""
+    """Return whether a task is one of jobs: it gets a row."""
     return isinstance(task, JobTask) and not task.every and not task.name.startswith("celery.")
 
 

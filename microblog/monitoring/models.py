@@ -49,7 +49,7 @@ class TaskTotal(_Sums, Model):
 
 
 class RollUp(Model):
-    """How far the sums reach: the one row of this table, which whoever adds to them locks first."""
+    """The time up to which tasks are aggregated: a single row, which an aggregating process locks first."""
 
     __tablename__ = "task_roll_up"
 

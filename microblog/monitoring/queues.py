@@ -71,12 +71,12 @@ def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
 
 
 def queue_length(queue: str) -> int:
-    """How many messages of a queue no worker has taken. Raises redis.exceptions.RedisError."""
+    """Return the number of waiting messages of a queue. Raises redis.exceptions.RedisError."""
     return int(redis_client.connection.llen(queue))
 
 
 def unfinished_tasks(queue: str) -> int:
-    """How many tasks of a queue have yet to end, whether they have a message in it or not."""
+    """Return the number of unfinished tasks of a queue, whether or not they have a message in it."""
     counted = sa.select(sa.func.count()).select_from(Task).where(Task.unfinished, Task.queue == queue)
     return db.session.scalar(counted) or 0
 
@@ -151,7 +151,7 @@ def schedule_entries() -> list[ScheduleEntry]:
 
 
 def is_beat_running() -> bool:
-    """Whether a beat holds the schedule's lock. Raises redis.exceptions.RedisError."""
+    """Return whether a beat holds the schedule's lock. Raises redis.exceptions.RedisError."""
     config = RedBeatConfig(current_app.extensions["celery"])
     return bool(redis_client.connection.exists(config.lock_key))
 

@@ -30,7 +30,7 @@ SHORTEST, LONGEST = -10, 24  # powers of two: 1 ms and half a year; what is shor
 
 @dataclass
 class DurationHistogram:
-    """How many durations lie in each bucket: bucket k has those above 2^((k-1)/8) and up to 2^(k/8) seconds.
+    """Counts of durations: bucket k has those above 2^((k-1)/8) and up to 2^(k/8) seconds.
 
     A percentile is thus within 4.5 % of the true one, and how many are at most a power of two is known exactly, as a
     Prometheus histogram asks. `seconds` is the sum of them all.
@@ -50,7 +50,7 @@ class DurationHistogram:
 
     @property
     def count(self) -> int:
-        """How many durations there are."""
+        """The number of durations."""
         return self.buckets.total()
 
     @property
@@ -82,14 +82,14 @@ class DurationHistogram:
         return None
 
     def at_most(self, powers: Iterable[int]) -> list[int]:
-        """How many durations are at most 2^power seconds, for each of `powers`."""
+        """Return the number of durations of at most 2^power seconds, for each of `powers`."""
         return [
             sum(count for bucket, count in self.buckets.items() if bucket <= PER_DOUBLING * power) for power in powers
         ]
 
 
 class AggregateKey(NamedTuple):
-    """Which tasks are counted together."""
+    """The key by which tasks are aggregated."""
 
     hour: datetime
     name: str
@@ -116,7 +116,7 @@ class TaskAggregate:
 
     @classmethod
     def of(cls, row: TaskHour | TaskTotal) -> TaskAggregate:
-        """What was stored."""
+        """Make an aggregate from stored columns."""
         return cls(
             row.count,
             row.jobs,
@@ -128,7 +128,7 @@ class TaskAggregate:
         )
 
     def columns(self) -> dict[str, Any]:
-        """What to store."""
+        """Return the columns to store."""
         return {
             "count": self.count,
             "jobs": self.jobs,
@@ -192,7 +192,7 @@ def aggregate_tasks(rows: Iterable[Any], *, max_crashes: int) -> dict[AggregateK
 
 
 def hour_of(time: datetime) -> datetime:
-    """When the hour that `time` lies in began."""
+    """Return the beginning of the hour that contains `time`."""
     return time.replace(minute=0, second=0, microsecond=0)
 
 

@@ -34,7 +34,7 @@ _K = TypeVar("_K")
 
 @dataclass(frozen=True)
 class Times:
-    """How long something took, in seconds; percentiles within 4.5 %. None where there is nothing to tell of."""
+    """Durations in seconds; percentiles within 4.5 %. None if there are none."""
 
     count: int
     mean: float | None
@@ -51,7 +51,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of the tasks called `name`: `counts` has each of SUCCESS, FAILURE and REVOKED.
+    """Outcomes of the tasks called `name`: `counts` has each of SUCCESS, FAILURE and REVOKED.
 
     See figures.Figures for what is a wait, a run and a crash.
     """
@@ -65,7 +65,7 @@ class Outcomes:
 
     @property
     def finished(self) -> int:
-        """How many there were."""
+        """The number of finished tasks."""
         return sum(self.counts.values())
 
     @property
@@ -81,7 +81,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Hour(Outcomes):
-    """What became of the tasks called `name` that finished within the hour that began at `hour`."""
+    """Outcomes of the tasks called `name` that finished within the hour that began at `hour`."""
 
     hour: datetime
 
@@ -138,7 +138,7 @@ def snapshot() -> Iterator[Session]:
 
 
 def _live(session: Session, *within: sa.ColumnElement[bool]) -> Mapping[AggregateKey, TaskAggregate]:
-    """What is in no sum yet."""
+    """Return the tasks that are not aggregated yet."""
     until = session.scalars(sa.select(RollUp.until)).one()
     rows = session.execute(FINISHED.where(Task.finished_at > until, *within).execution_options(yield_per=1000))
     return aggregate_tasks(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])

@@ -98,7 +98,7 @@ class WorkerSummary:
 
 @dataclass(frozen=True)
 class SystemOverview:
-    """What one look found."""
+    """The system status and its workers."""
 
     health: SystemStatus
 
@@ -117,23 +117,23 @@ class SystemOverview:
         return max((queue.length for queue in self.health.queues or ()), default=0) or 1
 
     def unfinished(self, *wanted: str) -> int:
-        """How many jobs are in one of these states."""
+        """Return the number of jobs in one of these states."""
         figures = self.health.jobs
         return sum(sum(figures.unfinished[state].values()) for state in wanted) if figures else 0
 
     @property
     def waiting(self) -> int:
-        """How many jobs have yet to begin."""
+        """The number of jobs that have not begun."""
         return self.unfinished(states.PENDING)
 
     @property
     def running(self) -> int:
-        """How many jobs are under way."""
+        """The number of running jobs."""
         return self.unfinished(*states.RUNNING)
 
     @property
     def retrying(self) -> int:
-        """How many jobs wait for another attempt."""
+        """The number of jobs that wait for another attempt."""
         return self.unfinished(states.RETRY)
 
 
@@ -170,7 +170,7 @@ OLDER = "older"
 
 
 class Verdict(IntEnum):
-    """How it stands; as a number, the exit code of ``flask tasks status``."""
+    """The verdict; its number is the exit code of ``flask tasks status``."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -190,7 +190,7 @@ class WaitingJobs:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What the Task table tells: unfinished jobs, by state and then by age, and what ended within the last hour."""
+    """Unfinished jobs by state and age, and the number that ended within the last hour."""
 
     unfinished: dict[str, dict[str, int]]
     ended: int
@@ -200,7 +200,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """What one look found at `at`. A part that could not be asked is None, and `away` has its name and a sentence."""
+    """The status at `at`. A part that is unavailable is None, and `away` has its name and a sentence."""
 
     at: datetime
     workers: WorkerReplies | None
@@ -254,7 +254,7 @@ class _StatusCheck:
         return measure_queues(self._found["workers"])
 
     def end(self, patience: float) -> dict[str, Any]:
-        """What was found within `patience` seconds."""
+        """Return what was found within `patience` seconds."""
         deadline = time.monotonic() + patience
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

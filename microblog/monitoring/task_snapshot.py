@@ -35,7 +35,7 @@ class UnfinishedJobs:
 
 @dataclass(frozen=True)
 class TaskTableSnapshot:
-    """What there is at one instant.
+    """The Task table at one instant.
 
     `finished` and `unfinished` are by name and state of the task, `jobs` by the name of a job's first task.
     `waiting_since` tells, by queue, since when the task has been waiting that has waited longest: for a worker to

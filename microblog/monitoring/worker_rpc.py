@@ -85,7 +85,7 @@ def broadcast(connection: Any, question: str, questions: Questions, only: Collec
 
 @control_command(visible=False)
 def answer(state: Any, question: str, asked: Questions) -> None:
-    """What a worker does when it is asked: each command as if it had come alone, and one answer to all of them."""
+    """Run each command as if it had come alone, and reply once, in the worker."""
     client = state.app.flask_app.extensions["redis"]
     try:
         if not client.exists(ASKED.format(question)):
@@ -150,7 +150,7 @@ class _ProcessMailbox(Mailbox):
 
 
 def any_worker_answers(app: Celery, timeout: float) -> bool:
-    """Whether a worker answers within `timeout` seconds. Returns with the first answer.
+    """Return whether a worker answers within `timeout` seconds. Returns with the first answer.
 
     One call at a time for each process. Raises kombu.exceptions.OperationalError if the broker is away.
     """

@@ -93,7 +93,7 @@ _MAPPINGS = {"stats", "conf"}
 
 @dataclass(frozen=True)
 class WorkerReplies:
-    """What the workers said: of each that is `up`, by its name, what it said to each question.
+    """Replies of the workers that are `up`: by name, the reply to each command.
 
     `silent` are those that did not answer, though they should: they are frozen, cut off, overloaded, or were killed.
     """
@@ -134,7 +134,7 @@ def all_questions() -> Questions:
 
 
 def describe_worker(name: str, answers: WorkerReplies) -> Facts:
-    """What is known of a worker in general, for people and programs: memory in bytes, uptime in seconds.
+    """Return the general properties of a worker: memory in bytes, uptime in seconds.
 
     All but `name`, `up` and `last_seen` is None if it does not answer, or was not asked. `memory` is the most that its
     main process ever had; `processed` counts the messages that it took since it was started.
@@ -195,7 +195,7 @@ def _task(worker: str, said: Facts) -> Facts:
 
 
 def _named(said: Facts) -> Facts:
-    """What a worker said, by the names used here; in place of what it could not say there is nothing."""
+    """Return a worker's replies by the names used here, with empty values for failed commands."""
     facts = {("queues" if question == "active_queues" else question): reply for question, reply in said.items()}
     facts |= {key: [] for key in facts.keys() & _LISTS if not isinstance(facts[key], list)}
     facts |= {key: {} for key in facts.keys() & _MAPPINGS if "error" in facts[key]}
@@ -237,7 +237,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class CommandReply:
-    """Whether a worker did what it was told, and what it said; `answered` is False if it said nothing."""
+    """Return whether a worker did what it was told, and what it said; `answered` is False if it said nothing."""
 
     worker: str
     done: bool

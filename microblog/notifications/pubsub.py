@@ -164,7 +164,7 @@ class Hub:
                     self._subscriptions.pop(topic, None)
 
     def open_streams(self) -> int:
-        """How many pages listen."""
+        """Return the number of open streams."""
         with self._lock:
             return len(self._everybody())
 
@@ -224,7 +224,7 @@ TOLD_FOR = 30  # seconds; a process that was killed is counted until then
 
 
 class ConnectionCount:
-    """What one web process tells of its listeners, which `count` counts."""
+    """Publish the number of open streams of one web process, which `count` returns."""
 
     def __init__(self, client: redis.Redis, count: Callable[[], int]) -> None:
         self._client = client
@@ -248,7 +248,7 @@ class ConnectionCount:
 
 
 def count_listeners(client: redis.Redis) -> int:
-    """How many pages listen, in all web processes together. Raises redis.exceptions.RedisError."""
+    """Return the number of open streams in all web processes. Raises redis.exceptions.RedisError."""
     processes: set[str] = client.smembers(PROCESSES)  # type: ignore[assignment]
     told = {process: client.get(LISTENERS.format(process)) for process in processes}
     gone = [process for process, count in told.items() if count is None]

@@ -41,12 +41,12 @@ def renders(name: str) -> Callable[[Renderer], Renderer]:
 
 
 def has_renderer(name: str) -> bool:
-    """Whether any room tells of this kind."""
+    """Return whether any room tells of this kind."""
     return name in _renderers
 
 
 def render_notifications(rows: Iterable[Notification]) -> dict[int, RenderedNotification]:
-    """What to say of each of `rows`, by its id. Rows of kinds that nobody tells of any longer are left out."""
+    """Return the rendered `rows` by id, without rows of kinds that have no renderer any longer."""
     by_kind: defaultdict[str, list[Notification]] = defaultdict(list)
     for row in rows:
         by_kind[row.name].append(row)

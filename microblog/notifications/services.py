@@ -100,7 +100,7 @@ def notifications_changed_since(user_id: int, since: datetime, limit: int = 100)
 
 @unread_counts.counts_unread(BADGE)
 def unread_notification_count(user_id: int) -> int:
-    """How many rows a user has yet to read, at most badges.MOST."""
+    """Return the number of unread rows of a user, at most unread_counts.MOST."""
     return unread_counts.limited_count(
         sa.select(Notification.id).where(Notification.user_id == user_id, Notification.read_at.is_(None))
     )

@@ -43,5 +43,5 @@ def unread_counts(user_id: int) -> dict[str, int]:
 
 
 def limited_count(query: sa.Select[Any]) -> int:
-    """How many rows `query` has, at most MOST: so that it costs the same however many there are."""
+    """Return the number of rows of `query`, at most MOST, so that the cost does not grow with the rows."""
     return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MOST).subquery())) or 0

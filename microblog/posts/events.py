@@ -57,7 +57,7 @@ def announce_account_closed(author_id: int) -> None:
 
 
 def post_labels() -> dict[str, str]:
-    """What the bar says of {n} new posts, by the plural category that the number has in the reader's language."""
+    """Return the bar's text for {n} new posts, by plural category of the reader's language."""
     locale = get_locale()
     examples = {locale.plural_form(n) if locale else "other": n for n in range(MOST, 0, -1)}
     texts = {
@@ -68,7 +68,7 @@ def post_labels() -> dict[str, str]:
 
 @replay.provides_events("posts")
 def post_events_for_page(reader_id: int, arguments: Mapping[str, str]) -> EventSource | None:
-    """What a page with posts listens to, and what it missed.
+    """Return the topics of a page with posts, and the events it missed.
 
     ``posts`` says which timeline the page shows: ``home``, ``explore``, or ``@`` and a username. ``shown`` has the ids
     of the posts on it, with commas between, to hear which of these are gone.

@@ -13,7 +13,7 @@ from microblog.validators import Storable, is_blank, normalize_newlines
 
 
 class PostForm(FlaskForm):
-    """What is on your mind?"""
+    """Form for writing a post."""
 
     post = TextAreaField(
         _l("Say something"),
@@ -24,7 +24,7 @@ class PostForm(FlaskForm):
 
     @property
     def body(self) -> str:
-        """What is to be kept: the text without the white space around it."""
+        """The text to store, without surrounding white space."""
         text: str = self.post.data
         return text.strip()
 

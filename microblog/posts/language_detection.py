@@ -41,7 +41,7 @@ def detect_language(text: str) -> str | None:
 
 
 def _is_enough(text: str) -> bool:
-    """Whether there are enough letters, most of them of one script."""
+    """Return whether there are enough letters, most of them of one script."""
     letters = sum(map(len, _WORD.findall(text)))
     if text.isascii():
         return letters >= FEWEST

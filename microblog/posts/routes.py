@@ -40,7 +40,7 @@ def home() -> ResponseReturnValue:
 @bp.get("/explore")
 @login_required
 def explore() -> ResponseReturnValue:
-    """What everybody wrote."""
+    """Show posts of all users."""
     page = explore_timeline(request.args.get("before"), request.args.get("after"))
     return render_template("posts/explore.html", page=page)
 

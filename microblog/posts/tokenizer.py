@@ -43,7 +43,7 @@ def terms_of(text: str) -> list[Term]:
 
 
 def indexed(text: str) -> str:
-    """What the index keeps of `text`: its terms with a space between each two."""
+    """Return the terms of `text`, separated by spaces, as the index stores them."""
     if text.isascii():
         return " ".join(_ASCII_WORD.findall(text.lower()))
     found: list[str] = []  # as terms_of() has them; this is done for each hit of a search, and need not tell where
@@ -58,7 +58,7 @@ def indexed(text: str) -> str:
 
 
 def phrases_of(text: str) -> list[tuple[str, ...]]:
-    """What a post must have to have `text` in it: terms that stand next to each other; none if there is no term.
+    """Return the sequences of adjacent terms that a post must have to contain `text`; none if there is no term.
 
     The run that `text` ends with may go on in the post. If that is a single character, it is looked for by itself.
     """
@@ -77,7 +77,7 @@ def phrases_of(text: str) -> list[tuple[str, ...]]:
 
 
 def is_dense(character: str) -> bool:
-    """Whether `character` is of a script that is kept in twos."""
+    """Return whether `character` is of a script that is kept in twos."""
     return _KINDS[ord(character)] == _DENSE
 
 

@@ -46,7 +46,7 @@ class Found:
 
 
 class _Place(NamedTuple):
-    """Where a post stands in the list, and its key: among equals the newest comes first."""
+    """The rank of a post and its key: among equals the newest comes first."""
 
     score: int
     microseconds: int  # since 1970
@@ -72,7 +72,7 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
 
 
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
-    """What has the words as they were typed; if there is room, also what has words that begin with the last one."""
+    """Return posts with the words as typed; if these are too few, also with words that begin with the last one."""
     found = _newest(query)
     if query.may_go_on and len(found) < CANDIDATES:
         known = {row.id for row in found}

@@ -13,7 +13,7 @@ MAX_LENGTH = 140  # Unicode code points: what a post has at most
 
 
 class SearchForm(FlaskForm):
-    """What is sought. It changes nothing, so that its address can be kept and shared: it needs no token."""
+    """The search form. It changes nothing and needs no CSRF token, so that its address can be kept and shared."""
 
     class Meta:
         csrf = False

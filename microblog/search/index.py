@@ -23,7 +23,7 @@ _CORRUPT = "SQLITE_CORRUPT_VTAB"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How the index stands to the posts: how many of `posts` have no words, or wrong ones; whether it is whole."""
+    """The state of the index: how many of `posts` have no terms or outdated ones, and whether it is intact."""
 
     posts: int
     missing: int
@@ -32,12 +32,12 @@ class State:
 
     @property
     def sound(self) -> bool:
-        """Whether a search finds what it should."""
+        """Return whether a search finds what it should."""
         return self.whole and not self.missing and not self.wrong
 
 
 def count_posts() -> int:
-    """How many posts there are."""
+    """Return the number of posts."""
     return db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0
 
 

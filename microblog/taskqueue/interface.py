@@ -49,7 +49,7 @@ class ClaimLost(Ignore):
 
 
 def user_message(error: BaseException) -> str:
-    """What the user is told about `error`, in the language in force: no names of classes, no secrets."""
+    """Return the sentence for the user about `error`, in the current locale, without class names and secrets."""
     return str(_sentence(error))
 
 
@@ -71,7 +71,7 @@ def _sentence(error: BaseException) -> Any:
 
 @dataclass(frozen=True)
 class TaskChange:
-    """What an open page needs to know of a task that changed.
+    """A change of a task, as open pages need it.
 
     `progress` as in the API, None if untouched; `name` is Celery's, None of a task that has not ended.
     """

@@ -89,12 +89,12 @@ class Task(Model):
         return f"<Task {self.id} {self.name} {self.state}>"
 
     def get_progress(self) -> int:
-        """How far the task is, 0 to 100 per cent; a task that failed stays where it got to."""
+        """Return the progress of the task, 0 to 100 per cent; a failed task keeps its last value."""
         return self.progress
 
     @hybrid_property
     def unfinished(self) -> bool:
-        """Whether the task has yet to end."""
+        """Return whether the task has yet to end."""
         return self.state in states.UNFINISHED
 
     @unfinished.inplace.expression

@@ -44,7 +44,7 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Decision:
-    """What a job needs now: `head` is its first unfinished step, `why` a sentence for operators.
+    """A repair of a job: `head` is its first unfinished step, `why` a sentence for operators.
 
     `act` does it, and returns whether there was still something to do.
     """
@@ -73,7 +73,7 @@ def reconcile_all() -> int:
 
 
 def decisions() -> Iterator[Decision]:
-    """What is to be done, job by job, the oldest first; nothing is done by asking."""
+    """Yield the repairs to make, the oldest job first, without making them."""
     broker = None
     for head in _heads():
         broker = broker or BrokerSnapshot.look()
@@ -123,7 +123,7 @@ def _heads() -> Iterator[Task]:
 
 
 def _decide(head: Task, broker: BrokerSnapshot) -> Decision | None:
-    """What `head` needs now, if anything."""
+    """Return the repair that `head` needs, if any."""
     now = utcnow()
     if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:
         return None
@@ -145,7 +145,7 @@ def _end(head: Task, ending: Exception) -> bool:
 
 
 def _ending(head: Task, before: Task | None, now: datetime) -> Exception | None:
-    """What `head` ends with, since nobody will ever run it; None for one that is to be run."""
+    """Return the state with which `head` ends because it can never run; None if it can."""
     ending: Exception | None = None
     died = head.state in states.RUNNING and head.lease_expires_at is not None  # just now: the claim has yet to count it
     if before is not None and before.state == states.FAILURE:
@@ -197,7 +197,7 @@ def _publish(head: Task, before: Task | None) -> bool:
 
 
 def _value(before: Task) -> Any:
-    """What the step before returned: as Celery keeps it, else from the row, which wraps whatever is no JSON object."""
+    """Return the result of the previous step from Celery, else from the row, which wraps other values than objects."""
     meta = current_app.extensions["celery"].backend.get_task_meta(before.id)
     if meta["status"] == states.SUCCESS:
         return meta["result"]

@@ -79,7 +79,7 @@ _SUCCEED_BY_HOLDER, _SUCCEED_BY_WORKER = _SUCCEED.where(_BY_HOLDER), _SUCCEED.wh
 
 
 class Writer(NamedTuple):
-    """Who stores a state, and the condition under which the row takes it.
+    """The writer of a state, and the condition under which the row accepts it.
 
     A task itself holds a claim: the row must still be on that attempt. The worker's main process (time limits, lost
     processes) and anybody else (cancel, reconcile) may write only what nobody else holds.
@@ -184,7 +184,7 @@ class DatabaseResultBackend(RedisBackend):
         self.store_result(task_id, error, state, request=request, wait=False)
 
     def holds_outcome(self, task_id: str) -> bool:
-        """Whether Redis holds a terminal state. Raises redis.exceptions.RedisError."""
+        """Return whether Redis holds a terminal state. Raises redis.exceptions.RedisError."""
         return self._get_task_meta_for(task_id)["status"] in states.FINISHED
 
     def copy_outcome(self, task_id: str, request: Context | None = None) -> bool:
@@ -200,7 +200,7 @@ class DatabaseResultBackend(RedisBackend):
         return True
 
     def _may_store(self, writer: Writer, state: str) -> bool:
-        """Whether the row would take `state`: only then does it go to Redis. Costs nothing on a fresh claim."""
+        """Return whether the row would take `state`: only then does it go to Redis. Costs nothing on a fresh claim."""
         if writer.claim is not None and (writer.claim.fresh or state == states.STARTED):
             return True
         try:

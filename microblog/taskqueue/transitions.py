@@ -142,7 +142,7 @@ class Claim:
 
     @property
     def fresh(self) -> bool:
-        """Whether the lease is live by this process's own clock."""
+        """Return whether the lease is live by this process's own clock."""
         return utcnow() < self.expires_at
 
 

@@ -182,7 +182,7 @@ class JobTask(CeleryTask):
             self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": name})
 
     def already_done(self, task_id: str) -> Any:
-        """What an earlier attempt returned, or was about to, if it is known to have done its work; else None.
+        """Return the result of an earlier attempt that is known to have completed, else None.
 
         For tasks whose work must not be called cancelled or failed once it is done, whatever became of the worker.
         """
@@ -202,7 +202,7 @@ class JobTask(CeleryTask):
         return done is not None
 
     def is_over(self, task_id: str) -> bool:
-        """Whether look_back() would bring anything home; nothing is written. Raises redis.exceptions.RedisError."""
+        """Return whether look_back() would recover a result; writes nothing. Raises redis.exceptions.RedisError."""
         with self.app.flask_app.app_context():
             return self.backend.holds_outcome(task_id) or self.already_done(task_id) is not None
 
@@ -273,7 +273,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) ->
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:
-    """What a worker's child does first: connections that were open when it was forked are its parent's."""
+    """Forget connections that were open when this child process was forked: they are its parent's."""
     app.rows.forget_connections()
     with app.flask_app.app_context():
         db.engine.dispose(close=False)

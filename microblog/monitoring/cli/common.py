@@ -58,7 +58,7 @@ def print_said(context: click.Context, said: list[CommandReply], as_json: bool, 
 
 
 def in_json(said: CommandReply) -> dict[str, Any]:
-    """What became of a command at a worker."""
+    """Return the result of a worker's command as JSON."""
     return {"worker": said.worker, "done": said.done, "outcome": said.sentence}
 
 

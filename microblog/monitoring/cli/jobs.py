@@ -250,7 +250,7 @@ def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
 
 
 def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filters], list[str]]) -> list[str]:
-    """Which jobs are meant. Raises click.UsageError unless they are named in one way of the two."""
+    """Return the selected jobs. Raises click.UsageError unless exactly one way of selecting is used."""
     if bool(task_ids) == filters.given:
         raise click.UsageError("Say which jobs: by their ids, or by filters such as --state.")
     return choose(filters) if filters.given else list(dict.fromkeys(task_ids))

@@ -162,7 +162,7 @@ COLOURS = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "
 
 
 def status_as_json(health: SystemStatus) -> dict[str, Any]:
-    """What was found, in JSON; a part that could not be asked is null, and `away` says why."""
+    """Return the status as JSON; a part that is unavailable is null, and `away` gives the reason."""
     return {
         "status": health.verdict.name.lower(),
         "problems": health.problems,

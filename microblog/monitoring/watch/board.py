@@ -59,7 +59,7 @@ class Board:
         self._wake()
 
     def redis_is(self, error: str | None) -> None:
-        """Whether Redis answers, and if not, why."""
+        """Return whether Redis answers, and if not, why."""
         with self._lock:
             came = error is None and (not self._redis.known or self._redis.away)
             self._redis = _told(self._redis, error)
@@ -68,25 +68,25 @@ class Board:
         self._wake()
 
     def database_is(self, error: str | None) -> None:
-        """Whether the database answers, and if not, why."""
+        """Return whether the database answers, and if not, why."""
         with self._lock:
             self._database = _told(self._database, error)
         self._wake()
 
     def read(self, reading: Reading) -> None:
-        """What the Task table says."""
+        """Store what was read from the Task table."""
         with self._lock:
             self._reading = reading
         self._wake()
 
     def measured(self, queues: Sequence[QueueStats] | None) -> None:
-        """What the queues hold; None if that cannot be told."""
+        """Store the statistics of the queues; None if they are unavailable."""
         with self._lock:
             self._queues = queues
         self._wake()
 
     def asked(self, answers: WorkerReplies) -> None:
-        """What the workers said when they were asked."""
+        """Store the replies of the workers."""
         with self._lock:
             self._answers = answers
         self._wake()
@@ -97,7 +97,7 @@ class Board:
             return frozenset(task.uuid for task in self._running())
 
     def snapshot(self, wanted: Wanted) -> Snapshot:
-        """What is known now of what is `wanted`."""
+        """Return the current data for `wanted`."""
         now = utcnow()
         with self._lock:
             slices = self._slices()
@@ -154,7 +154,7 @@ class Board:
         return sorted(lines, key=lambda line: (line.alive, line.name))
 
     def _expected(self, name: str) -> bool:
-        """Whether a worker that fell silent should be there: it has neither signed out nor been forgotten."""
+        """Return whether a worker that fell silent should be there: it has neither signed out nor been forgotten."""
         return self._answers is None or name in self._answers.last_seen
 
     def _worker(self, worker: WorkerState) -> WorkerLine:

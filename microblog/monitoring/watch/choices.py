@@ -31,7 +31,7 @@ SORTS: dict[str, Callable[[JobLine], Any]] = {
 
 @dataclass(frozen=True)
 class Command:
-    """What a key asks for that is not done on the screen alone: CANCEL or RETRY a job, or QUIT."""
+    """A command that a key gives to the main loop: CANCEL or RETRY a job, or QUIT."""
 
     what: str
     job: JobLine | None = None
@@ -55,7 +55,7 @@ class Choices:
     _index: int = 0
 
     def wanted(self, maybe_without_row: frozenset[str] = frozenset()) -> Wanted:
-        """What of the Task table this needs."""
+        """The query of the Task table that this state needs."""
         opened = self.cursor if self.mode == DETAIL else None
         return Wanted(self.view, self.text, opened, maybe_without_row)
 
@@ -71,7 +71,7 @@ class Choices:
         return arranged
 
     def press(self, key: str, arranged: Sequence[JobLine]) -> Command | None:
-        """What `key` asks for, or None; `arranged` are the jobs on the screen."""
+        """Handle `key` and return its command, or None; `arranged` are the jobs on the screen."""
         if self.question is not None:
             return self._answer(key)
         if self.typing:

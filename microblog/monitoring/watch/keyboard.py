@@ -35,7 +35,7 @@ class Keyboard:
 
     @property
     def pending(self) -> bool:
-        """Whether a key has begun that ESCAPE_TIMEOUT decides: more bytes, or the escape key alone."""
+        """Return whether a key has begun that ESCAPE_TIMEOUT decides: more bytes, or the escape key alone."""
         return bool(self._text)
 
     def read(self) -> list[str]:

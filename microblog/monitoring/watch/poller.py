@@ -71,5 +71,5 @@ class Poller:
 
 
 def _sentence(error: Exception) -> str:
-    """What the driver says, without the statement that SQLAlchemy adds."""
+    """Return the driver's message without the statement that SQLAlchemy adds."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -27,7 +27,7 @@ VIEWS = (UNFINISHED, FAILED, ALL)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be read: the jobs of a view, the one that is `opened`, and which of some tasks have a row."""
+    """A query: the jobs of a view, the job that is `opened`, and the tasks whose rows are to be looked up."""
 
     view: str = UNFINISHED
     text: str = ""  # that the unfinished jobs are to have somewhere
@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read. `with_row` are those of ``wanted.maybe_without_row`` that have one."""
+    """The result of a query. `with_row` are those of ``wanted.maybe_without_row`` that have a row."""
 
     wanted: Wanted
     jobs: list[JobLine]
@@ -53,7 +53,7 @@ class JobReader:
         self._unfinished: set[str] = set()
 
     def read(self, wanted: Wanted) -> Reading:
-        """What is `wanted`, as of now. Raises sqlalchemy.exc.DBAPIError if the database is away."""
+        """Return the result for `wanted`. Raises sqlalchemy.exc.DBAPIError if the database is unavailable."""
         found = self._jobs(wanted)
         names = users_of(found)
         opened = find_job(wanted.opened) if wanted.opened else None

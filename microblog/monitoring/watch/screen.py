@@ -63,13 +63,13 @@ def draw(
 
 
 def above(snapshot: Snapshot, height: int) -> int:
-    """How many lines workers and queues take, of a screen of `height` lines."""
+    """Return the number of lines for workers and queues on a screen of `height` lines."""
     wanted = max(3, len(snapshot.workers), len(snapshot.queues or ()))
     return FRAME + min(wanted, max(3, height // 4))
 
 
 def page(snapshot: Snapshot, height: int, mode: str) -> int:
-    """How many jobs, or lines of an open one, there is room for."""
+    """Return the number of jobs, or of lines of an open one, that fit."""
     inside = height - 1 - BELOW - FRAME
     return max(1, inside - above(snapshot, height) - 1) if mode == LIST else max(1, inside)
 

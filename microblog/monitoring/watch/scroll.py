@@ -9,7 +9,7 @@ from microblog.monitoring.watch.choices import Choices
 
 
 class Scrolled:
-    """What is in `body`, from line ``choices.scroll`` on; brings that back to where there is something to see."""
+    """The part of `body` from line ``choices.scroll`` on; it limits that to the text's length."""
 
     def __init__(self, body: RenderableType, choices: Choices) -> None:
         self._body = body

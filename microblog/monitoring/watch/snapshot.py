@@ -23,7 +23,7 @@ class Part:
 
     @property
     def away(self) -> bool:
-        """Whether it is known not to answer."""
+        """Return whether it is known not to answer."""
         return self.known and self.error is not None
 
 
@@ -99,16 +99,16 @@ class JobLine:
 
     @property
     def running(self) -> bool:
-        """Whether a worker has it, or has had a step of it."""
+        """Return whether a worker has it, or has had a step of it."""
         return self.state in states.RUNNING
 
     @property
     def unfinished(self) -> bool:
-        """Whether it has yet to end."""
+        """Return whether it has yet to end."""
         return self.state in states.UNFINISHED
 
     def remaining(self, now: datetime) -> timedelta | None:
-        """How long the current step will go on at the pace it had so far; None if that cannot be told."""
+        """The time that the current step needs at its pace so far; None if unknown."""
         if not (self.running and self.started_at and self.total and self.current):
             return None
         return max(timedelta(0), (now - self.started_at) * (self.total - self.current) / self.current)
@@ -131,7 +131,7 @@ class JobLine:
 
 @dataclass(frozen=True)
 class Change:
-    """What was announced of one step; `progress` has the fields of JobLine that tell how far it is."""
+    """A change of one step; `progress` has the fields of JobLine that describe it."""
 
     position: int
     state: str
@@ -151,7 +151,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known at `at`. `pace` counts the tasks that ended, by the last minute's slices, the latest last."""
+    """The data at `at`. `pace` counts the tasks that ended, by slices of the last minute, the latest last."""
 
     at: datetime
     redis: Part

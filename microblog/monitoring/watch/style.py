@@ -51,7 +51,7 @@ def length(value: timedelta | None) -> str:
 
 
 def since(then: datetime | None, now: datetime) -> str:
-    """How long ago `then` was."""
+    """Return the time since `then` in words."""
     return length(now - then) if then else ""
 
 

@@ -22,7 +22,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def usable(console: Console) -> bool:
-    """Whether there is a terminal that can be drawn on, and a keyboard."""
+    """Return whether there is a terminal that can be drawn on, and a keyboard."""
     return sys.stdin.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 

@@ -36,7 +36,7 @@ MOST_CAUSES = 5  # of failures
 @bp.before_request
 @operator_required
 def _only_operators() -> None:
-    """Nobody else finds anything here."""
+    """Answer 404 to everybody but operators."""
 
 
 @bp.get("/tasks")
@@ -58,7 +58,7 @@ def tasks() -> ResponseReturnValue:
 
 @bp.get("/status")
 def status() -> ResponseReturnValue:
-    """How the house stands: workers, queues, schedule. Asking them takes as long as the slowest answer."""
+    """Show workers, queues and the schedule. It takes as long as the slowest reply of a worker."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return render_template("admin/status.html", house=get_overview(app), **_common())
 
@@ -144,7 +144,7 @@ def _common() -> dict[str, Any]:
 
 
 def _period() -> str:
-    """How far back the charts are to look: a name in trends.PERIODS."""
+    """Return the period of the charts: a name in charts.PERIODS."""
     period = request.args.get("period", "day")
     if period not in charts.PERIODS:
         abort(400, _("There are charts of a day, a week and a month."))
@@ -152,7 +152,7 @@ def _period() -> str:
 
 
 def _trends() -> dict[str, Any]:
-    """What is shown of the time that has gone by. Causes are of a day: each failure is read for them."""
+    """Return the charts and the causes of failures of the last day, for which each failure is read."""
     return {
         "charts": charts.charts_of(charts.latest_buckets(charts.PERIODS[_period()])),
         "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MOST_CAUSES],
@@ -164,7 +164,7 @@ def _job(task_id: str) -> Job:
 
 
 def _place() -> dict[str, Cursor]:
-    """Where in the list the page begins or ends, as its address says."""
+    """Return the cursors in the page's address."""
     try:
         given = {side: Cursor.parse(request.args[side]) for side in ("after", "before") if side in request.args}
     except InvalidCursor:
@@ -175,7 +175,7 @@ def _place() -> dict[str, Cursor]:
 
 
 def _until() -> datetime:
-    """When the page was made whose button was pressed."""
+    """Return when the page whose button was pressed had been made."""
     try:
         until = datetime.fromisoformat(request.form["until"])
         if until.tzinfo is None or until > utcnow():

@@ -21,7 +21,7 @@ from microblog.taskqueue import states
 
 @dataclass(frozen=True)
 class Period:
-    """How far back a chart looks, and the length of its spans (a whole number of hours, of which a day has some)."""
+    """The length of a chart and of its buckets (a whole number of hours that divides a day)."""
 
     length: timedelta
     span: timedelta
@@ -37,7 +37,7 @@ PERIODS = {
 
 @dataclass
 class Bucket:
-    """What became of all tasks that finished within a span of time.
+    """Outcomes of all tasks that finished within a span of time.
 
     `counts` are by state, `failures` by the name of the task. `waits` is, by the name of the task, how long 95 % of
     its starts had waited at most, in seconds: that of the worst hour.
@@ -80,7 +80,7 @@ def sum_buckets(hours: Iterable[Hour], first: datetime, last: datetime, length: 
 
 
 def _beginning(moment: datetime, length: timedelta) -> datetime:
-    """When the span that `moment` lies in began."""
+    """Return the beginning of the bucket that contains `moment`."""
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + (moment - midnight) // length * length
 
@@ -159,12 +159,12 @@ class Chart:
 
     @cached_property
     def empty(self) -> bool:
-        """Whether there is nothing to see."""
+        """Return whether there is nothing to see."""
         return not any(value for values in self.series.values() for value in values)
 
     @property
     def labels(self) -> list[str]:
-        """What each moment is called, in UTC."""
+        """Return the labels of the buckets, in UTC."""
         span = self.moments[1] - self.moments[0]
         form = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.moments) <= _DAY else "dd MMM HH:mm"
         return [format_datetime(moment, form, rebase=False) for moment in self.moments]

@@ -27,7 +27,7 @@ AGES = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "1d": timedelta(da
 
 
 class FilterForm(FlaskForm):
-    """Which of all jobs, and in which order? Read from the page's address, so that it can be kept and sent on."""
+    """Filters and order of the list. They are read from the page's address, so that it can be kept and shared."""
 
     class Meta:
         csrf = False  # it changes nothing
@@ -62,11 +62,11 @@ class FilterForm(FlaskForm):
 
     @property
     def order_by(self) -> Order:
-        """How the list is to be sorted."""
+        """The order of the list."""
         return Order(self.order.data or Order.NEWEST)
 
     def filters(self, now: datetime | None = None) -> Filters:
-        """What the form asks for; to be called once it has been found valid. Ages count back from `now`."""
+        """Return the filters of a valid form. Ages count back from `now`."""
         relation, _colon, age = (self.age.data or "").partition(":")
         limit = (now or utcnow()) - AGES[age] if age else None
         return Filters(
@@ -89,7 +89,7 @@ class FilterForm(FlaskForm):
         return sorted(name for name in current_app.extensions["celery"].tasks if not name.startswith("celery."))
 
     def address(self) -> dict[str, Any]:
-        """What of the form is in an address that leads to the same list."""
+        """Return the query string that leads to the same list."""
         return {field.name: field.data for field in self if field.data}
 
 

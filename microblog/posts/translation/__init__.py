@@ -20,7 +20,7 @@ def init_app(app: Flask) -> None:
 
 
 def is_translatable(post: Post) -> bool:
-    """Whether `post` is in another language than the page, and there is a service that knows both."""
+    """Return whether `post` is in another language than the page, and there is a service that knows both."""
     if not current_app.config["TRANSLATE_URL"] or post.language is None:
         return False
     wanted = language_tag()
@@ -28,7 +28,7 @@ def is_translatable(post: Post) -> bool:
 
 
 def language_name(tag: str) -> str:
-    """What the language `tag` (BCP 47) is called in the language of the page; the tag itself if nobody knows."""
+    """Return the name of the language `tag` (BCP 47) in the current language, or the tag if it is unknown."""
     try:
         return Locale.parse(tag, sep="-").get_display_name(get_locale()) or tag
     except (UnknownLocaleError, ValueError):

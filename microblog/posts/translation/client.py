@@ -60,7 +60,7 @@ class Translator(Protocol):
     """A service that translates short texts."""
 
     def can(self, source: str, target: str) -> bool:
-        """Whether it translates from `source` into `target` (both BCP 47): true, too, where that is not known."""
+        """Return whether it translates from `source` into `target` (both BCP 47); True if that is unknown."""
 
     def translate(self, text: str, source: str, target: str) -> str:
         """`text` from the language `source` into `target` (both BCP 47), as plain text.
@@ -120,7 +120,7 @@ class LibreTranslate:
         return _translated_text(self._ask("POST", "/translate", self._timeout, json=question))
 
     def _known_languages(self) -> Languages | None:
-        """What the service said of its languages; None while it has said nothing.
+        """Return the languages of the service; None until it has answered.
 
         Whoever comes first asks; others go by what was known before, and nobody waits for a service that is away twice.
         """

@@ -12,7 +12,7 @@ MAX_TRANSLATION = 2000  # Unicode code points: more is no translation of a post
 
 
 class Translation(Model):
-    """What a post says in another language."""
+    """A translated post."""
 
     __tablename__ = "translation"
 

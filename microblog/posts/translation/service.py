@@ -24,7 +24,7 @@ LOOK_EVERY = 0.05  # seconds between two looks whether another's question is ans
 
 
 def find_translation(post_id: int, language: str) -> str | None:
-    """What the post says in `language`, if anybody has asked before; else None."""
+    """Return the stored translation of the post into `language`, or None."""
     query = sa.select(Translation.body).where(Translation.post_id == post_id, Translation.language == language)
     return db.session.scalar(query)
 
