@@ -48,7 +48,7 @@ class MailTask(JobTask):
     retry_backoff_max = 60
     retry_kwargs = {"max_retries": 60}
 
-    def already_done(self, task_id: str) -> dict[str, Any] | None:
+    def find_completed_result(self, task_id: str) -> dict[str, Any] | None:
         """Return the result of deliver() in an earlier attempt whose mail the server has accepted."""
         sent = db.session.get(SentMail, task_id)
         return {"message_id": sent.message_id} if sent else None
@@ -63,7 +63,7 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
     """
     task_id: str = task.request.id
     message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
-    if task.already_done(task_id) is None:
+    if task.find_completed_result(task_id) is None:
         message.msgId = message_id
         db.session.rollback()  # a slow server must not keep a transaction open
         _send(task, message)

@@ -89,7 +89,7 @@ def searches(filters: Filters, order: Order) -> list[Search]:
     if order is Order.ENDED:
         return list(_ended(filters))
     if filters.error is not None:
-        return [_setback(state, filters) for state in filters.wanted_states]
+        return [_failure_values(state, filters) for state in filters.wanted_states]
     if filters.user_id is not None or filters == Filters(
         created_after=filters.created_after, created_before=filters.created_before
     ):
@@ -119,7 +119,7 @@ def _by_state(filters: Filters) -> Iterator[Search]:
     """One query for each index that has a part of the wanted states, at most four."""
     yield from _unfinished(filters)
     for state in sorted(filters.within(SETBACKS)):
-        yield _setback(state, filters)
+        yield _failure_values(state, filters)
     if states.SUCCESS in filters.wanted_states:  # nearly all that have ended: the order of the list finds them soonest
         yield _by_root(filters, frozenset({states.SUCCESS}))
 
@@ -157,7 +157,7 @@ def _ended(filters: Filters) -> Iterator[Search]:
         yield Search(step.finished_at, step.root_id, _found(filters, step), conditions)
 
 
-def _setback(state: str, filters: Filters) -> Search:
+def _failure_values(state: str, filters: Filters) -> Search:
     step = aliased(Task)
     indexed = step.state == sa.literal(state, literal_execute=True)  # partial indexes are matched by their text
     return _standing(step, filters, [indexed], None)

@@ -75,7 +75,7 @@ def reconcile_all() -> int:
 def decisions() -> Iterator[Decision]:
     """Yield the repairs to make, the oldest job first, without making them."""
     broker = None
-    for head in _heads():
+    for head in _current_steps():
         broker = broker or BrokerSnapshot.look()
         decision = _carefully(head, partial(_decide, head, broker))
         if decision is not None:
@@ -95,7 +95,7 @@ def _carefully(head: Task, act: Callable[[], T]) -> T | None:
         db.session.rollback()
 
 
-def _heads() -> Iterator[Task]:
+def _current_steps() -> Iterator[Task]:
     """Of each unfinished job the first unfinished step, oldest job first, in batches."""
     after: tuple[datetime, str] | None = None
     earlier = sa.orm.aliased(Task)
@@ -129,8 +129,8 @@ def _decide(head: Task, broker: BrokerSnapshot) -> Decision | None:
         return None
     app = current_app.extensions["celery"]
     task = app.tasks.get(head.name)
-    if head.attempts and task is not None and task.is_over(head.id):
-        return Decision(head, "It is over, but its row has yet to say so.", lambda: bool(task.look_back(head.id)))
+    if head.attempts and task is not None and task.has_result(head.id):
+        return Decision(head, "It is over, but its row has yet to say so.", lambda: bool(task.recover_result(head.id)))
     before = _step_before(head)
     ending = _ending(head, before, now)
     if ending is not None:

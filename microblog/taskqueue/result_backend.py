@@ -253,7 +253,7 @@ class DatabaseResultBackend(RedisBackend):
             statement = _SUCCEED_BY_HOLDER if writer.claim else _SUCCEED_BY_WORKER
             parameters["outcome"] = result if isinstance(result, dict) else {"result": result}
         else:
-            values = self._setback(task_id, result, state, traceback, request)
+            values = self._failure_values(task_id, result, state, traceback, request)
             statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
         if writer.claim is not None:
             writer.claim.expires_at = now  # spent: whatever its holder stores after this is looked at first
@@ -274,7 +274,7 @@ class DatabaseResultBackend(RedisBackend):
             return
         self._announce(task_id, tuple(step), state)
 
-    def _setback(
+    def _failure_values(
         self, task_id: str, result: Any, state: str, traceback: str | None, request: Context | None
     ) -> dict[str, Any]:
         locale = getattr(request, "locale", None) or self._locale(task_id)

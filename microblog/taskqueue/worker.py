@@ -166,12 +166,12 @@ class JobTask(CeleryTask):
             self.request.claim = held = claim_task(
                 self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
             )
-            if held is not None and held.attempt > 1 and self._brought_home(task_id):
+            if held is not None and held.attempt > 1 and self._recovered(task_id):
                 raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
-            if refusal.ending is not None and not self._brought_home(task_id):
+            if refusal.ending is not None and not self._recovered(task_id):
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
                     self.backend.end(task_id, refusal.ending, self.request)
             raise
@@ -181,42 +181,42 @@ class JobTask(CeleryTask):
         if held is not None:
             self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": name})
 
-    def already_done(self, task_id: str) -> Any:
+    def find_completed_result(self, task_id: str) -> Any:
         """Return the result of an earlier attempt that is known to have completed, else None.
 
-        For tasks whose work must not be called cancelled or failed once it is done, whatever became of the worker.
+        A task with irreversible work overrides this, so that completed work is never reported as cancelled or failed.
         """
         return None
 
-    def look_back(self, task_id: str, request: Context | None = None) -> bool:
-        """Bring home what an earlier attempt achieved: the outcome that Redis holds, else what is already done.
+    def recover_result(self, task_id: str, request: Context | None = None) -> bool:
+        """Recover the result of an earlier attempt, from Redis or from find_completed_result().
 
-        Returns whether there was any. Raises redis.exceptions.RedisError, BackendStoreError and rows.DatabaseAway.
+        Returns whether there was one. Raises redis.exceptions.RedisError, BackendStoreError and DatabaseUnavailable.
         """
         if self.backend.copy_outcome(task_id, request):
             return True
         with self.app.flask_app.app_context():
-            done = self.already_done(task_id)
+            done = self.find_completed_result(task_id)
         if done is not None:
             self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
         return done is not None
 
-    def is_over(self, task_id: str) -> bool:
-        """Return whether look_back() would recover a result; writes nothing. Raises redis.exceptions.RedisError."""
+    def has_result(self, task_id: str) -> bool:
+        """Return whether recover_result() would find one; writes nothing. Raises redis.exceptions.RedisError."""
         with self.app.flask_app.app_context():
-            return self.backend.holds_outcome(task_id) or self.already_done(task_id) is not None
+            return self.backend.holds_outcome(task_id) or self.find_completed_result(task_id) is not None
 
-    def _brought_home(self, task_id: str) -> bool:
+    def _recovered(self, task_id: str) -> bool:
         try:
-            return self.look_back(task_id, self.request)
+            return self.recover_result(task_id, self.request)
         except (RedisError, BackendStoreError, DatabaseUnavailable):
-            return False  # what cannot be asked now is done again, to the same end
+            return False  # the task runs again, with the same result
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task. A cancellation that it hears ends it, and the steps behind it, as REVOKED.
+        """Run the task. A cancellation ends it and the following steps as REVOKED.
 
-        Celery publishes the step behind a task before it stores the task's success; here the mirror does, after it,
-        so that no step ever begins before the one in front of it is known to have succeeded.
+        Celery publishes the next step before it stores the task's success. Here the result backend publishes it
+        afterwards, so that a step begins only when the previous one is known to have succeeded.
         """
         app: Flask = self.app.flask_app
         locale = self.request.get("locale") or app.config["BABEL_DEFAULT_LOCALE"]

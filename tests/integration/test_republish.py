@@ -124,7 +124,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
     with contextlib.nullcontext() if published_before else redis_server.away():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
-    [head] = list(reconcile._heads())
+    [head] = list(reconcile._current_steps())
     broker = BrokerSnapshot.look()
 
     decisions = [reconcile._decide(head, broker) for _process in range(2)]
@@ -139,7 +139,7 @@ def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_serv
     with redis_server.away():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
-    [head] = list(reconcile._heads())
+    [head] = list(reconcile._current_steps())
     job = find_job(task_id)
     assert job is not None
     cancel_job(job)

@@ -244,7 +244,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_decide",
-                    "if head.attempts and task is not None and task.is_over(head.id):",
+                    "if head.attempts and task is not None and task.has_result(head.id):",
                     "if False:",
                 ),
             ),

@@ -105,7 +105,7 @@ ONE_MAIL = Promise(
                 Edit(
                     CELERY,
                     "JobTask.before_start",
-                    "if held is not None and held.attempt > 1 and self._brought_home(task_id):",
+                    "if held is not None and held.attempt > 1 and self._recovered(task_id):",
                     "if False:",
                 ),
             ),
@@ -127,7 +127,7 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-not-again",
             "A mail that is noted as sent is not sent.",
-            (Edit(DELIVERY, "deliver", "if task.already_done(task_id) is None:", "if True:"),),
+            (Edit(DELIVERY, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
             (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
         ),
         Mutant(
@@ -148,7 +148,7 @@ ONE_MAIL = Promise(
             (
                 Edit(
                     DELIVERY,
-                    "MailTask.already_done",
+                    "MailTask.find_completed_result",
                     'return {"message_id": sent.message_id} if sent else None',
                     "return None",
                 ),
