@@ -65,7 +65,7 @@ TICK = 0.05  # seconds between two looks
 
 
 class Failure(Exception):
-    """Something that the household needs does not work; the message is one sentence for the reader."""
+    """A program failed; the message is one sentence for the reader."""
 
 
 class StopRequest(Exception):
@@ -74,17 +74,17 @@ class StopRequest(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """A shell command with a name. `hurry` is the signal that reminds it, halfway through its time to end."""
+    """A shell command with a name. `second_signal` is sent after half of its time to stop."""
 
     name: str
     command: str
-    hurry: signal.Signals | None = None
+    second_signal: signal.Signals | None = None
 
 
 class ProcessManager:
-    """A context in which programs run: whatever was started inside has ended when it is left.
+    """Runs programs inside a ``with`` block, at whose end all of them have stopped.
 
-    Each method raises StopRequest once a stop is asked for, and Failure if a program ended by itself.
+    Each method raises StopRequest once a stop was requested, and Failure if a program ended by itself.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], console: Console) -> None:
@@ -107,7 +107,7 @@ class ProcessManager:
             signal.signal(number, handler)
 
     def start(self, *programs: Program, grace: float) -> None:
-        """Start a group, which at the end has `grace` seconds to end by itself before it is killed."""
+        """Start a group of programs, which get `grace` seconds to stop before they are killed."""
         self._check()
         group = _Group(grace)
         self._groups.append(group)
@@ -126,7 +126,7 @@ class ProcessManager:
             raise Failure(f"{program.name} failed (exit code {child.exit_code}); its last lines say why.")
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
-        """Return when `ready()` is true. Raises Failure, naming `what`, after so many seconds."""
+        """Return when `ready()` is true. Raises Failure, naming `what`, after `seconds`."""
         deadline = time.monotonic() + seconds
         while not ready():
             self._check()
@@ -135,7 +135,7 @@ class ProcessManager:
             time.sleep(TICK)
 
     def watch(self) -> NoReturn:
-        """Wait for what ends the household, and raise it."""
+        """Block until a stop is requested or a program ends. Raises StopRequest or Failure."""
         while True:
             self._check()
             time.sleep(TICK)
@@ -160,14 +160,14 @@ class _Group:
         self._grace = grace
 
     def stop(self) -> None:
-        """Ask, remind, kill. Returns when no process of any of the programs is left."""
+        """Send SIGTERM, then the second signal, then SIGKILL; return when no process is left."""
         for child in self.children:
             child.send(signal.SIGTERM)
         started = time.monotonic()
         if not self._ended_by(started + self._grace / 2):
             for child in self.children:
-                if child.program.hurry is not None:
-                    child.send(child.program.hurry)
+                if child.program.second_signal is not None:
+                    child.send(child.program.second_signal)
             self._ended_by(started + self._grace)
         for child in self.children:
             child.sweep()

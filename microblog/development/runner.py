@@ -29,19 +29,19 @@ from microblog.development import redis_server
 from microblog.development.environment import ADDRESS, compose, share
 from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
 
-# Seconds. The two times to end, and one last question to a program that hangs, stay below ten.
-BACKSTAGE_GRACE = 1.5
-STAGE_GRACE = 6.0
+# Seconds. The two grace periods and one last probe of a hanging program stay below ten.
+BACKING_GRACE = 1.5
+APPS_GRACE = 6.0
 ANSWER_TIMEOUT = 1.5
 REDIS_START_TIMEOUT = 30.0
 START_TIMEOUT = 120.0
 
-# Run one after the other before the programs of the Procfile; both do nothing where there is nothing to do.
+# Run in this order before the programs of the Procfile; both are idempotent.
 STEPS = (Program("migrations", "flask db upgrade"), Program("demo data", "flask demo"))
 
 
 def main() -> int:
-    """Run until a stop is asked for (0), or until something does not work (1, and a sentence on stderr)."""
+    """Run until a stop is requested (exit code 0) or a program fails (1, with a sentence on stderr)."""
     try:
         port = _port(os.environ.get("PORT") or "8000")
         instance = Path(os.environ.get("INSTANCE_PATH") or ROOT / "instance").resolve()
@@ -57,48 +57,48 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The programs to run: those on `stage` need those in `backstage` from start to end."""
+    """The programs to run: `apps` need the services in `backing` from start to end."""
 
     port: int
     mail_port: int
     environment: dict[str, str]
-    backstage: list[Program]
-    stage: list[Program]
+    backing: list[Program]
+    apps: list[Program]
 
 
 def _plan(port: int, instance: Path) -> _Plan:
-    """Decide what runs, and tell a second terminal. Raises config.ConfigError for an unusable setting."""
+    """Return the programs to run, and write their environment to a file. Raises config.ConfigError for an unusable setting."""
     mail_port = _free_port()
-    backstage = [_mailbox(instance / "mail", mail_port)]
+    backing = [_mailbox(instance / "mail", mail_port)]
     redis_url = os.environ.get("REDIS_URL")
     if not redis_url:
         redis_port = _free_port()
         redis_url = f"redis://{ADDRESS}:{redis_port}/0"
-        backstage.append(redis_server.program(instance / "redis", redis_port))
+        backing.append(redis_server.program(instance / "redis", redis_port))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
-    # Read as the programs will read them, so that a bad one ends it here.
+    # Settings are read here as the programs read them, so that an invalid one stops the start.
     os.environ.clear()
     os.environ.update(environment)
     load_settings()
-    return _Plan(port, mail_port, environment, backstage, _procfile(ROOT / "Procfile"))
+    return _Plan(port, mail_port, environment, backing, _procfile(ROOT / "Procfile"))
 
 
 def _perform(plan: _Plan) -> NoReturn:
-    console = Console(program.name for program in (*plan.backstage, *STEPS, *plan.stage))
+    console = Console(program.name for program in (*plan.backing, *STEPS, *plan.apps))
     redis_answers = partial(_redis_answers, plan.environment["REDIS_URL"])
     try:
-        with ProcessManager(ROOT, plan.environment, console) as household:
-            household.start(*plan.backstage, grace=BACKSTAGE_GRACE)
-            household.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
+        with ProcessManager(ROOT, plan.environment, console) as manager:
+            manager.start(*plan.backing, grace=BACKING_GRACE)
+            manager.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
             for step in STEPS:
-                household.run(step, grace=BACKSTAGE_GRACE)
-            household.start(*plan.stage, grace=STAGE_GRACE)
-            household.wait_until(partial(_web_answers, plan.port), "The web server's /readyz", START_TIMEOUT)
-            household.wait_until(partial(_mailbox_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
+                manager.run(step, grace=BACKING_GRACE)
+            manager.start(*plan.apps, grace=APPS_GRACE)
+            manager.wait_until(partial(_web_answers, plan.port), "The web server's /readyz", START_TIMEOUT)
+            manager.wait_until(partial(_mailbox_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
             site = plan.environment["PUBLIC_URL"]
             console.say(f"Microblog is ready: {site} (sign in as demo, password demo; Ctrl-C ends it)")
-            household.watch()
+            manager.watch()
     finally:
         console.close()
 
@@ -146,7 +146,7 @@ def _mailbox(folder: Path, port: int) -> Program:
 def _procfile(file: Path) -> list[Program]:
     processes = parse_procfile(file.read_text()).processes
     # To gunicorn and to a Celery worker SIGQUIT means: end now, cleanly.
-    return [Program(name, command, hurry=signal.SIGQUIT) for name, command in processes.items()]
+    return [Program(name, command, second_signal=signal.SIGQUIT) for name, command in processes.items()]
 
 
 def _redis_answers(url: str) -> bool:

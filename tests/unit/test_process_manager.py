@@ -23,14 +23,14 @@ NOTES_ITS_END = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; whi
 
 
 @pytest.fixture
-def household(tmp_path: Path) -> Iterator[ProcessManager]:
+def manager(tmp_path: Path) -> Iterator[ProcessManager]:
     console = Console(["first"])
     yield ProcessManager(tmp_path, os.environ, console)
     console.close()
 
 
 def shell(name: str, script: str) -> Program:
-    return Program(name, f"sh -c {shlex.quote(script)}", hurry=signal.SIGQUIT)
+    return Program(name, f"sh -c {shlex.quote(script)}", second_signal=signal.SIGQUIT)
 
 
 class SlowClock:
@@ -46,64 +46,64 @@ class SlowClock:
         return time.monotonic() / 60 + (self._jump if self._readings > 1 else 0)
 
 
-def test_what_started_last_has_ended_before_what_started_first(household: ProcessManager, tmp_path: Path) -> None:
-    with household:
+def test_what_started_last_has_ended_before_what_started_first(manager: ProcessManager, tmp_path: Path) -> None:
+    with manager:
         for name in ("redis", "worker"):
-            household.start(shell(name, NOTES_ITS_END.format(name=name)), grace=2 * PATIENCE)
-            household.wait_until((tmp_path / name).exists, name, seconds=PATIENCE)
+            manager.start(shell(name, NOTES_ITS_END.format(name=name)), grace=2 * PATIENCE)
+            manager.wait_until((tmp_path / name).exists, name, seconds=PATIENCE)
 
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
 
-def test_a_program_that_ends_by_itself_is_named(household: ProcessManager) -> None:
-    with household:
-        household.start(shell("web", "exit 3"), grace=1)
+def test_a_program_that_ends_by_itself_is_named(manager: ProcessManager) -> None:
+    with manager:
+        manager.start(shell("web", "exit 3"), grace=1)
 
         with pytest.raises(Failure, match=r"web ended by itself \(exit code 3\)"):
-            household.watch()
+            manager.watch()
 
 
-def test_a_step_that_fails_stops_the_start(household: ProcessManager) -> None:
-    with pytest.raises(Failure, match=r"migrations failed \(exit code 1\)"), household:
-        household.run(Program("migrations", "false"), grace=1)
+def test_a_step_that_fails_stops_the_start(manager: ProcessManager) -> None:
+    with pytest.raises(Failure, match=r"migrations failed \(exit code 1\)"), manager:
+        manager.run(Program("migrations", "false"), grace=1)
 
 
-def test_what_does_not_answer_is_named(household: ProcessManager) -> None:
-    with pytest.raises(Failure, match=r"Redis did not answer within 0\.1 seconds"), household:
-        household.wait_until(lambda: False, "Redis", seconds=0.1)
+def test_what_does_not_answer_is_named(manager: ProcessManager) -> None:
+    with pytest.raises(Failure, match=r"Redis did not answer within 0\.1 seconds"), manager:
+        manager.wait_until(lambda: False, "Redis", seconds=0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_asks_for_the_end(household: ProcessManager, number: signal.Signals) -> None:
+def test_a_signal_asks_for_the_end(manager: ProcessManager, number: signal.Signals) -> None:
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
-    with household:
+    with manager:
         os.kill(os.getpid(), number)
 
         with pytest.raises(StopRequest):
-            household.watch()
+            manager.watch()
 
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
 
 
-def test_a_program_that_will_not_end_is_killed_with_its_children(household: ProcessManager, tmp_path: Path) -> None:
+def test_a_program_that_will_not_end_is_killed_with_its_children(manager: ProcessManager, tmp_path: Path) -> None:
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
-    with household:
-        household.start(shell("stubborn", stubborn), grace=0.2)
-        household.wait_until(lambda: said(tmp_path / "child") != "", "the child", seconds=PATIENCE)
+    with manager:
+        manager.start(shell("stubborn", stubborn), grace=0.2)
+        manager.wait_until(lambda: said(tmp_path / "child") != "", "the child", seconds=PATIENCE)
     child = int(said(tmp_path / "child"))
 
     wait_for(lambda: not is_running(child))
 
 
 def test_a_reminder_reaches_a_program_that_dawdles(
-    household: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manager: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = "trap 'echo > asked' TERM; trap 'echo > hurried; exit' QUIT; echo > up; while :; do sleep 0.02; done"
     clock = SlowClock((tmp_path / "asked").exists, jump=2.1)  # more than half of its time to end
     monkeypatch.setattr(process_manager, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
-    with household:
-        household.start(shell("worker", script), grace=4)
-        household.wait_until((tmp_path / "up").exists, "worker", seconds=2)
+    with manager:
+        manager.start(shell("worker", script), grace=4)
+        manager.wait_until((tmp_path / "up").exists, "worker", seconds=2)
 
     assert (tmp_path / "hurried").exists()
 
@@ -113,12 +113,12 @@ def test_a_reader_who_stops_reading_stops_nothing(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
 from microblog.development.process_manager import Console
-from microblog.development.process_manager import Household, Program, StopRequest
+from microblog.development.process_manager import ProcessManager, Program, StopRequest
 console = Console(["talker"])
 try:
-    with Household(pathlib.Path({str(tmp_path)!r}), os.environ, console) as household:
-        household.start(Program("talker", "sh -c 'seq 200000; echo > said; sleep 300'"), grace=1)
-        household.watch()
+    with ProcessManager(pathlib.Path({str(tmp_path)!r}), os.environ, console) as manager:
+        manager.start(Program("talker", "sh -c 'seq 200000; echo > said; sleep 300'"), grace=1)
+        manager.watch()
 except StopRequest:
     console.close()
 """
