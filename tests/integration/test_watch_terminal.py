@@ -79,7 +79,7 @@ class TestTheTerminalAfterwards:
         breaking = (
             "from rich.console import Console; from microblog import create_app\n"
             "from microblog.monitoring.watch import console\n"
-            "console.queues.measure = lambda answers: 1 / 0\n"
+            "console.measure_queues = lambda answers: 1 / 0\n"
             "console.watch(create_app(), Console())"
         )
         (tmp_path / "breaking.py").write_text(breaking)
