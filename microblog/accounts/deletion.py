@@ -37,7 +37,7 @@ _deleters: dict[Deleter, None] = {}
 
 
 def on_account_deletion(deleter: Deleter) -> Deleter:
-    """Register what deletes all that a room keeps of a user outside the tables, before their rows go.
+    """Register a function that deletes what a package keeps of a user outside the tables, before their rows go.
 
     It returns how many rows it deleted along with that. It may be called again for the same user.
     """
@@ -84,10 +84,10 @@ def count_user_data(user_id: int) -> int:
 
 
 def delete_user_data(user_id: int) -> Iterator[int]:
-    """Delete all that is a closed account's but the account itself; yields how many rows went, batch by batch.
+    """Delete the data of a closed account, in batches; yield the number of deleted rows after each commit.
 
-    Each batch is committed before it is told of. The user's jobs must have ended (erasure.cancel_all). Of an account
-    that is not closed nothing goes.
+    The account itself stays. Its jobs must have ended (jobs.services.cancel_jobs_of_user). Nothing is deleted if the
+    account is not closed.
     """
     if not is_closed(user_id):
         return

@@ -63,7 +63,7 @@ def pending_email_change(user: User) -> EmailChange | None:
 
 
 def confirm_email_change(change: EmailChange) -> bool:
-    """Let the new address be the user's, have the old one told, and commit that; raises AddressTaken.
+    """Let the new address be the user's, have the old one told, and commit that; raises EmailTaken.
 
     False, and nothing done, if since `change` and its user were read it was confirmed or is gone, or the user has
     another password or address, or the account is closed.

@@ -131,7 +131,7 @@ class FollowCounts(NamedTuple):
 def follow_user(follower: User, followed: User) -> bool:
     """Let `follower` follow `followed`, who is told the first time, and commit that; False if it was so already.
 
-    Raises ValueError if they are the same, and NobodyThere.
+    Raises ValueError if they are the same, and UserUnavailable.
     """
     if follower.id == followed.id:
         raise ValueError("nobody follows themselves")

@@ -38,7 +38,7 @@ def confirm_email_url(change: EmailChange) -> str:
 
 
 def user_of_reset_token(token: str) -> User:
-    """The user for whom to_reset_password() made `token`. Raises LinkExpired and LinkDead."""
+    """The user for whom password_reset_url() made `token`. Raises LinkExpired and LinkInvalid."""
     user_id, proof = _read(RESET, token)
     user = User.with_id(user_id)
     if user is None or not hmac.compare_digest(proof, _account(user)):
@@ -47,7 +47,7 @@ def user_of_reset_token(token: str) -> User:
 
 
 def email_change_of_token(token: str) -> EmailChange:
-    """The change for which to_confirm_address() made `token`. Raises LinkExpired and LinkDead."""
+    """The change for which confirm_email_url() made `token`. Raises LinkExpired and LinkInvalid."""
     change_id, proof = _read(CONFIRM, token)
     change = db.session.get(EmailChange, change_id)
     if change is None or User.with_id(change.user_id) is None or not hmac.compare_digest(proof, _change(change)):

@@ -75,7 +75,7 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def lists(self, schema: type[Schema], query: type[Schema] = PageQuerySchema) -> Callable[[View], View]:
-        """A decorator for a view that answers with a page of a list (see lists.py).
+        """A decorator for a view that answers with a page of a list (see pagination.py).
 
         It is given the `query`, parsed: which part of the list was asked for. `schema` is that of the page.
         """

@@ -27,7 +27,7 @@ NOT_SO_LONG: Any = _l("This must have {min} to {max} characters.")
 TOO_LONG: Any = _l("This must have at most {max} characters.")
 
 
-# The pattern of a text in which something can be seen (see text.is_blank()), but for Unicode's many marks and formats.
+# The pattern of a text that is not blank (see validators.is_blank()), except for marks and formats of Unicode.
 SEEN = r"[^\s\u0000-\u001f\u007f-\u009f\u00ad]"
 
 

@@ -30,7 +30,7 @@ from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 
 SHOWN = 100  # refusals that the result has
-# Refusals that are kept of a file, and of a user (sweep.delete_refused): what is all brackets must not fill the disk.
+# Refusals that are kept of a file, and of a user (cleanup.delete_refused): what is all brackets must not fill the disk.
 LISTED = 1_000_000
 
 
@@ -174,7 +174,7 @@ BATCH = 4000  # entries read, and posts kept, at once
 
 
 def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
-    """Keep the posts of an upload, with the task's progress in bytes; returns the report (report.Report.to_dict()).
+    """Keep the posts of an upload, with the task's progress in bytes; returns the report (Report.to_dict()).
 
     What another attempt has kept is not kept again; what the user's other imports refused is no longer listed. Raises
     JobError, with a sentence that names the place, where the file is broken; what came before that is kept.

@@ -35,7 +35,7 @@ class Page(NamedTuple):
 
 
 def add(upload_id: str, refusals: Sequence[dict[str, Any]]) -> None:
-    """Keep `refusals` (report.Report.take_refusals) in the caller's transaction; one that is kept stays as it is."""
+    """Keep `refusals` (importer.Report.take_refusals) in the caller's transaction; one that is kept stays as it is."""
     if refusals:
         insert = dialect_insert(db.engine, Refusal.__table__).on_conflict_do_nothing()
         db.session.execute(insert, [{"upload_id": upload_id, **refusal} for refusal in refusals])

@@ -31,7 +31,7 @@ from microblog.taskqueue.worker import JobTask
     max_retries=8,
 )
 def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
-    """Keep the posts of a file that a user uploaded; returns what became of them (report.Report.to_dict())."""
+    """Keep the posts of a file that a user uploaded; returns what became of them (importer.Report.to_dict())."""
     upload = db.session.get(Upload, upload_id)
     if upload is None or upload.user_id != user_id:
         raise JobError(_gone())

@@ -33,7 +33,7 @@ def cancel_job(job: Job) -> None:
     """Ask for `job` to be cancelled, and commit that.
 
     A job that waits is REVOKED at once; one that runs stops at its next progress step, and the steps behind it end
-    with it. Raises NotNow if it has ended.
+    with it. Raises NotAllowedNow if it has ended.
     """
     now = utcnow()
     asked = db.session.scalars(
@@ -56,7 +56,7 @@ def cancel_job(job: Job) -> None:
 def retry_job(job: Job) -> Task:
     """Launch a new job like `job`, in the caller's transaction; returns its first row.
 
-    Raises NotNow unless `job` failed or was cancelled, and launch.AlreadyRunning.
+    Raises NotAllowedNow unless `job` failed or was cancelled, and launch.AlreadyRunning.
     """
     if not job.retryable:
         raise NotAllowedNow(_("Only what failed or was cancelled can be tried again."))

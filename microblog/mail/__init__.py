@@ -6,5 +6,5 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Importing the room's table makes it known to the migrations, and what it tells of jobs to those who show them."""
+    """Register the table with the migrations, and the mails in the details of jobs."""
     from microblog.mail import models, sending  # noqa: F401 - a table, and what is shown of a job

@@ -167,6 +167,6 @@ def sent_mails_of(job: Job) -> list[Details]:
     """The mails that a server accepted from any step of `job`."""
     sent = sa.select(SentMail).where(SentMail.id.in_([step.id for step in job.steps])).order_by(SentMail.accepted_at)
     return [
-        {"step": mail.id, "message_id": mail.message_id, "accepted_at": mail.accepted_at}
-        for mail in db.session.scalars(sent)
+        {"step": record.id, "message_id": record.message_id, "accepted_at": record.accepted_at}
+        for record in db.session.scalars(sent)
     ]

@@ -53,7 +53,7 @@ class RecipientUnavailable(Exception):
 def send_message(sender: User, recipient: User, body: str) -> Message:
     """Send a message, and commit that; the recipient's open pages say so at once.
 
-    `body` has at most models.MAX_LENGTH characters. Raises ValueError if both are the same, and NobodyThere.
+    `body` has at most models.MAX_LENGTH characters. Raises ValueError if both are the same, and RecipientUnavailable.
     """
     if sender.id == recipient.id:
         raise ValueError("nobody writes to themselves")
@@ -152,7 +152,7 @@ def delete_message(reader: User, message_id: int) -> bool:
 def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
     """Return the number of unread messages of the reader by sender, without senders of none.
 
-    Of each sender's at most badges.MOST are counted.
+    Of each sender's at most unread_counts.MOST are counted.
     """
     senders = list(set(sender_ids))
     unread = [sa.select(Message.id).where(_unread(reader_id), Message.sender_id == sender) for sender in senders]

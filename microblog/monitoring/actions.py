@@ -29,7 +29,7 @@ LOOK_EVERY = 0.05
 
 @dataclass(frozen=True)
 class ActionResult:
-    """Return whether it was done, as a sentence too, and the job that it is about; None if there is no such job."""
+    """Outcome of an action: whether it was done, a sentence, and the job; None if there is no such job."""
 
     done: bool
     sentence: str
@@ -200,7 +200,7 @@ def parse_task_arguments(task: Any) -> str:
 
 
 def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
-    """Launch the task `name` as a job of the system's own, and commit. Raises NotRunnable, WrongArguments."""
+    """Launch the task `name` as a job of the system's own, and commit. Raises TaskNotRunnable, InvalidTaskArguments."""
     tasks = runnable_tasks()
     if name not in tasks:
         raise TaskNotRunnable(f"{name} is not a task to be run by hand; these are: {', '.join(tasks)}.")

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
 from microblog.extensions import db
-from microblog.monitoring.cli import output
+from microblog.monitoring import output
 from microblog.notifications.pubsub import CHANNEL
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -207,7 +207,7 @@ class EventFilter:
     worker: str | None = None
 
     def let_through(self, event: Event) -> bool:
-        """Return whether `event`, with what Directory.complete() adds, is asked for."""
+        """Return whether `event`, with what TaskLookup.complete() adds, is asked for."""
         return (
             (self.task is None or event.get("name") == self.task)
             and (self.job is None or self.job in (event.get("root_id"), event.get("uuid")))

@@ -100,7 +100,7 @@ def searches(filters: Filters, order: Order) -> list[Search]:
 
 
 def stands_at(step: type[Task]) -> sa.ColumnElement[bool]:
-    """Return whether `step` is the one at which its job stands; job.Job.current, in SQL.
+    """Return whether `step` is the one at which its job stands; jobs.models.Job.current, in SQL.
 
     In scalar subqueries, which a planner asks row by row: a NOT EXISTS may become a join over the whole table.
     """
@@ -110,7 +110,7 @@ def stands_at(step: type[Task]) -> sa.ColumnElement[bool]:
 
 
 def job_state(step: type[Task]) -> sa.ColumnElement[str]:
-    """The state of the job that stands at `step`; job.Job.state, in SQL."""
+    """The state of the job that stands at `step`; jobs.models.Job.state, in SQL."""
     waits_for_its_turn = sa.and_(step.position > 0, step.state == states.PENDING)
     return sa.case((waits_for_its_turn, states.PROGRESS), else_=step.state)
 

@@ -57,7 +57,7 @@ class JobPage:
     """A part of a list: its jobs in order, each with its cursor, and the cursors by which its neighbours are asked for.
 
     `next` is None at the end, `previous` at the beginning of the list. `looked_through` is the number of failed jobs
-    in which a text was looked for, None if none was: where it is jobs.LOOK_THROUGH there may be more behind `next`,
+    in which a text was looked for, None if none was: where it is LOOK_THROUGH there may be more behind `next`,
     even if this page has no job at all.
     """
 
@@ -158,7 +158,7 @@ def users_of(listed: Collection[Job]) -> dict[int | None, str]:
     }
 
 
-def describe_job(listed: Collection[Job]) -> list[dict[str, Any]]:
+def describe_jobs(listed: Collection[Job]) -> list[dict[str, Any]]:
     """The jobs in JSON: as their users see them, and what only operators see.
 
     `queue`, `worker`, `traceback`, `published_at` and `lease_expires_at` of a job are its current step's.
@@ -167,10 +167,10 @@ def describe_job(listed: Collection[Job]) -> list[dict[str, Any]]:
     return [_describe(job, names.get(job.root.user_id)) for job in listed]
 
 
-def describe_jobs(job: Job) -> dict[str, Any]:
-    """As describe(), with what the job left behind (traces.of), and in `retried_as` the jobs that tried it again."""
+def describe_job_fully(job: Job) -> dict[str, Any]:
+    """Like describe_jobs(), with job_details.details_of() and in `retried_as` the ids of the jobs that retried it."""
     again = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
-    return describe_job([job])[0] | job_details.details_of(job) | {"retried_as": list(db.session.scalars(again))}
+    return describe_jobs([job])[0] | job_details.details_of(job) | {"retried_as": list(db.session.scalars(again))}
 
 
 def _describe(job: Job, username: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Sums:
-    """The columns of figures.Figures. A sketch is a JSON object: how many durations each of its buckets has."""
+    """The columns of rollup.TaskAggregate. A sketch is a JSON object: how many durations each of its buckets has."""
 
     name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     state: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
@@ -56,7 +56,7 @@ class RollUp(Model):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     runs: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     until: Mapped[datetime] = mapped_column(default=EPOCH)  # tasks that finished up to then are in the sums
-    settled_until: Mapped[datetime] = mapped_column(default=EPOCH)  # and up to then nothing came late: see roll_up.py
+    settled_until: Mapped[datetime] = mapped_column(default=EPOCH)  # and up to then nothing came late: see rollup.py
 
     def __repr__(self) -> str:
         return f"<RollUp until {self.until}>"

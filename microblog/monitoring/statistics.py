@@ -53,7 +53,7 @@ class Times:
 class Outcomes:
     """Outcomes of the tasks called `name`: `counts` has each of SUCCESS, FAILURE and REVOKED.
 
-    See figures.Figures for what is a wait, a run and a crash.
+    See rollup.TaskAggregate for what is a wait, a run and a crash.
     """
 
     name: str

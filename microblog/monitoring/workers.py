@@ -237,7 +237,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class CommandReply:
-    """Return whether a worker did what it was told, and what it said; `answered` is False if it said nothing."""
+    """Outcome of a command at a worker; `answered` is False if the worker did not reply."""
 
     worker: str
     done: bool

@@ -18,11 +18,10 @@ _ABOUT_SOMEBODY = sa.text("actor_id IS NOT NULL")
 
 
 class Notification(Model):
-    """That something of the kind `name` happened to a user, and what it is about: `subject`.
+    """A notification of the kind `name` about a `subject`; each user has one row of a kind and subject.
 
-    A user has one row of a kind and subject; it says when that happened last. `actor_id` is who did it, if anybody: the
-    row goes with them. `payload` is what its sentence needs besides (see kinds.py). `updated_at` is when it happened
-    or was read, whichever came last.
+    `actor_id` is the user who caused it, if any; the row is deleted with that user. `payload` is further data for its
+    renderer. `updated_at` is when it last happened or was read.
     """
 
     __tablename__ = "notification"

@@ -41,7 +41,7 @@ def renders(name: str) -> Callable[[Renderer], Renderer]:
 
 
 def has_renderer(name: str) -> bool:
-    """Return whether any room tells of this kind."""
+    """Return whether a renderer is registered for this kind."""
     return name in _renderers
 
 

@@ -48,7 +48,7 @@ def provides_events(kind: str) -> Callable[[SourceProvider], SourceProvider]:
 
 
 def sources_for_page(reader_id: int, arguments: Mapping[str, str]) -> list[EventSource]:
-    """All that the rooms have for a reader's page. Raises werkzeug's BadRequest if `arguments` make no sense."""
+    """Return the sources of events for a reader's page. Raises werkzeug's BadRequest if `arguments` make no sense."""
     found = (_providers[kind](reader_id, arguments) for kind in sorted(_providers))
     return [source for source in found if source is not None]
 

@@ -31,7 +31,7 @@ OVERLAP = 15.0
 def poll() -> ResponseReturnValue:
     """The user's events after ``since`` (seconds since 1970; default 0), as a list.
 
-    Further arguments name what else the page shows (see sources.py); the events of that are among them.
+    Further arguments name what else the page shows (see replay.py); the events of that are among them.
     """
     since = _since(request.args.get("since", "0"))
     return jsonify(_missed(replay.sources_for_page(current_user.id, request.args), since))

@@ -22,20 +22,20 @@ def home_timeline(
 ) -> Page[Post]:
     """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
 
-    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises paging.InvalidKey.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises pagination.InvalidKey.
     """
     return _page(is_on_home_of(reader.id), before, after, size)
 
 
 def explore_timeline(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
-    """A page of what anybody wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    """A page of what anybody wrote; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
     return _page(all_posts(), before, after, size)
 
 
 def profile_timeline(
     author: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Post]:
-    """A page of what `author` wrote; `before` and `after` are paging keys. Raises paging.InvalidKey."""
+    """A page of what `author` wrote; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
     return _page(posts_by(author.id), before, after, size)
 
 

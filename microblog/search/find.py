@@ -59,7 +59,7 @@ class _Place(NamedTuple):
 def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> Found:
     """A page of the posts that `query` finds, behind the key `before` or in front of the key `after`.
 
-    It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises paging.InvalidKey.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
     """
     if before is not None and after is not None:
         raise InvalidKey

@@ -65,7 +65,7 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
         "result_backend": f"microblog.taskqueue.result_backend:DatabaseResultBackend+{config['REDIS_URL']}",
-        # An outcome waits in the worker until Redis takes it; progress does not (mirror.py).
+        # An outcome waits in the worker until Redis takes it; progress does not (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
         "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},

@@ -90,7 +90,7 @@ class TaskChange:
 task_changed = Signal()
 
 #: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, an
-#: errors.ClaimRefused.
+#: ClaimRefused.
 claim_refused = Signal()
 
 #: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
@@ -117,7 +117,7 @@ class Progress:
             for path in progress.track(paths):
                 ...
 
-    Any update may raise errors.Cancelled or errors.ClaimLost: clean up and let it pass.
+    Any update may raise Cancelled or ClaimLost: clean up and let it pass.
     """
 
     def __init__(

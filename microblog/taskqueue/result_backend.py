@@ -130,7 +130,7 @@ class DatabaseResultBackend(RedisBackend):
 
         A terminal state waits for Redis to come back unless `wait` is false (then BackendStoreError); other states
         do not. With `persist` false a PROGRESS goes to Redis only. A row that cannot be written now is left to
-        reconcile. Raises errors.ClaimLost if the task was taken over, and errors.Cancelled out of a PROGRESS if its
+        reconcile. Raises ClaimLost if the task was taken over, and Cancelled out of a PROGRESS if its
         user wants it to stop.
         """
         if getattr(request, "claim", _UNKNOWN) is None:

@@ -18,7 +18,7 @@ from microblog.taskqueue.models import Task
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]
 
-#: Raised by Rows.execute() when the database is away.
+#: Raised by AutocommitExecutor.execute() when the database is away.
 DatabaseUnavailable = DBAPIError
 
 
@@ -36,7 +36,7 @@ class AutocommitExecutor:
         )
 
     def execute(self, statement: sa.Executable, **parameters: Any) -> list[sa.Row[Any]]:
-        """The rows that `statement` returns (none if it returns no rows). Raises DatabaseAway."""
+        """The rows that `statement` returns (none if it returns no rows). Raises DatabaseUnavailable."""
         try:
             return self._execute(statement, parameters)
         except DBAPIError as error:
@@ -65,7 +65,7 @@ UNHELD = sa.or_(
     task_table.c.lease_expires_at <= NOW,
 )
 # A lease that ran out under a running task is a worker that died. It is counted by whoever comes next: a
-# claim, or who gives the task up (mirror.py).
+# claim, or who gives the task up (result_backend.py).
 CRASHED = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
@@ -150,7 +150,7 @@ def claim_task(rows: AutocommitExecutor, task_id: str, worker: str, *, lease: fl
     """Claim a task for `worker` for `lease` seconds.
 
     Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
-    run now, and rows.DatabaseAway.
+    run now, and DatabaseUnavailable.
     """
     now = utcnow()
     expires = now + timedelta(seconds=lease)
@@ -174,17 +174,17 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
 
 
 def renew_leases(rows: AutocommitExecutor, task_ids: list[str], worker: str, *, lease: float) -> None:
-    """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises rows.DatabaseAway."""
+    """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises DatabaseUnavailable."""
     if task_ids:
         expires = utcnow() + timedelta(seconds=lease)
         rows.execute(_RENEW, task_ids=task_ids, by=worker, expires=expires)
 
 
 def expire_lease(rows: AutocommitExecutor, task_id: str, worker: str) -> None:
-    """Let the lease of a task run out: the process that ran it for `worker` is gone. Raises rows.DatabaseAway."""
+    """Let the lease of a task run out: the process that ran it for `worker` is gone. Raises DatabaseUnavailable."""
     rows.execute(_RELEASE, task_ids=[task_id], by=worker, now=utcnow())
 
 
 def release_on_shutdown(rows: AutocommitExecutor, task_id: str, worker: str) -> None:
-    """Free a task that `worker` was told to stop running, which is no crash. Raises rows.DatabaseAway."""
+    """Free a task that `worker` was told to stop running, which is no crash. Raises DatabaseUnavailable."""
     rows.execute(_HAND_BACK, task_ids=[task_id], by=worker)

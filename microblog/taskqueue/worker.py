@@ -249,14 +249,14 @@ class JobTask(CeleryTask):
             raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished
 
 
-def make_celery(flask_app: Flask, settings: dict[str, Any], rooms: list[str]) -> CeleryApp:
-    """The Celery app of `flask_app`; its tasks are in the ``tasks`` module of each of `rooms` (package names).
+def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str]) -> CeleryApp:
+    """The Celery app of `flask_app`; its tasks are in the ``tasks`` module of each of `packages`.
 
     `settings` are Celery's own. The app is kept in ``flask_app.extensions["celery"]`` and becomes the default app.
     """
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
-    app.autodiscover_tasks(rooms, force=True)  # now: the web launches tasks by name, too
+    app.autodiscover_tasks(packages, force=True)  # now: the web launches tasks by name, too
     every = {name: flask_app.config[task.every] for name, task in app.tasks.items() if task.every}
     app.conf.beat_schedule = {  # a run that could not begin in time is worthless: the next is on its way
         name: {"task": name, "schedule": seconds, "options": {"expires": 2 * seconds}}

@@ -48,11 +48,11 @@ def hold_of_imports() -> Path:
 @worker_process_init.connect
 def hold_imports_when_told(**_facts: Any) -> None:
     """Let the processes of the worker look for hold_of_imports()."""
-    keep = importer.keep
+    store = importer.store_posts
 
-    def keep_when_let(*args: Any) -> None:
+    def store_when_let(*args: Any) -> None:
         while hold_of_imports().exists():
             time.sleep(0.01)
-        keep(*args)
+        store(*args)
 
-    importer.keep = keep_when_let
+    importer.store_posts = store_when_let

@@ -15,7 +15,8 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job
-from microblog.monitoring.cli import output, tasks
+from microblog.monitoring import output
+from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.job_queries import find_jobs
 from microblog.taskqueue import states

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.monitoring.cli import output
+from microblog.monitoring import output
 from microblog.monitoring.rollup import hour_of
 from tests.support import programs
 from tests.support.console import Run, commands, flask_tasks, on_a_terminal

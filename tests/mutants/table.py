@@ -34,7 +34,7 @@ def _shown(edit: Edit) -> str:
 
 
 def _file(path: str) -> str:
-    """The room and the file: that is how they are spoken of."""
+    """Return the package and the file."""
     return f"`{path.removeprefix('microblog/')}`"
 
 

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 from redis.exceptions import RedisError
 
 from microblog.cli import EXIT_UNAVAILABLE, Commands, exit_unavailable, print_json
-from microblog.monitoring.cli import output
+from microblog.monitoring import output
 from microblog.monitoring.workers import CommandReply, WorkerReplies, registered_workers
 
 

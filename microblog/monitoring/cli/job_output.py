@@ -10,9 +10,9 @@ from microblog.cli import print_json
 from microblog.clock import utcnow
 from microblog.jobs import job_details
 from microblog.jobs.models import Job
-from microblog.monitoring.cli import output
-from microblog.monitoring.cli.output import EMPTY
-from microblog.monitoring.job_queries import describe_jobs, events_of, users_of
+from microblog.monitoring import output
+from microblog.monitoring.job_queries import describe_job_fully, events_of, users_of
+from microblog.monitoring.output import EMPTY
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import Decision
 
@@ -42,7 +42,7 @@ def print_list(listed: list[Job]) -> None:
 
 def print_job(job: Job) -> None:
     """Print all that is known of a job."""
-    known = describe_jobs(job)
+    known = describe_job_fully(job)
     output.print_facts(
         {
             "Job": job.id,

@@ -27,7 +27,7 @@ from microblog.monitoring.job_queries import (
     Cursor,
     InvalidCursor,
     JobPage,
-    describe_job,
+    describe_job_fully,
     describe_jobs,
     find_jobs,
 )
@@ -110,7 +110,7 @@ def list_jobs(
         raise click.UsageError("Give --after or --before, not both.")
     page = find_jobs(filters, size=limit, order=order, after=after, before=before)
     if as_json:
-        described = zip(describe_job(page.jobs), page.cursors, strict=True)
+        described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
         print_json([facts | {"cursor": str(cursor)} for facts, cursor in described])
     elif page.jobs:
         job_output.print_list(page.jobs)
@@ -143,7 +143,7 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
     """
     job = find_job(task_id)
     if as_json:
-        print_json(describe_jobs(job) if job else None)
+        print_json(describe_job_fully(job) if job else None)
     elif job:
         job_output.print_job(job)
     if job is None:
@@ -307,5 +307,5 @@ def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:
 
 def _outcome_in_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
     """The job as `list` has it (after a retry: the new one), with what was asked and what became of that."""
-    facts = describe_job([outcome.job])[0] if outcome.job else {}
+    facts = describe_jobs([outcome.job])[0] if outcome.job else {}
     return facts | {"asked": task_id, "done": outcome.done, "outcome": outcome.sentence}

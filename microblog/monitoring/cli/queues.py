@@ -10,6 +10,7 @@ from celery.utils.time import rate as parse_rate
 from flask import current_app
 
 from microblog.cli import as_json, print_json
+from microblog.monitoring import output
 from microblog.monitoring.actions import (
     InvalidTaskArguments,
     TaskNotRunnable,
@@ -17,9 +18,9 @@ from microblog.monitoring.actions import (
     run_task,
     runnable_tasks,
 )
-from microblog.monitoring.cli import completion, output
+from microblog.monitoring.cli import completion
 from microblog.monitoring.cli.common import NOTHING_DONE, WRONG, in_json, print_said, tasks, worker_timeout
-from microblog.monitoring.job_queries import describe_job
+from microblog.monitoring.job_queries import describe_jobs
 from microblog.monitoring.queues import known_queues, purge_queue, queue_length, unfinished_tasks
 from microblog.monitoring.workers import CommandReply, send_command
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
@@ -203,7 +204,7 @@ def run(
         click.echo(str(refused), err=True)
         context.exit(WRONG)
     if as_json:
-        print_json(describe_job([job])[0])
+        print_json(describe_jobs([job])[0])
         return
     when = "" if job.root.published_at else " It starts once Redis is back, which does not answer now."
     click.echo(f"{job.id}: launched {name}.{when}")

@@ -9,8 +9,7 @@ import click
 
 from microblog.cli import as_json, print_json
 from microblog.clock import utcnow
-from microblog.monitoring import statistics
-from microblog.monitoring.cli import output
+from microblog.monitoring import output, statistics
 from microblog.monitoring.cli.common import tasks
 from microblog.monitoring.cli.params import Since
 from microblog.monitoring.rollup import HOUR, hour_of

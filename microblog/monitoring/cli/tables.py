@@ -11,8 +11,8 @@ import click
 import orjson
 
 from microblog.clock import utcnow
-from microblog.monitoring.cli import output
-from microblog.monitoring.cli.output import EMPTY, format_time
+from microblog.monitoring import output
+from microblog.monitoring.output import EMPTY, format_time
 from microblog.monitoring.queues import QueueStats, ScheduleEntry
 from microblog.monitoring.status import SystemStatus, Verdict
 from microblog.monitoring.workers import LIMITS, Facts, describe_worker

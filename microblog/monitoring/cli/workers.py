@@ -13,7 +13,8 @@ from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
 from microblog.cli import as_json, print_json
-from microblog.monitoring.cli import completion, output, tables
+from microblog.monitoring import output
+from microblog.monitoring.cli import completion, tables
 from microblog.monitoring.cli.common import (
     NOTHING_DONE,
     end_with,

@@ -59,7 +59,7 @@ class Board:
         self._wake()
 
     def redis_is(self, error: str | None) -> None:
-        """Return whether Redis answers, and if not, why."""
+        """Store whether Redis is available: None, or the error."""
         with self._lock:
             came = error is None and (not self._redis.known or self._redis.away)
             self._redis = _told(self._redis, error)
@@ -68,7 +68,7 @@ class Board:
         self._wake()
 
     def database_is(self, error: str | None) -> None:
-        """Return whether the database answers, and if not, why."""
+        """Store whether the database is available: None, or the error."""
         with self._lock:
             self._database = _told(self._database, error)
         self._wake()

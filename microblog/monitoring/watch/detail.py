@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from microblog.monitoring.cli import output
+from microblog.monitoring import output
 from microblog.monitoring.watch import style
 from microblog.monitoring.watch.bar import bar
 from microblog.monitoring.watch.snapshot import JobLine, Snapshot

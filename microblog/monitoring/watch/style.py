@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from microblog.monitoring.cli import output
+from microblog.monitoring import output
 from microblog.taskqueue import states
 
 STATE_STYLES = {

@@ -15,9 +15,8 @@ from flask_login import current_user
 from microblog.accounts.decorators import operator_required
 from microblog.clock import utcnow
 from microblog.jobs.models import Job, find_job, jobs_with_ids
-from microblog.monitoring import actions, statistics
+from microblog.monitoring import actions, output, statistics
 from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, chosen_jobs
-from microblog.monitoring.cli import output
 from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
 from microblog.monitoring.status import get_overview
 from microblog.monitoring.web import charts

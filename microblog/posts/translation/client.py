@@ -73,9 +73,6 @@ def current_translator() -> Translator:
     """The current app's service, with connections of its own. There must be a ``TRANSLATE_URL``."""
     translator: Translator | None = current_app.extensions.get("translator")
     if translator is None:
-        # Not before somebody asks: its HTTP client is nothing that each process need load.
-        pass
-
         config = current_app.config
         translator = LibreTranslate(config["TRANSLATE_URL"], config["TRANSLATE_API_KEY"], config["TRANSLATE_TIMEOUT"])
         current_app.extensions["translator"] = translator

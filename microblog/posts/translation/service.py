@@ -90,7 +90,7 @@ def translatable(post_id: int) -> Post:
 def translate(post: Post) -> None:
     """See to it that there is a translation of `post` into the reader's language.
 
-    As once.translate(). Raises BadGateway and ServiceUnavailable.
+    As translate_once(). Raises BadGateway and ServiceUnavailable.
     """
     try:
         translate_once(post, language_tag())
