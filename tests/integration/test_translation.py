@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
-from microblog.posts.translation import client
+from microblog.posts.translation import libretranslate
 from microblog.posts.translation.models import Translation
 from tests.support.servers import PATIENCE, RedisServer, wait_for
 from tests.support.translator import TranslationServer
@@ -62,7 +62,7 @@ def service(running_service: TranslationServer) -> TranslationServer:
 
 @pytest.fixture
 def app(app: Flask, service: TranslationServer, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr(client, "LANGUAGES_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(libretranslate, "LANGUAGES_TIMEOUT", PATIENCE)
     app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=PATIENCE)
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,16 @@ def test_a_process_that_reads_no_post_does_not_load_the_detector() -> None:
     program = "import sys, microblog.posts.models; sys.exit('fasttext' in sys.modules or 'requests' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == 0
+
+
+@pytest.mark.exhaustive
+def test_process_that_translates_nothing_does_not_load_the_http_client() -> None:
+    program = (
+        "import sys; from microblog import create_app; create_app(MICROBLOG_ENV='testing');"
+        "sys.exit('urllib3' in sys.modules)"
+    )
+    environment = os.environ | {"MICROBLOG_ENV": "testing"}
+
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE, env=environment)
+
+    assert run.returncode == 0
