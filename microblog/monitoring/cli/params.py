@@ -18,8 +18,10 @@ from microblog.monitoring.job_queries import LOOK_THROUGH
 from microblog.taskqueue import states
 from microblog.validators import is_storable
 
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = timedelta(days=36500)
+_AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _SINCE = re.compile(r"(\d{1,6})\s*([smhdw])", re.I)
-_SINCE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Since(click.ParamType[datetime]):
@@ -33,16 +35,11 @@ class Since(click.ParamType[datetime]):
             return value
         try:
             if age := _SINCE.fullmatch(value.strip()):
-                return utcnow() - timedelta(**{_SINCE_UNITS[age[2].lower()]: int(age[1])})
+                return utcnow() - timedelta(**{_UNITS[age[2].lower()]: int(age[1])})
             time = datetime.fromisoformat(value)
             return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither an age such as 90m, 24h or 7d nor a time such as 2026-01-31T12:00.")
-
-
-_AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LONGEST = timedelta(days=36500)
 
 
 class Age(click.ParamType[timedelta]):
