@@ -126,12 +126,11 @@ class DatabaseResultBackend(RedisBackend):
         persist: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """Store a state in Redis, then in the row, then announce it; a success publishes the step behind it.
+        """Store a state in Redis, then in the row, then announce it; a success publishes the next step.
 
-        A terminal state waits for Redis to come back unless `wait` is false (then BackendStoreError); other states
-        do not. With `persist` false a PROGRESS goes to Redis only. A row that cannot be written now is left to
-        reconcile. Raises ClaimLost if the task was taken over, and Cancelled out of a PROGRESS if its
-        user wants it to stop.
+        A terminal state waits for Redis unless `wait` is false. With `persist` false a PROGRESS goes to Redis only. A
+        row that cannot be written is left to reconcile. Raises BackendStoreError if a terminal state is not in Redis,
+        ClaimLost if the task was taken over, and Cancelled from a PROGRESS if its user has cancelled it.
         """
         if getattr(request, "claim", _UNKNOWN) is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
@@ -142,17 +141,12 @@ class DatabaseResultBackend(RedisBackend):
         elif not self._may_store(writer, state):
             return result
         try:
-            patience = {} if wait and state in states.FINISHED else {"max_retries": 0}
-            super().store_result(task_id, result, state, traceback, request, **patience, **kwargs)
+            self._store_in_redis(task_id, result, state, traceback, request, wait=wait, **kwargs)
         except _TooLate:
             if writer.claim is not None:
                 raise ClaimLost(f"{task_id} was taken over; its {state} is dropped") from None
             self.copy_outcome(task_id)
             return result
-        except BackendStoreError:
-            if state in states.FINISHED:
-                raise
-            logger.warning("Redis is away; %s of %s is not stored there", state, task_id)
         if state not in (states.STARTED, states.PROGRESS):
             self._write_outcome(writer, result, state, traceback, request)
         elif writer.claim is not None:
@@ -160,6 +154,18 @@ class DatabaseResultBackend(RedisBackend):
             progress = result if state == states.PROGRESS else None
             self._announce(task_id, (held.root_id, held.position, held.user_id, None), state, progress)
         return result
+
+    def _store_in_redis(
+        self, task_id: str, result: Any, state: str, *details: Any, wait: bool = True, **kwargs: Any
+    ) -> None:
+        """Store a state by Celery's own means; one that is not terminal is dropped while Redis is unavailable."""
+        patience = {} if wait and state in states.FINISHED else {"max_retries": 0}
+        try:
+            super().store_result(task_id, result, state, *details, **patience, **kwargs)
+        except BackendStoreError:
+            if state in states.FINISHED:
+                raise
+            logger.warning("Redis is unavailable; %s of %s is not stored there", state, task_id)
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any

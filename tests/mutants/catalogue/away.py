@@ -93,7 +93,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-retry-state",
             "The row says so, though Redis cannot.",
-            (Edit(MIRROR, "DatabaseResultBackend.store_result", "if state in states.FINISHED:", "if True:"),),
+            (Edit(MIRROR, "DatabaseResultBackend._store_in_redis", "if state in states.FINISHED:", "if True:"),),
             (RETRIED_LATER,),
         ),
         Mutant(
