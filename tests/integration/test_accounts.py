@@ -7,8 +7,9 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from werkzeug.security import generate_password_hash
 
-from microblog.accounts import models
+from microblog.accounts import models, services
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support.servers import PATIENCE
@@ -174,6 +175,20 @@ def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user):
         assert WRONG in response.text
         assert f'value="{name}"' in response.text
         assert client.get("/").status_code == 302
+
+
+@pytest.mark.parametrize("module", [models, services])
+def test_password_hash_costs_what_werkzeug_recommends(app, make_user, monkeypatch, module):
+    user, costs = make_user(), generate_password_hash("").split("$")[0]
+    monkeypatch.setattr(module, "generate_password_hash", generate_password_hash)
+
+    if module is models:
+        user.set_password("horse-bird-cow")
+    else:
+        assert services.replace_password(user, "horse-bird-cow")
+
+    assert user.password_hash.startswith(f"{costs}$")
+    assert user.check_password("horse-bird-cow")
 
 
 def test_a_wrong_name_costs_a_password_check_too(app, make_user, monkeypatch):

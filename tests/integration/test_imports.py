@@ -127,9 +127,7 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_of_a_moment_no_more_is_remembered_in_memory_than_that_has_room_for(
-    susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_posts_of_one_moment_are_counted_in_bounded_memory(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "MOST", 50)
     monkeypatch.setattr(importer, "BATCH", 20)
     anywhere = Mock(side_effect=duplicates.count_anywhere)

@@ -1,6 +1,4 @@
-"""``flask tasks workers``, ``worker``, ``active`` to ``registered``, ``queues`` and ``schedule``; and the commands
-``flask tasks worker NAME shutdown|restart-pool|grow|shrink|autoscale|consume|stop-consuming``.
-"""
+"""``flask tasks workers``, ``worker NAME`` and its commands, ``active`` to ``registered``, ``queues``, ``schedule``."""
 
 from __future__ import annotations
 
