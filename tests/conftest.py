@@ -109,6 +109,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Postgres:
 @pytest.fixture(scope="session")
 def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
     """The environment of the application's processes, except for the database and Redis."""
+    external.REDIS.require()
     inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "CI", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     return {name: os.environ[name] for name in inherited if name in os.environ} | {
         "MICROBLOG_ENV": "testing",

@@ -23,6 +23,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.integration.test_run import TIME_TO_END, descendants, is_running
+from tests.mutants.tree import LEFT_OUT
 from tests.support.programs import ROOT
 from tests.support.servers import PATIENCE, free_port, wait_for
 
@@ -103,26 +104,12 @@ def arrival(key: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", key)[:2]]
 
 
-def copy_of_the_tree(folder: Path) -> None:
-    """Copy what git knows, or would take, to `folder`; nothing that a run has left behind."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():  # not one that is deleted, and still known
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
     """`make run` in a copy of the tree, with an empty HOME; with the packages that the tests run on."""
     folder, home = tmp_path / "microblog", tmp_path / "home"
     home.mkdir()
-    copy_of_the_tree(folder)
+    shutil.copytree(ROOT, folder, ignore=LEFT_OUT, symlinks=True)
     port = free_port()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PORT": str(port)}
     environment["EXPORT_ATTACHMENT_LIMIT"] = str(32 * 1024 * 1024)  # large archives are attached as well

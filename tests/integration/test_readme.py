@@ -28,6 +28,7 @@ from tests.support.programs import ROOT
 from tests.support.servers import PATIENCE, free_port
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # The options of `celery inspect`: it waits for the one worker's answer as long as that takes, and no longer.
 PATIENTLY = {"CELERY_INSPECT_DESTINATION": f"celery@{gethostname()}", "CELERY_INSPECT_TIMEOUT": str(PATIENCE)}
 
@@ -94,8 +95,8 @@ def test_the_targets_it_names_are_in_the_makefile() -> None:
     path = {"PATH": os.environ["PATH"]}  # not the options of a `make` that runs the tests
     known = subprocess.run(["make", "help"], cwd=ROOT, env=path, capture_output=True, text=True, check=True).stdout
 
-    for target in re.findall(r"\bmake (run|test|lint|bench|help)\b", README):
-        assert f"make {target}" in known
+    for target in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", README + CONTRIBUTING, re.MULTILINE):
+        assert f"make {''.join(target)} " in known
 
 
 @pytest.fixture(scope="module")

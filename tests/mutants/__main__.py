@@ -15,7 +15,7 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.table import tables
 from tests.mutants.trial import Verdict, try_mutant, try_whole
 
-AT_ONCE = 2  # copies; the tests measure time, and a machine that is too busy would make them fail by themselves
+AT_ONCE = 2  # copies: as many as the cores of a small machine
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import time
 
 _KEPT = {"PATH", "TMPDIR", "CI", "SCREENSHOTS", "FUZZ_REQUESTS"}
 _KEPT_PREFIXES = ("PYTEST_", "PYTHON", "API_FUZZ_", "COV_", "COVERAGE_")
+_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself, so that a write raises an error
 # Neither UTC nor a zone of whole hours: nothing may rely on the machine's. In POSIX form, which needs no zone files.
 TIME_ZONE = "TEST-05:45"
 
@@ -40,11 +41,9 @@ def _open_standard_streams() -> None:
 
 def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+    for number in signal.valid_signals() - _PYTHONS_OWN:
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _empty_folder() -> str:

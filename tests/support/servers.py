@@ -81,6 +81,7 @@ class RedisServer:
         folder = ["--dir", str(self._folder or tempfile.gettempdir())]
         self._process = subprocess.Popen([*command, *kept, *folder], stdout=subprocess.DEVNULL)
         wait_for(self._answers, what="redis-server answers")
+        assert self._process.poll() is None, f"another process has port {self.port}"
 
     def stop(self) -> None:
         """Kill it; what it knew is gone, but for what it keeps in its folder."""

@@ -1,0 +1,55 @@
+"""The tests' own promises: independence of how they are started, and a summary of what was left out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import ROOT
+from tests.support.servers import PATIENCE
+
+NEEDS_TMUX = "tests/integration/test_watch_terminal.py::TestTheTerminalAfterwards::test_it_is_as_it_was"
+STATE = """
+import os, signal
+from tests.support import process_state
+
+process_state.normalize()
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP)]
+assert signal.SIG_IGN not in handlers, handlers
+assert os.umask(0) == 0o022
+assert "SECRET_KEY" not in os.environ
+assert os.listdir(os.environ["HOME"]) == []
+assert os.environ["TZ"] == process_state.TIME_ZONE
+assert os.open(os.devnull, os.O_RDONLY) > 2
+"""
+
+
+def test_process_state_does_not_depend_on_who_starts_the_tests() -> None:
+    script = f"trap '' INT HUP TSTP; umask 077; exec {sys.executable} -c \"$STATE\" 0<&-"
+    environment = {"STATE": STATE, "SECRET_KEY": "x", "HOME": "/nowhere", "PATH": os.environ["PATH"]}
+
+    run = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("ci", [False, True])
+def test_missing_program_is_reported_or_fails_in_ci(tmp_path: Path, ci: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    environment |= {"PATH": str(tmp_path)} | ({"CI": "true"} if ci else {})
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]
+
+    run = subprocess.run(
+        [*command, NEEDS_TMUX], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+    assert ("tmux: not installed" in run.stdout, run.returncode) == (True, 1 if ci else 0), run.stdout
+    assert ("Tests left out" in run.stdout) is not ci
+    assert "tmux is not installed. On Debian: apt install tmux" in run.stdout
