@@ -168,7 +168,7 @@ def running_site(base_environment: dict[str, str], folder: Path, request: pytest
             # Nothing here goes away; on a busy machine it may be slow.
             "REDIS_TIMEOUT": "30",
             "TASK_LEASE": "60",
-            "DATABASE_URL": stack.enter_context(app_factory.fresh_database("sqlite", folder, request)),
+            "DATABASE_URL": app_factory.fresh_database(folder, request),
             "INSTANCE_PATH": str(instance),
             # A stream whose page is gone is noticed at the next heartbeat.
             "STREAM_HEARTBEAT": "0.5",

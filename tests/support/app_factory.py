@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -22,7 +21,6 @@ from microblog.notifications.pubsub import Hub
 from microblog.taskqueue.worker import CeleryApp
 from tests.support.clients import Client
 from tests.support.programs import ROOT
-from tests.support.servers import Postgres
 
 
 def migrate(environment: dict[str, str], url: str) -> None:
@@ -31,18 +29,11 @@ def migrate(environment: dict[str, str], url: str) -> None:
         flask_migrate.upgrade(directory=str(ROOT / "migrations"))
 
 
-@contextlib.contextmanager
-def fresh_database(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty, migrated database of `kind`, gone afterwards."""
-    if kind == "sqlite":
-        path = folder / "microblog.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        yield f"sqlite:///{path}"
-        return
-    server: Postgres = request.getfixturevalue("postgres_server")
-    name = f"test_{uuid.uuid4().hex}"
-    yield server.create(name, template=request.getfixturevalue("migrated_postgres"))
-    server.drop(name)
+def fresh_database(folder: Path, request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty, migrated SQLite database in `folder`."""
+    path = folder / "microblog.db"
+    shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+    return f"sqlite:///{path}"
 
 
 class _Compiled(BytecodeCache):

@@ -95,11 +95,11 @@ def staffed(
     redis_server = RedisServer()
     redis_server.start()
     url = redis_server.url.replace("redis://", f"redis://default:{password}@" if password else "redis://")
-    with app_factory.fresh_database("sqlite", folder, request) as database_url:
-        own = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
-        with app_factory.application(environment | own) as app:
-            staff = Staff(app, environment | own, folder, redis_server)
-            yield staff
-        for worker in staff.workers:
-            worker.stop()
+    database_url = app_factory.fresh_database(folder, request)
+    own = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
+    with app_factory.application(environment | own) as app:
+        staff = Staff(app, environment | own, folder, redis_server)
+        yield staff
+    for worker in staff.workers:
+        worker.stop()
     redis_server.stop()
