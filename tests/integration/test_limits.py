@@ -72,6 +72,19 @@ def test_following_is_limited_and_so_is_ceasing_to(limited: Callable[..., Any]) 
     assert [answer.status_code for answer in answers] == [302, 302, 204, 204, 429, 429, 429, 429]
 
 
+def test_an_application_counts_in_redis_although_an_earlier_one_had_lost_it(
+    limited: Callable[..., tuple[FlaskClient, Caller]], make_app: Callable[..., Flask]
+) -> None:
+    lost = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="redis://127.0.0.1:1/0").test_client()
+    assert sign_in(lost).status_code == 401
+
+    browser, _program = limited(RATELIMIT_FOLLOW="1 per hour")
+    answers = [browser.post("/follow/miguel"), browser.post("/unfollow/miguel")]
+
+    assert [answer.status_code for answer in answers] == [302, 429]
+    assert browser.application.extensions["redis"].keys("*RATELIMIT_FOLLOW*")
+
+
 class TestSigningIn:
     def test_guesses_at_one_name_are_counted_wherever_they_come_from(self, make_app, make_user):
         make_user("susan")

@@ -1,4 +1,4 @@
-"""One house under test: its database, its environment, its application. For a test, or for a whole module."""
+"""Applications under test, each with its environment and database."""
 
 from __future__ import annotations
 
@@ -89,6 +89,7 @@ def _close_connections(app: Flask) -> None:
 
 
 def _create(overrides: dict[str, Any]) -> Flask:
+    limiter._storage_dead = False  # one for all applications of a process: an outage that an earlier one met is over
     app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
     app.test_client_class = Client
     app.jinja_env.bytecode_cache = _compiled
