@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 import click
 import orjson
 from flask.cli import AppGroup
-from sqlalchemy.exc import InterfaceError, OperationalError
+
+from microblog.database import DatabaseUnavailable
 
 EXIT_UNAVAILABLE = 3  # the exit code where something is away that a command needs; 2 is click's own for a wrong call
 
@@ -21,7 +22,7 @@ class Commands(AppGroup):
         """Run the command."""
         try:
             return super().invoke(context)
-        except (OperationalError, InterfaceError) as error:
+        except DatabaseUnavailable as error:
             exit_unavailable(context, f"The database does not answer as it should: {error.orig}")
 
 

@@ -8,14 +8,22 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
-# What SQLite says of a file that it cannot open, or that others hold for too long.
-_SQLITE_AWAY = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# And PostgreSQL: of connections, of a server that goes or comes or is full, and of locks (SQLSTATE, or how it begins).
-_SQLSTATE_AWAY = ("08", "40001", "40P01", "53300", "55P03", "57P")
+# SQLite: the file cannot be opened, or others have locked it for too long.
+_SQLITE_UNAVAILABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# PostgreSQL: connections, a server that starts, stops or is full, and locks (SQLSTATE codes, or how they begin).
+_SQLSTATE_UNAVAILABLE = ("08", "40001", "40P01", "53300", "55P03", "57P")
+
+
+class DatabaseUnavailable(OperationalError):
+    """The database cannot be reached or used now; the same statement may succeed later.
+
+    Raised by every engine in place of the driver's error, since the drivers use one type for this and for mistakes such
+    as a missing column (SQLite: OperationalError).
+    """
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -70,20 +78,61 @@ def _open_sqlite(connection: Any, record: Any) -> None:
         cursor.close()
 
 
-def is_away(error: DBAPIError) -> bool:
-    """Return whether `error` says that the database cannot be reached or used now: the same may work in a while.
+@sa.event.listens_for(Engine, "handle_error", retval=True)
+def _raise_unavailable(context: ExceptionContext) -> BaseException | None:
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and (context.is_disconnect or _is_unavailable(error)):
+        return DatabaseUnavailable(
+            error.statement,
+            error.params,
+            context.original_exception,
+            hide_parameters=error.hide_parameters,
+            connection_invalidated=context.is_disconnect,
+            ismulti=error.ismulti,
+        )
+    return None
 
-    The drivers have the same types for that and for what is our fault (SQLite for a column that does not exist).
-    """
-    if error.connection_invalidated:
-        return True
+
+def _is_unavailable(error: DBAPIError) -> bool:
     if not isinstance(error, OperationalError):
         return False
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        return code & 0xFF in _SQLITE_AWAY  # the rest of an extended code only tells more
+        return code & 0xFF in _SQLITE_UNAVAILABLE  # the other bits of an extended code only add detail
     state: str | None = getattr(error.orig, "sqlstate", None)
-    return state is None or state.startswith(_SQLSTATE_AWAY)  # None: it is not the server who says so
+    return state is None or state.startswith(_SQLSTATE_UNAVAILABLE)  # None: the error does not come from the server
+
+
+class AutocommitExecutor:
+    """Runs single statements, each its own transaction, on the database of `engine`.
+
+    In autocommit mode, since a statement alone then needs one round trip instead of three, and apart from any
+    session, so that a state is written whatever the task does with its own transaction.
+    """
+
+    def __init__(self, engine: sa.Engine, connect_args: dict[str, Any] | None = None) -> None:
+        # A pool of its own, whose connections are not tried before each use: that would double the round trips.
+        self._engine = sa.create_engine(
+            engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=connect_args or {}
+        )
+
+    def execute(self, statement: sa.Executable, **parameters: Any) -> list[sa.Row[Any]]:
+        """The rows that `statement` returns (none if it returns no rows). Raises DatabaseUnavailable."""
+        try:
+            return self._execute(statement, parameters)
+        except DatabaseUnavailable as error:
+            if not error.connection_invalidated:
+                raise
+            return self._execute(statement, parameters)  # it was cut since it was last used
+
+    def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
+        with self._engine.connect() as connection:
+            result = connection.execute(statement, parameters)
+            return list(result) if result.returns_rows else []
+
+    def forget_connections(self) -> None:
+        """After a fork: leave the parent's connections to the parent."""
+        self._engine.dispose(close=False)
 
 
 def dialect_insert(engine: Engine, table: Any) -> Any:

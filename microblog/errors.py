@@ -18,11 +18,10 @@ from flask_babel import gettext as _
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable, default_exceptions
 from werkzeug.wrappers import Response as AnyResponse
 
-from microblog.database import is_away
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, limiter
 from microblog.security import is_upload
 
@@ -34,8 +33,7 @@ RETRY_AFTER = 5  # seconds until a page is worth asking for again while the data
 def init_app(app: Flask) -> None:
     """Answer every HTTP error, and a database that is away, in the site's own face."""
     app.register_error_handler(HTTPException, answer)
-    app.register_error_handler(OperationalError, _database_away)
-    app.register_error_handler(InterfaceError, _database_away)
+    app.register_error_handler(DatabaseUnavailable, _database_unavailable)
 
 
 def answer(error: HTTPException) -> AnyResponse:
@@ -69,10 +67,8 @@ def _with_headers_of(error: HTTPException, response: Response) -> Response:
     return response
 
 
-def _database_away(error: DBAPIError) -> AnyResponse:
-    if not is_away(error):
-        raise error  # to be answered, noted and reported like any other fault of ours
-    _log.error("database away", exc_info=error)
+def _database_unavailable(error: DatabaseUnavailable) -> AnyResponse:
+    _log.error("the database is unavailable", exc_info=error)
     db.session.rollback()
     return answer(ServiceUnavailable(retry_after=RETRY_AFTER))
 

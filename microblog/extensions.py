@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import flask_mail
 import redis
+from celery.exceptions import BackendStoreError
 from flask import Flask, current_app
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
@@ -16,9 +17,15 @@ from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
+from kombu.exceptions import OperationalError as BrokerError
 
 from microblog.database import Base
 from microblog.i18n import Babel
+
+#: What redis-py, Celery's result backend and kombu raise while Redis cannot be reached or refuses to work.
+REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, BrokerError)
+#: The same for whoever uses a connection of kombu's, which does not wrap every error of a socket.
+BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
 
 class Connection(flask_mail.Connection):

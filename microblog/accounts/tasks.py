@@ -9,12 +9,12 @@ from celery import shared_task
 from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts import deletion, email_change, password_reset
 from microblog.accounts.email_change import EmailChange
 from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
 from microblog.accounts.models import User
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.jobs.services import cancel_jobs_of_user
 from microblog.mail.sending import MailTask, deliver
@@ -65,7 +65,7 @@ def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
     name="delete_account",
     bind=True,
     title=_l("Deleting an account"),
-    autoretry_for=(OperationalError, InterfaceError, OSError),
+    autoretry_for=(DatabaseUnavailable, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=None,  # whoever asked to be forgotten is, however long something is away

@@ -15,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from celery.signals import task_failure
 from flask import Flask, got_request_exception, request, session
-from sqlalchemy.exc import DBAPIError
 
 from microblog import logs
 from microblog.accounts.models import id_in_session
+from microblog.database import DatabaseUnavailable
 from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report
@@ -159,9 +159,9 @@ def _report(app: Flask, columns: Facts) -> None:
                 return
             try:
                 _store(columns | {"suppressed": suppressed})
-            except DBAPIError:
+            except DatabaseUnavailable:
                 throttle.take_back(kind, suppressed)
-                logger.warning("the database is away; %s is not reported", kind)
+                logger.warning("the database is unavailable; %s is not reported", kind)
     except Exception:
         logger.exception("an error is not reported")
     finally:

@@ -11,10 +11,10 @@ from flask import current_app
 from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.exports import cleanup
 from microblog.exports.archive import count_posts, current_storage, read_posts, to_json
 from microblog.exports.emails import archive_email
@@ -30,7 +30,7 @@ from microblog.taskqueue.worker import JobTask
     bind=True,
     title=_l("Exporting your posts"),
     followed_by=("email_export",),
-    autoretry_for=(OperationalError, InterfaceError, OSError),
+    autoretry_for=(DatabaseUnavailable, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,

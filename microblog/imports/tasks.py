@@ -9,9 +9,9 @@ from celery import shared_task
 from flask import current_app
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.imports import cleanup, rejected_entries
 from microblog.imports.importer import read_upload
@@ -25,7 +25,7 @@ from microblog.taskqueue.worker import JobTask
     name="import_posts",
     bind=True,
     title=_l("Importing your posts"),
-    autoretry_for=(OperationalError, InterfaceError, OSError),
+    autoretry_for=(DatabaseUnavailable, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,

@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from flask import current_app, render_template
 from flask_babel import gettext as _
 from flask_mail import Message, sanitize_address
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, mail
 from microblog.jobs import job_details
 from microblog.jobs.job_details import Details
@@ -42,7 +43,7 @@ class MailTask(JobTask):
     """
 
     max_retries = None
-    autoretry_for = (OperationalError, InterfaceError, OSError)
+    autoretry_for = (DatabaseUnavailable, OSError)
     dont_autoretry_for = (FileNotFoundError,)
     retry_backoff = 2
     retry_backoff_max = 60
@@ -143,9 +144,9 @@ def _record(task_id: str, message_id: str) -> None:
         except IntegrityError:  # another attempt has noted it in this very moment
             db.session.rollback()
             return
-        except (OperationalError, InterfaceError):
+        except DatabaseUnavailable:
             db.session.rollback()
-            logger.warning("the database is away; %s is noted as sent once it is back", message_id)
+            logger.warning("the database is unavailable; %s is recorded as sent once it is back", message_id)
             time.sleep(RECORD_PAUSE)
         else:
             return

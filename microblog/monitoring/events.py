@@ -19,10 +19,9 @@ import redis
 import sqlalchemy as sa
 from celery.events.receiver import EventReceiver
 from flask import Flask
-from kombu.exceptions import OperationalError as BrokerAway
-from sqlalchemy.exc import DBAPIError
 
-from microblog.extensions import db
+from microblog.database import DatabaseUnavailable
+from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.monitoring import output
 from microblog.notifications.pubsub import CHANNEL
 from microblog.taskqueue import states
@@ -34,7 +33,6 @@ Event = dict[str, Any]
 PROGRESS = "task-progress"  # of ours: a step counted on; has "root_id", "position", "current", "total", "percent", …
 CHANGE = "task-change"  # of ours: a step changed its state, whether or not a worker had to do with it
 
-AWAY = (redis.RedisError, BrokerAway, OSError)
 PING_INTERVAL = 2.0  # seconds between two looks whether a silent Redis is still there
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to reach a Redis that is away
 
@@ -68,7 +66,7 @@ class Events:
         while not self._stopped.is_set():
             try:
                 listen(pauses.reset)
-            except AWAY as error:
+            except BROKER_UNAVAILABLE as error:
                 self._on_redis(str(error))
                 self._stopped.wait(pauses.next())
 
@@ -256,7 +254,7 @@ class TaskLookup:
         columns = (Task.id, Task.root_id, Task.name, Task.position, Task.worker)
         try:
             row = db.session.execute(sa.select(*columns).where(*conditions)).first()
-        except DBAPIError:  # it is away: the event is told without
+        except DatabaseUnavailable:  # the event is shown without
             db.session.rollback()
             return None
         finally:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from celery.schedules import schedule as interval
 from flask import current_app
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
-from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.models import Task
@@ -114,8 +114,8 @@ def _published(task_ids: list[str]) -> dict[str, datetime]:
     query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
     try:
         rows = db.session.execute(query)
-    except (OperationalError, InterfaceError):  # how long the queues are is to be seen all the same
-        logger.warning("the database is away; since when messages wait is not known")
+    except DatabaseUnavailable:  # the lengths of the queues are shown all the same
+        logger.warning("the database is unavailable; since when messages wait is not known")
         return {}
     return {row.id: row.published_at for row in rows}
 

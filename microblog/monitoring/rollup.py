@@ -219,7 +219,7 @@ def init_app(app: Flask) -> None:
 def roll_up(lag: timedelta = LAG) -> int:
     """Add all tasks to the sums that finished longer than `lag` ago; returns how many were added.
 
-    It does no harm to do so twice, or at the same time. Raises sqlalchemy.exc.DBAPIError; then what was added so far
+    It does no harm to do so twice, or at the same time. Raises DatabaseUnavailable; then what was added so far
     stays, and the next call goes on from there.
     """
     until = utcnow() - lag

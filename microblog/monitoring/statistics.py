@@ -90,7 +90,7 @@ def by_hour(since: datetime, until: datetime, name: str | None = None) -> list[H
     """The hours from the one that `since` lies in up to `until`, oldest first, each with its task names in order.
 
     An hour in which no task of a name ended is left out. With `name`, only that task's. Needs no Redis. Raises
-    sqlalchemy.exc.DBAPIError.
+    DatabaseUnavailable.
     """
     grouped: defaultdict[tuple[datetime, str], dict[str, TaskAggregate]] = defaultdict(dict)
     for key, figures in _between(since, until, name).items():
@@ -109,7 +109,7 @@ def by_task(since: datetime, until: datetime, name: str | None = None) -> list[O
 def totals(session: Session) -> dict[tuple[str, str], TaskAggregate]:
     """All tasks that ever ended, by name and state: figures that only grow, whatever becomes of the rows.
 
-    `session` is a snapshot(). Raises sqlalchemy.exc.DBAPIError.
+    `session` is a snapshot(). Raises DatabaseUnavailable.
     """
     figures = {(row.name, row.state): TaskAggregate.of(row) for row in session.scalars(sa.select(TaskTotal))}
     _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
@@ -210,7 +210,7 @@ def group_failures(since: datetime, name: str | None = None) -> list[FailureGrou
     """Why tasks (or those called `name`) failed since `since`, the most frequent cause first.
 
     A step that failed only because the one before it did is left out. Reads the rows, which are kept for a while
-    only; needs no Redis. Raises sqlalchemy.exc.DBAPIError.
+    only; needs no Redis. Raises DatabaseUnavailable.
     """
     causes: dict[tuple[str, str, str], FailureGroup] = {}
     before = aliased(Task)

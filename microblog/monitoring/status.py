@@ -17,14 +17,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.extensions import db
+from microblog.database import DatabaseUnavailable
+from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.monitoring.filters import job_state, stands_at
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
 from microblog.monitoring.workers import Facts, WorkerReplies, query_workers
@@ -277,14 +275,12 @@ class _StatusCheck:
 
 
 def _sentence(error: Exception) -> str:
-    match error:
-        case RedisError() | BrokerAway():
-            return f"Redis does not answer as it should: {error}"
-        case DBAPIError():
-            return f"The database does not answer as it should: {error.orig}"
-        case _:
-            logger.exception("could not look", exc_info=error)
-            return f"It cannot be told: {error!r}"
+    if isinstance(error, REDIS_UNAVAILABLE):
+        return f"Redis does not answer as it should: {error}"
+    if isinstance(error, DatabaseUnavailable):
+        return f"The database does not answer as it should: {error.orig}"
+    logger.exception("could not look", exc_info=error)
+    return f"It cannot be told: {error!r}"
 
 
 def _grave(health: SystemStatus) -> list[str]:

@@ -51,7 +51,7 @@ class TaskTableSnapshot:
 
 
 def take_snapshot() -> TaskTableSnapshot:
-    """The picture of now. Costs as much as there are unfinished tasks; raises sqlalchemy.exc.DBAPIError."""
+    """The picture of now. Costs as much as there are unfinished tasks; raises DatabaseUnavailable."""
     with statistics.snapshot() as session:
         return TaskTableSnapshot(
             finished=statistics.totals(session),

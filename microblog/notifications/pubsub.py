@@ -21,8 +21,8 @@ from typing import Any
 import orjson
 import redis
 from flask import Flask, current_app
-from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.notifications.replay import event_from_change
 from microblog.taskqueue.interface import TaskChange
@@ -78,9 +78,9 @@ def never_raises() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except DatabaseUnavailable as error:
         db.session.rollback()
-        logger.warning("the database is away; what is committed is not announced: %s", error.orig)
+        logger.warning("the database is unavailable; a committed change is not announced: %s", error.orig)
 
 
 def publish_change(app: Flask, change: TaskChange) -> None:

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from celery import shared_task
 from flask_babel import format_decimal, ngettext
 from flask_babel import lazy_gettext as _l
-from sqlalchemy.exc import InterfaceError, OperationalError
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.search import index
 from microblog.taskqueue.interface import Progress
@@ -43,7 +43,7 @@ def launch_reindexing() -> str:
     bind=True,
     runnable=True,
     title=_l("Indexing all posts"),
-    autoretry_for=(OperationalError, InterfaceError),
+    autoretry_for=(DatabaseUnavailable,),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,

@@ -13,18 +13,17 @@ from celery import Signature
 from celery.utils import uuid
 from flask import current_app
 from flask_babel import force_locale, get_locale
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
 from microblog.clock import utcnow
-from microblog.extensions import db
+from microblog.database import AutocommitExecutor, DatabaseUnavailable
+from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.transitions import NOW, UNFINISHED, AutocommitExecutor, DatabaseUnavailable, task_table
+from microblog.taskqueue.transitions import NOW, UNFINISHED, task_table
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ def publish(
         logger.warning("the database is away; %s is published later", task_id)
         return False
     except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
-        if isinstance(error, (BrokerAway, RedisError, OSError)):
+        if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is away; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)

@@ -15,13 +15,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from celery import shared_task
-from celery.exceptions import BackendStoreError
 from flask import current_app
-from redis.exceptions import LockError, RedisError
-from sqlalchemy.exc import DBAPIError
+from redis.exceptions import LockError
 
 from microblog.clock import utcnow
-from microblog.extensions import db, redis_client
+from microblog.database import DatabaseUnavailable
+from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import JobError, TaskNotRegistered, message_relayed, user_message
 from microblog.taskqueue.launch import publish
@@ -86,7 +85,7 @@ def _carefully(head: Task, act: Callable[[], T]) -> T | None:
     """Do something for one job, so that a fault in it does not keep the others from theirs."""
     try:
         return act()
-    except (RedisError, DBAPIError, BackendStoreError):
+    except (*REDIS_UNAVAILABLE, DatabaseUnavailable):
         raise  # the same would happen to every other
     except Exception:
         logger.exception("%s cannot be reconciled", head.id)

@@ -21,6 +21,7 @@ from flask_babel import force_locale
 from redis.commands.core import Script
 
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import Cancelled, ClaimLost, TaskChange, WorkerDied, task_changed, user_message
 from microblog.taskqueue.launch import publish
@@ -31,7 +32,6 @@ from microblog.taskqueue.transitions import (
     UNFINISHED,
     UNHELD,
     Claim,
-    DatabaseUnavailable,
     task_table,
 )
 

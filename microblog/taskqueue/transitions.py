@@ -8,51 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery.exceptions import TaskRevokedError
-from sqlalchemy.exc import DBAPIError
 
 from microblog.clock import utcnow
-from microblog.database import UtcDateTime
+from microblog.database import AutocommitExecutor, UtcDateTime
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import ClaimRefused, WorkerDied
 from microblog.taskqueue.models import Task
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]
-
-#: Raised by AutocommitExecutor.execute() when the database is away.
-DatabaseUnavailable = DBAPIError
-
-
-class AutocommitExecutor:
-    """Runs single statements, each its own transaction, on the database of `engine`.
-
-    In autocommit mode, since a statement alone then needs one round trip instead of three, and apart from any
-    session, so that a state is written whatever the task does with its own transaction.
-    """
-
-    def __init__(self, engine: sa.Engine, connect_args: dict[str, Any] | None = None) -> None:
-        # A pool of its own, whose connections are not tried before each use: that would double the round trips.
-        self._engine = sa.create_engine(
-            engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=connect_args or {}
-        )
-
-    def execute(self, statement: sa.Executable, **parameters: Any) -> list[sa.Row[Any]]:
-        """The rows that `statement` returns (none if it returns no rows). Raises DatabaseUnavailable."""
-        try:
-            return self._execute(statement, parameters)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            return self._execute(statement, parameters)  # it was cut since it was last used
-
-    def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
-        with self._engine.connect() as connection:
-            result = connection.execute(statement, parameters)
-            return list(result) if result.returns_rows else []
-
-    def forget_connections(self) -> None:
-        """After a fork: leave the parent's connections to the parent."""
-        self._engine.dispose(close=False)
-
 
 NOW = sa.bindparam("now", type_=UtcDateTime())
 EXPIRES = sa.bindparam("expires", type_=UtcDateTime())

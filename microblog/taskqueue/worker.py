@@ -26,14 +26,13 @@ from redis.exceptions import RedisError
 
 from microblog import logs
 from microblog.clock import utcnow
+from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import Cancelled, ClaimRefused, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.transitions import (
     AlreadyFinished,
-    AutocommitExecutor,
-    DatabaseUnavailable,
     claim_task,
     expire_lease,
     release_on_shutdown,

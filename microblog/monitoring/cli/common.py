@@ -6,11 +6,9 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import click
-from celery.exceptions import BackendStoreError
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
 
 from microblog.cli import EXIT_UNAVAILABLE, Commands, exit_unavailable, print_json
+from microblog.extensions import REDIS_UNAVAILABLE
 from microblog.monitoring import output
 from microblog.monitoring.workers import CommandReply, WorkerReplies, registered_workers
 
@@ -76,7 +74,7 @@ class Operators(Commands):
         """Run the command."""
         try:
             return super().invoke(context)
-        except (RedisError, BrokerAway, BackendStoreError) as error:
+        except REDIS_UNAVAILABLE as error:
             exit_unavailable(context, f"Redis does not answer as it should: {error}")
 
 

@@ -8,14 +8,12 @@ import time
 from dataclasses import replace
 from queue import SimpleQueue
 
-from celery.exceptions import BackendStoreError
 from flask import Flask
-from kombu.exceptions import OperationalError as BrokerAway
-from redis.exceptions import RedisError
 from rich.console import Console
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
+from microblog.database import DatabaseUnavailable
+from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
 from microblog.monitoring.events import Events, crashes_of_threads
@@ -34,8 +32,7 @@ PATIENCE = 3.0  # seconds until a database that has not answered counts as away
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
 NOTICE_FOR = 8.0  # seconds that what became of a cancel or a retry stays on the screen
 
-REDIS_AWAY = (RedisError, BrokerAway, OSError)
-DATABASE_AWAY = (DBAPIError, NoConnection)
+NO_DATABASE = (DatabaseUnavailable, NoConnection)
 
 
 def watch(app: Flask, console: Console) -> signal.Signals | None:
@@ -74,10 +71,16 @@ class _Loop:
         self._answers: WorkerReplies | None = None
         self._board = Board(terminal.wake, lambda: self._jobs.poke())
         self._events = Events(app, self._board.hear, self._board.redis_is)
-        self._jobs = Poller(app, self._read, interval=READ_EVERY, away=DATABASE_AWAY, tell=self._board.database_is)
+        self._jobs = Poller(app, self._read, interval=READ_EVERY, away=NO_DATABASE, tell=self._board.database_is)
         self._others = [
-            Poller(app, self._measure, interval=READ_EVERY, away=REDIS_AWAY + DATABASE_AWAY, tell=self._measured),
-            Poller(app, self._ask, interval=ASK_EVERY, away=REDIS_AWAY, tell=lambda error: None),
+            Poller(
+                app,
+                self._measure,
+                interval=READ_EVERY,
+                away=BROKER_UNAVAILABLE + NO_DATABASE,
+                tell=self._measured,
+            ),
+            Poller(app, self._ask, interval=ASK_EVERY, away=BROKER_UNAVAILABLE, tell=lambda error: None),
         ]
         self._notice, self._noticed_at = "", 0.0
         self._drawn_at = 0.0
@@ -156,9 +159,9 @@ class _Loop:
                 else:
                     outcome = cancel_with_reason(found) if command.what == CANCEL else retry_with_reason(found)
                     self._say(f"{job.name} ({job.id[:8]}): {outcome.sentence}")
-            except DATABASE_AWAY:
+            except NO_DATABASE:
                 self._say(f"{job.name} ({job.id[:8]}): not done, the database does not answer.")
-            except (*REDIS_AWAY, BackendStoreError):
+            except BROKER_UNAVAILABLE:
                 self._say(f"{job.name} ({job.id[:8]}): not done, Redis does not answer.")
         self._jobs.poke()
 

@@ -53,7 +53,7 @@ class JobReader:
         self._unfinished: set[str] = set()
 
     def read(self, wanted: Wanted) -> Reading:
-        """Return the result for `wanted`. Raises sqlalchemy.exc.DBAPIError if the database is unavailable."""
+        """Return the result for `wanted`. Raises DatabaseUnavailable."""
         found = self._jobs(wanted)
         names = users_of(found)
         opened = find_job(wanted.opened) if wanted.opened else None

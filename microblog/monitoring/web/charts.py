@@ -61,7 +61,7 @@ class Bucket:
 def latest_buckets(period: Period) -> list[Bucket]:
     """The spans of `period` up to now, oldest first, also those in which nothing happened.
 
-    Raises sqlalchemy.exc.DBAPIError.
+    Raises DatabaseUnavailable.
     """
     now = utcnow()
     last = _beginning(now, period.span)
