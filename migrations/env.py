@@ -16,7 +16,7 @@ database = current_app.extensions["migrate"].db
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Write the database's own type into a migration, so that it stands whatever becomes of our class."""
+    """Write the database's own type into a migration, which then does not depend on the class here."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False
@@ -29,7 +29,7 @@ def include_name(name: str | None, kind: str, parents: Any) -> bool:
 
 def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Leave out what only PostgreSQL has."""
-    return kind != "index" or "postgresql_using" not in item.dialect_kwargs or _is_postgresql()
+    return kind != "index" or not item.dialect_options["postgresql"]["using"] or _is_postgresql()
 
 
 def _is_postgresql() -> bool:
