@@ -25,7 +25,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.monitoring.filters import job_state, stands_at
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
-from microblog.monitoring.workers import Facts, WorkerReplies, query_workers
+from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -75,82 +75,6 @@ def _wait(answer: Future[Any], timeout: float) -> None:
         answer.exception(timeout)
     except TimeoutError:
         return
-
-
-TIMEOUT = 1.0  # seconds that a worker has to answer
-
-
-@dataclass(frozen=True)
-class WorkerSummary:
-    """A worker. Of one that is silent, nothing is known but its name and when it was last seen."""
-
-    name: str
-    up: bool
-    busy: int | None = None
-    processes: int | None = None
-    done: int | None = None
-    uptime: timedelta | None = None
-    queues: tuple[str, ...] = ()
-    last_seen: datetime | None = None
-
-
-@dataclass(frozen=True)
-class SystemOverview:
-    """The system status and its workers."""
-
-    health: SystemStatus
-
-    @property
-    def workers(self) -> list[WorkerSummary]:
-        """Those that are up, then those that are silent."""
-        said = self.health.workers
-        if said is None:
-            return []
-        silent = [WorkerSummary(name, up=False, last_seen=said.last_seen.get(name)) for name in said.silent]
-        return [_worker(name, facts) for name, facts in said.up.items()] + silent
-
-    @property
-    def longest_queue(self) -> int:
-        """The number of messages in it, at least 1: what the bars of all are measured by."""
-        return max((queue.length for queue in self.health.queues or ()), default=0) or 1
-
-    def unfinished(self, *wanted: str) -> int:
-        """Return the number of jobs in one of these states."""
-        figures = self.health.jobs
-        return sum(sum(figures.unfinished[state].values()) for state in wanted) if figures else 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of jobs that have not begun."""
-        return self.unfinished(states.PENDING)
-
-    @property
-    def running(self) -> int:
-        """The number of running jobs."""
-        return self.unfinished(*states.RUNNING)
-
-    @property
-    def retrying(self) -> int:
-        """The number of jobs that wait for another attempt."""
-        return self.unfinished(states.RETRY)
-
-
-def get_overview(app: Flask) -> SystemOverview:
-    """Ask all; takes TIMEOUT if a worker is silent, else as long as the slowest answer, and never much longer."""
-    return SystemOverview(check_status(app, TIMEOUT))
-
-
-def _worker(name: str, facts: Facts) -> WorkerSummary:
-    stats: dict[str, Any] = facts["stats"]
-    return WorkerSummary(
-        name,
-        up=True,
-        busy=len(facts["active"]),
-        processes=stats["pool"].get("max-concurrency"),
-        done=sum(stats["total"].values()),
-        uptime=timedelta(seconds=stats["uptime"]),
-        queues=tuple(facts["queues"]),
-    )
 
 
 logger = logging.getLogger(__name__)
@@ -208,6 +132,15 @@ class SystemStatus:
     away: dict[str, str]
     problems: list[str] = field(init=False)
     verdict: Verdict = field(init=False)
+
+    @property
+    def longest_queue(self) -> int:
+        """The number of messages in the longest queue, at least 1; the page draws all queues in proportion to it."""
+        return max((queue.length for queue in self.queues or ()), default=0) or 1
+
+    def count_unfinished(self, *in_states: str) -> int:
+        """Return the number of unfinished jobs in one of these states; 0 if the database is unavailable."""
+        return sum(sum(self.jobs.unfinished[state].values()) for state in in_states) if self.jobs else 0
 
     def __post_init__(self) -> None:
         grave, slight = list(_grave(self)), list(_slight(self))
@@ -294,9 +227,11 @@ def _grave(health: SystemStatus) -> list[str]:
 def _slight(health: SystemStatus) -> list[str]:
     """Why some have to wait."""
     problems = [f"{name} does not answer." for name in health.workers.silent] if health.workers else []
-    for name, said in health.workers.up.items() if health.workers else ():
-        if said.get("stats", {}).get("pool", {}).get("processes") == []:
-            problems.append(f"{name} has no processes: flask tasks worker {name} grow.")
+    problems += [
+        f"{worker.name} has no processes: flask tasks worker {worker.name} grow."
+        for worker in (health.workers.summaries() if health.workers else [])
+        if worker.concurrency == 0
+    ]
     for queue in health.queues or []:
         if queue.length and queue.paused:
             problems.append(f"The queue {queue.name} is paused, and holds {queue.length}.")

@@ -92,15 +92,64 @@ _MAPPINGS = {"stats", "conf"}
 
 
 @dataclass(frozen=True)
+class WorkerSummary:
+    """General properties of a worker: memory in bytes, uptime in seconds.
+
+    All but `name`, `up` and `last_seen` is None if the worker did not reply, or was not asked. `memory` is the maximum
+    of its main process; `processed` counts the messages that it took since it was started.
+    """
+
+    name: str
+    up: bool
+    last_seen: datetime | None
+    pid: int | None
+    pool: str | None
+    concurrency: int | None
+    autoscale: Facts | None
+    prefetch: int | None
+    processed: int | None
+    memory: int | None
+    uptime: float | None
+    running: int | None
+    queues: list[str] | None
+
+
+@dataclass(frozen=True)
 class WorkerReplies:
     """Replies of the workers that are `up`: by name, the reply to each command.
 
-    `silent` are those that did not answer, though they should: they are frozen, cut off, overloaded, or were killed.
+    `silent` are those that did not reply, though they should: they are frozen, cut off, overloaded, or were killed.
     """
 
     up: dict[str, Facts]
     silent: list[str]
     last_seen: dict[str, datetime]
+
+    def summary(self, name: str) -> WorkerSummary:
+        """Return the general properties of the worker `name`."""
+        reply = self.up.get(name, {})
+        stats = reply.get("stats", {})
+        pool = stats.get("pool", {})
+        processes = pool.get("processes")  # unlike max-concurrency, it follows the commands to grow and to shrink
+        return WorkerSummary(
+            name=name,
+            up=name in self.up,
+            last_seen=self.last_seen.get(name),
+            pid=stats.get("pid"),
+            pool=pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
+            concurrency=pool.get("max-concurrency") if processes is None else len(processes),
+            autoscale=stats.get("autoscaler"),
+            prefetch=stats.get("prefetch_count"),
+            processed=sum(stats["total"].values()) if "total" in stats else None,
+            memory=stats["rusage"]["maxrss"] * 1024 if isinstance(stats.get("rusage"), dict) else None,
+            uptime=stats.get("uptime"),
+            running=len(reply["active"]) if "active" in reply else None,
+            queues=reply.get("queues"),
+        )
+
+    def summaries(self) -> list[WorkerSummary]:
+        """Return the general properties of all workers by name, of the silent ones too."""
+        return [self.summary(name) for name in sorted([*self.up, *self.silent])]
 
 
 def query_workers(timeout: float) -> WorkerReplies:
@@ -131,33 +180,6 @@ def all_questions() -> Questions:
     """The questions whose answers are all that a worker knows of itself."""
     names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
     return {**{name: {} for name in names}, **REGISTERED}
-
-
-def describe_worker(name: str, answers: WorkerReplies) -> Facts:
-    """Return the general properties of a worker: memory in bytes, uptime in seconds.
-
-    All but `name`, `up` and `last_seen` is None if it does not answer, or was not asked. `memory` is the most that its
-    main process ever had; `processed` counts the messages that it took since it was started.
-    """
-    said = answers.up.get(name, {})
-    stats = said.get("stats", {})
-    pool = stats.get("pool", {})
-    processes = pool.get("processes")
-    return {
-        "name": name,
-        "up": name in answers.up,
-        "last_seen": answers.last_seen.get(name),
-        "pid": stats.get("pid"),
-        "pool": pool.get("implementation", "").split(":")[0].rpartition(".")[2] or None,
-        "concurrency": pool.get("max-concurrency") if processes is None else len(processes),
-        "autoscale": stats.get("autoscaler"),
-        "prefetch": stats.get("prefetch_count"),
-        "processed": sum(stats["total"].values()) if "total" in stats else None,
-        "memory": stats["rusage"]["maxrss"] * 1024 if isinstance(stats.get("rusage"), dict) else None,
-        "uptime": stats.get("uptime"),
-        "running": len(said["active"]) if "active" in said else None,
-        "queues": said.get("queues"),
-    }
 
 
 def worker_tasks(answers: WorkerReplies, question: str) -> list[Facts]:

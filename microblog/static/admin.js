@@ -120,8 +120,8 @@ function chooseAllOrNone() {
 
 // Asking the workers takes as long as the slowest of them: apart from the page, and never twice at once.
 async function askWorkers() {
-  const house = document.getElementById("house");
-  if (!document.hidden) await read(house.dataset.fetch, [house]);
+  const section = document.getElementById("system-status");
+  if (!document.hidden) await read(section.dataset.fetch, [section]);
   setTimeout(askWorkers, ASK_WORKERS_EVERY);
 }
 
@@ -130,7 +130,7 @@ if (chosen) {
   document.getElementById("choose-all").addEventListener("click", chooseAllOrNone);
   countChosen();
 }
-if (document.getElementById("house")) askWorkers();
+if (document.getElementById("system-status")) askWorkers();
 const leave = document.querySelector("[data-live]")
   ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask })
   : () => {};

@@ -64,8 +64,8 @@ def wait_until_filled(page: Page) -> None:
     """Until what a script fetches for the page is on it."""
     if page.locator("#api-docs").count():
         page.locator(".opblock").first.wait_for()
-    if page.locator("#house").count():
-        page.locator("#house table").first.wait_for()
+    if page.locator("#system-status").count():
+        page.locator("#system-status table").first.wait_for()
 
 
 def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str]:

@@ -117,8 +117,8 @@ def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
 def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, operator: User) -> None:
     open_list(site, page, operator)
 
-    expect(page.locator("#house")).to_contain_text(site.worker.name)
-    expect(page.locator("#house").get_by_role("link", name="exports", exact=True)).to_be_visible()
+    expect(page.locator("#system-status")).to_contain_text(site.worker.name)
+    expect(page.locator("#system-status").get_by_role("link", name="exports", exact=True)).to_be_visible()
 
 
 @pytest.mark.exhaustive

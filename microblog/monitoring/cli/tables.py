@@ -12,51 +12,51 @@ import orjson
 
 from microblog.clock import utcnow
 from microblog.monitoring import output
-from microblog.monitoring.output import EMPTY, format_time
+from microblog.monitoring.output import EMPTY
 from microblog.monitoring.queues import QueueStats, ScheduleEntry
-from microblog.monitoring.status import SystemStatus, Verdict
-from microblog.monitoring.workers import LIMITS, Facts, describe_worker
+from microblog.monitoring.status import JobSummary, SystemStatus, Verdict
+from microblog.monitoring.workers import LIMITS, Facts, WorkerSummary
 
 MEGABYTE = 1024 * 1024
 
 
-def print_workers(described: Iterable[Facts]) -> None:
+def print_workers(summaries: Iterable[WorkerSummary]) -> None:
     """Print workers, one a line."""
     headings = ["NAME", "STATE", "POOL", "RUNNING", "PREFETCH", "PROCESSED", "MEMORY", "UPTIME", "LAST SEEN", "QUEUES"]
     output.print_table(
         headings,
         [
             [
-                worker["name"],
-                "up" if worker["up"] else "down",
-                f"{worker['pool']} {worker['concurrency']}" if worker["up"] else EMPTY,
-                _worker_number(worker["running"]),
-                _worker_number(worker["prefetch"]),
-                _worker_number(worker["processed"]),
-                _memory(worker["memory"]) or EMPTY,
-                _uptime(worker["uptime"]) or EMPTY,
-                _seen_ago(worker["last_seen"]),
-                ",".join(worker["queues"] or []) or EMPTY,
+                worker.name,
+                "up" if worker.up else "down",
+                f"{worker.pool} {worker.concurrency}" if worker.up else EMPTY,
+                _worker_number(worker.running),
+                _worker_number(worker.prefetch),
+                _worker_number(worker.processed),
+                _memory(worker.memory) or EMPTY,
+                _uptime(worker.uptime) or EMPTY,
+                _seen_ago(worker.last_seen),
+                ",".join(worker.queues or []) or EMPTY,
             ]
-            for worker in described
+            for worker in summaries
         ],
     )
 
 
-def print_worker(worker: Facts, said: Facts, tasks: dict[str, list[Facts]]) -> None:
-    """Print all that a worker says of itself; `tasks` are those that are active, reserved and scheduled."""
-    scale = worker["autoscale"]
+def print_worker(worker: WorkerSummary, said: Facts, tasks: dict[str, list[Facts]]) -> None:
+    """Print a worker's reply `said` to all questions; `tasks` are those that are active, reserved and scheduled."""
+    scale = worker.autoscale
     output.print_facts(
         {
-            "Worker": worker["name"],
-            "Process": str(worker["pid"]),
-            "Pool": str(worker["pool"]),
-            "Concurrency": str(worker["concurrency"]) + (f", {scale['min']} to {scale['max']}" if scale else ""),
-            "Prefetch": _worker_number(worker["prefetch"]),
-            "Processed": f"{worker['processed']} messages",
-            "Memory": f"{_memory(worker['memory'])} at most, its main process" if worker["memory"] else "",
-            "Uptime": _uptime(worker["uptime"]),
-            "Queues": ", ".join(worker["queues"]) or "none",
+            "Worker": worker.name,
+            "Process": str(worker.pid),
+            "Pool": str(worker.pool),
+            "Concurrency": str(worker.concurrency) + (f", {scale['min']} to {scale['max']}" if scale else ""),
+            "Prefetch": _worker_number(worker.prefetch),
+            "Processed": f"{worker.processed} messages",
+            "Memory": f"{_memory(worker.memory)} at most, its main process" if worker.memory else "",
+            "Uptime": _uptime(worker.uptime),
+            "Queues": ", ".join(worker.queues or []) or "none",
         }
     )
     for heading, listed in tasks.items():
@@ -65,7 +65,7 @@ def print_worker(worker: Facts, said: Facts, tasks: dict[str, list[Facts]]) -> N
     output.print_heading("Revoked")
     output.print_block("\n".join(sorted(said["revoked"])) or "none", indent="")
     output.print_heading("Registered")
-    print_registered([task | {"workers": [worker["name"]]} for task in said["registered"]])
+    print_registered([task | {"workers": [worker.name]} for task in said["registered"]])
     output.print_heading("Settings")
     output.print_facts({name: _json(value) for name, value in sorted(said["conf"].items()) if value is not None})
 
@@ -167,7 +167,7 @@ def status_as_json(health: SystemStatus) -> dict[str, Any]:
         "status": health.verdict.name.lower(),
         "problems": health.problems,
         "at": health.at,
-        "workers": _workers(health),
+        "workers": None if health.workers is None else [asdict(summary) for summary in health.workers.summaries()],
         "queues": None if health.queues is None else [asdict(queue) for queue in health.queues],
         "jobs": None if health.jobs is None else asdict(health.jobs),
         "schedule": None if health.schedule is None else [asdict(entry) for entry in health.schedule],
@@ -180,69 +180,30 @@ def print_status(health: SystemStatus) -> None:
     click.secho(health.verdict.name.lower(), fg=COLOURS[health.verdict], bold=True)
     for problem in health.problems:
         click.echo(f"- {output.one_line(problem)}")
-    _print_workers(health)
-    _print_queues(health)
-    _print_jobs(health)
-    _print_schedule(health)
-
-
-def _workers(health: SystemStatus) -> list[dict[str, Any]] | None:
-    if health.workers is None:
-        return None
-    names = sorted([*health.workers.up, *health.workers.silent])
-    return [describe_worker(name, health.workers) for name in names]
-
-
-def _print_workers(health: SystemStatus) -> None:
-    if known := _workers(health):
+    if health.workers is not None and (summaries := health.workers.summaries()):
         output.print_heading("Workers")
-        output.print_table(
-            ["WORKER", "UP", "RUNNING", "OF", "QUEUES", "LAST SEEN"],
-            [
-                [
-                    worker["name"],
-                    "yes" if worker["up"] else "SILENT",
-                    _number(worker["running"]),
-                    _number(worker["concurrency"]),
-                    ", ".join(worker["queues"] or []) or EMPTY,
-                    _ago(worker["last_seen"], health),
-                ]
-                for worker in known
-            ],
-        )
-
-
-def _print_queues(health: SystemStatus) -> None:
+        print_workers(summaries)
     if health.queues:
         output.print_heading("Queues")
-        output.print_table(
-            ["QUEUE", "LENGTH", "OLDEST", "WORKERS", "PAUSED"],
-            [
-                [
-                    queue.name,
-                    str(queue.length),
-                    _age(queue.oldest, health),
-                    _number(queue.consumers),
-                    "yes" if queue.paused else "no",
-                ]
-                for queue in health.queues
-            ],
-        )
+        print_queues(health.queues)
+    if health.jobs is not None:
+        _print_jobs(health, health.jobs)
+    if health.schedule:
+        output.print_heading("Schedule")
+        print_schedule(health.schedule)
 
 
-def _print_jobs(health: SystemStatus) -> None:
-    if health.jobs is None:
-        return
+def _print_jobs(health: SystemStatus, jobs: JobSummary) -> None:
     output.print_heading("Unfinished jobs, by age")
-    rows = {state: list(ages.values()) for state, ages in health.jobs.unfinished.items() if any(ages.values())}
-    ages = next(iter(health.jobs.unfinished.values()))
+    rows = {state: list(ages.values()) for state, ages in jobs.unfinished.items() if any(ages.values())}
+    ages = next(iter(jobs.unfinished.values()))
     headings = ["STATE", *(f"< {age}" for age in list(ages)[:-1]), "OLDER", "ALL"]
     output.print_table(headings, [[state, *map(str, counts), str(sum(counts))] for state, counts in rows.items()])
     click.echo()
-    waiting = health.jobs.oldest_waiting
+    waiting = jobs.oldest_waiting
     output.print_facts(
         {
-            "Failed within the hour": f"{health.jobs.failed} of {health.jobs.ended} that ended",
+            "Failed within the hour": f"{jobs.failed} of {jobs.ended} that ended",
             "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, health)}: {waiting.name}, "
             f"{waiting.state}, {waiting.job_id}"
             if waiting
@@ -251,30 +212,5 @@ def _print_jobs(health: SystemStatus) -> None:
     )
 
 
-def _print_schedule(health: SystemStatus) -> None:
-    if health.schedule:
-        output.print_heading("Schedule")
-        output.print_table(
-            ["ENTRY", "EVERY", "LAST RUN", "NEXT RUN"],
-            [
-                [
-                    entry.name,
-                    EMPTY if entry.every is None else f"{entry.every:g} s",
-                    _ago(entry.last_run_at, health),
-                    EMPTY if entry.next_run_at is None else f"{format_time(entry.next_run_at)} UTC",
-                ]
-                for entry in health.schedule
-            ],
-        )
-
-
-def _number(value: int | None) -> str:
-    return EMPTY if value is None else str(value)
-
-
 def _age(since: datetime | None, health: SystemStatus) -> str:
     return EMPTY if since is None else output.format_duration(health.at - since)
-
-
-def _ago(time: datetime | None, health: SystemStatus) -> str:
-    return EMPTY if time is None else f"{_age(time, health)} ago"

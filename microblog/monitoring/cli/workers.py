@@ -29,7 +29,6 @@ from microblog.monitoring.workers import (
     CommandReply,
     WorkerReplies,
     all_questions,
-    describe_worker,
     query_workers,
     query_workers_about,
     registered_tasks,
@@ -53,11 +52,11 @@ def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
       flask tasks workers --timeout 3
     """
     answers = query_workers(timeout)
-    described = [describe_worker(name, answers) for name in sorted({*answers.up, *answers.silent})]
+    summaries = answers.summaries()
     if as_json:
-        print_json(described)
-    elif described:
-        tables.print_workers(described)
+        print_json([asdict(summary) for summary in summaries])
+    elif summaries:
+        tables.print_workers(summaries)
     end_with(context, answers)
 
 
@@ -94,14 +93,14 @@ def _show(context: click.Context, name: str, timeout: float, as_json: bool) -> N
     answers = query_workers_about(all_questions(), timeout, [name])
     if name not in answers.up:
         refuse_silent(context, name)
-    described, said = describe_worker(name, answers), answers.up[name]
+    summary, said = answers.summary(name), answers.up[name]
     held = {question: worker_tasks(answers, question) for question in ("active", "reserved", "scheduled")}
     if as_json:
         print_json(
-            described | held | {key: said[key] for key in ("revoked", "registered")} | {"settings": said["conf"]}
+            asdict(summary) | held | {key: said[key] for key in ("revoked", "registered")} | {"settings": said["conf"]}
         )
     else:
-        tables.print_worker(described, said, held)
+        tables.print_worker(summary, said, held)
 
 
 @tasks.command("active")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
-from typing import Any
 
 from celery import states as celery_states
 from celery.events.state import State, Task
@@ -19,7 +18,7 @@ from microblog.monitoring.events import CHANGE, PROGRESS, Event
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch.reader import UNFINISHED, Reading, Wanted
 from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot, WorkerLine
-from microblog.monitoring.workers import WorkerReplies
+from microblog.monitoring.workers import WorkerReplies, WorkerSummary
 from microblog.taskqueue import states
 
 MINUTE, SLICE = 60, 5  # seconds that the pace is counted over, and in each of its slices
@@ -148,7 +147,7 @@ class Board:
         told = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
         lines = [self._worker(worker) for worker in told.values() if worker.alive or self._expected(worker.hostname)]
         if self._answers is not None:
-            asked = {name: _answered(name, facts) for name, facts in self._answers.up.items()}
+            asked = {name: _answered(self._answers.summary(name)) for name in self._answers.up}
             asked |= {name: WorkerLine(name, False, self._answers.last_seen[name]) for name in self._answers.silent}
             lines += [line for name, line in asked.items() if name not in told]
         return sorted(lines, key=lambda line: (line.alive, line.name))
@@ -158,7 +157,6 @@ class Board:
         return self._answers is None or name in self._answers.last_seen
 
     def _worker(self, worker: WorkerState) -> WorkerLine:
-        facts = self._answers.up.get(worker.hostname, {}) if self._answers else {}
         return WorkerLine(
             worker.hostname,
             alive=bool(worker.alive),
@@ -166,7 +164,7 @@ class Board:
             active=worker.active or 0,
             processed=worker.processed or 0,
             load=worker.loadavg[0] if worker.loadavg else None,
-            concurrency=_concurrency(facts),
+            concurrency=self._answers.summary(worker.hostname).concurrency if self._answers else None,
         )
 
     def _jobs(self, reading: Reading, wanted: Wanted) -> list[JobLine]:
@@ -197,16 +195,11 @@ class Board:
                 yield task
 
 
-def _answered(name: str, facts: dict[str, Any]) -> WorkerLine:
+def _answered(worker: WorkerSummary) -> WorkerLine:
     """A worker that has answered, and of which no event has come yet."""
-    stats = facts.get("stats", {})
-    processed = sum(stats.get("total", {}).values())
-    return WorkerLine(name, True, None, len(facts.get("active", ())), processed, concurrency=_concurrency(facts))
-
-
-def _concurrency(facts: dict[str, Any]) -> int | None:
-    concurrency: int | None = facts.get("stats", {}).get("pool", {}).get("max-concurrency")
-    return concurrency
+    return WorkerLine(
+        worker.name, True, None, worker.running or 0, worker.processed or 0, concurrency=worker.concurrency
+    )
 
 
 def _line_of_task(task: Task) -> JobLine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,16 +18,18 @@ from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import actions, output, statistics
 from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, chosen_jobs
 from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
-from microblog.monitoring.status import get_overview
+from microblog.monitoring.status import check_status
 from microblog.monitoring.web import charts
 from microblog.monitoring.web.forms import FilterForm
 from microblog.notifications.pubsub import OPERATORS, RESYNC
 from microblog.notifications.sse import event_stream
 from microblog.security import referring_path
+from microblog.taskqueue import states
 
 bp = Blueprint("admin", __name__, url_prefix="/admin")
 
 PAGE_SIZE = 50  # jobs
+TIMEOUT = 1.0  # seconds that a worker has to reply
 PREVIEWED = 5  # jobs, of those that match
 MOST_CAUSES = 5  # of failures
 
@@ -59,7 +61,7 @@ def tasks() -> ResponseReturnValue:
 def status() -> ResponseReturnValue:
     """Show workers, queues and the schedule. It takes as long as the slowest reply of a worker."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return render_template("admin/status.html", house=get_overview(app), **_common())
+    return render_template("admin/status.html", status=check_status(app, TIMEOUT), states=states, **_common())
 
 
 @bp.get("/stream")
@@ -139,7 +141,7 @@ def as_json(value: Any) -> str:
 
 
 def _common() -> dict[str, Any]:
-    return {"duration": output.format_duration, "now": utcnow()}
+    return {"duration": output.format_duration, "timedelta": timedelta, "now": utcnow()}
 
 
 def _period() -> str:
