@@ -54,7 +54,7 @@ def run(house: House) -> Iterator[Figure]:
 
 def _export(user_id: int, like: Path | None = None) -> float:
     """Seconds from the claim to the mirrored result of one export, whose archive must equal the file `like`."""
-    task_id = launch([export_posts.s(user_id)], user_id=user_id).id
+    task_id = launch(export_posts.s(user_id), user_id=user_id).id
     db.session.commit()
     wait_for(lambda: task_has_ended(task_id), timeout=120, what="the export ends")
     task = db.session.get_one(Task, task_id)

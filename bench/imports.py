@@ -91,7 +91,7 @@ def _import(file: Path, user_id: int, instance: Path) -> float:
     target = instance / "imports" / upload.path
     target.parent.mkdir(exist_ok=True)
     shutil.copy(file, target)
-    task_id = launch([import_posts.s(user_id, upload.id)], user_id=user_id).id
+    task_id = launch(import_posts.s(user_id, upload.id), user_id=user_id).id
     db.session.commit()
     wait_for(lambda: task_has_ended(task_id), timeout=600, what="the import ends")
     task = db.session.get_one(Task, task_id)

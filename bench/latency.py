@@ -46,7 +46,7 @@ def _measure(house: House, database: str) -> tuple[float, float]:
         threading.Thread(target=_watch, args=(port, cookie, events), daemon=True).start()
         threading.Thread(target=_subscribe, args=(house.redis.client, messages), daemon=True).start()
         wait_for(lambda: all(house.redis.client.pubsub_numsub(CHANNEL, "microblog:events")[n][1] for n in (0, 1)))
-        task_id = launch([tick.s(TICKS, PAUSE)], user_id=user_id).id
+        task_id = launch(tick.s(TICKS, PAUSE), user_id=user_id).id
         db.session.commit()
         while not task_has_ended(task_id):
             time.sleep(PAUSE)

@@ -36,7 +36,7 @@ def _launch(user_id: int) -> float:
     """Milliseconds for one launch, in the midst of a session of its own. A user may have only one such job."""
     db.session.get_one(User, user_id)
     began = time.perf_counter()
-    launch([export_posts.s(user_id), email_export.s()], user_id=user_id)
+    launch(chain(export_posts.s(user_id), email_export.s()), user_id=user_id)
     db.session.commit()
     spent = time.perf_counter() - began
     db.session.remove()

@@ -142,7 +142,7 @@ class Microblog(System):
         return environment
 
     def _launch(self, user: User, step: Any) -> str:
-        task_id = launch([step], user_id=user.id).id
+        task_id = launch(step, user_id=user.id).id
         db.session.commit()
         return task_id
 

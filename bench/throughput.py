@@ -89,7 +89,7 @@ class _Launched(_Batch):
 
     def _publish(self) -> None:
         for user_id in add_users(TASKS):
-            launch([noop.s()], user_id=user_id)
+            launch(noop.s(), user_id=user_id)
         db.session.commit()
 
 

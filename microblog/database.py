@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Dialect, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
@@ -135,19 +136,22 @@ class AutocommitExecutor:
         self._engine.dispose(close=False)
 
 
-def dialect_insert(engine: Engine, table: Any) -> Any:
+def dialect_insert(bind: Engine | Connection, table: Any) -> Any:
     """An INSERT into `table` that knows ``on_conflict_do_nothing()`` and ``on_conflict_do_update()``."""
-    return (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
+    return (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def run_in_batches(session: scoped_session[Any], change: Callable[[], int]) -> Iterator[int]:
+    """Call `change`, which changes a limited number of rows, until it returns 0; yields each number, once committed.
+
+    Each call is a transaction of its own, so that no other waits long for a lock.
+    """
+    while changed := change():
+        session.commit()
+        yield changed
+    session.rollback()
 
 
 def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:
-    """Run `statement`, which deletes a limited number of rows, until it finds none; returns how many it deleted.
-
-    Each run is a transaction of its own, so that nobody waits long for a lock.
-    """
-    deleted = 0
-    while found := cast("sa.CursorResult[Any]", session.execute(statement)).rowcount:
-        session.commit()
-        deleted += found
-    session.rollback()
-    return deleted
+    """Run `statement`, which deletes a limited number of rows, until there are none; returns the number deleted."""
+    return sum(run_in_batches(session, lambda: cast("sa.CursorResult[Any]", session.execute(statement)).rowcount))

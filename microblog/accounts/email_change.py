@@ -46,7 +46,7 @@ class EmailChange(Model):
 def request_email_change(user: User, address: str) -> None:
     """Have a link mailed to `address` that makes it the address of `user`, in the caller's transaction.
 
-    Links of earlier requests die. Raises launch.AlreadyRunning while a mail of an earlier one is on its way.
+    Links of earlier requests die. Raises AlreadyRunning while a mail of an earlier one is on its way.
     """
     db.session.execute(sa.delete(EmailChange).where(EmailChange.user_id == user.id, EmailChange.confirmed_at.is_(None)))
     change = EmailChange(user=user, old_address=user.email, new_address=address)

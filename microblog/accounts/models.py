@@ -125,7 +125,7 @@ class User(UserMixin, Model):
         """Start the job that begins with the Celery task `name`, with this user's id, `args` and `kwargs`.
 
         Returns the first step's row, in the caller's transaction: nothing is published before it commits.
-        Raises taskqueue.launch.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
+        Raises taskqueue.interface.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
         if there is no such task.
         """
         return launch_task(name, description, self.id, *args, user_id=self.id, **kwargs)

@@ -15,7 +15,7 @@ from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
 from microblog.accounts.settings_forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
 from microblog.extensions import db
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("account", __name__, url_prefix="/account")
 

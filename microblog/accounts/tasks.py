@@ -89,7 +89,7 @@ def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
     return {"deleted": progress.current}
 
 
-@shared_task(name="purge_email_changes", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="purge_email_changes", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_email_changes() -> None:
     """Forget old addresses."""
     email_change.purge_expired_changes()

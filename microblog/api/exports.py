@@ -5,15 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from flask_babel import gettext as _
-
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import ExportRequestSchema, TaskSchema
 from microblog.api.serializers import refuse_second, started
-from microblog.extensions import db
+from microblog.exports.services import start_export
 from microblog.security import limit_launches
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint(
     "api_exports",
@@ -33,8 +31,6 @@ bp = Blueprint(
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is running."""
     try:
-        answer = started(caller().launch_task("export_posts", _("Exporting your posts")).id)
-        db.session.commit()
+        return started(start_export(caller()).id)
     except AlreadyRunning as refused:
         refuse_second(refused)
-    return answer

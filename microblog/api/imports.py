@@ -16,7 +16,7 @@ from microblog.api.serializers import own_job, refuse_second, started
 from microblog.imports import rejected_entries, uploads
 from microblog.security import limit_launches, takes_upload
 from microblog.storage import CHUNK
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint(
     "api_imports",

@@ -18,7 +18,7 @@ from microblog.extensions import db
 from microblog.jobs.models import jobs_with_ids
 from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
 from microblog.security import limit_launches
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
 
 bp = Blueprint(

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
-from celery.signals import task_failure
+from celery.signals import task_failure, task_internal_error
 from flask import Flask, got_request_exception, request, session
 
 from microblog import logs
@@ -57,12 +57,11 @@ def facts_of_request() -> Facts:
 
 def facts_of_task(task: Any, task_id: str) -> Facts:
     """The columns that are about a task that failed."""
-    claim = getattr(task.request, "claim", None)
     return {
         "task_id": task_id,
         "task_name": task.name,
         "request_id": task.request.get("request_id"),
-        "user_id": getattr(claim, "user_id", None),
+        "user_id": task.claim.user_id if task.claim else None,
         "place": task.name,
     }
 
@@ -131,13 +130,14 @@ def init_app(app: Flask) -> None:
         try:
             if sender is not app.extensions["celery"]:
                 return
-            for row in sender.rows.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
+            for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
                 _report_aside(app, facts_of_abandoned_task(change.id, row))
         except Exception:
             logger.exception("an error is not reported")
 
     got_request_exception.connect(hear_of_page, app, weak=False)
     task_failure.connect(hear_of_task, weak=False)
+    task_internal_error.connect(hear_of_task, weak=False)  # such as a claim that the database refuses
     task_changed.connect(hear_of_crashes, weak=False)
 
 
@@ -172,5 +172,5 @@ def _store(columns: Facts) -> None:
     report = ErrorReport(**columns)
     db.session.add(report)
     db.session.flush()
-    launch([email_error_report.s(report.id)])
+    launch(email_error_report.s(report.id))
     db.session.commit()

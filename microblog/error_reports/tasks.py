@@ -41,7 +41,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
     return deliver(self, report_email(report))
 
 
-@shared_task(name="purge_error_reports", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="purge_error_reports", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_error_reports() -> None:
     """Forget the errors that were reported more than ``ERROR_REPORT_LIFETIME`` seconds ago."""
     before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])

@@ -6,10 +6,13 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the routes; Celery finds the tasks by itself."""
+    """Register the routes and the job; Celery finds the tasks by itself."""
     from microblog.accounts import deletion
     from microblog.exports import archive, cleanup, notifications  # noqa: F401 - they register what they provide
     from microblog.exports.routes import bp
+    from microblog.exports.services import export_job
+    from microblog.taskqueue.launch import register_job
 
     app.register_blueprint(bp)
+    register_job("export_posts", export_job)
     deletion.on_account_deletion(cleanup.delete_all_of)

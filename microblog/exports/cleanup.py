@@ -13,7 +13,7 @@ from microblog.exports.archive import current_storage
 from microblog.exports.models import Archive, path_of
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.models import Task
+from microblog.taskqueue.models import Task, is_attempt_current
 
 PART = re.compile(r"([^.]+)\.(\d+)\.json")
 SLEEP = timedelta(days=1)
@@ -60,9 +60,7 @@ def delete_abandoned_parts() -> int:
         if name is None:
             continue  # not ours
         job_id, attempt = name.groups()
-        if not db.session.scalar(
-            sa.select(Task.id).where(Task.id == job_id, Task.unfinished, Task.attempts <= int(attempt))
-        ):
+        if not is_attempt_current(job_id, int(attempt)):
             storage.delete(part)
             deleted += 1
     return deleted

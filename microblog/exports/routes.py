@@ -7,14 +7,11 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.clock import utcnow
 from microblog.exports.archive import FILE_NAME, current_storage
-from microblog.exports.emails import LinkExpired, LinkForged, verify_download
-from microblog.exports.models import Archive
-from microblog.extensions import db
+from microblog.exports.emails import LinkExpired, LinkForged
+from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.security import limit_launches, referring_path
-from microblog.taskqueue.launch import AlreadyRunning
-from microblog.validators import is_storable
+from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("exports", __name__)
 
@@ -25,10 +22,8 @@ bp = Blueprint("exports", __name__)
 def export_posts() -> ResponseReturnValue:
     """Start an export of everything the user wrote, unless one is running."""
     try:
-        current_user.launch_task("export_posts", _("Exporting your posts"))
-        db.session.commit()
+        start_export(current_user)
     except AlreadyRunning:
-        db.session.rollback()
         flash(_("An export is already running. You will get it by mail as soon as it is done."))
     else:
         flash(_("Your export has started. Stay and watch, or go: it will come by mail."))
@@ -39,25 +34,15 @@ def export_posts() -> ResponseReturnValue:
 @login_required
 def download(archive_id: str) -> ResponseReturnValue:
     """The archive, for its owner; a link from a mail must also be live."""
-    archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
-    if archive is None or archive.user_id != current_user.id or archive.expires_at <= utcnow():
+    try:
+        archive = find_archive(archive_id, current_user.id, request.args.get("token"))
+    except LinkExpired:
+        abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
+    except (ArchiveNotFound, LinkForged):
         abort(404, _("There is no such archive, or it has expired."))
-    if token := request.args.get("token"):
-        _check_link(archive.id, token)
     storage = current_storage()
-    if not storage.exists(archive.path):
-        abort(404, _("There is no such archive, or it has expired."))
     response = Response(storage.read_chunks(archive.path), mimetype="application/json")
     response.content_length = storage.size(archive.path)
     response.headers.set("Content-Disposition", "attachment", filename=FILE_NAME)
     response.set_etag(archive.sha256)
     return response
-
-
-def _check_link(archive_id: str, token: str) -> None:
-    try:
-        verify_download(archive_id, token)
-    except LinkExpired:
-        abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
-    except LinkForged:
-        abort(404, _("There is no such archive, or it has expired."))

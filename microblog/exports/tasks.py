@@ -29,24 +29,23 @@ from microblog.taskqueue.worker import JobTask
     name="export_posts",
     bind=True,
     title=_l("Exporting your posts"),
-    followed_by=("email_export",),
+    queue_name="exports",
     autoretry_for=(DatabaseUnavailable, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,
 )
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
-    """Write all posts of a user into an archive; returns its id, size and checksum for the step behind."""
+    """Write all posts of a user into an archive; returns its id, size and checksum for the next step."""
     job_id: str = self.request.root_id
-    attempt = _attempt(self)
-    path = path_of(job_id, attempt)
+    path = path_of(job_id, self.attempt)
     with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
         facts = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
-        # The row comes before the file: whatever becomes of this attempt, the sweep finds what it left.
-        record(id=job_id, attempt=attempt, user_id=user_id, path=path, expires_at=expires_at, **facts)
+        # The row comes before the file: whatever happens to this attempt, sweep_archives finds its file.
+        record(id=job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **facts)
     return {"archive_id": job_id, **facts}
 
 
@@ -60,10 +59,10 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
     return deliver(self, archive_email(user, archive))
 
 
-@shared_task(name="sweep_archives", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="sweep_archives", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_archives() -> None:
-    """Clear away what has had its time, and what faults left behind."""
-    cleanup.delete_abandoned_parts()  # first: what is gone cannot be moved into place behind our back
+    """Delete expired archives, and files that faults left behind."""
+    cleanup.delete_abandoned_parts()  # first: a deleted part cannot become an archive meanwhile
     cleanup.delete_expired()
     cleanup.delete_unwanted()
     cleanup.delete_superseded()
@@ -84,8 +83,3 @@ def _posts_done(current: int, total: int | None) -> str:
         total=format_decimal(total or 0),
     )
     return done
-
-
-def _attempt(task: JobTask) -> int:
-    claim = getattr(task.request, "claim", None)
-    return claim.attempt if claim else 0

@@ -23,7 +23,7 @@ from microblog.imports.forms import ImportForm
 from microblog.jobs.models import find_job
 from microblog.security import check_form_token, limit_launches, takes_upload
 from microblog.storage import CHUNK
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
 

@@ -23,6 +23,7 @@ from microblog.taskqueue.worker import JobTask
 
 @shared_task(
     name="import_posts",
+    queue_name="exports",
     bind=True,
     title=_l("Importing your posts"),
     autoretry_for=(DatabaseUnavailable, OSError),
@@ -44,7 +45,7 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
     return report
 
 
-@shared_task(name="sweep_uploads", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="sweep_uploads", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_uploads() -> None:
     """Delete the uploaded files that have had their time."""
     cleanup.delete_expired()

@@ -17,7 +17,7 @@ from microblog.imports import cleanup, rejected_entries
 from microblog.imports.models import Upload
 from microblog.jobs.models import Job
 from microblog.storage import Storage
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
 
 

@@ -8,19 +8,20 @@ from datetime import datetime
 from typing import Any, cast
 
 import sqlalchemy as sa
-from celery import Signature
+from celery import Signature, chain
 from celery.exceptions import BackendStoreError, NotRegistered, TaskRevokedError
-from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
+from microblog.database import run_in_batches
 from microblog.extensions import db
 from microblog.jobs.models import Job, jobs_with_ids
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import JobError, rows_needed_since
+from microblog.taskqueue.interface import JobError, celery_app, rows_needed_since
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.transitions import anonymize_tasks, request_cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -35,49 +36,33 @@ def cancel_job(job: Job) -> None:
     A job that waits is REVOKED at once; one that runs stops at its next progress step, and the steps behind it end
     with it. Raises NotAllowedNow if it has ended.
     """
-    now = utcnow()
-    asked = db.session.scalars(
-        sa.update(Task)
-        .where(Task.root_id == job.id, Task.unfinished)
-        .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, now), updated_at=now)
-        .returning(Task.id)
-    ).all()
+    requested = request_cancellation(db.session, job.id)
     db.session.commit()
-    if not asked:
+    if not requested:
         raise NotAllowedNow(_("It has already ended."))
     if job.current.state in states.WAITING:
         try:
-            current_app.extensions["celery"].backend.end(job.current.id, TaskRevokedError("cancelled"))
+            celery_app().backend.end(job.current.id, TaskRevokedError("cancelled"))
         except BackendStoreError:
-            logger.warning("Redis is away; %s is cancelled once it is back", job.id)
+            logger.warning("Redis is unavailable; %s is cancelled once it is back", job.id)
         db.session.expire_all()
 
 
 def retry_job(job: Job) -> Task:
     """Launch a new job like `job`, in the caller's transaction; returns its first row.
 
-    Raises NotAllowedNow unless `job` failed or was cancelled, and launch.AlreadyRunning.
+    Raises NotAllowedNow unless `job` failed or was cancelled, and AlreadyRunning.
     """
     if not job.retryable:
         raise NotAllowedNow(_("Only what failed or was cancelled can be tried again."))
-    steps = [Signature.from_dict(step.signature).clone() for step in job.steps]
+    steps = [Signature.from_dict(step.signature) for step in job.steps]
     try:
-        return launch(steps, description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
+        return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
     except (NotRegistered, TypeError) as error:  # it is from a release that had another task there
         raise NotAllowedNow(_("This kind of job no longer exists.")) from error
 
 
 BATCH = 500  # rows that one transaction deletes
-# What a row tells of its user; name, state, times and worker are what statistics are made of.
-_FORGOTTEN: dict[str, Any] = {
-    "user_id": None,
-    "description": Task.name,
-    "message": "",
-    "result": None,
-    "error": None,
-    "traceback": None,
-    "signature": {},
-}
 
 
 def cancel_jobs_of_user(user_id: int) -> bool:
@@ -97,17 +82,12 @@ def delete_jobs_of_user(user_id: int) -> Iterator[int]:
     A job that statistics still need keeps its rows, without its user and without a word of what it was about; it is
     purged with all others of its age.
     """
-    needed = [since for _receiver, since in rows_needed_since.send(current_app.extensions["celery"])]
+    needed = [since for _receiver, since in rows_needed_since.send(celery_app())]
     old = _ended_before(user_id, min([utcnow(), *needed])).limit(BATCH)
     recent = sa.select(Task.id).where(Task.user_id == user_id).limit(BATCH)
-    for statement in (
-        sa.delete(Task).where(Task.root_id.in_(old)),
-        sa.update(Task).where(Task.id.in_(recent)).values(_FORGOTTEN),
-    ):
-        while found := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
-            db.session.commit()
-            yield found
-        db.session.rollback()
+    delete = sa.delete(Task).where(Task.root_id.in_(old))
+    yield from run_in_batches(db.session, lambda: cast("sa.CursorResult[Any]", db.session.execute(delete)).rowcount)
+    yield from run_in_batches(db.session, lambda: anonymize_tasks(db.session, recent))
 
 
 def _ended_before(user_id: int, before: datetime) -> sa.Select[str]:

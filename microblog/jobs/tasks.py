@@ -12,19 +12,19 @@ from sqlalchemy.orm import aliased
 from microblog.clock import utcnow
 from microblog.database import delete_in_batches
 from microblog.extensions import db
-from microblog.taskqueue.interface import rows_needed_since
+from microblog.taskqueue.interface import celery_app, rows_needed_since
 from microblog.taskqueue.models import Task
 
 BATCH = 500  # steps that one transaction looks at
 
 
-@shared_task(name="purge_tasks", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="purge_tasks", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_tasks() -> None:
     """Delete all steps of each job whose last step ended before the lifetime began, and that nobody needs."""
     lifetime: float = current_app.config["TASK_LIFETIME"]
     if not lifetime:
         return  # kept for good
-    needed = [since for _receiver, since in rows_needed_since.send(current_app.extensions["celery"])]
+    needed = [since for _receiver, since in rows_needed_since.send(celery_app())]
     before = min([utcnow() - timedelta(seconds=lifetime), *needed])
     step, other = aliased(Task), aliased(Task)
     wanted = sa.exists().where(

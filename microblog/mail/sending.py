@@ -25,8 +25,7 @@ from microblog.jobs.job_details import Details
 from microblog.jobs.models import Job
 from microblog.mail.models import SentMail
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Cancelled, ClaimLost, JobError
-from microblog.taskqueue.models import Task
+from microblog.taskqueue.interface import JobError
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,7 @@ class MailTask(JobTask):
     A database or a storage that is away before there is a mail to send is no reason to fail, either.
     """
 
+    queue_name = "mail"
     max_retries = None
     autoretry_for = (DatabaseUnavailable, OSError)
     dont_autoretry_for = (FileNotFoundError,)
@@ -75,7 +75,7 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
 def _send(task: MailTask, message: Message) -> None:
     try:
         with mail.connect() as connection:
-            _look_once_more(task)
+            _check_wanted(task)
             connection.send(message)
     except smtplib.SMTPRecipientsRefused as refused:
         said: tuple[int, bytes | str] = next(iter(refused.recipients.values()))
@@ -92,20 +92,13 @@ def _send(task: MailTask, message: Message) -> None:
     _refused(task, message, *said)
 
 
-def _look_once_more(task: MailTask) -> None:
-    """End here if this attempt no longer counts, or is no longer wanted.
+def _check_wanted(task: MailTask) -> None:
+    """Raise ClaimLost or Cancelled if this attempt no longer counts or its job was cancelled.
 
-    The server is connected by now, so that however slow it was to answer, what follows is short. A database that is
-    away is an error here, unlike elsewhere: what cannot be asked is not sent.
+    The server is connected by now, so that what follows is short, however slow it was to answer. If the row cannot be
+    asked, the mail is not sent: raises DatabaseUnavailable.
     """
-    claim = getattr(task.request, "claim", None)
-    facts = sa.select(Task.attempts, Task.cancel_requested_at).where(Task.id == task.request.id)
-    row = db.session.execute(facts).first()
-    db.session.rollback()
-    if row is not None and claim is not None and row.attempts != claim.attempt:
-        raise ClaimLost(f"{task.request.id} was taken over")
-    if row is not None and row.cancel_requested_at is not None:
-        raise Cancelled
+    task.check_current()
     task.update_state(
         state=states.PROGRESS,
         meta={"current": 0, "total": 1, "percent": 0, "message": _("Handing over to the mail server")},
@@ -125,12 +118,11 @@ def _refused(task: MailTask, message: Message, code: int, words: bytes | str) ->
 
 def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
     """Retry after a pause that grows and is never quite the same, while the window is open."""
-    row = db.session.get(Task, task.request.id)
-    began, attempts = (row.started_at, row.attempts) if row else (None, task.request.retries + 1)
-    db.session.rollback()
-    pause = min(FIRST_PAUSE * 2 ** min(attempts - 1, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+    started_at = task.claim.started_at if task.claim else utcnow()
+    attempt = task.attempt or task.request.retries + 1
+    pause = min(FIRST_PAUSE * 2 ** min(attempt - 1, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
     window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
-    if utcnow() + timedelta(seconds=pause) > (began or utcnow()) + window:
+    if utcnow() + timedelta(seconds=pause) > started_at + window:
         raise JobError(_("It was given up: %(reason)s", reason=reason)) from error
     raise task.retry(exc=JobError(reason), countdown=pause)
 

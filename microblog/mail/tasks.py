@@ -16,7 +16,7 @@ from microblog.mail.models import SentMail
 BATCH = 500  # rows deleted in one transaction
 
 
-@shared_task(name="purge_sent_mails", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="purge_sent_mails", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_sent_mails() -> None:
     """Forget which mails were sent by tasks that nobody knows any longer."""
     lifetime: float = current_app.config["TASK_LIFETIME"]

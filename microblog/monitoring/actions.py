@@ -11,7 +11,6 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
-from flask import current_app
 
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job
@@ -20,7 +19,8 @@ from microblog.monitoring.filters import SETBACKS, Filters
 from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
 from microblog.taskqueue import states
-from microblog.taskqueue.launch import AlreadyRunning, launch
+from microblog.taskqueue.interface import AlreadyRunning, celery_app
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 
 KILLED_WITHIN = 3.0  # seconds, in which a worker that has killed a process says so
@@ -184,11 +184,11 @@ class InvalidTaskArguments(Exception):
 
 def runnable_tasks() -> dict[str, Any]:
     """The tasks that may be run by hand, by their names."""
-    registered = current_app.extensions["celery"].tasks
+    registered = celery_app().tasks
     return {
         name: task
         for name, task in sorted(registered.items())
-        if getattr(task, "every", "") or getattr(task, "runnable", False)
+        if getattr(task, "interval_setting", "") or getattr(task, "runnable", False)
     }
 
 
@@ -204,14 +204,12 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
     tasks = runnable_tasks()
     if name not in tasks:
         raise TaskNotRunnable(f"{name} is not a task to be run by hand; these are: {', '.join(tasks)}.")
-    first, *behind = [tasks[name], *(tasks[name].app.tasks[following] for following in tasks[name].followed_by)]
-    # Its outcome is wanted, though beat, which runs it every few seconds, has no use for it.
-    steps = [step.set(ignore_result=False) for step in (first.s(*args, **kwargs), *(task.s() for task in behind))]
     try:
-        task_id = launch(steps).id
+        # Its result is wanted, unlike that of the runs by beat.
+        task_id = launch(tasks[name].s(*args, **kwargs).set(ignore_result=False)).id
     except TypeError as error:
         db.session.rollback()
-        raise InvalidTaskArguments(f"{name} takes {parse_task_arguments(first)}: {error}.") from None
+        raise InvalidTaskArguments(f"{name} takes {parse_task_arguments(tasks[name])}: {error}.") from None
     db.session.commit()
     db.session.expire_all()
     job = find_job(task_id)

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from flask import Flask
 
-from microblog.taskqueue.interface import ClaimRefused, claim_refused, message_relayed
+from microblog.taskqueue.interface import ClaimRefused, claim_refused, message_republished
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def init_app(app: Flask) -> None:
 
     app.extensions["count_events"] = count_refusal, count_relay  # signals keep only weak references
     claim_refused.connect(count_refusal, sender=app.extensions["celery"])
-    message_relayed.connect(count_relay, sender=app.extensions["celery"])
+    message_republished.connect(count_relay, sender=app.extensions["celery"])
 
 
 def refused(counts: dict[str, int]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from microblog.extensions import db, redis_client
 from microblog.monitoring.metrics import Metrics
 from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.worker_rpc import any_worker_answers
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _redis() -> None:
 
 def _worker() -> None:
     _redis()  # where it is away, this client gives up sooner than Celery's
-    if not any_worker_answers(current_app.extensions["celery"], PING_TIMEOUT):
+    if not any_worker_answers(celery_app(), PING_TIMEOUT):
         raise NoWorker
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
@@ -31,7 +31,7 @@ from microblog.monitoring.task_snapshot import TaskTableSnapshot
 from microblog.monitoring.workers import WorkerReplies, query_workers_about
 from microblog.notifications.pubsub import count_listeners
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import ClaimRefused
+from microblog.taskqueue.interface import ClaimRefused, celery_app
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _of_database(seen: TaskTableSnapshot) -> Iterator[Metric]:
 
 
 def _tasks(seen: TaskTableSnapshot) -> Iterator[Metric]:
-    launchable = [name for name, task in current_app.extensions["celery"].tasks.items() if _launchable(task)]
+    launchable = [name for name, task in celery_app().tasks.items() if _launchable(task)]
     names = {name for name, _state in seen.finished} | set(launchable)
     finished = CounterMetricFamily("microblog_tasks_finished", "Tasks that ended.", labels=["name", "state"])
     for key in sorted(itertools.product(names, states.FINISHED)):  # from zero on, or the first would be no increase
@@ -186,7 +186,7 @@ def _by_name(seen: TaskTableSnapshot) -> Iterator[Metric]:
 def _mails(seen: TaskTableSnapshot) -> Iterator[Metric]:
     """Yield metrics of mails, each of which is sent by one MailTask."""
     sent = failed = 0
-    tasks = current_app.extensions["celery"].tasks
+    tasks = celery_app().tasks
     mailing = {name for name, task in tasks.items() if isinstance(task, MailTask)}
     for (name, state), figures in seen.finished.items():
         if name in mailing and state == states.SUCCESS:
@@ -256,7 +256,7 @@ DESCRIBED: dict[str, Callable[[Any], Iterable[Metric]]] = {
 
 def _launchable(task: Any) -> bool:
     """Return whether a task is one of jobs: it gets a row."""
-    return isinstance(task, JobTask) and not task.every and not task.name.startswith("celery.")
+    return isinstance(task, JobTask) and not task.interval_setting and not task.name.startswith("celery.")
 
 
 def _together(finished: Mapping[tuple[str, str], TaskAggregate]) -> dict[str, TaskAggregate]:

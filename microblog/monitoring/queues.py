@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 from celery.schedules import schedule as interval
-from flask import current_app
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import paused_queues
 
@@ -87,13 +87,13 @@ def purge_queue(queue: str) -> int:
     Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
     """
     redis_client.connection.ping()  # which gives up sooner than Celery's connection
-    with current_app.extensions["celery"].connection_for_write() as connection:
+    with celery_app().connection_for_write() as connection:
         return int(connection.default_channel.queue_purge(queue))
 
 
 def known_queues(others: Iterable[str] = ()) -> list[str]:
     """The names of the queues of the settings, in their order, and then the `others`."""
-    configured = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
+    configured = [queue.name for queue in celery_app().conf.task_queues]
     return configured + sorted(set(others) - set(configured))
 
 
@@ -137,7 +137,7 @@ class ScheduleEntry:
 
 def schedule_entries() -> list[ScheduleEntry]:
     """The entries of the settings, and those that RedBeat keeps besides. Raises redis.exceptions.RedisError."""
-    app = current_app.extensions["celery"]
+    app = celery_app()
     app.redbeat_conf = config = RedBeatConfig(app)
     keys = {config.key_prefix + name: name for name in app.conf.beat_schedule}
     connection = redis_client.connection  # RedBeat's own client waits for a Redis that is away
@@ -152,7 +152,7 @@ def schedule_entries() -> list[ScheduleEntry]:
 
 def is_beat_running() -> bool:
     """Return whether a beat holds the schedule's lock. Raises redis.exceptions.RedisError."""
-    config = RedBeatConfig(current_app.extensions["celery"])
+    config = RedBeatConfig(celery_app())
     return bool(redis_client.connection.exists(config.lock_key))
 
 

@@ -7,7 +7,7 @@ from celery import shared_task
 from microblog.monitoring import rollup
 
 
-@shared_task(name="roll_up", ignore_result=True, every="ROLL_UP_INTERVAL")
+@shared_task(name="roll_up", ignore_result=True, interval_setting="ROLL_UP_INTERVAL")
 def roll_up() -> None:
     """Add tasks that finished to the statistics."""
     rollup.roll_up()

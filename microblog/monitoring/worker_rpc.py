@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 from celery import Celery
 from celery.utils.functional import noop
 from celery.worker.control import Panel, control_command
-from flask import current_app
 from kombu.pidbox import Mailbox
 from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
 from microblog.extensions import redis_client
+from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def broadcast_and_collect(
     # First: where Redis is away, this client gives up sooner than Celery's.
     client.set(ASKED.format(question), 1, px=max(1, int(timeout * 1000)))
     # A connection of its own: those who shared a pool would wait for each other.
-    with current_app.extensions["celery"].connection_for_write() as connection:
+    with celery_app().connection_for_write() as connection:
         broadcast(connection, question, questions, only)
     answers: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
@@ -68,7 +68,7 @@ def broadcast_and_collect(
 
 def broadcast(connection: Any, question: str, questions: Questions, only: Collection[str] | None) -> None:
     """Send the questions to all workers, or `only` to some, on a connection to the broker."""
-    conf = current_app.extensions["celery"].conf
+    conf = celery_app().conf
     mailbox = Mailbox(  # type: ignore[no-untyped-call]
         conf.control_exchange,
         type="fanout",

@@ -51,5 +51,5 @@ def _ended_job(app: Flask, change: TaskChange) -> str | None:
     if change.state == states.SUCCESS:
         query = query.where(~sa.exists().where(later.root_id == root.id, later.position > change.position))
     # Apart from any session, and from the transaction of the task that has just ended.
-    found = app.extensions["celery"].rows.execute(query)
+    found = app.extensions["celery"].executor.execute(query)
     return str(found[0].name) if found else None

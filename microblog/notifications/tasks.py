@@ -16,7 +16,7 @@ from microblog.notifications.models import Notification
 BATCH = 500  # rows deleted in one transaction
 
 
-@shared_task(name="purge_notifications", ignore_result=True, every="SWEEP_INTERVAL")
+@shared_task(name="purge_notifications", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_notifications() -> None:
     """Forget what users were told longer ago than NOTIFICATION_LIFETIME."""
     before = utcnow() - timedelta(seconds=current_app.config["NOTIFICATION_LIFETIME"])

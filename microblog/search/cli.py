@@ -17,7 +17,7 @@ from microblog.jobs.models import Job, find_job
 from microblog.search import index
 from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue import states
-from microblog.taskqueue.launch import AlreadyRunning
+from microblog.taskqueue.interface import AlreadyRunning
 
 FAILED = 1  # an exit code
 PAUSE = 0.5  # seconds between two looks at a job

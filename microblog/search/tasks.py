@@ -12,8 +12,8 @@ from flask_babel import lazy_gettext as _l
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.search import index
-from microblog.taskqueue.interface import Progress
-from microblog.taskqueue.launch import AlreadyRunning, launch_task
+from microblog.taskqueue.interface import AlreadyRunning, Progress
+from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
 
@@ -21,7 +21,7 @@ ADVISORY_LOCK = 0x696478  # of all that lock by number in this database, whoever
 
 
 def launch_reindexing() -> str:
-    """Launch reindex_posts, and commit; returns the job's id. Raises launch.AlreadyRunning while another is under way.
+    """Launch reindex_posts, and commit; returns the job's id. Raises AlreadyRunning while another is under way.
 
     Nobody else can launch one from before the look until the commit: on SQLite whoever writes first keeps all others
     from writing.
@@ -59,7 +59,7 @@ def reindex_posts(self: JobTask) -> dict[str, Any]:
     return {"posts": progress.current, "changed": changed, "rebuilt": rebuilt}
 
 
-@shared_task(name="index_posts", ignore_result=True, every="SEARCH_INTERVAL")
+@shared_task(name="index_posts", ignore_result=True, interval_setting="SEARCH_INTERVAL")
 def index_posts() -> None:
     """Index the posts that were written past the index: by a migration, or by hand."""
     for _read, _written in index.refresh(only_missing=True):

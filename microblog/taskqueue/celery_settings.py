@@ -1,6 +1,7 @@
 """Celery's settings for Redis and for tasks that are claimed before they run.
 
-The schedule is not here: a periodic task names the setting with its interval (``every``).
+Three settings are not here, since make_celery() takes them from the code: ``task_routes`` (a task names its queue),
+``beat_schedule`` (a periodic task names the setting with its interval) and ``result_backend``.
 """
 
 from __future__ import annotations
@@ -27,11 +28,6 @@ def _messages(config: dict[str, Any]) -> dict[str, Any]:
         "timezone": "UTC",
         "task_queues": [Queue(name, EXCHANGE, routing_key=name) for name in QUEUES],
         "task_default_queue": "default",
-        "task_routes": {
-            "export_*": {"queue": "exports"},
-            "import_*": {"queue": "exports"},  # as long, and rather behind an export than before all that is short
-            "email_*": {"queue": "mail"},
-        },
         # For Flower, and for `celery events`.
         "worker_send_task_events": True,
     }
@@ -64,7 +60,6 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
 def _results(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
-        "result_backend": f"microblog.taskqueue.result_backend:DatabaseResultBackend+{config['REDIS_URL']}",
         # An outcome waits in the worker until Redis takes it; progress does not (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
@@ -83,7 +78,7 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
         # goes back at once when a child died, and by reconcile when all of it did. The claim drops duplicates.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # One message per process: none waits behind a long export while another worker idles.
+        # One message per process: none waits for a long export while another worker idles.
         "worker_prefetch_multiplier": 1,
         # For `flask tasks worker NAME restart-pool`.
         "worker_pool_restarts": True,

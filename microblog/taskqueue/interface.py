@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from blinker import Signal
 from celery.exceptions import Ignore, TaskRevokedError
+from flask import current_app
 from flask_babel import gettext as _
 
 from microblog.taskqueue import states
 
 if TYPE_CHECKING:
-    from microblog.taskqueue.worker import JobTask
+    from microblog.taskqueue.models import Task
+    from microblog.taskqueue.worker import CeleryApp, JobTask
+
+
+def celery_app() -> CeleryApp:
+    """Return the Celery app of the current Flask app."""
+    app: CeleryApp = current_app.extensions["celery"]
+    return app
 
 
 class JobError(Exception):
@@ -32,20 +40,28 @@ class TaskNotRegistered(Exception):
 
 
 class Cancelled(Exception):
-    """Raised inside a task whose cancellation was asked for; the task cleans up and lets it pass."""
+    """Raised inside a task whose user asked to cancel it; the task cleans up and lets it pass."""
 
 
 class ClaimRefused(Ignore):
     """This message must not run; it is acknowledged and dropped.
 
-    `ending` is what its task ends with, for a task that nobody will ever run.
+    `final_error` is the error with which its task ends, if no message will ever run it.
     """
 
-    ending: Exception | None = None
+    final_error: Exception | None = None
 
 
 class ClaimLost(Ignore):
     """This attempt was taken over by another: nothing that it writes counts any more."""
+
+
+class AlreadyRunning(Exception):
+    """The user has an unfinished job with a step of the same name; `task` is that step's row, None if it has ended."""
+
+    def __init__(self, task: Task | None) -> None:
+        super().__init__("an unfinished job of this kind exists")
+        self.task = task
 
 
 def user_message(error: BaseException) -> str:
@@ -89,14 +105,13 @@ class TaskChange:
 #: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``.
 task_changed = Signal()
 
-#: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, an
-#: ClaimRefused.
+#: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, a ClaimRefused.
 claim_refused = Signal()
 
 #: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
-message_relayed = Signal()
+message_republished = Signal()
 
-#: Asked before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then stay.
+#: Sent before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then are kept.
 rows_needed_since = Signal()
 
 

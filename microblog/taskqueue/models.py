@@ -10,7 +10,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
-from microblog.extensions import Model
+from microblog.extensions import Model, db
 from microblog.taskqueue import states
 
 # A literal, since partial indexes are matched by the text of their condition.
@@ -26,8 +26,8 @@ def _partial(name: str, *columns: str, where: sa.TextClause, **options: Any) -> 
 class Task(Model):
     """One Celery task: one step of one job.
 
-    The steps of a job share `root_id`, the id of the first. `state` is written by the claim (STARTED) and by the
-    mirror (all else), never by anybody else; a row whose state is SUCCESS, FAILURE or REVOKED never changes again.
+    The steps of a job share `root_id`, the id of the first. Rows are changed by the functions of transitions.py and
+    nowhere else; a row whose state is SUCCESS, FAILURE or REVOKED never changes again.
     """
 
     __tablename__ = "task"
@@ -45,13 +45,13 @@ class Task(Model):
     total: Mapped[int | None] = mapped_column(sa.BigInteger)
     message: Mapped[str] = mapped_column(sa.Text, default="")
 
-    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))
+    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # see wrap_result()
     error: Mapped[str | None] = mapped_column(sa.Text)  # a sentence for the user
     traceback: Mapped[str | None] = mapped_column(sa.Text)  # for operators only
 
     queue: Mapped[str] = mapped_column(sa.String(64))
     worker: Mapped[str | None] = mapped_column(sa.String(255))
-    attempts: Mapped[int] = mapped_column(default=0)  # claims so far; the number of the latest is its fence
+    attempts: Mapped[int] = mapped_column(default=0)  # claims so far; the latest one's number is its fencing token
     crashes: Mapped[int] = mapped_column(default=0)  # claims whose worker died
     signature: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # what to publish
 
@@ -92,6 +92,12 @@ class Task(Model):
         """Return the progress of the task, 0 to 100 per cent; a failed task keeps its last value."""
         return self.progress
 
+    @property
+    def return_value(self) -> Any:
+        """What the task returned; None before its success."""
+        result = self.result or {}
+        return result["result"] if set(result) == {"result"} else self.result
+
     @hybrid_property
     def unfinished(self) -> bool:
         """Return whether the task has yet to end."""
@@ -104,3 +110,14 @@ class Task(Model):
         return cls.state.in_(
             sa.bindparam("states", states.UNFINISHED, expanding=True, literal_execute=True, unique=True)
         )
+
+
+def wrap_result(value: Any) -> dict[str, Any]:
+    """Return what `Task.result` holds for a task that returned `value`: an object as it is, else ``{"result": …}``."""
+    return value if isinstance(value, dict) else {"result": value}
+
+
+def is_attempt_current(task_id: str, attempt: int) -> bool:
+    """Return whether the attempt `attempt` of a task may still be running, or is yet to run."""
+    query = sa.select(Task.id).where(Task.id == task_id, Task.unfinished, Task.attempts <= attempt)
+    return db.session.scalar(query) is not None

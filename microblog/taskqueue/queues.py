@@ -14,123 +14,121 @@ from typing import Any
 import redis
 from celery import bootsteps
 from celery.worker.control import control_command
-from flask import current_app
 
 from microblog.clock import utcnow
 from microblog.extensions import redis_client
+from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
-KEY = "microblog:paused"  # a hash: the names of queues, and since when
-RESUMED = "microblog:resumed:{}"  # by the name of a queue; gone after
-HELD_AFTERWARDS = 60  # seconds
-LOOK_EVERY = 5.0  # seconds
+PAUSED_KEY = "microblog:paused"  # a hash: queue name to the time at which it was paused
+RESUMED_KEY = "microblog:resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
+RESUMED_SECONDS = 60
+EPOCH_KEY = "microblog:epoch"  # the time since when Redis has kept its data
+CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
 def pause_consuming(queue: str) -> bool:
     """Pause a queue; returns False if it was paused already. Raises redis.exceptions.RedisError."""
-    return bool(redis_client.connection.hsetnx(KEY, queue, utcnow().isoformat()))
+    return bool(redis_client.connection.hsetnx(PAUSED_KEY, queue, utcnow().isoformat()))
 
 
 def resume_consuming(queue: str) -> bool:
     """Resume a queue; returns False if it was not paused. Raises redis.exceptions.RedisError."""
     with redis_client.connection.pipeline() as pipe:
-        pipe.hdel(KEY, queue)
-        pipe.set(RESUMED.format(queue), 1, ex=HELD_AFTERWARDS)
+        pipe.hdel(PAUSED_KEY, queue)
+        pipe.set(RESUMED_KEY.format(queue), 1, ex=RESUMED_SECONDS)
         was_paused, _ = pipe.execute()
     return bool(was_paused)
 
 
 def paused_queues() -> dict[str, datetime]:
-    """The queues that are paused, each since when. Raises redis.exceptions.RedisError."""
-    kept = redis_client.connection.hgetall(KEY)
+    """Return the paused queues, each with the time at which it was paused. Raises redis.exceptions.RedisError."""
+    kept = redis_client.connection.hgetall(PAUSED_KEY)
     return {str(queue): datetime.fromisoformat(str(since)) for queue, since in kept.items()}
 
 
 def paused_or_resuming_queues() -> set[str]:
-    """The queues in which messages wait, or waited until a moment ago, since they were paused, not since they are lost.
+    """Return the queues that are paused or were resumed in the last minute: a message that waits there is not lost.
 
     Raises redis.exceptions.RedisError.
     """
     connection = redis_client.connection
-    names = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
-    lately = connection.mget([RESUMED.format(name) for name in names])
+    names = [queue.name for queue in celery_app().conf.task_queues]
+    lately = connection.mget([RESUMED_KEY.format(name) for name in names])
     resumed = {name for name, found in zip(names, lately, strict=True) if found}
-    return resumed | {str(queue) for queue in connection.hkeys(KEY)}
+    return resumed | {str(queue) for queue in connection.hkeys(PAUSED_KEY)}
 
 
 class PausedQueuesStep(bootsteps.StartStopStep):
-    """The part of a worker that takes nothing from queues that are paused."""
+    """Consumer step that does not consume paused queues."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         consumer.paused_queues = self
-        self._left: set[str] = set()  # queues that this worker would consume if they were not paused
+        self._cancelled: set[str] = set()  # queues that this worker would consume if they were not paused
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Leave what is paused, before anything is taken. Raises redis.exceptions.RedisError: it must be known."""
-        self.look(consumer)
-        self._entry = consumer.timer.call_repeatedly(LOOK_EVERY, self._look_again, (consumer,))
+        """Apply pauses before a message is taken. Raises redis.exceptions.RedisError: the pauses must be known."""
+        self.apply(consumer)
+        self._entry = consumer.timer.call_repeatedly(CHECK_INTERVAL, self._apply_again, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._entry is not None:
             self._entry.cancel()
 
-    def look(self, consumer: Any) -> None:
-        """Leave the queues that are paused, and return to those that were. Raises redis.exceptions.RedisError."""
-        paused = {str(queue) for queue in consumer.app.flask_app.extensions["redis"].hkeys(KEY)}
+    def apply(self, consumer: Any) -> None:
+        """Stop consuming paused queues, and consume resumed ones again. Raises redis.exceptions.RedisError."""
+        paused = {str(queue) for queue in consumer.app.flask_app.extensions["redis"].hkeys(PAUSED_KEY)}
         consumed = {queue.name for queue in consumer.task_consumer.queues}
         for queue in consumed & paused:
             consumer.cancel_task_queue(queue)
-            self._left.add(queue)
-        for queue in self._left - paused:
+            self._cancelled.add(queue)
+        for queue in self._cancelled - paused:
             consumer.add_task_queue(queue)
-            self._left.discard(queue)
+            self._cancelled.discard(queue)
 
-    def _look_again(self, consumer: Any) -> None:
+    def _apply_again(self, consumer: Any) -> None:
         try:
-            self.look(consumer)
+            self.apply(consumer)
         except redis.RedisError as error:
-            logger.warning("this worker could not look which queues are paused: %s", error)
+            logger.warning("the paused queues cannot be read from Redis: %s", error)
 
 
 @control_command()
 def apply_pauses(state: Any) -> dict[str, Any]:
-    """Look at once which queues are paused."""
-    state.consumer.paused_queues.look(state.consumer)
+    """Read at once which queues are paused."""
+    state.consumer.paused_queues.apply(state.consumer)
     return {"ok": sorted(queue.name for queue in state.consumer.task_consumer.queues)}
-
-
-EPOCH_KEY = "microblog:epoch"  # in Redis; gone when Redis has forgotten everything
 
 
 @dataclass(frozen=True)
 class BrokerSnapshot:
-    """Since when the broker remembers, which of its queues hold no message, and which are paused."""
+    """The state of the broker: since when it has kept its data, and which of its queues are empty or paused."""
 
-    remembers_since: datetime
-    idle_queues: frozenset[str]
-    held_queues: frozenset[str]
+    data_since: datetime
+    empty_queues: frozenset[str]
+    paused_queues: frozenset[str]  # and those that were resumed a moment ago
 
     @classmethod
-    def look(cls) -> BrokerSnapshot:
-        """Ask Redis. Raises redis.exceptions.RedisError."""
+    def fetch(cls) -> BrokerSnapshot:
+        """Return the state of now. Raises redis.exceptions.RedisError."""
         connection = redis_client.connection
         now = utcnow()
         record_data_since(connection)
         since = connection.get(EPOCH_KEY)
-        queues = [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
+        queues = [queue.name for queue in celery_app().conf.task_queues]
         return cls(
-            remembers_since=datetime.fromisoformat(str(since)) if since else now,
-            idle_queues=frozenset(name for name in queues if not connection.llen(name)),
-            held_queues=frozenset(paused_or_resuming_queues()),
+            data_since=datetime.fromisoformat(str(since)) if since else now,
+            empty_queues=frozenset(name for name in queues if not connection.llen(name)),
+            paused_queues=frozenset(paused_or_resuming_queues()),
         )
 
 
 def record_data_since(connection: Any) -> None:
-    """Note the time in a Redis that has none yet: it is new, or has forgotten everything. Raises RedisError."""
+    """Store the time in a Redis that has none: it is new, or has lost its data. Raises redis.exceptions.RedisError."""
     connection.set(EPOCH_KEY, utcnow().isoformat(), nx=True)

@@ -1,19 +1,44 @@
-"""Claims and leases: which process may run a task, decided by single compare-and-set statements on its row."""
+"""Every statement that changes a task's row: one function for each arrow of the state diagram.
+
+======================  ============================================  ==================================================
+function                transition                                    called by
+======================  ============================================  ==================================================
+insert_tasks            (new) to PENDING                              launch()
+mark_published          sets ``published_at``                         publish()
+mark_unpublished        clears it                                     publish()
+claim_task              PENDING, RETRY or an expired lease            JobTask.before_start()
+                        to STARTED
+renew_leases            extends the lease of STARTED and PROGRESS     the worker, four times a lease
+expire_lease            ends it: the process died                     JobRequest.on_failure()
+release_on_shutdown     gives it up: the worker stops                 JobRequest.cancel()
+store_progress          STARTED to PROGRESS                           DatabaseResultBackend
+store_success           unfinished to SUCCESS                         DatabaseResultBackend
+store_failure           unfinished to RETRY, FAILURE or REVOKED       DatabaseResultBackend
+request_cancellation    sets ``cancel_requested_at``                  cancel_job()
+anonymize_tasks         removes what a row tells of its user          delete_jobs_of_user()
+======================  ============================================  ==================================================
+
+Each is a single compare-and-set statement: the condition that permits the change is part of it. A row in a terminal
+state never changes again, except by anonymize_tasks().
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
+from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
+from sqlalchemy.orm import Session, scoped_session
 
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, UtcDateTime
+from microblog.database import AutocommitExecutor, UtcDateTime, dialect_insert
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import ClaimRefused, WorkerDied
-from microblog.taskqueue.models import Task
+from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused, WorkerDied
+from microblog.taskqueue.models import Task, wrap_result
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]
 
@@ -21,22 +46,124 @@ NOW = sa.bindparam("now", type_=UtcDateTime())
 EXPIRES = sa.bindparam("expires", type_=UtcDateTime())
 
 UNFINISHED = task_table.c.state.in_(states.UNFINISHED)
-#: No worker holds the task: it waits, was handed back, or its holder let the lease run out.
+#: No worker holds the task: it waits, was released, or its holder let the lease expire.
 UNHELD = sa.or_(
     task_table.c.state.in_(states.WAITING),
     task_table.c.lease_expires_at.is_(None),
     task_table.c.lease_expires_at <= NOW,
 )
-# A lease that ran out under a running task is a worker that died. It is counted by whoever comes next: a
-# claim, or who gives the task up (result_backend.py).
+# A lease that expired under a running task is a worker that died. The next claim counts it, or store_failure().
 CRASHED = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
+_ID = task_table.c.id == sa.bindparam("task_id")
+_IDENTITY = (task_table.c.root_id, task_table.c.position, task_table.c.user_id, task_table.c.name)
+
+
+# Launching and publishing
+
+
+def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> bool:
+    """Insert the rows of a job in the session's transaction.
+
+    Returns False, and inserts none, if the user has an unfinished task with the name of one of them.
+    """
+    # Not through the ORM, which would spend more on two rows than all the rest of a launch.
+    insert = dialect_insert(session.get_bind(), task_table).on_conflict_do_nothing().returning(task_table.c.id)
+    inserted = session.connection().execute(insert, rows).scalars().all()
+    if len(inserted) == len(rows):
+        return True
+    session.execute(sa.delete(Task).where(Task.id.in_(inserted)))
+    return False
+
+
+_PUBLISHED = sa.update(task_table).where(_ID, UNFINISHED).values(published_at=NOW).returning(task_table.c.id)
+_PUBLISHED_FIRST = _PUBLISHED.where(task_table.c.published_at.is_(None))
+_PUBLISHED_AGAIN = _PUBLISHED.where(task_table.c.published_at == sa.bindparam("expected"))
+_UNPUBLISHED = sa.update(task_table).where(_ID, task_table.c.published_at == NOW).values(published_at=None)
+
+
+def mark_published(executor: AutocommitExecutor, task_id: str, now: datetime, expected: datetime | None) -> bool:
+    """Set `published_at` from `expected` to `now`: of several callers only the one that gets True publishes."""
+    if expected is None:
+        return bool(executor.execute(_PUBLISHED_FIRST, task_id=task_id, now=now))
+    return bool(executor.execute(_PUBLISHED_AGAIN, task_id=task_id, now=now, expected=expected))
+
+
+def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: datetime) -> None:
+    """Undo mark_published(): the message could not be sent."""
+    executor.execute(_UNPUBLISHED, task_id=task_id, now=published_at)
+
+
+# Claims and leases
+
+
+class AlreadyFinished(ClaimRefused):
+    """The row is in a terminal state."""
+
+
+class HeldElsewhere(ClaimRefused):
+    """Another attempt's lease is live."""
+
+
+class CancelRequested(ClaimRefused):
+    """The user asked for the job to be cancelled."""
+
+    final_error = TaskRevokedError("cancelled")
+
+
+class TooManyCrashes(ClaimRefused):
+    """The task has taken down as many workers as it may."""
+
+    final_error = WorkerDied("too many crashes")
+
+
+@dataclass
+class Claim:
+    """A process's right to run one task.
+
+    `attempt` is the fencing token: what the holder writes counts only while the row's `attempts` is this number. Until
+    `expires_at` no other process can have taken the task over, so that the holder need not ask.
+    """
+
+    task_id: str
+    root_id: str
+    position: int
+    user_id: int | None
+    attempt: int
+    started_at: datetime  # of the first attempt
+    expires_at: datetime
+
+    @property
+    def lease_valid(self) -> bool:
+        """Return whether the lease is live by this process's own clock."""
+        return utcnow() < self.expires_at
+
+
+@dataclass
+class CurrentRun:
+    """One run of a task by the process that got its message, kept on Celery's request.
+
+    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery keeps it, the last
+    step first; it is set once the task has returned. `retry_at` is when a retry is due, `retry_published` whether its
+    message was sent.
+    """
+
+    claim: Claim | None
+    next_steps: list[dict[str, Any]] = field(default_factory=list)
+    retry_at: datetime | None = None
+    retry_published: bool = False
+
+
+def current_run(request: Context | None) -> CurrentRun | None:
+    """Return the run that `request` belongs to; None outside a run, such as in a worker's main process."""
+    return getattr(request, "run", None)
+
 
 _CLAIM = (
     sa.update(task_table)
     .where(
-        task_table.c.id == sa.bindparam("task_id"),
+        _ID,
         UNFINISHED,
         task_table.c.cancel_requested_at.is_(None),
         task_table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer()),
@@ -53,63 +180,20 @@ _CLAIM = (
         published_at=sa.func.coalesce(task_table.c.published_at, NOW),
         updated_at=NOW,
     )
-    .returning(task_table.c.user_id, task_table.c.root_id, task_table.c.position, task_table.c.attempts)
+    .returning(
+        task_table.c.root_id,
+        task_table.c.position,
+        task_table.c.user_id,
+        task_table.c.attempts.label("attempt"),
+        task_table.c.started_at,
+    )
 )
-_LOOK = sa.select(task_table.c.state, task_table.c.cancel_requested_at, UNHELD.label("unheld")).where(
-    task_table.c.id == sa.bindparam("task_id")
-)
-_HELD = sa.update(task_table).where(
-    task_table.c.id.in_(sa.bindparam("task_ids", expanding=True)),
-    task_table.c.worker == sa.bindparam("by"),
-    task_table.c.state.in_(states.RUNNING),
-)
-_RENEW = _HELD.values(lease_expires_at=EXPIRES)
-_RELEASE = _HELD.values(lease_expires_at=NOW)
-_HAND_BACK = _HELD.values(lease_expires_at=None)
+_WHY_REFUSED = sa.select(task_table.c.state, task_table.c.cancel_requested_at, UNHELD.label("unheld")).where(_ID)
 
 
-class AlreadyFinished(ClaimRefused):
-    """The row is in a terminal state."""
-
-
-class HeldElsewhere(ClaimRefused):
-    """Another attempt's lease is live."""
-
-
-class CancelRequested(ClaimRefused):
-    """The user asked for the job to be cancelled."""
-
-    ending = TaskRevokedError("cancelled")
-
-
-class TooManyCrashes(ClaimRefused):
-    """The task has taken down as many workers as it may."""
-
-    ending = WorkerDied("too many crashes")
-
-
-@dataclass
-class Claim:
-    """A worker's right to run one task.
-
-    `attempt` is the fence: what the claim's holder writes counts only while the row's `attempts` is still this
-    number. Until `expires_at` nobody else can have taken the task over, so the holder need not ask.
-    """
-
-    task_id: str
-    root_id: str
-    position: int
-    user_id: int | None
-    attempt: int
-    expires_at: datetime
-
-    @property
-    def fresh(self) -> bool:
-        """Return whether the lease is live by this process's own clock."""
-        return utcnow() < self.expires_at
-
-
-def claim_task(rows: AutocommitExecutor, task_id: str, worker: str, *, lease: float, max_crashes: int) -> Claim | None:
+def claim_task(
+    executor: AutocommitExecutor, task_id: str, worker: str, *, lease: float, max_crashes: int
+) -> Claim | None:
     """Claim a task for `worker` for `lease` seconds.
 
     Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
@@ -117,11 +201,10 @@ def claim_task(rows: AutocommitExecutor, task_id: str, worker: str, *, lease: fl
     """
     now = utcnow()
     expires = now + timedelta(seconds=lease)
-    won = rows.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
+    won = executor.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
     if won:
-        row = won[0]
-        return Claim(task_id, row.root_id, row.position, row.user_id, row.attempts, expires)
-    for row in rows.execute(_LOOK, task_id=task_id, now=now):
+        return Claim(task_id, **won[0]._mapping, expires_at=expires)
+    for row in executor.execute(_WHY_REFUSED, task_id=task_id, now=now):
         raise _refusal(row, task_id)
     return None
 
@@ -136,18 +219,221 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
     return TooManyCrashes(f"{task_id} has crashed too many workers")
 
 
-def renew_leases(rows: AutocommitExecutor, task_ids: list[str], worker: str, *, lease: float) -> None:
+_STILL_CURRENT = sa.select(task_table.c.attempts, task_table.c.cancel_requested_at).where(_ID)
+
+
+def check_claim(executor: AutocommitExecutor, claim: Claim) -> None:
+    """Ask the row whether `claim` still counts. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
+    for row in executor.execute(_STILL_CURRENT, task_id=claim.task_id):
+        if row.attempts != claim.attempt:
+            raise ClaimLost(f"{claim.task_id} was taken over")
+        if row.cancel_requested_at is not None:
+            raise Cancelled
+
+
+_HELD_BY_WORKER = sa.update(task_table).where(
+    task_table.c.id.in_(sa.bindparam("task_ids", expanding=True)),
+    task_table.c.worker == sa.bindparam("by"),
+    task_table.c.state.in_(states.RUNNING),
+)
+_RENEW = _HELD_BY_WORKER.values(lease_expires_at=EXPIRES)
+_EXPIRE = _HELD_BY_WORKER.values(lease_expires_at=NOW)
+_RELEASE = _HELD_BY_WORKER.values(lease_expires_at=None)
+
+
+def renew_leases(executor: AutocommitExecutor, task_ids: list[str], worker: str, *, lease: float) -> None:
     """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises DatabaseUnavailable."""
     if task_ids:
-        expires = utcnow() + timedelta(seconds=lease)
-        rows.execute(_RENEW, task_ids=task_ids, by=worker, expires=expires)
+        executor.execute(_RENEW, task_ids=task_ids, by=worker, expires=utcnow() + timedelta(seconds=lease))
 
 
-def expire_lease(rows: AutocommitExecutor, task_id: str, worker: str) -> None:
-    """Let the lease of a task run out: the process that ran it for `worker` is gone. Raises DatabaseUnavailable."""
-    rows.execute(_RELEASE, task_ids=[task_id], by=worker, now=utcnow())
+def expire_lease(executor: AutocommitExecutor, task_id: str, worker: str) -> None:
+    """Let the lease of a task expire: the process that ran it for `worker` died. Raises DatabaseUnavailable."""
+    executor.execute(_EXPIRE, task_ids=[task_id], by=worker, now=utcnow())
 
 
-def release_on_shutdown(rows: AutocommitExecutor, task_id: str, worker: str) -> None:
-    """Free a task that `worker` was told to stop running, which is no crash. Raises DatabaseUnavailable."""
-    rows.execute(_HAND_BACK, task_ids=[task_id], by=worker)
+def release_on_shutdown(executor: AutocommitExecutor, task_id: str, worker: str) -> None:
+    """Release a task that `worker` was told to stop running, which is no crash. Raises DatabaseUnavailable."""
+    executor.execute(_RELEASE, task_ids=[task_id], by=worker)
+
+
+# Progress and outcomes
+
+
+class Writer(NamedTuple):
+    """The process that stores a state, and the condition under which the row accepts it.
+
+    A run holds a claim: the row must still be on its attempt. The worker's main process (time limits, lost processes)
+    and all others (cancel, reconcile) may write only what no other process holds.
+    """
+
+    claim: Claim | None
+    condition: sa.ColumnElement[bool]
+    parameters: dict[str, Any]
+
+    @classmethod
+    def of(cls, task_id: str, request: Context | None) -> Writer:
+        """The writer of a state of `task_id`, from the request that Celery passes to the result backend."""
+        run = current_run(request)
+        if run is not None and run.claim is not None:
+            return cls(run.claim, _BY_HOLDER, {"task_id": task_id, "attempt": run.claim.attempt})
+        worker = getattr(request, "hostname", None) or ""
+        return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker, "now": utcnow()})
+
+
+_BY_HOLDER = sa.and_(_ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt"))
+_BY_OTHERS = sa.and_(_ID, UNFINISHED, sa.or_(UNHELD, task_table.c.worker == sa.bindparam("by")))
+_ACCEPTED = sa.select(task_table.c.id)
+_EXISTS = sa.select(task_table.c.id).where(_ID)
+
+
+def accepts(executor: AutocommitExecutor, writer: Writer) -> bool:
+    """Return whether the row accepts a state from `writer`; a task without a row accepts all.
+
+    Raises ClaimLost if the writer's claim no longer counts, and DatabaseUnavailable.
+    """
+    if executor.execute(_ACCEPTED.where(writer.condition), **writer.parameters):
+        return True
+    exists = executor.execute(_EXISTS, task_id=writer.parameters["task_id"])
+    if exists and writer.claim is not None:
+        raise ClaimLost(f"{writer.claim.task_id} was taken over")
+    return not exists
+
+
+_PROGRESS = (
+    sa.update(task_table)
+    .where(_BY_HOLDER)
+    .values(
+        state=states.PROGRESS,
+        progress=sa.bindparam("percent"),
+        current=sa.bindparam("done"),
+        total=sa.bindparam("of_total"),
+        message=sa.bindparam("text"),
+        lease_expires_at=EXPIRES,
+        updated_at=NOW,
+    )
+    .returning(task_table.c.cancel_requested_at)
+)
+
+
+def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, Any], *, lease: float) -> None:
+    """Store progress, as Progress makes it, and extend the lease to `lease` seconds from now.
+
+    Raises ClaimLost if another attempt has taken over, Cancelled if the user asked for that, and DatabaseUnavailable.
+    """
+    now = utcnow()
+    expires = now + timedelta(seconds=lease)
+    stored = executor.execute(
+        _PROGRESS,
+        task_id=claim.task_id,
+        attempt=claim.attempt,
+        percent=meta.get("percent", 0),
+        done=meta.get("current", 0),
+        of_total=meta.get("total"),
+        text=meta.get("message", ""),
+        expires=expires,
+        now=now,
+    )
+    if not stored:
+        raise ClaimLost(f"{claim.task_id} was taken over")
+    if stored[0].cancel_requested_at is not None:
+        raise Cancelled
+    claim.expires_at = expires
+
+
+class StoredStep(NamedTuple):
+    """The row of which a state was stored."""
+
+    root_id: str
+    position: int
+    user_id: int | None
+    name: str
+
+
+# Built once: the statement that nearly every task ends with.
+_SUCCESS = (
+    sa.update(task_table)
+    .values(
+        state=states.SUCCESS,
+        result=sa.bindparam("outcome", type_=task_table.c.result.type),
+        progress=100,
+        current=sa.func.coalesce(task_table.c.total, task_table.c.current),
+        error=None,
+        lease_expires_at=None,
+        finished_at=NOW,
+        updated_at=NOW,
+    )
+    .returning(*_IDENTITY)
+)
+_SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.where(_BY_OTHERS)
+
+
+def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> StoredStep | None:
+    """Store SUCCESS and what the task returned; None if the row does not accept it. Raises DatabaseUnavailable."""
+    statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
+    parameters = {**writer.parameters, "now": utcnow(), "outcome": wrap_result(result)}
+    return _first_step(executor.execute(statement, **parameters))
+
+
+def store_failure(
+    executor: AutocommitExecutor,
+    writer: Writer,
+    state: str,
+    error: BaseException,
+    *,
+    sentence: str,
+    traceback: str | None,
+    run: CurrentRun | None,
+) -> StoredStep | None:
+    """Store RETRY, FAILURE or REVOKED because of `error`; None if the row does not accept it.
+
+    `sentence` is what the user reads. Raises DatabaseUnavailable.
+    """
+    values: dict[str, Any] = {
+        "state": state,
+        "error": sentence,
+        "traceback": traceback,
+        "lease_expires_at": None,
+        "updated_at": NOW,
+    }
+    if state == states.RETRY:
+        values["eta"] = run.retry_at if run and run.retry_at else NOW
+        if run is not None:
+            values["published_at"] = NOW if run.retry_published else None
+    else:
+        values["finished_at"] = NOW
+    if isinstance(error, WorkerDied):  # no claim will count the last of the workers that died
+        values["crashes"] = task_table.c.crashes + CRASHED
+    statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
+    return _first_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
+
+
+def _first_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
+    return StoredStep(**rows[0]._mapping) if rows else None
+
+
+# Users
+
+
+def request_cancellation(session: scoped_session[Any], root_id: str) -> Sequence[str]:
+    """Ask for the unfinished steps of a job to be cancelled, in the session's transaction; returns their ids."""
+    now = utcnow()
+    return session.scalars(
+        sa.update(Task)
+        .where(Task.root_id == root_id, Task.unfinished)
+        .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, now), updated_at=now)
+        .returning(Task.id)
+    ).all()
+
+
+def anonymize_tasks(session: scoped_session[Any], task_ids: sa.Select[str] | Iterable[str]) -> int:
+    """Remove from rows what they tell of their user, in the session's transaction; returns the number of rows.
+
+    Name, state, times and worker stay: statistics are made of them.
+    """
+    statement = (
+        sa.update(Task)
+        .where(Task.id.in_(task_ids))
+        .values(user_id=None, description=Task.name, message="", result=None, error=None, traceback=None, signature={})
+    )
+    return cast("sa.CursorResult[Any]", session.execute(statement)).rowcount

@@ -6,23 +6,26 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import Celery, bootsteps, current_app
 from celery import Task as CeleryTask
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject, Retry
-from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, task_internal_error, worker_process_init, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from flask import Flask
 from flask_babel import force_locale
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
 from microblog.clock import utcnow
@@ -31,154 +34,71 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import Cancelled, ClaimRefused, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep
+from microblog.taskqueue.result_backend import DatabaseResultBackend
 from microblog.taskqueue.transitions import (
     AlreadyFinished,
+    Claim,
+    CurrentRun,
+    check_claim,
     claim_task,
+    current_run,
     expire_lease,
     release_on_shutdown,
     renew_leases,
 )
 
-
-class RuntimeTimeLimits:
-    """A part of the worker's request class, which makes the remote control command ``time_limit`` count."""
-
-    _task: Any
-    _sent_limits: tuple[float | None, float | None] = (None, None)
-
-    @property
-    def time_limits(self) -> tuple[float | None, float | None]:
-        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
-
-        Each message carries the limits that its task had where it was sent, and for Celery these have precedence: the
-        remote control command `time_limit` would change nothing.
-        """
-        changed = vars(self._task)  # of the instance, that is; those that were written down are the class's
-        if "time_limit" in changed:
-            return changed["time_limit"], changed["soft_time_limit"]
-        return self._sent_limits
-
-    @time_limits.setter
-    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
-        self._sent_limits = sent
-
-
 logger = logging.getLogger(__name__)
 
-# Held while a statement runs, and by os.fork(): a child must not inherit a database library's lock as taken.
-_fork_lock = threading.Lock()
-os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
-
-
-@contextlib.contextmanager
-def stop_renewing(request: Request) -> Iterator[None]:
-    """A block in which, and after which, the lease of `request` is not renewed; for whoever gives it back there."""
-    with _fork_lock:
-        worker_state.active_requests.discard(request)
-        yield
-
-
-def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
-    """Renew the leases of what `worker` has been running since `known` was; returns all that it is running now.
-
-    What it has only just been given may not have been claimed yet: its row may still bear this worker's name from a
-    claim whose process died, and the lease of that must not come to life again.
-    """
-    with _fork_lock:
-        running = set(worker_state.active_requests)
-        ids = [request.id for request in running & known]
-        renew_leases(worker.app.rows, ids, worker.hostname, lease=worker.app.flask_app.config["TASK_LEASE"])
-    return running
-
-
-class LeaseRenewer(bootsteps.StartStopStep):
-    """Renews, four times a lease, the leases of the tasks that this worker is running, in one UPDATE.
-
-    It lives in the main process, so that a task busy in C code keeps its lease and a worker that was killed or
-    frozen loses it; and in a thread, since the main loop stands still while the broker is away.
-    """
-
-    def start(self, worker: Any) -> None:
-        """Begin to renew; the thread ends with the process, since a worker that was told to stop still runs tasks."""
-        threading.Thread(target=self._run, args=(worker,), name="lease-keeper", daemon=True).start()
-
-    def _run(self, worker: Any) -> None:
-        known: set[Request] = set()
-        while True:
-            time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
-            try:
-                known = renew_running_leases(worker, known)
-            except Exception:  # whatever it is, such as a database that is away: the next turn may do better
-                logger.warning("leases are not renewed", exc_info=True)
-
-
-DATABASE_AWAY_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
+DATABASE_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
 class CeleryApp(Celery):
-    """A Celery app that knows its Flask app, and the Task table."""
+    """A Celery app that knows its Flask app and the Task table.
+
+    `executor` runs the statements of transitions.py. The result backend is DatabaseResultBackend.
+    """
+
+    backend: DatabaseResultBackend
 
     def __init__(self, flask_app: Flask, **options: Any) -> None:
         super().__init__(flask_app.name, task_cls=JobTask, **options)
         self.flask_app = flask_app
         with flask_app.app_context():
-            self.rows = AutocommitExecutor(db.engine, flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"])
-
-
-class JobRequest(RuntimeTimeLimits, Request):
-    """A message in the worker's main process."""
-
-    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
-        """As Celery's; a task whose process died may be claimed again at once."""
-        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
-        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
-            with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):  # the lease then runs out by itself
-                expire_lease(self.app.rows, self.id, self.hostname)
-        super().on_failure(exc_info, *args, **kwargs)
-
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
-        super().cancel(pool, signal, emit_retry)
-        with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):
-            release_on_shutdown(self.app.rows, self.id, self.hostname)
+            connect_args = flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]
+            self.executor = AutocommitExecutor(db.engine, connect_args)
 
 
 class JobTask(CeleryTask):
     """The base of every task: claimed before it runs, run in an app context and in its user's language.
 
-    `title` is the step's description where none is given; `followed_by` names the tasks chained behind this one
-    whenever it is launched as a job, each called with the result of the one before. `every` names the setting that
-    holds the seconds between two runs by beat. What beat runs an operator may run too, by hand; other tasks if they are
-    `runnable`.
+    `title` is the step's description if the launch gives none. `queue_name` is the queue of its messages, if not
+    the default one. `interval_setting` names the setting with the seconds between two runs by beat. A task that beat
+    runs may also be run by an operator; others if they are `runnable`.
     """
 
     Request = "microblog.taskqueue.worker:JobRequest"
     title: Any = ""
-    followed_by: tuple[str, ...] = ()
-    every: str = ""
+    queue_name: str | None = None
+    interval_setting: str = ""
     runnable = False
 
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Claim the task. Raises ClaimRefused if this message must not run, Reject if the database is away."""
-        name, config = self.request.hostname, self.app.flask_app.config
-        try:
-            self.request.claim = held = claim_task(
-                self.app.rows, task_id, name, lease=config["TASK_LEASE"], max_crashes=config["TASK_MAX_CRASHES"]
-            )
-            if held is not None and held.attempt > 1 and self._recovered(task_id):
-                raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
-        except ClaimRefused as refusal:
-            logger.info("not run: %s", refusal)
-            claim_refused.send(self.app, refusal=refusal)
-            if refusal.ending is not None and not self._recovered(task_id):
-                with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
-                    self.backend.end(task_id, refusal.ending, self.request)
-            raise
-        except DatabaseUnavailable as error:
-            time.sleep(DATABASE_AWAY_PAUSE)
-            raise Reject(error, requeue=True) from error
-        if held is not None:
-            self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": name})
+    # For tasks
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim of the current run; None outside a run and for a task without a row."""
+        run = current_run(self.request)
+        return run.claim if run else None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the current attempt, from 1; 0 for a task without a row."""
+        return self.claim.attempt if self.claim else 0
+
+    def check_current(self) -> None:
+        """Ask the row whether this run still counts. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
+        if self.claim is not None:
+            check_claim(self.app.executor, self.claim)
 
     def find_completed_result(self, task_id: str) -> Any:
         """Return the result of an earlier attempt that is known to have completed, else None.
@@ -187,29 +107,28 @@ class JobTask(CeleryTask):
         """
         return None
 
-    def recover_result(self, task_id: str, request: Context | None = None) -> bool:
-        """Recover the result of an earlier attempt, from Redis or from find_completed_result().
+    # Called by Celery
 
-        Returns whether there was one. Raises redis.exceptions.RedisError, BackendStoreError and DatabaseUnavailable.
-        """
-        if self.backend.copy_outcome(task_id, request):
-            return True
-        with self.app.flask_app.app_context():
-            done = self.find_completed_result(task_id)
-        if done is not None:
-            self.backend.store_result(task_id, done, states.SUCCESS, request=request, wait=False)
-        return done is not None
-
-    def has_result(self, task_id: str) -> bool:
-        """Return whether recover_result() would find one; writes nothing. Raises redis.exceptions.RedisError."""
-        with self.app.flask_app.app_context():
-            return self.backend.holds_outcome(task_id) or self.find_completed_result(task_id) is not None
-
-    def _recovered(self, task_id: str) -> bool:
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Claim the task. Raises ClaimRefused if this message must not run, Reject if the claim cannot be made now."""
         try:
-            return self.recover_result(task_id, self.request)
-        except (RedisError, BackendStoreError, DatabaseUnavailable):
-            return False  # the task runs again, with the same result
+            claim = self._claim(task_id)
+        except ClaimRefused as refusal:
+            logger.info("not run: %s", refusal)
+            claim_refused.send(self.app, refusal=refusal)
+            if refusal.final_error is not None and not self._recovered(task_id):
+                with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
+                    self.backend.end(task_id, refusal.final_error, self.request)
+            raise
+        except DatabaseUnavailable as error:
+            time.sleep(DATABASE_PAUSE)
+            raise Reject(error, requeue=True) from error
+        except SQLAlchemyError as error:  # such as a missing column: the message would come back at once, for ever
+            logger.exception("%s cannot be claimed; reconcile publishes it again", task_id)
+            self._report_internal_error(task_id, args, kwargs, error)
+            raise Reject(error, requeue=False) from error
+        if claim is not None:
+            self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": self.request.hostname})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. A cancellation ends it and the following steps as REVOKED.
@@ -222,30 +141,171 @@ class JobTask(CeleryTask):
         with app.app_context(), force_locale(locale):
             try:
                 result = self.run(*args, **kwargs)
-                if getattr(self.request, "claim", None) is not None:
-                    self.request.behind, self.request.chain = self.request.chain, None
+                run = current_run(self.request)
+                if run is not None and run.claim is not None:
+                    run.next_steps, self.request.chain = self.request.chain or [], None
                 return result
             except Cancelled:
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
             finally:
-                # Flask would do this next, and an error of a connection that was cut would take the outcome's place.
+                # Flask would do this next, and an error of a lost connection would replace the task's outcome.
                 with contextlib.suppress(DatabaseUnavailable):
                     db.session.remove()
 
     def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """As Celery's, and the row tells when the next attempt is due; a broker that is away leaves it to reconcile."""
+        """As Celery's; the row holds when the next attempt is due. reconcile publishes it if the broker cannot."""
+        run = current_run(self.request)
+        if run is None or run.claim is None:
+            return super().retry(*args, eta=eta, countdown=countdown, **options)
         if eta is None and countdown is None:
             countdown = self.default_retry_delay
-        self.request.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
+        run.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
+        run.retry_published = True
         try:
             return super().retry(*args, eta=eta, countdown=countdown, **options)
         except Reject as unpublished:
-            if getattr(self.request, "claim", None) is None:
-                raise
-            logger.warning("the broker is away; %s is published later", self.request.id)
+            run.retry_published = False
+            logger.warning("the broker is unavailable; %s is published later", self.request.id)
             raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished
+
+    # Results of earlier attempts
+
+    def recover_result(self, task_id: str, request: Context | None = None) -> bool:
+        """Recover the result of an earlier attempt, from Redis or from find_completed_result().
+
+        Returns whether there was one. Raises redis.exceptions.RedisError, BackendStoreError and DatabaseUnavailable.
+        """
+        if self.backend.copy_outcome(task_id, request):
+            return True
+        with self.app.flask_app.app_context():
+            result = self.find_completed_result(task_id)
+        if result is not None:
+            self.backend.store_result(task_id, result, states.SUCCESS, request=request, wait=False)
+        return result is not None
+
+    def has_result(self, task_id: str) -> bool:
+        """Return whether recover_result() would find one; writes nothing. Raises redis.exceptions.RedisError."""
+        with self.app.flask_app.app_context():
+            return self.backend.has_outcome(task_id) or self.find_completed_result(task_id) is not None
+
+    def _claim(self, task_id: str) -> Claim | None:
+        config = self.app.flask_app.config
+        claim = claim_task(
+            self.app.executor,
+            task_id,
+            self.request.hostname,
+            lease=config["TASK_LEASE"],
+            max_crashes=config["TASK_MAX_CRASHES"],
+        )
+        self.request.run = CurrentRun(claim)
+        if claim is not None and claim.attempt > 1 and self._recovered(task_id):
+            raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
+        return claim
+
+    def _recovered(self, task_id: str) -> bool:
+        try:
+            return self.recover_result(task_id, self.request)
+        except (RedisError, BackendStoreError, DatabaseUnavailable):
+            return False  # the task runs again, with the same result
+
+    def _report_internal_error(self, task_id: str, args: Any, kwargs: Any, error: Exception) -> None:
+        """Send Celery's signal for an error that is not the task's own."""
+        task_internal_error.send(
+            self,
+            task_id=task_id,
+            args=args,
+            kwargs=kwargs,
+            request=self.request,
+            exception=error,
+            traceback=error.__traceback__,
+            einfo=ExceptionInfo(sys.exc_info()),
+        )
+
+
+class JobRequest(Request):
+    """A message in the worker's main process."""
+
+    _task: Any
+    _sent_limits: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def time_limits(self) -> tuple[float | None, float | None]:
+        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
+
+        Each message carries the limits that its task had where it was sent, and Celery gives these precedence: the
+        remote control command ``time_limit`` would change nothing.
+        """
+        changed = vars(self._task)  # of the instance; the limits that the code gives are the class's
+        if "time_limit" in changed:
+            return changed["time_limit"], changed["soft_time_limit"]
+        return self._sent_limits
+
+    @time_limits.setter
+    def time_limits(self, sent: tuple[float | None, float | None]) -> None:
+        self._sent_limits = sent
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """As Celery's; a task whose process died may be claimed again at once."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
+        if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
+            with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):  # the lease then expires by itself
+                expire_lease(self.app.executor, self.id, self.hostname)
+        super().on_failure(exc_info, *args, **kwargs)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
+        super().cancel(pool, signal, emit_retry)
+        with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):
+            release_on_shutdown(self.app.executor, self.id, self.hostname)
+
+
+# Held while a statement runs, and by os.fork(): a child must not inherit a database library's lock as taken.
+_fork_lock = threading.Lock()
+os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
+
+
+@contextlib.contextmanager
+def stop_renewing(request: Request) -> Iterator[None]:
+    """A block in which, and after which, the lease of `request` is not renewed; for the process that ends it there."""
+    with _fork_lock:
+        worker_state.active_requests.discard(request)
+        yield
+
+
+def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
+    """Renew the leases of the requests in `known` that `worker` still runs; returns all that it runs now.
+
+    A request that is new may not have been claimed yet: its row may still bear this worker's name from a claim whose
+    process died, and that lease must not be renewed.
+    """
+    with _fork_lock:
+        running = set(worker_state.active_requests)
+        ids = [request.id for request in running & known]
+        renew_leases(worker.app.executor, ids, worker.hostname, lease=worker.app.flask_app.config["TASK_LEASE"])
+    return running
+
+
+class LeaseRenewer(bootsteps.StartStopStep):
+    """Renews, four times a lease, the leases of the tasks that this worker is running, in one UPDATE.
+
+    It lives in the main process, so that a task busy in C code keeps its lease and a worker that was killed or
+    frozen loses it; and in a thread, since the main loop stands still while the broker is unavailable.
+    """
+
+    def start(self, worker: Any) -> None:
+        """Begin to renew; the thread ends with the process, since a worker that was told to stop still runs tasks."""
+        threading.Thread(target=self._run, args=(worker,), name="lease-renewer", daemon=True).start()
+
+    def _run(self, worker: Any) -> None:
+        known: set[Request] = set()
+        while True:
+            time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
+            try:
+                known = renew_running_leases(worker, known)
+            except Exception:  # whatever it is, such as an unavailable database: the next turn may succeed
+                logger.warning("leases are not renewed", exc_info=True)
 
 
 def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str]) -> CeleryApp:
@@ -255,11 +315,17 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     """
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
+    app.conf.result_backend = DatabaseResultBackend.url(flask_app.config["REDIS_URL"])
     app.autodiscover_tasks(packages, force=True)  # now: the web launches tasks by name, too
-    every = {name: flask_app.config[task.every] for name, task in app.tasks.items() if task.every}
-    app.conf.beat_schedule = {  # a run that could not begin in time is worthless: the next is on its way
-        name: {"task": name, "schedule": seconds, "options": {"expires": 2 * seconds}}
-        for name, seconds in every.items()
+    app.conf.task_routes = {name: {"queue": task.queue_name} for name, task in app.tasks.items() if task.queue_name}
+    periodic = {name: task.interval_setting for name, task in app.tasks.items() if task.interval_setting}
+    app.conf.beat_schedule = {
+        name: {
+            "task": name,
+            "schedule": flask_app.config[setting],
+            "options": {"expires": 2 * flask_app.config[setting]},  # a late run is worthless: the next one follows
+        }
+        for name, setting in periodic.items()
     }
     app.steps["worker"].add(LeaseRenewer)
     app.steps["consumer"].add(PausedQueuesStep)
@@ -273,13 +339,13 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:
     """Forget connections that were open when this child process was forked: they are its parent's."""
-    app.rows.forget_connections()
+    app.executor.forget_connections()
     with app.flask_app.app_context():
         db.engine.dispose(close=False)
 
 
 def _end_in_time(how: str, **_: Any) -> None:
-    """A worker told to stop (SIGTERM) lets its tasks end for WORKER_STOP_TIMEOUT seconds, then hands them back."""
+    """On SIGTERM, let the worker's tasks run for WORKER_STOP_TIMEOUT seconds, then release them."""
     if how == "Warm":
         timeout = current_app.flask_app.config["WORKER_STOP_TIMEOUT"]
         timer = threading.Timer(timeout, os.kill, (os.getpid(), signal.SIGQUIT))

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from celery.exceptions import Reject
 from celery.result import AsyncResult
+from celery.signals import task_internal_error
 from flask import Flask
 
 from microblog.extensions import db
@@ -63,6 +66,28 @@ def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: 
     noop.pop_request()
 
 
+@pytest.mark.both_databases
+def test_claim_that_the_schema_refuses_is_reported_and_not_requeued(app: Flask) -> None:
+    task_id = start(tasks.noop.s())
+    noop = app.extensions["celery"].tasks["noop"]
+    noop.push_request(id=task_id, hostname="one@host")
+    reported: list[str] = []
+    task_internal_error.connect(lambda sender, task_id, **_: reported.append(task_id), weak=False)
+    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN crashes TO renamed"))
+    db.session.commit()
+
+    with pytest.raises(Reject) as rejected:
+        noop.before_start(task_id, (), {})
+
+    assert not rejected.value.requeue
+    assert reported == [task_id]
+    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
+    db.session.commit()
+    make_older(task_id, published_at=30)
+    assert reconcile_all() == 1, "it is published again once the schema is right"
+    noop.pop_request()
+
+
 @pytest.mark.exhaustive
 def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path, diary: Path
@@ -92,7 +117,8 @@ def test_a_retry_that_finds_redis_away_is_published_later(
     with redis_server.away():
         gate.touch()
         wait_for(lambda: states_of(task_id) == ["RETRY"], what="it is to be tried again")
-    make_older(task_id, published_at=30, eta=30)
+    assert rows_of(task_id)[0].published_at is None
+    make_older(task_id, eta=30)
     assert reconcile_all() == 1
 
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])

@@ -14,12 +14,13 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.clock import utcnow
+from microblog.database import AutocommitExecutor
 from microblog.extensions import db
 from microblog.taskqueue import transitions
 from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.transitions import AutocommitExecutor, Claim
+from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support import tasks
 from tests.support.servers import RedisServer
 
@@ -33,15 +34,15 @@ COUNTS = {"current": 1, "total": 2, "percent": 50, "message": "half"}
 def task_id(app: Flask) -> str:
     """A launched task that no worker has."""
     app.config["TASK_LEASE"] = LEASE
-    row = launch([tasks.add.s(1, 2)])
+    row = launch(tasks.add.s(1, 2))
     db.session.commit()
     return row.id
 
 
 @pytest.fixture
-def rows(app: Flask) -> AutocommitExecutor:
-    rows: AutocommitExecutor = app.extensions["celery"].rows
-    return rows
+def executor(app: Flask) -> AutocommitExecutor:
+    executor: AutocommitExecutor = app.extensions["celery"].executor
+    return executor
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def backend(app: Flask) -> Any:
     return app.extensions["celery"].backend
 
 
-def take(rows: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
-    held = transitions.claim_task(rows, task_id, worker=worker, lease=lease, max_crashes=3)
+def take(executor: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
+    held = transitions.claim_task(executor, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None
     return held
 
@@ -65,7 +66,7 @@ def row_of(task_id: str) -> Task:
 def request_of(held: Claim) -> Context:
     """The context that Celery hands to the backend for a task that holds a claim."""
     context = Context({"id": held.task_id, "hostname": "one@host", "delivery_info": {}})
-    context.claim = held
+    context.run = CurrentRun(held)
     return context
 
 
@@ -77,8 +78,8 @@ def run_out(held: Claim) -> None:
     held.expires_at = past
 
 
-def test_a_claim_says_who_runs_the_task_and_until_when(rows: AutocommitExecutor, task_id: str) -> None:
-    held = take(rows, task_id)
+def test_a_claim_says_who_runs_the_task_and_until_when(executor: AutocommitExecutor, task_id: str) -> None:
+    held = take(executor, task_id)
 
     row = row_of(task_id)
     assert (row.state, row.worker, row.attempts, row.crashes) == ("STARTED", "one@host", 1, 0)
@@ -86,14 +87,14 @@ def test_a_claim_says_who_runs_the_task_and_until_when(rows: AutocommitExecutor,
     assert row.started_at is not None
 
 
-def test_only_one_of_many_wins_a_claim(app: Flask, rows: AutocommitExecutor, task_id: str) -> None:
+def test_only_one_of_many_wins_a_claim(app: Flask, executor: AutocommitExecutor, task_id: str) -> None:
     barrier = threading.Barrier(8)
     outcomes: list[str] = []
 
     def try_to_claim(number: int) -> None:
         barrier.wait()
         try:
-            take(rows, task_id, worker=f"{number}@host")
+            take(executor, task_id, worker=f"{number}@host")
             outcomes.append("won")
         except ClaimRefused:
             outcomes.append("refused")
@@ -107,73 +108,73 @@ def test_only_one_of_many_wins_a_claim(app: Flask, rows: AutocommitExecutor, tas
     assert sorted(outcomes) == ["refused"] * 7 + ["won"]
 
 
-def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(rows: AutocommitExecutor, task_id: str) -> None:
-    first = take(rows, task_id)
+def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(executor: AutocommitExecutor, task_id: str) -> None:
+    first = take(executor, task_id)
     with pytest.raises(transitions.HeldElsewhere):
-        take(rows, task_id, worker="two@host")
+        take(executor, task_id, worker="two@host")
 
     run_out(first)
-    second = take(rows, task_id, worker="two@host")
+    second = take(executor, task_id, worker="two@host")
 
     assert (second.attempt, row_of(task_id).worker, row_of(task_id).crashes) == (2, "two@host", 1)
 
 
-def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(rows: AutocommitExecutor, task_id: str) -> None:
-    run_out(take(rows, task_id))
+def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(executor: AutocommitExecutor, task_id: str) -> None:
+    run_out(take(executor, task_id))
 
-    transitions.renew_leases(rows, [task_id], worker="two@host", lease=LEASE)
+    transitions.renew_leases(executor, [task_id], worker="two@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at < utcnow()
-    transitions.renew_leases(rows, [task_id], worker="one@host", lease=LEASE)
+    transitions.renew_leases(executor, [task_id], worker="one@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at > utcnow()
 
 
-def test_a_process_that_died_gives_its_claim_up_at_once(rows: AutocommitExecutor, task_id: str) -> None:
-    take(rows, task_id)
+def test_a_process_that_died_gives_its_claim_up_at_once(executor: AutocommitExecutor, task_id: str) -> None:
+    take(executor, task_id)
 
-    transitions.expire_lease(rows, task_id, worker="one@host")
+    transitions.expire_lease(executor, task_id, worker="one@host")
 
-    assert take(rows, task_id, worker="two@host").attempt == 2
+    assert take(executor, task_id, worker="two@host").attempt == 2
     assert row_of(task_id).crashes == 1
 
 
-def test_a_task_that_crashed_three_workers_is_claimed_no_more(rows: AutocommitExecutor, task_id: str) -> None:
+def test_a_task_that_crashed_three_workers_is_claimed_no_more(executor: AutocommitExecutor, task_id: str) -> None:
     for _ in range(3):
-        run_out(take(rows, task_id))
+        run_out(take(executor, task_id))
 
     with pytest.raises(transitions.TooManyCrashes):
-        take(rows, task_id)
+        take(executor, task_id)
 
 
-def test_a_task_that_is_to_be_cancelled_is_not_claimed(rows: AutocommitExecutor, task_id: str) -> None:
+def test_a_task_that_is_to_be_cancelled_is_not_claimed(executor: AutocommitExecutor, task_id: str) -> None:
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
     with pytest.raises(transitions.CancelRequested):
-        take(rows, task_id)
+        take(executor, task_id)
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
-def test_what_has_ended_is_claimed_no_more(rows: AutocommitExecutor, task_id: str, state: str) -> None:
+def test_what_has_ended_is_claimed_no_more(executor: AutocommitExecutor, task_id: str, state: str) -> None:
     db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
     with pytest.raises(transitions.AlreadyFinished):
-        take(rows, task_id)
+        take(executor, task_id)
 
     assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
 
 
-def test_a_task_without_a_row_needs_no_claim(rows: AutocommitExecutor) -> None:
-    assert transitions.claim_task(rows, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
+def test_a_task_without_a_row_needs_no_claim(executor: AutocommitExecutor) -> None:
+    assert transitions.claim_task(executor, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "RETRY"])
 def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_nor_redis(
-    rows: AutocommitExecutor, backend: Any, task_id: str, state: str
+    executor: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
-    stale = take(rows, task_id)
+    stale = take(executor, task_id)
     run_out(stale)
-    take(rows, task_id, worker="two@host")
+    take(executor, task_id, worker="two@host")
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, RuntimeError() if state != "SUCCESS" else 1, state, request=request_of(stale))
@@ -184,11 +185,11 @@ def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_
 
 @pytest.mark.parametrize("persist", [True, False])
 def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
-    rows: AutocommitExecutor, backend: Any, task_id: str, persist: bool
+    executor: AutocommitExecutor, backend: Any, task_id: str, persist: bool
 ) -> None:
-    stale = take(rows, task_id)
+    stale = take(executor, task_id)
     run_out(stale)
-    take(rows, task_id, worker="two@host")
+    take(executor, task_id, worker="two@host")
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(stale), persist=persist)
@@ -196,20 +197,20 @@ def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
     assert row_of(task_id).current == 0
 
 
-def take_over(rows: AutocommitExecutor, stale: Claim) -> Claim:
+def take_over(executor: AutocommitExecutor, stale: Claim) -> Claim:
     """Another worker takes a task over while its holder, frozen, believes that its own lease is live."""
     past = utcnow() - timedelta(seconds=1)
     db.session.execute(sa.update(Task).where(Task.id == stale.task_id).values(lease_expires_at=past))
     db.session.commit()
-    return take(rows, stale.task_id, worker="two@host")
+    return take(executor, stale.task_id, worker="two@host")
 
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE", "RETRY"])
 def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_nothing(
-    rows: AutocommitExecutor, backend: Any, task_id: str, state: str
+    executor: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
-    stale = take(rows, task_id)
-    backend.store_result(task_id, 3, "SUCCESS", request=request_of(take_over(rows, stale)))
+    stale = take(executor, task_id)
+    backend.store_result(task_id, 3, "SUCCESS", request=request_of(take_over(executor, stale)))
     late = {"PROGRESS": COUNTS, "SUCCESS": 4}.get(state, RuntimeError("late"))
 
     with pytest.raises(ClaimLost):
@@ -220,10 +221,10 @@ def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_n
 
 
 def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said(
-    rows: AutocommitExecutor, backend: Any, task_id: str
+    executor: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
-    stale = take(rows, task_id)
-    second = take_over(rows, stale)
+    stale = take(executor, task_id)
+    second = take_over(executor, stale)
     backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(second))
 
     with pytest.raises(ClaimLost):
@@ -233,10 +234,10 @@ def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_sec
 
 
 def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
-    rows: AutocommitExecutor, backend: Any, task_id: str
+    executor: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
-    stale = take(rows, task_id)
-    second = take_over(rows, stale)
+    stale = take(executor, task_id)
+    second = take_over(executor, stale)
     backend.store_result(task_id, RuntimeError("late"), "FAILURE", request=request_of(stale))
     assert row_of(task_id).state == "STARTED"
 
@@ -246,7 +247,7 @@ def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
 
 
 def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
-    rows: AutocommitExecutor, backend: Any, task_id: str
+    executor: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
     meta = {"status": "SUCCESS", "result": 3, "traceback": None}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
@@ -256,8 +257,8 @@ def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
     assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
 
 
-def test_progress_renews_the_lease(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(rows, task_id)
+def test_progress_renews_the_lease(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    held = take(executor, task_id)
     run_out(held)
 
     backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
@@ -265,11 +266,11 @@ def test_progress_renews_the_lease(rows: AutocommitExecutor, backend: Any, task_
     row = row_of(task_id)
     assert (row.state, row.progress, row.current, row.total, row.message) == ("PROGRESS", 50, 1, 2, "half")
     assert row.lease_expires_at > utcnow()
-    assert held.fresh
+    assert held.lease_valid
 
 
-def test_a_cancellation_is_heard_at_the_next_progress(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(rows, task_id)
+def test_a_cancellation_is_heard_at_the_next_progress(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    held = take(executor, task_id)
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
@@ -277,8 +278,8 @@ def test_a_cancellation_is_heard_at_the_next_progress(rows: AutocommitExecutor, 
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
 
-def test_a_terminal_row_never_changes(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(rows, task_id)
+def test_a_terminal_row_never_changes(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    held = take(executor, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(held))
     before = row_of(task_id).finished_at
 
@@ -291,9 +292,9 @@ def test_a_terminal_row_never_changes(rows: AutocommitExecutor, backend: Any, ta
 
 
 def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
-    rows: AutocommitExecutor, backend: Any, task_id: str, redis_server: RedisServer
+    executor: AutocommitExecutor, backend: Any, task_id: str, redis_server: RedisServer
 ) -> None:
-    frozen = take(rows, task_id)
+    frozen = take(executor, task_id)
     run_out(frozen)
     backend.end(task_id, TaskRevokedError("cancelled"))
     assert AsyncResult(task_id).state == "REVOKED"
@@ -306,8 +307,8 @@ def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ende
     assert AsyncResult(task_id).state == "PENDING"
 
 
-def test_nobody_ends_a_task_that_another_worker_holds(rows: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    take(rows, task_id)
+def test_nobody_ends_a_task_that_another_worker_holds(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    take(executor, task_id)
 
     backend.mark_as_revoked(task_id, "not yours")
     backend.mark_as_failure(

@@ -68,7 +68,7 @@ class TestManyAtOnce:
     @pytest.fixture
     def waiting(self, app: Flask) -> list[str]:
         """Jobs that wait, newest first, beside one that has ended."""
-        ids = [launch([noop.s()]).id for _number in range(12)]
+        ids = [launch(noop.s()).id for _number in range(12)]
         add_job("done", states.SUCCESS)
         db.session.commit()
         return ids[::-1]
@@ -253,7 +253,7 @@ class TestReconcile:
         why = {each["id"]: each["why"] for each in json.loads(as_json.stdout)}
         assert (text.exit_code, as_json.exit_code) == (0, 0)
         assert list(why) == ["never-published", "worker-gone", "cancelled", "crashing", "heard-by-redis-alone"]
-        assert "it never was" in why["never-published"]
+        assert "never published" in why["never-published"]
         assert "its worker is gone" in why["worker-gone"]
         assert "It was cancelled." in why["cancelled"]
         assert "It is to end" in why["crashing"]

@@ -118,7 +118,7 @@ def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
     furnish(susan, ben)
     susan_id, bens = susan.id, belongings(ben.id)
     make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=60, finished_at=utcnow())
-    running = launch([tasks.count.s(str(tmp_path / "never"))], user_id=susan.id)
+    running = launch(tasks.count.s(str(tmp_path / "never")), user_id=susan.id)
     db.session.commit()
     wait_for(lambda: job("count").state == "PROGRESS", what="a job of hers runs")
     here = signed_in(susan)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery import chain
 from celery.app.task import Context
 from celery.result import AsyncResult
 from flask import Flask
@@ -34,7 +35,7 @@ from microblog.taskqueue import launch, states, transitions
 from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from microblog.taskqueue.transitions import Claim
+from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support import tasks
 from tests.support.servers import RedisServer
 
@@ -102,7 +103,7 @@ class Holder:
 
     def context(self) -> Context:
         context = Context({"id": self.step.id, "hostname": self.worker, "delivery_info": {}})
-        context.claim = self.claim
+        context.run = CurrentRun(self.claim)
         return context
 
 
@@ -129,14 +130,14 @@ class EngineMachine(RuleBasedStateMachine):
         return self.app.extensions["celery"].backend
 
     @property
-    def rows(self) -> Any:
-        return self.app.extensions["celery"].rows
+    def executor(self) -> Any:
+        return self.app.extensions["celery"].executor
 
     # -- what users do
 
     @rule(target=jobs)
     def launch(self) -> JobModel:
-        root = launch.launch([tasks.add.s(1, 2), tasks.noop.s()])
+        root = launch.launch(chain(tasks.add.s(1, 2), tasks.noop.s()))
         db.session.commit()
         found = find_job(root.id)
         assert found is not None
@@ -169,9 +170,9 @@ class EngineMachine(RuleBasedStateMachine):
         refused = step.finished or step.held() or step.cancel or step.crashes + lost >= MAX_CRASHES
         if refused:
             with pytest.raises(ClaimRefused):
-                transitions.claim_task(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+                transitions.claim_task(self.executor, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
             return multiple()
-        held = transitions.claim_task(self.rows, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
+        held = transitions.claim_task(self.executor, step.id, worker=worker, lease=LEASE, max_crashes=MAX_CRASHES)
         assert held is not None
         step.state, step.worker, step.attempt = states.STARTED, worker, step.attempt + 1
         step.crashes += lost
@@ -182,7 +183,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(holder=holders)
     def renew(self, holder: Holder) -> None:
         """The main process of a holder's worker renews: by name, whichever of its processes holds the task."""
-        transitions.renew_leases(self.rows, [holder.step.id], worker=holder.worker, lease=LEASE)
+        transitions.renew_leases(self.executor, [holder.step.id], worker=holder.worker, lease=LEASE)
         step = holder.step
         if step.state in states.RUNNING and step.worker == holder.worker:
             step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
@@ -193,7 +194,7 @@ class EngineMachine(RuleBasedStateMachine):
         if not holder.counts():
             return
         holder.dead = True
-        transitions.release_on_shutdown(self.rows, holder.step.id, worker=holder.worker)
+        transitions.release_on_shutdown(self.executor, holder.step.id, worker=holder.worker)
         if holder.step.state in states.RUNNING and holder.step.worker == holder.worker:
             holder.step.lease_until = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import chain
 from celery.result import AsyncResult
 from flask import Flask
 
@@ -28,7 +29,7 @@ def launch(app: Flask) -> Callable[..., list[str]]:
     """Launches a chain of signatures as a job; returns the ids of its steps."""
 
     def launch(*steps: Any) -> list[str]:
-        root = launching.launch(steps)
+        root = launching.launch(chain(*steps))
         db.session.commit()
         job = find_job(root.id)
         assert job is not None

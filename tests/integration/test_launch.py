@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from celery import Signature, chain, chord, group
 from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.taskqueue.launch import AlreadyRunning, launch
+from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
@@ -34,7 +36,7 @@ def rows() -> list[Task]:
 
 @pytest.mark.both_databases
 def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_server: RedisServer) -> None:
-    launch([tasks.add.s(1, 2), tasks.noop.s()])
+    launch(chain(tasks.add.s(1, 2), tasks.noop.s()))
 
     db.session.rollback()
     db.session.commit()
@@ -45,7 +47,7 @@ def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_
 
 @pytest.mark.both_databases
 def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisServer) -> None:
-    launch([tasks.add.s(1, 2)])
+    launch(tasks.add.s(1, 2))
     assert queued(redis_server) == 0
 
     db.session.commit()
@@ -56,7 +58,7 @@ def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisS
 @pytest.mark.both_databases
 def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: RedisServer) -> None:
     with db.session.begin_nested():
-        launch([tasks.add.s(1, 2)])
+        launch(tasks.add.s(1, 2))
     assert queued(redis_server) == 0
 
     db.session.commit()
@@ -68,9 +70,9 @@ def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: Re
 def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
     app: Flask, redis_server: RedisServer
 ) -> None:
-    kept = launch([tasks.add.s(1, 2)])
+    kept = launch(tasks.add.s(1, 2))
     savepoint = db.session.begin_nested()
-    launch([tasks.add.s(3, 4)])
+    launch(tasks.add.s(3, 4))
     savepoint.rollback()
 
     db.session.commit()
@@ -81,7 +83,7 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
 
 @pytest.mark.both_databases
 def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redis_server: RedisServer) -> None:
-    root = launch([tasks.add.s(1, 2), tasks.noop.s()], description="Adding")
+    root = launch(chain(tasks.add.s(1, 2), tasks.noop.s()), description="Adding")
     db.session.commit()
 
     first, second = rows()
@@ -97,7 +99,7 @@ def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redi
 def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker) -> None:
     with app.test_request_context(headers={"X-Request-ID": "abc-123"}):
         app.preprocess_request()
-        root = launch([tasks.add.s(1, 2)])
+        root = launch(tasks.add.s(1, 2))
         db.session.commit()
 
     wait_for(lambda: f'"request_id": "abc-123", "task_id": "{root.id}"' in worker.text())
@@ -106,7 +108,44 @@ def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker
 @pytest.mark.both_databases
 def test_an_argument_that_is_no_json_is_refused_at_the_door(app: Flask) -> None:
     with pytest.raises((TypeError, sa.exc.StatementError)):
-        launch([tasks.add.s(object(), 2)])
+        launch(tasks.add.s(object(), 2))
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (group(tasks.noop.s(), tasks.noop.s()), "is a group"),
+        (chord([tasks.noop.s()], tasks.noop.s()), "is a chord"),
+        (chain(tasks.noop.s(), group(tasks.noop.s(), tasks.noop.s()), tasks.noop.s()), "is a chord"),
+        (tasks.noop.s().set(link=[tasks.noop.s()]), "has a callback"),
+        (chain(tasks.noop.s(), tasks.noop.s()).on_error(tasks.noop.s()), "has a callback"),
+    ],
+)
+def test_launch_refuses_what_rows_cannot_mirror(app: Flask, job: Signature, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        launch(job)
+
+    assert rows() == []
+
+
+def test_launch_mirrors_nested_chains_in_order(app: Flask) -> None:
+    launch(chain(tasks.add.s(1, 2), chain(tasks.noop.s(), tasks.record.s("diary"))))
+
+    assert [(row.position, row.name) for row in rows()] == [(0, "add"), (1, "noop"), (2, "record")]
+
+
+def test_launch_task_builds_the_registered_chain(app: Flask, make_user: Callable[..., User]) -> None:
+    make_user().launch_task("export_posts", "Export")
+
+    assert [(row.position, row.name, row.queue) for row in rows()] == [
+        (0, "export_posts", "exports"),
+        (1, "email_export", "mail"),
+    ]
+
+
+def test_launch_task_refuses_an_unknown_name(app: Flask) -> None:
+    with pytest.raises(LookupError, match="no job and no task is called 'nothing'"):
+        launch_task("nothing", "")
 
 
 @pytest.mark.both_databases
@@ -137,7 +176,7 @@ def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
 
     db.session.add(User(username="ben", email="ben@example.com", password_hash=""))
     with pytest.raises(AlreadyRunning):
-        launch([tasks.add.s(1, 2), tasks.noop.s()], user_id=user.id)
+        launch(chain(tasks.add.s(1, 2), tasks.noop.s()), user_id=user.id)
     db.session.commit()
 
     assert db.session.scalar(sa.select(User).where(User.username == "ben")) is not None
@@ -182,7 +221,7 @@ def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_
 ) -> None:  # fmt: skip
     diary = tmp_path / "diary"
     with redis_server.away():
-        task_id = launch([tasks.record.s(str(diary))]).id
+        task_id = launch(tasks.record.s(str(diary))).id
         db.session.commit()
         assert rows()[0].published_at is None
 
@@ -205,7 +244,7 @@ def test_a_database_that_was_restarted_costs_no_launch(
 ) -> None:
     for _ in range(2):
         postgres_server.cut_connections(str(db.engine.url.database))
-        launch([tasks.noop.s()])
+        launch(tasks.noop.s())
         db.session.commit()
 
     assert None not in [row.published_at for row in rows()]
@@ -245,7 +284,7 @@ def test_a_duplicate_message_does_not_run_twice(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     diary = tmp_path / "diary"
-    task_id = launch([tasks.record.s(str(diary))]).id
+    task_id = launch(tasks.record.s(str(diary))).id
     db.session.commit()
     [message] = redis_server.client.lrange("default", 0, -1)
     redis_server.client.rpush("default", message, message)

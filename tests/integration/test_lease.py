@@ -78,7 +78,7 @@ def run(
 
     def run() -> Running:
         task_id = start(tasks.noop.s())
-        transitions.claim_task(app.rows, task_id, worker=WORKER, lease=0.3, max_crashes=3)
+        transitions.claim_task(app.executor, task_id, worker=WORKER, lease=0.3, max_crashes=3)
         return given_out(task_id)
 
     yield run
@@ -88,7 +88,7 @@ def run(
 
 def keepers() -> list[threading.Thread]:
     """The threads that renew leases in this process."""
-    return [thread for thread in threading.enumerate() if thread.name == "lease-keeper"]
+    return [thread for thread in threading.enumerate() if thread.name == "lease-renewer"]
 
 
 def lease_of(request: Running) -> datetime | None:
@@ -108,7 +108,7 @@ def test_a_lease_that_was_given_back_is_not_renewed(app: Flask, run: Callable[[]
     wait_for_a_round(kept)
 
     with stop_renewing(given_back):
-        transitions.release_on_shutdown(app.extensions["celery"].rows, given_back.id, worker=WORKER)
+        transitions.release_on_shutdown(app.extensions["celery"].executor, given_back.id, worker=WORKER)
 
     wait_for_a_round(kept)
     assert lease_of(given_back) is None
@@ -118,7 +118,7 @@ def test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again(
     app: Flask, given_out: Callable[[str], Running]
 ) -> None:
     worker = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
-    rows, died = worker.app.rows, given_out(start(tasks.noop.s()))
+    rows, died = worker.app.executor, given_out(start(tasks.noop.s()))
     assert transitions.claim_task(rows, died.id, worker=WORKER, lease=30.0, max_crashes=3)
     known = renew_running_leases(worker, renew_running_leases(worker, set()))
     with stop_renewing(died):

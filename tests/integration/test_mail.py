@@ -26,7 +26,7 @@ from microblog.taskqueue import transitions
 from microblog.taskqueue.interface import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.transitions import Claim
+from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support.servers import Postgres
 from tests.support.smtp import SmtpServer
 
@@ -36,13 +36,13 @@ pytestmark = pytest.mark.both_databases
 @pytest.fixture
 def held(app: Flask) -> Claim:
     """The claim on a task that is about to send a mail."""
-    row = launch([email_export.s({"archive_id": "a"})])
+    row = launch(email_export.s({"archive_id": "a"}))
     db.session.commit()
     return take(app, row.id, "one@host")
 
 
 def take(app: Flask, task_id: str, worker: str) -> Claim:
-    held = transitions.claim_task(app.extensions["celery"].rows, task_id, worker=worker, lease=30, max_crashes=3)
+    held = transitions.claim_task(app.extensions["celery"].executor, task_id, worker=worker, lease=30, max_crashes=3)
     assert held is not None
     return held
 
@@ -51,7 +51,7 @@ def attempt(held: Claim, to: str = "susan@example.com") -> Any:
     """Deliver a mail as the task that holds the claim: what came of it, or what was raised."""
     message = Message(subject="Hello", recipients=[to], body="Hello")
     facts = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
-    email_export.push_request(id=held.task_id, hostname="one@host", claim=held, **facts)
+    email_export.push_request(id=held.task_id, hostname="one@host", run=CurrentRun(held), **facts)
     try:
         return deliver(email_export, message)
     except Exception as error:
@@ -120,7 +120,7 @@ def test_what_was_cancelled_before_the_server_had_it_is_not_mailed(held: Claim, 
 
 def test_a_mail_is_given_up_when_its_window_is_over(held: Claim, smtp_server: SmtpServer, app: Flask) -> None:
     smtp_server.answer = "451 4.3.0 later"
-    change(held, started_at=utcnow() - timedelta(seconds=app.config["MAIL_RETRY_WINDOW"]))
+    held.started_at -= timedelta(seconds=app.config["MAIL_RETRY_WINDOW"])
 
     error = attempt(held)
 

@@ -197,7 +197,7 @@ class TestWhatRedisTells:
     @pytest.mark.usefixtures("nobody_answers")
     def test_messages_that_wait_and_a_queue_that_is_paused(self, app: Flask) -> None:
         for _ in range(3):
-            launch([tasks.noop.s()])
+            launch(tasks.noop.s())
         db.session.commit()
         pause_consuming("mail")
 
@@ -213,7 +213,7 @@ class TestWhatRedisTells:
     ) -> None:
         make_worker()
         with redis_server.away():
-            root = launch([tasks.noop.s()])
+            root = launch(tasks.noop.s())
             db.session.commit()
             task_id, signature = root.id, root.signature
         db.session.execute(Task.__table__.update().values(created_at=utcnow() - timedelta(minutes=1)))
@@ -262,9 +262,9 @@ class TestWhatRedisTells:
     @pytest.mark.usefixtures("nobody_answers")
     def test_what_redis_forgot_begins_again_at_zero(self, app: Flask, redis_server: RedisServer) -> None:
         with app.app_context():
-            from microblog.taskqueue.interface import message_relayed
+            from microblog.taskqueue.interface import message_republished
 
-            message_relayed.send(app.extensions["celery"], task_id="x")
+            message_republished.send(app.extensions["celery"], task_id="x")
         assert scrape(app).value("microblog_messages_relayed_total") == 1
 
         redis_server.client.flushall()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from celery import Signature
+from celery import Signature, chain
 from flask import Flask
 
 from microblog.extensions import db
@@ -43,7 +43,7 @@ def launch_all(folder: Path) -> list[str]:
     ]
     chains = [[tasks.die.s(str(folder / "twice"), 2)], [tasks.die.s(str(folder / "always"), 99), tasks.noop.s()]]
     chains += [kinds[number % len(kinds)]() for number in range(JOBS - len(chains))]
-    launched = [launch(steps).id for steps in chains]
+    launched = [launch(chain(*steps)).id for steps in chains]
     db.session.commit()
     for task_id in launched[100:1000:100]:
         job = find_job(task_id)

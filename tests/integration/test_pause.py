@@ -16,7 +16,7 @@ from microblog.monitoring.actions import runnable_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.queues import EPOCH_KEY, RESUMED, pause_consuming, resume_consuming
+from microblog.taskqueue.queues import EPOCH_KEY, RESUMED_KEY, pause_consuming, resume_consuming
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.console import commands
 from tests.support.servers import RedisServer, Worker, wait_for
@@ -58,7 +58,7 @@ class TestPause:
         with lasting_redis.away():
             wait_for(lambda: "Connection to broker lost" in worker.text())
         wait_for(lambda: worker.text().count("Connected to") >= 2)
-        waiting, running = launch([noop.s()]), launch([noop.s().set(queue="mail")])
+        waiting, running = launch(noop.s()), launch(noop.s().set(queue="mail"))
         db.session.commit()
         wait_for(lambda: state_of(running) == states.SUCCESS, what="the worker works again")
         assert (state_of(waiting), lasting_redis.client.llen("default")) == (states.PENDING, 1)
@@ -78,7 +78,7 @@ class TestPause:
         assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
         resume_consuming("default")
         assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
-        redis_server.client.delete(RESUMED.format("default"))  # as a minute later
+        redis_server.client.delete(RESUMED_KEY.format("default"))  # as a minute later
         assert (reconcile_all(), redis_server.client.llen("default")) == (3, 6)
 
     @pytest.mark.both_databases

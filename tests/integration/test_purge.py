@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from celery import chain
 from flask import Flask
 
 from microblog.clock import utcnow
@@ -31,7 +32,7 @@ def app(app: Flask) -> Flask:
 
 def finished(*days_ago: float | None) -> str:
     """A job whose steps ended so many days ago; None: has yet to end."""
-    root = launch([tasks.noop.s() for _ in days_ago])
+    root = launch(chain(*[tasks.noop.s() for _ in days_ago]))
     db.session.commit()
     for position, days in enumerate(days_ago):
         if days is not None:

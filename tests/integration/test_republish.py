@@ -125,7 +125,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
     [head] = list(reconcile._current_steps())
-    broker = BrokerSnapshot.look()
+    broker = BrokerSnapshot.fetch()
 
     decisions = [reconcile._decide(head, broker) for _process in range(2)]
     outcomes = [decision is not None and decision.act() for decision in decisions]
@@ -144,7 +144,7 @@ def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_serv
     assert job is not None
     cancel_job(job)
 
-    decision = reconcile._decide(head, BrokerSnapshot.look())
+    decision = reconcile._decide(head, BrokerSnapshot.fetch())
     assert decision is not None
     assert not decision.act()
 

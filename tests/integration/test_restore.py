@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery import chain
 from flask import Flask
 
 from microblog.accounts.models import User
@@ -56,7 +57,7 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
     tmp_path: Path,
 ) -> None:
     worker, gate = make_worker(concurrency=1, TASK_LEASE="5"), tmp_path / "gate"
-    running = launch([tasks.count.s(str(gate)), tasks.noop.s()]).id
+    running = launch(chain(tasks.count.s(str(gate)), tasks.noop.s())).id
     export = make_user("susan").launch_task("export_posts", "Export").id
     db.session.commit()
     wait_for(lambda: state_of(running) == "PROGRESS")

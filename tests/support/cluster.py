@@ -67,7 +67,7 @@ class Staff:
 
     def launch(self, name: str, *args: Any, **options: Any) -> str:
         """Launch a job of one task, with Celery's `options` such as `queue`; returns its id."""
-        task_id = launch([self.app.extensions["celery"].tasks[name].s(*args).set(**options)]).id
+        task_id = launch(self.app.extensions["celery"].tasks[name].s(*args).set(**options)).id
         db.session.commit()
         return task_id
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from celery import chain
 from flask import Flask
 
 from microblog.accounts.models import User
@@ -58,7 +59,7 @@ def make_finished(
 
 def start(*steps: Any) -> str:
     """Launch a job; returns its id."""
-    root = launch(steps)
+    root = launch(chain(*steps))
     db.session.commit()
     return root.id
 
@@ -109,7 +110,9 @@ def make_older(root_id: str, **ages: float) -> None:
 
 def crash(app: Flask, task_id: str) -> None:
     """A worker claims the task and is never heard of again."""
-    held = transitions.claim_task(app.extensions["celery"].rows, task_id, worker="gone@host", lease=30, max_crashes=3)
+    held = transitions.claim_task(
+        app.extensions["celery"].executor, task_id, worker="gone@host", lease=30, max_crashes=3
+    )
     assert held is not None
     make_older(task_id, lease_expires_at=1)
 

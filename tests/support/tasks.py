@@ -93,7 +93,7 @@ def stand(gate: str) -> str:
 @shared_task(name="retry_behind", bind=True)
 def retry_behind(self: JobTask, gate: str) -> str:
     """Stands still while there is no file `gate`, and then asks to be tried again, at its first attempt."""
-    if self.request.claim.attempt == 1:
+    if self.attempt == 1:
         stand.run(gate)
         raise self.retry(countdown=0, exc=OSError("not yet"))
     return "at last"

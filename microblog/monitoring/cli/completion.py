@@ -11,7 +11,7 @@ from threading import Thread
 import click
 import sqlalchemy as sa
 from click.shell_completion import CompletionItem
-from flask import Flask, current_app
+from flask import Flask
 from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
@@ -22,6 +22,7 @@ from microblog.monitoring.job_queries import find_jobs
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.workers import registered_workers
 from microblog.taskqueue import states
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
 OFFERED = 50  # at most
@@ -108,4 +109,4 @@ workers = _of(lambda: registered_workers())
 workers_of_jobs = _completer(_workers_of_jobs)
 queues = _of(lambda: known_queues())
 runnable = _of(lambda: runnable_tasks())
-registered = _of(lambda: [name for name in current_app.extensions["celery"].tasks if not name.startswith("celery.")])
+registered = _of(lambda: [name for name in celery_app().tasks if not name.startswith("celery.")])

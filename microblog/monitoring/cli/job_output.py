@@ -80,13 +80,13 @@ def print_decisions(decisions: list[Decision], as_json: bool) -> None:
     """Print what reconcile would do to which job, and why."""
     if as_json:
         facts = [
-            {"id": each.head.root_id, "step": each.head.id, "name": each.head.name, "state": each.head.state}
-            | {"why": each.why}
+            {"id": each.step.root_id, "step": each.step.id, "name": each.step.name, "state": each.step.state}
+            | {"why": each.reason}
             for each in decisions
         ]
         print_json(facts)
     elif decisions:
-        rows = [[each.head.root_id, each.head.name, each.head.state, each.why] for each in decisions]
+        rows = [[each.step.root_id, each.step.name, each.step.state, each.reason] for each in decisions]
         output.print_table(["ID", "STEP", "STATE", "WHAT AND WHY"], rows)
 
 

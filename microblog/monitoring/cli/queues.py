@@ -7,7 +7,6 @@ from typing import Any
 import click
 import orjson
 from celery.utils.time import rate as parse_rate
-from flask import current_app
 
 from microblog.cli import as_json, print_json
 from microblog.monitoring import output
@@ -23,6 +22,7 @@ from microblog.monitoring.cli.common import NOTHING_DONE, WRONG, in_json, print_
 from microblog.monitoring.job_queries import describe_jobs
 from microblog.monitoring.queues import known_queues, purge_queue, queue_length, unfinished_tasks
 from microblog.monitoring.workers import CommandReply, send_command
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
 
 LOST = "A worker that is restarted forgets it; what is to last is said where the task is, as {}."
@@ -35,7 +35,7 @@ def _queue(context: click.Context, parameter: click.Parameter, name: str) -> str
 
 
 def _task(context: click.Context, parameter: click.Parameter, name: str) -> str:
-    if name not in current_app.extensions["celery"].tasks:
+    if name not in celery_app().tasks:
         raise click.BadParameter(f"there is no task called {name!r}; see flask tasks registered.")
     return name
 
@@ -100,7 +100,7 @@ def pause_queue(context: click.Context, queue: str, timeout: float, as_json: boo
     newly = pause_consuming(queue)
     said = send_command("apply_pauses", {}, timeout, done=f"takes nothing from {queue}.")
     _print_switch(context, f"{queue} {'is paused' if newly else 'was paused already'}.", newly, said, as_json)
-    if queue == current_app.extensions["celery"].conf.task_default_queue:
+    if queue == celery_app().conf.task_default_queue:
         click.echo(f"What beat sends waits in {queue} too: nothing is reconciled until it is resumed.", err=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import current_app
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
@@ -16,6 +15,7 @@ from microblog.accounts.models import MAX_USERNAME, User
 from microblog.clock import utcnow
 from microblog.monitoring.filters import Filters, Order
 from microblog.taskqueue import states
+from microblog.taskqueue.interface import celery_app
 from microblog.validators import Storable
 
 LONGEST_TEXT = 255  # characters
@@ -82,11 +82,11 @@ class FilterForm(FlaskForm):
 
     def known_queues(self) -> list[str]:
         """The queues of the settings, to choose from."""
-        return [queue.name for queue in current_app.extensions["celery"].conf.task_queues]
+        return [queue.name for queue in celery_app().conf.task_queues]
 
     def known_tasks(self) -> list[str]:
         """The names of the tasks that there are, to choose from."""
-        return sorted(name for name in current_app.extensions["celery"].tasks if not name.startswith("celery."))
+        return sorted(name for name in celery_app().tasks if not name.startswith("celery."))
 
     def address(self) -> dict[str, Any]:
         """Return the query string that leads to the same list."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-BEAT = "microblog/taskqueue/scheduler.py"
-BROKER = "microblog/taskqueue/transport.py"
-CELERY = "microblog/taskqueue/worker.py"
-CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
-CONTROL = "microblog/jobs/services.py"
-DELIVERY = "microblog/mail/sending.py"
+CONFIG = "config.py"
+DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
-MIRROR = "microblog/taskqueue/result_backend.py"
-PUBLISH = "microblog/taskqueue/launch.py"
+EXTENSIONS = "microblog/extensions.py"
+JOBS = "microblog/jobs/services.py"
+SENDING = "microblog/mail/sending.py"
+SETTINGS = "microblog/taskqueue/celery_settings.py"
+LAUNCH = "microblog/taskqueue/launch.py"
+RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+SCHEDULER = "microblog/taskqueue/scheduler.py"
+TRANSPORT = "microblog/taskqueue/transport.py"
+WORKER = "microblog/taskqueue/worker.py"
 
 TEST_AWAY = "tests/integration/test_away.py"
 TEST_BEAT = "tests/integration/test_beat.py"
@@ -36,7 +39,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-pages",
             "Redis away: rate limits are counted in the process, and every page works.",
-            (Edit("microblog/extensions.py", "limiter", ", in_memory_fallback_enabled=True", ""),),
+            (Edit(EXTENSIONS, "limiter", ", in_memory_fallback_enabled=True", ""),),
             (f"{TEST_ERRORS}::test_while_redis_is_away_every_page_that_does_not_need_it_works",),
         ),
         Mutant(
@@ -44,10 +47,10 @@ SOMETHING_IS_AWAY = Promise(
             "A launch that finds the broker away is no error.",
             (
                 Edit(
-                    PUBLISH,
+                    LAUNCH,
                     "publish",
-                    "rows.execute(_GIVE_BACK, task_id=task_id, now=now)\n        return False",
-                    "rows.execute(_GIVE_BACK, task_id=task_id, now=now)\n        raise",
+                    "mark_unpublished(executor, task_id, now)\n        return False",
+                    "mark_unpublished(executor, task_id, now)\n        raise",
                 ),
             ),
             (f"{TEST_TASKS_PAGES}::test_redis_away_an_export_is_accepted",),
@@ -55,13 +58,13 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-give-back",
             "Its row stays unpublished, for reconcile to see.",
-            (Edit(PUBLISH, "publish", "rows.execute(_GIVE_BACK, task_id=task_id, now=now)", "pass"),),
+            (Edit(LAUNCH, "publish", "mark_unpublished(executor, task_id, now)", "pass"),),
             (f"{TEST_LAUNCH}::{UNPUBLISHED}",),
         ),
         Mutant(
             "redis-cancel",
             "A cancellation is kept until it can be carried out.",
-            (Edit(CONTROL, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
+            (Edit(JOBS, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
             (f"{TEST_TASKS_PAGES}::test_redis_away_the_page_answers_and_the_cancellation_is_kept",),
         ),
         Mutant(
@@ -69,10 +72,7 @@ SOMETHING_IS_AWAY = Promise(
             "A result waits in the worker until Redis takes it.",
             (
                 Edit(
-                    CELERYCONFIG,
-                    "_results",
-                    '"result_backend_always_retry": True',
-                    '"result_backend_always_retry": False',
+                    SETTINGS, "_results", '"result_backend_always_retry": True', '"result_backend_always_retry": False'
                 ),
             ),
             (FOLLOWS_LATER,),
@@ -82,7 +82,7 @@ SOMETHING_IS_AWAY = Promise(
             "A task that asks for another attempt gets it once Redis is back.",
             (
                 Edit(
-                    CELERY,
+                    WORKER,
                     "JobTask.retry",
                     'raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished',
                     "raise",
@@ -93,7 +93,11 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-retry-state",
             "The row says so, though Redis cannot.",
-            (Edit(MIRROR, "DatabaseResultBackend._store_in_redis", "if state in states.FINISHED:", "if True:"),),
+            (
+                Edit(
+                    RESULT_BACKEND, "DatabaseResultBackend._store_in_redis", "if state in states.FINISHED:", "if True:"
+                ),
+            ),
             (RETRIED_LATER,),
         ),
         Mutant(
@@ -101,7 +105,7 @@ SOMETHING_IS_AWAY = Promise(
             "A worker that still has messages of a lost connection outlives it.",
             (
                 Edit(
-                    BROKER,
+                    TRANSPORT,
                     "Channel.conn_or_acquire",
                     'raise BrokerGone("the connection to Redis was closed")',
                     "pass",
@@ -112,25 +116,32 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "redis-beat",
             "Beat outlives it, too.",
-            (Edit(BEAT, "Scheduler._tick", "except (LockError, RedisError) as error:", "except KeyError as error:"),),
+            (
+                Edit(
+                    SCHEDULER,
+                    "Scheduler._tick",
+                    "except (LockError, RedisError) as error:",
+                    "except KeyError as error:",
+                ),
+            ),
             (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
         ),
         Mutant(
             "redis-schedule",
             "It stores its schedule again, which Redis may have forgotten.",
-            (Edit(BEAT, "Scheduler._tick", "self.setup_schedule()", "pass"),),
+            (Edit(SCHEDULER, "Scheduler._tick", "self.setup_schedule()", "pass"),),
             (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
         ),
         Mutant(
             "smtp-permanent",
             "SMTP: a refusal for good fails at once, with the server's words.",
-            (Edit(DELIVERY, "_refused", "if code >= 500:", "if False:"),),
+            (Edit(SENDING, "_refused", "if code >= 500:", "if False:"),),
             (f"{TEST_EXPORT_MAIL}::test_a_permanent_refusal_fails_at_once_with_the_servers_words[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",
             "A refusal for now is tried again.",
-            (Edit(DELIVERY, "_refused", "_try_later(task, answer)", "raise JobError(answer)"),),
+            (Edit(SENDING, "_refused", "_try_later(task, answer)", "raise JobError(answer)"),),
             (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
@@ -138,7 +149,7 @@ SOMETHING_IS_AWAY = Promise(
             "So is a connection that was lost.",
             (
                 Edit(
-                    DELIVERY,
+                    SENDING,
                     "_send",
                     '_try_later(task, _("The mail server cannot be reached."), error)',
                     "raise JobError(str(error)) from error",
@@ -149,13 +160,13 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "smtp-pauses-grow",
             "The pauses grow.",
-            (Edit(DELIVERY, "_try_later", "FIRST_PAUSE * 2 ** min(attempts - 1, 10)", "FIRST_PAUSE"),),
+            (Edit(SENDING, "_try_later", "FIRST_PAUSE * 2 ** min(attempt - 1, 10)", "FIRST_PAUSE"),),
             (PAUSES,),
         ),
         Mutant(
             "smtp-pauses-jitter",
             "They are never quite the same.",
-            (Edit(DELIVERY, "_try_later", " * random.uniform(0.75, 1.25)", ""),),
+            (Edit(SENDING, "_try_later", " * random.uniform(0.75, 1.25)", ""),),
             (PAUSES,),
         ),
         Mutant(
@@ -163,10 +174,7 @@ SOMETHING_IS_AWAY = Promise(
             "They end with MAIL_RETRY_WINDOW.",
             (
                 Edit(
-                    DELIVERY,
-                    "_try_later",
-                    "if utcnow() + timedelta(seconds=pause) > (began or utcnow()) + window:",
-                    "if False:",
+                    SENDING, "_try_later", "if utcnow() + timedelta(seconds=pause) > started_at + window:", "if False:"
                 ),
             ),
             (f"{TEST_MAIL}::test_a_mail_is_given_up_when_its_window_is_over",),
@@ -174,38 +182,42 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "database-503",
             "Database away: a page says so, with 503.",
-            (Edit(ERRORS, "init_app", "app.register_error_handler(OperationalError, _database_away)", "pass"),),
+            (
+                Edit(
+                    ERRORS, "init_app", "app.register_error_handler(DatabaseUnavailable, _database_unavailable)", "pass"
+                ),
+            ),
             (f"{DATABASE_AWAY}[sqlite-fault0]",),
         ),
         Mutant(
             "database-503-interface",
             "It says so whichever of its two words the driver has for it.",
-            (Edit(ERRORS, "init_app", "app.register_error_handler(InterfaceError, _database_away)", "pass"),),
+            (
+                Edit(
+                    DATABASE,
+                    "_raise_unavailable",
+                    "(context.is_disconnect or _is_unavailable(error))",
+                    "_is_unavailable(error)",
+                ),
+            ),
             (f"{DATABASE_AWAY}[sqlite-fault1]",),
         ),
         Mutant(
             "database-restarted-page",
             "A database that was restarted costs nobody a page.",
-            (Edit("config.py", "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
+            (Edit(CONFIG, "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
             (f"{TEST_ERRORS}::test_a_database_that_was_restarted_costs_nobody_a_page",),
         ),
         Mutant(
             "database-restarted-launch",
             "It costs no launch.",
-            (
-                Edit(
-                    "microblog/taskqueue/transitions.py",
-                    "AutocommitExecutor.execute",
-                    "if not error.connection_invalidated:",
-                    "if True:",
-                ),
-            ),
+            (Edit(DATABASE, "AutocommitExecutor.execute", "if not error.connection_invalidated:", "if True:"),),
             (f"{TEST_LAUNCH}::test_a_database_that_was_restarted_costs_no_launch",),
         ),
         Mutant(
             "database-claim",
             "A message that cannot be claimed goes back to its queue.",
-            (Edit(CELERY, "JobTask.before_start", "raise Reject(error, requeue=True) from error", "raise"),),
+            (Edit(WORKER, "JobTask.before_start", "raise Reject(error, requeue=True) from error", "raise"),),
             (f"{TEST_AWAY}::test_a_message_that_finds_the_database_away_goes_back_to_its_queue",),
         ),
         Mutant(
@@ -213,9 +225,9 @@ SOMETHING_IS_AWAY = Promise(
             "A result that cannot reach its row is kept in Redis, for reconcile to copy.",
             (
                 Edit(
-                    MIRROR,
-                    "DatabaseResultBackend._write_outcome",
-                    "except (DatabaseUnavailable, BackendStoreError):",
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend._store_outcome",
+                    "except (SQLAlchemyError, BackendStoreError):",
                     "except BackendStoreError:",
                 ),
             ),

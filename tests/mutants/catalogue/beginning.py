@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CLAIM = "microblog/taskqueue/transitions.py"
-CONTROL = "microblog/jobs/services.py"
+JOBS = "microblog/jobs/services.py"
 LAUNCH = "microblog/taskqueue/launch.py"
-MIRROR = "microblog/taskqueue/result_backend.py"
 MODELS = "microblog/taskqueue/models.py"
-PUBLISH = "microblog/taskqueue/launch.py"
-TABLES = "migrations/versions/20261121_first_tables.py"
+RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+TRANSITIONS = "microblog/taskqueue/transitions.py"
+MIGRATION = "migrations/versions/0001_initial.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
@@ -41,8 +40,8 @@ ROW_FIRST = Promise(
             "The rows are written in the request's own transaction.",
             (
                 Edit(
-                    LAUNCH,
-                    "launch",
+                    TRANSITIONS,
+                    "insert_tasks",
                     "inserted = session.connection().execute(insert, rows).scalars().all()",
                     "inserted = session.connection().execute(insert, rows).scalars().all(); session.commit()",
                 ),
@@ -55,10 +54,10 @@ ROW_FIRST = Promise(
             (
                 Edit(LAUNCH, "_forget_launched", 'session.info.pop("launched", None)', "pass"),
                 Edit(
-                    PUBLISH,
+                    LAUNCH,
                     "publish",
-                    "if not rows.execute(take, task_id=task_id, now=now, **found):",
-                    "if rows.execute(take, task_id=task_id, now=now, **found) is None:",
+                    "if not mark_published(executor, task_id, now, expected_published_at):",
+                    "if mark_published(executor, task_id, now, expected_published_at) is None:",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",),
@@ -78,13 +77,13 @@ TERMINAL = Promise(
         Mutant(
             "terminal-for-holder",
             "Whoever holds a claim writes only to a row that has not ended.",
-            (Edit(MIRROR, "_BY_HOLDER", "UNFINISHED, ", ""),),
+            (Edit(TRANSITIONS, "_BY_HOLDER", "UNFINISHED, ", ""),),
             (f"{TEST_CLAIM}::test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended",),
         ),
         Mutant(
             "terminal-for-others",
             "So does everybody else.",
-            (Edit(MIRROR, "_BY_WORKER", "UNFINISHED, ", ""),),
+            (Edit(TRANSITIONS, "_BY_OTHERS", "UNFINISHED, ", ""),),
             (f"{TEST_CLAIM}::test_a_terminal_row_never_changes",),
         ),
         Mutant(
@@ -92,9 +91,9 @@ TERMINAL = Promise(
             "A state that the row refuses does not reach Redis either.",
             (
                 Edit(
-                    MIRROR,
+                    RESULT_BACKEND,
                     "DatabaseResultBackend.store_result",
-                    "elif not self._may_store(writer, state):",
+                    "elif not self._row_accepts(writer, state):",
                     "elif False:",
                 ),
             ),
@@ -103,37 +102,37 @@ TERMINAL = Promise(
         Mutant(
             "terminal-in-redis",
             "What is final in Redis is replaced by nothing but a later attempt.",
-            (Edit(MIRROR, "_STORE", " or final and not (mine and theirs and mine > theirs)", ""),),
+            (Edit(RESULT_BACKEND, "_STORE", " or stored_is_final and not newer", ""),),
             (f"{TEST_CLAIM}::test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done",),
         ),
         Mutant(
             "terminal-for-claim",
             "What has ended is not claimed.",
-            (Edit(CLAIM, "_CLAIM", "UNFINISHED,", ""),),
+            (Edit(TRANSITIONS, "_CLAIM", "UNFINISHED,", ""),),
             (f"{TEST_CLAIM}::test_what_has_ended_is_claimed_no_more",),
         ),
         Mutant(
             "terminal-for-publish",
             "What has ended is not published.",
-            (Edit(PUBLISH, "_TAKE", ", UNFINISHED", ""),),
+            (Edit(TRANSITIONS, "_PUBLISHED", ", UNFINISHED", ""),),
             (f"{TEST_REPUBLISH}::test_what_was_cancelled_a_moment_ago_is_not_published",),
         ),
         Mutant(
             "terminal-for-cancel",
             "What has ended is not cancelled.",
-            (Edit(CONTROL, "cancel_job", ", Task.unfinished", ""),),
+            (Edit(TRANSITIONS, "request_cancellation", ", Task.unfinished", ""),),
             (f"{TEST_TASKS_PAGES}::test_what_has_ended_cannot_be_cancelled",),
         ),
         Mutant(
             "retry-of-ended",
             "Only what failed or was cancelled is tried again.",
-            (Edit(CONTROL, "retry_job", "if not job.retryable:", "if False:"),),
+            (Edit(JOBS, "retry_job", "if not job.retryable:", "if False:"),),
             (f"{TEST_TASKS_PAGES}::test_only_what_failed_or_was_cancelled_is_tried_again",),
         ),
         Mutant(
             "retry-is-new",
             "A new job says which one it tries again.",
-            (Edit(CONTROL, "retry_job", ", retried_from=job.id", ""),),
+            (Edit(JOBS, "retry_job", ", retried_from=job.id", ""),),
             (f"{TEST_TASKS_PAGES}::test_trying_again_makes_a_new_job",),
         ),
     ),
@@ -153,10 +152,10 @@ ONE_UNFINISHED = Promise(
                     "",
                 ),
                 Edit(
-                    TABLES,
+                    MIGRATION,
                     "upgrade",
-                    "'uq_task_unfinished_per_user', ['user_id', 'name'], unique=True",
-                    "'uq_task_unfinished_per_user', ['user_id', 'name'], unique=False",
+                    '"uq_task_unfinished_per_user", "task", ["user_id", "name"], unique=True',
+                    '"uq_task_unfinished_per_user", "task", ["user_id", "name"], unique=False',
                 ),
             ),
             (
@@ -167,7 +166,7 @@ ONE_UNFINISHED = Promise(
         Mutant(
             "unique-launch",
             "A launch of which a row was not taken is refused.",
-            (Edit(LAUNCH, "launch", "if len(inserted) < len(rows):", "if False:"),),
+            (Edit(TRANSITIONS, "insert_tasks", "if len(inserted) == len(rows):", "if True:"),),
             (
                 f"{TEST_LAUNCH}::test_two_clicks_at_the_same_instant_make_one_job",
                 f"{TEST_LAUNCH}::test_a_user_has_one_unfinished_job_of_a_kind",
@@ -176,7 +175,11 @@ ONE_UNFINISHED = Promise(
         Mutant(
             "unique-all-or-nothing",
             "Of such a launch no row is left.",
-            (Edit(LAUNCH, "launch", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"),),
+            (
+                Edit(
+                    TRANSITIONS, "insert_tasks", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"
+                ),
+            ),
             (f"{TEST_LAUNCH}::test_a_refused_launch_leaves_the_transaction_of_its_caller_alone",),
         ),
     ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CELERY = "microblog/taskqueue/worker.py"
-CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
-CLAIM = "microblog/taskqueue/transitions.py"
-LEASE = "microblog/taskqueue/worker.py"
-MIRROR = "microblog/taskqueue/result_backend.py"
-RECONCILE = "microblog/taskqueue/reconcile.py"
 SWEEP = "microblog/exports/cleanup.py"
+SETTINGS = "microblog/taskqueue/celery_settings.py"
+MODELS = "microblog/taskqueue/models.py"
+RECONCILE = "microblog/taskqueue/reconcile.py"
+RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+TRANSITIONS = "microblog/taskqueue/transitions.py"
+WORKER = "microblog/taskqueue/worker.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
@@ -27,7 +27,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-renewed",
             "A worker's main process renews the leases of all that it runs.",
-            (Edit(LEASE, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
+            (Edit(WORKER, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
             (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
         ),
         Mutant(
@@ -35,8 +35,8 @@ EVERY_JOB_ENDS = Promise(
             "It renews no other worker's.",
             (
                 Edit(
-                    CLAIM,
-                    "_HELD",
+                    TRANSITIONS,
+                    "_HELD_BY_WORKER",
                     'task_table.c.worker == sa.bindparam("by")',
                     'task_table.c.worker.is_not(None) | (task_table.c.worker == sa.bindparam("by"))',
                 ),
@@ -46,19 +46,19 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-progress",
             "Progress renews the lease, too.",
-            (Edit(MIRROR, "DatabaseResultBackend._write_progress", "lease_expires_at=EXPIRES,", ""),),
+            (Edit(TRANSITIONS, "_PROGRESS", "lease_expires_at=EXPIRES,", ""),),
             (f"{TEST_CLAIM}::test_progress_renews_the_lease",),
         ),
         Mutant(
             "lease-let-go",
             "A lease that is given back is renewed no more.",
-            (Edit(LEASE, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
+            (Edit(WORKER, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
             ("tests/integration/test_lease.py::test_a_lease_that_was_given_back_is_not_renewed",),
         ),
         Mutant(
             "lease-revived",
             "The lease of a process that died does not come to life with the message that is given out again.",
-            (Edit(LEASE, "renew_running_leases", "running & known", "running"),),
+            (Edit(WORKER, "renew_running_leases", "running & known", "running"),),
             (
                 "tests/integration/test_lease.py::test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again",
             ),
@@ -66,66 +66,62 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "child-killed",
             "A task whose process was killed may be claimed again at once.",
-            (Edit(CELERY, "JobRequest.on_failure", "expire_lease(self.app.rows, self.id, self.hostname)", "pass"),),
+            (Edit(WORKER, "JobRequest.on_failure", "expire_lease(self.app.executor, self.id, self.hostname)", "pass"),),
             (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
         ),
         Mutant(
             "child-killed-message",
             "Its message goes back to the broker.",
-            (
-                Edit(
-                    CELERYCONFIG, "_tasks", '"task_reject_on_worker_lost": True', '"task_reject_on_worker_lost": False'
-                ),
-            ),
+            (Edit(SETTINGS, "_tasks", '"task_reject_on_worker_lost": True', '"task_reject_on_worker_lost": False'),),
             (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
         ),
         Mutant(
             "acknowledged-late",
             "A message is acknowledged when its task has ended, not when it begins.",
-            (Edit(CELERYCONFIG, "_tasks", '"task_acks_late": True', '"task_acks_late": False'),),
+            (Edit(SETTINGS, "_tasks", '"task_acks_late": True', '"task_acks_late": False'),),
             (f"{TEST_STATES}::test_a_child_killed_from_outside_loses_nothing[sqlite]",),
         ),
         Mutant(
             "stop-in-time",
             "A worker that is told to stop does so within WORKER_STOP_TIMEOUT.",
-            (Edit(CELERY, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
+            (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
             (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
         ),
         Mutant(
             "stop-hands-back",
             "It hands back what it was running, which is no crash.",
-            (Edit(CELERY, "JobRequest.cancel", "release_on_shutdown(self.app.rows, self.id, self.hostname)", "pass"),),
+            (
+                Edit(
+                    WORKER,
+                    "JobRequest.cancel",
+                    "release_on_shutdown(self.app.executor, self.id, self.hostname)",
+                    "pass",
+                ),
+            ),
             (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
         ),
         Mutant(
             "time-limit",
             "The main process may end what its own children hold: a task that is too slow.",
-            (Edit(MIRROR, "_BY_WORKER", "sa.or_(UNHELD, ", "sa.and_(UNHELD, "),),
+            (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.and_(UNHELD, "),),
             (f"{TEST_STATES}::test_hard_time_limit[sqlite]",),
         ),
         Mutant(
             "cancel-heard",
             "A running task hears at its next progress that it is to be cancelled.",
-            (
-                Edit(
-                    MIRROR,
-                    "DatabaseResultBackend._write_progress",
-                    "if written[0].cancel_requested_at is not None:",
-                    "if False:",
-                ),
-            ),
+            (Edit(TRANSITIONS, "store_progress", "if stored[0].cancel_requested_at is not None:", "if False:"),),
             (f"{TEST_CLAIM}::test_a_cancellation_is_heard_at_the_next_progress",),
         ),
         Mutant(
             "cancel-revokes",
             "It then ends as REVOKED.",
-            (Edit(CELERY, "JobTask.__call__", "except Cancelled:", "except ZeroDivisionError:"),),
+            (Edit(WORKER, "JobTask.__call__", "except Cancelled:", "except ZeroDivisionError:"),),
             (f"{TEST_STATES}::test_a_running_job_stops_at_its_next_progress[sqlite]",),
         ),
         Mutant(
             "cancel-not-claimed",
             "What is to be cancelled is not begun.",
-            (Edit(CLAIM, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
+            (Edit(TRANSITIONS, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
             (f"{TEST_CLAIM}::test_a_task_that_is_to_be_cancelled_is_not_claimed",),
         ),
         Mutant(
@@ -133,9 +129,9 @@ EVERY_JOB_ENDS = Promise(
             "A success publishes the step behind it.",
             (
                 Edit(
-                    MIRROR,
-                    "DatabaseResultBackend._write_outcome",
-                    "publish(self.app.rows, behind[::-1], result)",
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend._hand_on",
+                    "publish(self.app.executor, run.next_steps[::-1], result)",
                     "pass",
                 ),
             ),
@@ -146,8 +142,8 @@ EVERY_JOB_ENDS = Promise(
             "What ends badly ends the step behind it.",
             (
                 Edit(
-                    MIRROR,
-                    "DatabaseResultBackend._write_outcome",
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend._hand_on",
                     "self.store_result(next_id, result, state, traceback, wait=False)",
                     "pass",
                 ),
@@ -160,8 +156,8 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_why_due",
-                    'return "it never was" if now - due_since > GRACE else ""',
+                    "_missing_message",
+                    'return "never published" if now - due_since > GRACE else ""',
                     'return ""',
                 ),
             ),
@@ -170,13 +166,13 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-forgotten",
             "It publishes again what Redis forgot.",
-            (Edit(RECONCILE, "_why_due", "if broker.remembers_since > head.published_at:", "if False:"),),
+            (Edit(RECONCILE, "_missing_message", "if broker.data_since > step.published_at:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_what_redis_forgot_is_published_again",),
         ),
         Mutant(
             "reconcile-idle",
             "It publishes again, soon, what is missing from an empty queue.",
-            (Edit(RECONCILE, "_why_due", "if head.queue in broker.idle_queues:", "if False:"),),
+            (Edit(RECONCILE, "_missing_message", "if step.queue in broker.empty_queues:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_what_an_empty_queue_lost_is_published_again_soon",),
         ),
         Mutant(
@@ -185,9 +181,8 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_why_due",
-                    "if head.state in states.RUNNING and head.lease_expires_at "
-                    "and head.published_at <= head.lease_expires_at:",
+                    "_missing_message",
+                    "if lease is not None and step.published_at <= lease:",
                     "if False:",
                 ),
             ),
@@ -200,7 +195,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_decide",
-                    "if head.state in states.RUNNING and head.lease_expires_at and head.lease_expires_at > now:",
+                    "if lease is not None and lease > now:",
                     "if False:",
                 ),
             ),
@@ -209,7 +204,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-in-the-end",
             "It publishes again, in the end, whatever waits and never starts.",
-            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "False"),),
+            (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "False"),),
             (f"{TEST_REPUBLISH}::test_what_waits_in_a_queue_is_not_published_again_at_each_turn",),
         ),
         Mutant(
@@ -218,8 +213,8 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_why_due",
-                    "pause = max(REPUBLISH_AFTER, head.published_at - due_since)",
+                    "_missing_message",
+                    "pause = max(REPUBLISH_AFTER, step.published_at - due_since)",
                     "pause = REPUBLISH_AFTER",
                 ),
             ),
@@ -228,13 +223,17 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-longest-pause",
             "They do not grow beyond a quarter of an hour.",
-            (Edit(RECONCILE, "_why_due", "waited > min(pause, REPUBLISH_AT_MOST)", "waited > pause"),),
+            (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "waited > pause"),),
             (f"{PAUSES}[sqlite-10000-910-1]",),
         ),
         Mutant(
             "reconcile-result",
             "A later step that it publishes gets what the step before returned.",
-            (Edit(RECONCILE, "_publish", "results = [_value(before)] if before else []", "results = []"),),
+            (
+                Edit(
+                    RECONCILE, "_publish_again", "results = [_result_of(previous)] if previous else []", "results = []"
+                ),
+            ),
             (f"{TEST_RECONCILE}::test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before[sqlite]",),
         ),
         Mutant(
@@ -244,7 +243,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_decide",
-                    "if head.attempts and task is not None and task.has_result(head.id):",
+                    "if step.attempts and task is not None and task.has_result(step.id):",
                     "if False:",
                 ),
             ),
@@ -253,19 +252,26 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-failed-before",
             "It ends a step whose predecessor failed.",
-            (Edit(RECONCILE, "_ending", "if before is not None and before.state == states.FAILURE:", "if False:"),),
+            (
+                Edit(
+                    RECONCILE,
+                    "_final_error",
+                    "if previous is not None and previous.state == states.FAILURE:",
+                    "if False:",
+                ),
+            ),
             (f"{PREDECESSOR}[sqlite-FAILURE]", f"{PREDECESSOR}[postgresql-FAILURE]"),
         ),
         Mutant(
             "reconcile-revoked-before",
             "It ends a step whose predecessor was cancelled.",
-            (Edit(RECONCILE, "_ending", " or (before is not None and before.state == states.REVOKED)", ""),),
+            (Edit(RECONCILE, "_final_error", " or (previous is not None and previous.state == states.REVOKED)", ""),),
             (f"{PREDECESSOR}[sqlite-REVOKED]", f"{PREDECESSOR}[postgresql-REVOKED]"),
         ),
         Mutant(
             "reconcile-cancel",
             "It carries out a cancellation that nobody is there to hear.",
-            (Edit(RECONCILE, "_ending", "head.cancel_requested_at is not None or ", ""),),
+            (Edit(RECONCILE, "_final_error", "step.cancel_requested_at is not None or ", ""),),
             (f"{TEST_RECONCILE}::test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out",),
         ),
         Mutant(
@@ -274,9 +280,8 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_ending",
-                    'elif head.name not in current_app.extensions["celery"].tasks '
-                    "and now - head.created_at > UNKNOWN_FOR:",
+                    "_final_error",
+                    "elif step.name not in celery_app().tasks and now - step.created_at > UNREGISTERED_GRACE:",
                     "elif False:",
                 ),
             ),
@@ -288,13 +293,13 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-others",
             "A job that cannot be reconciled keeps no other waiting.",
-            (Edit(RECONCILE, "_carefully", 'logger.exception("%s cannot be reconciled", head.id)', "raise"),),
+            (Edit(RECONCILE, "_isolated", 'logger.exception("%s cannot be reconciled", step.id)', "raise"),),
             (f"{TEST_RECONCILE}::test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting",),
         ),
         Mutant(
             "sweep-parts",
             "A file that a killed worker was writing is deleted.",
-            (Edit(SWEEP, "delete_abandoned_parts", ", Task.attempts <= int(attempt)", ""),),
+            (Edit(MODELS, "is_attempt_current", ", Task.attempts <= attempt", ""),),
             (f"{TEST_EXPORTS}::test_what_a_killed_worker_left_is_swept_up",),
         ),
         Mutant(
@@ -318,7 +323,7 @@ NO_LOOP = Promise(
         Mutant(
             "crash-counted",
             "Each claim of what a dead worker held counts one crash, in the row.",
-            (Edit(CLAIM, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
+            (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
             (
                 f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
                 f"{TEST_CLAIM}::test_a_process_that_died_gives_its_claim_up_at_once",
@@ -329,7 +334,7 @@ NO_LOOP = Promise(
             "After so many it is claimed no more.",
             (
                 Edit(
-                    CLAIM,
+                    TRANSITIONS,
                     "_CLAIM",
                     'task_table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
                     'task_table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
@@ -340,7 +345,14 @@ NO_LOOP = Promise(
         Mutant(
             "crash-ends",
             "The worker that may not claim it ends it.",
-            (Edit(CELERY, "JobTask.before_start", "self.backend.end(task_id, refusal.ending, self.request)", "pass"),),
+            (
+                Edit(
+                    WORKER,
+                    "JobTask.before_start",
+                    "self.backend.end(task_id, refusal.final_error, self.request)",
+                    "pass",
+                ),
+            ),
             (f"{TEST_STATES}::test_a_task_that_kills_its_worker_three_times_is_given_up[sqlite]",),
         ),
         Mutant(
@@ -349,8 +361,8 @@ NO_LOOP = Promise(
             (
                 Edit(
                     RECONCILE,
-                    "_ending",
-                    'elif head.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:',
+                    "_final_error",
+                    'elif step.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:',
                     "elif False:",
                 ),
             ),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CELERY = "microblog/taskqueue/worker.py"
-CLAIM = "microblog/taskqueue/transitions.py"
-DELIVERY = "microblog/mail/sending.py"
-MIRROR = "microblog/taskqueue/result_backend.py"
-PUBLISH = "microblog/taskqueue/launch.py"
+EXPORTS_MODELS = "microblog/exports/models.py"
+SENDING = "microblog/mail/sending.py"
 STORAGE = "microblog/storage.py"
+RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+TRANSITIONS = "microblog/taskqueue/transitions.py"
+WORKER = "microblog/taskqueue/worker.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
@@ -29,7 +29,7 @@ ONE_MAIL = Promise(
         Mutant(
             "claim-unheld",
             "What a live lease covers is claimed by nobody else.",
-            (Edit(CLAIM, "_CLAIM", "UNHELD,", ""),),
+            (Edit(TRANSITIONS, "_CLAIM", "UNHELD,", ""),),
             (
                 f"{TEST_CLAIM}::test_only_one_of_many_wins_a_claim",
                 f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
@@ -40,7 +40,7 @@ ONE_MAIL = Promise(
             "What an earlier attempt writes does not count.",
             (
                 Edit(
-                    MIRROR,
+                    TRANSITIONS,
                     "_BY_HOLDER",
                     'task_table.c.attempts == sa.bindparam("attempt")',
                     'task_table.c.attempts >= sa.bindparam("attempt")',
@@ -51,38 +51,31 @@ ONE_MAIL = Promise(
         Mutant(
             "fence-redis",
             "Nor does it in Redis.",
-            (Edit(MIRROR, "_STORE", "mine and theirs and mine < theirs or ", ""),),
+            (Edit(RESULT_BACKEND, "_STORE", "older or ", ""),),
             (f"{TEST_CLAIM}::test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said",),
         ),
         Mutant(
             "fence-archive",
             "Nor does its archive take the place of a later attempt's.",
-            (Edit("microblog/exports/models.py", "record", ", where=Archive.attempt <= insert.excluded.attempt", ""),),
+            (Edit(EXPORTS_MODELS, "record", ", where=Archive.attempt <= insert.excluded.attempt", ""),),
             (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
         ),
         Mutant(
             "fence-progress",
             "An earlier attempt is told so at its next progress.",
-            (
-                Edit(
-                    MIRROR,
-                    "DatabaseResultBackend._write_progress",
-                    'raise ClaimLost(f"{claim.task_id} was taken over")',
-                    "return",
-                ),
-            ),
+            (Edit(TRANSITIONS, "store_progress", 'raise ClaimLost(f"{claim.task_id} was taken over")', "return"),),
             (f"{TEST_CLAIM}::test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over",),
         ),
         Mutant(
             "not-held-by-others",
             "Nobody ends what another worker holds.",
-            (Edit(MIRROR, "_BY_WORKER", "sa.or_(UNHELD, ", "sa.or_(_ID, "),),
+            (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.or_(_ID, "),),
             (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
         ),
         Mutant(
             "publish-once",
             "Of several who publish a row for the first time one does.",
-            (Edit(PUBLISH, "_TAKE_NEW", ".where(task_table.c.published_at.is_(None))", ""),),
+            (Edit(TRANSITIONS, "_PUBLISHED_FIRST", ".where(task_table.c.published_at.is_(None))", ""),),
             (f"{TWO_AT_ONCE}[sqlite-False]", f"{TWO_AT_ONCE}[postgresql-False]"),
         ),
         Mutant(
@@ -90,10 +83,10 @@ ONE_MAIL = Promise(
             "So of several who publish it again.",
             (
                 Edit(
-                    PUBLISH,
-                    "_TAKE_AGAIN",
-                    'task_table.c.published_at == sa.bindparam("seen")',
-                    'task_table.c.published_at >= sa.bindparam("seen")',
+                    TRANSITIONS,
+                    "_PUBLISHED_AGAIN",
+                    'task_table.c.published_at == sa.bindparam("expected")',
+                    'task_table.c.published_at >= sa.bindparam("expected")',
                 ),
             ),
             (f"{TWO_AT_ONCE}[sqlite-True]", f"{TWO_AT_ONCE}[postgresql-True]"),
@@ -103,9 +96,9 @@ ONE_MAIL = Promise(
             "A new attempt asks first what the one before it achieved.",
             (
                 Edit(
-                    CELERY,
-                    "JobTask.before_start",
-                    "if held is not None and held.attempt > 1 and self._recovered(task_id):",
+                    WORKER,
+                    "JobTask._claim",
+                    "if claim is not None and claim.attempt > 1 and self._recovered(task_id):",
                     "if False:",
                 ),
             ),
@@ -116,9 +109,9 @@ ONE_MAIL = Promise(
             "The step behind a task is published when its success is stored, not before.",
             (
                 Edit(
-                    CELERY,
+                    WORKER,
                     "JobTask.__call__",
-                    "self.request.behind, self.request.chain = self.request.chain, None",
+                    "run.next_steps, self.request.chain = self.request.chain or [], None",
                     "pass",
                 ),
             ),
@@ -127,19 +120,19 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-not-again",
             "A mail that is noted as sent is not sent.",
-            (Edit(DELIVERY, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
+            (Edit(SENDING, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
             (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
         ),
         Mutant(
             "mail-noted",
             "What the server has accepted is noted.",
-            (Edit(DELIVERY, "deliver", "_record(task_id, message_id)", "pass"),),
+            (Edit(SENDING, "deliver", "_record(task_id, message_id)", "pass"),),
             (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
         ),
         Mutant(
             "mail-noted-later",
             "It is noted however long the database is away.",
-            (Edit(DELIVERY, "_record", "except (OperationalError, InterfaceError):", "except ZeroDivisionError:"),),
+            (Edit(SENDING, "_record", "except DatabaseUnavailable:", "except ZeroDivisionError:"),),
             (f"{TEST_MAIL}::test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back",),
         ),
         Mutant(
@@ -147,7 +140,7 @@ ONE_MAIL = Promise(
             "A task whose mail is noted is a success, whatever became of its worker.",
             (
                 Edit(
-                    DELIVERY,
+                    SENDING,
                     "MailTask.find_completed_result",
                     'return {"message_id": sent.message_id} if sent else None',
                     "return None",
@@ -158,7 +151,7 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-last-look",
             "The last thing before a mail goes is to ask whether it is still wanted, and still ours to send.",
-            (Edit(DELIVERY, "_send", "_look_once_more(task)", "pass"),),
+            (Edit(SENDING, "_send", "_check_wanted(task)", "pass"),),
             (
                 f"{TEST_MAIL}::test_a_worker_whose_task_was_taken_over_sends_no_mail",
                 f"{TEST_MAIL}::test_what_was_cancelled_before_the_server_had_it_is_not_mailed",
@@ -167,7 +160,7 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-id",
             "Its Message-ID derives from the task's id, so that two would be one to their reader.",
-            (Edit(DELIVERY, "deliver", "message.msgId = message_id", "pass"),),
+            (Edit(SENDING, "deliver", "message.msgId = message_id", "pass"),),
             (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
         ),
         Mutant(

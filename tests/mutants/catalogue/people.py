@@ -5,10 +5,14 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 ACCOUNTS = "microblog/accounts/models.py"
-CELERYCONFIG = "microblog/taskqueue/celery_settings.py"
+API_JOBS = "microblog/api/jobs.py"
+EXPORTS_ARCHIVE = "microblog/exports/archive.py"
+EXPORTS = "microblog/exports/services.py"
 JOB = "microblog/jobs/models.py"
+JOBS_ROUTES = "microblog/jobs/routes.py"
 SEE = "microblog/monitoring/cli/jobs.py"
-STEER = "microblog/monitoring/cli/jobs.py"
+NOTIFICATIONS_PUBSUB = "microblog/notifications/pubsub.py"
+SETTINGS = "microblog/taskqueue/celery_settings.py"
 
 TEST_API = "tests/integration/test_api.py"
 TEST_CLI = "tests/integration/test_cli.py"
@@ -35,13 +39,13 @@ THEIRS = Promise(
         Mutant(
             "own-list",
             "The list of jobs has the user's own.",
-            (Edit("microblog/jobs/routes.py", "index", "Task.user_id == current_user.id, ", ""),),
+            (Edit(JOBS_ROUTES, "index", "Task.user_id == current_user.id, ", ""),),
             (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
         ),
         Mutant(
             "own-list-api",
             "So has the API's.",
-            (Edit("microblog/api/jobs.py", "index", "Task.user_id == caller().id, ", ""),),
+            (Edit(API_JOBS, "index", "Task.user_id == caller().id, ", ""),),
             (f"{TEST_API}::TestTasks::test_the_list_has_only_ones_own_jobs",),
         ),
         Mutant(
@@ -61,7 +65,7 @@ THEIRS = Promise(
             "So has the live stream.",
             (
                 Edit(
-                    "microblog/notifications/pubsub.py",
+                    NOTIFICATIONS_PUBSUB,
                     "Hub._dispatch",
                     "for topic in topics for one in self._subscriptions.get(topic, ())",
                     "for listening in self._subscriptions.values() for one in listening",
@@ -72,13 +76,13 @@ THEIRS = Promise(
         Mutant(
             "own-archive",
             "An archive is for its owner, also by a signed link.",
-            (Edit("microblog/exports/routes.py", "download", " or archive.user_id != current_user.id", ""),),
+            (Edit(EXPORTS, "find_archive", " or archive.user_id != user_id", ""),),
             (f"{TEST_EXPORTS}::test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use[sqlite]",),
         ),
         Mutant(
             "own-posts",
             "In it are the owner's posts.",
-            (Edit("microblog/exports/archive.py", "read_posts", ".where(Post.user_id == user_id)", ""),),
+            (Edit(EXPORTS_ARCHIVE, "read_posts", ".where(Post.user_id == user_id)", ""),),
             (f"{TEST_EXPORTS}::test_the_archive_holds_only_the_users_own_posts",),
         ),
     ),
@@ -96,13 +100,13 @@ MESSAGES = Promise(
         Mutant(
             "message-json",
             "Messages are sent as JSON.",
-            (Edit(CELERYCONFIG, "_messages", '"task_serializer": "json"', '"task_serializer": "pickle"'),),
+            (Edit(SETTINGS, "_messages", '"task_serializer": "json"', '"task_serializer": "pickle"'),),
             (f"{TEST_LAUNCH}::{OWN_EXPORT}",),
         ),
         Mutant(
             "message-json-only",
             "Nothing else is taken.",
-            (Edit(CELERYCONFIG, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
+            (Edit(SETTINGS, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
             (f"{TEST_LAUNCH}::test_a_message_that_is_no_json_is_refused[sqlite]",),
         ),
     ),
@@ -126,7 +130,7 @@ JSON = Promise(
         Mutant(
             "json-steer",
             "What became of a cancellation, and of another attempt.",
-            (Edit(STEER, "_steer", "if as_json:", "if False:"),),
+            (Edit(SEE, "_steer", "if as_json:", "if False:"),),
             (PRINTS_JSON,),
         ),
     ),

@@ -1,0 +1,55 @@
+"""Start an export, and find the archive that a user may download."""
+
+from __future__ import annotations
+
+from celery import Signature, chain
+from flask_babel import gettext as _
+
+from microblog.accounts.models import User
+from microblog.clock import utcnow
+from microblog.exports.archive import current_storage
+from microblog.exports.emails import verify_download
+from microblog.exports.models import Archive
+from microblog.exports.tasks import email_export, export_posts
+from microblog.extensions import db
+from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.models import Task
+from microblog.validators import is_storable
+
+
+class ArchiveNotFound(LookupError):
+    """There is no such archive for this user, or it has expired."""
+
+
+def export_job(user_id: int) -> Signature:
+    """The job ``export_posts``: export all posts of a user, then mail the archive."""
+    return chain(export_posts.s(user_id), email_export.s())
+
+
+def start_export(user: User) -> Task:
+    """Start an export of everything `user` wrote, and commit; returns the first step's row.
+
+    Raises AlreadyRunning if one is unfinished.
+    """
+    try:
+        task = user.launch_task("export_posts", _("Exporting your posts"))
+        db.session.commit()
+    except AlreadyRunning:
+        db.session.rollback()
+        raise
+    return task
+
+
+def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Archive:
+    """Return the archive for its owner; `token` is the one of the link in a mail, if that was followed.
+
+    Raises ArchiveNotFound, and emails.LinkExpired or emails.LinkForged for the token.
+    """
+    archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
+    if archive is None or archive.user_id != user_id or archive.expires_at <= utcnow():
+        raise ArchiveNotFound(archive_id)
+    if token:
+        verify_download(archive.id, token)
+    if not current_storage().exists(archive.path):
+        raise ArchiveNotFound(archive_id)
+    return archive
