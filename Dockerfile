@@ -20,6 +20,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     INSTANCE_PATH=/data
 WORKDIR /app
 COPY . .
+RUN pybabel compile -d microblog/translations
 USER microblog
 VOLUME /data
 EXPOSE 8000

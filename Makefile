@@ -9,6 +9,8 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
+CATALOGS := $(patsubst %.po,%.mo,$(wildcard microblog/translations/*/LC_MESSAGES/messages.po))
+
 # Programs start faster when Python may cache compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -19,7 +21,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
-run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ctrl-C
+run: $(VENV)/run.installed $(CATALOGS) ## start everything on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(PYTHON) -m microblog.development.runner
 
 # TESTS=tests/unit/test_paging.py runs all tests of a file or a folder, SEED=7 shuffles them, PROCESSES=4 (3) runs them
@@ -27,10 +29,10 @@ run: $(VENV)/run.installed ## start everything on http://127.0.0.1:8000 until Ct
 PROCESSES ?= 3
 PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,$(PROCESSES)) --dist loadfile --no-loadscope-reorder \
     $(if $(SEED),-p randomly --randomly-seed $(SEED))
-test: $(VENV)/test.installed ## run the tests that an ordinary change can break
+test: $(VENV)/test.installed $(CATALOGS) ## run the tests that an ordinary change can break
 	@exec $(PYTEST) $(or $(TESTS),-m "not exhaustive")
 
-test-exhaustive: $(VENV)/test.installed ## run the other tests: every page in every width and theme, rare faults, random requests
+test-exhaustive: $(VENV)/test.installed $(CATALOGS) ## run the other tests: every page in every width and theme, rare faults, random requests
 	@exec $(PYTEST) -m exhaustive
 
 test-all: test test-exhaustive ## run every test
@@ -40,26 +42,38 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-# Then fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po; a restart shows it.
-translations: $(VENV)/run.installed ## update the catalogs and list untranslated strings
-	@exec $(PYTHON) -m microblog.development.translations
+# Then fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po, and run it again.
+PYBABEL = $(VENV)/bin/pybabel
+POT = microblog/translations/messages.pot
+translations: $(POT) ## update the message catalogs from the source and compile them
+	@$(PYBABEL) --quiet update -i $(POT) -d microblog/translations --no-fuzzy-matching --ignore-obsolete --no-wrap \
+	    --ignore-pot-creation-date
+	@$(PYBABEL) compile -d microblog/translations --statistics
 
-bench: $(VENV)/test.installed ## run the benchmarks: costs as ratios, and recovery times
+.PHONY: $(POT)
+$(POT): $(VENV)/run.installed
+	@$(PYBABEL) --quiet extract -F babel.cfg -k _l -k lazy_gettext -k lazy_ngettext:1,2 -c Translators: --strip-comments \
+	    --project Microblog --no-location --sort-output --no-wrap -o $(POT) microblog
+
+%.mo: %.po | $(VENV)/run.installed
+	@$(PYBABEL) --quiet compile -i $< -o $@ -l $(notdir $(patsubst %/LC_MESSAGES/,%,$(dir $<)))
+
+bench: $(VENV)/test.installed $(CATALOGS) ## run the benchmarks: costs as ratios, and recovery times
 	@exec $(PYTHON) -m bench
 
 # SEEDS="7 8" (five random ones), SECONDS=60 (300) of faults in each run, DATABASES=sqlite (both).
 SECONDS ?= 300
 DATABASES ?= sqlite postgresql
-chaos: $(VENV)/test.installed ## inject random faults under load and check every promise
+chaos: $(VENV)/test.installed $(CATALOGS) ## inject random faults under load and check every promise
 	@exec $(PYTHON) -m tests.chaos $(if $(SEEDS),--seed $(SEEDS)) --seconds $(SECONDS) --database $(DATABASES)
 
 # ONLY="fence savepoint" (all of them), as their names are printed.
-mutants: $(VENV)/test.installed ## remove each line that keeps a promise and require a test to fail
+mutants: $(VENV)/test.installed $(CATALOGS) ## remove each line that keeps a promise and require a test to fail
 	@exec $(PYTHON) -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
 # REQUESTS=1000 (50,000) on each of DATABASES=sqlite (both), SEED=7 (a random one).
 REQUESTS ?= 50000
-fuzz: $(VENV)/test.installed ## send random requests to every route, and check the API against its document
+fuzz: $(VENV)/test.installed $(CATALOGS) ## send random requests to every route, and check the API against its document
 	@for database in $(DATABASES); do \
 	    $(PYTHON) -m tests.fuzz --requests $(REQUESTS) --database $$database $(if $(SEED),--seed $(SEED)) || exit 1; \
 	done

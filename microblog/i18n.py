@@ -2,80 +2,28 @@
 
 A user's choice is stored in the profile, and in the session of each browser they sign in with; that of an anonymous
 reader only in the session. Code that loads a user calls use_locale_of(), so that nothing here queries the database and
-an error page has the right language while the database is unavailable. Catalogs are read from the .po files.
+an error page has the right language while the database is unavailable.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from io import BytesIO
+from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Protocol
 
-import flask_babel
 import pytz
 from babel import Locale
 from babel.core import get_global
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.support import NullTranslations, Translations
 from flask import Flask, current_app, g, has_request_context, request, session
-from flask_babel import force_locale, format_date, format_datetime, get_babel, get_locale, refresh
+from flask_babel import Babel, force_locale, format_date, format_datetime, get_locale, refresh
 
+logger = logging.getLogger(__name__)
 
-class Catalogs(flask_babel.Domain):
-    """The messages of each language, read when the first reader asks for it (some 50 ms) and kept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._reading = Lock()
-
-    def get_translations(self) -> NullTranslations:
-        """The messages of the language in force; outside of an app context, and for English, the sources' own."""
-        locale = get_locale()
-        if locale is None:
-            return NullTranslations()
-        directories = tuple(get_babel().translation_directories)
-        key = (str(locale), directories)
-        if key not in self.cache:
-            with self._reading:
-                if key not in self.cache:
-                    self.cache[key] = _read(locale, directories)
-        translations: NullTranslations = self.cache[key]
-        return translations
-
-
-class Babel(flask_babel.Babel):
-    """Flask-Babel, over these catalogs."""
-
-    @cached_property
-    def domain_instance(self) -> Catalogs:
-        """The messages of the interface."""
-        return Catalogs()
-
-
-def catalog_path(language: str, directory: str | Path) -> Path:
-    """Return the path of the catalog of `language` in a `directory` of translations."""
-    return Path(directory, language, "LC_MESSAGES", "messages.po")
-
-
-def _read(locale: Locale, directories: tuple[str, ...]) -> NullTranslations:
-    for directory in directories:
-        path = catalog_path(str(locale), directory)
-        if path.exists():
-            with path.open("rb") as source:
-                catalog = read_po(source, locale)
-            compiled = BytesIO()
-            write_mo(compiled, catalog)
-            compiled.seek(0)
-            return Translations(compiled)
-    return NullTranslations()
-
-
+SOURCE_LANGUAGE = "en"  # of the strings in the source, which have no catalog
 SESSION_KEY = "language"
 
 # Between these, every time there is can be told in every zone.
@@ -97,6 +45,9 @@ class Reader(Protocol):
 def init_app(app: Flask, babel: Babel) -> None:
     """Bind `babel`, and tell templates which language and zone a page is in."""
     babel.init_app(app, locale_selector=select, timezone_selector=chosen_zone)
+    for language in set(app.config["LANGUAGES"]) - {SOURCE_LANGUAGE}:
+        if not Path(app.root_path, "translations", language, "LC_MESSAGES", "messages.mo").exists():
+            logger.warning("the catalog of %s is not compiled: run pybabel compile -d microblog/translations", language)
     app.jinja_env.globals |= {"language_tag": language_tag, "languages": languages, "chosen_zone": chosen_zone}
     app.jinja_env.filters |= {"moment": format_moment, "day": format_day}
 

@@ -109,8 +109,8 @@ def _refused(task: MailTask, message: Message, code: int, words: bytes | str) ->
     """End or retry with what the server said; not with whom it spoke of, since a job may outlive an account."""
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
     spelled = {str(spelling) for to in message.send_to for spelling in (to, sanitize_address(to))}
-    text = re.sub("|".join(map(re.escape, spelled)), "…", text, flags=re.IGNORECASE)
-    answer = _("The mail server refused: %(answer)s", answer=f"{code} {text}")
+    reply = f"{code} " + re.sub("|".join(map(re.escape, spelled)), "…", text, flags=re.IGNORECASE)
+    answer = _("The mail server refused: %(answer)s", answer=reply)
     if code >= 500:
         raise JobError(answer)
     _try_later(task, answer)

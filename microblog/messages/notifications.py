@@ -32,7 +32,7 @@ def _sentence(name: str, new: int) -> str:
         more: str = _("%(name)s wrote you more than %(count)s new messages.", name=name, count=unread_counts.MOST - 1)
         return more
     sentence: str = (
-        ngettext("%(name)s wrote you a message.", "%(name)s wrote you %(num)s new messages.", new, name=name)
+        ngettext("%(name)s wrote you %(num)s new message.", "%(name)s wrote you %(num)s new messages.", new, name=name)
         if new
         else _("%(name)s wrote to you.", name=name)
     )

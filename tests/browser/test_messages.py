@@ -73,7 +73,7 @@ def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_sta
     notices, inbox, conversation = his, his.context.new_page(), his.context.new_page()
     notices.goto(f"{site.url}/notifications/all")
     expect(notices.get_by_text("Nothing here yet.")).to_be_visible()
-    sentence = f"{susan.username} wrote you a message."
+    sentence = f"{susan.username} wrote you 1 new message."
 
     write_to(hers, site, demo, "Are you there?")
     expect(notices.get_by_role("link", name=sentence)).to_be_visible()

@@ -83,7 +83,7 @@ def test_users_are_told_who_follows_them_and_who_wrote(browser: FlaskClient, sus
     browser.get("/send_message/miguel")
     assert told(browser) == ["miguel wrote to you.", "miguel began to follow you."]
     send_message(miguel, susan, "One more")
-    assert told(browser) == ["* miguel wrote you a message.", "miguel began to follow you."]
+    assert told(browser) == ["* miguel wrote you 1 new message.", "miguel began to follow you."]
 
 
 def test_words_are_made_when_they_are_shown_of_what_is_true_then(
@@ -118,7 +118,7 @@ def test_whoever_reads_the_messages_is_told_of_them_no_longer(
     assert unread(susan) == 2
 
     browser.get("/send_message/miguel")
-    assert told(browser) == ["* ben wrote you a message.", "miguel wrote to you."]
+    assert told(browser) == ["* ben wrote you 1 new message.", "miguel wrote to you."]
     browser.get("/messages")
     assert unread(susan) == 0
 

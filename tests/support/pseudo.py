@@ -1,14 +1,19 @@
-"""A language that nobody speaks: every string is put in brackets, so that what did not come from a catalog is seen."""
+"""The source's strings, and a pseudo-language that puts each in brackets, to find text that comes from no catalog."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from microblog.development import translations
-from microblog.i18n import catalog_path
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+from tests.support.programs import ROOT
 
 LANGUAGE = "eo"  # Babel must know its dates and numbers; nobody has a catalog for it
 # What a reader sees or hears of an element beside its text, and what a script will show.
@@ -32,17 +37,27 @@ _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "me
 _IN_BRACKETS = re.compile(r"⟦[^⟦⟧]*⟧")
 
 
+def extract(folder: Path) -> Catalog:
+    """Return the strings of the source, as `make translations` extracts them; `folder` is for a temporary file."""
+    pot = folder / "messages.pot"
+    subprocess.run(["make", "--silent", str(pot), f"POT={pot}", f"VENV={sys.prefix}"], cwd=ROOT, check=True)
+    with pot.open("rb") as file:
+        return read_po(file)
+
+
 def write_catalog(directory: Path) -> None:
-    """The catalog of that language, in a `directory` of translations."""
-    catalog = translations.extract()
-    for message in catalog:
-        texts = message.id if isinstance(message.id, tuple) else [message.id]
-        said = tuple(f"⟦{text}⟧" for text in texts)
-        message.string = said if isinstance(message.id, tuple) else said[0]
-    catalog.locale = LANGUAGE
-    path = catalog_path(LANGUAGE, directory)
+    """Write the compiled catalog of the pseudo-language to a `directory` of translations."""
+    path = directory / LANGUAGE / "LC_MESSAGES" / "messages.mo"
     path.parent.mkdir(parents=True)
-    path.write_bytes(translations.rendered(catalog))
+    catalog = extract(directory)
+    for message in catalog:
+        if not message.id:
+            continue  # the header
+        texts = message.id if isinstance(message.id, tuple) else [message.id]
+        bracketed = tuple(f"⟦{text}⟧" for text in texts)
+        message.string = bracketed if isinstance(message.id, tuple) else bracketed[0]
+    with path.open("wb") as file:
+        write_mo(file, catalog)
 
 
 def unbracketed(text: str) -> str:
