@@ -1,14 +1,14 @@
-# One image for web, worker, beat and migrations; docker-compose.yml says which of them a container is.
+# One image for web, worker, beat and migrations; docker-compose.yml sets the command of each container.
 
 FROM python:3.12-slim AS build
 COPY requirements.txt .
-# What only `make run` needs (its mailbox, its process manager) stays out of the image.
+# The image does not include the packages that only `make run` needs (SMTP server, process manager).
 RUN python -m venv /opt/venv \
     && grep -vE '^(aiosmtpd|honcho)==' requirements.txt > production.txt \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r production.txt
 
 FROM python:3.12-slim
-# /data is what must outlive a container: the archives, unless EXPORT_STORAGE_URL names another place.
+# /data contains the files that must outlive a container: archives, unless EXPORT_STORAGE_URL is set.
 RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent microblog \
     && install -d -o microblog -g microblog /data
 COPY --from=build /opt/venv /opt/venv

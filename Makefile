@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
 
-# The first of these that works, is new enough and can create a virtual environment is used.
+# The first of these that is new enough and can create a virtual environment is used.
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
@@ -20,12 +20,12 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# PORT=8001 (8000), REDIS_URL and DATABASE_URL come from the environment or from the command line.
+# Variables: PORT=8001 (default 8000), REDIS_URL and DATABASE_URL, from the environment or the command line.
 run: $(VENV)/run.installed $(CATALOGS) ## start everything on http://127.0.0.1:8000 until Ctrl-C
 	@exec $(PYTHON) -m microblog.development.runner
 
-# TESTS=tests/unit/test_paging.py runs all tests of a file or a folder, SEED=7 shuffles them, PROCESSES=4 (3) runs them
-# in as many processes: three keep two cores busy. A single file runs in one.
+# Variables: TESTS=tests/unit/test_paging.py (a file or a folder, with all its tests), SEED=7 (shuffles the tests),
+# PROCESSES=4 (default 3, which keeps two cores busy). A single file runs in one process.
 PROCESSES ?= 3
 PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,$(PROCESSES)) --dist loadfile --no-loadscope-reorder \
     $(if $(SEED),-p randomly --randomly-seed $(SEED))
@@ -42,7 +42,7 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-# Then fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po, and run it again.
+# Afterwards, fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po and run it again.
 PYBABEL = $(VENV)/bin/pybabel
 POT = microblog/translations/messages.pot
 translations: $(POT) ## update the message catalogs from the source and compile them
@@ -61,17 +61,18 @@ $(POT): $(VENV)/run.installed
 bench: $(VENV)/test.installed $(CATALOGS) ## run the benchmarks: costs as ratios, and recovery times
 	@exec $(PYTHON) -m bench
 
-# SEEDS="7 8" (five random ones), SECONDS=60 (300) of faults in each run, DATABASES=sqlite (both).
+# Variables: SEEDS="7 8" (default: five random ones), SECONDS=60 (of faults in each run, default 300),
+# DATABASES=sqlite (default: both).
 SECONDS ?= 300
 DATABASES ?= sqlite postgresql
 chaos: $(VENV)/test.installed $(CATALOGS) ## inject random faults under load and check every promise
 	@exec $(PYTHON) -m tests.chaos $(if $(SEEDS),--seed $(SEEDS)) --seconds $(SECONDS) --database $(DATABASES)
 
-# ONLY="fence savepoint" (all of them), as their names are printed.
+# Variables: ONLY="fence savepoint" (names as printed, default: all mutants).
 mutants: $(VENV)/test.installed $(CATALOGS) ## remove each line that keeps a promise and require a test to fail
 	@exec $(PYTHON) -m tests.mutants $(if $(ONLY),--only $(ONLY))
 
-# REQUESTS=1000 (50,000) on each of DATABASES=sqlite (both), SEED=7 (a random one).
+# Variables: REQUESTS=1000 (for each database, default 50,000), DATABASES=sqlite (default: both), SEED=7 (random).
 REQUESTS ?= 50000
 fuzz: $(VENV)/test.installed $(CATALOGS) ## send random requests to every route, and check the API against its document
 	@for database in $(DATABASES); do \
@@ -100,5 +101,5 @@ $(VENV)/bin/pip:
 	    fi; \
 	done; \
 	echo "Microblog needs Python 3.11 or newer, with its venv module (on Debian: apt install python3-venv);" \
-	    "none of these is one: $(PYTHONS)" >&2; \
+	    "none of these can be used: $(PYTHONS)" >&2; \
 	exit 1

@@ -1,4 +1,4 @@
-"""`celery -A celery_app worker|beat|inspect|control|events`. The app is made in microblog/taskqueue/worker.py."""
+"""The Celery app of `celery -A celery_app worker|beat|inspect|control|events`; see microblog/taskqueue/worker.py."""
 
 from microblog import create_app
 

@@ -1,7 +1,7 @@
-"""Every setting of Microblog, read from the environment once, at start.
+"""All settings of Microblog, read from the environment once, at startup.
 
-Each line below names the variable, its unit and its default. A missing or malformed variable stops the
-program with one sentence per variable (see :func:`load_settings`).
+The code below names each variable, its unit and its default. If a variable is missing or invalid, the program exits
+with one sentence for each such variable (see :func:`load_settings`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from sqlalchemy.exc import ArgumentError
 ROOT = Path(__file__).resolve().parent
 DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refused in production
 ENVIRONMENTS = ("production", "development", "testing")
-LANGUAGES = ["en", "es", "ko", "ru"]  # each but English, which the source is in, has a catalog (`make translations`)
+LANGUAGES = ["en", "es", "ko", "ru"]  # each has a catalog (`make translations`), except English, the source language
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
-# One that does not answer for five seconds is away; it is to speak of times in UTC, wherever it stands; and it is not
-# to compile queries, which costs it a second where reading the fifty rows of a page costs it one thousandth.
+# A server that does not answer within five seconds counts as unavailable. Times are in UTC whatever the server's time
+# zone. JIT compilation is off: it takes a second for a query that reads the fifty rows of a page in a millisecond.
 POSTGRESQL = {"connect_timeout": 5, "options": "-c timezone=utc -c jit=off"}
 
 
 class ConfigError(SystemExit):
-    """The environment does not describe a runnable program; the message names each variable at fault."""
+    """A variable is missing or invalid; the message names each such variable."""
 
 
 def load_settings() -> dict[str, Any]:
-    """Read all settings from the environment (and from ``instance/dev.env``, which ``make run`` writes).
+    """Return all settings, read from the environment and from ``instance/dev.env``, which ``make run`` writes.
 
-    Returns the mapping that goes into ``app.config``. Raises ConfigError, which ends the program with its
-    message, if a variable is missing or malformed.
+    The mapping is the content of ``app.config``. Raises ConfigError, which ends the program with its message, if a
+    variable is missing or invalid.
     """
     env = Env(eager=False)
     instance = Path(env.str("INSTANCE_PATH", str(ROOT / "instance"))).resolve()
@@ -63,7 +63,7 @@ def load_settings() -> dict[str, Any]:
 
 
 def _web(env: Env) -> dict[str, Any]:
-    # production: refuses a missing SECRET_KEY. development: demo data and /dev/mail exist.
+    # production: SECRET_KEY is required. development: demo data and /dev/mail are available.
     environment = env.str("MICROBLOG_ENV", "production", validate=validate.OneOf(ENVIRONMENTS))
     production = environment == "production"
     return {
@@ -72,9 +72,9 @@ def _web(env: Env) -> dict[str, Any]:
         "SECRET_KEY": env.str("SECRET_KEY", validate=_secret_key)
         if production
         else env.str("SECRET_KEY", DEFAULT_SECRET_KEY),
-        # Where readers reach the site; links in mails start with it.
+        # The public URL of the site; links in mails start with it.
         "PUBLIC_URL": (env.str("PUBLIC_URL", "http://127.0.0.1:8000", validate=_web_url) or "").rstrip("/"),
-        # Reverse proxies in front of us whose X-Forwarded-* headers are to be believed.
+        # Number of reverse proxies whose X-Forwarded-* headers are trusted.
         "TRUSTED_PROXIES": env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0)),
         "SESSION_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
         "SESSION_COOKIE_HTTPONLY": True,
@@ -82,18 +82,18 @@ def _web(env: Env) -> dict[str, Any]:
         "REMEMBER_COOKIE_SECURE": env.bool("SESSION_COOKIE_SECURE", production),
         "REMEMBER_COOKIE_HTTPONLY": True,
         "REMEMBER_COOKIE_SAMESITE": "Lax",
-        "WTF_CSRF_TIME_LIMIT": None,  # a form is good for as long as the session it belongs to
+        "WTF_CSRF_TIME_LIMIT": None,  # a CSRF token is valid as long as its session
         "MAX_CONTENT_LENGTH": env.int("MAX_CONTENT_LENGTH", MEGABYTE, validate=_positive),  # bytes
-        # Bytes of an urlencoded form, and of one field of another: many times the longest that there is, a message.
+        # Bytes of a urlencoded form, and of one field of a multipart form; far more than the longest text, a message.
         "MAX_FORM_MEMORY_SIZE": 200_000,
         "POSTS_PER_PAGE": env.int("POSTS_PER_PAGE", 25, validate=validate.Range(1, 100)),
         "LANGUAGES": LANGUAGES,
         "BABEL_DEFAULT_LOCALE": "en",
         "BOOTSTRAP_SERVE_LOCAL": True,
-        # Seconds between two looks for posts that were written past the index of the search.
+        # Seconds between two searches for posts that were inserted without an entry in the search index.
         "SEARCH_INTERVAL": env.float("SEARCH_INTERVAL", 60.0, validate=_positive),
         "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
-        # What Prometheus shows to read /metrics (Authorization: Bearer …); unset: there is no /metrics.
+        # The bearer token that Prometheus sends to /metrics; unset: /metrics is disabled.
         "METRICS_TOKEN": env.str("METRICS_TOKEN", None, validate=_token),
     }
 
@@ -103,43 +103,43 @@ def _limits(env: Env) -> dict[str, Any]:
         return env.str(name, default, validate=_rate)
 
     return {
-        # Whether anything here that begins with RATELIMIT_ counts, and STREAMS_PER_USER.
+        # Enables all limits below that begin with RATELIMIT_, and STREAMS_PER_USER.
         "RATELIMIT_ENABLED": env.bool("RATELIMIT_ENABLED", True),
         "RATELIMIT_HEADERS_ENABLED": True,
-        # All requests to the API with one token, or without one from one address.
+        # Requests to the API with one token, or without a token from one IP address.
         "RATELIMIT_API": rate("RATELIMIT_API", "300 per minute"),
-        # Passwords that one address may try to sign in with; and how often it may send any other form that takes one.
+        # Sign-in attempts from one IP address; likewise for each other form that takes a password.
         "RATELIMIT_SIGN_IN": rate("RATELIMIT_SIGN_IN", "10 per minute"),
-        # Passwords that all addresses together may try for one name: whoever has many shall not guess without end. It
-        # is more than one address can try within a minute, also where two of its minutes meet, so that a stranger
-        # alone keeps nobody out; and it is counted by the minute, so that whoever has many addresses keeps somebody
-        # out for as long as they go on, and no longer. Those who are signed in, or have a token, notice nothing of it.
+        # Sign-in attempts for one username from all IP addresses together, which limits distributed guessing. It is
+        # more than one address can try within a minute, even across two windows, so that one client cannot lock out a
+        # user; with the short window an attacker with many addresses locks out a user only while the attack lasts.
+        # Existing sessions and API tokens are not affected.
         "RATELIMIT_SIGN_IN_NAME": rate("RATELIMIT_SIGN_IN_NAME", "30 per minute"),
-        # How often one address is mailed a link, and one user may have links mailed to others.
+        # Links mailed to one address, and links to other addresses that one user may request.
         "RATELIMIT_LINKS": rate("RATELIMIT_LINKS", "5 per hour"),
-        # What one user may do: jobs of whatever kind, posts, people followed or no longer, messages, translations.
+        # Actions of one user: jobs of all kinds, posts, follows and unfollows, messages, translations.
         "RATELIMIT_EXPORT": rate("RATELIMIT_EXPORT", "10 per minute"),
         "RATELIMIT_POST": rate("RATELIMIT_POST", "60 per minute"),
         "RATELIMIT_FOLLOW": rate("RATELIMIT_FOLLOW", "60 per minute"),
         "RATELIMIT_MESSAGE": rate("RATELIMIT_MESSAGE", "30 per minute"),
         "RATELIMIT_TRANSLATE": rate("RATELIMIT_TRANSLATE", "30 per minute"),
-        # Event streams that a user may have open in one web process; further pages ask every few seconds.
+        # Event streams that a user may have open in one web process; further pages poll every few seconds.
         "STREAMS_PER_USER": env.int("STREAMS_PER_USER", 50, validate=_positive),
-        # Tokens for the API that a user may have.
+        # API tokens that a user may have.
         "API_TOKENS_PER_USER": env.int("API_TOKENS_PER_USER", 50, validate=_positive),
     }
 
 
 def _lifetimes(env: Env) -> dict[str, Any]:
     return {
-        # Seconds that a mailed link works which lets a user set a new password, or confirms an address.
+        # Seconds that a mailed link for setting a password or confirming an address is valid.
         "ACCOUNT_LINK_LIFETIME": env.int("ACCOUNT_LINK_LIFETIME", 3600, validate=_positive),
-        # Seconds that a token for the API works.
+        # Seconds that an API token is valid.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
-        # Seconds that what a user was told is kept.
+        # Seconds that notifications are kept.
         "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
-        # An event stream says it is alive every so many seconds, and ends after its lifetime, so that the
-        # browser comes back and is asked again who it is.
+        # Seconds between two heartbeats of an event stream, and seconds until the stream ends, so that the browser
+        # reconnects and is authenticated again.
         "STREAM_HEARTBEAT": env.float("STREAM_HEARTBEAT", 15.0, validate=_positive),
         "STREAM_LIFETIME": env.float("STREAM_LIFETIME", 3600.0, validate=_positive),
     }
@@ -151,15 +151,15 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
     redis_url = env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url)
     return {
         "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
-        # Values stay out of the text of errors, and so out of the log; a connection is tried before it is used, so
-        # that a database that was restarted costs nobody a page.
+        # Parameters are not shown in errors, and so not logged. Connections are tested before use, so that no request
+        # fails after a restart of the database.
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "hide_parameters": True,
             "pool_pre_ping": True,
             "connect_args": {} if database_url.startswith("sqlite") else POSTGRESQL,
         },
         "REDIS_URL": redis_url,
-        # Seconds until an unanswering Redis counts as away.
+        # Seconds after which a Redis that does not answer counts as unavailable.
         "REDIS_TIMEOUT": timeout,
         "RATELIMIT_STORAGE_URI": redis_url,
         "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": timeout, "socket_timeout": timeout},
@@ -175,18 +175,18 @@ def _mail(env: Env) -> dict[str, Any]:
         "MAIL_USE_SSL": env.bool("MAIL_USE_SSL", False),
         "MAIL_USERNAME": env.str("MAIL_USERNAME", None),
         "MAIL_PASSWORD": env.str("MAIL_PASSWORD", None),
-        "MAIL_SUPPRESS_SEND": False,  # in tests, too: they have a server
+        "MAIL_SUPPRESS_SEND": False,  # also in tests, which use an SMTP server
         "MAIL_DEFAULT_SENDER": env.str(
             "MAIL_DEFAULT_SENDER", "Microblog <no-reply@microblog.invalid>", validate=_mail_address
         ),
-        # Seconds that one exchange with the SMTP server may take.
+        # Timeout in seconds of each exchange with the SMTP server.
         "MAIL_TIMEOUT": env.float("MAIL_TIMEOUT", 30.0, validate=_positive),
-        # Who is told of errors that nobody expected: mail addresses, separated by commas; unset: nobody. What users
-        # answer to our mails goes to the first.
+        # Mail addresses, separated by commas, that receive reports of unexpected errors. The first one is the reply
+        # address of mails to users.
         "ADMINS": [address.strip() for address in admins],
-        # Seconds that the report of an error is kept.
+        # Seconds that an error report is kept.
         "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
-        # Seconds from the first temporary refusal until a mail is given up.
+        # Seconds after the first temporary refusal until delivery of a mail fails.
         "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
     }
 
@@ -197,11 +197,11 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports"), validate=_storage_url),
         # Bytes; a larger archive is mailed as a link.
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
-        # Seconds that the link in the mail works.
+        # Seconds that the link in the mail is valid.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
-        # Seconds that an archive is kept, and the list of what an import refused.
+        # Seconds that an archive, or the list of rejected entries of an import, is kept.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
-        # Seconds between two looks for what has had its time, and for files that faults left behind.
+        # Seconds between two runs of the tasks that delete expired data and files left by failures.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),
     }
 
@@ -210,9 +210,9 @@ def _imports(env: Env, instance: Path) -> dict[str, Any]:
     return {
         # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
         "IMPORT_STORAGE_URL": env.str("IMPORT_STORAGE_URL", str(instance / "imports"), validate=_storage_url),
-        # Bytes that an uploaded file may have, with the form around it; about a million posts.
+        # Bytes of an uploaded file, including the form around it; the default is about a million posts.
         "IMPORT_MAX_SIZE": env.int("IMPORT_MAX_SIZE", 256 * MEGABYTE, validate=_positive),
-        # Seconds that an uploaded file is kept for a job that failed or was cancelled to be tried again.
+        # Seconds that an uploaded file is kept for a retry of a failed or cancelled job.
         "IMPORT_LIFETIME": env.int("IMPORT_LIFETIME", DAY, validate=_positive),
     }
 
@@ -221,36 +221,36 @@ def _tasks(env: Env) -> dict[str, Any]:
     time_limit = env.int("TASK_TIME_LIMIT", 3600, validate=_positive)
     below_time_limit = validate.Range(min=1, max=time_limit, error="Must be positive, and at most TASK_TIME_LIMIT.")
     return {
-        # Seconds a task may run: at the soft limit it is asked to end, at the hard one it is killed.
+        # Seconds that a task may run: the soft limit raises an exception in the task, the hard limit kills its process.
         "TASK_SOFT_TIME_LIMIT": env.int(
             "TASK_SOFT_TIME_LIMIT", max(1, (time_limit or 0) * 11 // 12), validate=below_time_limit
         ),
         "TASK_TIME_LIMIT": time_limit,
-        # Seconds a worker's claim on a task lasts unless renewed (it is, every third of it).
+        # Seconds that a worker's claim on a task lasts; it is renewed after each third of that.
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
-        # Seconds that a worker told to stop waits for its tasks before it hands them back.
+        # Seconds that a stopping worker waits for its running tasks before it releases them.
         "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),
-        # Seconds that a worker which no longer answers is listed as down; then it is forgotten.
+        # Seconds that a worker without heartbeats is listed as down before it is removed from the list.
         "WORKER_FORGOTTEN_AFTER": env.float("WORKER_FORGOTTEN_AFTER", 600.0, validate=_positive),
-        # Workers that may die under a task before it is given up.
+        # Crashes of a worker during a task after which the task fails.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
-        # Seconds that the Task table keeps a job that has ended; 0: for good.
+        # Seconds that the rows of a finished job are kept; 0: permanently.
         "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),
-        # Seconds between two times at which tasks that ended are added to the statistics.
+        # Seconds between two runs of the task that adds finished tasks to the statistics.
         "ROLL_UP_INTERVAL": env.float("ROLL_UP_INTERVAL", 60.0, validate=_positive),
-        # Seconds that Redis keeps a result.
+        # Seconds after which results expire in Redis.
         "RESULT_EXPIRES": env.int("RESULT_EXPIRES", DAY, validate=_positive),
     }
 
 
 def _translation(env: Env) -> dict[str, Any]:
     return {
-        # A LibreTranslate service; without it there is nothing to translate with, and no button that asks for it.
+        # The URL of a LibreTranslate service; unset: posts cannot be translated, and pages have no button for it.
         "TRANSLATE_URL": env.str("TRANSLATE_URL", None, validate=_service_url),
         "TRANSLATE_API_KEY": env.str("TRANSLATE_API_KEY", None),
-        # Seconds until it counts as away.
+        # Seconds after which it counts as unavailable.
         "TRANSLATE_TIMEOUT": env.float("TRANSLATE_TIMEOUT", 5.0, validate=_positive),
     }
 
@@ -260,13 +260,13 @@ _positive = validate.Range(min=0, min_inclusive=False, error="Must be greater th
 
 def _lifetime(value: int) -> None:
     if value != 0 and value < DAY:
-        raise ValidationError(f"Must be at least {DAY} (a day), or 0 for good.")
+        raise ValidationError(f"Must be at least {DAY} (a day), or 0 to keep jobs permanently.")
 
 
 def _secret_key(value: str) -> None:
     if value == DEFAULT_SECRET_KEY or len(value) < 16:
         raise ValidationError(
-            "Must be a secret of your own with at least 16 characters outside development "
+            "Must be a secret value of at least 16 characters, not the default of development "
             "(python -c 'import secrets; print(secrets.token_hex(32))')."
         )
 
@@ -298,7 +298,7 @@ def _service_url(value: str | None) -> None:
         return
     _web_url(value)
     if "@" in urlsplit(value).netloc:
-        raise ValidationError("Must have no name and no password in it; a key goes into TRANSLATE_API_KEY.")
+        raise ValidationError("Must not contain a username or password; set TRANSLATE_API_KEY instead.")
 
 
 def _database_url(value: str) -> None:
@@ -342,7 +342,7 @@ def _redis_url(value: str) -> None:
 
 
 def _with_driver(url: str) -> str:
-    """Name psycopg 3 in a PostgreSQL URL, whichever of the usual spellings it has."""
+    """Return `url` with the driver psycopg 3 if it is a PostgreSQL URL, in either of the usual spellings."""
     for scheme in ("postgres://", "postgresql://"):
         if url.startswith(scheme):
             return "postgresql+psycopg://" + url.removeprefix(scheme)

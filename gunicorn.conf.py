@@ -1,7 +1,7 @@
-"""How the web server runs: one process holds thousands of open event streams, each in a greenlet.
+"""Gunicorn configuration: one process serves thousands of open event streams, each in a greenlet.
 
-Gunicorn's gevent worker patches the standard library before it imports the application, so psycopg, redis and
-smtplib yield to other greenlets by themselves. That order is why the application is never preloaded.
+The gevent worker patches the standard library before it imports the application, so that psycopg, redis and smtplib
+yield to other greenlets. Preloading the application would reverse that order.
 """
 
 import os
@@ -14,20 +14,20 @@ preload_app = False
 
 # Open connections per process, event streams included.
 worker_connections = 20_000
-# Each of them needs a file descriptor. The usual soft limit is 1,024; a process may raise it to its hard one.
+# Each connection needs a file descriptor. The usual soft limit is 1,024; a process may raise it to the hard limit.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 _needed = worker_connections + 1_000
 if _soft != resource.RLIM_INFINITY and _soft < _needed:
     _raised = _needed if _hard == resource.RLIM_INFINITY else min(_needed, _hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_raised, _hard))
 
-# Seconds that open requests have to end once the server is told to. A browser reopens a stream that is cut.
+# Seconds that open requests have to finish when the server stops. A browser reconnects an interrupted stream.
 graceful_timeout = 5
-# Seconds without a sign of life from a process before it is replaced.
+# Seconds without a heartbeat after which a worker process is replaced.
 timeout = 30
 
-# The application writes one line for each request; gunicorn says only what is wrong.
+# The application logs each request; gunicorn logs only warnings and errors.
 accesslog = None
 loglevel = "warning"
-# The control socket would lie in the home folder, one for all projects of a user.
+# The control socket would be in the home directory, shared by all projects of a user.
 control_socket_disable = True

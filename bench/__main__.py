@@ -1,4 +1,4 @@
-"""`python -m bench` runs every benchmark, `python -m bench export launch` those that are named."""
+"""`python -m bench` runs all benchmarks, `python -m bench export launch` only these two."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
 
 
 def main() -> None:
-    """Print the figures as they come, and at the end how many reached their target."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What Microblog costs, and gives.")
+    """Print each result as soon as it is measured, and at the end the number of targets reached."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of Microblog.")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
     parser.add_argument(
         "--patience",
         type=_seconds,
         default=recovery.PATIENCE,
         metavar="SECONDS",
-        help="how long recovery waits for a job after the fault's end (%(default)g)",
+        help="how long recovery waits for a job after the end of the fault (default: %(default)g)",
     )
     parser.add_argument(
         "--posts",
         type=_posts,
         default=imports.MANY,
         metavar="N",
-        help="how many posts imports reads (%(default)d): a quick look needs fewer",
+        help="number of posts that imports reads (default: %(default)d); fewer for a quick run",
     )
     arguments = parser.parse_args()
     names = arguments.names or list(BENCHMARKS)
@@ -55,20 +55,20 @@ def main() -> None:
     }
     began = time.monotonic()
     lines: list[Line] = []
-    with House() as house:
+    with House() as servers:
         for name in names:
-            for line in benchmarks[name](house):
+            for line in benchmarks[name](servers):
                 if not lines or lines[-1].header != line.header:
                     print(line.header)
                 print(line, flush=True)
                 lines.append(line)
-    aimed = [line for line in lines if line.reached is not None]
-    reached = sum(line.reached is True for line in aimed)
-    print(f"\n{reached} of {len(aimed)} targets reached, in {time.monotonic() - began:.0f} s")
+    targeted = [line for line in lines if line.reached is not None]
+    reached = sum(line.reached is True for line in targeted)
+    print(f"\n{reached} of {len(targeted)} targets reached, in {time.monotonic() - began:.0f} s")
 
 
 def _seconds(text: str) -> float:
-    """The number in `text`. Raises argparse.ArgumentTypeError if it is none that somebody can wait for."""
+    """Return the number in `text`. Raises argparse.ArgumentTypeError unless it is positive and finite."""
     try:
         seconds = float(text)
     except ValueError:
@@ -79,7 +79,7 @@ def _seconds(text: str) -> float:
 
 
 def _posts(text: str) -> int:
-    """The number in `text`. Raises argparse.ArgumentTypeError if it is not that of some posts."""
+    """Return the number in `text`. Raises argparse.ArgumentTypeError unless it is a positive integer."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of posts")
     return int(text)

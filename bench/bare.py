@@ -1,4 +1,4 @@
-"""`celery -A bench.bare`: Celery as it comes, with our settings but without our engine."""
+"""`celery -A bench.bare`: bare Celery, with the settings of Microblog but without its task engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config import load_settings
 from microblog.taskqueue.celery_settings import celery_settings
 
 QUEUE = "bare"
-#: The settings that decide how much Celery does for one task. The others are about faults, or about beat.
+#: The settings that determine Celery's work for one task. The others concern faults, or beat.
 SHARED = (
     "broker_url",
     "task_serializer",
@@ -29,11 +29,11 @@ SHARED = (
 
 
 def make_bare(config: dict[str, Any]) -> Celery:
-    """A Celery app on the Redis of `config`, with stock task class and result backend, and one task, `bare_noop`."""
+    """Return a Celery app on the Redis of `config`, with the default task class and result backend, and one task."""
     settings = celery_settings(config)
     bare = Celery("bare", set_as_current=False)
     bare.conf.update({name: settings[name] for name in SHARED})
-    # Our claim stores STARTED; here Celery does.
+    # Microblog's claim stores STARTED; here Celery does.
     bare.conf.update(result_backend=config["REDIS_URL"], task_track_started=True)
     bare.conf.update(task_queues=[Queue(QUEUE)], task_default_queue=QUEUE)
     bare.task(noop, name="bare_noop")
@@ -41,11 +41,11 @@ def make_bare(config: dict[str, Any]) -> Celery:
 
 
 def noop(*args: Any) -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 def __getattr__(name: str) -> Celery:
-    """`app`, for the worker alone: whoever imports make_bare() has a configuration of its own."""
+    """Return `app`, for the worker only; code that imports make_bare() passes its own configuration."""
     if name != "app":
         raise AttributeError(name)
     return make_bare(load_settings())

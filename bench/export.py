@@ -1,4 +1,4 @@
-"""An export of a million posts ÷ a bare loop over the same posts; and the memory that the number of posts costs."""
+"""An export of a million posts ÷ a bare loop over the same posts, and the memory it needs for more posts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ROUNDS = 3
 WORDS = ["a", "rainy", "tram", "index", "Käse", "lake", "crème", '"sign"', "cat's", "日本", "slow", "heron"]
 
 
-def run(house: House) -> Iterator[Figure]:
-    """The two figures, from the same exports by a real worker."""
-    environment = house.environment("SQLite")
+def run(servers: House) -> Iterator[Figure]:
+    """Yield both figures, measured from the same exports by a real worker."""
+    environment = servers.environment("SQLite")
     database = Path(environment["INSTANCE_PATH"], "microblog.db")
-    copy = house.folder / "posts.json"
-    with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
+    copy = servers.folder / "posts.json"
+    with servers.app(environment), servers.worker(environment, OURS, queue="exports", concurrency=1) as worker:
         writer_of_many, writer_of_few = add_users(2)
         _add_posts(database, writer_of_few, FEW)
         _add_posts(database, writer_of_many, MANY)
@@ -53,7 +53,7 @@ def run(house: House) -> Iterator[Figure]:
 
 
 def _export(user_id: int, like: Path | None = None) -> float:
-    """Seconds from the claim to the mirrored result of one export, whose archive must equal the file `like`."""
+    """Run one export, whose archive must equal the file `like`. Return the seconds from the claim to the result."""
     task_id = launch(export_posts.s(user_id), user_id=user_id).id
     db.session.commit()
     wait_for(lambda: task_has_ended(task_id), timeout=120, what="the export ends")
@@ -67,7 +67,7 @@ def _export(user_id: int, like: Path | None = None) -> float:
 
 
 def _bare_loop(database: Path, user_id: int, target: Path) -> float:
-    """Seconds that the shortest honest program takes for the same file."""
+    """Return the seconds that a minimal program needs to write the same file."""
     began = time.perf_counter()
     connection = sqlite3.connect(database)
     posts = connection.execute("SELECT body, timestamp FROM post WHERE user_id = ? ORDER BY timestamp, id", (user_id,))
@@ -83,10 +83,10 @@ def _bare_loop(database: Path, user_id: int, target: Path) -> float:
 
 
 def _add_posts(database: Path, user_id: int, count: int) -> None:
-    chance = random.Random(user_id)
-    bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
+    rng = random.Random(user_id)
+    bodies = [" ".join(rng.choices(WORDS, k=rng.randint(1, 22)))[:140] for _ in range(5000)]
     start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
-    posts = ((chance.choice(bodies), f"{start + n * pause:%Y-%m-%d %H:%M:%S.%f}", user_id) for n in range(count))
+    posts = ((rng.choice(bodies), f"{start + n * pause:%Y-%m-%d %H:%M:%S.%f}", user_id) for n in range(count))
     connection = sqlite3.connect(database)
     with connection:
         connection.executemany("INSERT INTO post (body, timestamp, user_id) VALUES (?, ?, ?)", posts)

@@ -1,4 +1,4 @@
-"""A figure: what was measured on both sides, and how it stands to its target."""
+"""A figure: the measurements of both sides, their ratio, and its target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLUMNS = "{:<58} {:>12} {:>12} {:>7}  {:<11} {}"
 
 
 class Line(Protocol):
-    """What a benchmark yields: str() of it is printed, below a header. `reached` is None where there is no target."""
+    """A result of a benchmark, printed with str() below a header. `reached` is None if there is no target."""
 
     header: ClassVar[str]
 
@@ -21,7 +21,7 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table of ratios. `reached` is None where there is no target."""
+    """One line of the table of ratios. `reached` is None if there is no target."""
 
     header: ClassVar[str] = _COLUMNS.format("what", "ours", "raw", "ratio", "target", "").rstrip()
 
@@ -47,20 +47,20 @@ def compare(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Figure:
-    """The figure `ours` ÷ `raw`, both in `unit`; the bounds, if any, are for the ratio."""
+    """Return the figure `ours` ÷ `raw`, both in `unit`; the bounds, if any, are for the ratio."""
     ratio = ours / raw
     target, reached = _judge(ratio, at_most, at_least, "")
     return Figure(what, _quantity(ours, unit), _quantity(raw, unit), ratio, target, reached)
 
 
 def state(what: str, ours: float, unit: str, *, at_most: float | None = None) -> Figure:
-    """A figure that has nothing to be compared to; the bound, if any, is in `unit`."""
+    """Return a figure without comparison; the bound, if any, is in `unit`."""
     target, reached = _judge(ours, at_most, None, unit)
     return Figure(what, _quantity(ours, unit), target=target, reached=reached)
 
 
 def side_by_side(ours: Callable[[], float], raw: Callable[[], float], *, rounds: int) -> tuple[float, float]:
-    """The medians of what both measured in `rounds` turns each; who goes first changes from round to round."""
+    """Return the medians of `rounds` measurements of both sides; the order alternates from round to round."""
     results: dict[Callable[[], float], list[float]] = {ours: [], raw: []}
     order = [ours, raw]
     for _round in range(rounds):

@@ -1,4 +1,4 @@
-"""The servers and processes that benchmarks run against: real ones, on free ports, gone afterwards."""
+"""The servers and processes that benchmarks use: real ones, on free ports, stopped afterwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BARE = "bench.bare"
 
 
 class House:
-    """A context in which a Redis runs, and a PostgreSQL from when it is first asked for."""
+    """Context manager that runs Redis, and PostgreSQL once it is first used."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
@@ -50,12 +50,12 @@ class House:
 
     @property
     def databases(self) -> list[str]:
-        """The kinds of database that can be measured here."""
+        """The databases that can be measured on this machine."""
         return ["SQLite", "PostgreSQL"] if postgres_binaries() else ["SQLite"]
 
     @property
     def postgres(self) -> PostgresServer:
-        """The PostgreSQL server, running. Raises LookupError where there is none."""
+        """The running PostgreSQL server. Raises LookupError if PostgreSQL is not installed."""
         if self._postgres is None:
             binaries = postgres_binaries()
             if binaries is None:
@@ -66,7 +66,7 @@ class House:
         return self._postgres
 
     def environment(self, database: str) -> dict[str, str]:
-        """The environment of processes that share a fresh, migrated database of the kind `database`."""
+        """Return the environment of processes that share a new, migrated database of the kind `database`."""
         self._count += 1
         folder = self.folder / f"instance-{self._count}"
         folder.mkdir()
@@ -86,7 +86,7 @@ class House:
 
     @contextlib.contextmanager
     def app(self, environment: dict[str, str]) -> Iterator[Flask]:
-        """The application in this process, with an app context around the block; Redis is empty."""
+        """Provide the application in this process, with an app context and an empty Redis."""
         self.redis.client.flushall()
         with mock.patch.dict(os.environ, environment, clear=True):
             app = create_app()
@@ -103,9 +103,9 @@ class House:
     def worker(
         self, environment: dict[str, str], module: str, *, queue: str = "", concurrency: int = 2
     ) -> Iterator[int]:
-        """A Celery worker of the app in `module`, ready and reading `queue`; yields its main process's id.
+        """Run a Celery worker of the app in `module` that consumes `queue`, or all queues of the app.
 
-        Without a queue it reads all that the app has.
+        Yield the id of its main process once it is ready.
         """
         command = ["celery", "-A", module, "worker", "--concurrency", str(concurrency)]
         if queue:
@@ -121,7 +121,7 @@ class House:
 
     @contextlib.contextmanager
     def beat(self, environment: dict[str, str]) -> Iterator[None]:
-        """The application's scheduler, which has sent the first task that was due."""
+        """Run the application's beat; the block starts once it has sent its first task."""
         with self._process(["celery", "-A", "celery_app", "beat", "--loglevel", "INFO"], environment) as (process, log):
             wait_for(
                 lambda: _alive(process, log) and "Sending due task" in log.read_text(),
@@ -132,7 +132,7 @@ class House:
 
     @contextlib.contextmanager
     def web(self, environment: dict[str, str]) -> Iterator[tuple[int, int]]:
-        """A web server with one process; yields its port and that process's id."""
+        """Run a web server with one worker process; yield its port and the id of that process."""
         port = free_port()
         command = ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"]
         with self._process(command, environment | {"PORT": str(port)}) as (process, log):
@@ -144,7 +144,7 @@ class House:
     def _process(
         self, command: Sequence[str], environment: dict[str, str]
     ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """A Python module run as a program, with the file that it logs to; at the end its whole group is ended."""
+        """Run a Python module; yield the process and its log file. At the end its process group is killed."""
         self._count += 1
         log = self.folder / f"{command[0]}-{self._count}.log"
         with log.open("wb") as output:
@@ -169,7 +169,7 @@ class House:
 
 
 def add_users(count: int) -> list[int]:
-    """Add `count` users who cannot sign in with a password; returns their ids."""
+    """Add `count` users without a usable password. Return the ids of all users."""
     rows = [{"username": f"u{n}", "email": f"u{n}@example.com", "password_hash": ""} for n in range(count)]
     db.session.execute(sa.insert(User), rows)
     db.session.commit()
@@ -177,13 +177,13 @@ def add_users(count: int) -> list[int]:
 
 
 def task_has_ended(task_id: str) -> bool:
-    """Whether the row of the task says so, read in a new transaction."""
+    """Return whether the row of the task is finished, read in a new transaction."""
     db.session.rollback()
     return not db.session.scalar(sa.select(Task.unfinished).where(Task.id == task_id))
 
 
 def session_cookie(app: Flask, user_id: int) -> str:
-    """The Cookie header of a browser in which the user is signed in; an app context is around it."""
+    """Return the Cookie header of a signed-in user. Requires an app context."""
     browser = app.test_client()
     with browser.session_transaction() as session:
         session["_user_id"] = db.session.get_one(User, user_id).get_id()
@@ -194,9 +194,9 @@ def session_cookie(app: Flask, user_id: int) -> str:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if completed.returncode:
+        raise RuntimeError(completed.stderr)
 
 
 def _alive(process: subprocess.Popen[bytes], log: Path) -> bool:

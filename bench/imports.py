@@ -1,7 +1,7 @@
-"""An import of a million posts ÷ a bare loop of the same inserts; and the memory that the number of posts costs.
+"""An import of a million posts ÷ a bare loop of the same inserts, and the memory it needs for more posts.
 
-Of a file in order of time, and of one that turns out in its middle to be in none: what was read is read once more, and
-all are counted in a temporary file. On each database.
+It is measured on each database, for a file in order of time, and for one whose second half is unordered: this is read
+a second time from the beginning, and equal posts are counted in a temporary file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """An import to be measured: of a file in order of time, or of one that is not, into one kind of database."""
+    """An import to measure: of a file in order of time or not, into one kind of database."""
 
     database: str
     in_order: bool
@@ -54,21 +54,21 @@ class Case:
         return f"{self.database}, in order" if self.in_order else f"{self.database}, unordered"
 
 
-def run(house: House, *, posts: int = MANY) -> Iterator[Figure]:
-    """Two figures for each case, from imports of `posts` posts by a real worker."""
-    for database in house.databases:
+def run(servers: House, *, posts: int = MANY) -> Iterator[Figure]:
+    """Yield two figures for each case, measured from imports of `posts` posts by a real worker."""
+    for database in servers.databases:
         for in_order in (True, False):
-            yield from _measure(house, Case(database, in_order), posts)
+            yield from _measure(servers, Case(database, in_order), posts)
 
 
-def _measure(house: House, case: Case, many: int) -> Iterator[Figure]:
-    """The figures of one case; each import goes into the account of a user who has no posts yet."""
-    environment, few = house.environment(case.database), min(FEW, many)
+def _measure(servers: House, case: Case, many: int) -> Iterator[Figure]:
+    """Yield the figures of one case; each import is into the account of a user without posts."""
+    environment, few = servers.environment(case.database), min(FEW, many)
     instance = Path(environment["INSTANCE_PATH"])
     file_of_many, file_of_few = instance / "many.json", instance / "few.json"
     _write_posts(file_of_many, many, case.in_order)
     _write_posts(file_of_few, few, case.in_order)
-    with house.app(environment), house.worker(environment, OURS, queue="exports", concurrency=1) as worker:
+    with servers.app(environment), servers.worker(environment, OURS, queue="exports", concurrency=1) as worker:
         users = iter(add_users(2 * ROUNDS + 4))
         [process] = children(worker)
         peak_of_few = peak_of(process, lambda: _import(file_of_few, next(users), instance))
@@ -84,7 +84,7 @@ def _measure(house: House, case: Case, many: int) -> Iterator[Figure]:
 
 
 def _import(file: Path, user_id: int, instance: Path) -> float:
-    """Seconds from the claim to the mirrored result of one import, of which every post must have come in."""
+    """Run one import. Return the seconds from the claim to the stored result. Every post must have been imported."""
     upload = Upload(user_id=user_id, expires_at=utcnow() + timedelta(days=1))
     db.session.add(upload)
     db.session.commit()
@@ -98,23 +98,24 @@ def _import(file: Path, user_id: int, instance: Path) -> float:
     assert task.result is not None, task.traceback
     assert task.started_at is not None
     assert task.finished_at is not None
-    kept = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id))
-    assert task.result["imported"] == task.result["read"] == kept
+    stored = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id))
+    assert task.result["imported"] == task.result["read"] == stored
     return (task.finished_at - task.started_at).total_seconds()
 
 
 def _bare_loop(file: Path, user_id: int, database_url: str) -> float:
-    """Seconds that the shortest honest program takes to have the same rows.
+    """Return the seconds that a minimal program needs to insert the same rows.
 
-    They have a language and words, by which they are found. To keep the words costs the loop what it costs the import;
-    what they are it is told, so that finding that out counts as ours. An import that left them to index_posts would be
-    quicker here, and slower in all: each row would be written twice, and for a while nobody would find the posts.
+    The rows include the language and the search terms. Storing the terms costs the loop as much as the import; they are
+    computed before the measurement, so that computing them counts for the import only. An import that left the terms
+    to index_posts would be faster here but slower overall: each row would be written twice, and for a while a search
+    would not find the posts.
     """
     bodies = {post["body"] for post in _posts(file)}
     terms = {body: Terms().process_bind_param(indexed(body), db.engine.dialect) for body in bodies}
-    known = {body: (detect_language(body), terms[body]) for body in bodies}
+    columns = {body: (detect_language(body), terms[body]) for body in bodies}
     began = time.perf_counter()
-    rows = ((post["body"], post["timestamp"], user_id, *known[post["body"]]) for post in _posts(file))
+    rows = ((post["body"], post["timestamp"], user_id, *columns[post["body"]]) for post in _posts(file))
     insert = _insert_into_postgres if database_url.startswith("postgresql") else _insert_into_sqlite
     insert(rows, database_url)
     return time.perf_counter() - began
@@ -144,15 +145,15 @@ def _posts(file: Path) -> list[dict[str, str]]:
 
 
 def _write_posts(file: Path, number: int, in_order: bool) -> None:
-    """An archive as an export makes it; unless it is to be `in_order`, its second half is shuffled."""
-    chance = random.Random(number)
-    bodies = [" ".join(chance.choices(WORDS, k=chance.randint(1, 22)))[:140] for _ in range(5000)]
+    """Write an archive as an export does; unless `in_order`, its second half is shuffled."""
+    rng = random.Random(number)
+    bodies = [" ".join(rng.choices(WORDS, k=rng.randint(1, 22)))[:140] for _ in range(5000)]
     start, pause = datetime(2020, 1, 1, 0, 0, 0, 123457, UTC), timedelta(seconds=150)
     half = number if in_order else number // 2
-    order = [*range(half), *chance.sample(range(half, number), number - half)]
+    order = [*range(half), *rng.sample(range(half, number), number - half)]
     with file.open("wb") as output:
         separator = b'{"posts":[\n'
-        for n, body in zip(order, chance.choices(bodies, k=number), strict=True):
+        for n, body in zip(order, rng.choices(bodies, k=number), strict=True):
             output.write(separator)
             output.write(orjson.dumps({"body": body, "timestamp": start + n * pause}, option=orjson.OPT_UTC_Z))
             separator = b",\n"

@@ -1,4 +1,4 @@
-"""launch() of a job of two steps, with its commit ÷ apply_async() of a bare chain of two tasks."""
+"""launch() of a job of two steps, including the commit ÷ apply_async() of a bare chain of two tasks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
 
-LAUNCHES = 800  # of each, in turns one by one
+LAUNCHES = 800  # of each side, alternating
 WARM_UP = 20
 
 
-def run(house: House) -> Iterator[Figure]:
-    """One figure for each database."""
-    for database in house.databases:
-        with house.app(house.environment(database)) as app:
+def run(servers: House) -> Iterator[Figure]:
+    """Yield one figure for each database."""
+    for database in servers.databases:
+        with servers.app(servers.environment(database)) as app:
             users = iter(add_users(LAUNCHES + WARM_UP))
             bare = make_bare(app.config)
             for _turn in range(WARM_UP):
@@ -33,7 +33,7 @@ def run(house: House) -> Iterator[Figure]:
 
 
 def _launch(user_id: int) -> float:
-    """Milliseconds for one launch, in the midst of a session of its own. A user may have only one such job."""
+    """Return the milliseconds of one launch within a new session. A user may have only one such job."""
     db.session.get_one(User, user_id)
     began = time.perf_counter()
     launch(chain(export_posts.s(user_id), email_export.s()), user_id=user_id)

@@ -1,6 +1,6 @@
-"""A page of `flask tasks list` out of 1,000,000 rows ÷ the same out of 10,000, for each filter and each order.
+"""A page of `flask tasks list` with 1,000,000 rows ÷ the same with 10,000 rows, for each filter and each order.
 
-What grows is the history: in both, 500 jobs have yet to end.
+Only the history differs: both have 500 unfinished jobs.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ FEW, MANY = 10_000, 1_000_000  # rows
 UNFINISHED = 500  # jobs
 USERS = 1000
 PAGE = 50
-ACTIVE = 50  # users of whom the history is: few, so that each has a page of jobs in either
+ACTIVE = 50  # users with finished jobs; few, so that each has a page of jobs at both sizes
 ROUNDS = 31
 STEPS = (("export_posts", "exports"), ("email_export", "mail"))
-WORKERS = [f"worker{number}@house" for number in range(8)]
+WORKERS = [f"worker{number}@host" for number in range(8)]
 YEAR = timedelta(days=365)
-TRACEBACK = "Traceback (most recent call last):\n" + '  File "house.py", line 7, in work\n' * 30 + "OSError: refused"
+TRACEBACK = "Traceback (most recent call last):\n" + '  File "work.py", line 7, in work\n' * 30 + "OSError: refused"
 
 Ask = Callable[[], JobPage]
 
 
-def run(house: House) -> Iterator[Figure]:
-    """One figure for each filter on each database."""
-    for database in house.databases:
+def run(servers: House) -> Iterator[Figure]:
+    """Yield one figure for each filter on each database."""
+    for database in servers.databases:
         with (
-            house.app(house.environment(database)) as few,
-            house.app(house.environment(database)) as many,
+            servers.app(servers.environment(database)) as few,
+            servers.app(servers.environment(database)) as many,
         ):
             newest = utcnow()
             for app, rows in ((few, FEW), (many, MANY)):
@@ -93,7 +93,7 @@ def _milliseconds(app: Flask, ask: Ask) -> float:
 
 
 def _fill(rows: int, newest: datetime) -> None:
-    """Add `rows` rows: exports of a year, the youngest of them unfinished; as a production's database, analysed."""
+    """Add `rows` rows: exports of a year, the newest of them unfinished; then update the statistics of the planner."""
     users = add_users(USERS)
     history = _history(rows // len(STEPS), users, newest, random.Random(2026))
     while batch := [row for _job, steps in zip(range(5000), history, strict=False) for row in steps]:
@@ -103,23 +103,23 @@ def _fill(rows: int, newest: datetime) -> None:
         connection.execute(sa.text("ANALYZE" if db.engine.dialect.name == "sqlite" else "VACUUM ANALYZE"))
 
 
-def _history(count: int, users: list[int], newest: datetime, chance: random.Random) -> Iterator[list[dict[str, Any]]]:
-    """The rows of `count` jobs, oldest first."""
-    unfinished = iter(users)  # each may have but one
+def _history(count: int, users: list[int], newest: datetime, rng: random.Random) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of `count` jobs, oldest first."""
+    unfinished = iter(users)  # each may have only one
     for number in range(count):
         age = YEAR * (count - number) / count
         if number >= count - UNFINISHED:
-            state, reached = chance.choice(states.UNFINISHED), chance.randrange(2)
-            yield _job(next(unfinished), newest - age, state, reached, chance)
+            state, reached = rng.choice(states.UNFINISHED), rng.randrange(2)
+            yield _job(next(unfinished), newest - age, state, reached, rng)
         else:
-            state, reached = chance.choices(
+            state, reached = rng.choices(
                 [(states.SUCCESS, 1), (states.FAILURE, 0), (states.FAILURE, 1), (states.REVOKED, 0)], [88, 4, 5, 3]
             )[0]
-            yield _job(chance.choice(users[:ACTIVE]), newest - age, state, reached, chance)
+            yield _job(rng.choice(users[:ACTIVE]), newest - age, state, reached, rng)
 
 
-def _job(user_id: int, created_at: datetime, state: str, reached: int, chance: random.Random) -> list[dict[str, Any]]:
-    root_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
+def _job(user_id: int, created_at: datetime, state: str, reached: int, rng: random.Random) -> list[dict[str, Any]]:
+    root_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
     rows = []
     for position, (name, queue) in enumerate(STEPS):
         here = states.SUCCESS if position < reached else state
@@ -128,7 +128,7 @@ def _job(user_id: int, created_at: datetime, state: str, reached: int, chance: r
         ran = position <= reached and here != states.PENDING
         rows.append(
             {
-                "id": root_id if position == 0 else str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+                "id": root_id if position == 0 else str(uuid.UUID(int=rng.getrandbits(128), version=4)),
                 "root_id": root_id,
                 "position": position,
                 "user_id": user_id,
@@ -136,7 +136,7 @@ def _job(user_id: int, created_at: datetime, state: str, reached: int, chance: r
                 "description": "Exporting your posts",
                 "state": here,
                 "queue": queue,
-                "worker": chance.choice(WORKERS) if ran else None,
+                "worker": rng.choice(WORKERS) if ran else None,
                 "attempts": int(ran),
                 "signature": {"task": name, "args": [user_id], "kwargs": {}, "options": {"task_id": root_id}},
                 "error": "Something went wrong on our side." if here == states.FAILURE else None,

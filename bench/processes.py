@@ -1,4 +1,4 @@
-"""What Linux tells of a process: its children, its memory, its connections."""
+"""Information about a process from /proc: its children, memory and connections."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ENDED = "ZX"
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` started."""
+    """Return the ids of the child processes of `pid`."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the process has ended, be it waited for or not."""
+    """Return whether the process has ended, including as a zombie."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -27,22 +27,22 @@ def has_ended(pid: int) -> bool:
 
 
 def memory(pid: int) -> int:
-    """The bytes of memory that `pid` has in use now."""
+    """Return the current memory of `pid` in bytes (VmRSS)."""
     return _status(pid, "VmRSS")
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes of memory that `pid` had in use since it started, or since forget_peak_memory()."""
+    """Return the peak memory of `pid` in bytes since it started, or since forget_peak_memory()."""
     return _status(pid, "VmHWM")
 
 
 def forget_peak_memory(pid: int) -> None:
-    """Let the peak begin anew, at what is in use now."""
+    """Reset the peak to the current memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_of(pid: int, work: Callable[[], object]) -> int:
-    """The most bytes of memory that `pid` needs for `work`, when it does it for the second time."""
+    """Return the peak memory of `pid` in bytes during the second of two runs of `work`."""
     work()
     forget_peak_memory(pid)
     work()
@@ -50,7 +50,7 @@ def peak_of(pid: int, work: Callable[[], object]) -> int:
 
 
 def connections_to(port: int, pid: int) -> int:
-    """How many TCP connections `pid` has open to a local `port`."""
+    """Return the number of established TCP connections of `pid` to a local `port`."""
     own = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):

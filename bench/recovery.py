@@ -1,4 +1,4 @@
-"""How long jobs take to end once a fault is over, beside the same for stock Celery on Redis, all in one run."""
+"""The time from the end of a fault to the end of the jobs, compared to stock Celery on Redis in the same run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.house import House
 from bench.systems import Microblog, Stock, StockAcksLate, System
 
 PATIENCE = 120.0  # seconds
-PROMISE = 60.0  # seconds after the last fault is healed within which every job of ours ends
-BOOT = 180.0  # seconds that all systems together may take to be ready on a busy machine
+PROMISE = 60.0  # seconds after the end of the last fault within which every job of Microblog ends
+BOOT = 180.0  # seconds within which all systems must be ready, on a busy machine
 SYSTEMS: dict[type[System], str] = {
     Microblog: "Microblog",
     Stock: "stock Celery",
@@ -28,7 +28,7 @@ _COLUMNS = "{:<37} {:<19} {:<40} {:<42} {:<7} {}"
 
 @dataclass(frozen=True)
 class Recovery:
-    """Two lines of the table: how long each system took after a fault, and how often it did what it had to do."""
+    """Two lines of the table: the times that each system took after a fault, and how often it ran each job."""
 
     header: ClassVar[str] = _COLUMNS.format("from fault's end to jobs' end", *SYSTEMS.values(), "target", "").rstrip()
 
@@ -37,7 +37,7 @@ class Recovery:
 
     @property
     def reached(self) -> bool:
-        """Whether ours kept its promise."""
+        """Whether Microblog kept its promise."""
         ours = self.outcomes[0].slowest
         return ours is not None and ours <= PROMISE
 
@@ -48,10 +48,10 @@ class Recovery:
         return f"{seconds.rstrip()}\n{times.rstrip()}"
 
 
-def run(house: House, *, patience: float = PATIENCE) -> Iterator[Recovery]:
-    """One line for each fault. A job that has not ended `patience` seconds after its fault's end is not waited for.
+def run(servers: House, *, patience: float = PATIENCE) -> Iterator[Recovery]:
+    """Yield one result for each fault. Jobs are awaited until `patience` seconds after the end of the fault.
 
-    `house` is not used: each fault strikes each system in a house of its own.
+    `servers` is not used: each pair of a fault and a system has its own servers.
     """
     for faults in ROUNDS:
         measured = _side_by_side(list(product(faults, SYSTEMS)), patience)
@@ -60,9 +60,9 @@ def run(house: House, *, patience: float = PATIENCE) -> Iterator[Recovery]:
 
 
 def _side_by_side(pairs: Sequence[Pair], patience: float) -> dict[Pair, Outcome]:
-    """What became of each pair of a fault and a system, each in a process of its own: Celery has one app in each.
+    """Return the outcome of each pair of a fault and a system, each in its own process, since Celery has a current app.
 
-    Raises RuntimeError if something could not be measured; its process has printed why.
+    Raises RuntimeError if a measurement failed; its process has printed the traceback.
     """
     context = multiprocessing.get_context("spawn")
     all_ready, outcomes = context.Barrier(len(pairs)), context.SimpleQueue()
@@ -83,12 +83,12 @@ def _measure(
     all_ready: Barrier,
     outcomes: SimpleQueue[tuple[Pair, Outcome]],
 ) -> None:
-    """Make a system ready, wait until all others are, let the fault strike, and put its outcome into `outcomes`."""
+    """Start a system, wait until all others are ready, cause the fault, and put the outcome into `outcomes`."""
     try:
-        with House() as house, system(house) as ready:
+        with House() as servers, system(servers) as ready:
             all_ready.wait(BOOT)
             outcome = recover(ready, fault, patience)
     except BaseException:
-        all_ready.abort()  # the others need not wait
+        all_ready.abort()  # stop the other processes, too
         raise
     outcomes.put(((fault, system), outcome))

@@ -1,6 +1,6 @@
-"""/metrics over 1,000,000 rows ÷ over 10,000; and what it costs to add rows up.
+"""/metrics with 1,000,000 rows ÷ with 10,000 rows, and the cost of the roll-up.
 
-What grows is the history: in both, 500 tasks have yet to end, and 200 ended since the statistics were last rolled up.
+Only the history differs: both have 500 unfinished tasks, and 200 that have finished since the last roll-up.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ BATCH = 10_000
 MONTH, WEEK = timedelta(days=30), timedelta(days=7)
 
 
-def run(house: House) -> Iterator[Figure]:
-    """The figures of each database."""
-    for database in house.databases:
-        environments = [house.environment(database) for _ in range(2)]
-        with house.app(environments[0]) as few, house.app(environments[1]) as many:
+def run(servers: House) -> Iterator[Figure]:
+    """Yield the figures of each database."""
+    for database in servers.databases:
+        environments = [servers.environment(database) for _ in range(2)]
+        with servers.app(environments[0]) as few, servers.app(environments[1]) as many:
             for app, rows in ((few, FEW), (many, MANY)):
                 with app.app_context():
                     yield _fill(rows, database)
-            with house.worker(environments[1], OURS, queue="default"):
+            with servers.worker(environments[1], OURS, queue="default"):
                 ours, raw = side_by_side(lambda: _scrape(many), lambda: _scrape(few), rounds=ROUNDS)
             yield compare(f"/metrics, {database}: {MANY:,} ÷ {FEW:,} rows", ours, raw, "ms", at_most=2)
             for what, ask in (("a week by the hour", _week), ("a roll-up with nothing to do", roll_up)):
@@ -48,7 +48,7 @@ def run(house: House) -> Iterator[Figure]:
 
 
 def _fill(rows: int, database: str) -> Figure:
-    """Add `rows` rows of a month, roll them up, and tell how long one took; then those that come after them."""
+    """Add `rows` finished rows of a month, and measure their roll-up; then add newer finished and unfinished rows."""
     now = utcnow()
     for first in range(0, rows, BATCH):
         ended = [now - MONTH * (1 - number / rows) - timedelta(minutes=5) for number in range(first, first + BATCH)]
@@ -84,7 +84,7 @@ def _row(ended: datetime | None, number: int) -> dict[str, Any]:
 
 
 def _scrape(app: Flask) -> float:
-    """Milliseconds of one scrape."""
+    """Return the milliseconds of one scrape."""
     with app.app_context():
         began = time.perf_counter()
         app.extensions["metrics"].expose("")
@@ -96,7 +96,7 @@ def _week() -> object:
 
 
 def _median(app: Flask, ask: Callable[[], object]) -> float:
-    """The median milliseconds of a few calls."""
+    """Return the median milliseconds of five calls."""
     spent = []
     with app.app_context():
         for _round in range(5):

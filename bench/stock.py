@@ -1,4 +1,4 @@
-"""`celery -A bench.stock`: an application of its own on Celery as it comes, as its users write them."""
+"""`celery -A bench.stock`: a separate application on stock Celery, as users of Celery write it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from celery import Task as CeleryTask
 
 from bench.diary import Diary
 
-#: In the environment of a worker: whether it acknowledges late.
+#: The environment variable that makes a worker acknowledge late.
 ACKS_LATE = "STOCK_ACKS_LATE"
 SENDER = "stock@example.com"
 
 
 def make_stock(redis_url: str, *, acks_late: bool) -> Celery:
-    """A Celery app with its defaults; with `acks_late`, with the two settings that are to keep tasks from loss."""
+    """Return a Celery app with default settings; with `acks_late`, with the two settings that prevent lost tasks."""
     stock = Celery("stock", broker=redis_url, backend=redis_url, set_as_current=False)
     if acks_late:
         stock.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
@@ -28,12 +28,12 @@ def make_stock(redis_url: str, *, acks_late: bool) -> Celery:
 
 
 def work(self: CeleryTask, diary: str, seconds: float) -> None:
-    """Works for some seconds."""
+    """Work for `seconds`."""
     Diary(Path(diary)).work(self.request.id, seconds)
 
 
 def send_mail(port: int, recipient: str) -> None:
-    """Hand a short mail to the local SMTP server at `port`."""
+    """Send a short mail to the local SMTP server at `port`."""
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = SENDER, recipient, "Your blog posts"
     message.set_content("Here they are.")
@@ -42,7 +42,7 @@ def send_mail(port: int, recipient: str) -> None:
 
 
 def __getattr__(name: str) -> Celery:
-    """`app`, for the worker alone: whoever imports make_stock() says which it wants."""
+    """Return `app`, for the worker only; code that imports make_stock() passes the settings."""
     if name != "app":
         raise AttributeError(name)
     return make_stock(os.environ["REDIS_URL"], acks_late=ACKS_LATE in os.environ)

@@ -1,4 +1,4 @@
-"""What one web process holds for 500 open pages, what it does while nothing happens, and how fast it tells them all."""
+"""The cost of 500 open event streams in one web process: connections, memory, idle queries, and time to notify all."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from microblog.taskqueue.interface import TaskChange
 USERS, PAGES_EACH = 50, 10
 PAGES = USERS * PAGES_EACH
 ROUNDS = 9
-HEARTBEAT = 3.0  # seconds; short, so that several fall into the time in which nothing happens
-SETTLE = 11.0  # seconds until PostgreSQL has counted what went before
+HEARTBEAT = 3.0  # seconds; short, so that the idle period contains several
+SETTLE = 11.0  # seconds until PostgreSQL's statistics include all previous transactions
 IDLE = 10.0  # seconds
 
 
-def run(house: House) -> Iterator[Figure]:
-    """The figures, all from the same 500 streams."""
-    database = house.databases[-1]
-    environment = house.environment(database) | {"STREAM_HEARTBEAT": str(HEARTBEAT)}
-    with house.app(environment) as app, house.web(environment) as (port, process):
+def run(servers: House) -> Iterator[Figure]:
+    """Yield the figures, all measured from the same 500 streams."""
+    database = servers.databases[-1]
+    environment = servers.environment(database) | {"STREAM_HEARTBEAT": str(HEARTBEAT)}
+    with servers.app(environment) as app, servers.web(environment) as (port, process):
         users = add_users(USERS)
         cookies = [session_cookie(app, user_id) for user_id in users]
-        measurement = _Measurement(house, app, port, process, users, cookies, environment["DATABASE_URL"])
+        measurement = _Measurement(servers, app, port, process, users, cookies, environment["DATABASE_URL"])
         yield from asyncio.run(measurement.take())
 
 
 @dataclass
 class _Measurement:
-    house: House
+    servers: House
     app: Flask
     port: int
     process: int
@@ -49,18 +49,18 @@ class _Measurement:
     database_url: str
 
     async def take(self) -> list[Figure]:
-        """Open the pages, let them be, tell them something; the pages close with the event loop."""
+        """Open the pages, measure them idle, then send events; the pages close with the event loop."""
         await self._warm_up()
         before = memory(self.process)
         pages = await self._open(self.cookies * PAGES_EACH)
-        redis_connections = connections_to(self.house.redis.port, self.process)
+        redis_connections = connections_to(self.servers.redis.port, self.process)
         queries = await self._idle_queries()
         each = (memory(self.process) - before) / PAGES / 1024
         ours, raw = await self._times_to_reach(pages)
         figures = [
             state(f"{PAGES} open pages: Redis connections of the web process", redis_connections, "", at_most=5),
             state(f"{PAGES} open pages: memory for each", each, "KB"),
-            compare(f"{PAGES} open pages: time to tell all ÷ {PAGES} bare subscribers", ours, raw, "ms"),
+            compare(f"{PAGES} open pages: time to notify all ÷ {PAGES} bare subscribers", ours, raw, "ms"),
         ]
         if queries is not None:
             what = f"{PAGES} open pages: database queries in {IDLE:.0f} s without events"
@@ -68,21 +68,21 @@ class _Measurement:
         return figures
 
     async def _warm_up(self) -> None:
-        """Once through everything, so that what is only loaded once is not counted as a page's memory."""
+        """Use every code path once, so that memory allocated only once is not attributed to the pages."""
         pages = await self._open(self.cookies)
-        await self._time_to_tell(pages)
+        await self._time_to_notify(pages)
         for page in pages:
             page.close()
-        await asyncio.sleep(2 * HEARTBEAT)  # for the server to notice
+        await asyncio.sleep(2 * HEARTBEAT)  # until the server has noticed the closed connections
 
     async def _open(self, cookies: Sequence[str]) -> list[Page]:
         return list(await asyncio.gather(*(Page.open(self.port, cookie) for cookie in cookies)))
 
     async def _idle_queries(self) -> int | None:
-        """Transactions in the database while nothing happens; None where nobody counts them."""
+        """Return the number of database transactions while there are no events; None on SQLite (no counter)."""
         if not self.database_url.startswith("postgresql"):
             return None
-        self._admin("ALTER SYSTEM SET autovacuum = off")  # it is counted like everybody else
+        self._admin("ALTER SYSTEM SET autovacuum = off")  # its transactions would be counted, too
         await asyncio.sleep(SETTLE)
         before = self._transactions()
         await asyncio.sleep(IDLE)
@@ -90,49 +90,49 @@ class _Measurement:
 
     def _transactions(self) -> int:
         name = self.database_url.rpartition("/")[2]
-        with psycopg.connect(self.house.postgres.url("postgres")) as connection:
+        with psycopg.connect(self.servers.postgres.url("postgres")) as connection:
             query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
             row = connection.execute(query, (name,)).fetchone()
         assert row is not None
         return int(row[0])
 
     def _admin(self, statement: str) -> None:
-        with psycopg.connect(self.house.postgres.url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.servers.postgres.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
             connection.execute("SELECT pg_reload_conf()")
 
     async def _times_to_reach(self, pages: list[Page]) -> tuple[float, float]:
-        """Milliseconds until all pages, and as many bare Redis subscribers, have heard: medians of turns."""
+        """Return the median milliseconds until all pages, and as many bare Redis subscribers, have got an event."""
         channels = [f"bench:{user_id}" for user_id in self.users]
-        subscribers = [await Subscriber.open(self.house.redis.port, channel) for channel in channels * PAGES_EACH]
+        subscribers = [await Subscriber.open(self.servers.redis.port, channel) for channel in channels * PAGES_EACH]
         ours, raw = list[float](), list[float]()
         for _round in range(ROUNDS):
-            ours.append(await self._time_to_tell(pages))
+            ours.append(await self._time_to_notify(pages))
             raw.append(await self._time_to_publish(subscribers, channels))
         for subscriber in subscribers:
             subscriber.close()
         return median(ours), median(raw)
 
-    async def _time_to_tell(self, pages: list[Page]) -> float:
-        """Milliseconds until a change for each user has reached all of `pages`."""
+    async def _time_to_notify(self, pages: list[Page]) -> float:
+        """Return the milliseconds until a change for each user has reached all `pages`."""
         task_id = str(uuid4())
-        hearing = [asyncio.create_task(page.hear(task_id)) for page in pages]
+        receiving = [asyncio.create_task(page.hear(task_id)) for page in pages]
         await asyncio.sleep(0)
         began = time.perf_counter()
         for user_id in self.users:
             publish_change(self.app, TaskChange(task_id, task_id, 0, user_id, "STARTED", None, utcnow()))
         async with asyncio.timeout(30):
-            await asyncio.gather(*hearing)
+            await asyncio.gather(*receiving)
         return (time.perf_counter() - began) * 1000
 
     async def _time_to_publish(self, subscribers: list[Subscriber], channels: list[str]) -> float:
-        hearing = [asyncio.create_task(subscriber.hear()) for subscriber in subscribers]
+        receiving = [asyncio.create_task(subscriber.hear()) for subscriber in subscribers]
         await asyncio.sleep(0)
         began = time.perf_counter()
         for channel in channels:
-            self.house.redis.client.publish(channel, "x" * 200)
+            self.servers.redis.client.publish(channel, "x" * 200)
         async with asyncio.timeout(30):
-            await asyncio.gather(*hearing)
+            await asyncio.gather(*receiving)
         return (time.perf_counter() - began) * 1000
 
 
@@ -146,17 +146,17 @@ class _Connection:
 
 
 class Page(_Connection):
-    """A browser's page with an open stream."""
+    """A page with an open event stream."""
 
     @classmethod
     async def open(cls, port: int, cookie: str) -> Page:
-        """Open it; returns when the server has begun to answer, and so listens to the user's events."""
+        """Open the stream, and return once the server answers, and so has subscribed to the user's events."""
         page = cls(*await asyncio.open_connection("127.0.0.1", port))
         request = f"GET /notifications/stream HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
         page.writer.write(request.encode())
         head = await page.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head.decode()
-        await page.reader.readuntil(b"\n\n")  # how long to wait before coming back
+        await page.reader.readuntil(b"\n\n")  # the field `retry`
         return page
 
     async def hear(self, task_id: str) -> None:
@@ -166,11 +166,11 @@ class Page(_Connection):
 
 
 class Subscriber(_Connection):
-    """A connection to Redis that listens to one channel."""
+    """A connection to Redis that is subscribed to one channel."""
 
     @classmethod
     async def open(cls, port: int, channel: str) -> Subscriber:
-        """Open it; returns when Redis has confirmed."""
+        """Open the connection, and return once Redis has confirmed the subscription."""
         subscriber = cls(*await asyncio.open_connection("127.0.0.1", port))
         subscriber.writer.write(f"SUBSCRIBE {channel}\r\n".encode())
         await subscriber.reader.readuntil(b":1\r\n")

@@ -1,4 +1,4 @@
-"""The systems whose recovery is compared, each with a Redis and a worker of its own: Microblog, and stock Celery."""
+"""The systems whose recovery is compared, each with its own Redis and worker: Microblog, and stock Celery."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ USERS, POSTS_EACH = 20, 10
 
 @dataclass(frozen=True)
 class End:
-    """When a job ended, in seconds since 1970, and what was wrong, "" if nothing was."""
+    """The end of a job: its time in seconds since 1970, and the error, "" if it succeeded."""
 
     at: float
     error: str = ""
 
 
 class System(ABC):
-    """A context in which the system is up and waits for jobs. A job is known by the id of its first task."""
+    """Context manager that runs a system, ready for jobs. A job is identified by the id of its first task."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, servers: House) -> None:
+        self.house = servers
         self.smtp = SmtpServer()
-        self.diary = Diary(house.folder / "diary")
+        self.diary = Diary(servers.folder / "diary")
         self._closing = contextlib.ExitStack()
         self._recipients: dict[str, str] = {}
         self._worker = 0
@@ -62,50 +62,50 @@ class System(ABC):
         self._closing.close()
 
     def start_worker(self) -> None:
-        """Start the worker; returns when it is ready."""
+        """Start the worker, and return once it is ready."""
         self._worker = self._closing.enter_context(self.house.worker(self.environment, self._module))
 
     def kill_worker(self) -> None:
-        """kill -9 of the worker with its children."""
+        """Kill (SIGKILL) the worker and its child processes."""
         os.killpg(self._worker, signal.SIGKILL)
 
     def supervise(self) -> None:
-        """Start the worker again if it has ended by itself, as whatever starts it in production would."""
+        """Restart the worker if it has ended by itself, as a process supervisor does in production."""
         if has_ended(self._worker):
             self.start_worker()
 
     def mailed(self, job: str) -> int:
-        """How often the job's mail was delivered."""
+        """Return how often the job's mail was delivered."""
         return Counter(str(message["To"]) for message in self.smtp.messages)[self._recipients[job]]
 
     @abstractmethod
     def start_work(self, seconds: float) -> str:
-        """Start a job that works for so many seconds, and notes it in the diary."""
+        """Start a job that works for `seconds` and logs that in the diary. Return its id."""
 
     @abstractmethod
     def start_mail(self) -> str:
-        """Start a job that sends a mail to somebody who has got none."""
+        """Start a job that sends a mail to a recipient without mails. Return its id."""
 
     @abstractmethod
     def end(self, job: str) -> End | None:
-        """How the job ended, None if it has not."""
+        """Return the end of the job, or None if it has not ended."""
 
     @abstractmethod
     def whereabouts(self, job: str) -> str:
-        """What has become of a job that has not ended."""
+        """Return the state of a job that has not ended, for the report."""
 
     @property
     @abstractmethod
     def _module(self) -> str:
-        """Where the worker finds its Celery app."""
+        """The module of the worker's Celery app."""
 
     @abstractmethod
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
-        """Make all but the worker ready; returns the worker's environment."""
+        """Start everything except the worker. Return the worker's environment."""
 
 
 class Microblog(System):
-    """A worker and beat of ours, with the settings of production, and jobs that are launched."""
+    """Microblog's worker and beat with the settings of production; jobs are launched."""
 
     _module = OURS
 
@@ -114,7 +114,7 @@ class Microblog(System):
         return self._launch(user, work.s(str(self.diary.path), seconds))
 
     def start_mail(self) -> str:
-        """The job is an export: the archive, and the mail that brings it."""
+        """Start an export: the archive, and the mail with it. Return its id."""
         user = next(self._users)
         root = user.launch_task("export_posts", "Export")
         db.session.commit()
@@ -152,7 +152,7 @@ class Microblog(System):
 
 
 class Stock(System):
-    """A worker of stock Celery with its defaults, and plain tasks."""
+    """A worker of stock Celery with default settings, and plain tasks."""
 
     _module = STOCK
     acks_late = False
@@ -167,8 +167,8 @@ class Stock(System):
         return job
 
     def end(self, job: str) -> End | None:
-        kept: Any = self.house.redis.client.get(f"celery-task-meta-{job}")
-        if kept is None or (meta := json.loads(kept))["status"] not in states.READY_STATES:
+        stored: Any = self.house.redis.client.get(f"celery-task-meta-{job}")
+        if stored is None or (meta := json.loads(stored))["status"] not in states.READY_STATES:
             return None
         at = datetime.fromisoformat(meta["date_done"]).timestamp()
         return End(at) if meta["status"] == states.SUCCESS else End(at, meta["result"]["exc_type"])
@@ -194,6 +194,6 @@ class Stock(System):
 
 
 class StockAcksLate(Stock):
-    """The same with `task_acks_late` and `task_reject_on_worker_lost`."""
+    """Stock Celery with `task_acks_late` and `task_reject_on_worker_lost`."""
 
     acks_late = True

@@ -15,18 +15,18 @@ from microblog.taskqueue.worker import JobTask
 
 @shared_task(name="noop", title="Nothing")
 def noop(*args: Any) -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 @shared_task(name="work", bind=True, title="Working")
 def work(self: JobTask, diary: str, seconds: float) -> None:
-    """Works for some seconds."""
+    """Work for `seconds`."""
     Diary(Path(diary)).work(self.request.id, seconds)
 
 
 @shared_task(name="tick", bind=True, title="Ticking")
 def tick(self: JobTask, times: int, pause: float) -> None:
-    """Tells its progress `times` times, `pause` seconds apart; each message is the time at which it was told."""
+    """Report progress `times` times, `pause` seconds apart; the message is the current time in seconds since 1970."""
     for current in range(times):
         time.sleep(pause)
         meta = {"current": current, "total": times, "percent": 100 * current // times}

@@ -1,4 +1,4 @@
-"""Tasks a second that have a row (claimed, mirrored, announced) ÷ the same tasks in bare Celery."""
+"""Tasks per second with a row (claim, stored states, events) ÷ the same tasks in bare Celery."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.servers import wait_for
 
-TASKS = 300  # in one turn; turns are short, so that whatever else the machine does hits both sides
+TASKS = 300  # in one turn; turns are short, so that other load on the machine affects both sides
 ROUNDS = 21
 QUEUE = "default"
 
 
-def run(house: House) -> Iterator[Figure]:
-    """One figure for each database."""
-    for database in house.databases:
-        environment = house.environment(database)
-        with house.app(environment) as app:
-            ours, bare = _Launched(house.redis.client), _Bare(house.redis.client, app)
+def run(servers: House) -> Iterator[Figure]:
+    """Yield one figure for each database."""
+    for database in servers.databases:
+        environment = servers.environment(database)
+        with servers.app(environment) as app:
+            ours, bare = _Launched(servers.redis.client), _Bare(servers.redis.client, app)
             with (
-                house.worker(environment, OURS, queue=QUEUE),
-                house.worker(environment, BARE, queue=BARE_QUEUE),
+                servers.worker(environment, OURS, queue=QUEUE),
+                servers.worker(environment, BARE, queue=BARE_QUEUE),
             ):
                 ours.tasks_per_second(), bare.tasks_per_second()  # the first turn connects
                 rates = side_by_side(ours.tasks_per_second, bare.tasks_per_second, rounds=ROUNDS)
@@ -41,7 +41,7 @@ def run(house: House) -> Iterator[Figure]:
 
 
 class _Batch:
-    """The messages of TASKS tasks, published once while no worker runs, then put into their queue turn by turn."""
+    """The messages of TASKS tasks, published once while no worker runs, and pushed to their queue in each turn."""
 
     def __init__(self, client: redis.Redis, queue: str) -> None:
         self._client: Any = client
@@ -51,7 +51,7 @@ class _Batch:
         self._client.delete(queue)
 
     def tasks_per_second(self) -> float:
-        """How many tasks the worker ends in a second, from when it is given all to the last result."""
+        """Push all messages to the queue; return the tasks per second until the last one is acknowledged."""
         if results := self._results():
             self._client.delete(*results)
         began = time.perf_counter()
@@ -62,22 +62,22 @@ class _Batch:
         return TASKS / spent
 
     def _results(self) -> list[str]:
-        found: list[str] = self._client.keys("celery-task-meta-*")
-        return found
+        keys: list[str] = self._client.keys("celery-task-meta-*")
+        return keys
 
     def _publish(self) -> None:
         raise NotImplementedError
 
 
 class _Launched(_Batch):
-    """Our side: jobs of as many users."""
+    """Microblog's side: jobs of as many users."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client, QUEUE)
         self._rows = [dict(row) for row in db.session.execute(sa.select(*Task.__table__.columns)).mappings()]
 
     def tasks_per_second(self) -> float:
-        """As for any batch; the rows are new again, and all finished afterwards."""
+        """Reset the rows to PENDING, measure, and check that all are finished afterwards."""
         db.session.execute(sa.delete(Task))
         db.session.execute(sa.insert(Task), self._rows)
         db.session.commit()
@@ -94,7 +94,7 @@ class _Launched(_Batch):
 
 
 class _Bare(_Batch):
-    """The other side. Nobody listens for the results: that would slow Redis down."""
+    """Bare Celery's side. The client does not subscribe to results, which would slow Redis down."""
 
     def __init__(self, client: redis.Redis, app: Flask) -> None:
         self._celery = make_bare(app.config)

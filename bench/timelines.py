@@ -1,7 +1,7 @@
-"""Home, explore, a profile and searches: 1,000,000 posts ÷ 10,000 posts, and how many queries each takes.
+"""Home, explore, a profile and searches: 1,000,000 posts ÷ 10,000 posts, and the number of queries of each page.
 
-Both sizes are measured in turns, so that whatever else the machine does hits both. Two searches have no target, and a
-third has none on PostgreSQL: they take the longer the more posts there are (search/find.py).
+Both sizes are measured in turns, so that other load on the machine affects both. Two searches have no target, and a
+third has none on PostgreSQL: their time grows with the number of posts (search/find.py).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SMALL, LARGE = 10_000, 1_000_000
 ROUNDS = 60
 BATCH = 20_000
 RARE, COMMON, BETWEEN = "heliotrope", "weather", "tramway"
-BEHIND, APART = "forecast", "harvest"  # stands behind each COMMON; is in all posts that have no COMMON
-RARE_POSTS = 20  # that have the rare word, at either size
-BETWEEN_EVERY = 100  # posts one has a word of which there are more the more posts there are, but never very many
+BEHIND, APART = "forecast", "harvest"  # follows each COMMON; is in all posts without COMMON
+RARE_POSTS = 20  # posts with the rare word, at both sizes
+BETWEEN_EVERY = 100  # one in so many posts has the word BETWEEN, whose number grows with that of posts
 PAGES = {
     "home": "/",
     "explore": "/explore",
@@ -38,18 +38,18 @@ PAGES = {
     f"search, a word in every {BETWEEN_EVERY}th post": f"/search?q={BETWEEN}",
 }
 WITHOUT_TARGET = {
-    "search, two that never meet": f"/search?q={COMMON}+{APART}",
+    "search, two words never in one post": f"/search?q={COMMON}+{APART}",
     "search, a phrase that never occurs": f"/search?q=%22{BEHIND}+{COMMON}%22",
 }
 WITHOUT_TARGET_ON = {"PostgreSQL": f"/search?q={BETWEEN}"}
 
 
-def run(house: House) -> Iterator[Figure]:
-    """Two figures for each page and database."""
-    for database in house.databases:
+def run(servers: House) -> Iterator[Figure]:
+    """Yield two figures for each page and database."""
+    for database in servers.databases:
         with (
-            house.app(house.environment(database)) as small,
-            house.app(house.environment(database)) as large,
+            servers.app(servers.environment(database)) as small,
+            servers.app(servers.environment(database)) as large,
         ):
             readers = []
             for app, posts in ((small, SMALL), (large, LARGE)):
@@ -62,7 +62,7 @@ def run(house: House) -> Iterator[Figure]:
 
 def _compare(what: str, path: str, small: _Reader, large: _Reader, *, bounded: bool) -> Iterator[Figure]:
     for reader in (small, large):
-        reader.milliseconds(path)  # the first request reads from the disk
+        reader.milliseconds(path)  # the first request reads from disk
     large_spent, small_spent = side_by_side(
         lambda: large.milliseconds(path), lambda: small.milliseconds(path), rounds=ROUNDS
     )
@@ -73,7 +73,7 @@ def _compare(what: str, path: str, small: _Reader, large: _Reader, *, bounded: b
 
 
 class _Reader:
-    """Somebody's browser, signed in."""
+    """The browser of a signed-in user."""
 
     def __init__(self, app: Flask, user_id: int) -> None:
         self._app = app
@@ -81,8 +81,8 @@ class _Reader:
         self._headers = {"Cookie": session_cookie(app, user_id)}
 
     def milliseconds(self, path: str) -> float:
-        """How long a request takes. Raises RuntimeError if it is refused."""
-        with self._app.app_context():  # the one around it may be another's
+        """Return the duration of a request. Raises RuntimeError unless its status is 200."""
+        with self._app.app_context():  # the current one may belong to the other app
             began = time.perf_counter()
             answer = self._browser.get(path, headers=self._headers)
             spent = (time.perf_counter() - began) * 1000
@@ -91,46 +91,46 @@ class _Reader:
         return spent
 
     def queries(self, path: str) -> int:
-        """How many queries a request makes."""
-        noted: list[str] = []
+        """Return the number of queries of a request."""
+        statements: list[str] = []
 
-        def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            noted.append(statement)
+        def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            statements.append(statement)
 
         with self._app.app_context():
-            sa.event.listen(db.engine, "before_cursor_execute", note)
+            sa.event.listen(db.engine, "before_cursor_execute", record)
             self._browser.get(path, headers=self._headers)
-            sa.event.remove(db.engine, "before_cursor_execute", note)
-        return len(noted)
+            sa.event.remove(db.engine, "before_cursor_execute", record)
+        return len(statements)
 
 
 def _fill(posts: int) -> int:
-    """Users, posts of random ones, and a reader who follows many; returns the reader's id."""
-    chance = random.Random(posts)
+    """Add users, posts of random users, and a reader who follows many of them. Return the reader's id."""
+    rng = random.Random(posts)
     reader, *others = users = add_users(USERS)
     beginning = datetime(2025, 1, 1, tzinfo=UTC)
     for first in range(0, posts, BATCH):
         rows = [
             {
-                "body": _body(n, posts, chance),
+                "body": _body(n, posts, rng),
                 "timestamp": beginning + timedelta(seconds=n),
-                "user_id": chance.choice(users),
+                "user_id": rng.choice(users),
             }
             for n in range(first, min(first + BATCH, posts))
         ]
         db.session.execute(sa.insert(Post), rows)
         db.session.commit()
-    followed = chance.sample(others, FOLLOWED)
+    followed = rng.sample(others, FOLLOWED)
     db.session.execute(sa.insert(Follow), [{"follower_id": reader, "followed_id": other} for other in followed])
     db.session.commit()
-    if db.engine.dialect.name == "postgresql":  # as autovacuum does it
+    if db.engine.dialect.name == "postgresql":  # as autovacuum does
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("VACUUM ANALYZE"))
     return reader
 
 
-def _body(number: int, posts: int, chance: random.Random) -> str:
-    words = [f"Post {number}", *(f"word{min(int(chance.expovariate(0.002)), 9999)}" for _word in range(6))]
+def _body(number: int, posts: int, rng: random.Random) -> str:
+    words = [f"Post {number}", *(f"word{min(int(rng.expovariate(0.002)), 9999)}" for _word in range(6))]
     words += [COMMON, BEHIND] if number % 2 else [APART]
     if number % (posts // RARE_POSTS) == 1:
         words.append(RARE)

@@ -1,6 +1,6 @@
-"""The numbers in the navigation: with 1,000,000 messages and notifications ÷ with 10,000, and their queries.
+"""The badges of the navigation: with 1,000,000 messages and notifications ÷ with 10,000, and their queries.
 
-Once almost all have been read, as it is with people, and once none has.
+They are measured with almost all rows read, which is the usual case, and with none read.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 
 SMALL, LARGE = 10_000, 1_000_000  # rows of each kind
-USERS = 50  # of whom one gets half of all there is
-NEW = 20  # of those that the reader has yet to read, where almost all are read
+USERS = 50  # one of them receives half of all rows
+NEW = 20  # unread rows of the reader, in the case that almost all are read
 ROUNDS = 101
-CALLS = 10  # of which one time is taken
+CALLS = 10  # in one measurement
 BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def run(house: House) -> Iterator[Figure]:
-    """Two figures for each case and database."""
-    for database in house.databases:
-        with house.app(house.environment(database)) as few, house.app(house.environment(database)) as many:
+def run(servers: House) -> Iterator[Figure]:
+    """Yield two figures for each case and database."""
+    for database in servers.databases:
+        with servers.app(servers.environment(database)) as few, servers.app(servers.environment(database)) as many:
             for app, rows in ((few, SMALL), (many, LARGE)):
                 with app.app_context():
                     reader = _fill(rows)
             yield from _figures(f"{NEW} unread, {database}", few, many, reader)
             for app in (few, many):
                 with app.app_context():
-                    _forget_what_was_read()
+                    _mark_all_unread()
             yield from _figures(f"all unread, {database}", few, many, reader)
 
 
@@ -49,14 +49,14 @@ def _figures(case: str, few: Flask, many: Flask, reader: int) -> Iterator[Figure
 
 
 def _fill(rows: int) -> int:
-    """Messages and notifications, `rows` of each, of which the newest are unread; returns the id of who gets half."""
+    """Add `rows` messages and as many notifications, the newest unread. Return the id of the user with half of them."""
     reader, *others = add_users(USERS)
     people = {n: (reader if n % 2 else others[n % 7], others[7 + n % 40]) for n in range(SMALL)}
-    moments = {n: BEGINNING + timedelta(seconds=n) for n in people}
+    times = {n: BEGINNING + timedelta(seconds=n) for n in people}
     _multiply(
         Message,
         [
-            {"recipient_id": to, "sender_id": by, "body": f"Word {n}", "timestamp": moments[n], "read_at": BEGINNING}
+            {"recipient_id": to, "sender_id": by, "body": f"Word {n}", "timestamp": times[n], "read_at": BEGINNING}
             for n, (to, by) in people.items()
         ],
         rows // SMALL,
@@ -65,7 +65,7 @@ def _fill(rows: int) -> int:
         Notification,
         [
             {"user_id": to, "name": "follower", "subject": str(n), "payload": {}, "read_at": BEGINNING}
-            | {"timestamp": moments[n], "updated_at": moments[n]}
+            | {"timestamp": times[n], "updated_at": times[n]}
             for n, (to, _by) in people.items()
         ],
         rows // SMALL,
@@ -84,14 +84,14 @@ def _multiply(model: type[Message] | type[Notification], rows: list[dict[str, An
     first = sa.select(sa.func.min(model.id)).scalar_subquery()
     for copy in range(1, times):
         columns = {name: getattr(model, name) for name in rows[0]}
-        if model is Notification:  # no two of a user are about the same
+        if model is Notification:  # name and subject are unique for a user
             columns["name"] = sa.literal(f"copy {copy}")
         copied = sa.select(*columns.values()).where(model.id < first + len(rows))
         db.session.execute(sa.insert(model).from_select(list(columns), copied, include_defaults=False))
     db.session.commit()
 
 
-def _forget_what_was_read() -> None:
+def _mark_all_unread() -> None:
     for model in (Message, Notification):
         db.session.execute(sa.update(model).values(read_at=None))
         db.session.commit()
@@ -99,13 +99,13 @@ def _forget_what_was_read() -> None:
 
 
 def _analyse() -> None:
-    """As autovacuum does it."""
+    """Update the planner's statistics, as autovacuum does."""
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE" if db.engine.dialect.name == "sqlite" else "VACUUM ANALYZE"))
 
 
 def _milliseconds(app: Flask, reader: int) -> float:
-    """What it takes to count for one page."""
+    """Return the milliseconds that the counts of one page take."""
     with app.app_context():
         unread_counts.unread_counts(reader)  # connects
         began = time.perf_counter()
@@ -117,11 +117,11 @@ def _milliseconds(app: Flask, reader: int) -> float:
 def _queries(app: Flask, reader: int) -> int:
     queries: list[str] = []
 
-    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+    def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
         queries.append(statement)
 
     with app.app_context():
-        sa.event.listen(db.engine, "before_cursor_execute", note)
+        sa.event.listen(db.engine, "before_cursor_execute", record)
         unread_counts.unread_counts(reader)
-        sa.event.remove(db.engine, "before_cursor_execute", note)
+        sa.event.remove(db.engine, "before_cursor_execute", record)
     return len(queries)

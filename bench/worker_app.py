@@ -1,4 +1,4 @@
-"""`celery -A bench.worker_app`: the application's own Celery app, with the benchmarks' tasks."""
+"""`celery -A bench.worker_app`: Microblog's Celery app with the tasks of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Microblog: create_app() makes the application from its packages, of which taskqueue is the engine."""
+"""Microblog: create_app() builds the application from the packages here; `taskqueue` is the task engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def create_app(**overrides: Any) -> Flask:
     """Return the Flask application.
 
     `overrides` replace settings read from the environment, by their upper-case names. Raises config.ConfigError, which
-    ends the program, if the environment is not usable.
+    ends the program, if the environment is invalid.
     """
     settings = load_settings() | overrides
     app = Flask(__name__, instance_path=settings["INSTANCE_PATH"])

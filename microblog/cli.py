@@ -10,24 +10,24 @@ from flask.cli import AppGroup
 
 from microblog.database import DatabaseUnavailable
 
-EXIT_UNAVAILABLE = 3  # the exit code where something is away that a command needs; 2 is click's own for a wrong call
+EXIT_UNAVAILABLE = 3  # exit code if a required service is unavailable; click uses 2 for usage errors
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 
 
 class Commands(AppGroup):
-    """Commands that say in one sentence, on stderr, that the database is away."""
+    """A command group that reports an unavailable database in one sentence on stderr."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(context)
         except DatabaseUnavailable as error:
-            exit_unavailable(context, f"The database does not answer as it should: {error.orig}")
+            exit_unavailable(context, f"The database is unavailable: {error.orig}")
 
 
 def exit_unavailable(context: click.Context, sentence: str) -> NoReturn:
-    """Say what is away, and exit."""
+    """Print `sentence` on stderr and exit with ``EXIT_UNAVAILABLE``."""
     click.echo(sentence, err=True)
     context.exit(EXIT_UNAVAILABLE)
 

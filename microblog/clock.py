@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def utcnow() -> datetime:
-    """The time now, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def iso(time: datetime | None) -> str | None:
-    """A time as text: ISO 8601 in UTC, ending in Z; None for none."""
+    """Return `time` in ISO 8601, ending in Z, or None if it is None."""
     return time.isoformat().replace("+00:00", "Z") if time else None

@@ -13,24 +13,24 @@ from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
-# SQLite: the file cannot be opened, or others have locked it for too long.
+# SQLite: the file cannot be opened, or another connection has held the lock for too long.
 _SQLITE_UNAVAILABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# PostgreSQL: connections, a server that starts, stops or is full, and locks (SQLSTATE codes, or how they begin).
+# PostgreSQL: connection errors, a server that starts, stops or has no free connection, and locks (SQLSTATE prefixes).
 _SQLSTATE_UNAVAILABLE = ("08", "40001", "40P01", "53300", "55P03", "57P")
 
 
 class DatabaseUnavailable(OperationalError):
     """The database cannot be reached or used now; the same statement may succeed later.
 
-    Raised by every engine in place of the driver's error, since the drivers use one type for this and for mistakes such
-    as a missing column (SQLite: OperationalError).
+    Every engine raises it instead of the driver's error, since the drivers use the same type for this and for errors
+    such as a missing column (SQLite: OperationalError).
     """
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
     """An aware datetime in UTC: ``timestamptz`` on PostgreSQL, naive UTC text on SQLite.
 
-    Refuses a naive datetime with ValueError, since nobody can know which zone it means.
+    Raises ValueError for a naive datetime, whose time zone is unknown.
     """
 
     impl = sa.DateTime(timezone=True)
@@ -51,7 +51,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """The base of every model; named constraints, so that migrations can drop them."""
+    """The base of every model. All constraints are named, so that migrations can drop them."""
 
     registry = registry(
         metadata=sa.MetaData(
@@ -69,7 +69,7 @@ class Base(DeclarativeBase):
 
 @sa.event.listens_for(Engine, "connect")
 def _open_sqlite(connection: Any, record: Any) -> None:
-    """Readers that do not wait for the writer (WAL), writers that wait for each other, foreign keys that hold."""
+    """Configure a SQLite connection: WAL, so that readers do not wait for the writer, a lock timeout, foreign keys."""
     if isinstance(connection, sqlite3.Connection):
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
@@ -105,26 +105,26 @@ def _is_unavailable(error: DBAPIError) -> bool:
 
 
 class AutocommitExecutor:
-    """Runs single statements, each its own transaction, on the database of `engine`.
+    """Executor of single statements, each in its own transaction, on the database of `engine`.
 
-    In autocommit mode, since a statement alone then needs one round trip instead of three, and apart from any
-    session, so that a state is written whatever the task does with its own transaction.
+    Autocommit mode needs one round trip for a statement instead of three. The statements are independent of any
+    session, so that a state is stored whatever the task does with its own transaction.
     """
 
     def __init__(self, engine: sa.Engine, connect_args: dict[str, Any] | None = None) -> None:
-        # A pool of its own, whose connections are not tried before each use: that would double the round trips.
+        # A separate pool without pre-ping, which would double the round trips.
         self._engine = sa.create_engine(
             engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=connect_args or {}
         )
 
     def execute(self, statement: sa.Executable, **parameters: Any) -> list[sa.Row[Any]]:
-        """The rows that `statement` returns (none if it returns no rows). Raises DatabaseUnavailable."""
+        """Run `statement` and return its rows, or [] if it returns none. Raises DatabaseUnavailable."""
         try:
             return self._execute(statement, parameters)
         except DatabaseUnavailable as error:
             if not error.connection_invalidated:
                 raise
-            return self._execute(statement, parameters)  # it was cut since it was last used
+            return self._execute(statement, parameters)  # the pooled connection was stale; retry on a new one
 
     def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
         with self._engine.connect() as connection:
@@ -132,19 +132,19 @@ class AutocommitExecutor:
             return list(result) if result.returns_rows else []
 
     def forget_connections(self) -> None:
-        """After a fork: leave the parent's connections to the parent."""
+        """Discard the pooled connections without closing them: after a fork they belong to the parent process."""
         self._engine.dispose(close=False)
 
 
 def dialect_insert(bind: Engine | Connection, table: Any) -> Any:
-    """An INSERT into `table` that knows ``on_conflict_do_nothing()`` and ``on_conflict_do_update()``."""
+    """Return an INSERT into `table` with ``on_conflict_do_nothing()`` and ``on_conflict_do_update()``."""
     return (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def run_in_batches(session: scoped_session[Any], change: Callable[[], int]) -> Iterator[int]:
-    """Call `change`, which changes a limited number of rows, until it returns 0; yields each number, once committed.
+    """Call `change`, which changes a limited number of rows, until it returns 0. Commit and yield each number of rows.
 
-    Each call is a transaction of its own, so that no other waits long for a lock.
+    Each call is a separate transaction, so that other transactions do not wait long for a lock.
     """
     while changed := change():
         session.commit()
@@ -153,5 +153,5 @@ def run_in_batches(session: scoped_session[Any], change: Callable[[], int]) -> I
 
 
 def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:
-    """Run `statement`, which deletes a limited number of rows, until there are none; returns the number deleted."""
+    """Run `statement`, which deletes a limited number of rows, until none is left. Return the number deleted."""
     return sum(run_in_batches(session, lambda: cast("sa.CursorResult[Any]", session.execute(statement)).rowcount))

@@ -27,26 +27,26 @@ from microblog.security import is_upload
 
 _log = logging.getLogger(__name__)
 
-RETRY_AFTER = 5  # seconds until a page is worth asking for again while the database is away
+RETRY_AFTER = 5  # seconds after which a client should retry while the database is unavailable
 
 
 def init_app(app: Flask) -> None:
-    """Answer every HTTP error, and a database that is away, in the site's own face."""
+    """Register the handlers of HTTP errors and of an unavailable database."""
     app.register_error_handler(HTTPException, answer)
     app.register_error_handler(DatabaseUnavailable, _database_unavailable)
 
 
 def answer(error: HTTPException) -> AnyResponse:
-    """The response for `error`, as its reader expects it: JSON under /api/, else a page."""
-    if error.response is not None:  # somebody aborted with a response of their own
+    """Return the response for `error`: JSON under /api/, otherwise a page."""
+    if error.response is not None:  # abort() was called with a response
         return current_app.make_response(error.response)
     return problem(error) if request.path.startswith("/api/") else _page(error)
 
 
 def problem(error: HTTPException, **members: Any) -> Response:
-    """`error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
+    """Return `error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
     body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _sentence(error)}
-    # Which item of a list is wrong is said by its number; what is wrong with it may be a sentence yet to be worded.
+    # Errors of a list have the items' indices as keys (OPT_NON_STR_KEYS). Messages may be lazy strings (default=str).
     json = orjson.dumps(body | members, default=str, option=orjson.OPT_NON_STR_KEYS)
     response = current_app.response_class(json, error.code)
     response.content_type = "application/problem+json"
@@ -60,7 +60,7 @@ def _page(error: HTTPException) -> Response:
 
 
 def _with_headers_of(error: HTTPException, response: Response) -> Response:
-    """Take over what else the error has to say: Allow, Retry-After, WWW-Authenticate."""
+    """Copy the other headers of the error: Allow, Retry-After, WWW-Authenticate."""
     for name, value in error.get_headers():
         if name != "Content-Type":
             response.headers[name] = value
@@ -68,7 +68,7 @@ def _with_headers_of(error: HTTPException, response: Response) -> Response:
 
 
 def _database_unavailable(error: DatabaseUnavailable) -> AnyResponse:
-    _log.error("the database is unavailable", exc_info=error)
+    _log.error("the database is unavailable; the request is answered with 503", exc_info=error)
     db.session.rollback()
     return answer(ServiceUnavailable(retry_after=RETRY_AFTER))
 
@@ -91,15 +91,15 @@ def _title(error: HTTPException) -> str:
 
 
 def _sentence(error: HTTPException) -> str:
-    """One sentence for the reader: what the code that raised `error` said, else what its status means."""
+    """Return one sentence for the user: the description passed by the code that raised `error`, or its status's."""
     if isinstance(error, CSRFError):
         return str(_("The page was open too long, or the form came from elsewhere. Open it again and retry."))
-    if isinstance(error, RateLimitExceeded):  # it describes itself as "10 per 1 minute", which is no sentence
+    if isinstance(error, RateLimitExceeded):  # its description is "10 per 1 minute", not a sentence
         return str(_("You have tried this too often. Try again %(when)s.", when=_when_again(error)))
     standard = default_exceptions.get(error.code or 500)
-    said = error.description
-    if said and (standard is None or said != standard.description):
-        return str(said)
+    description = error.description
+    if description and (standard is None or description != standard.description):
+        return str(description)
     sentences: dict[int, str] = {
         400: _("The request could not be understood. Nothing was changed."),
         401: _("This is only for those who are signed in."),
@@ -111,7 +111,7 @@ def _sentence(error: HTTPException) -> str:
         500: _("That is our fault, not yours. It has been noted and will be looked into."),
         503: _("The database does not answer right now. Nothing is lost: try again in a few seconds."),
     }
-    return sentences.get(error.code or 500, str(said or error.name))
+    return sentences.get(error.code or 500, str(description or error.name))
 
 
 def _when_again(error: RateLimitExceeded) -> str:
@@ -119,19 +119,19 @@ def _when_again(error: RateLimitExceeded) -> str:
     hit = limiter.current_limit
     try:
         seconds = int(hit.reset_at - time.time()) if hit else 0
-    except RedisError:  # it has gone since it counted: a whole period is enough
+    except RedisError:  # unavailable since the request was counted; assume a whole period
         seconds = error.limit.limit.get_expiry()
     unit = max((unit for unit in (60, 3600) if unit <= seconds), default=1)
-    left = timedelta(seconds=max(1, math.ceil(seconds / unit) * unit))
-    text: str = format_timedelta(left, threshold=1, add_direction=True)
+    delay = timedelta(seconds=max(1, math.ceil(seconds / unit) * unit))
+    text: str = format_timedelta(delay, threshold=1, add_direction=True)
     return text
 
 
 def _draft() -> str | None:
-    """The post or message that was on its way, for its writer to copy: it has not been kept."""
+    """Return the submitted post or message, which was not stored, so that its author can copy it from the page."""
     if is_upload():
         return None
     try:
         return request.form.get("post") or request.form.get("message")
-    except HTTPException:  # the body itself is what was wrong
+    except HTTPException:  # the body itself caused the error
         return None

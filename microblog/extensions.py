@@ -1,4 +1,4 @@
-"""The Flask extensions, unbound; create_app() binds them."""
+"""The Flask extensions; create_app() initializes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import flask_mail
 import redis
 from celery.exceptions import BackendStoreError
 from flask import Flask, current_app
+from flask_babel import Babel
 from flask_bootstrap import Bootstrap5
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -20,19 +21,18 @@ from flask_wtf import CSRFProtect
 from kombu.exceptions import OperationalError as BrokerError
 
 from microblog.database import Base
-from microblog.i18n import Babel
 
-#: What redis-py, Celery's result backend and kombu raise while Redis cannot be reached or refuses to work.
+#: Errors of redis-py, Celery's result backend and kombu if Redis cannot be reached or refuses commands.
 REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, BrokerError)
-#: The same for whoever uses a connection of kombu's, which does not wrap every error of a socket.
+#: The same for code that uses a connection of kombu, which does not wrap every socket error.
 BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
 
 class Connection(flask_mail.Connection):
-    """One SMTP session, every exchange of which ends within ``MAIL_TIMEOUT`` seconds."""
+    """An SMTP session with a timeout of ``MAIL_TIMEOUT`` seconds for each command."""
 
     def configure_host(self) -> smtplib.SMTP | smtplib.SMTP_SSL:
-        """Connect, greet and sign in. Raises OSError or smtplib.SMTPException."""
+        """Connect, start TLS and log in, as configured. Raises OSError or smtplib.SMTPException."""
         smtp = smtplib.SMTP_SSL if self.mail.use_ssl else smtplib.SMTP
         host = smtp(self.mail.server, self.mail.port, timeout=current_app.config["MAIL_TIMEOUT"])
         try:
@@ -46,25 +46,25 @@ class Connection(flask_mail.Connection):
         return host
 
     def __exit__(self, *error: object) -> None:
-        # By now the server has answered for the mail. A goodbye that fails must not make a sent mail look unsent.
+        # The server has already replied to the mail. If QUIT fails, the mail must not be treated as unsent.
         if self.host is not None:
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 self.host.quit()
 
 
 class Mail(flask_mail.Mail):
-    """Flask-Mail, handing out :class:`Connection`."""
+    """Flask-Mail with :class:`Connection`."""
 
     def connect(self) -> Connection:
-        """A connection to the configured server, for a ``with`` statement; must run in an app context."""
+        """Return a connection to the configured server, for a ``with`` statement. Requires an app context."""
         return Connection(current_app.extensions["mail"])
 
 
 class RedisClient:
-    """The one place that talks to Redis for everything but Celery's own messages and results."""
+    """The Redis client for everything except Celery's messages and results."""
 
     def init_app(self, app: Flask) -> None:
-        """Bind to ``REDIS_URL``; nothing is connected before it is used."""
+        """Create the client for ``REDIS_URL``; it connects on first use."""
         timeout = app.config["REDIS_TIMEOUT"]
         app.extensions["redis"] = redis.Redis.from_url(
             app.config["REDIS_URL"],
@@ -76,7 +76,7 @@ class RedisClient:
 
     @property
     def connection(self) -> redis.Redis:
-        """The current app's client, with a pool of its own that survives a fork."""
+        """The current app's client; its connection pool can be used after a fork."""
         client: redis.Redis = current_app.extensions["redis"]
         return client
 
@@ -92,6 +92,6 @@ mail = Mail()
 babel = Babel()
 csrf = CSRFProtect()
 bootstrap = Bootstrap5()
-# Counts live in Redis, for all web processes; while Redis is away each process counts for itself.
+# Counters are stored in Redis for all web processes; while Redis is unavailable, each process counts in memory.
 limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True)
 redis_client = RedisClient()

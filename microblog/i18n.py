@@ -1,8 +1,8 @@
-"""Locale and time zone of the current reader, and the message catalogs.
+"""Locale and time zone of the current user, and the message catalogs.
 
 A user's choice is stored in the profile, and in the session of each browser they sign in with; that of an anonymous
-reader only in the session. Code that loads a user calls use_locale_of(), so that nothing here queries the database and
-an error page has the right language while the database is unavailable.
+user only in the session. Code that loads a user calls use_locale_of(), so that this module does not query the database
+and an error page has the right language while the database is unavailable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 SOURCE_LANGUAGE = "en"  # of the strings in the source, which have no catalog
 SESSION_KEY = "language"
 
-# Between these, every time there is can be told in every zone.
+# Times between these can be converted to every time zone.
 _EARLIEST, _LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 
 
 class Reader(Protocol):
-    """A reader who may have chosen a locale and a time zone; None means no choice."""
+    """A user with an optional choice of locale and time zone; None means no choice."""
 
     @property
     def locale(self) -> str | None:
@@ -39,11 +39,11 @@ class Reader(Protocol):
 
     @property
     def timezone(self) -> str | None:
-        """As the IANA names it."""
+        """An IANA time zone name."""
 
 
 def init_app(app: Flask, babel: Babel) -> None:
-    """Bind `babel`, and tell templates which language and zone a page is in."""
+    """Initialize `babel`, and register the template globals and filters for languages, zones and times."""
     babel.init_app(app, locale_selector=select, timezone_selector=chosen_zone)
     for language in set(app.config["LANGUAGES"]) - {SOURCE_LANGUAGE}:
         if not Path(app.root_path, "translations", language, "LC_MESSAGES", "messages.mo").exists():
@@ -53,30 +53,30 @@ def init_app(app: Flask, babel: Babel) -> None:
 
 
 def select() -> str | None:
-    """The language for this request, of the configured LANGUAGES; None outside of one, where the default holds."""
+    """Return the language of this request, one of LANGUAGES; None, for the default, outside of a request."""
     if not has_request_context():
         return None
-    offered: list[str] = current_app.config["LANGUAGES"]
+    available: list[str] = current_app.config["LANGUAGES"]
     for chosen in (g.get("language"), session.get(SESSION_KEY)):
-        if chosen in offered:  # one that is no longer offered counts for nothing
+        if chosen in available:  # ignore a choice that is no longer offered
             return str(chosen)
-    return request.accept_languages.best_match(offered)
+    return request.accept_languages.best_match(available)
 
 
 def chosen_zone() -> str | None:
-    """The zone that the reader chose; None if that is left to their browser."""
+    """Return the time zone that the user chose; None if the browser's zone applies."""
     zone: str | None = g.get("timezone")
     return zone if zone in pytz.all_timezones_set else None
 
 
 def use_locale_of(reader: Reader) -> None:
-    """Answer the rest of this request as `reader`, who is its user, wants it."""
+    """Use the locale and time zone of `reader`, the request's user, for the rest of the request."""
     g.language, g.timezone = reader.locale, reader.timezone
     refresh()
 
 
 def remember_locale(language: str | None) -> None:
-    """Keep the choice of whoever uses this browser; None is for what the browser asks."""
+    """Store the choice of language in the session; None deletes it, so that Accept-Language applies."""
     if language is None:
         session.pop(SESSION_KEY, None)
     else:
@@ -86,57 +86,57 @@ def remember_locale(language: str | None) -> None:
 
 @contextmanager
 def addressed_to(reader: Reader) -> Iterator[None]:
-    """A block in which text is made in `reader`'s locale and zone; without a choice, in the current locale and UTC."""
-    offered = reader.locale in current_app.config["LANGUAGES"]
-    with force_locale(reader.locale if offered else get_locale()):
-        before = g.get("timezone")
+    """Render text in the locale and time zone of `reader`; without a choice, in the current locale and UTC."""
+    supported = reader.locale in current_app.config["LANGUAGES"]
+    with force_locale(reader.locale if supported else get_locale()):
+        previous = g.get("timezone")
         g.timezone = reader.timezone
         refresh()
         try:
             yield
         finally:
-            g.timezone = before
+            g.timezone = previous
             refresh()
 
 
 def language_tag() -> str:
-    """The language of what is being made, as HTML names it (``pt-BR``)."""
+    """Return the current language as a tag for HTML (``pt-BR``)."""
     return str(get_locale() or "en").replace("_", "-")
 
 
 def languages() -> dict[str, str]:
-    """The configured LANGUAGES, each with its name in itself."""
+    """Return the configured LANGUAGES, each with its name in that language."""
     names = {code: str(Locale.parse(code).display_name) for code in current_app.config["LANGUAGES"]}
     return {code: name[0].upper() + name[1:] for code, name in names.items()}
 
 
 def zones() -> list[tuple[str, str]]:
-    """All zones, in order of their names in the language in force: ``("Europe/Madrid", "Spain: Madrid")``."""
+    """Return all time zones, sorted by their names in the current locale: ``("Europe/Madrid", "Spain: Madrid")``."""
     return _zones(get_locale())
 
 
 def format_moment(time: datetime) -> str:
-    """`time`, aware, in the reader's form and zone; one that is not theirs is named."""
-    return f"{format_datetime(_tellable(time))}{'' if chosen_zone() else ' UTC'}"
+    """Format `time`, which is aware, in the user's locale and time zone; without a chosen zone, in UTC and named so."""
+    return f"{format_datetime(_clamp(time))}{'' if chosen_zone() else ' UTC'}"
 
 
 def format_day(time: datetime) -> str:
-    """The day of `time`, aware, in the reader's form and zone."""
-    text: str = format_date(_tellable(time))
+    """Format the date of `time`, which is aware, in the user's locale and time zone."""
+    text: str = format_date(_clamp(time))
     return text
 
 
-def _tellable(time: datetime) -> datetime:
+def _clamp(time: datetime) -> datetime:
     return max(_EARLIEST, min(time, _LATEST))
 
 
 @cache
 def _zones(locale: Locale) -> list[tuple[str, str]]:
     countries = get_global("zone_territories")
-    named = []
+    choices = []
     for zone in pytz.common_timezones:
-        known = locale.time_zones.get(zone, {})
-        city = known.get("city") or zone.rpartition("/")[2].replace("_", " ")
+        names = locale.time_zones.get(zone, {})
+        city = names.get("city") or zone.rpartition("/")[2].replace("_", " ")
         country = locale.territories.get(countries.get(zone, ""))
-        named.append((zone, f"{country}: {city}" if country else zone))
-    return sorted(named, key=lambda one: one[1].casefold())
+        choices.append((zone, f"{country}: {city}" if country else zone))
+    return sorted(choices, key=lambda one: one[1].casefold())

@@ -18,20 +18,20 @@ from pythonjsonlogger.json import JsonFormatter
 _log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# What a signed link has as its `token`: whoever has it may use it. Whatever else is there is none.
+# The `token` of a signed link, which grants access to anyone who has it. Other values are not tokens.
 _TOKEN = re.compile(r"[\w.-]{40,}", re.ASCII)
 _PROBES = ("/healthz", "/readyz")
 
 
 def init_app(app: Flask) -> None:
-    """Log as the settings say, name each request, and write one line about it."""
+    """Configure logging from the settings, give each request an id, and log one line for each request."""
     configure(app.config["LOG_LEVEL"])
     app.before_request(_begin_request)
     app.after_request(_end_request)
 
 
 def configure(level: str) -> None:
-    """Send everything from `level` ("DEBUG", "INFO", …) upwards to stderr, in this module's form."""
+    """Log records of `level` ("DEBUG", "INFO", …) and above to stderr as JSON."""
     logging.captureWarnings(True)
     logging.config.dictConfig(
         {
@@ -41,9 +41,9 @@ def configure(level: str) -> None:
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
             "root": {"level": level, "handlers": ["stderr"]},
             "loggers": {
-                # Its own access lines have the query string in them; ours do not.
+                # Its access log contains query strings; the log of this module does not.
                 "werkzeug": {"level": "WARNING"},
-                # It tells of each connection by which events are read, on the terminal of whoever reads them.
+                # It logs every connection that reads events, on the terminal of the command that shows them.
                 "kombu.mixins": {"level": "WARNING"},
             },
         }
@@ -51,17 +51,17 @@ def configure(level: str) -> None:
 
 
 def request_id() -> str | None:
-    """The id of the web request being answered, or of the one that launched the task being run; else None."""
-    known: str | None = None
+    """Return the id of the current web request, or of the one that launched the current task, or None."""
+    current_id: str | None = None
     if current_task:
-        known = current_task.request.get("request_id")
+        current_id = current_task.request.get("request_id")
     elif has_app_context():
-        known = g.get("request_id")
-    return known
+        current_id = g.get("request_id")
+    return current_id
 
 
 def redact(text: str) -> str:
-    """`text` without the token of the signed link that is being asked for, if the request is for one."""
+    """Return `text` without the token of the signed link that is being requested, if any."""
     if not has_request_context():
         return text
     for arguments in (request.view_args or {}, request.args):
@@ -71,20 +71,20 @@ def redact(text: str) -> str:
 
 
 class Formatter(JsonFormatter):
-    """The fields of every line, then whatever the event adds."""
+    """JSON formatter: the fields of every line, then those of the event."""
 
     def __init__(self) -> None:
-        # Celery repeats a task's arguments, result and traceback in `data`: the id is enough.
+        # Celery puts a task's arguments, result and traceback into `data`; the id is enough.
         super().__init__(rename_fields={"exc_info": "exception"}, reserved_attrs=[*RESERVED_ATTRS, "data"])
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, redacted, whoever wrote it: Flask names the path of an error."""
+        """Return the line with the token redacted, since other loggers may add it (Flask logs the path of an error)."""
         return redact(super().format(record))
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        created = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
         log_data |= {
-            "timestamp": moment.isoformat(timespec="milliseconds") + "Z",
+            "timestamp": created.isoformat(timespec="milliseconds") + "Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -95,18 +95,18 @@ class Formatter(JsonFormatter):
 
 
 def _task_id(record: logging.LogRecord) -> str | None:
-    """The task that is being run; in a worker's main process, the one that Celery is talking about."""
-    known: str | None = None
+    """Return the id of the current task; in a worker's main process, that of the task in Celery's log record."""
+    current_id: str | None = None
     if current_task:
-        known = current_task.request.id
+        current_id = current_task.request.id
     elif isinstance(data := getattr(record, "data", None), dict):
-        known = data.get("id")
-    return known
+        current_id = data.get("id")
+    return current_id
 
 
 def _begin_request() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    header = request.headers.get("X-Request-ID", "")
+    g.request_id = header if _REQUEST_ID.fullmatch(header) else uuid.uuid4().hex
     g.request_began = time.perf_counter()
 
 
@@ -117,7 +117,7 @@ def _end_request(response: Response) -> Response:
         "request",
         extra={
             "method": request.method,
-            "path": request.path,  # without the query string: it may hold a signed link
+            "path": request.path,  # without the query string, which may contain a token
             "status": response.status_code,
             "duration_ms": round((time.perf_counter() - g.request_began) * 1000, 1),
         },

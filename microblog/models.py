@@ -1,4 +1,4 @@
-"""Every table of the application, so that ``from microblog.models import User, Post, Task`` works anywhere."""
+"""Every model of the application, for ``from microblog.models import User, Post, Task``."""
 
 from __future__ import annotations
 

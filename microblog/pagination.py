@@ -27,7 +27,7 @@ _ID = re.compile(r"\d{1,18}", re.ASCII)  # fits the 64 bits of both databases
 
 
 class InvalidKey(BadRequest):
-    """The page that was asked for is named by no key."""
+    """The key of the requested page is invalid."""
 
     def __init__(self) -> None:
         super().__init__(_("This address names no page of the list. Start from its first page."))
@@ -35,7 +35,7 @@ class InvalidKey(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page, newest item first, and the keys of its neighbours (None where there is none)."""
+    """One page, newest item first, and the keys of the adjacent pages (None if there is no such page)."""
 
     items: list[T]
     older: str | None
@@ -43,12 +43,12 @@ class Page(Generic[T]):
 
 
 class Listing(Protocol[T_co]):
-    """A list that can tell beforehand how far one page of it reaches."""
+    """A query builder that restricts the rows to about one page."""
 
     def __call__(self, edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[T_co]:
-        """Select at least the first `rows` behind `edge` (a time and an id), towards newer ones if `upward`.
+        """Select at least the next `rows` rows after `edge` (a time and an id), or the next newer ones if `upward`.
 
-        Without an edge, from the newest. The select is unordered.
+        Without an edge, start at the newest row. The select is unordered.
         """
 
 
@@ -60,11 +60,11 @@ def newest_first(
     before: str | None = None,
     after: str | None = None,
 ) -> Page[T]:
-    """The page of `query` that begins `before` a key or ends `after` one; without either, the newest.
+    """Return the page of `query` that begins `before` a key or ends `after` one; without a key, the newest page.
 
-    `query` selects one entity, unordered, or makes such a select (see Listing); `timestamp` and `identity` (a number
-    or a text) are columns of it that together name and order its rows. `size` is the greatest number of items, or
-    ``POSTS_PER_PAGE``. Raises InvalidKey.
+    `query` selects one entity, unordered, or builds such a select (see Listing); `timestamp` and `identity` (integer
+    or text) are its columns that together identify and order the rows. `size` is the maximum number of items, by
+    default ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     if before is not None and after is not None:
         raise InvalidKey
@@ -73,7 +73,7 @@ def newest_first(
 
 
 def after_key(query: sa.Select[T], timestamp: Any, identity: Any, edge: sa.Tuple | None, upward: bool) -> sa.Select[T]:
-    """`query` from `edge` on, in the order of reading: the newest first, or the oldest first if `upward`."""
+    """Return `query` restricted to the rows after `edge` and ordered: newest first, or oldest first if `upward`."""
     if edge is not None:
         key = sa.tuple_(timestamp, identity)
         query = query.where(key > edge if upward else key < edge)
@@ -97,30 +97,30 @@ class _Listing(Generic[T]):
 
     def up_from(self, after: str) -> Page[T]:
         rows = self._read(self._parse(after), upward=True)
-        if len(rows) < self.size:  # the top of the list is near: show it whole, not a page of two or three
+        if len(rows) < self.size:  # near the top of the list, return the full first page instead of a short one
             return self.from_top()
         items = rows[: self.size][::-1]
         newer = self._key(items[0]) if len(rows) > self.size else None
         return Page(items, self._key(items[-1]), newer)
 
     def _read(self, edge: sa.Tuple | None, *, upward: bool) -> list[T]:
-        """One page and one row more, which tells whether there is another page; in the order of reading."""
+        """Return the rows of one page and one more, which shows that another page exists, in the order of the query."""
         rows = self.size + 1
         query = self.query if isinstance(self.query, sa.Select) else self.query(edge, upward, rows)
         return list(db.session.scalars(after_key(query, self.timestamp, self.identity, edge, upward).limit(rows)))
 
     def _key(self, item: T) -> str:
-        moment: datetime = getattr(item, self.timestamp.key)
-        text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        time: datetime = getattr(item, self.timestamp.key)
+        text = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
         return f"{text}Z_{getattr(item, self.identity.key)}"
 
     def _parse(self, key: str) -> sa.Tuple:
         match = _KEY.fullmatch(key)
         if match is None:
             raise InvalidKey
-        moment, identity = match.groups()
+        timestamp, identity = match.groups()
         try:
-            time = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+            time = datetime.fromisoformat(timestamp).replace(tzinfo=UTC)
         except ValueError:
             raise InvalidKey from None
         return sa.tuple_(sa.literal(time, self.timestamp.type), self._identity(identity))
@@ -130,4 +130,4 @@ class _Listing(Generic[T]):
             return sa.literal(text, self.identity.type)
         if _ID.fullmatch(text) is None:
             raise InvalidKey
-        return sa.literal(int(text), sa.BigInteger())  # it may be greater than any id that there is
+        return sa.literal(int(text), sa.BigInteger())  # a key may exceed the type of the column

@@ -1,4 +1,4 @@
-"""Security headers, checks of forms and redirects, rate limits by user, and fingerprints for cookies and links."""
+"""Security headers, checks of forms and redirects, rate limits per user, and fingerprints for cookies and links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from microblog.extensions import csrf, limiter
 
 YEAR = 365 * 24 * 3600
 
-# Nothing inline and nothing from elsewhere. Bootstrap's arrows and ticks are data: images.
+# No inline code and no other origins. Bootstrap's arrows and ticks are data: images.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -31,14 +31,14 @@ HEADERS = {
 
 
 View = TypeVar("View", bound=Callable[..., Any])
-_LIMIT = "upload_limit"  # the attribute of a view that holds the name of its setting
-_UPLOAD_PARTS = 10  # of a form with a file in it: each of the others may be as long as a form without one
+_LIMIT = "upload_limit"  # the attribute of a view with the name of its setting
+_UPLOAD_PARTS = 10  # parts of a form with a file, at most: each field may be as long as a whole form without a file
 _URLENCODED = "application/x-www-form-urlencoded"
-_SLICE = re.compile(rb"(?s).{1,4096}(?:(?<=%)[0-9A-Fa-f]{2}|(?<=%[0-9A-Fa-f])[0-9A-Fa-f])?")  # cuts no %XX
+_SLICE = re.compile(rb"(?s).{1,4096}(?:(?<=%)[0-9A-Fa-f]{2}|(?<=%[0-9A-Fa-f])[0-9A-Fa-f])?")  # does not split %XX
 
 
 def init_app(app: Flask) -> None:
-    """Refuse forms that are no forms, or not UTF-8, and give each response the headers that it does not have yet."""
+    """Reject JSON and invalid UTF-8 sent to forms, limit the size of requests, and add the security headers."""
     app.before_request(_set_size)
     app.before_request(_refuse_json)
     app.before_request(_refuse_broken_encoding)
@@ -46,10 +46,10 @@ def init_app(app: Flask) -> None:
 
 
 def takes_upload(setting: str) -> Callable[[View], View]:
-    """A decorator, the outermost of a view: whoever is signed in may send it a file of as many bytes as `setting` says.
+    """Return a decorator, the outermost of a view, that allows a signed-in user to upload `setting` bytes.
 
-    Others are refused by the size that all may send, before anything of it is read. The files in a form are not text,
-    and come past as they are; what else is in such a form the view looks at.
+    For anonymous users the general size limit applies, before any of the body is read. The encoding of such a form is
+    not checked, since it contains a file; the view has to validate the other fields.
     """
 
     def mark(view: View) -> View:
@@ -60,7 +60,7 @@ def takes_upload(setting: str) -> Callable[[View], View]:
 
 
 def admit_upload() -> bool:
-    """Let this request bring as much as its view takes(); False if that is no more than all may bring."""
+    """Apply the upload limit of the view to this request. Return False if the view has none."""
     setting = _upload_limit()
     if setting is None:
         return False
@@ -70,21 +70,21 @@ def admit_upload() -> bool:
 
 
 def is_upload() -> bool:
-    """Return whether this request may bring more than all may, so that its body is read by its view alone."""
+    """Return True if the view has an upload limit of its own, so that only the view may read the body."""
     return _upload_limit() is not None
 
 
 def check_form_token() -> None:
-    """Refuse a form from elsewhere, in a view that is exempt from being asked before. Raises CSRFError."""
+    """Check the CSRF token in a view that is exempt from the check before the view. Raises CSRFError."""
     if current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
 
 
 def local_path(target: str | None) -> str | None:
-    """`target` if it is a path of this site (with or without a query), else None.
+    """Return `target` if it is a path of this site (with or without a query), otherwise None.
 
-    Refused is all that a browser may take for another host: a scheme, a host, ``//``, a backslash (which
-    browsers read as a slash) and control characters (which they leave out).
+    Rejects everything that a browser may interpret as another host: a scheme, a host, ``//``, a backslash (which
+    browsers treat as a slash) and control characters (which they drop).
     """
     if not target or not target.startswith("/") or target.startswith("//"):
         return None
@@ -92,7 +92,7 @@ def local_path(target: str | None) -> str | None:
 
 
 def referring_path() -> str | None:
-    """The page of this site that the request came from, to send its reader back to; None if it does not say."""
+    """Return the path of the referring page, for a redirect back, or None if it is missing or of another site."""
     try:
         parts = urlsplit(request.referrer or "")
     except ValueError:
@@ -103,9 +103,9 @@ def referring_path() -> str | None:
 
 
 def _set_size() -> None:
-    # Before all that reads the form, such as the look for its CSRF token.
+    # Runs before anything that reads the form, such as the CSRF check.
     if request.mimetype == _URLENCODED:
-        # Parsed as a whole, each field and each escape an object: it may be no longer than one field of other forms.
+        # Parsed as a whole, with an object for each field and escape: the limit is that of one multipart field.
         sizes = (request.max_content_length, request.max_form_memory_size)
         request.max_content_length = min((size for size in sizes if size is not None), default=None)
     elif "_user_id" in session:
@@ -113,19 +113,19 @@ def _set_size() -> None:
 
 
 def _upload_limit() -> str | None:
-    """The setting that holds how much this request may bring, if that is not what all may."""
+    """Return the name of the setting with the upload limit of the view, or None if the general limit applies."""
     setting: str | None = getattr(current_app.view_functions.get(request.endpoint or ""), _LIMIT, None)
     return setting
 
 
 def _refuse_json() -> None:
-    # Flask-WTF would take it for a form, and what is nested deeply enough for a fault of ours.
+    # Flask-WTF would read it as a form, and deeply nested JSON would cause a 500.
     if request.is_json and not request.path.startswith("/api/"):
         abort(400)
 
 
 def _refuse_broken_encoding() -> None:
-    # Werkzeug would quietly keep such bytes as %ED%A0%80, and the text would not be what was sent.
+    # Werkzeug would silently keep such bytes escaped (%ED%A0%80), so that the stored text would differ.
     try:
         if request.mimetype == _URLENCODED:
             _check_escaped(request.get_data())
@@ -136,7 +136,7 @@ def _refuse_broken_encoding() -> None:
 
 
 def _check_escaped(form: bytes) -> None:
-    """Raise UnicodeDecodeError if an urlencoded `form` is not UTF-8; a slice at a time, for each % is an object."""
+    """Raise UnicodeDecodeError if a urlencoded `form` is not UTF-8. Decode in slices, since each % needs an object."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for piece in _SLICE.finditer(form):
         decoder.decode(unquote_to_bytes(piece[0]))
@@ -148,21 +148,21 @@ def _add_headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR}")
-    # Not current_user: that would ask the database, for a picture too, and for the page that says it is away.
+    # Not current_user, which would query the database, also for static files and while the database is unavailable.
     if "Cache-Control" not in response.headers and (request.authorization or "_user_id" in session):
         response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def current_user_id() -> int | None:
-    """The id of whoever is signed in; not what their cookie has, which changes with the password."""
+    """Return the id of the signed-in user, or None; not the session's id, which changes with the password."""
     return getattr(current_user, "id", None)
 
 
 def limit_user(setting: str, user_id: Callable[[], int | None] = current_user_id, **options: Any) -> Any:
-    """A decorator: a user may do this as often as `setting` says. Over the limit the answer is 429.
+    """Return a decorator that limits the calls of a view per user to the rate in `setting`; above it the status is 429.
 
-    `user_id` tells within a request who it is. `options` are Limiter.shared_limit's.
+    `user_id` returns the user of the current request. `options` are those of Limiter.shared_limit.
     """
     return limiter.shared_limit(
         lambda: current_app.config[setting],
@@ -173,14 +173,14 @@ def limit_user(setting: str, user_id: Callable[[], int | None] = current_user_id
 
 
 def limit_launches(user_id: Callable[[], int | None] = current_user_id) -> Any:
-    """A decorator: a user may start ``RATELIMIT_EXPORT`` jobs of whatever kind. Over the limit the answer is 429."""
+    """Return a decorator that limits the jobs a user starts, of all kinds together, to ``RATELIMIT_EXPORT``."""
     return limit_user("RATELIMIT_EXPORT", user_id)
 
 
 LENGTH = 32  # hex digits: 128 bits
 
 
-def fingerprint(purpose: str, *facts: str) -> str:
-    """A digest of `facts`, keyed with ``SECRET_KEY``: it tells nothing of them, and fits no other `purpose`."""
+def fingerprint(purpose: str, *values: str) -> str:
+    """Return an HMAC of `values` with ``SECRET_KEY``. It does not reveal them and differs for another `purpose`."""
     key: str = current_app.config["SECRET_KEY"]
-    return hmac.digest(key.encode(), "\0".join((purpose, *facts)).encode(), "sha256").hex()[:LENGTH]
+    return hmac.digest(key.encode(), "\0".join((purpose, *values)).encode(), "sha256").hex()[:LENGTH]

@@ -11,11 +11,11 @@ from typing import IO
 import fsspec
 
 CHUNK = 1024 * 1024  # bytes read at once
-PARTS = "parts"  # the folder of files that are not whole yet
+PARTS = "parts"  # the folder of files that are not complete yet
 
 
 class NewFile:
-    """A file that is being written: `size`, in bytes, and `sha256`, in hex, tell of what it has so far."""
+    """A file that is being written; `size` (bytes) and `sha256` (hex) describe what has been written so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.size = 0
@@ -35,17 +35,17 @@ class NewFile:
 
 
 class Storage:
-    """Files under one root, each visible only once it is whole."""
+    """Files under one root, each visible only once it is complete."""
 
     def __init__(self, url: str) -> None:
-        """`url`: a folder, or any URL that fsspec has a filesystem for (``s3://bucket/prefix``)."""
+        """Use `url`, a folder or any URL that fsspec supports (``s3://bucket/prefix``)."""
         self._files, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
 
     @contextmanager
     def new(self, path: str) -> Iterator[NewFile]:
-        """A file to be written, out of sight among the parts; moved to `path` when the block ends.
+        """Open a new file for writing; it is moved from the folder ``PARTS`` to `path` when the block ends.
 
-        If the block raises, nothing is left behind.
+        If the block raises, the file is deleted.
         """
         part = self._full(f"{PARTS}/{path}")
         try:
@@ -59,35 +59,35 @@ class Storage:
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
-        """The file at `path`, for reading. Raises FileNotFoundError."""
+        """Open the file at `path` for reading. Raises FileNotFoundError."""
         with self._files.open(self._full(path), "rb") as file:
             yield file
 
     def read_chunks(self, path: str) -> Iterator[bytes]:
-        """The file at `path`, a piece at a time. Raises FileNotFoundError when first asked."""
+        """Yield the content of the file at `path` in chunks. The first one raises FileNotFoundError."""
         with self.open(path) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a whole file at `path`."""
+        """Return whether a complete file exists at `path`."""
         return bool(self._files.exists(self._full(path)))
 
     def size(self, path: str) -> int:
-        """The size of the file at `path` in bytes. Raises FileNotFoundError."""
+        """Return the size of the file at `path` in bytes. Raises FileNotFoundError."""
         return int(self._files.size(self._full(path)))
 
     def delete(self, path: str) -> None:
-        """Remove the file at `path`; one that is gone already is no error."""
+        """Delete the file at `path`, if it exists."""
         if self.exists(path):
             self._files.rm_file(self._full(path))
 
     def parts(self) -> list[str]:
-        """The paths of all files that are being written, or whose writer died."""
+        """Return the paths of all incomplete files: still being written, or left by a process that was killed."""
         folder = self._full(PARTS)
         if not self._files.exists(folder):
             return []
-        names = (posixpath.basename(found) for found in self._files.ls(folder, detail=False))
+        names = (posixpath.basename(file) for file in self._files.ls(folder, detail=False))
         return sorted(posixpath.join(PARTS, name) for name in names)
 
     def _full(self, path: str) -> str:

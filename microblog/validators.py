@@ -1,4 +1,4 @@
-"""Validation of input: text that both databases can store, ids in addresses, mail addresses."""
+"""Validation of input: text that both databases can store, ids in URLs, mail addresses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wtforms.validators import StopValidation
 
 from microblog.extensions import db
 
-# PostgreSQL keeps no NUL, and UTF-8 has no halves of a surrogate pair.
+# PostgreSQL cannot store NUL, and UTF-8 cannot encode lone surrogates.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Space, controls and formats (such as a zero-width space), and marks, which sit on something that can be seen. Not what
-# is unassigned, as new emoji are to this Python.
-_UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"}
+# Spaces, control and format characters (such as a zero-width space), and combining marks, which are invisible alone.
+# Unassigned characters count as visible, since new emoji are unassigned in this version of Python.
+_INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"}
 _FILLERS = "\u2800\u115f\u1160\u3164\uffa0"  # a Braille pattern without dots, Hangul fillers
 
 
@@ -28,19 +28,19 @@ def is_storable(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether nothing of `text` can be seen: it is empty, or all of it is white space, controls or fillers."""
-    return all(unicodedata.category(one) in _UNSEEN or one in _FILLERS for one in text)
+    """Return whether `text` has no visible character: it is empty, or has only white space, controls or fillers."""
+    return all(unicodedata.category(one) in _INVISIBLE or one in _FILLERS for one in text)
 
 
 def replace_unstorable(text: str) -> str:
-    """`text` with a replacement character for each one that cannot be stored or sent."""
+    """Return `text` with a replacement character for each one that cannot be stored or sent."""
     return _UNSTORABLE.sub(_REPLACEMENT, text)
 
 
 def normalize_newlines(text: Any) -> str:
-    """`text` as its writer sees it: what a browser sends as CR LF is one line end, and one character.
+    """Return `text` with LF for each line end, since browsers send CR LF, which would count as two characters.
 
-    Raises ValueError, with a sentence for the reader, for a file: a form can be sent one in the place of text.
+    Raises ValueError, with a sentence for the user, if a file was sent instead of text.
     """
     if not isinstance(text, str):
         raise ValueError(_("This must be text, not a file."))
@@ -48,10 +48,10 @@ def normalize_newlines(text: Any) -> str:
 
 
 class Storable:
-    """A form validator: refuses text that cannot be stored.
+    """A form validator that rejects text that cannot be stored, and files sent instead of text.
 
-    What is shown again in the form has a replacement character in each such place, since the page could not
-    be sent otherwise. A file that was sent in the place of text is refused likewise.
+    The form is shown again with a replacement character for each invalid one, since the page could not be encoded
+    otherwise.
     """
 
     def __call__(self, form: Form, field: Field) -> None:
@@ -68,24 +68,23 @@ class Storable:
 
 T = TypeVar("T")
 
-MAX_ID = 2**31 - 1  # what PostgreSQL's integer holds
-ID_IN_ADDRESS = f"int(max={MAX_ID})"  # the converter of a route: anything else is not found
+MAX_ID = 2**31 - 1  # the maximum of PostgreSQL's integer
+ID_IN_ADDRESS = f"int(max={MAX_ID})"  # URL converter; other values are a 404
 
 
 def get_by_id(model: type[T], identity: int) -> T | None:
-    """The row of `model` with the number `identity`, or None.
+    """Return the row of `model` with the id `identity`, or None.
 
-    None also for a number that no row can have: PostgreSQL would refuse one that is too large, and SQLite one that
-    is larger still.
+    None also for a number out of the column's range, which PostgreSQL (and SQLite above 64 bits) would reject.
     """
     return db.session.get(model, identity) if 0 < identity <= MAX_ID else None
 
 
 def normalize_email(address: str) -> str:
-    """The normal form of `address`. Raises ValueError if it is none.
+    """Return the normalized form of `address`. Raises ValueError if it is not a mail address.
 
-    Without a look into the DNS: whether mail arrives, only a mail can tell. No mailbox names beyond ASCII, since many
-    mail servers refuse those.
+    The domain is not looked up in the DNS, since only a mail can show that mail arrives. Non-ASCII mailbox names are
+    rejected, since many mail servers refuse them.
     """
     try:
         return validate_email(address, check_deliverability=False, allow_smtputf8=False).normalized
@@ -94,7 +93,7 @@ def normalize_email(address: str) -> str:
 
 
 def comparable_email(text: str) -> str:
-    """`text` as all spellings of one address have it in common; what is no address is only put in lower case."""
+    """Return `text` in a form that is equal for all spellings of an address; other text is only lower-cased."""
     try:
         return normalize_email(text).lower()
     except ValueError:

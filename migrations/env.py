@@ -1,4 +1,4 @@
-"""Runs the migrations on the app's own engine, logged as the app logs."""
+"""Run the migrations with the application's engine and logging."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ database = current_app.extensions["migrate"].db
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Write the database's own type into a migration, which then does not depend on the class here."""
+    """Render UtcDateTime as a type of SQLAlchemy, so that migrations do not depend on the application's class."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Leave alone what only SQLite has: the index of the search, and the tables that it is made of."""
+    """Exclude the tables of the search index, which exist only on SQLite."""
     return kind != "table" or name is None or not re.fullmatch("post_fts(_[a-z]+)?", name)
 
 
 def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
-    """Leave out what only PostgreSQL has."""
+    """Exclude indexes that exist only on PostgreSQL, unless it is the database."""
     return kind != "index" or not item.dialect_options["postgresql"]["using"] or _is_postgresql()
 
 
@@ -37,7 +37,7 @@ def _is_postgresql() -> bool:
 
 
 def run_migrations(**options: Any) -> None:
-    """Run them in one transaction."""
+    """Run the migrations in one transaction."""
     context.configure(
         target_metadata=database.metadata,
         render_item=render_item,
@@ -55,7 +55,7 @@ if context.is_offline_mode():
 else:
     with database.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
-            # Two programs that start at once do not migrate at once.
+            # Programs that start at the same time must not migrate concurrently.
             connection.execute(sa.text("SELECT pg_advisory_lock(20261121)"))
             connection.commit()
         run_migrations(connection=connection)

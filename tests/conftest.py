@@ -1,4 +1,4 @@
-"""The house under test: real Redis, SMTP server, databases and workers, on free ports, gone afterwards."""
+"""Fixtures with real Redis, SMTP, database and worker processes, which listen on free ports and end with the tests."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tests.support.smtp import SmtpServer
 
 
 def pytest_sessionstart() -> None:
-    """Make the tests independent of how they are started."""
+    """Make the tests independent of the process that starts them."""
     process_state.normalize()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileOrBrowserScheduling:
-    """Let one process run all tests in a browser."""
+    """Let a single process run all browser tests."""
     return FileOrBrowserScheduling(config, log)
 
 
 def pytest_configure_node(node: WorkerController) -> None:
-    """Tell a process of pytest-xdist where the PostgreSQL server is."""
+    """Send a process of pytest-xdist the port of the PostgreSQL server."""
     sharing.tell(node)
 
 
@@ -51,36 +51,36 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Say which programs the tests start, and which they do without."""
+    """List the external programs with their versions, and those that are not installed."""
     return ["programs: " + ", ".join(program.version() for program in external.ALL)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests were left out for want of a program, and how to get it."""
+    """Report the number of tests skipped because a program is missing, and how to install it."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
-    left_out = {program: reasons[f"Skipped: {program.reason}"] for program in external.ALL}
-    for program, count in left_out.items():
+    skipped = {program: reasons[f"Skipped: {program.reason}"] for program in external.ALL}
+    for program, count in skipped.items():
         if count:
-            terminalreporter.write_line(f"Tests left out: {count}. {program.reason}.", yellow=True)
+            terminalreporter.write_line(f"Tests skipped: {count}. {program.reason}.", yellow=True)
 
 
 @pytest.fixture(scope="session")
 def idle_redis_server() -> Iterator[RedisServer]:
-    """The Redis of the tests that use no worker, or one of their own."""
+    """The Redis server of the tests that use no worker or start their own."""
     with RedisServer().running() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def shared_redis_servers() -> Iterator[Callable[[str], RedisServer]]:
-    """Returns the Redis of the tests that share a worker on a kind of database."""
+    """A function that returns the Redis server of the tests that share a worker on the given kind of database."""
     with contextlib.ExitStack() as running:
         yield cache(lambda database: running.enter_context(RedisServer(kept=KEYS_OF_WORKERS).running()))
 
 
 @pytest.fixture
 def redis_server(request: pytest.FixtureRequest) -> RedisServer:
-    """The Redis of this test."""
+    """The Redis server of this test."""
     server: RedisServer
     if "worker" in request.fixturenames and "database" in request.fixturenames:
         server = request.getfixturevalue("shared_redis_servers")(request.getfixturevalue("database"))
@@ -99,7 +99,7 @@ def smtp_server() -> Iterator[SmtpServer]:
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> Postgres:
-    """The PostgreSQL server of all processes of pytest."""
+    """The PostgreSQL server that all processes of pytest share."""
     external.POSTGRESQL.require()
     server = Postgres(sharing.postgres_port(pytestconfig))
     server.wait()
@@ -108,7 +108,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Postgres:
 
 @pytest.fixture(scope="session")
 def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
-    """The environment of the application's processes, except for the database and Redis."""
+    """The environment of the application's processes, without the URLs of the database and Redis."""
     external.REDIS.require()
     inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "CI", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     return {name: os.environ[name] for name in inherited if name in os.environ} | {
@@ -118,7 +118,7 @@ def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
         "MAIL_PORT": str(smtp_server.port),
         "RATELIMIT_ENABLED": "false",
         "LOG_LEVEL": "INFO",
-        # Long, so that a busy machine does not let it run out; a test of what a lease decides sets its own.
+        # Long, so that no lease expires on a busy machine. Tests of expiring leases set their own.
         "TASK_LEASE": "60",
         "PYTHONUNBUFFERED": "1",
     }
@@ -126,7 +126,7 @@ def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with all tables, to be copied."""
+    """The path of a migrated SQLite file that serves as a template."""
     folder = sharing.folder(tmp_path_factory)
     path, new = folder / "migrated.db", folder / "new.db"
     with sharing.locked(folder / "sqlite.lock"):
@@ -140,7 +140,7 @@ def migrated_sqlite(base_environment: dict[str, str], tmp_path_factory: pytest.T
 def migrated_postgres(
     base_environment: dict[str, str], postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """The name of a PostgreSQL database with all tables, to be copied."""
+    """The name of a migrated PostgreSQL database that serves as a template."""
     with sharing.locked(sharing.folder(tmp_path_factory) / "postgres.lock"):
         if not postgres_server.has("migrated"):
             app_factory.migrate(base_environment, postgres_server.create("new"))
@@ -150,7 +150,7 @@ def migrated_postgres(
 
 @pytest.fixture(scope="session")
 def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Database]:
-    """Returns this process's database of a kind, "sqlite" or "postgresql"."""
+    """A function that returns this process's database of a kind, "sqlite" or "postgresql"."""
 
     @cache
     def of_kind(kind: str) -> Database:
@@ -163,40 +163,40 @@ def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that uses a database on both, unless it says on which.
+    """Parametrize each test that uses a database with both kinds, unless the test names the kind itself.
 
-    Only those marked `both_databases` do so in every run of the tests; with `each_run=False`, one in a module or a
-    class that is marked does not.
+    A test without the mark `both_databases` runs on PostgreSQL only if it is selected as `exhaustive`. The same
+    applies to `both_databases(each_run=False)`, which overrides the mark of a module or class.
     """
-    if "database" in metafunc.fixturenames and not _says_on_which(metafunc):
+    if "database" in metafunc.fixturenames and not _names_database(metafunc):
         mark = metafunc.definition.get_closest_marker("both_databases")
         each_run = mark is not None and mark.kwargs.get("each_run", True)
         also = pytest.param("postgresql", marks=() if each_run else pytest.mark.exhaustive)
         metafunc.parametrize("database", ["sqlite", also])
 
 
-def _says_on_which(metafunc: pytest.Metafunc) -> bool:
-    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    return any("database" in ((names,) if isinstance(names, str) else names) for names in named)
+def _names_database(metafunc: pytest.Metafunc) -> bool:
+    parameters = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    return any("database" in ((names,) if isinstance(names, str) else names) for names in parameters)
 
 
 @pytest.fixture
 def database() -> str:
-    """The kind of database that the test runs on: pytest_generate_tests() chooses it."""
+    """The kind of database that the test runs on, set by pytest_generate_tests()."""
     return "sqlite"
 
 
 @pytest.fixture
 def database_url(database: str, database_of: Callable[[str], Database]) -> str:
     """The URL of an empty, migrated database."""
-    chosen = database_of(database)
-    chosen.empty()
-    return chosen.url
+    instance = database_of(database)
+    instance.empty()
+    return instance.url
 
 
 @pytest.fixture(scope="session")
 def instance_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The instance folder of the applications of this process."""
+    """The instance folder that the applications of this process share."""
     return tmp_path_factory.mktemp("instance")
 
 
@@ -208,11 +208,11 @@ def environment(
     smtp_server: SmtpServer,
     instance_path: Path,
 ) -> dict[str, str]:
-    """The environment of this test's processes; database, Redis, mailbox and instance folder are empty."""
+    """The environment of this test's processes. Database, Redis, mailbox and instance folder are empty."""
     redis_server.empty()
     smtp_server.reset()
-    for left in instance_path.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for path in instance_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return base_environment | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_server.url,
@@ -227,40 +227,40 @@ def applications() -> Applications:
 
 @pytest.fixture
 def contexts() -> Iterator[contextlib.ExitStack]:
-    """The application contexts that are pushed, to be popped in reverse order."""
+    """A stack of the pushed application contexts, which pops them in reverse order."""
     with contextlib.ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def make_app(environment: dict[str, str], contexts: contextlib.ExitStack) -> Callable[..., Flask]:
-    """Makes applications in this process; settings can be replaced by name."""
+    """A function that creates an application in this process. Its keyword arguments replace settings."""
     return lambda **overrides: contexts.enter_context(app_factory.application(environment, **overrides))
 
 
 @pytest.fixture
 def app(environment: dict[str, str], applications: Applications, contexts: contextlib.ExitStack) -> Flask:
-    """The application, with an app context for the test to use.
+    """The application, with its context pushed.
 
-    Other tests of this process used it before: routes can only be added to one of make_app().
+    The tests of this process share it, so no routes can be added to it: use make_app() for that.
     """
     return contexts.enter_context(applications.borrow(environment))
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """Nobody's browser."""
+    """A test client without a signed-in user."""
     return app.test_client()
 
 
-# Quick to check: that is meant to take its time, which here is everybody's.
+# Hashing is slow on purpose; cheap parameters save that time in every test.
 quick_hash = partial(generate_password_hash, method="scrypt:1024:1:1")
-hash_of = cache(quick_hash)  # as set_password() makes it
+hash_of = cache(quick_hash)  # the same format as set_password() stores
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_hashes() -> Iterator[None]:
-    """Users who sign up or change their password have quick hashes, too."""
+    """Use the cheap parameters for registrations and password changes, too."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (accounts_models, services):
             patch.setattr(module, "generate_password_hash", quick_hash)
@@ -269,7 +269,7 @@ def _quick_hashes() -> Iterator[None]:
 
 @pytest.fixture
 def make_user(app: Flask) -> Callable[..., User]:
-    """Makes a user who is in the database."""
+    """A function that creates a user in the database."""
 
     def make(username: str = "susan", password: str = "cat-dog-fish") -> User:
         user = User(username=username, email=f"{username}@example.com", password_hash=hash_of(password))
@@ -282,7 +282,7 @@ def make_user(app: Flask) -> Callable[..., User]:
 
 @pytest.fixture
 def signed_in(app: Flask) -> Callable[..., FlaskClient]:
-    """Makes a browser in which a user is signed in."""
+    """A function that returns a test client in which a user is signed in."""
 
     def sign_in(user: User, password: str = "cat-dog-fish") -> FlaskClient:
         client = app.test_client()
@@ -295,7 +295,7 @@ def signed_in(app: Flask) -> Callable[..., FlaskClient]:
 
 @pytest.fixture
 def make_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Starts workers on the test's database and Redis."""
+    """A function that starts a worker on the test's database and Redis."""
     started: list[Worker] = []
 
     def make(*options: str, concurrency: int = 2, **settings: str) -> Worker:
@@ -318,12 +318,12 @@ def shared_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedW
 
 @pytest.fixture
 def worker(environment: dict[str, str], redis_server: RedisServer, shared_workers: SharedWorkers) -> Iterator[Worker]:
-    """A worker, ready; other tests use it, too. A test that ends one, or tells it things, makes its own."""
+    """A running worker that tests share. A test that stops or controls a worker uses make_worker() instead."""
     with shared_workers.borrow(environment, redis_server) as worker:
         yield worker
 
 
 @pytest.fixture
 def wait_for() -> Callable[..., Any]:
-    """Waits for a condition instead of for time."""
+    """The function servers.wait_for(), which waits for a condition instead of a fixed time."""
     return servers.wait_for

@@ -1,4 +1,4 @@
-"""Users: registration, sign-in, profiles, followers; and the role of operator."""
+"""Users: registration, sign-in, profiles, followers and the operator role."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages and ``flask users``, and where a reader is sent who must sign in first."""
+    """Register the pages, ``flask users`` and the redirect to the sign-in page."""
     from microblog.accounts import (
         cli,
         last_seen,

@@ -1,6 +1,6 @@
 """Avatars: symmetric patterns drawn as SVG paths, derived from the user's id.
 
-Pages need no request and no query for them, and a new username changes nothing.
+They need neither a request nor a query, and do not change with the username.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
-SIZE = 5  # cells, in each direction
-COLOURS = 12  # as many as people.css has
-CELLS = range(6, 11)  # how many of the left 15 are filled: neither nearly empty nor nearly full
+SIZE = 5  # cells per side
+COLOURS = 12  # the number of colours in people.css
+CELLS = range(6, 11)  # filled cells, of the 15 in the left three columns; neither nearly empty nor nearly full
 
 
 class Avatar(NamedTuple):
-    """A drawing: the number of a colour, and the path of an SVG of SIZE × SIZE units."""
+    """The number of a colour, and a path in an SVG of SIZE × SIZE units."""
 
     colour: int
     path: str
@@ -23,16 +23,16 @@ class Avatar(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def avatar_of(user_id: int) -> Avatar:
-    """The picture of a user."""
+    """Return the avatar of a user."""
     digest = hashlib.blake2b(str(user_id).encode(), digest_size=64).digest()
     words = [int.from_bytes(digest[n : n + 2]) for n in range(2, len(digest), 2)]
-    # Of 31 words, each with more than every second chance to fit, practically one always does.
+    # Each of the 31 words fits with a probability above 1/2, so the default is practically never used.
     bits = next((word for word in words if (word & 0x7FFF).bit_count() in CELLS), 0x2F5D)
     return Avatar(digest[0] % COLOURS, "".join(_run(x, y, width) for x, y, width in _runs(bits)))
 
 
 def _runs(bits: int) -> list[tuple[int, int, int]]:
-    """The filled cells as (x, y, width), neighbours in a row together."""
+    """Return the filled cells as (x, y, width), with neighbours in the same row merged."""
     runs: list[tuple[int, int, int]] = []
     for y in range(SIZE):
         for x in range(SIZE):

@@ -1,6 +1,6 @@
-"""``flask users``: grant and revoke the role of operator.
+"""``flask users``: list users, grant and revoke the operator role.
 
-Exit codes: 0 done; 1 nothing to do; 2 wrong usage or unknown user; 3 the database is unavailable.
+Exit codes: 0 success; 1 nothing to change; 2 usage error or unknown user; 3 the database is unavailable.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from microblog.cli import Commands, as_json, print_json
 from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 
-NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
+NOTHING_DONE, WRONG = 1, 2  # exit codes; click also uses 2, for usage errors
 
 
-users = Commands("users", help="List users, and choose who operates the site.")
+users = Commands("users", help="List users, grant and revoke the operator role.")
 
 _name = click.argument("name")
 
@@ -27,7 +27,7 @@ _name = click.argument("name")
 @as_json
 @click.pass_context
 def promote(context: click.Context, name: str, as_json: bool) -> None:
-    """Make a user an operator: they see and steer the jobs of all, on /admin/tasks.
+    """Grant a user the operator role: they can view and control the jobs of all users on /admin/tasks.
 
     \b
     Example:
@@ -41,7 +41,7 @@ def promote(context: click.Context, name: str, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def demote(context: click.Context, name: str, as_json: bool) -> None:
-    """Take the operators' role from a user. Operators' pages that they have open fall silent.
+    """Revoke a user's operator role. Operator pages that they have open receive no further updates.
 
     \b
     Example:
@@ -51,19 +51,19 @@ def demote(context: click.Context, name: str, as_json: bool) -> None:
 
 
 @users.command("list")
-@click.option("--operators", "only_operators", is_flag=True, help="Only those who are operators.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
+@click.option("--operators", "only_operators", is_flag=True, help="List only operators.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number.")
 @as_json
 def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
-    """List users by name; those whose account is being deleted are marked.
+    """List users by name, and mark accounts that are being deleted.
 
     \b
-    Example: who may see and steer the jobs of all?
+    Example: list the users who can control all jobs
       flask users list --operators
     """
     listed = User.by_name(limit, only_operators=only_operators)
     if as_json:
-        print_json([_facts(user) for user in listed])
+        print_json([_user_json(user) for user in listed])
     elif not listed:
         click.echo("There are no operators." if only_operators else "There are no users.", err=True)
     else:
@@ -75,7 +75,7 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
     if user is None:
         if as_json:
             print_json(None)
-        click.echo(f"{name}: there is nobody of this name.", err=True)
+        click.echo(f"{name}: no such user.", err=True)
         context.exit(WRONG)
     changed, user_id = user.is_operator != is_operator, user.id
     user.is_operator = is_operator
@@ -83,7 +83,7 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
     if not is_operator:
         end_streams(user_id)
     if as_json:
-        print_json(_facts(user) | {"done": changed})
+        print_json(_user_json(user) | {"done": changed})
     else:
         when = "now" if changed else "already"
         sentence = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
@@ -100,7 +100,7 @@ def _print_list(listed: list[User]) -> None:
         click.echo(f"{user.username:{width}}  {user.created_at:%Y-%m-%d}  {role}".rstrip())
 
 
-def _facts(user: User) -> dict[str, Any]:
+def _user_json(user: User) -> dict[str, Any]:
     return {
         "username": user.username,
         "email": user.email,

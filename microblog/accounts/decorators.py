@@ -1,4 +1,4 @@
-"""Decorators of views: access for operators, and rate limits of passwords and mailed links."""
+"""View decorators: access for operators only, rate limits for passwords and for mailed links."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def require_operator() -> None:
-    """Raise NotFound unless an operator asks: to everybody else there is nothing here, as with foreign tasks.
+    """Raise NotFound unless the current user is an operator: other users must not learn that the page exists.
 
-    Nobody in particular asks where login_required lets OPTIONS pass.
+    The user is anonymous if login_required has let an OPTIONS request pass.
     """
     if not (current_user.is_authenticated and current_user.is_operator):
         abort(404)
 
 
 def operator_required(view: View) -> View:
-    """A decorator: the page is for operators. Whoever is not signed in is asked to; everybody else gets 404."""
+    """Restrict a view to operators. Anonymous users are redirected to the sign-in page; other users get 404."""
 
     @login_required
     @wraps(view)
@@ -39,38 +39,38 @@ def operator_required(view: View) -> View:
 
 
 def limit_password_attempts() -> Any:
-    """A decorator: a client may send a page's form ``RATELIMIT_SIGN_IN`` times. Over the limit the answer is 429."""
+    """Return a decorator that lets a client submit a page's form ``RATELIMIT_SIGN_IN`` times, and then answers 429."""
     return limiter.limit(lambda: current_app.config["RATELIMIT_SIGN_IN"], methods=["POST"])
 
 
 def limit_sign_ins(name: Callable[[], str]) -> Callable[[Any], Any]:
-    """A decorator for what lets somebody in by `name` and password, whichever page or program is used.
+    """Return a decorator that limits sign-ins by `name` and password; the pages and the API share the limits.
 
     A client may try ``RATELIMIT_SIGN_IN`` times, and all clients together ``RATELIMIT_SIGN_IN_NAME`` times for one
-    name. Over a limit the answer is 429.
+    name. Over a limit the response is 429.
     """
     by_client = limiter.shared_limit(lambda: current_app.config["RATELIMIT_SIGN_IN"], scope="sign-in", methods=["POST"])
     by_name = limiter.shared_limit(
         lambda: current_app.config["RATELIMIT_SIGN_IN_NAME"],
         scope="sign-in",
         methods=["POST"],
-        # Not in words, for it is kept in Redis.
+        # A fingerprint, since the key is stored in Redis.
         key_func=lambda: "name:" + fingerprint("rate-limit", comparable_email(name())),
     )
-    # They are counted in this order: what a client is refused shall not be counted against the name.
+    # The client's limit is checked first: its refused requests must not count against the name.
     return lambda view: by_name(by_client(view))
 
 
-def limit_link_emails(whose: Callable[[], str], answer: Callable[[RequestLimit], Response] | None = None) -> Any:
-    """A decorator: ``RATELIMIT_LINKS`` mails with a link may be asked for each `whose()`, such as an address.
+def limit_link_emails(key_func: Callable[[], str], on_breach: Callable[[RequestLimit], Response] | None = None) -> Any:
+    """Return a decorator that allows ``RATELIMIT_LINKS`` mails with a link for each `key_func()`, such as an address.
 
-    Over the limit the answer is what `answer` returns, or 429.
+    Over the limit the response is the one that `on_breach` returns, or 429.
     """
     return limiter.shared_limit(
         lambda: current_app.config["RATELIMIT_LINKS"],
         scope="links",
-        key_func=whose,
+        key_func=key_func,
         exempt_when=lambda: request.method != "POST",
-        deduct_when=lambda response: response.status_code == 302,  # not for a form that was refused
-        on_breach=answer,
+        deduct_when=lambda response: response.status_code == 302,  # an invalid form does not count
+        on_breach=on_breach,
     )

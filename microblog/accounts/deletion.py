@@ -1,8 +1,8 @@
-"""Deletion of an account: closed in the request, its data deleted in batches by a task, then its row.
+"""Deletion of an account: the request closes it, a task deletes its data in batches and finally its row.
 
-Rows that refer to the user by ON DELETE CASCADE are found in the metadata. A package that stores data elsewhere, such
-as files, registers a function that deletes it with its rows (which refer by ON DELETE SET NULL if a file must keep its
-row, so that a file stored late is found) ::
+Rows that reference the user with ON DELETE CASCADE are found through the metadata. A package that stores other data,
+such as files, registers a function that deletes the data and its rows. These rows use ON DELETE SET NULL if they must
+outlive the user, so that a file stored during the deletion is still found ::
 
     @deletion.on_account_deletion
     def delete_files_of(user_id: int) -> int: ...
@@ -28,28 +28,28 @@ from microblog.notifications.services import forget_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
-BATCH = 2000  # rows that one transaction deletes
-MOST_TOLD = 100  # readers whose open pages count anew at once as an account is closed; others do with their next event
-NO_PASSWORD = "!"  # noqa: S105 - the hash of nothing: no password fits
+BATCH = 2000  # rows deleted per transaction
+MOST_TOLD = 100  # users who get new unread counts when an account is closed; others get them with their next event
+NO_PASSWORD = "!"  # noqa: S105 - not a hash: no password matches it
 
 Deleter = Callable[[int], int]
 _deleters: dict[Deleter, None] = {}
 
 
 def on_account_deletion(deleter: Deleter) -> Deleter:
-    """Register a function that deletes what a package keeps of a user outside the tables, before their rows go.
+    """Register a function that deletes a user's data outside the database, before their rows are deleted.
 
-    It returns how many rows it deleted along with that. It may be called again for the same user.
+    It returns the number of rows that it deleted with the data. It may be called more than once for the same user.
     """
-    _deleters[deleter] = None  # once, however many applications are made
+    _deleters[deleter] = None  # a dict: registered once, however many apps are created
     return deleter
 
 
 def close_account(user: User) -> bool:
-    """Close the account of `user` and have it deleted, and commit that; False if it is closed already.
+    """Close the account of `user`, launch its deletion and commit. Return False if it is already closed.
 
-    From now on the user can no longer sign in, and nobody sees them, or what they wrote, not even on a page that is
-    open. Both jobs are the system's: rows of the user's own would go with the user.
+    From then on the user cannot sign in, and neither the user nor anything they wrote is visible, not even on open
+    pages. Both jobs belong to the system: jobs of the user would be deleted with the user.
     """
     closed = db.session.scalar(
         sa.update(User)
@@ -61,19 +61,19 @@ def close_account(user: User) -> bool:
         db.session.rollback()
         return False
     password_changed.send(user)
-    told = forget_actor(closed)
+    reader_ids = forget_actor(closed)
     mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
     launch_task("delete_account", _("Deleting an account"), closed, mail.id)
     db.session.commit()
     end_streams(closed)
     account_closed.send(closed)
-    for reader_id in islice(told, MOST_TOLD):
+    for reader_id in islice(reader_ids, MOST_TOLD):
         push(reader_id)
     return True
 
 
 def is_closed(user_id: int) -> bool:
-    """Return whether there is such an account, and it is to be deleted."""
+    """Return whether the account exists and is being deleted."""
     return db.session.scalar(_closed(user_id)) is not None
 
 
@@ -84,10 +84,10 @@ def count_user_data(user_id: int) -> int:
 
 
 def delete_user_data(user_id: int) -> Iterator[int]:
-    """Delete the data of a closed account, in batches; yield the number of deleted rows after each commit.
+    """Delete the data of a closed account in batches; yield the number of deleted rows after each commit.
 
-    The account itself stays. Its jobs must have ended (jobs.services.cancel_jobs_of_user). Nothing is deleted if the
-    account is not closed.
+    The account itself remains. Its jobs must have ended (see jobs.services.cancel_jobs_of_user). Nothing is deleted if
+    the account is not closed.
     """
     if not is_closed(user_id):
         return
@@ -95,15 +95,15 @@ def delete_user_data(user_id: int) -> Iterator[int]:
         yield delete(user_id)
     for column in _owned():
         statement = _delete_batch(column, user_id)
-        while found := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
+        while deleted := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
             db.session.commit()
-            yield found
+            yield deleted
         db.session.rollback()
     yield from delete_jobs_of_user(user_id)
 
 
 def delete_user(user_id: int) -> None:
-    """Delete a closed account itself, and commit that: its name and its address are free."""
+    """Delete a closed account and commit; its username and address become available."""
     db.session.execute(sa.delete(User).where(User.id.in_(_closed(user_id))))
     db.session.commit()
 
@@ -112,12 +112,12 @@ _JOBS = Task.__table__.c.user_id
 
 
 def _owned() -> list[sa.Column[Any]]:
-    """The columns that name whose a row is, of all tables but that of jobs; those that refer to others come first."""
+    """Return the columns that reference a row's owner, in all tables except jobs; referencing tables come first."""
     return [key.parent for key in _references() if key.ondelete == "CASCADE" and key.parent is not _JOBS]
 
 
 def _references() -> list[sa.ForeignKey]:
-    """All that refers to users, whatever becomes of it."""
+    """Return all foreign keys to the user table, whatever their ON DELETE action."""
     return [
         key
         for table in reversed(db.metadata.sorted_tables)
@@ -127,11 +127,11 @@ def _references() -> list[sa.ForeignKey]:
 
 
 def _delete_batch(owner: sa.Column[Any], user_id: int) -> sa.Delete:
-    # Whose account is not closed loses nothing, whatever this is called with.
+    # The subquery is empty unless the account is closed, so an open account cannot lose data.
     table = owner.table
     key = list(table.primary_key)
     batch = sa.select(*key).where(owner == _closed(user_id).scalar_subquery()).limit(BATCH)
-    if "timestamp" in table.c:  # lists, newest first, are soon rid of what they have to leave out
+    if "timestamp" in table.c:  # newest first: lists start there, and must filter these rows out until then
         batch = batch.order_by(*(column.desc() for column in (table.c.timestamp, *key)))
     return sa.delete(table).where(sa.tuple_(*key).in_(batch))
 

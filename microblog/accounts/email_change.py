@@ -16,16 +16,16 @@ from microblog.database import delete_in_batches
 from microblog.extensions import Model, db
 from microblog.taskqueue.launch import launch_task
 
-KEPT_FOR = timedelta(days=7)  # after its link has expired: for the mail to the old address to be tried again by hand
-BATCH = 500  # rows deleted in one transaction
+KEPT_FOR = timedelta(days=7)  # after the link has expired, so that the mail to the old address can be retried manually
+BATCH = 500  # rows deleted per transaction
 
 
 class EmailTaken(Exception):
-    """Another user has taken the address in the meantime."""
+    """Raised if another user has taken the address since the request."""
 
 
 class EmailChange(Model):
-    """That a user wants mails to go to another address; the messages of its mails carry its id."""
+    """A requested change of a user's email address. The Celery messages of its mails carry its id."""
 
     __tablename__ = "email_change"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -44,9 +44,9 @@ class EmailChange(Model):
 
 
 def request_email_change(user: User, address: str) -> None:
-    """Have a link mailed to `address` that makes it the address of `user`, in the caller's transaction.
+    """Launch the mail with a link that makes `address` the address of `user`, in the caller's transaction.
 
-    Links of earlier requests die. Raises AlreadyRunning while a mail of an earlier one is on its way.
+    Links of earlier requests become invalid. Raises AlreadyRunning while the mail of an earlier request is pending.
     """
     db.session.execute(sa.delete(EmailChange).where(EmailChange.user_id == user.id, EmailChange.confirmed_at.is_(None)))
     change = EmailChange(user=user, old_address=user.email, new_address=address)
@@ -56,19 +56,19 @@ def request_email_change(user: User, address: str) -> None:
 
 
 def pending_email_change(user: User) -> EmailChange | None:
-    """The change that `user` has yet to confirm, if its link may still work."""
+    """Return the unconfirmed change of `user` if its link can still be valid, or None."""
     since = utcnow() - timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
-    mine = sa.select(EmailChange).where(EmailChange.user_id == user.id, EmailChange.requested_at > since)
-    return db.session.scalar(mine.where(EmailChange.confirmed_at.is_(None)).order_by(EmailChange.id.desc()).limit(1))
+    query = sa.select(EmailChange).where(EmailChange.user_id == user.id, EmailChange.requested_at > since)
+    return db.session.scalar(query.where(EmailChange.confirmed_at.is_(None)).order_by(EmailChange.id.desc()).limit(1))
 
 
 def confirm_email_change(change: EmailChange) -> bool:
-    """Let the new address be the user's, have the old one told, and commit that; raises EmailTaken.
+    """Make the new address the user's, launch the mail to the old one, and commit. Raises EmailTaken.
 
-    False, and nothing done, if since `change` and its user were read it was confirmed or is gone, or the user has
-    another password or address, or the account is closed.
+    Return False and change nothing if, since `change` and its user were read, the change was confirmed or deleted, the
+    user's password or address was changed, or the account was closed.
 
-    The mail is no job of the user's: whoever has taken the account over must not be able to cancel it.
+    The mail is not a job of the user: someone who has taken over the account must not be able to cancel it.
     """
     change_id = change.id
     try:
@@ -85,16 +85,16 @@ def confirm_email_change(change: EmailChange) -> bool:
 
 
 def purge_expired_changes() -> int:
-    """Forget changes whose time is long over; returns how many."""
+    """Delete changes whose link expired more than KEPT_FOR ago. Return the number of deleted rows."""
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
     old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - KEPT_FOR).limit(BATCH)
     return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))
 
 
 def _confirm_once(change: EmailChange) -> bool:
-    """Both rows are changed only as they were read: whoever else is about to change them waits, and finds it done."""
+    """Update both rows if neither has changed since it was read. A concurrent change waits, then matches no row."""
     user, address = change.user, change.new_address
-    read = (User.id == user.id, User.password_hash == user.password_hash, User.email == user.email)
+    unchanged = (User.id == user.id, User.password_hash == user.password_hash, User.email == user.email)
     confirmed = db.session.scalar(
         sa.update(EmailChange)
         .where(EmailChange.id == change.id, EmailChange.confirmed_at.is_(None))
@@ -103,5 +103,5 @@ def _confirm_once(change: EmailChange) -> bool:
     )
     if confirmed is None:
         return False
-    moved = sa.update(User).where(*read, User.deleted_at.is_(None)).values(email=address).returning(User.id)
-    return db.session.scalar(moved) is not None
+    update = sa.update(User).where(*unchanged, User.deleted_at.is_(None)).values(email=address).returning(User.id)
+    return db.session.scalar(update) is not None

@@ -17,7 +17,7 @@ from microblog.mail.sending import render_email
 
 
 def password_reset_email(user: User) -> Message:
-    """The link to set a new password, made now."""
+    """Return the mail with a new link to set a password."""
     with addressed_to(user):
         return render_email(
             "password_reset",
@@ -30,7 +30,7 @@ def password_reset_email(user: User) -> Message:
 
 
 def confirm_email(change: EmailChange) -> Message:
-    """The link, made now, that only who reads mails to the new address can follow."""
+    """Return the mail to the new address with a new link, which proves that the user receives mail there."""
     with addressed_to(change.user):
         return render_email(
             "confirm_address",
@@ -43,7 +43,7 @@ def confirm_email(change: EmailChange) -> Message:
 
 
 def email_changed_email(change: EmailChange) -> Message:
-    """The mail to the old address, without the new one. Replies go to the first of ``ADMINS``, if any."""
+    """Return the mail to the old address, without the new one. Replies go to the first of ``ADMINS``, if any."""
     admin = next(iter(current_app.config["ADMINS"]), None)
     with addressed_to(change.user):
         subject = _("[Microblog] Your mail address was changed")
@@ -55,7 +55,7 @@ def email_changed_email(change: EmailChange) -> Message:
 
 
 def account_deleted_email(user: User) -> Message:
-    """That the account is closed, and everything in it being deleted."""
+    """Return the mail that confirms that the account is closed and its data is being deleted."""
     with addressed_to(user):
         return render_email(
             "account_deleted", to=user.email, subject=_("[Microblog] Your account is deleted"), user=user

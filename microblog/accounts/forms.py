@@ -36,7 +36,7 @@ class SignInForm(FlaskForm):
 
 
 class UsernameForm(FlaskForm):
-    """A name that nobody else has."""
+    """Form field for a username that is not taken."""
 
     username = StringField(
         _l("Username"),
@@ -51,13 +51,13 @@ class UsernameForm(FlaskForm):
     )
 
     def validate_username(self, field: Field) -> None:
-        """Refuse a username that somebody else has."""
+        """Refuse a username that another user has."""
         if User.with_username(field.data, also_deleted=True) not in (None, current_user):
             raise ValidationError(_("This username is taken. Choose another."))
 
 
 class ProfileForm(UsernameForm, PreferencesForm):
-    """Form for the public profile and the reader's preferences."""
+    """Form for the public profile and the user's preferences."""
 
     about_me = TextAreaField(
         _l("About me"),
@@ -69,7 +69,7 @@ class ProfileForm(UsernameForm, PreferencesForm):
 
 
 class AddressForm(FlaskForm):
-    """An email address that nobody else has."""
+    """Form field for an email address that is not taken."""
 
     taken: Any = _l("There is an account with this address already. Sign in instead.")
 
@@ -81,14 +81,14 @@ class AddressForm(FlaskForm):
     )
 
     def validate_email(self, field: Field) -> None:
-        """Refuse what is no address, and one that somebody has; keep its normal form."""
+        """Normalize the address. Refuse an invalid address, and one that belongs to a user."""
         field.data = normal_address(field.data)
         if User.with_email(field.data, also_deleted=True) is not None:
             raise ValidationError(str(self.taken))
 
 
 class NewPasswordForm(FlaskForm):
-    """A password, twice."""
+    """Form fields for a new password and its repetition."""
 
     password = PasswordField(
         _l("Password"),
@@ -116,7 +116,7 @@ class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
 
 
 def normal_address(text: str) -> str:
-    """The normal form of an email address. Raises ValidationError, with a sentence, if `text` is none."""
+    """Return the normal form of an email address. Raises ValidationError, for the user to read, if it is invalid."""
     try:
         return normalize_email(text)
     except ValueError:

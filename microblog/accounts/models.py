@@ -1,4 +1,4 @@
-"""Tables of users and of who follows whom."""
+"""Tables of users and followers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USERNAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 MAX_USERNAME = 64
 MAX_EMAIL = 254
 MAX_ABOUT_ME = 280  # Unicode code points
-MAX_PASSWORD = 1024  # characters; hashing more would only serve somebody who wants to keep us busy
+MAX_PASSWORD = 1024  # characters; hashing longer ones would help denial-of-service attacks
 
 
 class User(UserMixin, Model):
@@ -40,10 +40,10 @@ class User(UserMixin, Model):
     about_me: Mapped[str] = mapped_column(sa.String(MAX_ABOUT_ME), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime | None]  # to the minute; see last_seen.py
-    locale: Mapped[str | None] = mapped_column(sa.String(16))  # None: as the browser asks
-    timezone: Mapped[str | None] = mapped_column(sa.String(64))  # as the IANA names it; None: the browser's
-    is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # sees and steers all jobs
-    deleted_at: Mapped[datetime | None]  # when they asked for it: nobody sees them any more, a task does the rest
+    locale: Mapped[str | None] = mapped_column(sa.String(16))  # None: the browser's language
+    timezone: Mapped[str | None] = mapped_column(sa.String(64))  # IANA name; None: the browser's
+    is_operator: Mapped[bool] = mapped_column(default=False, server_default=sa.false())  # may control all jobs
+    deleted_at: Mapped[datetime | None]  # when requested: the user is hidden, and a task deletes the data
 
     __table_args__ = (
         sa.Index(
@@ -59,11 +59,11 @@ class User(UserMixin, Model):
         return f"<User {self.username}>"
 
     def get_id(self) -> str:
-        """Return the id that Flask-Login keeps in cookies; it becomes invalid with a new password."""
+        """Return the id that Flask-Login stores in cookies; it becomes invalid when the password changes."""
         return f"{self.id}.{fingerprint('session', str(self.id), self.password_hash)}"
 
     def set_password(self, password: str) -> None:
-        """Keep a salted scrypt hash of `password`; the password itself is not kept."""
+        """Store a salted scrypt hash of `password`, not the password itself."""
         self.password_hash = generate_password_hash(password)
 
     def check_password(self, password: str) -> bool:
@@ -72,9 +72,9 @@ class User(UserMixin, Model):
 
     @classmethod
     def with_username(cls, username: str, *, also_deleted: bool = False) -> User | None:
-        """The user called `username`, in whatever case, or None.
+        """Return the user named `username`, ignoring case, or None.
 
-        Whose account is being deleted is nobody, but to those who ask whether the name is free (`also_deleted`).
+        A user whose account is being deleted is found only with `also_deleted`, to check whether a name is free.
         """
         if USERNAME.match(username) is None:
             return None
@@ -82,20 +82,20 @@ class User(UserMixin, Model):
 
     @classmethod
     def with_email(cls, email: str, *, also_deleted: bool = False) -> User | None:
-        """The user who has the address `email`, however it is typed, or None; `also_deleted` as for a name."""
+        """Return the user with the address `email`, in any spelling, or None; `also_deleted` as in with_username()."""
         if not is_storable(email):
             return None
         return cls._only(sa.func.lower(cls.email) == comparable_email(email), also_deleted)
 
     @classmethod
     def with_id(cls, user_id: int | None) -> User | None:
-        """The user with this id, or None; whose account is being deleted is nobody."""
+        """Return the user with this id, or None if there is none or the account is being deleted."""
         user = None if user_id is None else db.session.get(cls, user_id)
         return user if user is not None and user.deleted_at is None else None
 
     @classmethod
     def ids_of_deleted(cls) -> sa.Select[int]:
-        """The ids of those whose account is being deleted, for lists to leave them out."""
+        """Return a query for the ids of users whose account is being deleted, to exclude them from lists."""
         return sa.select(cls.id).where(cls.deleted_at.is_not(None))
 
     @classmethod
@@ -105,37 +105,37 @@ class User(UserMixin, Model):
 
     @classmethod
     def with_credentials(cls, login: str, password: str) -> User | None:
-        """The user who signs in as `login` (username or email) with `password`; None if either is wrong.
+        """Return the user with the username or email `login` and the `password`; None if either is wrong.
 
-        A wrong name takes as long as a wrong password, so that the answer does not tell who has an account.
+        A wrong name takes as long as a wrong password, so that the response time does not reveal who has an account.
         """
         user = cls.with_email(login) if "@" in login else cls.with_username(login)
         if user is None:
-            check_password_hash(_hash_of_nobody(), password)
+            check_password_hash(_dummy_hash(), password)
             return None
         return user if user.check_password(password) else None
 
     @classmethod
     def by_name(cls, limit: int, *, only_operators: bool = False) -> list[User]:
-        """The first `limit` users by name; `only_operators` leaves out all others."""
+        """Return the first `limit` users by name, with `only_operators` only operators."""
         query = sa.select(cls).order_by(sa.func.lower(cls.username)).limit(limit)
         return list(db.session.scalars(query.where(cls.is_operator) if only_operators else query))
 
     def launch_task(self, name: str, description: str, *args: Any, **kwargs: Any) -> Task:
-        """Start the job that begins with the Celery task `name`, with this user's id, `args` and `kwargs`.
+        """Launch the job that begins with the Celery task `name`, called with this user's id, `args` and `kwargs`.
 
-        Returns the first step's row, in the caller's transaction: nothing is published before it commits.
+        Return the row of the first task, in the caller's transaction: nothing is published before the commit.
         Raises taskqueue.interface.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
         if there is no such task.
         """
         return launch_task(name, description, self.id, *args, user_id=self.id, **kwargs)
 
     def get_tasks_in_progress(self) -> list[Task]:
-        """This user's unfinished tasks, oldest first."""
+        """Return this user's unfinished tasks, oldest first."""
         return list(db.session.scalars(self._unfinished_tasks()))
 
     def get_task_in_progress(self, name: str) -> Task | None:
-        """This user's unfinished task called `name`, or None."""
+        """Return this user's unfinished task called `name`, or None."""
         return db.session.scalar(self._unfinished_tasks().where(Task.name == name))
 
     def _unfinished_tasks(self) -> sa.Select[Task]:
@@ -143,10 +143,10 @@ class User(UserMixin, Model):
 
 
 class Follow(Model):
-    """That one user reads what another writes."""
+    """A user who follows another: their home page includes the posts of the followed user."""
 
     __tablename__ = "follow"
-    # A user's followers and those whom a user follows, each list the newest first.
+    # Indexes for the list of a user's followers and that of the users they follow, newest first.
     __table_args__ = (
         sa.CheckConstraint("follower_id <> followed_id", name="somebody_else"),
         sa.Index("ix_follow_followed_id_created_at_follower_id", "followed_id", "created_at", "follower_id"),
@@ -164,25 +164,25 @@ class Follow(Model):
         return f"<Follow {self.follower_id} of {self.followed_id}>"
 
 
-# A name is the same name in whatever case it is typed.
+# Usernames and addresses are unique regardless of case.
 sa.Index("uq_user_username_lower", sa.func.lower(User.username), unique=True)
 sa.Index("uq_user_email_lower", sa.func.lower(User.email), unique=True)
 
 
 @cache
-def _hash_of_nobody() -> str:
+def _dummy_hash() -> str:
     return generate_password_hash("")
 
 
 def id_in_session(session_id: str) -> int | None:
-    """The id of the user of whom User.get_id() told a cookie; that proves nothing, and asks the database nothing."""
+    """Return the user id in a session id that User.get_id() returned, without verifying it and without a query."""
     user_id = session_id.partition(".")[0]
     return int(user_id) if user_id.isdecimal() else None
 
 
 @login.user_loader
 def load_user(session_id: str) -> User | None:
-    """The user that a cookie names by User.get_id(), unless the password has changed since."""
+    """Return the user of a session id that User.get_id() returned, unless the password has changed since."""
     user = User.with_id(id_in_session(session_id))
     if user is None or not hmac.compare_digest(user.get_id().encode(), session_id.encode()):
         return None

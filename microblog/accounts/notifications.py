@@ -16,7 +16,7 @@ from microblog.notifications.renderers import RenderedNotification
 
 @renderers.renders(FOLLOWER)
 def render_follower_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]:
-    """Render who followed the reader, with links to their profiles."""
+    """Render the names of new followers, with links to their profiles."""
     names = actor_names(rows)
     return {
         row_id: RenderedNotification(

@@ -1,6 +1,6 @@
 """Password reset by a mailed link.
 
-The response does not reveal whether an address has an account: for every address the same happens (one query, one
+The response does not reveal whether an address has an account: every request causes the same work (one query, one
 job, one message), and the worker decides whether to send a mail.
 """
 
@@ -29,9 +29,9 @@ TASK = "email_password_reset"
 
 
 def request_password_reset(address: str) -> None:
-    """Have a link mailed to `address` if it is some user's, and commit that.
+    """Launch the mail with a link to `address`, which is sent if it belongs to a user, and commit.
 
-    The job is the system's: anybody may ask, and the user's own list is not for anybody to fill.
+    The job belongs to the system: anyone may request a link, but must not be able to fill a user's list of jobs.
     """
     user = User.with_email(address)
     launch_task(TASK, _("Mailing a link to set a new password"), user.id if user else None)
@@ -39,14 +39,14 @@ def request_password_reset(address: str) -> None:
 
 
 def is_reset_pending(user_id: int, task_id: str) -> bool:
-    """Return whether an earlier task than `task_id` is about to mail a link to the same user, and this one need not.
+    """Return whether an earlier task than `task_id` will mail a link to the same user, so that this one need not.
 
-    Jobs of the system may be as many as you like, so it is looked at here; among several the oldest sends.
+    The system may have several unfinished jobs of a kind, so this is checked by the task; the oldest sends the mail.
     """
-    mine = db.session.get(Task, task_id)
-    if mine is None:
+    task = db.session.get(Task, task_id)
+    if task is None:
         return False
-    earlier = sa.tuple_(Task.created_at, Task.id) < (mine.created_at, mine.id)
+    earlier = sa.tuple_(Task.created_at, Task.id) < (task.created_at, task.id)
     same_user = Task.signature[("args", 0)].as_integer() == user_id
     query = sa.select(Task.id).where(Task.unfinished, Task.name == TASK, earlier, same_user)
     return db.session.scalar(query.limit(1)) is not None
@@ -56,12 +56,12 @@ bp = Blueprint("reset", __name__, url_prefix="/auth")
 
 
 def _address() -> str:
-    """The address that is asked about, as the counter knows it: not in words, for it is kept in Redis."""
+    """Return the rate limiter's key for the address in the form: a fingerprint, since it is stored in Redis."""
     return "address:" + fingerprint("rate-limit", comparable_email(request.form.get("email", "").strip()))
 
 
-def _link_is_sent(limit: RequestLimit | None = None) -> Response:
-    """The one answer there is: with an account or without, and when enough mails were asked for already."""
+def _confirm_request(limit: RequestLimit | None = None) -> Response:
+    """Return the same response with and without an account, and when the rate limit is exceeded."""
     flash(
         _(
             "If there is an account with this address, a mail with a link is on its way. The link works for %(time)s.",
@@ -73,29 +73,29 @@ def _link_is_sent(limit: RequestLimit | None = None) -> Response:
 
 @bp.route("/reset_password_request", methods=["GET", "POST"])
 @limit_password_attempts()
-@limit_link_emails(_address, _link_is_sent)
+@limit_link_emails(_address, _confirm_request)
 def request_link() -> ResponseReturnValue:
-    """Have a link mailed that lets one set a new password."""
+    """Request a mail with a link to set a new password."""
     form = RequestLinkForm()
     if form.validate_on_submit():
         request_password_reset(form.email.data)
-        return _link_is_sent()
+        return _confirm_request()
     return render_template("accounts/request_link.html", form=form), 422 if form.is_submitted() else 200
 
 
-# A token has no slash; whatever a mail program adds to the link is part of the argument, and so stays out of the log.
+# A token has no slash. Text that a mail program adds to the link becomes part of the argument, and is not logged.
 @bp.route("/reset_password/<path:token>", methods=["GET", "POST"])
 @limit_password_attempts()
 def set_password(token: str) -> ResponseReturnValue:
-    """Set a new password, with the link that was mailed."""
+    """Set a new password with a mailed link."""
     try:
         user = tokens.user_of_reset_token(token)
     except (tokens.LinkExpired, tokens.LinkInvalid) as error:
-        return _ask_again(error)
+        return _redirect_to_request(error)
     form = NewPasswordForm()
     if form.validate_on_submit():
         if not replace_password(user, form.password.data):
-            return _ask_again(tokens.LinkInvalid())
+            return _redirect_to_request(tokens.LinkInvalid())
         flash(
             _("Your new password is set. Sign in with it; wherever you were signed in, you no longer are."), "success"
         )
@@ -107,7 +107,7 @@ def set_password(token: str) -> ResponseReturnValue:
     return page
 
 
-def _ask_again(error: Exception) -> ResponseReturnValue:
+def _redirect_to_request(error: Exception) -> ResponseReturnValue:
     if isinstance(error, tokens.LinkExpired):
         flash(_("This link is too old: it worked for %(time)s.", time=link_lifetime()), "danger")
     else:

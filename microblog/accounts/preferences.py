@@ -1,4 +1,4 @@
-"""Language and time zone of a reader: chosen in the profile, or by a button while not signed in."""
+"""Language and time zone: chosen in the profile; anonymous users choose the language with a button."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ bp = Blueprint("preferences", __name__)
 
 
 class ChoiceField(SelectField):
-    """A choice that may be left open: in the form that is the empty text, in the row NULL."""
+    """An optional choice: if none is made, the form has the empty string and the row has NULL."""
 
     def process_data(self, value: str | None) -> None:
         super().process_data(value or "")
@@ -39,15 +39,15 @@ class PreferencesForm(FlaskForm):
 
 
 def init_app(app: Flask) -> None:
-    """Register the switch, and take a reader's choice along into each browser in which they sign in."""
+    """Register the language switch, and apply a user's preferences in each browser in which they sign in."""
     app.register_blueprint(bp)
     for signal in (user_logged_in, user_loaded_from_cookie):
-        signal.connect(_take_along, sender=app)
+        signal.connect(_apply_on_sign_in, sender=app)
 
 
 @bp.post("/language")
 def switch() -> ResponseReturnValue:
-    """Read in another language from now on, in this browser."""
+    """Change the language in this browser."""
     language = request.form.get("language", "")
     if language not in i18n.languages():
         abort(400, _("There is no such language here."))
@@ -56,18 +56,18 @@ def switch() -> ResponseReturnValue:
 
 
 def store_preferences(user: User, form: PreferencesForm) -> None:
-    """Put what `form` says into the row of `user`, for the caller to commit."""
+    """Copy the values of `form` to the row of `user`; the caller commits."""
     user.locale = form.locale.data or None
     user.timezone = form.timezone.data or None
 
 
 def apply_preferences(user: User) -> None:
-    """Speak to `user`, who has just chosen, accordingly: in the rest of this request, and in this browser."""
+    """Apply the new preferences of `user` to the rest of this request and to this browser."""
     i18n.use_locale_of(user)
     i18n.remember_locale(user.locale)
 
 
-def _take_along(sender: Flask, user: User) -> None:
+def _apply_on_sign_in(sender: Flask, user: User) -> None:
     i18n.use_locale_of(user)
     if user.locale is not None:
         i18n.remember_locale(user.locale)

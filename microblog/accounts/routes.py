@@ -33,32 +33,32 @@ bp = Blueprint("accounts", __name__)
 @bp.route("/auth/register", methods=["GET", "POST"])
 @limit_password_attempts()
 def register() -> ResponseReturnValue:
-    """Make an account."""
+    """Create an account."""
     if current_user.is_authenticated:
         return redirect(url_for("posts.home"))
     form = SignUpForm()
-    if form.validate_on_submit() and _signed_up(form):
+    if form.validate_on_submit() and _create_account(form):
         flash(_("Welcome, %(name)s. Your account is ready: sign in.", name=form.username.data), "success")
         return redirect(url_for("accounts.login"))
     return render_template("accounts/register.html", form=form), 422 if form.is_submitted() else 200
 
 
-def _signed_up(form: SignUpForm) -> bool:
-    """Keep the new user; False, with a sentence in the form, if another took the name in this very moment."""
+def _create_account(form: SignUpForm) -> bool:
+    """Store the new user. Return False, with an error in the form, if the name was taken in the meantime."""
     if sign_up(form.username.data, form.email.data, form.password.data):
         return True
-    if form.validate():  # then it was not about a name that is taken
-        raise RuntimeError("a new account was refused by the database, though its name and address are free")
+    if form.validate():  # another constraint failed
+        raise RuntimeError("the database refused a new account although its name and address are available")
     return False
 
 
 @bp.route("/auth/login", methods=["GET", "POST"])
 @limit_sign_ins(lambda: request.form.get("username", ""))
 def login() -> ResponseReturnValue:
-    """Sign in, and go on to where the reader was heading."""
-    onward = local_path(request.args.get("next")) or url_for("posts.home")
+    """Sign in, and redirect to the page that was requested."""
+    target = local_path(request.args.get("next")) or url_for("posts.home")
     if current_user.is_authenticated:
-        return redirect(onward)
+        return redirect(target)
     form = SignInForm()
     if not form.validate_on_submit():
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
@@ -67,19 +67,19 @@ def login() -> ResponseReturnValue:
         flash(_("The username or the password is wrong."), "danger")
         return render_template("accounts/login.html", form=form), 401
     login_user(user, remember=form.remember_me.data)
-    return redirect(onward)
+    return redirect(target)
 
 
 @bp.get("/auth/logout")
 @login_required
 def confirm_logout() -> ResponseReturnValue:
-    """A button, since following a link must not sign anybody out."""
+    """Show a button to sign out, since following a link must not sign a user out."""
     return render_template("accounts/logout.html")
 
 
 @bp.post("/auth/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out; pages that are still open elsewhere in this browser fall silent."""
+    """Sign out; other open pages in this browser receive no further updates."""
     user_id = current_user.id if current_user.is_authenticated else None
     logout_user()
     if user_id is not None:
@@ -91,22 +91,22 @@ def logout() -> ResponseReturnValue:
 @bp.route("/edit_profile", methods=["GET", "POST"])
 @login_required
 def edit_profile() -> ResponseReturnValue:
-    """Change one's name, and what one tells of oneself."""
+    """Edit the username, the description and the preferences."""
     form = ProfileForm(obj=current_user)
-    if form.validate_on_submit() and _saved(form):
+    if form.validate_on_submit() and _save_profile(form):
         preferences.apply_preferences(current_user)
         flash(_("Your profile is saved."), "success")
         return redirect(url_for("posts.profile", username=current_user.username))
     return render_template("accounts/edit_profile.html", form=form), 422 if form.is_submitted() else 200
 
 
-def _saved(form: ProfileForm) -> bool:
-    """Keep the profile; False, with a sentence in the form, if another took the name in this very moment."""
+def _save_profile(form: ProfileForm) -> bool:
+    """Store the profile. Return False, with an error in the form, if the name was taken in the meantime."""
     preferences.store_preferences(current_user, form)
     if change_profile(current_user, username=form.username.data, about_me=form.about_me.data):
         return True
-    if form.validate():  # then it was not about the name
-        raise RuntimeError("a profile was refused by the database, though its name is free")
+    if form.validate():  # another constraint failed
+        raise RuntimeError("the database refused a profile although its name is available")
     return False
 
 
@@ -114,7 +114,7 @@ def _saved(form: ProfileForm) -> bool:
 @login_required
 @limit_user("RATELIMIT_FOLLOW")
 def follow(username: str) -> ResponseReturnValue:
-    """Read what a user writes on one's home page from now on."""
+    """Follow a user: their posts appear on the home page."""
     user = get_user_or_404(username)
     try:
         if user == current_user:
@@ -125,20 +125,20 @@ def follow(username: str) -> ResponseReturnValue:
             flash(_("You follow %(name)s already.", name=user.username), "info")
     except UserUnavailable:
         abort(404, _("There is nobody of this name."))
-    return _back_from(user)
+    return _redirect_back(user)
 
 
 @bp.post("/unfollow/<username>")
 @login_required
 @limit_user("RATELIMIT_FOLLOW")
 def unfollow(username: str) -> ResponseReturnValue:
-    """No longer read what a user writes on one's home page."""
+    """Stop following a user."""
     user = get_user_or_404(username)
     if unfollow_user(current_user, user):
         flash(_("You no longer follow %(name)s.", name=user.username), "success")
     else:
         flash(_("You do not follow %(name)s.", name=user.username), "info")
-    return _back_from(user)
+    return _redirect_back(user)
 
 
 @bp.get("/user/<username>/followers")
@@ -160,7 +160,7 @@ def followers(username: str) -> ResponseReturnValue:
 @bp.get("/user/<username>/following")
 @login_required
 def following(username: str) -> ResponseReturnValue:
-    """Whom a user follows."""
+    """List the users whom a user follows."""
     user = get_user_or_404(username)
     page = followed_by(user, request.args.get("before"), request.args.get("after"))
     return render_template(
@@ -173,12 +173,12 @@ def following(username: str) -> ResponseReturnValue:
     )
 
 
-def _back_from(user: User) -> Response:
+def _redirect_back(user: User) -> Response:
     return redirect(referring_path() or url_for("posts.profile", username=user.username))
 
 
 def ask_to_sign_in() -> Response:
-    """Redirect a reader who must sign in first, and who returns to the page afterwards."""
+    """Redirect to the sign-in page, which leads back to the requested page if the request was a GET."""
     if request.method != "GET" or request.path == "/":
         return redirect(url_for("accounts.login"))
     flash(_("Sign in to open this page."), "info")
@@ -188,7 +188,7 @@ def ask_to_sign_in() -> Response:
 @bp.get("/user/<username>/popup")
 @login_required
 def popup(username: str) -> ResponseReturnValue:
-    """A user in a few words: a page, or with ``part=card`` the piece of HTML that an open page shows."""
+    """Show a short description of a user: a page, or with ``part=card`` the HTML fragment for an open page."""
     user = get_user_or_404(username)
     return render_template(
         "accounts/_card.html" if request.args.get("part") == "card" else "accounts/popup.html",

@@ -1,4 +1,4 @@
-"""Operations on accounts: sign up, change the profile or the password, find users by name, follow."""
+"""Operations on accounts: sign up, change the profile or the password, list users by name, follow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from microblog.pagination import InvalidKey, Page
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:
-    """Make an account, and commit that; None if another took the name or the address in this very moment."""
+    """Create an account and commit. Return None if the name or the address was taken in the meantime."""
     user = User(username=username, email=email)
     user.set_password(password)
     db.session.add(user)
@@ -30,9 +30,9 @@ def sign_up(username: str, email: str, password: str) -> User | None:
 
 
 def change_profile(user: User, **changes: str | None) -> bool:
-    """Keep what `user` changes of their profile; False if another took the name in this very moment.
+    """Change the profile of `user` and commit. Return False if the username was taken in the meantime.
 
-    `changes` are by column: username, about_me, locale, timezone.
+    `changes` has the new values by column: username, about_me, locale, timezone.
     """
     for column, value in changes.items():
         setattr(user, column, value)
@@ -49,15 +49,15 @@ def _commit_unless_taken() -> bool:
 
 
 def replace_password(user: User, password: str) -> bool:
-    """Give `user` a new password, and commit that: sessions, links and tokens of the old one end.
+    """Set a new password and commit; sessions, links and tokens that depend on the old one become invalid.
 
-    False, and nothing done, if it was changed by somebody else since `user` was read, or the account is closed.
+    Return False and change nothing if the password was changed since `user` was read, or the account is closed.
     """
-    known, replacement = user.password_hash, generate_password_hash(password)
+    old_hash, new_hash = user.password_hash, generate_password_hash(password)
     replaced = db.session.scalar(
         sa.update(User)
-        .where(User.id == user.id, User.password_hash == known, User.deleted_at.is_(None))
-        .values(password_hash=replacement)
+        .where(User.id == user.id, User.password_hash == old_hash, User.deleted_at.is_(None))
+        .values(password_hash=new_hash)
         .returning(User.id)
     )
     if replaced is None:
@@ -70,12 +70,15 @@ def replace_password(user: User, password: str) -> bool:
 
 
 def get_user_or_404(username: str) -> User:
-    """The user of that name. Raises werkzeug's NotFound."""
+    """Return the user of that name. Raises werkzeug's NotFound."""
     return User.with_username(username) or abort(404, _("There is nobody of this name."))
 
 
 class UserPage(NamedTuple):
-    """A page of users, A before Z; behind which name the next page begins, and before which the one before ends."""
+    """A page of users in alphabetical order.
+
+    The next page begins after the name `next`, the previous page ends before the name `prev`.
+    """
 
     users: list[User]
     next: str | None
@@ -83,9 +86,9 @@ class UserPage(NamedTuple):
 
 
 def users_by_name(size: int, before: str | None = None, after: str | None = None) -> UserPage:
-    """The page of at most `size` users that begins `after` a name or ends `before` one; without either, the first.
+    """Return the page of at most `size` users that begins `after` a name or ends `before` one; by default the first.
 
-    Raises InvalidKey for both, and for what is no name.
+    Raises InvalidKey if both are given, and if a name is invalid.
     """
     if before is not None and after is not None:
         raise InvalidKey
@@ -93,7 +96,7 @@ def users_by_name(size: int, before: str | None = None, after: str | None = None
         users = _users_from(before, size, upward=True)[::-1]
         if len(users) > size:
             return UserPage(users[1:], users[-1].username, users[1].username)
-    # Near the beginning the first page is shown whole, not one of two or three.
+    # Near the beginning, return the whole first page instead of one with two or three users.
     users = _users_from(after, size, upward=False)
     following = users[size - 1].username if len(users) > size else None
     page = users[:size]
@@ -103,7 +106,7 @@ def users_by_name(size: int, before: str | None = None, after: str | None = None
 
 
 def _users_from(edge: str | None, size: int, *, upward: bool) -> list[User]:
-    """One page and one user more, behind the name `edge`; towards A if `upward`."""
+    """Return one page and one more user, starting after the name `edge`; in descending order if `upward`."""
     name = sa.func.lower(User.username)
     query = sa.select(User).where(User.deleted_at.is_(None)).order_by(name.desc() if upward else name).limit(size + 1)
     if edge is not None:
@@ -113,12 +116,12 @@ def _users_from(edge: str | None, size: int, *, upward: bool) -> list[User]:
     return list(db.session.scalars(query))
 
 
-#: The kind of notification that says who follows a user.
+#: The kind of notification about a new follower.
 FOLLOWER = "follower"
 
 
 class UserUnavailable(Exception):
-    """The user to follow, or the follower, has just been deleted."""
+    """Raised if the user to follow, or the follower, has just been deleted."""
 
 
 class FollowCounts(NamedTuple):
@@ -129,36 +132,36 @@ class FollowCounts(NamedTuple):
 
 
 def follow_user(follower: User, followed: User) -> bool:
-    """Let `follower` follow `followed`, who is told the first time, and commit that; False if it was so already.
+    """Let `follower` follow `followed` and commit. Return False if they already did.
 
-    Raises ValueError if they are the same, and UserUnavailable.
+    The followed user is notified the first time. Raises ValueError if both are the same user, and UserUnavailable.
     """
     if follower.id == followed.id:
-        raise ValueError("nobody follows themselves")
+        raise ValueError("users cannot follow themselves")
     follower_id, followed_id = follower.id, followed.id
     db.session.add(Follow(follower_id=follower_id, followed_id=followed_id))
     try:
-        told = notify(followed_id, FOLLOWER, str(follower_id), actor_id=follower_id, once=True)
+        notification = notify(followed_id, FOLLOWER, str(follower_id), actor_id=follower_id, once=True)
         db.session.commit()
     except IntegrityError as error:
         db.session.rollback()
         if db.session.get(Follow, (follower_id, followed_id)) is None:
             raise UserUnavailable from error
         return False
-    if told is not None:
-        push(followed_id, told)
+    if notification is not None:
+        push(followed_id, notification)
     return True
 
 
 def unfollow_user(follower: User, followed: User) -> bool:
-    """End that `follower` follows `followed`, and commit that; False if there was nothing to end."""
-    ended = db.session.scalars(
+    """Let `follower` no longer follow `followed` and commit. Return False if they did not follow."""
+    deleted = db.session.scalars(
         sa.delete(Follow)
         .where(Follow.follower_id == follower.id, Follow.followed_id == followed.id)
         .returning(Follow.followed_id)
     ).all()
     db.session.commit()
-    return bool(ended)
+    return bool(deleted)
 
 
 def is_following(follower: User, followed: User) -> bool:
@@ -176,9 +179,9 @@ def count_follows(user: User) -> FollowCounts:
 def followers_of(
     user: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Follow]:
-    """A page of who follows `user`, the newest first; `before` and `after` are paging keys. Raises InvalidKey.
+    """Return a page of the followers of `user`, newest first; `before` and `after` are paging keys.
 
-    It has at most `size` items, or ``POSTS_PER_PAGE``.
+    It has at most `size` items, or ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     query = _followers_of(user).options(joinedload(Follow.follower))
     return pagination.newest_first(query, Follow.created_at, Follow.follower_id, size, before, after)
@@ -187,9 +190,9 @@ def followers_of(
 def followed_by(
     user: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Follow]:
-    """A page of whom `user` follows, the newest first; `before` and `after` are paging keys. Raises InvalidKey.
+    """Return a page of the users whom `user` follows, newest first; `before` and `after` are paging keys.
 
-    It has at most `size` items, or ``POSTS_PER_PAGE``.
+    It has at most `size` items, or ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     query = _followed_by(user).options(joinedload(Follow.followed))
     return pagination.newest_first(query, Follow.created_at, Follow.followed_id, size, before, after)

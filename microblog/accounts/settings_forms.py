@@ -1,4 +1,4 @@
-"""Forms that change or delete an account. Each asks for the password again."""
+"""Forms that reset the password, and forms that change or delete an account after asking for the password."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class RequestLinkForm(FlaskForm):
     )
 
     def validate_email(self, field: Field) -> None:
-        """Refuse what is no address; keep its normal form."""
+        """Refuse an invalid address; normalize a valid one."""
         field.data = normal_address(field.data)
 
 
 class CurrentPasswordForm(FlaskForm):
-    """Is it still you?"""
+    """Form field for the current password, which confirms the user's identity."""
 
     current_password = PasswordField(
         _l("Current password"),
@@ -46,7 +46,7 @@ class CurrentPasswordForm(FlaskForm):
 
 
 class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
-    """Another password."""
+    """Form for changing the password."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,19 +55,19 @@ class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
 
 
 class ChangeAddressForm(CurrentPasswordForm, AddressForm):
-    """Another mail address."""
+    """Form for changing the email address."""
 
     taken: Any = _l("There is an account with this address already. Choose another.")
 
     def validate_email(self, field: Field) -> None:
-        """Refuse what is no address, the one that is there already, and one that somebody else has."""
+        """Refuse an invalid address, the current one, and one that belongs to another user."""
         if normal_address(field.data).lower() == current_user.email.lower():
             raise ValidationError(_("This is your address already."))
         super().validate_email(field)
 
 
 class DeleteAccountForm(CurrentPasswordForm):
-    """Asked a second time: is that what you want?"""
+    """Form for deleting the account, confirmed with the username and the password."""
 
     username = StringField(
         _l("Your username"),

@@ -20,7 +20,7 @@ from microblog.taskqueue.interface import AlreadyRunning
 bp = Blueprint("account", __name__, url_prefix="/account")
 
 
-def _owner() -> str:
+def _user_key() -> str:
     return f"user:{getattr(current_user, 'id', None)}"
 
 
@@ -35,7 +35,7 @@ def overview() -> ResponseReturnValue:
 @login_required
 @limit_password_attempts()
 def change_password() -> ResponseReturnValue:
-    """Choose another password; this browser stays signed in, and no other."""
+    """Change the password; only this browser stays signed in."""
     form = ChangePasswordForm()
     if form.validate_on_submit():
         user: User = current_user._get_current_object()
@@ -51,9 +51,9 @@ def change_password() -> ResponseReturnValue:
 @bp.route("/email", methods=["GET", "POST"])
 @login_required
 @limit_password_attempts()
-@limit_link_emails(_owner)
+@limit_link_emails(_user_key)
 def change_address() -> ResponseReturnValue:
-    """Ask for another mail address: a link is mailed there, which confirms it."""
+    """Request another email address; a link mailed to it confirms the change."""
     form = ChangeAddressForm()
     if not form.validate_on_submit():
         return render_template("accounts/change_address.html", form=form), 422 if form.is_submitted() else 200
@@ -71,22 +71,22 @@ def change_address() -> ResponseReturnValue:
 @bp.route("/email/<path:token>", methods=["GET", "POST"])
 @limit_password_attempts()
 def confirm_address(token: str) -> ResponseReturnValue:
-    """Confirm an address with the link that was mailed there. A button, since mail programs look behind links."""
+    """Confirm an address with the mailed link. It takes a POST, since mail programs open links in advance."""
     try:
         change = tokens.email_change_of_token(token)
     except tokens.LinkExpired:
         flash(_("This link is too old: it worked for %(time)s.", time=link_lifetime()), "danger")
         return redirect(url_for("account.change_address"))
     except tokens.LinkInvalid:
-        return _dead()
+        return _reject_link()
     if request.method == "POST":
-        return _confirmed(change)
+        return _confirm(change)
     page = make_response(render_template("accounts/confirm_address.html", change=change))
     page.headers["Cache-Control"] = "no-store"
     return page
 
 
-def _confirmed(change: EmailChange) -> ResponseReturnValue:
+def _confirm(change: EmailChange) -> ResponseReturnValue:
     address = change.new_address
     try:
         confirmed = email_change.confirm_email_change(change)
@@ -94,12 +94,12 @@ def _confirmed(change: EmailChange) -> ResponseReturnValue:
         flash(_("Somebody else has taken this address in the meantime. Choose another."), "danger")
         return redirect(url_for("account.change_address"))
     if not confirmed:
-        return _dead()
+        return _reject_link()
     flash(_("Your mail address is now %(address)s.", address=address), "success")
     return redirect(url_for("account.overview"))
 
 
-def _dead() -> ResponseReturnValue:
+def _reject_link() -> ResponseReturnValue:
     flash(_("This link does not work, or no longer: it was used, or the account has changed since."), "danger")
     return redirect(url_for("account.overview"))
 
@@ -107,7 +107,7 @@ def _dead() -> ResponseReturnValue:
 @bp.get("/delete")
 @login_required
 def before_deletion() -> ResponseReturnValue:
-    """Explain the deletion of the account, and offer an export before it."""
+    """Explain the deletion of the account, and offer an export first."""
     return render_template("accounts/before_deletion.html")
 
 
@@ -115,7 +115,7 @@ def before_deletion() -> ResponseReturnValue:
 @login_required
 @limit_password_attempts()
 def delete() -> ResponseReturnValue:
-    """Delete the account, if password and username say so."""
+    """Delete the account after checking the password and the username."""
     form = DeleteAccountForm()
     if not form.validate_on_submit():
         running = current_user.get_tasks_in_progress()

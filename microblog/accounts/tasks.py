@@ -22,12 +22,12 @@ from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
 
-LONGEST_PAUSE = 30  # seconds between two looks at what a deletion waits for
+LONGEST_PAUSE = 30  # seconds between two attempts of a deletion that has to wait
 
 
 @shared_task(name=password_reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
 def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
-    """Mail a user the link to set a new password; nothing to nobody (None), and one at a time."""
+    """Mail a user a link to set a new password. Do nothing if `user_id` is None or an earlier mail is pending."""
     user = User.with_id(user_id)
     if user is None or password_reset.is_reset_pending(user.id, self.request.id):
         return {"message_id": None}
@@ -36,7 +36,7 @@ def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
 
 @shared_task(name="email_confirm_address", bind=True, base=MailTask, title=_l("Mailing a link to your new address"))
 def email_confirm_address(self: MailTask, user_id: int, change_id: int) -> dict[str, Any]:
-    """Mail to a user's new address the link that confirms it."""
+    """Mail a link to a user's new address, which confirms it."""
     change = db.session.get(EmailChange, change_id)
     if change is None or change.user_id != user_id or change.confirmed_at is not None:
         raise JobError(_("Another address was asked for since."))
@@ -45,7 +45,7 @@ def email_confirm_address(self: MailTask, user_id: int, change_id: int) -> dict[
 
 @shared_task(name="email_changed_address", bind=True, base=MailTask, title=_l("Telling the old address of a change"))
 def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
-    """Tell a user's old address that it is no longer theirs."""
+    """Notify the old address that the user's address was changed."""
     change = db.session.get(EmailChange, change_id)
     if change is None:
         raise JobError(_("There is nothing to tell any more."))
@@ -54,7 +54,7 @@ def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
 
 @shared_task(name="email_account_deleted", bind=True, base=MailTask, title=_l("Confirming that an account is deleted"))
 def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
-    """Tell a user that their account is closed; delete_account leaves them their address until then."""
+    """Notify a user that their account is closed; delete_account keeps the address until this task has ended."""
     user = db.session.get(User, user_id)
     if user is None or user.deleted_at is None:
         raise JobError(_("There is nothing to tell any more."))
@@ -68,13 +68,13 @@ def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
     autoretry_for=(DatabaseUnavailable, OSError),
     retry_backoff=2,
     retry_backoff_max=60,
-    max_retries=None,  # whoever asked to be forgotten is, however long something is away
+    max_retries=None,  # the deletion must complete, however long a service is unavailable
 )
 def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
-    """Delete all that is a closed account's, and in the end the account; returns how many rows went.
+    """Delete the data of a closed account, then the account. Return the number of deleted rows.
 
-    It waits for the user's jobs, which it cancels, to end before it begins, and for the mail `mail_id` that confirms
-    the deletion, sent or not, before it deletes the address. To run it again does no harm.
+    The task first cancels the user's jobs and waits until they have ended. It deletes the address only when the task
+    `mail_id`, which mails the confirmation, has ended, successfully or not. It is safe to run it again.
     """
     if not deletion.is_closed(user_id):
         return {"deleted": 0}
@@ -91,22 +91,22 @@ def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
 
 @shared_task(name="purge_email_changes", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_email_changes() -> None:
-    """Forget old addresses."""
+    """Delete expired changes of email addresses."""
     email_change.purge_expired_changes()
 
 
 def _wait(task: JobTask, reason: str) -> NoReturn:
-    """Let the worker do something else for a while, a longer one each time. Raises celery.exceptions.Retry."""
+    """Retry the task after a growing delay, so that the worker is free meanwhile. Raises celery.exceptions.Retry."""
     db.session.rollback()
     raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.request.retries, 10), LONGEST_PAUSE))
 
 
 def _rows_deleted(current: int, total: int | None) -> str:
-    done: str = ngettext(
+    text: str = ngettext(
         "%(current)s of %(total)s entry",
         "%(current)s of %(total)s entries",
         total or 0,
         current=format_decimal(current),
         total=format_decimal(total or 0),
     )
-    return done
+    return text

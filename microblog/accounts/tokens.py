@@ -20,52 +20,52 @@ RESET, CONFIRM = "password-reset", "address-confirmation"
 
 
 class LinkExpired(Exception):
-    """The link was genuine, and is too old."""
+    """Raised if the link is genuine but has expired."""
 
 
 class LinkInvalid(Exception):
-    """The link was not made here, was used already, or the account has changed since."""
+    """Raised if the link was not created here, was already used, or the account has changed since."""
 
 
 def password_reset_url(user: User) -> str:
-    """The absolute URL at which `user` may set a new password."""
-    return _url("auth/reset_password", RESET, user.id, _account(user))
+    """Return the absolute URL at which `user` can set a new password."""
+    return _url("auth/reset_password", RESET, user.id, _user_proof(user))
 
 
 def confirm_email_url(change: EmailChange) -> str:
-    """The absolute URL at which whoever reads mails to the new address says so."""
-    return _url("account/email", CONFIRM, change.id, _change(change))
+    """Return the absolute URL that confirms the new address."""
+    return _url("account/email", CONFIRM, change.id, _change_proof(change))
 
 
 def user_of_reset_token(token: str) -> User:
-    """The user for whom password_reset_url() made `token`. Raises LinkExpired and LinkInvalid."""
+    """Return the user for whom password_reset_url() created `token`. Raises LinkExpired and LinkInvalid."""
     user_id, proof = _read(RESET, token)
     user = User.with_id(user_id)
-    if user is None or not hmac.compare_digest(proof, _account(user)):
+    if user is None or not hmac.compare_digest(proof, _user_proof(user)):
         raise LinkInvalid
     return user
 
 
 def email_change_of_token(token: str) -> EmailChange:
-    """The change for which confirm_email_url() made `token`. Raises LinkExpired and LinkInvalid."""
+    """Return the change for which confirm_email_url() created `token`. Raises LinkExpired and LinkInvalid."""
     change_id, proof = _read(CONFIRM, token)
     change = db.session.get(EmailChange, change_id)
-    if change is None or User.with_id(change.user_id) is None or not hmac.compare_digest(proof, _change(change)):
+    if change is None or User.with_id(change.user_id) is None or not hmac.compare_digest(proof, _change_proof(change)):
         raise LinkInvalid
     return change
 
 
-def _account(user: User) -> str:
+def _user_proof(user: User) -> str:
     return fingerprint(RESET, user.password_hash, user.email)
 
 
-def _change(change: EmailChange) -> str:
+def _change_proof(change: EmailChange) -> str:
     done = "" if change.confirmed_at is None else "done"
     return fingerprint(CONFIRM, change.user.password_hash, change.user.email, change.new_address, done)
 
 
-def _url(path: str, purpose: str, *facts: Any) -> str:
-    return f"{current_app.config['PUBLIC_URL']}/{path}/{_serializer(purpose).dumps(facts)}"
+def _url(path: str, purpose: str, *values: Any) -> str:
+    return f"{current_app.config['PUBLIC_URL']}/{path}/{_serializer(purpose).dumps(values)}"
 
 
 def _read(purpose: str, token: str) -> tuple[int, str]:

@@ -15,23 +15,26 @@ REALM = "Microblog API"
 
 
 def identify() -> None:
-    """Look up the token that this request presents, if it is a live one (a ``before_request`` hook)."""
-    given = request.authorization
-    bearer = given.token if given is not None and given.type == "bearer" else None
+    """Look up the token of this request, and use the locale of its user (a ``before_request`` hook).
+
+    Without a valid token, ``g.api_token`` is None.
+    """
+    authorization = request.authorization
+    bearer = authorization.token if authorization is not None and authorization.type == "bearer" else None
     g.api_token = ApiToken.find(bearer) if bearer else None
     if g.api_token is not None:
         i18n.use_locale_of(g.api_token.user)
 
 
 def require_token() -> None:
-    """Let nobody pass who does not present a live token; OPTIONS asks for nothing that is anybody's.
+    """Require a valid token, except for OPTIONS, which returns no user's data (a ``before_request`` hook).
 
-    A ``before_request`` hook. Raises Unauthorized.
+    Raises Unauthorized.
     """
     if request.method == "OPTIONS":
         return
-    given = request.authorization
-    if given is None or given.type != "bearer" or not given.token:
+    authorization = request.authorization
+    if authorization is None or authorization.type != "bearer" or not authorization.token:
         raise _unauthorized(_("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer")
     if g.api_token is not None and not g.api_token.note_use():
         g.api_token = None
@@ -44,33 +47,33 @@ def require_token() -> None:
 
 
 def require_token_unless_post() -> None:
-    """As require_token(), in a resource that strangers make things in. Raises Unauthorized."""
+    """Like require_token(), but allow POST, which creates objects without a token. Raises Unauthorized."""
     if request.method != "POST":
         require_token()
 
 
 def who_asks() -> str:
-    """By what the requests of one caller are counted: their token, or without a live one their address."""
+    """Return the key by which requests are counted: the token, or the client's address if there is no valid token."""
     return f"token:{g.api_token.id}" if g.api_token else f"address:{request.remote_addr}"
 
 
 def presented_token() -> ApiToken:
-    """The token of this request, which require_token() let pass."""
+    """Return the token of this request, which require_token() has checked."""
     token: ApiToken = g.api_token
     return token
 
 
 def caller() -> User:
-    """The user whose token this request presents."""
+    """Return the user whose token this request presents."""
     return presented_token().user
 
 
 def user_by_password() -> User:
-    """The user whose name (or email address) and password this request presents. Raises Unauthorized."""
-    given = request.authorization
-    if given is None or given.type != "basic":
+    """Return the user whose name (or email address) and password this request presents. Raises Unauthorized."""
+    authorization = request.authorization
+    if authorization is None or authorization.type != "basic":
         raise _unauthorized(_("Send your username and password with HTTP Basic authentication."), "basic")
-    name, password = given.username or "", given.password or ""
+    name, password = authorization.username or "", authorization.password or ""
     user = None
     if len(name) <= MAX_EMAIL and len(password) <= MAX_PASSWORD:
         user = User.with_credentials(name, password)
@@ -80,7 +83,7 @@ def user_by_password() -> User:
 
 
 def wrong_password() -> Unauthorized:
-    """Return the response to a name and a password that do not match."""
+    """Return the error for a wrong name or password."""
     return _unauthorized(_("The username or the password is wrong."), "basic")
 
 

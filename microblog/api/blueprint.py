@@ -1,4 +1,4 @@
-"""The blueprint of all API resources: JSON bodies, authentication, limits, problem JSON."""
+"""The blueprint class of all API resources: JSON bodies, authentication, rate limits, problem JSON."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from microblog.security import admit_upload
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# What any request may be refused with, whatever it asks for.
-_ALWAYS = (
+# The errors that any request may cause; they are documented for every operation.
+_COMMON_ERRORS = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -33,21 +33,21 @@ _ALWAYS = (
 
 
 class Parser(FlaskParser):
-    """Reads requests; refuses with problem JSON."""
+    """A request parser that reports errors as problem JSON."""
 
     def load_json(self, req: Request, schema: Any) -> Any:
-        """The body, parsed, as read_json() has it."""
+        """Return the parsed body (see read_json())."""
         return read_json(req)
 
     def handle_error(self, error: ValidationError, *args: Any, **options: Any) -> NoReturn:
-        """Answer 422, with what is wrong with each field."""
+        """Respond with 422 and the errors of each field."""
         refuse_fields(error.messages)
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """A resource of the API: documented as it is declared.
+    """A resource of the API. The OpenAPI document is generated from its decorators.
 
-    `tag` is its name in the documentation; `guard` is called before each request, to raise Unauthorized.
+    `tag` is its name in the document. `guard` is called before each request and may raise Unauthorized.
     """
 
     ARGUMENTS_PARSER = Parser()
@@ -58,14 +58,14 @@ class Blueprint(flask_smorest.Blueprint):
         for hook in (auth.identify, responses.limit_requests, guard, _check_body):
             self.before_request(hook)
         self.after_request(responses.tag)
-        self._prepare_doc_cbks.append(_document_what_is_shared)
+        self._prepare_doc_cbks.append(_document_common_responses)
 
     def add_url_rule(self, *args: Any, tags: list[str] | None = None, **options: Any) -> None:
-        """As Flask's; the view is documented under the resource's tag."""
+        """Like Flask's method; the view is documented under the resource's tag."""
         super().add_url_rule(*args, tags=tags or [self.tag], **options)
 
     def refuses(self, *statuses: HTTPStatus) -> Callable[[View], View]:
-        """A decorator that documents the statuses with which a view may refuse, besides those of all views."""
+        """Return a decorator that documents the error statuses of a view, in addition to those of all views."""
 
         def decorate(view: View) -> View:
             for status in statuses:
@@ -75,9 +75,9 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def lists(self, schema: type[Schema], query: type[Schema] = PageQuerySchema) -> Callable[[View], View]:
-        """A decorator for a view that answers with a page of a list (see pagination.py).
+        """Return a decorator for a view that returns a page of a list (see pagination.py).
 
-        It is given the `query`, parsed: which part of the list was asked for. `schema` is that of the page.
+        The view gets the query string parsed by `query`, which selects the page. `schema` describes the page.
         """
 
         def decorate(view: View) -> View:
@@ -89,7 +89,7 @@ class Blueprint(flask_smorest.Blueprint):
 
 
 def read_json(req: Request) -> Any:
-    """The body of `req`, parsed; webargs' `missing` for an empty one.
+    """Return the parsed body of `req`, or webargs' `missing` if it is empty.
 
     Raises BadRequest and UnsupportedMediaType.
     """
@@ -104,15 +104,15 @@ def read_json(req: Request) -> Any:
 
 
 def refuse_fields(errors: Any) -> NoReturn:
-    """Answer 422; `errors` says by place (json, query) and field what is wrong with it."""
+    """Respond with 422; `errors` contains the errors by location (json, query) and field."""
     sentence = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
     abort(problem(UnprocessableEntity(sentence), errors=errors))
 
 
 def _check_body() -> None:
-    """Refuse what is no JSON, also where no body is expected: it asks for something that we do not do.
+    """Reject a body that is not JSON, also where no body is expected, since it requests something unsupported.
 
-    An upload is only let in: its view reads it, a piece at a time.
+    The body of an upload is not parsed here; its view reads it in chunks.
     """
     if admit_upload():
         _check_type(request)
@@ -125,12 +125,12 @@ def _check_type(req: Request) -> None:
         abort(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _("Send JSON, with “Content-Type: application/json”."))
 
 
-def _document_what_is_shared(doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any) -> dict[str, Any]:
-    """Add to the operation `doc` the answers and the headers that the hooks above make."""
+def _document_common_responses(doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any) -> dict[str, Any]:
+    """Add the responses and headers of the hooks above to the operation `doc`."""
     answers = doc["responses"]
-    answers |= {str(int(status)): status.name for status in _ALWAYS}
+    answers |= {str(int(status)): status.name for status in _COMMON_ERRORS}
     if method == "get":
-        answers["304"] = {"description": "What you have is still what there is.", "headers": {"ETag": "ETag"}}
+        answers["304"] = {"description": "Not modified: your copy is still valid.", "headers": {"ETag": "ETag"}}
         answers["412"] = HTTPStatus.PRECONDITION_FAILED.name
     for status, answer in answers.items():
         if not isinstance(answer, dict):

@@ -18,7 +18,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/exports",
     tag="exports",
-    description="An archive of all that you wrote, mailed to you.",
+    description="Export everything that you wrote as an archive, sent to you by mail.",
     guard=require_token,
 )
 
@@ -29,8 +29,8 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Start an export, unless one is running."""
+    """Start an export, unless one is already running."""
     try:
         return started(start_export(caller()).id)
-    except AlreadyRunning as refused:
-        refuse_second(refused)
+    except AlreadyRunning as error:
+        refuse_second(error)

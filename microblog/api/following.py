@@ -23,7 +23,7 @@ bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", 
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def followers(query: dict[str, Any], username: str) -> Answer:
-    """List who follows a user, the newest first."""
+    """List the users that follow a user, newest first."""
     page = followers_of(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, (user_json(follow.follower) for follow in page.items))
 
@@ -32,7 +32,7 @@ def followers(query: dict[str, Any], username: str) -> Answer:
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def following(query: dict[str, Any], username: str) -> Answer:
-    """List whom a user follows, the newest first."""
+    """List the users that a user follows, newest first."""
     page = followed_by(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, (user_json(follow.followed) for follow in page.items))
 
@@ -42,7 +42,10 @@ def following(query: dict[str, Any], username: str) -> Answer:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 @limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def follow(username: str, followed: str) -> None:
-    """Follow a user; it is no fault if you do already. `username` is yours."""
+    """Follow a user.
+
+    Has no effect if you already follow the user. `username` must be your own.
+    """
     follower, user = myself(username), user_called(followed)
     if follower.id == user.id:
         abort(HTTPStatus.CONFLICT, _("You cannot follow yourself; what you write is in your home timeline anyway."))
@@ -57,5 +60,8 @@ def follow(username: str, followed: str) -> None:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 @limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def unfollow(username: str, followed: str) -> None:
-    """No longer follow a user; it is no fault if you do not. `username` is yours."""
+    """Unfollow a user.
+
+    Has no effect if you do not follow the user. `username` must be your own.
+    """
     unfollow_user(myself(username), user_called(followed))

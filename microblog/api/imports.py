@@ -23,12 +23,12 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/imports",
     tag="imports",
-    description="Posts that you wrote elsewhere, or exported from here.",
+    description="Import posts that you wrote elsewhere or exported from here.",
     guard=require_token,
 )
 _FILE = {
     "required": True,
-    "description": "posts.json as an export has it, or outbox.json of a Mastodon archive, as it is.",
+    "description": "The posts.json of an export, or the unmodified outbox.json of a Mastodon archive.",
     "content": {"application/json": {"schema": {"type": "object"}}},
 }
 
@@ -40,16 +40,17 @@ _FILE = {
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 @limit_launches(lambda: caller().id)
 def create() -> tuple[dict[str, Any], dict[str, str]]:
-    """Start an import, unless one is running; the body is the file.
+    """Start an import, unless one is already running.
 
-    A post that you have already is not doubled. What came of it is in the `result` of the task.
+    The body is the file. Posts that you already have are not duplicated. The outcome of the import is in the
+    `result` of the task.
     """
     try:
         task = uploads.start(caller(), iter(lambda: request.stream.read(CHUNK), b""))
-    except uploads.NoPosts as refused:
-        refuse_fields({"json": {"_schema": [str(refused)]}})
-    except AlreadyRunning as refused:
-        refuse_second(refused)
+    except uploads.NoPosts as error:
+        refuse_fields({"json": {"_schema": [str(error)]}})
+    except AlreadyRunning as error:
+        refuse_second(error)
     return started(task.id)
 
 
@@ -57,10 +58,10 @@ def create() -> tuple[dict[str, Any], dict[str, str]]:
 @bp.lists(RefusalPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def refused(query: dict[str, Any], task_id: str) -> Answer:
-    """List all that an import could not keep, in the order of the file.
+    """List the entries that an import rejected, in the order of the file.
 
-    It is empty once that is too long ago, or another import of yours has begun. The `result` of the task has their
-    number (`refused`), and the first of them, unless the file was broken.
+    The list is empty once it has expired or another import of yours has started. The `result` of the task has the
+    number of rejected entries (`refused`) and the first of them, unless the file was malformed.
     """
     upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
     size = query.get("limit", current_app.config["POSTS_PER_PAGE"])

@@ -26,7 +26,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/tasks",
     tag="tasks",
-    description="Your jobs, and what became of them.",
+    description="Your jobs and their results.",
     guard=require_token,
 )
 
@@ -51,7 +51,7 @@ def index(query: dict[str, Any]) -> Answer:
 @bp.response(HTTPStatus.OK, TaskSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def show(task_id: str) -> dict[str, Any]:
-    """Show a job, or one of its later steps, as it stands."""
+    """Show the current state of a job or of one of its later steps."""
     return task_json(own_job(task_id), task_id)
 
 
@@ -59,14 +59,14 @@ def show(task_id: str) -> dict[str, Any]:
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 def cancel(task_id: str) -> dict[str, Any]:
-    """Ask for a job to be cancelled.
+    """Request the cancellation of a job.
 
-    One that waits is REVOKED at once; one that runs stops at its next progress step.
+    A waiting job is REVOKED immediately; a running job stops at its next progress update.
     """
     try:
         cancel_job(own_job(task_id))
-    except NotAllowedNow as refused:
-        abort(HTTPStatus.CONFLICT, str(refused))
+    except NotAllowedNow as error:
+        abort(HTTPStatus.CONFLICT, str(error))
     return task_json(own_job(task_id), task_id)
 
 
@@ -75,12 +75,12 @@ def cancel(task_id: str) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Start a new job like one that failed or was cancelled."""
+    """Retry a job that failed or was cancelled, as a new job."""
     try:
-        answer = started(retry_job(own_job(task_id)).id)
+        response = started(retry_job(own_job(task_id)).id)
         db.session.commit()
-    except NotAllowedNow as refused:
-        abort(HTTPStatus.CONFLICT, str(refused))
-    except AlreadyRunning as refused:
-        refuse_second(refused)
-    return answer
+    except NotAllowedNow as error:
+        abort(HTTPStatus.CONFLICT, str(error))
+    except AlreadyRunning as error:
+        refuse_second(error)
+    return response

@@ -32,7 +32,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/messages",
     tag="messages",
-    description="What others wrote to you alone, and you to them.",
+    description="Private messages between you and other users.",
     guard=require_token,
 )
 
@@ -41,7 +41,10 @@ bp = Blueprint(
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def received(query: dict[str, Any]) -> Answer:
-    """List what others wrote to you, newest first. It is not read by that."""
+    """List the messages that you received, newest first.
+
+    This does not mark them as read.
+    """
     page = messages_received_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, map(_message_json, page.items))
 
@@ -50,7 +53,7 @@ def received(query: dict[str, Any]) -> Answer:
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def sent(query: dict[str, Any]) -> Answer:
-    """List what you wrote to others, newest first."""
+    """List the messages that you sent, newest first."""
     page = messages_sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, map(_message_json, page.items))
 
@@ -60,14 +63,14 @@ def sent(query: dict[str, Any]) -> Answer:
 @bp.response(HTTPStatus.CREATED, MessageSchema, headers={"Location": "Location"})
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 @limit_user("RATELIMIT_MESSAGE", lambda: caller().id)
-def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write to somebody."""
+def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Send a message to a user."""
     try:
-        body = normalize_body(written["message"])
-    except ValueError as refused:
-        refuse_fields({"json": {"message": [str(refused)]}})
+        body = normalize_body(data["message"])
+    except ValueError as error:
+        refuse_fields({"json": {"message": [str(error)]}})
     try:
-        message = send_message(caller(), _recipient(written["to"]), body)
+        message = send_message(caller(), _recipient(data["to"]), body)
     except RecipientUnavailable:
         _refuse_recipient(_("There is nobody of this name."))
     return _message_json(message), {"Location": url_for(".show", message_id=message.id)}
@@ -77,16 +80,22 @@ def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.arguments(MessagesReadSchema)
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def read(which: dict[str, Any]) -> None:
-    """Mark messages that you received as read; it is no fault if they are, or are gone."""
-    mark_messages_read(caller(), find_message(caller(), which["ids"]))
+def read(data: dict[str, Any]) -> None:
+    """Mark messages that you received as read.
+
+    Messages that are already read or no longer exist are ignored.
+    """
+    mark_messages_read(caller(), find_message(caller(), data["ids"]))
 
 
 @bp.get("/<int:message_id>")
 @bp.response(HTTPStatus.OK, MessageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def show(message_id: int) -> dict[str, Any]:
-    """Show a message that you wrote or received. It is not read by that."""
+    """Show a message that you sent or received.
+
+    This does not mark it as read.
+    """
     return _message_json(_own(message_id))
 
 
@@ -94,13 +103,16 @@ def show(message_id: int) -> dict[str, Any]:
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def delete(message_id: int) -> None:
-    """Delete a message for yourself; whom it was with keeps it."""
+    """Delete a message for yourself.
+
+    The other user still has it.
+    """
     if not delete_message(caller(), _own(message_id).id):
         abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
 
 
 def _recipient(username: str) -> User:
-    """Whom a message is for, by their name."""
+    """Return the recipient with this name. Responds with 422 if there is none, or if it is the caller."""
     user = User.with_username(username) or _refuse_recipient(_("There is nobody of this name."))
     return user if user.id != caller().id else _refuse_recipient(_("You cannot write to yourself."))
 
@@ -110,7 +122,7 @@ def _refuse_recipient(sentence: str) -> NoReturn:
 
 
 def _own(message_id: int) -> Message:
-    """The caller's message of that number. Raises NotFound, the same for others' as for one that is none."""
+    """Return the caller's message with this id. Raises NotFound, also for a message of other users."""
     found = find_message(caller(), [message_id])
     return found[0] if found else abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
 

@@ -19,26 +19,26 @@ from microblog.pagination import Page
 from microblog.validators import get_by_id
 
 MAX_TOKEN_NAME = 64  # Unicode code points
-USE_NOTED_EVERY = timedelta(minutes=1)  # so that reading through the API does not write each time
+USE_NOTED_EVERY = timedelta(minutes=1)  # so that not every read request writes to the database
 
 
 class AccountChanged(Exception):
-    """The user has another password by now, or has closed the account."""
+    """Raised if the user's password has changed or the account was closed in the meantime."""
 
 
 class TooManyTokens(Exception):
-    """The user has as many tokens as one may have. The message is a sentence that says so."""
+    """Raised if a user has the maximum number of tokens. The message is a sentence for the user."""
 
 
 class ApiToken(Model):
-    """A key to the API. The token itself is told once, to whoever asked for it; only its SHA-256 is kept."""
+    """A token for the API. The token itself is only returned when it is created; the row stores its SHA-256."""
 
     __tablename__ = "api_token"
     __table_args__ = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str] = mapped_column(sa.String(MAX_TOKEN_NAME), default="", server_default="")  # what it is for
+    name: Mapped[str] = mapped_column(sa.String(MAX_TOKEN_NAME), default="", server_default="")  # given by the user
     hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     last_used_at: Mapped[datetime | None]
@@ -51,22 +51,22 @@ class ApiToken(Model):
 
     @classmethod
     def issue(cls, user: User, lifetime: timedelta, name: str = "") -> tuple[str, ApiToken]:
-        """A new token for `user`, and its row in the caller's transaction; the user's expired ones go.
+        """Create a token for `user` in the caller's transaction, and delete the user's expired ones.
 
-        `name` is what it is for, in at most MAX_TOKEN_NAME characters. Raises, with the transaction rolled back,
-        AccountChanged if the password was changed since `user` was read, or the account closed, and TooManyTokens if
-        ``API_TOKENS_PER_USER`` of theirs work.
+        Return the token and its row. `name` describes its purpose, in at most MAX_TOKEN_NAME characters. Rolls back
+        and raises AccountChanged if the password was changed since `user` was read or the account was closed, and
+        TooManyTokens if the user has ``API_TOKENS_PER_USER`` valid tokens.
         """
-        if not _hold(user):
+        if not _lock_user(user):
             db.session.rollback()
             raise AccountChanged
         db.session.execute(sa.delete(cls).where(cls.user_id == user.id, cls.expires_at <= utcnow()))
-        most = current_app.config["API_TOKENS_PER_USER"]
-        # Nobody else makes one for this user meanwhile: _hold() lets one do so at a time.
-        if db.session.scalar(sa.select(sa.func.count()).where(cls.user_id == user.id)) >= most:
+        limit = current_app.config["API_TOKENS_PER_USER"]
+        # No other transaction adds a token for this user meanwhile: _lock_user() serializes them.
+        if db.session.scalar(sa.select(sa.func.count()).where(cls.user_id == user.id)) >= limit:
             db.session.rollback()
             raise TooManyTokens(
-                _("You have as many tokens as one may have (%(most)d). Revoke one that you no longer need.", most=most)
+                _("You have as many tokens as one may have (%(most)d). Revoke one that you no longer need.", most=limit)
             )
         token = secrets.token_urlsafe(32)
         row = cls(user=user, name=name, hash=_hash(token), expires_at=utcnow() + lifetime)
@@ -75,7 +75,7 @@ class ApiToken(Model):
 
     @classmethod
     def find(cls, token: str) -> ApiToken | None:
-        """The row of `token`, if it has neither expired nor been revoked, and its user's account is not closed."""
+        """Return the row of `token`, or None if it has expired or was revoked, or the user's account is closed."""
         live = sa.select(cls).where(cls.hash == _hash(token), cls.expires_at > utcnow())
         return db.session.scalar(live.join(cls.user).where(User.deleted_at.is_(None)))
 
@@ -83,13 +83,13 @@ class ApiToken(Model):
     def page_of(
         cls, user: User, size: int | None = None, before: str | None = None, after: str | None = None
     ) -> Page[ApiToken]:
-        """A page of the tokens of `user` that work; `before` and `after` are paging keys. Raises InvalidKey."""
+        """Return a page of the valid tokens of `user`; `before` and `after` are paging keys. Raises InvalidKey."""
         live = sa.select(cls).where(cls.user_id == user.id, cls.expires_at > utcnow())
         return pagination.newest_first(live, cls.created_at, cls.id, size, before, after)
 
     @classmethod
     def revoke(cls, user: User, token_id: int) -> bool:
-        """Delete a token of `user`, and commit that; False if they have none of that number."""
+        """Delete a token of `user` and commit; return False if the user has no token with this id."""
         token = get_by_id(cls, token_id)
         if token is None or token.user_id != user.id:
             return False
@@ -98,17 +98,17 @@ class ApiToken(Model):
         return True
 
     def note_use(self) -> bool:
-        """Remember that the token is in use, and commit that, unless it was noted a moment ago.
+        """Set `last_used_at` and commit, unless that was done within USE_NOTED_EVERY.
 
-        False, and nothing done, if it turns out that the token was revoked since it was found.
+        Return False, without a change, if the token was revoked since it was read.
         """
         now = utcnow()
         if self.last_used_at is not None and now - self.last_used_at < USE_NOTED_EVERY:
             return True
-        used = sa.update(ApiToken).where(ApiToken.id == self.id).values(last_used_at=now).returning(ApiToken.id)
-        noted = db.session.scalar(used) is not None
+        update = sa.update(ApiToken).where(ApiToken.id == self.id).values(last_used_at=now).returning(ApiToken.id)
+        updated = db.session.scalar(update) is not None
         db.session.commit()
-        return noted
+        return updated
 
 
 def revoke_all(user: User) -> None:
@@ -116,17 +116,17 @@ def revoke_all(user: User) -> None:
     db.session.execute(sa.delete(ApiToken).where(ApiToken.user_id == user.id))
 
 
-def _hold(user: User) -> bool:
-    """Lock the row of `user` until the transaction ends, if its password is the one that was read.
+def _lock_user(user: User) -> bool:
+    """Lock the row of `user` until the transaction ends; return False if the password changed since it was read.
 
-    An UPDATE that changes nothing, since SQLite knows no SELECT FOR UPDATE: who sets a new password waits for it, and
-    then revokes the new token too.
+    Also returns False if the account is closed. The lock is an UPDATE that changes nothing, since SQLite has no
+    SELECT FOR UPDATE. A transaction that sets a new password waits for it, and then revokes the new token too.
     """
     same = (User.id == user.id, User.password_hash == user.password_hash, User.deleted_at.is_(None))
-    held = sa.update(User).where(*same).values(password_hash=User.password_hash).returning(User.id)
-    return db.session.scalar(held, execution_options={"synchronize_session": False}) is not None
+    lock = sa.update(User).where(*same).values(password_hash=User.password_hash).returning(User.id)
+    return db.session.scalar(lock, execution_options={"synchronize_session": False}) is not None
 
 
 def _hash(token: str) -> str:
-    # A plain hash will do: nobody guesses 256 random bits, and it is looked up by its index.
+    # A plain hash is sufficient, since a token has 256 random bits. It is looked up by an index.
     return sha256(token.encode()).hexdigest()

@@ -20,7 +20,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/notifications",
     tag="notifications",
-    description="What you were told.",
+    description="Your notifications.",
     guard=require_token,
 )
 
@@ -29,29 +29,35 @@ bp = Blueprint(
 @bp.lists(NotificationPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> Answer:
-    """List what you were told, newest first; a page leaves out what is gone meanwhile."""
+    """List your notifications, newest first.
+
+    A page omits notifications about objects that no longer exist.
+    """
     page = notifications_of(caller().id, query.get("before"), query.get("after"), query.get("limit"))
-    told = renderers.render_notifications(page.items)
-    return newest_first(query, page, (_facts(row, told[row.id]) for row in page.items if row.id in told))
+    rendered = renderers.render_notifications(page.items)
+    return newest_first(query, page, (_to_json(row, rendered[row.id]) for row in page.items if row.id in rendered))
 
 
 @bp.post("/read")
 @bp.arguments(NotificationsReadSchema, required=False)
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def read(which: dict[str, Any]) -> None:
-    """Mark what you were told as read: all of it, or that with the `ids`. It is no fault if it is, or is gone."""
-    chosen = [Notification.id.in_(which["ids"])] if "ids" in which else []
-    push.mark_read_and_push(caller().id, *chosen)
+def read(data: dict[str, Any]) -> None:
+    """Mark all notifications as read, or those with the `ids`.
+
+    Notifications that are already read or no longer exist are ignored.
+    """
+    conditions = [Notification.id.in_(data["ids"])] if "ids" in data else []
+    push.mark_read_and_push(caller().id, *conditions)
 
 
-def _facts(row: Notification, told: RenderedNotification) -> dict[str, Any]:
+def _to_json(row: Notification, rendered: RenderedNotification) -> dict[str, Any]:
     return {
         "id": row.id,
         "kind": row.name,
         "subject": row.subject,
-        "sentence": told.sentence,
-        "link": told.address,
+        "sentence": rendered.sentence,
+        "link": rendered.address,
         "timestamp": iso(row.timestamp),
         "read": row.read_at is not None,
     }

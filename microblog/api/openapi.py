@@ -20,27 +20,27 @@ from microblog.api.schemas import ProblemSchema, RequestSchema
 
 PROBLEM = "application/problem+json"
 ABOUT = """\
-Ask for a token with your username and password, then send it with everything else. You can have several, each with
-a name, and revoke each.
+Create a token with your username and password, then send it with all other requests. You can have several tokens,
+each with a name, and revoke each of them.
 
-**Lists** come in pages: follow `next` and `prev`, which are also in the `Link` header, until they are null.
+**Lists** are paginated: follow `next` and `prev`, which are also in the `Link` header, until they are null.
 
-**What has not changed** need not be sent again: each answer to a GET has an `ETag`; send it as `If-None-Match`, and
-304 says that what you have is still right.
+**Caching:** each response to a GET has an `ETag`. Send it as `If-None-Match`; a 304 response means that your copy is
+still valid.
 
-**How much you may ask** is counted for each token: `X-RateLimit-Remaining` says how many requests are left until
-`X-RateLimit-Reset`. Beyond that the answer is 429, with `Retry-After` in seconds.
+**Rate limits** apply to each token: `X-RateLimit-Remaining` is the number of requests left until
+`X-RateLimit-Reset`. Beyond the limit the response is 429, with `Retry-After` in seconds.
 
-**A job** that you start runs in the background: the answer has its address in `Location`. Ask there until `state`
-is one of SUCCESS, FAILURE and REVOKED.
+**Jobs** run in the background: the response to the request that starts one has its path in `Location`. Poll it until
+`state` is SUCCESS, FAILURE or REVOKED.
 
-**What asks for your password again** is done on the pages alone: a new password, a new mail address, the end of the
-account. A token in wrong hands can be revoked; it cannot be used to lock you out.
+**Changes that require your password again** are only possible on the website: a new password, a new email address,
+closing the account. A leaked token can be revoked; it cannot be used to lock you out.
 
-**A refusal** is problem JSON (RFC 9457) with one sentence in `detail`. Every address takes OPTIONS, which says in
-`Allow` what else it takes, and HEAD where it takes GET; any other method is refused with 405, which says the same.
+**Errors** are problem JSON (RFC 9457) with one sentence in `detail`. Every URL accepts OPTIONS, which lists the
+accepted methods in `Allow`, and HEAD where it accepts GET; any other method is refused with 405 and the same header.
 """
-_HEADERS_OF_REFUSALS = {
+_ERROR_HEADERS = {
     HTTPStatus.UNAUTHORIZED: "WWW-Authenticate",
     HTTPStatus.TOO_MANY_REQUESTS: "Retry-After",
     HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
@@ -48,7 +48,7 @@ _HEADERS_OF_REFUSALS = {
 
 
 class _Converter(OpenAPIConverter):
-    """Says of what is sent to us that it has no other fields, which apispec does not where there is a description."""
+    """Forbids additional fields in request bodies, which apispec omits for a schema with a description."""
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
@@ -61,9 +61,9 @@ class _Schemas(MarshmallowPlugin):
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest, with this site's own error answers."""
+    """flask-smorest's Api with the error responses of this site."""
 
-    DEFAULT_ERROR_RESPONSE_NAME = None  # each answer is documented by its own status
+    DEFAULT_ERROR_RESPONSE_NAME = None  # each response is documented by its own status
 
     def __init__(self, app: Flask) -> None:
         app.config["OPENAPI_URL_PREFIX"] = "/api"
@@ -82,14 +82,14 @@ class Api(flask_smorest.Api):
             components.header(name, header)
 
     def register(self, resource: Blueprint) -> None:
-        """Add a resource to the app, and to the document under its tag, which need not be its name."""
+        """Add a resource to the app, and to the document under its tag, which may differ from its name."""
         self._app.register_blueprint(resource)
         resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
-        if resource.description:  # of several resources under one tag, one describes it
+        if resource.description:  # only one of several resources with the same tag describes it
             self.spec.tag({"name": resource.tag, "description": resource.description})
 
     def _register_error_handlers(self) -> None:
-        """Register none: the site's own handler answers all errors, those of the API too (errors.py)."""
+        """Register none: the site's handler also responds to the errors of the API (errors.py)."""
 
     def _register_responses(self) -> None:
         for status in HTTPStatus:
@@ -97,16 +97,16 @@ class Api(flask_smorest.Api):
                 self._register_problem(status)
 
     def _register_pagination_header(self) -> None:
-        """Register none: lists are paged by a link, not by a header that counts them."""
+        """Register none: lists use the Link header, not a header with counts."""
 
     def _register_problem(self, status: HTTPStatus) -> None:
-        names = [*RATE_LIMIT, *([_HEADERS_OF_REFUSALS[status]] if status in _HEADERS_OF_REFUSALS else [])]
-        answer = {
+        names = [*RATE_LIMIT, *([_ERROR_HEADERS[status]] if status in _ERROR_HEADERS else [])]
+        response = {
             "description": status.phrase,
             "content": {PROBLEM: {"schema": ProblemSchema}},
             "headers": {name: name for name in names},
         }
-        self.spec.components.response(status.name, answer, lazy=True)
+        self.spec.components.response(status.name, response, lazy=True)
 
 
 bp = flask.Blueprint(
@@ -120,5 +120,5 @@ bp = flask.Blueprint(
 
 @bp.get("")
 def index() -> str:
-    """The API's documentation, where each request can be tried."""
+    """Show the API's documentation, in which each request can be tried."""
     return render_template("api/docs.html")

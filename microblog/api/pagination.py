@@ -13,9 +13,9 @@ Answer = tuple[dict[str, Any], dict[str, str]]
 
 
 def newest_first(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> Answer:
-    """Return body and headers of `page`, for a view decorated with Blueprint.lists().
+    """Return the body and headers of `page`, for a view decorated with Blueprint.lists().
 
-    `query` is what the view was given; `items` are those of the page, as its schema takes them.
+    `query` is the parsed query string; `items` are the items of the page, in the form that its schema expects.
     """
     return listed(query, items, {"before": page.older}, {"after": page.newer})
 
@@ -26,17 +26,18 @@ def listed(
     following: Mapping[str, str | None],
     preceding: Mapping[str, str | None],
 ) -> Answer:
-    """The same for a list in another order: `following` and `preceding` name its neighbours by their parameter.
+    """Like newest_first(), for a list in another order.
 
-    A parameter that is None says that there is no such page.
+    `following` and `preceding` are the query parameters of the adjacent pages. A value of None means that there is no
+    such page.
     """
-    kept = {name: value for name, value in query.items() if name not in ("before", "after")}
-    links = {"next": _path(kept, following), "prev": _path(kept, preceding)}
+    parameters = {name: value for name, value in query.items() if name not in ("before", "after")}
+    links = {"next": _path(parameters, following), "prev": _path(parameters, preceding)}
     header = ", ".join(f'<{path}>; rel="{relation}"' for relation, path in links.items() if path)
     return {"items": list(items), **links}, {"Link": header} if header else {}
 
 
-def _path(kept: Mapping[str, Any], neighbour: Mapping[str, str | None]) -> str | None:
-    if None in neighbour.values():
+def _path(parameters: Mapping[str, Any], adjacent: Mapping[str, str | None]) -> str | None:
+    if None in adjacent.values():
         return None
-    return url_for(request.endpoint or "", **{**(request.view_args or {}), **kept, **neighbour})
+    return url_for(request.endpoint or "", **{**(request.view_args or {}), **parameters, **adjacent})

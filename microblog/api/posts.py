@@ -26,7 +26,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/posts",
     tag="posts",
-    description="What you and others wrote, one by one.",
+    description="Individual posts, yours and those of other users.",
     guard=require_token,
 )
 
@@ -36,9 +36,9 @@ bp = Blueprint(
 @bp.response(HTTPStatus.CREATED, PostSchema, headers={"Location": "Location"})
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 @limit_user("RATELIMIT_POST", lambda: caller().id)
-def create(written: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write a post."""
-    body = written["body"].strip()
+def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Create a post."""
+    body = data["body"].strip()
     if is_blank(body):
         refuse_fields({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
     post = create_post(caller().id, body)
@@ -57,7 +57,7 @@ def show(post_id: int) -> dict[str, Any]:
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def delete(post_id: int) -> None:
-    """Delete a post of yours, for good."""
+    """Delete one of your posts permanently."""
     if not delete_post(_post(post_id).id, caller().id):
         abort(HTTPStatus.FORBIDDEN, _("You may only delete what you wrote."))
 
@@ -67,7 +67,10 @@ def delete(post_id: int) -> None:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY)
 @limit_user("RATELIMIT_TRANSLATE", lambda: caller().id)
 def translate(post_id: int) -> dict[str, Any]:
-    """Translate a post into your language: that of your profile, else what you ask for in Accept-Language."""
+    """Translate a post into your language.
+
+    The language is that of your profile, or else taken from the `Accept-Language` header.
+    """
     service.translate(translatable(post_id))
     language = language_tag()
     body = find_translation(post_id, language) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))

@@ -11,34 +11,34 @@ from microblog.api.auth import who_asks
 from microblog.errors import problem
 from microblog.extensions import limiter
 
-_READING = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")
 
-# By their names, as the OpenAPI document has them.
+# Response headers by name, as in the OpenAPI document.
 HEADERS: dict[str, dict[str, Any]] = {
     "ETag": {
-        "description": "Names exactly this answer. Send it as If-None-Match: 304 says that nothing has changed.",
+        "description": "Identifies this exact response. Send it as If-None-Match: 304 means that nothing has changed.",
         "schema": {"type": "string"},
     },
     "Link": {
-        "description": "The neighbouring pages, as rel=next and rel=prev.",
+        "description": "The adjacent pages, as rel=next and rel=prev.",
         "schema": {"type": "string"},
     },
-    "Location": {"description": "The path of what was made.", "schema": {"type": "string"}},
+    "Location": {"description": "The path of the new resource.", "schema": {"type": "string"}},
     "Retry-After": {
-        "description": "With 429 and 503: seconds until another try is worth it.",
+        "description": "With 429 and 503: seconds to wait before the next attempt.",
         "schema": {"type": "integer"},
     },
-    "WWW-Authenticate": {"description": "Which credentials are asked for.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "The required credentials.", "schema": {"type": "string"}},
     "X-RateLimit-Limit": {
-        "description": "How many requests may be made in one period; of several limits, that of the operation itself.",
+        "description": "The number of requests allowed per period; of several limits, that of the operation itself.",
         "schema": {"type": "integer"},
     },
     "X-RateLimit-Remaining": {
-        "description": "How many of these are left.",
+        "description": "The number of requests left in this period.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "X-RateLimit-Reset": {
-        "description": "When the period ends and they are all there again: seconds since 1970, UTC.",
+        "description": "The end of the period, when all requests are available again: seconds since 1970, UTC.",
         "schema": {"type": "number"},
     },
 }
@@ -47,24 +47,25 @@ RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 @limiter.shared_limit(lambda: current_app.config["RATELIMIT_API"], scope="api", key_func=who_asks)
 def _count() -> None:
-    """One more request of the caller's."""
+    """Count a request of the caller."""
 
 
 def limit_requests() -> None:
-    """Let nobody pass who has made more than ``RATELIMIT_API`` requests (a ``before_request`` hook)."""
+    """Reject a caller's requests beyond ``RATELIMIT_API``, except for OPTIONS (a ``before_request`` hook)."""
     if request.method != "OPTIONS":
         _count()
 
 
 def tag(response: Response) -> Response:
-    """Give what was read a strong ETag, and leave it out if its reader has it already (an ``after_request`` hook).
+    """Add a strong ETag to a response, and omit a body that the client already has (an ``after_request`` hook).
 
-    It is made from the bytes that are sent, so it changes exactly when they do.
+    Applies to successful GET and HEAD requests. The ETag is computed from the bytes that are sent, so it changes
+    exactly when they do.
     """
-    if request.method not in _READING or response.status_code != 200:
+    if request.method not in _SAFE_METHODS or response.status_code != 200:
         return response
     response.add_etag()
-    response.headers["Cache-Control"] = "private, no-cache"  # kept by nobody but the caller, who asks each time
+    response.headers["Cache-Control"] = "private, no-cache"  # cached by the client only, which revalidates it each time
     response.vary.update(("Authorization", "Accept-Language"))
     response.make_conditional(request)
     return problem(PreconditionFailed()) if response.status_code == PreconditionFailed.code else response

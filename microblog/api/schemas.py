@@ -38,7 +38,7 @@ _OF_USERNAME = [
     validate.Length(MIN_USERNAME, MAX_USERNAME, error=NOT_SO_LONG),
     validate.Regexp(USERNAME, error=_l("Use letters without accents, digits, and the characters _ . - only.")),
 ]
-_USERNAME = r"^[A-Za-z0-9_.\-]+$"  # for the document: ECMAScript's $ is the very end, Python's is not
+_USERNAME = r"^[A-Za-z0-9_.\-]+$"  # for the document: $ only matches the very end in ECMAScript, not in Python
 
 
 class Schema(marshmallow.Schema):
@@ -52,57 +52,57 @@ class Schema(marshmallow.Schema):
 
 
 class RequestSchema(Schema):
-    """A request body, in which unknown fields are refused."""
+    """A request body; unknown fields are rejected."""
 
 
 class TokenRequestSchema(RequestSchema):
     """Options of a new token; the body may be empty."""
 
-    name = kept("What it is for, for you to know it by.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG))
+    name = kept("A name that describes its purpose.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG))
 
 
 class TokenFactsSchema(Schema):
-    """One of your tokens; not the token itself, which nobody knows but whoever asked for it."""
+    """One of your tokens. The token itself is only returned when it is created."""
 
-    id = integer("Its number, to revoke it by.", required=True)
-    name = text("What it was said to be for; may be empty.", required=True)
-    created_at = moment("When it was made.", required=True)
-    last_used_at = moment("When it was last used, to a minute; null before.", required=True, allow_none=True)
-    expires_at = moment("When it stops working.", required=True)
-    current = fields.Boolean(required=True, metadata={"description": "Whether it is the one you sent."})
+    id = integer("The id of the token, used to revoke it.", required=True)
+    name = text("The name that it was created with; may be empty.", required=True)
+    created_at = moment("When it was created.", required=True)
+    last_used_at = moment("When it was last used, to the minute; null if never.", required=True, allow_none=True)
+    expires_at = moment("When it expires.", required=True)
+    current = fields.Boolean(required=True, metadata={"description": "Whether it is the token of this request."})
 
 
 class TokenSchema(Schema):
     """A new token."""
 
-    token = text("Send it as “Authorization: Bearer …”. It is told this once and kept nowhere.", required=True)
-    expires_at = moment("When it stops working.", required=True)
+    token = text("Send it as “Authorization: Bearer …”. It is not stored and is only returned once.", required=True)
+    expires_at = moment("When it expires.", required=True)
 
 
 class ExportRequestSchema(RequestSchema):
-    """An export takes no options: send nothing, or an empty object."""
+    """An export has no options; the body is empty or an empty object."""
 
 
 class PageQuerySchema(Schema):
-    """The page of a list."""
+    """The page of a list to return."""
 
-    before = text("The key of a page, as found in `next` and `prev`.")
+    before = text("The key of a page, as found in `next` or `prev`.")
     after = text(
-        "The key of a page in the other direction; not beside `before`. Where less than a page is left there, the "
-        "answer is the first page, whole, with some that you may have had."
+        "The key of a page in the other direction; cannot be combined with `before`. If less than a page is left in "
+        "that direction, the response is the full first page, including items that you may already have."
     )
-    limit = integer("The greatest number of items.", validate=validate.Range(1, MAX_PAGE, error=NOT_BETWEEN))
+    limit = integer("The maximum number of items.", validate=validate.Range(1, MAX_PAGE, error=NOT_BETWEEN))
 
 
 class PageSchema(Schema):
-    """A part of a list. Its subclasses say what the `items` are."""
+    """A page of a list. Subclasses define the `items`."""
 
-    next = text("The path of the page behind this one; null on the last one.", required=True, allow_none=True)
-    prev = text("The path of the page before this one; null on the first one.", required=True, allow_none=True)
+    next = text("The path of the next page; null on the last page.", required=True, allow_none=True)
+    prev = text("The path of the previous page; null on the first page.", required=True, allow_none=True)
 
 
 class TokenPageSchema(PageSchema):
-    """A part of your tokens, newest first."""
+    """A page of your tokens, newest first."""
 
     items = fields.List(fields.Nested(TokenFactsSchema), required=True)
 
@@ -110,69 +110,69 @@ class TokenPageSchema(PageSchema):
 class UserSchema(Schema):
     """A user."""
 
-    username = text("Their name; no two differ only in case.", required=True)
-    about_me = text("What they tell of themselves; may be empty.", required=True)
-    created_at = moment("When they joined.", required=True)
-    last_seen_at = moment("When they last opened a page, to the minute; null before.", required=True, allow_none=True)
+    username = text("The username; unique regardless of case.", required=True)
+    about_me = text("The profile text; may be empty.", required=True)
+    created_at = moment("When they signed up.", required=True)
+    last_seen_at = moment("When they last opened a page, to the minute; null if never.", required=True, allow_none=True)
 
 
 class ProfileSchema(UserSchema):
-    """A user, and whom they know."""
+    """A user, with the numbers of followers and followed users."""
 
-    followers = integer("How many follow them.", required=True, validate=validate.Range(0))
-    following = integer("How many they follow.", required=True, validate=validate.Range(0))
-    is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow them."})
-    email = text("Their address; only your own is shown.")
-    language = text("What they read in, null if that is as they ask; only your own is shown.", allow_none=True)
-    timezone = text("In which times are told to them, or null; only your own is shown.", allow_none=True)
+    followers = integer("The number of followers.", required=True, validate=validate.Range(0))
+    following = integer("The number of users that the user follows.", required=True, validate=validate.Range(0))
+    is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow the user."})
+    email = text("The email address; only included for yourself.")
+    language = text("The language, or null for that of each request; only included for yourself.", allow_none=True)
+    timezone = text("The time zone, or null for that of the device; only included for yourself.", allow_none=True)
 
 
 class UserPageSchema(PageSchema):
-    """A part of a list of users."""
+    """A page of a list of users."""
 
     items = fields.List(fields.Nested(UserSchema), required=True)
 
 
 class ProfileChangeSchema(RequestSchema):
-    """Changes of your profile; fields that are left out stay."""
+    """Changes to your profile; omitted fields are not changed."""
 
     language = choice(
         LANGUAGES,
-        "What pages, mails and answers are in; null for what each asks for.",
+        "The language of pages, mails and responses; null for that of each request.",
         attribute="locale",
         allow_none=True,
     )
-    timezone = choice(pytz.common_timezones, "In which times are told; null for that of the device.", allow_none=True)
+    timezone = choice(pytz.common_timezones, "Your time zone; null for that of the device.", allow_none=True)
 
-    username = kept("Your new name.", _USERNAME, validate=_OF_USERNAME)
-    about_me = kept("What you tell of yourself.", validate=validate.Length(max=MAX_ABOUT_ME, error=TOO_LONG))
+    username = kept("Your new username.", _USERNAME, validate=_OF_USERNAME)
+    about_me = kept("Your profile text.", validate=validate.Length(max=MAX_ABOUT_ME, error=TOO_LONG))
 
 
 class SignUpSchema(RequestSchema):
     """A new account."""
 
     username = kept(
-        "A name that nobody has, in whatever case.",
+        "A username that is not taken, regardless of case.",
         _USERNAME,
         required=True,
         validate=_OF_USERNAME,
     )
     email = kept(
-        "Where your mail goes. Nobody else sees it.",
+        "Your email address. It is not shown to other users.",
         form="email",
         required=True,
         validate=validate.Length(max=MAX_EMAIL, error=TOO_LONG),
     )
     password = kept(
-        "What only you know.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=NOT_SO_LONG)
+        "Your password.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=NOT_SO_LONG)
     )
 
 
 class PostRequestSchema(RequestSchema):
-    """A post to be written."""
+    """A new post."""
 
     body = kept(
-        "What it says; white space around it is left out.",
+        "The text of the post; leading and trailing white space is removed.",
         SEEN,
         required=True,
         validate=[
@@ -185,33 +185,33 @@ class PostRequestSchema(RequestSchema):
 class PostSchema(Schema):
     """A post."""
 
-    id = integer("Its number.", required=True)
-    body = text("What it says.", required=True)
+    id = integer("The id of the post.", required=True)
+    body = text("The text of the post.", required=True)
     timestamp = moment("When it was written.", required=True)
     language = text(
-        "What it is written in, as a BCP 47 tag; null if that cannot be told.", required=True, allow_none=True
+        "The language of the text, as a BCP 47 tag; null if it could not be detected.", required=True, allow_none=True
     )
-    author = text("The username of who wrote it.", required=True)
+    author = text("The username of the author.", required=True)
 
 
 class TranslationSchema(Schema):
-    """A post in another language."""
+    """The translation of a post."""
 
-    language = text("What it is translated into, as a BCP 47 tag.", required=True)
-    body = text("What it says in that language.", required=True)
+    language = text("The language of the translation, as a BCP 47 tag.", required=True)
+    body = text("The translated text.", required=True)
 
 
 class PostPageSchema(PageSchema):
-    """A part of a timeline, newest first."""
+    """A page of a timeline, newest first."""
 
     items = fields.List(fields.Nested(PostSchema), required=True)
 
 
 class SearchQuerySchema(PageQuerySchema):
-    """A search, and the page of its results."""
+    """A search, and the page of its results to return."""
 
     q = kept(
-        "Words that a post must have. Words in quotes must stand next to each other.",
+        "The words that a post must contain. Words in quotes must be next to each other.",
         r"\S",
         required=True,
         validate=validate.Length(1, MAX_SEARCH, error=NOT_SO_LONG),
@@ -219,39 +219,39 @@ class SearchQuerySchema(PageQuerySchema):
 
 
 class SearchPageSchema(PostPageSchema):
-    """A part of what was found, the best first."""
+    """A page of search results, best match first."""
 
     truncated = flag(
-        f"Whether so many posts have this that only {CANDIDATES} were looked at: the newest written here, then those "
-        "imported.",
+        f"Whether so many posts match that only {CANDIDATES} were ranked: the newest posts written here, then "
+        "imported ones.",
         required=True,
     )
 
 
 class MessageRequestSchema(RequestSchema):
-    """A message to be sent."""
+    """A message to send."""
 
-    to = kept("The username of whom it is for.", required=True)
+    to = kept("The username of the recipient.", required=True)
     message = kept(
-        f"What it says, in at most {messages.MAX_LENGTH} characters; white space around it is left out.",
+        f"The text, at most {messages.MAX_LENGTH} characters; leading and trailing white space is removed.",
         SEEN,
         required=True,
     )
 
 
 class MessageSchema(Schema):
-    """A message between you and somebody."""
+    """A message between you and another user."""
 
-    id = integer("Its number.", required=True)
-    body = text("What it says.", required=True)
+    id = integer("The id of the message.", required=True)
+    body = text("The text of the message.", required=True)
     timestamp = moment("When it was sent.", required=True)
-    sender = text("The username of who wrote it.", required=True, data_key="from")
-    recipient = text("The username of whom it is for.", required=True, data_key="to")
-    read = flag("Whether you have read it. What you wrote yourself, you have.", required=True)
+    sender = text("The username of the sender.", required=True, data_key="from")
+    recipient = text("The username of the recipient.", required=True, data_key="to")
+    read = flag("Whether you have read it; true for messages that you sent.", required=True)
 
 
 class MessagePageSchema(PageSchema):
-    """A part of your messages, newest first."""
+    """A page of your messages, newest first."""
 
     items = fields.List(fields.Nested(MessageSchema), required=True)
 
@@ -259,82 +259,82 @@ class MessagePageSchema(PageSchema):
 class MessagesReadSchema(RequestSchema):
     """The messages to mark as read."""
 
-    ids = ids("Their numbers.", required=True)
+    ids = ids("The ids of the messages.", required=True)
 
 
 class NotificationSchema(Schema):
-    """Something that happened to you."""
+    """A notification of an event that concerns you."""
 
-    id = integer("Its number.", required=True)
-    kind = text("What it is: message, follower, or the name of a job's first task.", required=True)
-    subject = text("What it is about, as its kind has it; you have one of each kind and subject.", required=True)
-    sentence = text("The same in your language.", required=True)
-    link = text("The path of the page that shows it.", required=True)
-    timestamp = moment("When it happened last.", required=True)
+    id = integer("The id of the notification.", required=True)
+    kind = text("The kind: message, follower, or the name of a job's first task.", required=True)
+    subject = text("The subject, which depends on the kind. Each kind and subject occurs once.", required=True)
+    sentence = text("The notification as a sentence in your language.", required=True)
+    link = text("The path of the page that shows the subject.", required=True)
+    timestamp = moment("When the event last occurred.", required=True)
     read = flag("Whether you have read it.", required=True)
 
 
 class NotificationPageSchema(PageSchema):
-    """A part of what you were told, newest first."""
+    """A page of your notifications, newest first."""
 
     items = fields.List(fields.Nested(NotificationSchema), required=True)
 
 
 class NotificationsReadSchema(RequestSchema):
-    """The notifications to mark as read; send nothing, or an empty object, for all of them."""
+    """The notifications to mark as read; an empty body or an empty object means all of them."""
 
-    ids = ids("The numbers of some.")
+    ids = ids("The ids of the notifications.")
 
 
 class ProgressSchema(Schema):
     """The progress of a task."""
 
-    current = integer("What has been done, in the task's own unit.", required=True)
-    total = integer("What there is to do in that unit; null where it is not known.", required=True, allow_none=True)
-    percent = integer("0 to 100.", required=True, validate=validate.Range(0, 100))
-    message = text("The same as a line for the user; may be empty.", required=True)
+    current = integer("The amount of completed work, in the task's own unit.", required=True)
+    total = integer("The total amount of work in that unit; null if it is unknown.", required=True, allow_none=True)
+    percent = integer("The completed percentage, 0 to 100.", required=True, validate=validate.Range(0, 100))
+    message = text("The progress as a line of text for the user; may be empty.", required=True)
 
 
 class StepSchema(Schema):
-    """One step of a job: one Celery task."""
+    """One step of a job: a Celery task."""
 
-    id = text("The id of the task; Celery's own.", required=True)
-    name = text("What kind of task it is, such as export_posts.", required=True)
-    description = text("What it does, in its user's language.", required=True)
-    state = text("How it stands, in Celery's words.", required=True, validate=validate.OneOf(states.ALL))
+    id = text("The id of the Celery task.", required=True)
+    name = text("The name of the Celery task, such as export_posts.", required=True)
+    description = text("A description of the task, in its user's language.", required=True)
+    state = text("The Celery state of the task.", required=True, validate=validate.OneOf(states.ALL))
     progress = fields.Nested(ProgressSchema, required=True)
     result = fields.Dict(
-        required=True, allow_none=True, metadata={"description": "What it made; null until it has succeeded."}
+        required=True, allow_none=True, metadata={"description": "The result of the task; null until it has succeeded."}
     )
-    error = text("Why it failed, or is to be tried again: one sentence.", required=True, allow_none=True)
-    attempts = integer("How often a worker has begun it.", required=True)
-    created_at = moment("When it was asked for.", required=True)
-    started_at = moment("When a worker first began it.", required=True, allow_none=True)
+    error = text("Why the task failed or is retried, in one sentence.", required=True, allow_none=True)
+    attempts = integer("How many times a worker has started the task.", required=True)
+    created_at = moment("When it was requested.", required=True)
+    started_at = moment("When a worker first started the task.", required=True, allow_none=True)
     finished_at = moment("When it ended.", required=True, allow_none=True)
 
 
 class TaskSchema(StepSchema):
-    """A task, with all the steps of the job that it belongs to.
+    """A task, with all steps of its job.
 
-    Under the id of a job, which is that of its first step, `state`, `progress`, `error`, `attempts` and
-    `finished_at` tell of the job as a whole: it is unfinished until its last step has ended. Under the id of
-    a later step they tell of that step alone. `steps` is the same under each of these ids, and so is what
-    cancel and retry do: they act on the job.
+    For the id of a job, which is the id of its first step, `state`, `progress`, `error`, `attempts` and
+    `finished_at` describe the job as a whole: it is unfinished until its last step has ended. For the id of
+    a later step they describe only that step. `steps` is the same for each of these ids. Cancel and retry
+    always apply to the whole job.
     """
 
     cancel_requested = fields.Boolean(
-        required=True, metadata={"description": "Whether the job was told to stop and has yet to."}
+        required=True, metadata={"description": "Whether cancellation was requested and the job has not ended."}
     )
-    retried_from = text("The id of the job that this one tries again.", required=True, allow_none=True)
+    retried_from = text("The id of the job that this one retries.", required=True, allow_none=True)
     steps = fields.List(
         fields.Nested(StepSchema),
         required=True,
-        metadata={"description": "The job, step by step, the first first."},
+        metadata={"description": "The steps of the job, in order."},
     )
 
 
 class TaskPageSchema(PageSchema):
-    """A part of your jobs, newest first."""
+    """A page of your jobs, newest first."""
 
     items = fields.List(fields.Nested(TaskSchema), required=True)
 
@@ -342,14 +342,14 @@ class TaskPageSchema(PageSchema):
 class RefusalSchema(Schema):
     """An entry of a file that could not be imported."""
 
-    number = integer("Its place in the list that the file has, from 1.", required=True)
-    line = integer("The line of the file in which it begins, from 1.", required=True)
-    reason = text("Why: one sentence.", required=True)
-    address = text("Where it can be read elsewhere; null if the file does not say.", required=True, allow_none=True)
+    number = integer("The position in the list of the file, from 1.", required=True)
+    line = integer("The line of the file in which the entry begins, from 1.", required=True)
+    reason = text("The reason, in one sentence.", required=True)
+    address = text("The URL of the original; null if the file has none.", required=True, allow_none=True)
 
 
 class RefusalPageSchema(PageSchema):
-    """A part of what an import could not keep, in the order of the file."""
+    """A page of the entries that an import rejected, in the order of the file."""
 
     items = fields.List(fields.Nested(RefusalSchema), required=True)
 
@@ -357,9 +357,9 @@ class RefusalPageSchema(PageSchema):
 class ProblemSchema(Schema):
     """An error (RFC 9457)."""
 
-    type = text("Always about:blank: the status says what kind of problem it is.", required=True)
+    type = text("Always about:blank: the status identifies the problem.", required=True)
     title = text("The name of the status.", required=True)
     status = integer("The HTTP status.", required=True)
-    detail = text("One sentence for the reader.", required=True)
-    errors = fields.Dict(metadata={"description": "With 422: by place (json, query) and field, what is wrong with it."})
-    task = text("With 409: the id of the job that is in the way.")
+    detail = text("One sentence that explains the error.", required=True)
+    errors = fields.Dict(metadata={"description": "With 422: the errors by location (json, query) and field."})
+    task = text("With 409: the id of the job that is already running.")

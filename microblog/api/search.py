@@ -20,7 +20,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/search",
     tag="search",
-    description="The posts that have certain words.",
+    description="Search posts by words.",
     guard=require_token,
 )
 
@@ -29,11 +29,11 @@ bp = Blueprint(
 @bp.lists(SearchPageSchema, SearchQuerySchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> Answer:
-    """List the posts that have the words of `q`, the best first."""
-    wanted = Query.parse(query["q"])
-    if not wanted:
+    """List the posts that contain the words of `q`, best match first."""
+    parsed = Query.parse(query["q"])
+    if not parsed:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
         refuse_fields({"query": {"q": [sentence]}})
-    found = find(wanted, query.get("before"), query.get("after"), query.get("limit"))
+    found = find(parsed, query.get("before"), query.get("after"), query.get("limit"))
     body, headers = newest_first(query, found.page, map(post_json, found.page.items))
     return body | {"truncated": found.more}, headers

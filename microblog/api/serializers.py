@@ -21,14 +21,17 @@ from microblog.taskqueue.interface import AlreadyRunning
 
 
 def user_called(username: str) -> User:
-    """The user of that name; ``me`` is the caller, as no name has fewer than three characters. Raises NotFound."""
+    """Return the user with this name. Raises NotFound.
+
+    ``me`` is the caller; it cannot be a username, which has at least three characters.
+    """
     if username == "me":
         return caller()
     return get_user_or_404(username)
 
 
 def myself(username: str) -> User:
-    """The caller, who must be the user of that name. Raises NotFound and Forbidden."""
+    """Return the caller, who must be the user with this name. Raises NotFound and Forbidden."""
     user = user_called(username)
     return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
 
@@ -44,7 +47,7 @@ def user_json(user: User) -> dict[str, Any]:
 
 
 def post_json(post: Post) -> dict[str, Any]:
-    """A post."""
+    """Return the fields of a post."""
     return {
         "id": post.id,
         "body": post.body,
@@ -55,28 +58,28 @@ def post_json(post: Post) -> dict[str, Any]:
 
 
 def own_job(task_id: str) -> Job:
-    """The caller's job that `task_id` is a step of.
+    """Return the caller's job that has the step `task_id`.
 
-    Raises NotFound, the same for a job that is not theirs as for one that is none.
+    Raises NotFound, also for a job of another user.
     """
     return find_job(task_id, caller().id) or abort(HTTPStatus.NOT_FOUND, _("There is no such task."))
 
 
 def task_json(job: Job, task_id: str) -> dict[str, Any]:
-    """The task `task_id` of `job`: the job as a whole under the id of its root, else that step."""
+    """Return the task `task_id` of `job`: the job as a whole for the id of its root, otherwise that step."""
     whole = job.to_dict()
     step = next(step for step in whole["steps"] if step["id"] == task_id)
     return whole if step["id"] == job.id else {**whole, **step}
 
 
 def started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body and the headers that tell of a job just started."""
+    """Return the body and headers of the response for a new job."""
     return task_json(own_job(task_id), task_id), {"Location": _path(task_id)}
 
 
-def refuse_second(refused: AlreadyRunning) -> NoReturn:
-    """Answer 409, with the id and the path of the job that is running, unless it ended this very moment."""
-    running = refused.task.root_id if refused.task else None
+def refuse_second(error: AlreadyRunning) -> NoReturn:
+    """Respond with 409, and with the id and the path of the running job unless it has just ended."""
+    running = error.task.root_id if error.task else None
     db.session.rollback()
     response = problem(Conflict(_("A job of this kind is already running.")), **({"task": running} if running else {}))
     if running:

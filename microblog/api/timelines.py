@@ -28,7 +28,7 @@ bp = Blueprint(
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def home(query: dict[str, Any]) -> Answer:
-    """List what you and those whom you follow wrote."""
+    """List your posts and those of the users that you follow, newest first."""
     return _posts(query, home_timeline(caller(), query.get("before"), query.get("after"), query.get("limit")))
 
 
@@ -36,7 +36,7 @@ def home(query: dict[str, Any]) -> Answer:
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def explore(query: dict[str, Any]) -> Answer:
-    """List what everybody wrote."""
+    """List the posts of all users, newest first."""
     return _posts(query, explore_timeline(query.get("before"), query.get("after"), query.get("limit")))
 
 
@@ -44,7 +44,7 @@ def explore(query: dict[str, Any]) -> Answer:
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def of_user(query: dict[str, Any], username: str) -> Answer:
-    """List what a user wrote."""
+    """List the posts of a user, newest first."""
     author = user_called(username)
     return _posts(query, profile_timeline(author, query.get("before"), query.get("after"), query.get("limit")))
 

@@ -40,7 +40,7 @@ bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
 @bp.get("")
 @login_required
 def index() -> ResponseReturnValue:
-    """The reader's tokens, and a form to make one."""
+    """List the user's tokens, with a form that creates one."""
     return _page(TokenForm())
 
 
@@ -48,7 +48,7 @@ def index() -> ResponseReturnValue:
 @login_required
 @limit_user("RATELIMIT_SIGN_IN")
 def create() -> ResponseReturnValue:
-    """Make a token, and show it, this once: it is on this page alone, not in a cookie that a redirect would need."""
+    """Create a token and show it once: only on this page, not in a cookie, which a redirect would need."""
     form = TokenForm()
     if not form.validate_on_submit():
         return _page(form), 422
@@ -56,10 +56,10 @@ def create() -> ResponseReturnValue:
     try:
         token, _row = ApiToken.issue(current_user, lifetime, form.name.data.strip())
     except AccountChanged:
-        ended: ResponseReturnValue = login.unauthorized()  # as for every session that a new password has ended
+        ended: ResponseReturnValue = login.unauthorized()  # as for any session that a password change has ended
         return ended
-    except TooManyTokens as refused:
-        form.name.errors = [str(refused)]
+    except TooManyTokens as error:
+        form.name.errors = [str(error)]
         return _page(form), 422
     db.session.commit()
     return _page(TokenForm(formdata=None), token), 201
@@ -68,7 +68,7 @@ def create() -> ResponseReturnValue:
 @bp.post("/<int:token_id>/revoke")
 @login_required
 def revoke(token_id: int) -> ResponseReturnValue:
-    """Make a token stop working, at once and for good."""
+    """Revoke a token, immediately and permanently."""
     if not ApiToken.revoke(current_user, token_id):
         abort(404, _("You have no such token."))
     flash(_("The token is revoked: whatever used it is locked out."), "success")

@@ -23,7 +23,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/tokens",
     tag="tokens",
-    description="The keys to all else.",
+    description="Tokens, which authenticate the requests to all other resources.",
     guard=require_token_unless_post,
 )
 
@@ -34,15 +34,15 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
 @bp.doc(security=[{"basic": []}])
 @limit_sign_ins(lambda: (request.authorization and request.authorization.username) or "")
-def create(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Make a token, for a username and its password."""
+def create(options: dict[str, Any]) -> dict[str, Any]:
+    """Create a token, authenticated by username and password."""
     lifetime = timedelta(seconds=current_app.config["API_TOKEN_LIFETIME"])
     try:
-        token, row = ApiToken.issue(user_by_password(), lifetime, wanted.get("name", "").strip())
+        token, row = ApiToken.issue(user_by_password(), lifetime, options.get("name", "").strip())
     except AccountChanged:
         raise wrong_password() from None
-    except TooManyTokens as refused:
-        abort(HTTPStatus.CONFLICT, str(refused))
+    except TooManyTokens as error:
+        abort(HTTPStatus.CONFLICT, str(error))
     db.session.commit()
     return {"token": token, "expires_at": iso(row.expires_at)}
 
@@ -53,14 +53,14 @@ def create(wanted: dict[str, Any]) -> dict[str, Any]:
 def index(query: dict[str, Any]) -> Answer:
     """List your tokens, newest first."""
     page = ApiToken.page_of(caller(), query.get("limit"), query.get("before"), query.get("after"))
-    return newest_first(query, page, map(_facts, page.items))
+    return newest_first(query, page, map(_to_json, page.items))
 
 
 @bp.delete("")
 @bp.response(HTTPStatus.NO_CONTENT)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def revoke() -> None:
-    """Revoke the token that is presented."""
+    """Revoke the token of this request."""
     db.session.delete(presented_token())
     db.session.commit()
 
@@ -74,7 +74,7 @@ def revoke_one(token_id: int) -> None:
         abort(HTTPStatus.NOT_FOUND, _("You have no such token."))
 
 
-def _facts(token: ApiToken) -> dict[str, Any]:
+def _to_json(token: ApiToken) -> dict[str, Any]:
     return {
         "id": token.id,
         "name": token.name,

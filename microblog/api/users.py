@@ -23,7 +23,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/users",
     tag="users",
-    description="Who is here, and who follows whom. “me” is a name for yourself.",
+    description="Users, their profiles and followers. The username “me” stands for yourself.",
     guard=require_token_unless_post,
 )
 
@@ -32,7 +32,7 @@ bp = Blueprint(
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> Answer:
-    """List all users, by name."""
+    """List all users, ordered by name."""
     size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
     page = users_by_name(size, query.get("before"), query.get("after"))
     return listed(query, map(user_json, page.users), {"after": page.next}, {"before": page.prev})
@@ -43,17 +43,20 @@ def index(query: dict[str, Any]) -> Answer:
 @bp.response(HTTPStatus.CREATED, ProfileSchema, headers={"Location": "Location"})
 @bp.doc(security=[])
 @limit_password_attempts()
-def create(wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Make an account. Ask for a token with its name and password then."""
+def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Create an account.
+
+    Then create a token with its username and password.
+    """
     try:
-        wanted["email"] = normalize_email(wanted["email"])
+        data["email"] = normalize_email(data["email"])
     except ValueError:
         _refuse(email=_("This is no email address. One looks like susan@example.com."))
-    _refuse_taken(wanted)
-    user = sign_up(**wanted)
+    _refuse_taken(data)
+    user = sign_up(**data)
     if user is None:
-        _refuse_taken(wanted)
-        raise RuntimeError("a new account was refused by the database, though its name and address are free")
+        _refuse_taken(data)
+        raise RuntimeError("the database rejected a new account although its username and email address are available")
     return _profile_json(user, user), {"Location": url_for("api_users.show", username=user.username)}
 
 
@@ -70,20 +73,20 @@ def show(username: str) -> dict[str, Any]:
 @bp.response(HTTPStatus.OK, ProfileSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
-    """Change your name, what you tell of yourself, or how you read."""
+    """Change your username, profile text, language or time zone."""
     user = myself(username)
     _refuse_taken(changes, user)
     if not change_profile(user, **changes):
         _refuse_taken(changes, user)
-        raise RuntimeError("a profile was refused by the database, though its name is free")
+        raise RuntimeError("the database rejected a profile although its username is available")
     return _profile_json(user, user)
 
 
-def _refuse_taken(wanted: dict[str, Any], user: User | None = None) -> None:
-    """Answer 422 if somebody other than `user` has the name or the address that is wanted."""
-    if "username" in wanted and User.with_username(wanted["username"], also_deleted=True) not in (None, user):
+def _refuse_taken(data: dict[str, Any], user: User | None = None) -> None:
+    """Respond with 422 if a user other than `user` has the requested username or email address."""
+    if "username" in data and User.with_username(data["username"], also_deleted=True) not in (None, user):
         _refuse(username=_("This username is taken. Choose another."))
-    if "email" in wanted and User.with_email(wanted["email"], also_deleted=True) is not None:
+    if "email" in data and User.with_email(data["email"], also_deleted=True) is not None:
         _refuse(email=_("There is an account with this address already. Sign in instead."))
 
 
@@ -93,10 +96,10 @@ def _refuse(**fields: str) -> None:
 
 def _profile_json(user: User, reader: User) -> dict[str, Any]:
     counts = count_follows(user)
-    known = {
+    follows = {
         "followers": counts.followers,
         "following": counts.following,
         "is_followed": is_following(reader, user),
     }
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
-    return user_json(user) | known | (own if user.id == reader.id else {})
+    return user_json(user) | follows | (own if user.id == reader.id else {})

@@ -11,22 +11,22 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 
 NAME = "demo"
-PASSWORD = "demo"  # noqa: S105 - it is no secret: it only exists in development
+PASSWORD = "demo"  # noqa: S105 - not a secret, since it is used in development only
 USERS, POSTS, SEED = 13, 800, 2026
 
 
 @click.command("demo")
-@click.option("--users", metavar="N", type=click.IntRange(min=1), default=USERS, help="How many, demo among them.")
-@click.option("--posts", metavar="N", type=click.IntRange(min=0), default=POSTS, help="How many, 250 of them demo's.")
-@click.option("--seed", metavar="N", type=int, default=SEED, help="Another seed, another town.")
+@click.option("--users", metavar="N", type=click.IntRange(min=1), default=USERS, help="Users, including demo.")
+@click.option("--posts", metavar="N", type=click.IntRange(min=0), default=POSTS, help="Posts; 250 of them by demo.")
+@click.option("--seed", metavar="N", type=int, default=SEED, help="Seed of the random generator.")
 @with_appcontext
 def create(users: int, posts: int, seed: int) -> None:
-    """Add the user demo (password: demo), others to read, and a year of posts. Only works once.
+    """Add the user demo (password: demo), other users, and a year of posts. Only works once.
 
-    The same numbers make the same people, posts and followers; only their times run up to now.
+    The same options create the same users, posts and followers; only the timestamps differ, since the year ends now.
 
     \b
-    Example: enough to see how fast the pages are
+    Example: enough data to measure how fast the pages are
       flask demo --users 1000 --posts 100000
     """
     from microblog.demo.seed import fill_database
@@ -35,12 +35,12 @@ def create(users: int, posts: int, seed: int) -> None:
         raise click.ClickException("The demo data is for development only (MICROBLOG_ENV=development).")
     if User.with_username(NAME) is not None:
         if (users, posts, seed) != (USERS, POSTS, SEED):
-            raise click.ClickException("There is demo data already. Another amount needs an empty database.")
-        click.echo("The demo data is there already.")
+            raise click.ClickException("Demo data already exists. Other options need an empty database.")
+        click.echo("The demo data already exists.")
         return
     try:
         fill_database(NAME, PASSWORD, users=users, posts=posts, seed=seed)
     except IntegrityError:
         db.session.rollback()
-        raise click.ClickException("Somebody here has the name of one of these people. Nothing was added.") from None
+        raise click.ClickException("A user with one of the demo names already exists. Nothing was added.") from None
     click.echo(f"Added {users} users and {posts} posts. Sign in as {NAME}, password {PASSWORD}.")

@@ -1,8 +1,7 @@
-"""Demo data of any size: users who write in four languages, follow each other and answer each other.
+"""Demo data of any size: users who write in four languages, follow each other and reply to each other.
 
-Posts are combined from the phrases in ``phrases/*.json``. Whatever the size, one statement is sent for some thousand
-rows, and no more rows than these are held in memory. The data depends on the seed alone, except for the times, which
-end at `now`.
+Posts are combined from the phrases in ``phrases/*.json``. Rows are inserted in batches of some thousands, and only one
+batch is held in memory. The data depends on the seed alone, except for the timestamps, which end at `now`.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ class Person:
 
 @dataclass(frozen=True)
 class PhraseBook:
-    """Phrases in `language` (a BCP 47 tag).
+    """Phrases in one `language` (a BCP 47 tag), and `people` who write in it.
 
     A post is an opening, a thought and a closing; a reply begins with an answer instead. Each of the `letters` is a
-    conversation of two of the `people`: a private message, the answer and the reply to it.
+    conversation in three private messages: a message, the answer, and the reply to the answer.
     """
 
     language: str
@@ -64,28 +63,28 @@ class PhraseBook:
         language = parts.pop("language")
         return cls(language, people, letters=letters, **{name: tuple(phrases) for name, phrases in parts.items()})
 
-    def posts(self, chance: random.Random) -> Iterator[str]:
-        """Yield posts without end, in an order of `chance`, none twice."""
-        return _combined(self.openings, self.thoughts, self.closings, chance)
+    def posts(self, rng: random.Random) -> Iterator[str]:
+        """Yield posts endlessly, in random order, without repetition."""
+        return _combined(self.openings, self.thoughts, self.closings, rng)
 
-    def replies(self, chance: random.Random) -> Iterator[str]:
-        """Yield texts that follow the name of the addressee, without end, none twice."""
-        return _combined(self.answers, self.thoughts, self.closings, chance)
+    def replies(self, rng: random.Random) -> Iterator[str]:
+        """Yield replies endlessly, without repetition. The caller puts the mention in front."""
+        return _combined(self.answers, self.thoughts, self.closings, rng)
 
 
 def _combined(
-    firsts: tuple[str, ...], thoughts: tuple[str, ...], closings: tuple[str, ...], chance: random.Random
+    firsts: tuple[str, ...], thoughts: tuple[str, ...], closings: tuple[str, ...], rng: random.Random
 ) -> Iterator[str]:
-    """Each of the combinations once, with no list of them; then once more with the number of the round.
+    """Yield every combination once, without building a list, then again with the number of the round appended.
 
-    From one to the next all three parts change.
+    Consecutive texts differ in all three parts.
     """
-    first_ones, middle_ones, last_ones = (chance.sample(part, len(part)) for part in (firsts, thoughts, closings))
+    first_ones, middle_ones, last_ones = (rng.sample(part, len(part)) for part in (firsts, thoughts, closings))
     for number in itertools.count():
         rest, first = divmod(number, len(first_ones))
         rest, middle = divmod(rest, len(middle_ones))
         turn, last = divmod(rest, len(last_ones))
-        # What is added makes the slow wheels turn with the fast ones; each still comes past every place once.
+        # The offsets make the slower indices change with the faster ones; every combination still occurs once a round.
         text = " ".join(
             (
                 first_ones[first],
@@ -97,8 +96,8 @@ def _combined(
 
 
 BOOKS = tuple(PhraseBook.load(PHRASES / f"{language}.json") for language in ("en", "es", "ko", "ru"))
-TALKATIVE = 0.45  # how often somebody answers what was said last
-SOON = 1 / 2000  # of the whole time: an answer comes no later (of a year, some four hours)
+TALKATIVE = 0.45  # probability that a post replies to the previous one
+SOON = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
 
 
 class Speaker(NamedTuple):
@@ -109,67 +108,69 @@ class Speaker(NamedTuple):
 
 
 class Said(NamedTuple):
-    """One post: `moment` runs from 0 to 1, the whole time."""
+    """One post; `moment` is its time as a fraction of the whole period, from 0 to 1."""
 
     speaker: Speaker
     text: str
     moment: float
 
 
-def conversations(speakers: Sequence[Speaker], count: int, of_first: int, chance: random.Random) -> Iterator[Said]:
-    """`count` posts in the order of time, none twice; `of_first` of them (or all) are the first speaker's."""
-    posts = {book.language: book.posts(chance) for book in BOOKS}
-    replies = {book.language: book.replies(chance) for book in BOOKS}
+def conversations(speakers: Sequence[Speaker], count: int, of_first: int, rng: random.Random) -> Iterator[Said]:
+    """Yield `count` different posts, oldest first; `of_first` of them (or all) are written by the first speaker."""
+    posts = {book.language: book.posts(rng) for book in BOOKS}
+    replies = {book.language: book.replies(rng) for book in BOOKS}
     compatriots = {book.language: [one for one in speakers[1:] if one.language == book.language] for book in BOOKS}
     first, *others = speakers
-    left = of_first if others else count
+    remaining = of_first if others else count
     previous: Speaker | None = None
-    moment = 0.0
+    time = 0.0
     for number in range(count):
-        heard = previous if chance.random() < TALKATIVE else None
-        # Of what is left as many as are due: the first one's posts are spread over the whole time.
-        if chance.random() * (count - number) < left:
-            speaker, left = first, left - 1
+        answered = previous if rng.random() < TALKATIVE else None
+        # The probability is the first speaker's share of the remaining posts, so that theirs are spread evenly.
+        if rng.random() * (count - number) < remaining:
+            speaker, remaining = first, remaining - 1
         else:
-            speaker = chance.choice((heard and compatriots[heard.language]) or others)
-        if heard is not None and heard != speaker and heard.language == speaker.language:
-            moment += chance.random() * min(SOON, 1 / count)
-            text = f"@{heard.name} {next(replies[speaker.language])}"
+            speaker = rng.choice((answered and compatriots[answered.language]) or others)
+        if answered is not None and answered != speaker and answered.language == speaker.language:
+            time += rng.random() * min(SOON, 1 / count)
+            text = f"@{answered.name} {next(replies[speaker.language])}"
         else:
-            moment = max(moment, (number + chance.random()) / count)
+            time = max(time, (number + rng.random()) / count)
             text = next(posts[speaker.language])
-        yield Said(speaker, text, moment)
+        yield Said(speaker, text, time)
         previous = speaker
 
 
-CORRESPONDENTS = 6  # people who write to the first one: of each language the first, of some the second
-UNANSWERED = 3  # of them, whose last message is unread
-LATELY = timedelta(days=20)  # the time of all this
-FOLLOWERS = 8  # the newest, who are told of
-NEW_FOLLOWERS = 2  # of them, of whom the first one has yet to read
+CORRESPONDENTS = 6  # users who write to the first user; the languages take turns
+UNANSWERED = 3  # correspondents whose last message is unread
+LATELY = timedelta(days=20)  # the period of the messages
+FOLLOWERS = 8  # newest followers that the first user is notified of
+NEW_FOLLOWERS = 2  # of these, the ones whose notification is unread
 
-Somebody = tuple[int, str]  # an id, and the language (BCP 47) that they write in
+Somebody = tuple[int, str]  # a user's id and language (BCP 47)
 
 
-def add_messages(reader: int, others: Sequence[Somebody], now: datetime, chance: random.Random) -> None:
-    """Let some of `others` write to the `reader` in the days before `now`, and be answered.
+def add_messages(reader: int, others: Sequence[Somebody], now: datetime, rng: random.Random) -> None:
+    """Add conversations of some of `others` with the `reader` in the days before `now`, in the caller's transaction.
 
-    The reader is told of these, and of the newest followers. All in the caller's transaction.
+    Also add the reader's notifications about these messages and about the newest followers.
     """
     messages = [
-        message for place, one in enumerate(others[:CORRESPONDENTS]) for message in _letters(reader, one, place)
+        message for place, one in enumerate(others[:CORRESPONDENTS]) for message in _conversation(reader, one, place)
     ]
     for message in messages:
-        message["timestamp"] = now - LATELY * message["timestamp"] - timedelta(minutes=chance.randint(1, 50))
+        message["timestamp"] = now - LATELY * message["timestamp"] - timedelta(minutes=rng.randint(1, 50))
         message["read_at"] = message["timestamp"] + timedelta(minutes=1) if message.pop("is_read") else None
     if not messages:
         return
     db.session.execute(sa.insert(Message), messages)
-    db.session.execute(sa.insert(Notification), [*_told_of_letters(reader, messages), *_told_of_followers(reader)])
+    db.session.execute(
+        sa.insert(Notification), [*_message_notifications(reader, messages), *_follower_notifications(reader)]
+    )
 
 
-def _letters(reader: int, other: Somebody, place: int) -> Iterator[dict[str, Any]]:
-    """A message, an answer, and another message; `timestamp` is how far back it is, from 0 to 1."""
+def _conversation(reader: int, other: Somebody, place: int) -> Iterator[dict[str, Any]]:
+    """Yield a message, the answer and another message; `timestamp` is the age as a fraction of LATELY, from 0 to 1."""
     other_id, language = other
     book = next(book for book in BOOKS if book.language == language)
     texts = book.letters[place // len(BOOKS)]
@@ -184,62 +185,65 @@ def _letters(reader: int, other: Somebody, place: int) -> Iterator[dict[str, Any
         }
 
 
-def _told_of_letters(reader: int, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _message_notifications(reader: int, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     last = {message["sender_id"]: message for message in messages if message["recipient_id"] == reader}
     return [
-        _told(reader, KIND, sender_id, message["timestamp"], message["read_at"]) for sender_id, message in last.items()
+        _notification(reader, KIND, sender_id, message["timestamp"], message["read_at"])
+        for sender_id, message in last.items()
     ]
 
 
-def _told_of_followers(reader: int) -> list[dict[str, Any]]:
+def _follower_notifications(reader: int) -> list[dict[str, Any]]:
     newest = sa.select(Follow.follower_id, Follow.created_at).where(Follow.followed_id == reader)
     rows = db.session.execute(newest.order_by(Follow.created_at.desc(), Follow.follower_id).limit(FOLLOWERS)).all()
     return [
-        _told(reader, FOLLOWER, follower_id, since, None if place < NEW_FOLLOWERS else since + timedelta(hours=1))
+        _notification(
+            reader, FOLLOWER, follower_id, since, None if place < NEW_FOLLOWERS else since + timedelta(hours=1)
+        )
         for place, (follower_id, since) in enumerate(rows)
     ]
 
 
-def _told(reader: int, name: str, actor_id: int, at: datetime, read_at: datetime | None) -> dict[str, Any]:
-    happened = {"timestamp": at, "updated_at": read_at or at, "read_at": read_at}
-    return {"user_id": reader, "name": name, "subject": str(actor_id), "actor_id": actor_id, "payload": {}} | happened
+def _notification(reader: int, name: str, actor_id: int, at: datetime, read_at: datetime | None) -> dict[str, Any]:
+    times = {"timestamp": at, "updated_at": read_at or at, "read_at": read_at}
+    return {"user_id": reader, "name": name, "subject": str(actor_id), "actor_id": actor_id, "payload": {}} | times
 
 
 BATCH = 5000  # rows
 YEAR = timedelta(days=365)
-MOST_FOLLOWED = 200  # people whom one follows
-OWN_POSTS = 250  # by the user that one signs in as
+MOST_FOLLOWED = 200  # users that the first user follows, at most
+OWN_POSTS = 250  # posts of the first user
 SEEN_WITHIN = timedelta(days=30)
-NOBODY = ""  # a hash that no password has
+NOBODY = ""  # a password hash that no password matches
 ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
 
 class Resident(NamedTuple):
-    """A user that is in the database."""
+    """A user in the database."""
 
     id: int
     speaker: Speaker
 
 
 def fill_database(name: str, password: str, *, users: int, posts: int, seed: int, now: datetime | None = None) -> None:
-    """Add `users` people, the first called `name`, and `posts` posts of the year up to `now`; commit them all.
+    """Add `users` users, the first called `name`, and `posts` posts of the year that ends at `now`, and commit.
 
-    The first one writes 250 posts, or all if there are fewer; the others share the rest, and nobody can sign in as
-    one of them. Some of them have written to the first one. Raises IntegrityError if one of the names is taken.
+    The first user writes 250 posts, or all if there are fewer, and has received messages from some of the others. The
+    others share the remaining posts and have no usable password. Raises IntegrityError if a name is taken.
     """
     now = now or utcnow()
-    chance = random.Random(seed)
-    residents = _add_people(name, password, users, now, chance)
-    _add_posts(residents, posts, now, chance)
-    _add_followers(residents, now, chance)
+    rng = random.Random(seed)
+    residents = _add_people(name, password, users, now, rng)
+    _add_posts(residents, posts, now, rng)
+    _add_followers(residents, now, rng)
     first, *others = residents
-    add_messages(first.id, [(other.id, other.speaker.language) for other in others], now, chance)
-    _see_them_act()
+    add_messages(first.id, [(other.id, other.speaker.language) for other in others], now, rng)
+    _update_last_seen()
     db.session.commit()
 
 
-def _add_people(name: str, password: str, count: int, now: datetime, chance: random.Random) -> list[Resident]:
-    """They come before the first post, some earlier than others."""
+def _add_people(name: str, password: str, count: int, now: datetime, rng: random.Random) -> list[Resident]:
+    """Insert the users; all of them were created before the first post."""
     first = Speaker(name, BOOKS[0].language)
     speakers = [first, *(speaker for speaker, _about in itertools.islice(_people(), count - 1))]
     abouts = itertools.chain([ABOUT_DEMO], (about for _speaker, about in _people()))
@@ -251,8 +255,8 @@ def _add_people(name: str, password: str, count: int, now: datetime, chance: ran
             "email": f"{speaker.name}@example.com",
             "password_hash": password_hash if speaker is first else NOBODY,
             "about_me": about,
-            "created_at": now - YEAR * (1 + chance.random()),
-            "last_seen_at": now - SEEN_WITHIN * chance.random(),
+            "created_at": now - YEAR * (1 + rng.random()),
+            "last_seen_at": now - SEEN_WITHIN * rng.random(),
         }
         for speaker, about in zip(speakers, abouts, strict=False)
     )
@@ -263,59 +267,59 @@ def _add_people(name: str, password: str, count: int, now: datetime, chance: ran
 
 
 def _people() -> Iterator[tuple[Speaker, str]]:
-    """Everybody but the first, without an end: a dozen with a name of their own, then their namesakes."""
-    for turn in itertools.count():
+    """Yield all users but the first, endlessly: the people of the phrase books, then the same with a number."""
+    for round_number in itertools.count():
         for people in zip(*(book.people for book in BOOKS), strict=True):
             for book, person in zip(BOOKS, people, strict=True):
-                yield Speaker(f"{person.name}{turn or ''}", book.language), person.about_me
+                yield Speaker(f"{person.name}{round_number or ''}", book.language), person.about_me
 
 
-def _add_posts(residents: list[Resident], count: int, now: datetime, chance: random.Random) -> None:
-    """In the order of time, as they would have come: then the ids run with it."""
+def _add_posts(residents: list[Resident], count: int, now: datetime, rng: random.Random) -> None:
+    """Insert the posts, oldest first, so that their ids are in the order of time."""
     ids = {resident.speaker: resident.id for resident in residents}
     speakers = [resident.speaker for resident in residents]
     rows = (
         {
-            "user_id": ids[said.speaker],
-            "body": said.text,
-            "language": said.speaker.language,  # known, and so not asked for
-            "timestamp": now - YEAR * (1 - said.moment),
+            "user_id": ids[post.speaker],
+            "body": post.text,
+            "language": post.speaker.language,  # set here, which avoids the language detection
+            "timestamp": now - YEAR * (1 - post.moment),
         }
-        for said in conversations(speakers, count, OWN_POSTS, chance)
+        for post in conversations(speakers, count, OWN_POSTS, rng)
     )
     for batch in _batches(rows):
         db.session.execute(sa.insert(Post), batch)
 
 
-def _add_followers(residents: list[Resident], now: datetime, chance: random.Random) -> None:
-    """The first one follows many, and leaves some to be discovered; the others follow a few."""
-    for batch in _batches(_follows([resident.id for resident in residents], now, chance)):
+def _add_followers(residents: list[Resident], now: datetime, rng: random.Random) -> None:
+    """Let the first user follow many of the others, but not all, and the others a few."""
+    for batch in _batches(_follows([resident.id for resident in residents], now, rng)):
         db.session.execute(sa.insert(Follow), batch)
 
 
-def _follows(ids: list[int], now: datetime, chance: random.Random) -> Iterator[dict[str, Any]]:
+def _follows(ids: list[int], now: datetime, rng: random.Random) -> Iterator[dict[str, Any]]:
     for number, follower_id in enumerate(ids):
         others = len(ids) - 1
-        wanted = min(MOST_FOLLOWED, others * 3 // 4) if number == 0 else min(chance.randint(2, 20), others // 2)
-        for place in chance.sample(range(others), wanted):
+        count = min(MOST_FOLLOWED, others * 3 // 4) if number == 0 else min(rng.randint(2, 20), others // 2)
+        for place in rng.sample(range(others), count):
             yield {
                 "follower_id": follower_id,
                 "followed_id": ids[place + (place >= number)],
-                "created_at": now - YEAR * chance.random(),
+                "created_at": now - YEAR * rng.random(),
             }
 
 
-def _see_them_act() -> None:
+def _update_last_seen() -> None:
     """Set `last_seen_at` of users to the time of their last post or follow, if that is later."""
-    acts = (
+    actions = (
         (Post.user_id, Post.timestamp),
         (Message.sender_id, Message.timestamp),
         (Follow.follower_id, Follow.created_at),
     )
-    for actor_id, at in acts:
+    for actor_id, at in actions:
         last = sa.select(sa.func.max(at)).where(actor_id == User.id).scalar_subquery()
-        seen = sa.update(User).where(User.last_seen_at < last).values(last_seen_at=last)
-        db.session.execute(seen, execution_options={"synchronize_session": False})
+        update = sa.update(User).where(User.last_seen_at < last).values(last_seen_at=last)
+        db.session.execute(update, execution_options={"synchronize_session": False})
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

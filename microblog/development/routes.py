@@ -1,4 +1,4 @@
-"""/dev/mail: mails that the running system has sent."""
+"""/dev/mail: the mails that the running system has sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Blueprint, Response, abort, current_app, render_template, send
 from microblog.development.maildir import MailFolder, StoredMail
 
 LETTERS_SHOWN = 100
-# Nothing in a mail may run, load or send; and only our own page may frame it.
+# A mail may not run scripts, load resources or send forms, and only a page of this site may frame it.
 HTML_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
 blueprint = Blueprint("development", __name__, url_prefix="/dev/mail")
@@ -19,26 +19,26 @@ blueprint = Blueprint("development", __name__, url_prefix="/dev/mail")
 
 @blueprint.get("")
 def mails() -> str:
-    """The newest mails."""
-    letters = _letters()
+    """List the newest mails."""
+    folder = _mail_folder()
     return render_template(
         "development/mails.html",
-        letters=letters.newest(LETTERS_SHOWN),
-        count=len(letters),
+        letters=folder.newest(LETTERS_SHOWN),
+        count=len(folder),
         shown=LETTERS_SHOWN,
     )
 
 
 @blueprint.get("/<key>")
 def mail(key: str) -> str:
-    """One mail."""
-    return render_template("development/mail.html", letter=_letter_or_404(key))
+    """Show one mail."""
+    return render_template("development/mail.html", letter=_mail_or_404(key))
 
 
 @blueprint.get("/<key>/html")
 def html(key: str) -> Response:
-    """The HTML part of a mail, for the frame in its page."""
-    content = _letter_or_404(key).html
+    """Return the HTML part of a mail, for the frame in its page."""
+    content = _mail_or_404(key).html
     if content is None:
         abort(HTTPStatus.NOT_FOUND)
     headers = {"Content-Security-Policy": HTML_POLICY, "X-Frame-Options": "SAMEORIGIN"}
@@ -47,20 +47,20 @@ def html(key: str) -> Response:
 
 @blueprint.get("/<key>/attachments/<int:number>")
 def attachment(key: str, number: int) -> Response:
-    """A file that came with a mail; the first has number 1."""
-    attachments = _letter_or_404(key).attachments
+    """Download an attachment; the first has number 1."""
+    attachments = _mail_or_404(key).attachments
     if not 0 < number <= len(attachments):
         abort(HTTPStatus.NOT_FOUND)
     file = attachments[number - 1]
     return send_file(BytesIO(file.content), file.content_type, as_attachment=True, download_name=file.filename)
 
 
-def _letters() -> MailFolder:
+def _mail_folder() -> MailFolder:
     return MailFolder(Path(current_app.instance_path) / "mail")
 
 
-def _letter_or_404(key: str) -> StoredMail:
+def _mail_or_404(key: str) -> StoredMail:
     try:
-        return _letters().get(key)
+        return _mail_folder().get(key)
     except KeyError:
         abort(HTTPStatus.NOT_FOUND)

@@ -29,7 +29,7 @@ from microblog.development import redis_server
 from microblog.development.environment import ADDRESS, compose, share
 from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
 
-# Seconds. The two grace periods and one last probe of a hanging program stay below ten.
+# Seconds. The two grace periods and the last probe of a hanging program add up to less than ten.
 BACKING_GRACE = 1.5
 APPS_GRACE = 6.0
 ANSWER_TIMEOUT = 1.5
@@ -41,11 +41,11 @@ STEPS = (Program("migrations", "flask db upgrade"), Program("demo data", "flask 
 
 
 def main() -> int:
-    """Run until a stop is requested (exit code 0) or a program fails (1, with a sentence on stderr)."""
+    """Run until a stop is requested (exit code 0) or a program fails (exit code 1, with a sentence on stderr)."""
     try:
         port = _port(os.environ.get("PORT") or "8000")
         instance = Path(os.environ.get("INSTANCE_PATH") or ROOT / "instance").resolve()
-        with _alone_in(instance):
+        with _locked(instance):
             _perform(_plan(port, instance))
     except StopRequest:
         pass
@@ -57,7 +57,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The programs to run: `apps` need the services in `backing` from start to end."""
+    """The programs to run; `apps` need the services in `backing` as long as they run."""
 
     port: int
     mail_port: int
@@ -67,7 +67,7 @@ class _Plan:
 
 
 def _plan(port: int, instance: Path) -> _Plan:
-    """Return the programs to run, and store their environment. Raises config.ConfigError for bad settings."""
+    """Return the programs to run, and write their environment to a file. Raises config.ConfigError for bad settings."""
     mail_port = _free_port()
     backing = [_mailbox(instance / "mail", mail_port)]
     redis_url = os.environ.get("REDIS_URL")
@@ -77,7 +77,7 @@ def _plan(port: int, instance: Path) -> _Plan:
         backing.append(redis_server.program(instance / "redis", redis_port))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
-    # Settings are read here as the programs read them, so that an invalid one stops the start.
+    # Validate the settings here, before any program starts.
     os.environ.clear()
     os.environ.update(environment)
     load_settings()
@@ -104,7 +104,7 @@ def _perform(plan: _Plan) -> NoReturn:
 
 
 def _port(text: str) -> int:
-    """The web server's port, known to be free. Raises Failure."""
+    """Return the web server's port. Raises Failure if it is invalid or in use."""
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536):
         raise Failure(f"PORT: {text!r} is not a number from 1 to 65535.")
     with socket.socket() as probe:
@@ -127,14 +127,14 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _alone_in(instance: Path) -> Iterator[None]:
-    """Hold the folder for this process: two Redis servers would spoil each other's files. Raises Failure."""
+def _locked(instance: Path) -> Iterator[None]:
+    """Lock the folder, since two Redis servers would corrupt each other's files. Raises Failure if it is locked."""
     instance.mkdir(parents=True, exist_ok=True)
     with (instance / "run.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failure(f"Another `make run` is working in {instance}.") from None
+            raise Failure(f"Another `make run` is running in {instance}.") from None
         yield
 
 
@@ -145,7 +145,7 @@ def _mailbox(folder: Path, port: int) -> Program:
 
 def _procfile(file: Path) -> list[Program]:
     processes = parse_procfile(file.read_text()).processes
-    # To gunicorn and to a Celery worker SIGQUIT means: end now, cleanly.
+    # SIGQUIT makes gunicorn and a Celery worker end quickly but cleanly.
     return [Program(name, command, second_signal=signal.SIGQUIT) for name, command in processes.items()]
 
 
@@ -158,7 +158,7 @@ def _redis_answers(url: str) -> bool:
 
 
 def _web_answers(port: int) -> bool:
-    # The plain client: it asks no HTTP proxy that the environment may name.
+    # http.client ignores the proxy settings of the environment.
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=ANSWER_TIMEOUT)
     try:
         connection.request("GET", "/readyz")

@@ -19,30 +19,30 @@ LARGEST_MAIL = 50 * 1024 * 1024  # bytes
 
 
 class Keeper:
-    """The part of the server that takes a mail once it is there."""
+    """aiosmtpd handler that stores each mail."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep mails in the Maildir `folder`, which is made if it is missing."""
+        """Store mails in the Maildir `folder`, which is created if it does not exist."""
         self._maildir = mailbox.Maildir(folder)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """Keep the mail, and return what the sender is told: once it is on disk, or that it could not be."""
+        """Store the mail, and return the reply: 250 once it is on disk, 451 if it cannot be stored."""
         content = envelope.original_content or b""
         try:
             self._maildir.add(_envelope_lines(envelope) + content.replace(b"\r\n", b"\n"))
         except OSError as error:
-            return f"451 The mail could not be kept: {error.strerror}"
-        return "250 Kept"
+            return f"451 The mail could not be stored: {error.strerror}"
+        return "250 Stored"
 
 
 def _envelope_lines(envelope: Envelope) -> bytes:
-    """Return the sender and the recipients of the envelope as header lines, as a mail server adds them at delivery."""
+    """Return sender and recipients of the envelope as the header lines that a mail server adds at delivery."""
     recipients = [f"Delivered-To: {address}\n" for address in envelope.rcpt_tos]
     return "".join([f"Return-Path: <{envelope.mail_from}>\n", *recipients]).encode("utf-8", "surrogateescape")
 
 
 async def serve(folder: Path, port: int) -> None:
-    """Accept mail on the loopback `port` until SIGINT or SIGTERM. Raises OSError if the port is taken."""
+    """Accept mail on the loopback `port` until SIGINT or SIGTERM. Raises OSError if the port is in use."""
     keeper = Keeper(folder)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -56,8 +56,8 @@ async def serve(folder: Path, port: int) -> None:
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Accept every mail and keep it in a Maildir.")
+    """Parse the command line and run the server."""
+    parser = argparse.ArgumentParser(description="Accept every mail and store it in a Maildir.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--maildir", type=Path, required=True)
     arguments = parser.parse_args()

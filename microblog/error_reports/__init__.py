@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Listen for errors, if there is anybody to tell of them."""
+    """Connect the error handlers if ``ADMINS`` names any recipient."""
     from microblog.error_reports import handlers
     from microblog.error_reports import models as models
 

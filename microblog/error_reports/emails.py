@@ -12,7 +12,7 @@ from microblog.taskqueue.interface import JobError
 
 
 def report_email(report: ErrorReport) -> Message:
-    """The mail about `report`, to all ``ADMINS``. Raises taskqueue.interface.JobError if there are none any more."""
+    """Return the mail about `report` to all ``ADMINS``. Raises taskqueue.interface.JobError if there are none."""
     name = report.exception.rpartition(".")[2]
     subject = _("[Microblog] %(error)s in %(place)s", error=name, place=report.place)
     admins = current_app.config["ADMINS"]

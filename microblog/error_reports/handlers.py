@@ -1,6 +1,6 @@
 """Report unexpected errors of requests and tasks by mail, without raising and without delaying the caller.
 
-A report says which error occurred and where. It contains neither what a user typed nor any credential.
+A report names the error and its location. It contains neither user input nor credentials.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from microblog.taskqueue.transitions import task_table
 from microblog.validators import replace_unstorable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LONGEST = 50_000  # characters of a traceback that are kept: its end
+LONGEST = 50_000  # characters of a traceback that are stored: the last ones
 
 Facts = dict[str, Any]
 
 
 def facts_of_error(error: BaseException, text: str = "") -> Facts:
-    """The columns of a report that are about `error`; `text` is its traceback, for one that has lost its own."""
-    own = "".join(traceback.format_exception(error)) if error.__traceback__ else text or repr(type(error))
+    """Return the columns that describe `error`; `text` is its traceback if the exception itself has none."""
+    trace = "".join(traceback.format_exception(error)) if error.__traceback__ else text or repr(type(error))
     return {
         "exception": f"{type(error).__module__}.{type(error).__qualname__}"[:255],
         "place": _place(error.__traceback__)[:255],
-        "traceback": replace_unstorable(logs.redact(own)[-LONGEST:]),
+        "traceback": replace_unstorable(logs.redact(trace)[-LONGEST:]),
     }
 
 
 def facts_of_request() -> Facts:
-    """The columns that are about the request under way."""
+    """Return the columns that describe the current request."""
     return {
         "method": request.method[:16],
         "path": replace_unstorable(logs.redact(request.path))[:255],  # without the query
@@ -56,7 +56,7 @@ def facts_of_request() -> Facts:
 
 
 def facts_of_task(task: Any, task_id: str) -> Facts:
-    """The columns that are about a task that failed."""
+    """Return the columns that describe a failed task."""
     return {
         "task_id": task_id,
         "task_name": task.name,
@@ -67,10 +67,10 @@ def facts_of_task(task: Any, task_id: str) -> Facts:
 
 
 def facts_of_abandoned_task(task_id: str, row: Any) -> Facts:
-    """The columns about a task that took its workers down with it; `row` has its name, worker, crashes and so on."""
-    told = f"It was given up after {row.crashes} workers died under it, the last of them {row.worker}."
+    """Return the columns that describe a task given up after worker crashes; `row` is its row (see _GIVEN_UP)."""
+    text = f"The task was given up after {row.crashes} worker crashes; the last worker was {row.worker}."
     headers = row.signature.get("options", {}).get("headers") or {}
-    return facts_of_error(WorkerDied(), told) | {
+    return facts_of_error(WorkerDied(), text) | {
         "task_id": task_id,
         "task_name": row.name,
         "request_id": headers.get("request_id"),
@@ -80,10 +80,10 @@ def facts_of_abandoned_task(task_id: str, row: Any) -> Facts:
 
 
 def _place(frames: TracebackType | None) -> str:
-    """The innermost line of our own; of whoever's, where none is ours. Empty for an error that was never raised."""
+    """Return the innermost line in this project, otherwise in any file; empty for an error that was never raised."""
     summary = traceback.extract_tb(frames)
-    ours = [frame for frame in summary if Path(frame.filename).is_relative_to(ROOT / "microblog")]
-    for frame in (ours or summary)[-1:]:
+    own = [frame for frame in summary if Path(frame.filename).is_relative_to(ROOT / "microblog")]
+    for frame in (own or summary)[-1:]:
         file = Path(frame.filename)
         name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file.name
         return f"{name}:{frame.lineno} in {frame.name}"
@@ -92,9 +92,9 @@ def _place(frames: TracebackType | None) -> str:
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4  # reports under way in one process; while Redis or the database is away more would only pile up
+AT_ONCE = 4  # concurrent reports of one process; if Redis or the database is unavailable, more would only pile up
 
-# One that failed in any other way has crashed fewer, or it would not have been claimed; so have the steps behind it.
+# A task that failed in another way has fewer crashes, or it would not have been claimed; so have its later steps.
 _GIVEN_UP = sa.select(
     task_table.c.name, task_table.c.user_id, task_table.c.worker, task_table.c.crashes, task_table.c.signature
 ).where(task_table.c.id == sa.bindparam("task_id"), task_table.c.crashes >= sa.bindparam("most"))
@@ -102,57 +102,57 @@ _room = threading.BoundedSemaphore(AT_ONCE)
 
 
 def init_app(app: Flask) -> None:
-    """Report the errors of the app's pages and of its tasks."""
+    """Report the errors of the app's requests and of its tasks."""
 
-    def hear_of_page(sender: Flask, exception: BaseException, **_: Any) -> None:
+    def report_request(sender: Flask, exception: BaseException, **_: Any) -> None:
         try:
-            _report_aside(app, facts_of_error(exception) | facts_of_request())
+            _report_in_thread(app, facts_of_error(exception) | facts_of_request())
         except Exception:
-            logger.exception("an error is not reported")
+            logger.exception("failed to report an error")
 
-    def hear_of_task(sender: Any, task_id: str, exception: BaseException, einfo: Any = None, **_: Any) -> None:
-        # One about the mail itself would be another about the next. A JobError is for the job's user.
+    def report_task(sender: Any, task_id: str, exception: BaseException, einfo: Any = None, **_: Any) -> None:
+        # A report about a failed report mail would cause another one. A JobError is meant for the job's user.
         if isinstance(exception, JobError) or sender.name == email_error_report.name:
             return
         try:
             if sender.app is not app.extensions["celery"]:
                 return
-            known = facts_of_error(exception, str(getattr(einfo, "traceback", None) or ""))
-            about = facts_of_task(sender, task_id)
-            _report_aside(app, about | known | {"place": known["place"] or about["place"]})
+            about_error = facts_of_error(exception, str(getattr(einfo, "traceback", None) or ""))
+            about_task = facts_of_task(sender, task_id)
+            _report_in_thread(app, about_task | about_error | {"place": about_error["place"] or about_task["place"]})
         except Exception:
-            logger.exception("an error is not reported")
+            logger.exception("failed to report an error")
 
-    def hear_of_crashes(sender: Any, change: TaskChange) -> None:
-        # Whoever gives up a task, whose process is gone, sends none of Celery's own signals.
+    def report_crashes(sender: Any, change: TaskChange) -> None:
+        # Celery sends no signal if a task is given up because its worker process died.
         if change.state != states.FAILURE or change.name == email_error_report.name:
             return
         try:
             if sender is not app.extensions["celery"]:
                 return
             for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
-                _report_aside(app, facts_of_abandoned_task(change.id, row))
+                _report_in_thread(app, facts_of_abandoned_task(change.id, row))
         except Exception:
-            logger.exception("an error is not reported")
+            logger.exception("failed to report an error")
 
-    got_request_exception.connect(hear_of_page, app, weak=False)
-    task_failure.connect(hear_of_task, weak=False)
-    task_internal_error.connect(hear_of_task, weak=False)  # such as a claim that the database refuses
-    task_changed.connect(hear_of_crashes, weak=False)
+    got_request_exception.connect(report_request, app, weak=False)
+    task_failure.connect(report_task, weak=False)
+    task_internal_error.connect(report_task, weak=False)  # such as a claim that the database rejects
+    task_changed.connect(report_crashes, weak=False)
 
 
-def _report_aside(app: Flask, columns: Facts) -> None:
-    """Report in a thread of its own: the answer must not wait for a Redis or a database that may be what is broken."""
+def _report_in_thread(app: Flask, columns: Facts) -> None:
+    """Report in a separate thread: the response must not wait for Redis or the database, which may have failed."""
     if not _room.acquire(blocking=False):
-        logger.warning("%s in %s is not reported: too many others are being", columns["exception"], columns["place"])
+        logger.warning("%s in %s is not reported: too many reports at once", columns["exception"], columns["place"])
         return
     threading.Thread(target=_report, args=(app, columns), daemon=True, name="error-report").start()
 
 
 def _report(app: Flask, columns: Facts) -> None:
-    """Store the report and launch its mail, unless there was one like it just now."""
+    """Store the report and launch its mail, unless an equal error was reported recently."""
     try:
-        with app.app_context():  # and so with a session of its own: whatever failed may have left another half done
+        with app.app_context():  # a new session: the failed code may have left its session unfinished
             kind = ErrorReport(**columns).kind
             suppressed = throttle.admit(kind)
             if suppressed is None:
@@ -163,7 +163,7 @@ def _report(app: Flask, columns: Facts) -> None:
                 throttle.take_back(kind, suppressed)
                 logger.warning("the database is unavailable; %s is not reported", kind)
     except Exception:
-        logger.exception("an error is not reported")
+        logger.exception("failed to report an error")
     finally:
         _room.release()
 

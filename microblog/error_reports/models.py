@@ -12,10 +12,10 @@ from microblog.extensions import Model
 
 
 class ErrorReport(Model):
-    """An error of a page (`method`, `path`) or of a task (`task_id`, `task_name`).
+    """An error of a request (`method`, `path`) or of a task (`task_id`, `task_name`).
 
-    Nothing of what a form, a header, a cookie or a task's arguments held is here. `suppressed` counts those like it
-    since the mail before.
+    It contains no values of forms, headers, cookies or task arguments. `suppressed` is the number of equal errors since
+    the previous mail.
     """
 
     __tablename__ = "error_report"

@@ -32,7 +32,7 @@ BATCH = 100  # rows deleted in one transaction
     autoretry_for=(*MailTask.autoretry_for, RedisError),
 )
 def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
-    """Mail the report of an error to ``ADMINS``, unless one like it was mailed just now: the next mail counts it."""
+    """Mail an error report to ``ADMINS``. If an equal error was mailed recently, the next mail counts this one."""
     report = db.session.get(ErrorReport, report_id)
     if report is None:
         raise JobError(_("The report is no longer there."))
@@ -43,7 +43,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
 
 @shared_task(name="purge_error_reports", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_error_reports() -> None:
-    """Forget the errors that were reported more than ``ERROR_REPORT_LIFETIME`` seconds ago."""
+    """Delete reports that are older than ``ERROR_REPORT_LIFETIME`` seconds."""
     before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])
     old = sa.select(ErrorReport.id).where(ErrorReport.created_at < before).limit(BATCH)
     delete_in_batches(db.session, sa.delete(ErrorReport).where(ErrorReport.id.in_(old)))

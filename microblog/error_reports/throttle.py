@@ -1,4 +1,4 @@
-"""Throttle: one mail a minute for equal errors; the others are counted in Redis, for all processes."""
+"""Throttle: one mail a minute for equal errors; the others are counted in Redis, across all processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 from microblog.extensions import redis_client
 
 PERIOD = 60  # seconds
-COUNTED_FOR = 24 * 3600  # seconds that a count is kept after the last error
-REMEMBERED = 1000  # kinds of errors that a process remembers while Redis is away
+COUNTED_FOR = 24 * 3600  # seconds that a count is stored after the last error
+REMEMBERED = 1000  # kinds of errors that a process counts while Redis is unavailable
 
-# Returns -1 for an error that comes too soon, else how many came too soon since the last that did not.
+# Returns -1 for an error within the period of an equal one, otherwise the number suppressed since the last admitted.
 _ADMIT = """
 if redis.call("SET", KEYS[1], 1, "NX", "EX", ARGV[1]) then
   local suppressed = redis.call("GET", KEYS[2])
@@ -26,7 +26,7 @@ redis.call("INCR", KEYS[2])
 redis.call("EXPIRE", KEYS[2], ARGV[2])
 return -1
 """
-# Returns 1 for the mail that has the period for itself, and may be tried again; else 0.
+# Returns 1 for the mail that owns the period and may also be retried, otherwise 0.
 _ADMIT_MAIL = """
 local by = redis.call("GET", KEYS[1])
 if by and by ~= ARGV[1] then
@@ -40,24 +40,24 @@ return 1
 
 
 def admit(kind: str) -> int | None:
-    """Return the number of equal errors suppressed since the last mail, if another mail is due; else None.
+    """Return the number of equal errors suppressed since the last mail, if another mail is due, otherwise None.
 
-    While Redis is away each process counts for itself.
+    While Redis is unavailable, each process counts separately.
     """
     keys = _keys(kind)
     try:
         suppressed = int(redis_client.connection.eval(_ADMIT, 2, *keys, PERIOD, COUNTED_FOR))
     except RedisError:
-        return _admit_here(keys[0])
+        return _admit_locally(keys[0])
     return None if suppressed < 0 else suppressed
 
 
 def admit_mail(kind: str, report: str, suppressed: int) -> bool:
-    """Return whether the mail about `report` (any text that names it) may go now: there was none about such an error.
+    """Return whether the mail about `report` (a text that identifies it) may be sent: no equal one was sent recently.
 
-    Else it never goes, and counts as suppressed, with the `suppressed` that it would have told of. This holds where
-    admit() cannot: reports of many processes, made while Redis was away, all go once it is back. Raises
-    redis.exceptions.RedisError.
+    Otherwise it is never sent, and counts as suppressed together with the `suppressed` errors that it would have
+    reported. admit() does not ensure this: while Redis is unavailable, each process admits equal errors, and all of
+    their mails are due once it is available. Raises redis.exceptions.RedisError.
     """
     mailed, counted = f"{_keys(kind)[0]}:by", _keys(kind)[1]
     arguments = (report, PERIOD, suppressed + 1, COUNTED_FOR)
@@ -65,7 +65,7 @@ def admit_mail(kind: str, report: str, suppressed: int) -> bool:
 
 
 def take_back(kind: str, suppressed: int) -> None:
-    """Undo an admit() of which nothing came: the next such error is admitted, and this one counted as suppressed."""
+    """Undo an admit() without a report: the next equal error is admitted, and this one is counted as suppressed."""
     mark, count = _keys(kind)
     with _lock:
         _here.pop(mark, None)
@@ -78,10 +78,10 @@ def take_back(kind: str, suppressed: int) -> None:
 
 
 _lock = threading.Lock()
-_here: OrderedDict[str, tuple[float, int]] = OrderedDict()  # when it was admitted last, and how many since were not
+_here: OrderedDict[str, tuple[float, int]] = OrderedDict()  # time of the last admission, and number suppressed since
 
 
-def _admit_here(mark: str) -> int | None:
+def _admit_locally(mark: str) -> int | None:
     now = time.monotonic()
     with _lock:
         admitted_at, suppressed = _here.pop(mark, (now - PERIOD, 0))

@@ -19,13 +19,13 @@ from microblog.storage import Storage
 
 
 def current_storage() -> Storage:
-    """The storage that ``EXPORT_STORAGE_URL`` names."""
+    """Return the storage at ``EXPORT_STORAGE_URL``."""
     return Storage(current_app.config["EXPORT_STORAGE_URL"])
 
 
-BATCH = 2000  # posts read, and written, at once
+BATCH = 2000  # posts read and written at a time
 FILE_NAME = "posts.json"
-# Times come from the database in UTC, aware from PostgreSQL and naive from SQLite.
+# Databases return times in UTC: PostgreSQL aware ones, SQLite naive ones.
 _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
@@ -35,11 +35,11 @@ def count_posts(user_id: int) -> int:
 
 
 def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
-    """The user's posts, oldest first, in batches of at most BATCH, through one cursor on the server's side.
+    """Yield the user's posts, oldest first, in batches of at most BATCH, from one server-side cursor.
 
-    All batches see the posts as they were when the first was read. Memory does not grow with their number.
+    All batches are of the same snapshot, taken when the first is read. Memory use does not grow with the posts.
     """
-    # The column's plain type: the exact instant needs no conversion on its way from the database to JSON.
+    # The plain column type: the time needs no conversion between the database and JSON.
     timestamp = sa.type_coerce(Post.timestamp, sa.DateTime(timezone=True)).label("timestamp")
     query = (
         sa.select(Post.body, timestamp).where(Post.user_id == user_id).order_by(Post.timestamp, Post.id)
@@ -50,12 +50,12 @@ def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
 
 
 def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
-    """``{"posts": [{"body": …, "timestamp": "…Z"}, …]}``, a batch at a time; each post has a line of its own."""
+    """Yield ``{"posts": [{"body": …, "timestamp": "…Z"}, …]}``, a batch at a time, with each post on its own line."""
     yield b'{"posts":['
     separator = b"\n"
     for batch in batches:
         posts = orjson.dumps(batch, option=_JSON)[1:-1]
-        # This stands between posts alone: a quote in a text has its backslash, and behind the end of one comes no word.
+        # This sequence only occurs between posts: quotes in a text are escaped, and a comma follows its closing quote.
         yield separator + posts.replace(b'},{"body":', b'},\n{"body":')
         separator = b",\n"
     yield b"\n]}\n"
@@ -63,9 +63,9 @@ def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
 
 @job_details.adds_job_details("archives")
 def archives_of_job(job: Job) -> list[Details]:
-    """The archive of `job`, unless it has had its time; `path` is relative to the storage, `size` in bytes."""
+    """Return the archive of `job`, unless it has been deleted; `path` is relative to the storage, `size` in bytes."""
     archive = db.session.get(Archive, job.id)
     if archive is None:
         return []
-    known = ("path", "size", "sha256", "posts", "created_at", "expires_at")
-    return [{name: getattr(archive, name) for name in known}]
+    columns = ("path", "size", "sha256", "posts", "created_at", "expires_at")
+    return [{name: getattr(archive, name) for name in columns}]

@@ -1,4 +1,4 @@
-"""Delete archives that have expired, and files that a fault left behind."""
+"""Delete expired archives, and files left behind by failures."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ BATCH = 100  # archives deleted in one transaction
 
 
 def delete_expired() -> int:
-    """Delete the archives that have had their time; returns how many."""
+    """Delete the expired archives; return their number."""
     return _delete(sa.select(Archive).where(Archive.expires_at <= utcnow()))
 
 
 def delete_unwanted() -> int:
-    """Delete the archives whose job was cancelled, or failed, before it could say that it had made one.
+    """Delete the archives whose job was cancelled or failed before it could report the archive.
 
-    Returns how many.
+    Return their number.
     """
     jobs_end = sa.select(Archive).join(Task, Task.id == Archive.id)
     return _delete(jobs_end.where(Task.state.in_([states.FAILURE, states.REVOKED])))
 
 
 def delete_superseded() -> int:
-    """Delete the files of attempts that lost their job to a later one, and woke up to finish theirs.
+    """Delete the files of attempts that were superseded by a later one but resumed and finished their file.
 
-    Returns how many. Looks at archives of the last day: nobody sleeps longer.
+    Return their number. Checks the archives of the last day: no attempt is suspended for longer.
     """
     storage, deleted = current_storage(), 0
     late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - SLEEP)
@@ -50,15 +50,15 @@ def delete_superseded() -> int:
 
 
 def delete_abandoned_parts() -> int:
-    """Delete what was being written by a worker that is gone; returns how many files.
+    """Delete the partial files of workers that are gone; return their number.
 
-    A part is ``<job>.<attempt>.json``; it is alive while its job's export is on that very attempt.
+    A part is ``<job>.<attempt>.json``; it is in use while that attempt is the current one of the job's export.
     """
     storage, deleted = current_storage(), 0
     for part in storage.parts():
         name = PART.fullmatch(posixpath.basename(part))
         if name is None:
-            continue  # not ours
+            continue  # not a part of an archive
         job_id, attempt = name.groups()
         if not is_attempt_current(job_id, int(attempt)):
             storage.delete(part)
@@ -67,13 +67,13 @@ def delete_abandoned_parts() -> int:
 
 
 def delete_all_of(user_id: int) -> int:
-    """Delete the archives of a user whose jobs have ended; returns how many."""
-    delete_abandoned_parts()  # first, as ever: whoever is still writing one must not move it into place
+    """Delete the archives of a user whose jobs have ended; return their number."""
+    delete_abandoned_parts()  # first: an attempt that is still writing must not move its part into place
     return _delete(sa.select(Archive).where(Archive.user_id == user_id))
 
 
 def _delete(archives: sa.Select[Archive]) -> int:
-    """Delete archives, the file first: a row without a file can be deleted again, a file without a row cannot."""
+    """Delete archives, each file before its row: a row without a file is found again, a file without a row is not."""
     storage, deleted = current_storage(), 0
     while batch := db.session.scalars(archives.limit(BATCH)).all():
         for archive in batch:

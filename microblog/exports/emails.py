@@ -15,21 +15,21 @@ from microblog.mail.sending import render_email
 
 
 class LinkExpired(Exception):
-    """The link was genuine, and is too old."""
+    """Raised if a download link is valid but too old."""
 
 
 class LinkForged(Exception):
-    """The link was not made here, or not for this archive."""
+    """Raised if a download link has no valid signature, or belongs to another archive."""
 
 
 def download_url(archive: Archive) -> str:
-    """The absolute URL that a mail carries."""
+    """Return the absolute URL for a mail, with a signed token."""
     token = _serializer().dumps(archive.id)
     return f"{current_app.config['PUBLIC_URL']}/exports/{archive.id}/download?token={token}"
 
 
 def verify_download(archive_id: str, token: str) -> None:
-    """Return if `token` is a live one for the archive; raises LinkExpired or LinkForged."""
+    """Check that `token` is valid for the archive. Raises LinkExpired or LinkForged."""
     try:
         signed = _serializer().loads(token, max_age=current_app.config["EXPORT_LINK_LIFETIME"])
     except SignatureExpired:
@@ -45,7 +45,7 @@ def _serializer() -> URLSafeTimedSerializer:
 
 
 def archive_email(user: User, archive: Archive) -> Message:
-    """The archive for `user`: attached up to ``EXPORT_ATTACHMENT_LIMIT`` bytes, else as a link that expires."""
+    """Return the mail with the archive: attached up to ``EXPORT_ATTACHMENT_LIMIT`` bytes, else as an expiring link."""
     attached = archive.size <= current_app.config["EXPORT_ATTACHMENT_LIMIT"]
     with addressed_to(user):
         message = render_email(

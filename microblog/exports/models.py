@@ -15,9 +15,9 @@ from microblog.taskqueue.interface import ClaimLost
 
 
 class Archive(Model):
-    """A whole archive in the storage; there is no row for one that is still being written.
+    """A complete archive in the storage; an archive that is still being written has no row.
 
-    Its id is that of the job which made it, `attempt` the number of the attempt (Task.attempts) that did. `path` is
+    Its id is the id of the job that created it, `attempt` the number of the attempt (Task.attempts). `path` is
     relative to the storage, `size` in bytes, `sha256` in hex.
     """
 
@@ -38,14 +38,14 @@ class Archive(Model):
 
 
 def path_of(job_id: str, attempt: int) -> str:
-    """Return the path of an attempt's archive; no two attempts share a file, so that none can end up with another's."""
+    """Return the path of an attempt's archive; each attempt has its own file, so that none overwrites another's."""
     return f"{job_id}.{attempt}.json"
 
 
 def record(**values: Any) -> None:
-    """Keep the row of an archive, in the place of one of an earlier attempt, and commit that.
+    """Store the row of an archive, replacing that of an earlier attempt, and commit.
 
-    Raises ClaimLost if a later attempt has made an archive already.
+    Raises ClaimLost if a later attempt has already created an archive.
     """
     insert = dialect_insert(db.engine, Archive)
     replaced = {name: insert.excluded[name] for name in values if name != "id"} | {"created_at": utcnow()}
@@ -55,4 +55,4 @@ def record(**values: Any) -> None:
     recorded = db.session.scalar(statement.returning(Archive.id))
     db.session.commit()
     if recorded is None:
-        raise ClaimLost(f"a later attempt has made the archive of {values['id']}")
+        raise ClaimLost(f"a later attempt has already created the archive of job {values['id']}")

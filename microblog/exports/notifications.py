@@ -13,7 +13,7 @@ from microblog.taskqueue import states
 
 @renderers.renders("export_posts")
 def render_export_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]:
-    """That an export is ready or has failed, with the way to the jobs, where its archive or the reason is."""
+    """Render that an export is ready or has failed; the link leads to the jobs page with the archive or the error."""
     return {
         row.id: RenderedNotification(
             _("Your export is ready.") if row.payload["state"] == states.SUCCESS else _("Your export has failed."),

@@ -33,7 +33,7 @@ def export_posts() -> ResponseReturnValue:
 @bp.get("/exports/<archive_id>/download")
 @login_required
 def download(archive_id: str) -> ResponseReturnValue:
-    """The archive, for its owner; a link from a mail must also be live."""
+    """Send the archive to its owner; the token of a link in a mail must also be valid."""
     try:
         archive = find_archive(archive_id, current_user.id, request.args.get("token"))
     except LinkExpired:

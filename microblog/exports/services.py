@@ -18,18 +18,18 @@ from microblog.validators import is_storable
 
 
 class ArchiveNotFound(LookupError):
-    """There is no such archive for this user, or it has expired."""
+    """Raised if the user has no such archive, or it has expired."""
 
 
 def export_job(user_id: int) -> Signature:
-    """The job ``export_posts``: export all posts of a user, then mail the archive."""
+    """Return the job ``export_posts``: export all posts of a user, then mail the archive."""
     return chain(export_posts.s(user_id), email_export.s())
 
 
 def start_export(user: User) -> Task:
-    """Start an export of everything `user` wrote, and commit; returns the first step's row.
+    """Start an export of everything `user` wrote and commit; return the first step's row.
 
-    Raises AlreadyRunning if one is unfinished.
+    Raises AlreadyRunning if the user has an unfinished export.
     """
     try:
         task = user.launch_task("export_posts", _("Exporting your posts"))
@@ -41,7 +41,7 @@ def start_export(user: User) -> Task:
 
 
 def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Archive:
-    """Return the archive for its owner; `token` is the one of the link in a mail, if that was followed.
+    """Return the archive for its owner; `token` comes from the link in a mail, if that was followed.
 
     Raises ArchiveNotFound, and emails.LinkExpired or emails.LinkForged for the token.
     """

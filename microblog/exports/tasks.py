@@ -36,23 +36,23 @@ from microblog.taskqueue.worker import JobTask
     max_retries=8,
 )
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
-    """Write all posts of a user into an archive; returns its id, size and checksum for the next step."""
+    """Write all posts of a user to an archive; return its id, size and checksum for the next step."""
     job_id: str = self.request.root_id
     path = path_of(job_id, self.attempt)
     with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
-        facts = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
+        columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
-        # The row comes before the file: whatever happens to this attempt, sweep_archives finds its file.
-        record(id=job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **facts)
-    return {"archive_id": job_id, **facts}
+        # The row is committed before the file is moved: if this attempt then fails, sweep_archives finds its file.
+        record(id=job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **columns)
+    return {"archive_id": job_id, **columns}
 
 
 @shared_task(name="email_export", bind=True, base=MailTask, title=_l("Mailing your archive"))
-def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
-    """Mail the archive that export_posts `made` to its owner: attached if it is small, else as a link."""
-    archive = db.session.get(Archive, made["archive_id"])
+def email_export(self: MailTask, exported: dict[str, Any]) -> dict[str, Any]:
+    """Mail the archive in `exported`, the result of export_posts, to its owner: attached if small, else as a link."""
+    archive = db.session.get(Archive, exported["archive_id"])
     user = User.with_id(archive.user_id) if archive else None
     if archive is None or user is None:
         raise JobError(_("The archive is no longer there."))
@@ -61,8 +61,8 @@ def email_export(self: MailTask, made: dict[str, Any]) -> dict[str, Any]:
 
 @shared_task(name="sweep_archives", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_archives() -> None:
-    """Delete expired archives, and files that faults left behind."""
-    cleanup.delete_abandoned_parts()  # first: a deleted part cannot become an archive meanwhile
+    """Delete expired archives, and files left behind by failures."""
+    cleanup.delete_abandoned_parts()  # first, so that no part becomes an archive meanwhile
     cleanup.delete_expired()
     cleanup.delete_unwanted()
     cleanup.delete_superseded()

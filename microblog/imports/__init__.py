@@ -1,4 +1,4 @@
-"""Import of posts: a file is uploaded and read by a task, and each post is imported at most once."""
+"""Import of posts: a user uploads a file, a task reads it, and each post is imported at most once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the page, how users are told, and what goes with an account; Celery finds the tasks by itself."""
+    """Register the routes, the notification renderer and the account deletion handler. Celery discovers the tasks."""
     from microblog.accounts import deletion
     from microblog.imports import cleanup, notifications, uploads  # noqa: F401 - registers a renderer
     from microblog.imports.routes import bp

@@ -1,4 +1,7 @@
-"""Count equal posts within a file: the nth of its kind stays the nth, however often the file is imported."""
+"""Number equal posts within a file, so that importing the file again does not duplicate them.
+
+Posts with the same text and timestamp are numbered from 1 in the order of the file, which is the same in every import.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,21 @@ from datetime import datetime
 
 from microblog.imports.parsers import Draft
 
-MOST = 10_000  # different texts of one moment that are remembered in memory
+MOST = 10_000  # different texts with one timestamp that are held in memory
 
-#: Tells of each post of a file, in their order, the how-manieth of its kind it is, from 1.
+#: Called with each post of a file in order; returns the post's number among equal posts, from 1.
 Count = Callable[[Draft], int]
 
 
 class OutOfOrder(Exception):
-    """The file's posts are in no order of time, or very many are of one moment; equal ones may be anywhere."""
+    """The posts are not sorted by time, or too many share a timestamp, so that equal posts may be anywhere."""
 
 
 def count_in_order() -> Count:
-    """A count for a file that is in order of time, either way, where equal posts are near to each other.
+    """Return a counter for a file that is sorted by time, ascending or descending, so that equal posts are adjacent.
 
-    It remembers one moment, up to MOST texts. Raises OutOfOrder, when called, where the file turns out to be in no
-    order, or a moment to have more.
+    It holds the texts of one timestamp, MOST at most. The counter raises OutOfOrder if the file is not sorted, or if a
+    timestamp has more texts.
     """
     seen: Counter[str] = Counter()
     last: datetime | None = None
@@ -50,7 +53,7 @@ def count_in_order() -> Count:
 
 @contextmanager
 def count_anywhere() -> Iterator[Count]:
-    """A count for any file. It remembers all, in a temporary file, not in memory."""
+    """Provide a counter for a file in any order. It stores all posts in a temporary file, not in memory."""
     with closing(sqlite3.connect("", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID")

@@ -8,6 +8,6 @@ from flask_wtf.file import FileField, FileRequired
 
 
 class ImportForm(FlaskForm):
-    """A file of posts."""
+    """Upload of a file of posts."""
 
     file = FileField(_l("File"), [FileRequired(_l("Choose a file first."))], render_kw={"accept": ".json"})

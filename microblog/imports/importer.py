@@ -1,4 +1,4 @@
-"""Import an uploaded file: store its posts in batches, each post at most once, and report every entry."""
+"""Import an uploaded file: store its posts in batches, each post at most once, and report on every entry."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 
-SHOWN = 100  # refusals that the result has
-# Refusals that are kept of a file, and of a user (cleanup.delete_refused): what is all brackets must not fill the disk.
+SHOWN = 100  # rejected entries in the task's result
+# Rejected entries stored for a file, and so for a user (cleanup.delete_refused): a file of brackets must not fill the
+# disk.
 LISTED = 1_000_000
 
 
 class Report:
-    """Counts what was made of each entry. It has no texts of posts: where they are told by number, line and address."""
+    """Counts of the outcomes of all entries. It has no texts of posts; number, line and address locate an entry."""
 
     def __init__(self) -> None:
         self.read = 0  # entries
-        self.posts = 0  # those of them that may come in
-        self.kept = 0  # entries of which all that may come in is in the database
+        self.posts = 0  # entries that are valid posts
+        self.kept = 0  # entries that have been processed completely: their valid posts are in the database
         self._left_out: Counter[str] = Counter()
         self._refused = 0
         self._first: list[dict[str, Any]] = []
@@ -65,12 +66,12 @@ class Report:
                 self._new.append(refusal | {"place": self.read})
 
     def take_refusals(self) -> list[dict[str, Any]]:
-        """The refusals since this was asked last, as models.Refusal has them; LISTED at most of all."""
+        """Return the entries rejected since the last call, as values of models.Refusal; at most LISTED in total."""
         refusals, self._new = self._new, []
         return refusals
 
     def to_dict(self, imported: int) -> dict[str, Any]:
-        """The report in JSON; `imported` posts came in, so that the others were there already."""
+        """Return the report as JSON; `imported` posts were stored, the other valid ones existed already."""
         return {
             "read": self.read,
             "imported": imported,
@@ -83,7 +84,7 @@ class Report:
 
 
 def _address(value: Any) -> str | None:
-    """Return the URL of the original post, if the file has one that can be stored and sent."""
+    """Return the URL of the original post, shortened and storable, or None if the file has none."""
     note = value.get("object") if isinstance(value, dict) else None
     address = note.get("url") if isinstance(note, dict) else None
     if not isinstance(address, str) or not address.startswith(("https://", "http://")):
@@ -91,26 +92,26 @@ def _address(value: Any) -> str | None:
     return replace_unstorable(address[:LONGEST_ADDRESS])
 
 
-ADVISORY_LOCK = 0x696D70  # of all that lock by number in this database, the imports
+ADVISORY_LOCK = 0x696D70  # the advisory lock's class id for imports
 
-Numbered = tuple[Draft, int]  # a post, and the how-manieth of its kind in the file it is
+Numbered = tuple[Draft, int]  # a post and its number among equal posts in the file, from 1
 
 
 def store_posts(
     upload_id: str, user_id: int, batch: Sequence[Numbered], refused: Sequence[dict[str, Any]] = ()
 ) -> None:
-    """Keep what is new of a user's `batch`, and commit that: one transaction that none of their imports comes between.
+    """Store the new posts of a user's `batch`, and the entries `refused` beside them, and commit.
 
-    What was `refused` beside it is noted with it. Raises LookupError if the upload, or its user, is gone.
+    The transaction excludes the user's other imports. Raises LookupError if the upload or its user has been deleted.
     """
-    # To find their languages and words takes longer than to write them: nobody else shall wait for that, too.
-    found = {body: _found_in(body) for body in {draft.body for draft in _new(batch, user_id)}}
+    # Detecting languages and extracting terms takes longer than the INSERT, so it is done before the lock is taken.
+    derived = {body: _derived_columns(body) for body in {draft.body for draft in _new(batch, user_id)}}
     _lock(upload_id, user_id)
     rejected_entries.add(upload_id, refused)
     if new := _new(batch, user_id):
         rows = [
             {"body": body, "timestamp": timestamp, "user_id": user_id, "imported": True}
-            | (found.get(body) or _found_in(body))
+            | (derived.get(body) or _derived_columns(body))
             for body, timestamp, _has_media in new
         ]
         db.session.execute(sa.insert(Post.__table__), rows)  # type: ignore[arg-type]
@@ -119,20 +120,20 @@ def store_posts(
 
 
 def _new(batch: Sequence[Numbered], user_id: int) -> list[Draft]:
-    """Those of `batch` that the user does not have."""
-    known = _known([draft for draft, _number in batch], user_id)
-    return [draft for draft, number in batch if not known or number > known[draft.body, draft.timestamp]]
+    """Return the posts of `batch` that the user does not have."""
+    existing = _count_existing([draft for draft, _number in batch], user_id)
+    return [draft for draft, number in batch if not existing or number > existing[draft.body, draft.timestamp]]
 
 
-def _found_in(body: str) -> dict[str, Any]:
-    """The columns that come of a body, which would else be filled while the row is written (posts/types.py)."""
+def _derived_columns(body: str) -> dict[str, Any]:
+    """Return the columns derived from a body, which would otherwise be computed during the INSERT (posts/types.py)."""
     return {"language": detect_language(body), "terms": indexed(body)}
 
 
 def _lock(upload_id: str, user_id: int) -> None:
-    """Let nobody else import for this user until the transaction ends.
+    """Exclude other imports of this user until the transaction ends.
 
-    On SQLite whoever writes first keeps all others from writing, so that what is read after it is still so at the end.
+    On SQLite the first write takes the database's write lock, so no other lock is needed.
     """
     _count(upload_id, user_id, 0)
     if db.engine.dialect.name == "postgresql":
@@ -140,47 +141,49 @@ def _lock(upload_id: str, user_id: int) -> None:
 
 
 def _count(upload_id: str, user_id: int, new: int) -> None:
-    own = sa.update(Upload).where(Upload.id == upload_id, Upload.user_id == user_id)
-    counted = own.values(imported=Upload.imported + new).returning(Upload.id)
-    if db.session.scalar(counted.execution_options(synchronize_session=False)) is None:
+    """Add `new` to the upload's counter. Raises LookupError if the user has no such upload."""
+    update = sa.update(Upload).where(Upload.id == upload_id, Upload.user_id == user_id)
+    returning = update.values(imported=Upload.imported + new).returning(Upload.id)
+    if db.session.scalar(returning.execution_options(synchronize_session=False)) is None:
         db.session.rollback()
-        raise LookupError(f"{upload_id} is gone")
+        raise LookupError(f"{upload_id} has been deleted")
 
 
-def _known(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime]]:
-    """Return how many equal posts of each draft the user has."""
+def _count_existing(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime]]:
+    """Return the number of equal posts that the user has, for each draft."""
     if not drafts:
         return Counter()
     times = [draft.timestamp for draft in drafts]
-    between = sa.select(Post.id).where(Post.user_id == user_id, Post.timestamp.between(min(times), max(times)))
-    if db.session.scalar(between.limit(1)) is None:  # as in an account that is empty, or imports in order
+    in_range = sa.select(Post.id).where(Post.user_id == user_id, Post.timestamp.between(min(times), max(times)))
+    if db.session.scalar(in_range.limit(1)) is None:  # an empty account, or an import in order of time
         return Counter()
-    # Of thousands that share a moment, those with texts of the batch alone; two lists, which either database looks up
-    # at once, while a list of pairs is compared one by one.
+    # The texts are compared too, since thousands of posts may share a timestamp. Both databases use an index for two
+    # lists, but compare a list of pairs one by one.
     same = _one_of(Post.timestamp, times), _one_of(Post.body, [draft.body for draft in drafts])
-    alike = sa.select(Post.body, Post.timestamp, sa.func.count()).where(Post.user_id == user_id, *same)
-    counted = db.session.execute(alike.group_by(Post.body, Post.timestamp))
-    return Counter({(body, time): count for body, time, count in counted})
+    counts = sa.select(Post.body, Post.timestamp, sa.func.count()).where(Post.user_id == user_id, *same)
+    rows = db.session.execute(counts.group_by(Post.body, Post.timestamp))
+    return Counter({(body, time): count for body, time, count in rows})
 
 
 def _one_of(column: InstrumentedAttribute[Any], values: list[Any]) -> sa.ColumnElement[bool]:
-    """The condition that `column` is one of `values`, padded to the size of a batch so that statements are equal."""
-    if db.engine.dialect.name == "postgresql":  # thousands of parameters take longer to be read than to be looked up
+    """Return the condition that `column` is one of `values`."""
+    if db.engine.dialect.name == "postgresql":  # one array: parsing thousands of parameters takes longer than the query
         return column == sa.any_(sa.cast(values, ARRAY(column.type)))
     return column.in_(values)
 
 
-BATCH = 4000  # entries read, and posts kept, at once
+BATCH = 4000  # entries read, and posts stored, at once
 
 
 def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
-    """Keep the posts of an upload, with the task's progress in bytes; returns the report (Report.to_dict()).
+    """Import the posts of an upload, with the task's progress in bytes. Return the report (Report.to_dict()).
 
-    What another attempt has kept is not kept again; what the user's other imports refused is no longer listed. Raises
-    JobError, with a sentence that names the place, where the file is broken; what came before that is kept.
+    Posts that a previous attempt stored are not stored again. The rejected entries of the user's other imports are
+    deleted. Raises JobError with a sentence that names line and column if the file is broken; the posts before that
+    place stay imported.
     """
     storage, path = current_storage(), f"{upload_id}.json"
-    reports = [Report()]  # one of each reading
+    reports = [Report()]  # one for each pass over the file
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
         cleanup.delete_refused(user_id, but=upload_id)
@@ -197,29 +200,29 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
 def _read(
     file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress, kept: int = 0
 ) -> None:
-    """Read `file` to its end; the progress that is yet to be made is shared out over its bytes.
+    """Read `file` to its end; its bytes are mapped to the progress that remains.
 
-    The first entries, as many as `kept`, are counted only: another reading has kept them.
+    The first `kept` entries are only counted, since a previous pass has stored them.
     """
     entries = EntryReader(file, FORMATS)
-    before, total = progress.current, progress.total or 1
+    start, total = progress.current, progress.total or 1
     for batch in _batches(entries, report, count):
         refusals = report.take_refusals()
         if (batch or refusals) and report.read > kept:
             store_posts(upload_id, user_id, batch, refusals)
         report.kept = report.read
-        progress.advance(before + entries.bytes_read * (total - before) // total - progress.current)
+        progress.advance(start + entries.bytes_read * (total - start) // total - progress.current)
     if not entries.found:
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
 
 
 def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[Numbered]]:
-    """The posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
+    """Yield the posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
     reading = iter(entries)
     more = True
     while more:
         batch: list[Numbered] = []
-        before, broken = report.read, None
+        start, broken = report.read, None
         try:
             for entry in islice(reading, BATCH):
                 outcome = _outcome(entry)
@@ -231,7 +234,7 @@ def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[lis
         yield batch
         if broken is not None:
             raise JobError(_sentence(broken)) from broken
-        more = report.read > before
+        more = report.read > start
 
 
 def _outcome(entry: Entry) -> Draft | LeftOut | Refused:
@@ -250,14 +253,14 @@ def _imported(upload_id: str) -> int:
 def _sentence(broken: BrokenJson) -> str:
     place = {"line": format_decimal(broken.line), "column": format_decimal(broken.column)}
     if isinstance(broken, EntryTooLarge):
-        told = _("What begins in line %(line)s, column %(column)s of the file is too long to be a post.", **place)
+        text = _("What begins in line %(line)s, column %(column)s of the file is too long to be a post.", **place)
     else:
-        told = _("The file is broken in line %(line)s, column %(column)s: from there on it is not JSON.", **place)
+        text = _("The file is broken in line %(line)s, column %(column)s: from there on it is not JSON.", **place)
     kept = _("What came before that has been imported.")
-    return f"{told} {kept}"
+    return f"{text} {kept}"
 
 
 def _posts_read(reports: list[Report], *_progress: int | None) -> str:
-    posts = max(report.posts for report in reports)  # a second reading takes nothing back
-    told: str = ngettext("%(count)s post read", "%(count)s posts read", posts, count=format_decimal(posts))
-    return told
+    posts = max(report.posts for report in reports)  # the count must not fall during a second pass
+    text: str = ngettext("%(count)s post read", "%(count)s posts read", posts, count=format_decimal(posts))
+    return text

@@ -14,19 +14,19 @@ from json import JSONDecodeError
 from typing import IO, Any, NamedTuple
 
 CHUNK = 64 * 1024  # bytes read at once
-MAX_ENTRY = 1024 * 1024  # characters of one entry; whoever sends more is not sending posts
-LONGEST_TOKEN = 16  # characters; two halves of a character, escaped, have 12
+MAX_ENTRY = 1024 * 1024  # characters of one entry; a longer one cannot be a post
+LONGEST_TOKEN = 16  # characters; an escaped surrogate pair has 12
 
-# What there may be between the end of a value and the end of what has been read, if more of the file may belong to it:
-# the decoder takes a number without its last part, of which nothing but the sign has been read.
-_MAY_GO_ON = re.compile(r"(\.|[eE][-+]?)?\Z")
-_SPACE = " \t\n\r"
-# No number of a file is used, and one with too many digits is an error only as an int.
+# Matches the rest of the buffer after a value that may continue beyond the buffer. The decoder accepts a number without
+# its fraction or exponent if no digit of that has been read.
+_MAY_CONTINUE = re.compile(r"(\.|[eE][-+]?)?\Z")
+_WHITESPACE = " \t\n\r"
+# Numbers are not used. As a float, one with too many digits is no error.
 _DECODE = json.JSONDecoder(parse_int=float).raw_decode
 
 
 class BrokenJson(Exception):
-    """From here on the file is not JSON; `line` and `column` count from 1."""
+    """The file is not valid JSON from `line` and `column` on; both count from 1."""
 
     def __init__(self, line: int, column: int) -> None:
         super().__init__(f"line {line}, column {column}")
@@ -39,9 +39,9 @@ class EntryTooLarge(BrokenJson):
 
 
 class Entry(NamedTuple):
-    """One element of a list: the `key` of the list in the file, its `number` and its `line`, from 1, and its `value`.
+    """One element of a list: the `key` of the list in the file, its `number` and `line`, from 1, and its `value`.
 
-    Bytes that are no UTF-8, and halves of a character, are lone surrogates in its texts.
+    Bytes that are not UTF-8, and unpaired surrogates, are lone surrogates in its strings.
     """
 
     key: str
@@ -51,9 +51,9 @@ class Entry(NamedTuple):
 
 
 class EntryReader:
-    """Iterates over the elements of the lists that a file, one JSON object, has under certain keys.
+    """Iterator over the elements of the lists that a file, one JSON object, has under certain keys.
 
-    Raises BrokenJson where the file ceases to be JSON; the entries before that have been yielded by then.
+    Raises BrokenJson at the first invalid character, after the entries before it have been yielded.
     """
 
     def __init__(self, file: IO[bytes], keys: Container[str]) -> None:
@@ -63,85 +63,85 @@ class EntryReader:
         self._keys = keys
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
         self._text = ""
-        self._at = 0  # the place in _text that is read next
-        self._line = 1  # the line of the place _marked
+        self._index = 0  # index in _text of the next character
+        self._line = 1  # number of the line at index _marked
         self._marked = 0
-        self._line_began = 0  # where in _text that line began; before it, for one that began in what is gone
+        self._line_start = 0  # index in _text where that line begins; negative if that part was discarded
         self._ended = False
 
     def __iter__(self) -> Iterator[Entry]:
-        self._take("{")
+        self._expect("{")
         while self._next() != "}":
             key = self._value()
             if not isinstance(key, str):
                 raise self._broken()
-            self._take(":")
+            self._expect(":")
             if key in self._keys and self._next() == "[":
                 yield from self._elements(key)
             else:
                 self._value()
             self._separator("}")
-        self._take("}")
+        self._expect("}")
         if self._next():
             raise self._broken()
 
     def _elements(self, key: str) -> Iterator[Entry]:
         self.found = True
-        self._take("[")
+        self._expect("[")
         number = 0
         while self._next() != "]":
             number += 1
             self._mark()
             yield Entry(key, number, self._line, self._value())
             self._separator("]")
-        self._take("]")
+        self._expect("]")
 
     def _separator(self, end: str) -> None:
-        """Pass a comma that another element must follow, or stay before `end`."""
+        """Consume a comma, which another element must follow, or stop before `end`."""
         character = self._next()
         if character == end:
             return
         if character != ",":
             raise self._broken()
-        self._at += 1
+        self._index += 1
         if self._next() == end:
             raise self._broken()
 
-    def _take(self, character: str) -> None:
+    def _expect(self, character: str) -> None:
         if self._next() != character:
             raise self._broken()
-        self._at += 1
+        self._index += 1
 
     def _next(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """Return the next character that is not white space; empty at the end of the file."""
         while True:
-            text, at = self._text, self._at
-            while at < len(text):
-                character = text[at]
-                if character not in _SPACE:
-                    self._at = at
+            text, index = self._text, self._index
+            while index < len(text):
+                character = text[index]
+                if character not in _WHITESPACE:
+                    self._index = index
                     return character
-                at += 1
-            self._at = at
+                index += 1
+            self._index = index
             if not self._read():
                 return ""
 
     def _value(self) -> Any:
-        """The value that begins at the next character."""
+        """Decode the value that begins at the next character."""
         self._next()
         while True:
             try:
-                value, end = _DECODE(self._text, self._at)
+                value, end = _DECODE(self._text, self._index)
             except RecursionError:
                 raise self._broken() from None
             except JSONDecodeError as error:
                 if self._ended or not self._cut_short(error):
                     raise self._broken(error.pos) from None
                 end = len(self._text)
-            if not self._ended and _MAY_GO_ON.match(self._text, end):
+            if not self._ended and _MAY_CONTINUE.match(self._text, end):
                 self._read()
                 continue
-            self._at = end
+            self._index = end
             return value
 
     def _cut_short(self, error: JSONDecodeError) -> bool:
@@ -149,34 +149,34 @@ class EntryReader:
         return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - LONGEST_TOKEN
 
     def _read(self) -> bool:
-        """Have more of the file in _text, which begins with what is read next; False at the end of the file.
+        """Discard what has been consumed and append more of the file to _text. Return False at the end of the file.
 
-        As much again as there is, so that a long entry is not tried too often.
+        Read as many bytes as there are unread characters, or more, so that a long entry is not decoded too often.
         """
         if self._ended:
             return False
-        left = len(self._text) - self._at
-        if left > MAX_ENTRY:
-            raise EntryTooLarge(*self._place(self._at))
-        chunk = self._file.read(max(CHUNK, left))
+        unread = len(self._text) - self._index
+        if unread > MAX_ENTRY:
+            raise EntryTooLarge(*self._place(self._index))
+        chunk = self._file.read(max(CHUNK, unread))
         self.bytes_read += len(chunk)
         self._ended = not chunk
         self._mark()
-        self._text = self._text[self._at :] + self._decoder.decode(chunk, final=self._ended)
-        self._line_began -= self._at
-        self._at = self._marked = 0
+        self._text = self._text[self._index :] + self._decoder.decode(chunk, final=self._ended)
+        self._line_start -= self._index
+        self._index = self._marked = 0
         return not self._ended
 
-    def _broken(self, at: int | None = None) -> BrokenJson:
-        return BrokenJson(*self._place(self._at if at is None else at))
+    def _broken(self, index: int | None = None) -> BrokenJson:
+        return BrokenJson(*self._place(self._index if index is None else index))
 
-    def _place(self, at: int) -> tuple[int, int]:
-        """The line and the column of the character at `at`."""
-        lines = self._text.count("\n", self._marked, at)
-        began = self._text.rfind("\n", self._marked, at) + 1 if lines else self._line_began
-        return self._line + lines, at - began + 1
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the line and column of the character at index `at`."""
+        lines = self._text.count("\n", self._marked, index)
+        line_start = self._text.rfind("\n", self._marked, index) + 1 if lines else self._line_start
+        return self._line + lines, index - line_start + 1
 
     def _mark(self) -> None:
-        """Count the lines up to what is read next, so that none is counted twice."""
-        self._line, column = self._place(self._at)
-        self._marked, self._line_began = self._at, self._at - column + 1
+        """Count the lines up to the next character, so that none is counted twice."""
+        self._line, column = self._place(self._index)
+        self._marked, self._line_start = self._index, self._index - column + 1

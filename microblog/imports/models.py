@@ -1,4 +1,4 @@
-"""Tables of uploaded files and of the entries that an import refused."""
+"""Tables of uploaded files and of the entries that an import rejected."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from microblog.clock import utcnow
 from microblog.extensions import Model
 
-LONGEST_ADDRESS = 500  # characters of where a post can be read elsewhere
+LONGEST_ADDRESS = 500  # characters of the original post's URL
 
 
 class Upload(Model):
-    """A file in the storage, until `expires_at`; its jobs know it by its id.
+    """An uploaded file in the storage, kept until `expires_at`. The arguments of its jobs contain its id.
 
-    There is a row before there is a file, so that whatever happens the sweep finds what was left: also that of a user
-    who is gone. It outlives the file if some of it was refused. `imported` counts the posts that came in by it, however
-    many attempts and jobs it took; `report` is what became of the others, once the file has been read to its end.
+    The row is committed before the file is written, so that the cleanup task finds every file, also those of deleted
+    users. The row outlives the file if entries were rejected. `imported` counts the posts stored by all attempts and
+    jobs; `report` is set once the file has been read to its end.
     """
 
     __tablename__ = "upload"
@@ -42,10 +42,10 @@ class Upload(Model):
 
 
 class Refusal(Model):
-    """An entry of an upload that could not be kept, whose row it goes with.
+    """An entry of an upload that was rejected; deleted together with the upload.
 
-    `place` counts the entries of the file, `number` those of the list that it is in (there may be several), `line` the
-    lines, each from 1. `address` is where the post can be read elsewhere.
+    `place` counts the entries of the file, `number` those of its list (a file may have several), `line` the lines, each
+    from 1. `address` is the URL of the original post.
     """
 
     __tablename__ = "refusal"

@@ -13,7 +13,7 @@ from microblog.taskqueue import states
 
 @renderers.renders("import_posts")
 def render_import_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]:
-    """That an import is done or has failed, with the way to the jobs, where its report or the reason is."""
+    """Render the end of an import, successful or failed, with a link to the jobs page, which has the details."""
     return {
         row.id: RenderedNotification(
             _("Your import is done.") if row.payload["state"] == states.SUCCESS else _("Your import has failed."),

@@ -1,4 +1,4 @@
-"""Parsers of the accepted files: our own archive and the outbox of a Mastodon archive, whose HTML becomes text."""
+"""Parsers of the accepted files: the archive of an export, and the outbox of a Mastodon archive (HTML becomes text)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from microblog.clock import utcnow
 from microblog.posts.models import MAX_LENGTH
 from microblog.validators import is_storable
 
-_PARAGRAPHS = frozenset({"p", "div", "blockquote", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
-_UNSEEN = frozenset({"script", "style", "template", "head"})
+_BLOCKS = frozenset({"p", "div", "blockquote", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
+_INVISIBLE = frozenset({"script", "style", "template", "head"})
 
 
 def html_to_text(html: str) -> str:
-    """`html` as plain text: a blank line between paragraphs, a line end for ``<br>``, a bullet for each item of a list.
+    """Return `html` as plain text: blank lines between paragraphs, a line end for ``<br>``, a bullet for a list item.
 
-    A link is its text, which Mastodon makes of the address itself; where it is another, the address follows in
-    brackets. Mentions and hashtags are links that keep nothing but their text. Raises ValueError for what is no HTML.
+    A link becomes its text, followed by the address in brackets if the two differ (in Mastodon they are usually equal).
+    Mentions and hashtags become their text only. Raises ValueError if the HTML cannot be parsed.
     """
     parser = _TextParser()
     try:
         parser.feed(html)
         parser.close()
-    except AssertionError as error:  # how the standard library's parser calls some of it
+    except AssertionError as error:  # html.parser raises it for some invalid declarations
         raise ValueError(str(error)) from None
     return parser.text
 
@@ -36,50 +36,50 @@ class _TextParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
-        self._ends = ""  # the line ends that are due before the next text
-        self._unseen = 0  # how many elements we are in whose text nobody sees
-        self._verbatim = 0  # how many <pre> we are in
-        self._links: list[tuple[str, int]] = []  # the address of each link that we are in, and where its text began
+        self._ends = ""  # line ends to insert before the next text
+        self._invisible = 0  # nesting depth of elements without visible text
+        self._verbatim = 0  # nesting depth of <pre>
+        self._links: list[tuple[str, int]] = []  # of each open link, the address and the index of its first part
 
     @property
     def text(self) -> str:
         return "".join(self._parts).strip()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
-            self._unseen += 1
+        if tag in _INVISIBLE:
+            self._invisible += 1
         elif tag == "br":
             self._ends += "\n"
         elif tag == "li":
             self._break("\n")
-            self._say("• ")
-        elif tag in _PARAGRAPHS:
+            self._append("• ")
+        elif tag in _BLOCKS:
             self._break("\n\n")
             self._verbatim += tag == "pre"
         elif tag == "a":
-            known = dict(attributes)
-            kinds = (known.get("class") or "").split()
-            address = "" if {"mention", "hashtag"} & set(kinds) else known.get("href") or ""
+            values = dict(attributes)
+            kinds = (values.get("class") or "").split()
+            address = "" if {"mention", "hashtag"} & set(kinds) else values.get("href") or ""
             self._links.append((address, len(self._parts)))
         elif tag == "img":
-            self._say(dict(attributes).get("alt") or "")  # a custom emoji's name
+            self._append(dict(attributes).get("alt") or "")  # a custom emoji's name
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _UNSEEN:
-            self._unseen = max(0, self._unseen - 1)
-        elif tag in _PARAGRAPHS:
+        if tag in _INVISIBLE:
+            self._invisible = max(0, self._invisible - 1)
+        elif tag in _BLOCKS:
             self._break("\n\n")
             self._verbatim = max(0, self._verbatim - (tag == "pre"))
         elif tag == "a" and self._links:
-            address, began = self._links.pop()
-            if address.startswith(("http://", "https://")) and address != "".join(self._parts[began:]).strip():
-                self._say(f" ({address})")
+            address, first = self._links.pop()
+            if address.startswith(("http://", "https://")) and address != "".join(self._parts[first:]).strip():
+                self._append(f" ({address})")
 
     def handle_data(self, data: str) -> None:
-        if self._unseen:
+        if self._invisible:
             return
         if self._verbatim:
-            self._say(data)
+            self._append(data)
             return
         words = " ".join(data.split())
         if not words:
@@ -87,11 +87,11 @@ class _TextParser(HTMLParser):
             return
         if data[0].isspace():
             self._space()
-        self._say(words)
+        self._append(words)
         if data[-1].isspace():
             self._space()
 
-    def _say(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         if not text:
             return
         if self._parts and self._ends:
@@ -107,21 +107,21 @@ class _TextParser(HTMLParser):
             self._parts.append(" ")
 
     def _break(self, ends: str) -> None:
-        """Begin a new paragraph or item, unless one has just begun."""
+        """Start a new paragraph or item, unless one has just been started."""
         if len(ends) > len(self._ends):
             self._ends = ends
 
 
-# A post has 140 characters; of HTML that has many times more, the parser's time grows with the square.
+# Characters; far more than a post of 140 characters needs. The parser's time grows quadratically with the length.
 MAX_HTML = 5000
 
-#: No post is older; and a time near the year 1 cannot be shown in every zone.
+#: No post is older, and a time near the year 1 cannot be converted to every time zone.
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_EVERYBODY = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
+_PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
 
 class Draft(NamedTuple):
-    """A post that may come in: `timestamp` is aware, in UTC; `has_media` if it came with what stays out."""
+    """A valid post: `timestamp` is aware, in UTC; `has_media` if it has attachments, which are not imported."""
 
     body: str
     timestamp: datetime
@@ -129,11 +129,11 @@ class Draft(NamedTuple):
 
 
 class Refused(Exception):
-    """The post cannot be kept here; the message is a sentence that says why."""
+    """The post cannot be imported; the message is a sentence with the reason."""
 
 
 class LeftOut(Exception):
-    """The entry is not a post of its writer's for everybody; `kind` is what it is: a boost, private, something else."""
+    """The entry is not a public post by the author; `kind` is BOOST, PRIVATE or OTHER."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -144,9 +144,9 @@ BOOST, PRIVATE, OTHER = "boosts", "private", "other"
 
 
 def from_archive(entry: Any) -> Draft:
-    """A post of our own archive: ``{"body": …, "timestamp": …}``. Raises Refused.
+    """Parse a post of an exported archive: ``{"body": …, "timestamp": …}``. Raises Refused.
 
-    It is taken to the letter, so that what was exported from here comes back as it was.
+    The text is not changed, so that an export can be imported without loss.
     """
     if not isinstance(entry, dict):
         raise Refused(_("It is not a post."))
@@ -154,9 +154,9 @@ def from_archive(entry: Any) -> Draft:
 
 
 def from_outbox(entry: Any) -> Draft:
-    """An activity of a Mastodon outbox, if it is a note to everybody. Raises LeftOut and Refused.
+    """Parse an activity of a Mastodon outbox, if it is a public or unlisted note. Raises LeftOut and Refused.
 
-    Boosts are what others wrote; what was not public or unlisted was not meant for everybody, who reads here.
+    Boosts are left out since others wrote them, and notes for a limited audience since all posts here are public.
     """
     if not isinstance(entry, dict):
         raise Refused(_("It is not a post."))
@@ -165,10 +165,10 @@ def from_outbox(entry: Any) -> Draft:
     note = entry.get("object")
     if entry.get("type") != "Create" or not isinstance(note, dict) or note.get("type") != "Note":
         raise LeftOut(OTHER)
-    if not _EVERYBODY & {*_texts(note.get("to")), *_texts(note.get("cc"))}:
+    if not _PUBLIC & {*_strings(note.get("to")), *_strings(note.get("cc"))}:
         raise LeftOut(PRIVATE)
     content = note.get("content")
-    text = _text_of(content) if isinstance(content, str) else content
+    text = _plain_text(content) if isinstance(content, str) else content
     warning = note.get("summary")
     if isinstance(text, str) and isinstance(warning, str) and warning.strip():
         text = f"{warning.strip()}\n\n{text}"
@@ -178,7 +178,7 @@ def from_outbox(entry: Any) -> Draft:
     return _draft(text, note.get("published") or entry.get("published"))._replace(has_media=has_media)
 
 
-#: How to read the entries of each list that a file may have.
+#: The parser of each list that a file may have, by its key.
 FORMATS: dict[str, Callable[[Any], Draft]] = {"posts": from_archive, "orderedItems": from_outbox}
 
 
@@ -191,10 +191,10 @@ def _draft(body: Any, timestamp: Any) -> Draft:
         raise Refused(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(body) > MAX_LENGTH:
         _refuse_length(len(body))
-    return Draft(body, _moment(timestamp))
+    return Draft(body, _parse_time(timestamp))
 
 
-def _text_of(html: str) -> str:
+def _plain_text(html: str) -> str:
     if len(html) > MAX_HTML:
         _refuse_length(len(html))
     try:
@@ -209,22 +209,22 @@ def _refuse_length(length: int) -> NoReturn:
     )
 
 
-def _moment(timestamp: Any) -> datetime:
+def _parse_time(timestamp: Any) -> datetime:
     try:
-        moment = datetime.fromisoformat(timestamp)
-        if moment.tzinfo is None:
+        time = datetime.fromisoformat(timestamp)
+        if time.tzinfo is None:
             raise Refused(_("Its time does not say in which zone it is."))
-        moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        time = time if time.tzinfo is UTC else time.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
-    if moment < _EARLIEST:
+    if time < _EARLIEST:
         raise Refused(_("Its time is before 1970."))
-    if moment > utcnow():
+    if time > utcnow():
         raise Refused(_("Its time is in the future."))
-    return moment
+    return time
 
 
-def _texts(value: Any) -> list[str]:
-    """ActivityStreams writes one value, or a list of several."""
+def _strings(value: Any) -> list[str]:
+    """Return the strings of an ActivityStreams property, which is one value or a list."""
     values = value if isinstance(value, list) else [value]
     return [text for text in values if isinstance(text, str)]

@@ -1,4 +1,4 @@
-"""Entries that an import refused: stored while the file is read, listed and downloaded in its order.
+"""Entries that an import rejected: stored while the file is read, listed and downloaded in the order of the file.
 
 The job's result contains only the first of them.
 """
@@ -19,14 +19,14 @@ from microblog.extensions import db
 from microblog.imports.models import Refusal
 from microblog.pagination import InvalidKey
 
-BATCH = 2000  # refusals read, or deleted, at once
+BATCH = 2000  # rows read, or deleted, at once
 _KEY = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class Page(NamedTuple):
-    """Some refusals, in the order of their file; and the keys of its neighbours, None where there is none.
+    """A page of rejected entries, in the order of the file.
 
-    The next page is the one `after` the one key, the previous one `before` the other.
+    `after` is the key of the next page and `before` that of the previous one; None if there is no such page.
     """
 
     items: Sequence[Refusal]
@@ -35,28 +35,28 @@ class Page(NamedTuple):
 
 
 def add(upload_id: str, refusals: Sequence[dict[str, Any]]) -> None:
-    """Keep `refusals` (importer.Report.take_refusals) in the caller's transaction; one that is kept stays as it is."""
+    """Insert `refusals` (importer.Report.take_refusals) in the caller's transaction; keep rows that already exist."""
     if refusals:
         insert = dialect_insert(db.engine, Refusal.__table__).on_conflict_do_nothing()
         db.session.execute(insert, [{"upload_id": upload_id, **refusal} for refusal in refusals])
 
 
 def exist(upload_id: str) -> bool:
-    """Return whether there are any, and they have not had their time."""
+    """Return True if the upload has rejected entries that have not been deleted yet."""
     return db.session.scalar(sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(1)) is not None
 
 
 def page_of(upload_id: str, size: int, before: str | None = None, after: str | None = None) -> Page:
-    """At most `size` refusals: the first, or those next to a key. Raises InvalidKey."""
+    """Return at most `size` rejected entries: the first, or those next to a key. Raises InvalidKey."""
     if before is not None and after is not None:
         raise InvalidKey
     if before is not None:
-        ahead = _of(upload_id).where(Refusal.place < _place(before)).order_by(Refusal.place.desc())
-        rows = db.session.scalars(ahead.limit(size + 1)).all()
+        previous = _of(upload_id).where(Refusal.place < _place(before)).order_by(Refusal.place.desc())
+        rows = db.session.scalars(previous.limit(size + 1)).all()
         if len(rows) > size:
             items = rows[:size][::-1]
             return Page(items, str(items[-1].place), str(items[0].place))
-    edge = _place(after or "0")  # the beginning is near: show it whole, not a page of two or three
+    edge = _place(after or "0")  # near the beginning, return the full first page instead of a short one
     rows = db.session.scalars(_of(upload_id).where(Refusal.place > edge).order_by(Refusal.place).limit(size + 1)).all()
     items = rows[:size]
     return Page(
@@ -67,16 +67,16 @@ def page_of(upload_id: str, size: int, before: str | None = None, after: str | N
 
 
 def to_csv(upload_id: str) -> Iterator[str]:
-    """All of them as a table for people, a batch of lines at a time, with headings in the language in force.
+    """Yield all rejected entries as CSV, a batch of lines at a time, with headings in the current locale.
 
-    No field can be taken for a formula: they are numbers, sentences of ours, and addresses that begin with http.
+    No field can be taken for a formula: they are numbers, this module's sentences, and addresses that begin with http.
     """
-    yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # the mark is for spreadsheets
+    yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # spreadsheets need the BOM
     fields = sa.select(Refusal.place, Refusal.number, Refusal.line, Refusal.reason, Refusal.address)
     batch = fields.where(Refusal.upload_id == upload_id).order_by(Refusal.place).limit(BATCH)
     place = 0
     while True:
-        with db.engine.connect() as connection:  # for no longer: a reader may be slow
+        with db.engine.connect() as connection:  # one connection for each batch: the client may be slow
             rows = connection.execute(batch.where(Refusal.place > place)).all()
         if not rows:
             return
@@ -85,7 +85,7 @@ def to_csv(upload_id: str) -> Iterator[str]:
 
 
 def delete_all_of(upload_id: str) -> None:
-    """Delete those of one upload, and commit that, a batch at a time; where there are none, nothing is committed."""
+    """Delete the rejected entries of an upload, committing each batch. Do not commit if there are none."""
     some = sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(BATCH)
     delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))
     while cast("sa.CursorResult[Any]", db.session.execute(delete)).rowcount:

@@ -31,12 +31,12 @@ bp = Blueprint("imports", __name__, url_prefix="/import")
 @bp.get("")
 @login_required
 def form() -> ResponseReturnValue:
-    """The form, and what it takes."""
+    """Show the upload form and the accepted formats."""
     return _page(ImportForm())
 
 
 @bp.post("")
-@csrf.exempt  # from the look before the view, which would read all of the file before the limit is asked
+@csrf.exempt  # checked in the view: the check before the view would read the whole file before the rate limit applies
 @takes_upload("IMPORT_MAX_SIZE")
 @login_required
 @limit_launches()
@@ -61,7 +61,7 @@ def upload() -> ResponseReturnValue:
 @bp.get("/<task_id>/refusals")
 @login_required
 def refused(task_id: str) -> ResponseReturnValue:
-    """All that an import of the reader's refused, as a table."""
+    """Download the rejected entries of one of the user's imports as CSV."""
     job = find_job(task_id, current_user.id)
     upload_id = uploads.id_of(job) if job else None
     if upload_id is None or not rejected_entries.exist(upload_id):

@@ -1,4 +1,4 @@
-"""Tasks that import a file, and that delete old uploads."""
+"""Tasks that import a file and delete expired uploads."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from microblog.taskqueue.worker import JobTask
     max_retries=8,
 )
 def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
-    """Keep the posts of a file that a user uploaded; returns what became of them (importer.Report.to_dict())."""
+    """Import the posts of a file that a user uploaded. Return the report (importer.Report.to_dict())."""
     upload = db.session.get(Upload, upload_id)
     if upload is None or upload.user_id != user_id:
         raise JobError(_gone())
-    report = upload.report  # of an attempt that was killed after it
+    report = upload.report  # set if a previous attempt was killed after it had read the file
     db.session.rollback()
     if report is None:
         report = _read(self, upload_id, user_id)
@@ -47,36 +47,36 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
 
 @shared_task(name="sweep_uploads", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_uploads() -> None:
-    """Delete the uploaded files that have had their time."""
+    """Delete expired uploads."""
     cleanup.delete_expired()
 
 
 def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     try:
         report = read_upload(task, upload_id, user_id)
-    except JobError:  # it is broken, or none of ours: it will be the same another time
+    except JobError:  # the file is broken or has another format, so a retry cannot succeed
         _discard(upload_id)
         raise
     except (FileNotFoundError, LookupError) as error:
         raise JobError(_gone()) from error
     upload = db.session.get_one(Upload, upload_id)
-    upload.report, upload.expires_at = report, _end_of(upload_id)
+    upload.report, upload.expires_at = report, _expiry(upload_id)
     db.session.commit()
     return report
 
 
 def _discard(upload_id: str) -> None:
-    """Delete the file, and leave the row to the sweep, in its time."""
+    """Delete the file; the cleanup task deletes the row once it has expired."""
     db.session.rollback()
     upload = db.session.get(Upload, upload_id)
     if upload is not None:
-        path, upload.expires_at = upload.path, _end_of(upload_id)
+        path, upload.expires_at = upload.path, _expiry(upload_id)
         db.session.commit()
         current_storage().delete(path)
 
 
-def _end_of(upload_id: str) -> datetime:
-    """Until when an upload is kept that has been read: what was refused is there for as long as what an export made."""
+def _expiry(upload_id: str) -> datetime:
+    """Return the expiry of an upload that has been read: rejected entries are kept as long as an exported archive."""
     lifetime = current_app.config["EXPORT_LIFETIME"] if rejected_entries.exist(upload_id) else 0
     return utcnow() + timedelta(seconds=lifetime)
 

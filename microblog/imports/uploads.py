@@ -22,21 +22,21 @@ from microblog.taskqueue.models import Task
 
 
 def current_storage() -> Storage:
-    """The storage that ``IMPORT_STORAGE_URL`` names."""
+    """Return the storage of the setting ``IMPORT_STORAGE_URL``."""
     return Storage(current_app.config["IMPORT_STORAGE_URL"])
 
 
 class NoPosts(ValueError):
-    """The upload does not begin like a file of posts; the message is a sentence for the user."""
+    """The upload does not start like a JSON object; the message is a sentence for the user."""
 
 
 def start(user: User, chunks: Iterable[bytes]) -> Task:
-    """Store what `chunks` have, start its import as a job of `user`, and commit that.
+    """Store the file in `chunks`, launch its import as a job of `user`, and commit.
 
-    Files of theirs that wait for another attempt make room for it. Raises NoPosts, and AlreadyRunning if an import of
-    theirs is unfinished; then nothing is kept.
+    The user's uploads that are kept for a retry are deleted. Raises NoPosts, or AlreadyRunning if an import of the user
+    is unfinished; in both cases the file is not stored.
     """
-    if running := user.get_task_in_progress("import_posts"):  # before the file is stored for nothing
+    if running := user.get_task_in_progress("import_posts"):  # check early, to avoid storing the file in vain
         raise AlreadyRunning(running)
     upload = _store(user, _checked(chunks))
     upload_id, path = upload.id, upload.path
@@ -52,18 +52,18 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
 
 
 def id_of(job: Job) -> str | None:
-    """The id of the upload that `job` imports, whether or not that is still there; None if it is no import."""
+    """Return the id of the upload that `job` imports, even if it has been deleted; None if the job is not an import."""
     return job.root.signature["args"][1] if job.root.name == "import_posts" else None
 
 
 def has_refusals(job: Job) -> bool:
-    """Return whether `job` is an import that has refused something, of which the list is still there."""
+    """Return True if `job` is an import with rejected entries that have not been deleted yet."""
     upload_id = id_of(job)
     return upload_id is not None and rejected_entries.exist(upload_id)
 
 
 def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """`chunks`, the first of which must begin like a JSON object: a packed archive does not."""
+    """Return `chunks` unchanged. Raises NoPosts if they do not start like a JSON object, for example a ZIP archive."""
     chunks = iter(chunks)
     first = next(chunks, b"")
     if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
@@ -74,7 +74,7 @@ def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _store(user: User, chunks: Iterable[bytes]) -> Upload:
-    """Keep `chunks` in the storage, for ``IMPORT_LIFETIME`` seconds."""
+    """Write `chunks` to the storage, where they are kept for ``IMPORT_LIFETIME`` seconds."""
     lifetime = timedelta(seconds=current_app.config["IMPORT_LIFETIME"])
     upload = Upload(user_id=user.id, expires_at=utcnow() + lifetime)
     db.session.add(upload)

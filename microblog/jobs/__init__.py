@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from flask import Flask
 
-SHOWN_FOR = timedelta(minutes=15)  # how long the job that ended last stays on every page
+SHOWN_FOR = timedelta(minutes=15)  # how long the last job that ended is shown on every page
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages, and give every template the user's running jobs."""
+    """Register the pages, and make the user's recent jobs available to every template."""
     from flask_login import current_user
 
     from microblog.clock import utcnow

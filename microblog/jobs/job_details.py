@@ -1,4 +1,4 @@
-"""Details of a job that other packages keep, such as mails and archives, for operators.
+"""Details of a job from other packages, such as mails and archives, for operators.
 
 A package registers a function ::
 
@@ -20,20 +20,20 @@ _providers: dict[str, DetailProvider] = {}
 
 
 def adds_job_details(kind: str) -> Callable[[DetailProvider], DetailProvider]:
-    """Register the function that tells, for operators, what a job left of this kind."""
+    """Register the function that returns the details of this kind for a job."""
 
-    def register(teller: DetailProvider) -> DetailProvider:
-        _providers[kind] = teller
-        return teller
+    def register(provider: DetailProvider) -> DetailProvider:
+        _providers[kind] = provider
+        return provider
 
     return register
 
 
 def detail_names() -> list[str]:
-    """The kinds of traces that there are."""
+    """Return the registered kinds of details."""
     return sorted(_providers)
 
 
 def details_of(job: Job) -> dict[str, list[Details]]:
-    """All that `job` left behind, by kind, such as ``mails`` and ``archives``; none of a kind is an empty list."""
+    """Return the details of `job` by kind, such as ``mails`` and ``archives``; a kind may have an empty list."""
     return {kind: _providers[kind](job) for kind in detail_names()}

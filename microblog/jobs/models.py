@@ -19,7 +19,7 @@ from microblog.validators import is_storable
 
 @dataclass(frozen=True)
 class Job:
-    """The steps of one job, in order; the first is its root and lends it its id."""
+    """The steps of one job, in order. The first is the root; its id is the id of the job."""
 
     steps: list[Task]
 
@@ -35,23 +35,23 @@ class Job:
 
     @property
     def current(self) -> Task:
-        """The step that tells how the job stands: the one that ended it, or the first that has yet to end."""
+        """The step that determines the state of the job: the first that has not succeeded, otherwise the last."""
         return next((step for step in self.steps if step.state != states.SUCCESS), self.steps[-1])
 
     @property
     def state(self) -> str:
-        """The state of the current step; while a later step waits for its turn, the job is under way: PROGRESS."""
+        """The state of the current step, or PROGRESS while a later step is waiting."""
         step = self.current
         return states.PROGRESS if step.position and step.state == states.PENDING else step.state
 
     @property
     def unfinished(self) -> bool:
-        """Return whether any step has yet to end."""
+        """Return whether any step is unfinished."""
         return self.state in states.UNFINISHED
 
     @property
     def finished_at(self) -> datetime | None:
-        """The time at which the last step ended; None before."""
+        """The time at which the job ended, or None if it is unfinished."""
         return None if self.unfinished else self.current.finished_at
 
     @property
@@ -61,18 +61,18 @@ class Job:
 
     @property
     def cancel_requested(self) -> bool:
-        """Return whether its user asked for it to stop, and it has yet to."""
+        """Return whether cancellation was requested and the job is unfinished."""
         return self.unfinished and any(step.cancel_requested_at for step in self.steps)
 
     @property
     def retryable(self) -> bool:
-        """Return whether a new job like this may be launched from it."""
+        """Return whether the job may be retried as a new job."""
         return self.state in (states.FAILURE, states.REVOKED)
 
     def to_dict(self) -> dict[str, Any]:
-        """The job in JSON: the root's own facts, the current step's progress and error, and all `steps`."""
+        """Return the job for JSON: the fields of the root, progress and error of the current step, and all `steps`."""
         return {
-            **_facts(self.root),
+            **_step_to_dict(self.root),
             "state": self.state,
             "progress": progress_of(self.current),
             "error": self.current.error if self.state != states.SUCCESS else None,
@@ -80,12 +80,12 @@ class Job:
             "finished_at": iso(self.finished_at),
             "cancel_requested": self.cancel_requested,
             "retried_from": self.root.retried_from,
-            "steps": [_facts(step) for step in self.steps],
+            "steps": [_step_to_dict(step) for step in self.steps],
         }
 
 
 def progress_of(task: Task) -> dict[str, Any]:
-    """A task's progress in JSON."""
+    """Return a task's progress for JSON."""
     return {
         "current": task.current,
         "total": task.total,
@@ -95,7 +95,7 @@ def progress_of(task: Task) -> dict[str, Any]:
 
 
 def find_job(task_id: str, user_id: int | None = None) -> Job | None:
-    """The job that the task `task_id` is a step of, if it is `user_id`'s; any user's if that is None."""
+    """Return the job with the step `task_id` if it belongs to the user; a `user_id` of None means any user."""
     if not is_storable(task_id):
         return None
     root_id = sa.select(Task.root_id).where(Task.id == task_id).scalar_subquery()
@@ -106,15 +106,15 @@ def find_job(task_id: str, user_id: int | None = None) -> Job | None:
 
 
 def jobs_with_ids(root_ids: Iterable[str]) -> list[Job]:
-    """The jobs with these roots, in the same order; unknown ones are left out."""
-    wanted = list(root_ids)
-    steps = db.session.scalars(sa.select(Task).where(Task.root_id.in_(wanted)).order_by(Task.root_id, Task.position))
+    """Return the jobs with these root ids, in the same order, without unknown ones."""
+    ids = list(root_ids)
+    steps = db.session.scalars(sa.select(Task).where(Task.root_id.in_(ids)).order_by(Task.root_id, Task.position))
     jobs = {job.id: job for job in _grouped(steps)}
-    return [jobs[root_id] for root_id in wanted if root_id in jobs]
+    return [jobs[root_id] for root_id in ids if root_id in jobs]
 
 
 def jobs_changed_since(user_id: int, since: datetime, limit: int = 100) -> list[Job]:
-    """A user's jobs of which a row changed after `since`, the latest change last, at most `limit`."""
+    """Return a user's jobs with a row that changed after `since`, the latest change last, at most `limit`."""
     latest = sa.func.max(Task.updated_at)
     roots = db.session.scalars(
         sa.select(Task.root_id)
@@ -127,7 +127,7 @@ def jobs_changed_since(user_id: int, since: datetime, limit: int = 100) -> list[
 
 
 def newest_jobs(user_id: int, since: datetime) -> list[Job]:
-    """A user's unfinished jobs, newest first; and behind them the one that ended last, if it did after `since`."""
+    """Return a user's unfinished jobs, newest first, followed by the last one that ended, if after `since`."""
     own = sa.select(Task.root_id).where(Task.user_id == user_id)
     unfinished = db.session.scalars(own.where(Task.unfinished).order_by(Task.created_at.desc()))
     jobs = jobs_with_ids(dict.fromkeys(unfinished))
@@ -140,7 +140,7 @@ def _grouped(steps: Iterable[Task]) -> list[Job]:
     return [Job(list(group)) for _root_id, group in groupby(steps, key=lambda step: step.root_id)]
 
 
-def _facts(task: Task) -> dict[str, Any]:
+def _step_to_dict(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
         "name": task.name,

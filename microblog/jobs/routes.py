@@ -22,7 +22,7 @@ bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 @bp.get("")
 @login_required
 def index() -> ResponseReturnValue:
-    """All jobs of the user, newest first."""
+    """List the jobs of the user, newest first."""
     page = pagination.newest_first(
         sa.select(Task).where(Task.user_id == current_user.id, Task.position == 0),
         Task.created_at,
@@ -36,14 +36,14 @@ def index() -> ResponseReturnValue:
 @bp.get("/<task_id>/card")
 @login_required
 def card(task_id: str) -> ResponseReturnValue:
-    """One job as it stands, as the piece of HTML that an open page puts in place of the one it shows."""
+    """Return the HTML fragment of a job in its current state, with which an open page replaces the job's card."""
     return render_template("tasks/_card.html", job=_own_job(task_id))
 
 
 @bp.post("/<task_id>/cancel")
 @login_required
 def cancel(task_id: str) -> ResponseReturnValue:
-    """Ask for a job to be cancelled."""
+    """Request the cancellation of a job."""
     try:
         cancel_job(_own_job(task_id))
     except NotAllowedNow as error:
@@ -55,7 +55,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
 @login_required
 @limit_launches()
 def retry(task_id: str) -> ResponseReturnValue:
-    """Start a new job like one that failed or was cancelled."""
+    """Retry a job that failed or was cancelled, as a new job."""
     try:
         retry_job(_own_job(task_id))
         db.session.commit()

@@ -1,4 +1,4 @@
-"""Cancel and retry jobs, for pages, API and operators; and delete the jobs of a user whose account is deleted."""
+"""Cancel and retry jobs, for pages, API and operators; delete the jobs of a user whose account is deleted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class NotAllowedNow(JobError):
-    """The job is not in a state in which this can be done; the message says why."""
+    """Raised if the state of the job does not allow the operation; the message is the reason."""
 
 
 def cancel_job(job: Job) -> None:
-    """Ask for `job` to be cancelled, and commit that.
+    """Request the cancellation of `job`, and commit.
 
-    A job that waits is REVOKED at once; one that runs stops at its next progress step, and the steps behind it end
-    with it. Raises NotAllowedNow if it has ended.
+    A waiting job is REVOKED immediately. A running job stops at its next progress step, and its later steps end with
+    it. Raises NotAllowedNow if the job has ended.
     """
     requested = request_cancellation(db.session, job.id)
     db.session.commit()
@@ -44,29 +44,29 @@ def cancel_job(job: Job) -> None:
         try:
             celery_app().backend.end(job.current.id, TaskRevokedError("cancelled"))
         except BackendStoreError:
-            logger.warning("Redis is unavailable; %s is cancelled once it is back", job.id)
+            logger.warning("Redis is unavailable; job %s is cancelled once it is available", job.id)
         db.session.expire_all()
 
 
 def retry_job(job: Job) -> Task:
-    """Launch a new job like `job`, in the caller's transaction; returns its first row.
+    """Launch a new job like `job`, in the caller's transaction; return its first row.
 
-    Raises NotAllowedNow unless `job` failed or was cancelled, and AlreadyRunning.
+    Raises NotAllowedNow unless `job` failed or was cancelled, and AlreadyRunning if such a job is unfinished.
     """
     if not job.retryable:
         raise NotAllowedNow(_("Only what failed or was cancelled can be tried again."))
     steps = [Signature.from_dict(step.signature) for step in job.steps]
     try:
         return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
-    except (NotRegistered, TypeError) as error:  # it is from a release that had another task there
+    except (NotRegistered, TypeError) as error:  # the job is from a release with other tasks
         raise NotAllowedNow(_("This kind of job no longer exists.")) from error
 
 
-BATCH = 500  # rows that one transaction deletes
+BATCH = 500  # rows deleted in one transaction
 
 
 def cancel_jobs_of_user(user_id: int) -> bool:
-    """Ask for every unfinished job of a user to be cancelled; returns whether all of them have ended."""
+    """Request the cancellation of all unfinished jobs of a user; return whether all of them have ended."""
     unfinished = sa.select(Task.root_id).where(Task.user_id == user_id, Task.unfinished).distinct()
     for job in jobs_with_ids(db.session.scalars(unfinished).all()):
         try:
@@ -77,10 +77,10 @@ def cancel_jobs_of_user(user_id: int) -> bool:
 
 
 def delete_jobs_of_user(user_id: int) -> Iterator[int]:
-    """Delete the rows of a user's jobs, a batch at a time; yields how many went, after the commit of each batch.
+    """Delete the rows of a user's jobs in batches; yield the number of rows after the commit of each batch.
 
-    A job that statistics still need keeps its rows, without its user and without a word of what it was about; it is
-    purged with all others of its age.
+    The rows of a job that statistics still need are anonymized instead: their user and all contents are removed. They
+    are purged later with all others of their age.
     """
     needed = [since for _receiver, since in rows_needed_since.send(celery_app())]
     old = _ended_before(user_id, min([utcnow(), *needed])).limit(BATCH)
@@ -92,7 +92,7 @@ def delete_jobs_of_user(user_id: int) -> Iterator[int]:
 
 def _ended_before(user_id: int, before: datetime) -> sa.Select[str]:
     root, step = aliased(Task), aliased(Task)
-    wanted = sa.exists().where(
+    too_recent = sa.exists().where(
         step.root_id == root.root_id, sa.or_(step.finished_at.is_(None), step.finished_at >= before)
     )
-    return sa.select(root.root_id).where(root.user_id == user_id, root.position == 0, ~wanted)
+    return sa.select(root.root_id).where(root.user_id == user_id, root.position == 0, ~too_recent)

@@ -15,20 +15,20 @@ from microblog.extensions import db
 from microblog.taskqueue.interface import celery_app, rows_needed_since
 from microblog.taskqueue.models import Task
 
-BATCH = 500  # steps that one transaction looks at
+BATCH = 500  # steps examined in one transaction
 
 
 @shared_task(name="purge_tasks", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_tasks() -> None:
-    """Delete all steps of each job whose last step ended before the lifetime began, and that nobody needs."""
+    """Delete all steps of jobs that ended more than TASK_LIFETIME ago, unless they are still needed."""
     lifetime: float = current_app.config["TASK_LIFETIME"]
     if not lifetime:
-        return  # kept for good
+        return  # rows are stored permanently
     needed = [since for _receiver, since in rows_needed_since.send(celery_app())]
     before = min([utcnow() - timedelta(seconds=lifetime), *needed])
     step, other = aliased(Task), aliased(Task)
-    wanted = sa.exists().where(
+    recent = sa.exists().where(
         other.root_id == step.root_id, sa.or_(other.finished_at.is_(None), other.finished_at >= before)
     )
-    ended = sa.select(step.root_id).where(step.finished_at < before, ~wanted).order_by(step.finished_at).limit(BATCH)
+    ended = sa.select(step.root_id).where(step.finished_at < before, ~recent).order_by(step.finished_at).limit(BATCH)
     delete_in_batches(db.session, sa.delete(Task).where(Task.root_id.in_(ended)))

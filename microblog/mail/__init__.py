@@ -6,5 +6,5 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the table with the migrations, and the mails in the details of jobs."""
-    from microblog.mail import models, sending  # noqa: F401 - a table, and what is shown of a job
+    """Register the table of sent mails with the migrations, and the mails as job details."""
+    from microblog.mail import models, sending  # noqa: F401 - registered on import

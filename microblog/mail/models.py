@@ -12,7 +12,7 @@ from microblog.extensions import Model
 
 
 class SentMail(Model):
-    """A mail that the SMTP server answered 250 for. Its id is that of the task that sent it."""
+    """A mail that the SMTP server accepted with 250. Its id is the id of the task that sent it."""
 
     __tablename__ = "sent_mail"
 

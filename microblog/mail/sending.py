@@ -31,14 +31,14 @@ from microblog.taskqueue.worker import JobTask
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 2.0  # seconds before the second attempt; doubled for each one after it
-LONGEST_PAUSE = 40.0  # below the minute within which every job ends once all is healed
+LONGEST_PAUSE = 40.0  # less than the minute within which every job ends after a recovery
 RECORD_PAUSE = 1.0
 
 
 class MailTask(JobTask):
-    """The base of tasks that send one mail: retried until MAIL_RETRY_WINDOW is over, by deliver().
+    """Base class of tasks that send one mail. deliver() retries them until MAIL_RETRY_WINDOW is over.
 
-    A database or a storage that is away before there is a mail to send is no reason to fail, either.
+    They are also retried if the database or the storage is unavailable before the mail is rendered.
     """
 
     queue_name = "mail"
@@ -50,17 +50,17 @@ class MailTask(JobTask):
     retry_kwargs = {"max_retries": 60}
 
     def find_completed_result(self, task_id: str) -> dict[str, Any] | None:
-        """Return the result of deliver() in an earlier attempt whose mail the server has accepted."""
+        """Return the result of an earlier attempt whose mail the server has accepted, or None."""
         sent = db.session.get(SentMail, task_id)
         return {"message_id": sent.message_id} if sent else None
 
 
 def deliver(task: MailTask, message: Message) -> dict[str, Any]:
-    """Send `message` for `task`, unless that was done already; returns its Message-ID.
+    """Send `message` for `task`, unless that was done already; return its Message-ID.
 
-    The Message-ID derives from the task's id, so that even a mail sent twice, in the one instant in which that can
-    happen, is one mail to whoever receives it. Raises JobError with the server's words, less the addresses in them, if
-    it refuses for good, and celery.exceptions.Retry if it does for now.
+    The Message-ID derives from the task's id, so that a mail client recognizes a mail that was sent twice; this is
+    possible only between the server's response and the record of it. Raises JobError with the server's response,
+    without the addresses in it, if the rejection is permanent, and celery.exceptions.Retry if it is temporary.
     """
     task_id: str = task.request.id
     message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
@@ -77,26 +77,26 @@ def _send(task: MailTask, message: Message) -> None:
         with mail.connect() as connection:
             _check_wanted(task)
             connection.send(message)
-    except smtplib.SMTPRecipientsRefused as refused:
-        said: tuple[int, bytes | str] = next(iter(refused.recipients.values()))
+    except smtplib.SMTPRecipientsRefused as error:
+        response: tuple[int, bytes | str] = next(iter(error.recipients.values()))
     except smtplib.SMTPAuthenticationError as error:
-        logger.error("the mail server does not take MAIL_USERNAME and MAIL_PASSWORD: %s", error.smtp_code)
+        logger.error("the mail server rejects MAIL_USERNAME and MAIL_PASSWORD (%s); retrying later", error.smtp_code)
         _try_later(task, _("The mail server cannot be used right now."), error)
-    except smtplib.SMTPResponseException as answer:
-        said = (answer.smtp_code, answer.smtp_error)
+    except smtplib.SMTPResponseException as error:
+        response = (error.smtp_code, error.smtp_error)
     except (smtplib.SMTPException, OSError) as error:
         _try_later(task, _("The mail server cannot be reached."), error)
     else:
         return
-    # Only here is there no exception being handled, whose own words would be part of the traceback that is kept.
-    _refused(task, message, *said)
+    # Outside of the except clauses: the text of an exception being handled would be part of the stored traceback.
+    _refused(task, message, *response)
 
 
 def _check_wanted(task: MailTask) -> None:
-    """Raise ClaimLost or Cancelled if this attempt no longer counts or its job was cancelled.
+    """Raise ClaimLost or Cancelled if this attempt was superseded or its job was cancelled.
 
-    The server is connected by now, so that what follows is short, however slow it was to answer. If the row cannot be
-    asked, the mail is not sent: raises DatabaseUnavailable.
+    It is called after connecting, so that a slow server does not extend the time until the mail is sent. If the row
+    cannot be read, the mail is not sent: raises DatabaseUnavailable.
     """
     task.check_current()
     task.update_state(
@@ -105,19 +105,19 @@ def _check_wanted(task: MailTask) -> None:
     )
 
 
-def _refused(task: MailTask, message: Message, code: int, words: bytes | str) -> NoReturn:
-    """End or retry with what the server said; not with whom it spoke of, since a job may outlive an account."""
-    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
-    spelled = {str(spelling) for to in message.send_to for spelling in (to, sanitize_address(to))}
-    reply = f"{code} " + re.sub("|".join(map(re.escape, spelled)), "…", text, flags=re.IGNORECASE)
-    answer = _("The mail server refused: %(answer)s", answer=reply)
+def _refused(task: MailTask, message: Message, code: int, reply: bytes | str) -> NoReturn:
+    """Fail or retry with the server's reply, without the addresses in it, since a job may outlive an account."""
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    addresses = {str(address) for to in message.send_to for address in (to, sanitize_address(to))}
+    text = f"{code} " + re.sub("|".join(map(re.escape, addresses)), "…", text, flags=re.IGNORECASE)
+    answer = _("The mail server refused: %(answer)s", answer=text)
     if code >= 500:
         raise JobError(answer)
     _try_later(task, answer)
 
 
 def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
-    """Retry after a pause that grows and is never quite the same, while the window is open."""
+    """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
     started_at = task.claim.started_at if task.claim else utcnow()
     attempt = task.attempt or task.request.retries + 1
     pause = min(FIRST_PAUSE * 2 ** min(attempt - 1, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
@@ -128,24 +128,24 @@ def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> N
 
 
 def _record(task_id: str, message_id: str) -> None:
-    """Note that the server has the mail, however long the database is away: forgetting it would send it again."""
+    """Record that the server has the mail. Waits for an unavailable database: otherwise a retry would send it again."""
     while True:
         try:
             db.session.merge(SentMail(id=task_id, message_id=message_id))
             db.session.commit()
-        except IntegrityError:  # another attempt has noted it in this very moment
+        except IntegrityError:  # another attempt has just recorded it
             db.session.rollback()
             return
         except DatabaseUnavailable:
             db.session.rollback()
-            logger.warning("the database is unavailable; %s is recorded as sent once it is back", message_id)
+            logger.warning("the database is unavailable; mail %s is recorded as sent once it is available", message_id)
             time.sleep(RECORD_PAUSE)
         else:
             return
 
 
 def render_email(template: str, *, to: str, subject: str, **context: Any) -> Message:
-    """The mail that ``templates/mail/<template>.txt`` and ``.html`` make of `context`, in the language in force."""
+    """Render ``templates/mail/<template>.txt`` and ``.html`` with `context` as a mail, in the current locale."""
     return Message(
         subject=subject,
         recipients=[to],
@@ -157,7 +157,7 @@ def render_email(template: str, *, to: str, subject: str, **context: Any) -> Mes
 
 @job_details.adds_job_details("mails")
 def sent_mails_of(job: Job) -> list[Details]:
-    """The mails that a server accepted from any step of `job`."""
+    """Return the mails of all steps of `job` that a server has accepted."""
     sent = sa.select(SentMail).where(SentMail.id.in_([step.id for step in job.steps])).order_by(SentMail.accepted_at)
     return [
         {"step": record.id, "message_id": record.message_id, "accepted_at": record.accepted_at}

@@ -18,7 +18,7 @@ BATCH = 500  # rows deleted in one transaction
 
 @shared_task(name="purge_sent_mails", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_sent_mails() -> None:
-    """Forget which mails were sent by tasks that nobody knows any longer."""
+    """Delete the records of mails whose tasks have been purged: those older than TASK_LIFETIME."""
     lifetime: float = current_app.config["TASK_LIFETIME"]
     if lifetime:
         before = utcnow() - timedelta(seconds=lifetime)

@@ -25,12 +25,12 @@ class MessageForm(FlaskForm):
 
     @property
     def body(self) -> str:
-        """The text to send, of a valid form."""
+        """The text to send; the form must be valid."""
         return normalize_body(self.message.data)
 
     def validate_message(self, field: Field) -> None:
-        """Refuse a message that says nothing, or too much."""
+        """Refuse an empty message and one that is too long."""
         try:
             normalize_body(field.data)
-        except ValueError as refused:
-            raise ValidationError(str(refused)) from refused
+        except ValueError as error:
+            raise ValidationError(str(error)) from error

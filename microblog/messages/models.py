@@ -18,11 +18,12 @@ _UNREAD = sa.text("read_at IS NULL")
 class Message(Model):
     """A private message.
 
-    Each of the two deletes it for themselves; when both have, the row is gone. Whoever deletes a message has read it.
+    Each participant deletes it only for themselves; the row is deleted once both have. For the recipient, deleting a
+    message also marks it as read.
     """
 
     __tablename__ = "message"
-    # The lists that are read: what somebody received, what somebody sent, and what two wrote to each other.
+    # Indexes for the lists of received messages, of sent messages, and of the messages between two users.
     __table_args__ = (
         sa.CheckConstraint("sender_id <> recipient_id", name="somebody_else"),
         sa.Index("ix_message_recipient_id_timestamp_id", "recipient_id", "timestamp", "id"),

@@ -35,7 +35,7 @@ bp = Blueprint("messages", __name__)
 @login_required
 @limit_user("RATELIMIT_MESSAGE", methods=["POST"])
 def conversation(username: str) -> ResponseReturnValue:
-    """Write to somebody, and read what you two wrote to each other."""
+    """Show the messages between the current user and another, and send a message."""
     other = get_user_or_404(username)
     if other == current_user:
         flash(_("You cannot write to yourself."), "warning")
@@ -46,7 +46,7 @@ def conversation(username: str) -> ResponseReturnValue:
         _send(other, form.body)
         flash(_("Your message is sent."), "success")
         return redirect(address)
-    page, new = _opened(lambda before, after: messages_between(current_user, other, before, after))
+    page, new = _read_page(lambda before, after: messages_between(current_user, other, before, after))
     status = 422 if form.is_submitted() else 200
     return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status
 
@@ -55,7 +55,7 @@ def conversation(username: str) -> ResponseReturnValue:
 @login_required
 def received() -> ResponseReturnValue:
     """List received messages, and mark those shown as read."""
-    page, new = _opened(lambda before, after: messages_received_by(current_user, before, after))
+    page, new = _read_page(lambda before, after: messages_received_by(current_user, before, after))
     return render_template("messages/index.html", page=page, new=new, empty=_("Nobody has written to you yet."))
 
 
@@ -70,22 +70,22 @@ def sent() -> ResponseReturnValue:
 @bp.get(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
 @login_required
 def confirm_delete(message_id: int) -> ResponseReturnValue:
-    """Ask whether a message is to go."""
-    found = find_message(current_user, [message_id]) or _nothing()
+    """Ask for confirmation before deleting a message."""
+    found = find_message(current_user, [message_id]) or _not_found()
     return render_template("messages/delete.html", message=found[0], onward=referring_path())
 
 
 @bp.post(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
 @login_required
 def delete(message_id: int) -> ResponseReturnValue:
-    """Delete a message for the user, and go back to the list that it was in (``next``); whom it was with keeps it."""
+    """Delete a message for the current user only, and redirect to the list that contained it (``next``)."""
     if not delete_message(current_user, message_id):
-        _nothing()
+        _not_found()
     flash(_("The message is deleted for you."), "success")
     return redirect(local_path(request.form.get("next")) or url_for("messages.received"))
 
 
-def _nothing() -> NoReturn:
+def _not_found() -> NoReturn:
     abort(404, _("There is no such message."))
 
 
@@ -96,9 +96,9 @@ def _send(recipient: User, body: str) -> None:
         abort(404, _("There is nobody of this name."))
 
 
-def _opened(read: Callable[[str | None, str | None], Page[Message]]) -> tuple[Page[Message], set[int]]:
-    """The page that was asked for, and the ids of the messages in it that the user sees for the first time."""
-    edges = request.args.get("before"), request.args.get("after")
-    page = read(*edges)
+def _read_page(query: Callable[[str | None, str | None], Page[Message]]) -> tuple[Page[Message], set[int]]:
+    """Return the requested page, and the ids of its messages that the user sees for the first time."""
+    keys = request.args.get("before"), request.args.get("after")
+    page = query(*keys)
     new = mark_messages_read(current_user, page.items)
-    return (read(*edges) if new else page), new  # the commit has made what was read invalid
+    return (query(*keys) if new else page), new  # the commit has expired the objects of the first query

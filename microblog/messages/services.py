@@ -25,7 +25,7 @@ from microblog.validators import MAX_ID, is_blank
 def normalize_body(text: str) -> str:
     """Return `text` without surrounding white space.
 
-    Raises ValueError, with a sentence for the writer, if that is nothing or too much.
+    Raises ValueError, with a message for the user, if the result is empty or too long.
     """
     body = text.strip()
     if is_blank(body):
@@ -42,40 +42,41 @@ def normalize_body(text: str) -> str:
 
 
 BADGE = "messages"
-#: The kind of notification that says who wrote to a user: one for each sender.
+#: The kind of notification about new messages: one for each sender.
 KIND = "message"
 
 
 class RecipientUnavailable(Exception):
-    """Whom the message was for, or who wrote it, has just been deleted."""
+    """Raised if the recipient or the sender has just been deleted."""
 
 
 def send_message(sender: User, recipient: User, body: str) -> Message:
-    """Send a message, and commit that; the recipient's open pages say so at once.
+    """Send a message, commit, and notify the recipient's open pages.
 
-    `body` has at most models.MAX_LENGTH characters. Raises ValueError if both are the same, and RecipientUnavailable.
+    `body` has at most models.MAX_LENGTH characters. Raises ValueError if sender and recipient are the same user, and
+    RecipientUnavailable.
     """
     if sender.id == recipient.id:
-        raise ValueError("nobody writes to themselves")
+        raise ValueError("users cannot send messages to themselves")
     recipient_id = recipient.id
     message = Message(sender_id=sender.id, recipient_id=recipient_id, body=body)
     db.session.add(message)
     try:
-        told = notify(recipient_id, KIND, str(sender.id), actor_id=sender.id)
+        notification = notify(recipient_id, KIND, str(sender.id), actor_id=sender.id)
         db.session.commit()
     except IntegrityError as error:
         db.session.rollback()
         raise RecipientUnavailable from error
-    push(recipient_id, told)
+    push(recipient_id, notification)
     return message
 
 
 def messages_received_by(
     reader: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Message]:
-    """A page of what others wrote to `reader`; `before` and `after` are paging keys.
+    """Return a page of the messages that `reader` received; `before` and `after` are paging keys.
 
-    It has at most `size` messages, or ``POSTS_PER_PAGE``; so has the other one. Raises InvalidKey.
+    It has at most `size` messages, or ``POSTS_PER_PAGE``; so does that of messages_sent_by(). Raises InvalidKey.
     """
     return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after, size)
 
@@ -83,66 +84,66 @@ def messages_received_by(
 def messages_sent_by(
     reader: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Message]:
-    """A page of what `reader` wrote to others; `before` and `after` are paging keys. Raises InvalidKey."""
+    """Return a page of the messages that `reader` sent; `before` and `after` are paging keys. Raises InvalidKey."""
     return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after, size)
 
 
 def find_message(reader: User, ids: Iterable[int]) -> list[Message]:
-    """Those of the messages with these `ids` that `reader` wrote or received, and has not deleted, in any order."""
-    these = Message.id.in_([one for one in ids if 0 < one <= MAX_ID])
+    """Return the messages with these `ids` that `reader` sent or received and has not deleted, in any order."""
+    has_id = Message.id.in_([message_id for message_id in ids if 0 < message_id <= MAX_ID])
     return [
         message
         for query in (_received(reader), _sent(reader))
         for message in db.session.scalars(
-            query.where(these).options(joinedload(Message.sender), joinedload(Message.recipient))
+            query.where(has_id).options(joinedload(Message.sender), joinedload(Message.recipient))
         )
     ]
 
 
 def messages_between(reader: User, other: User, before: str | None = None, after: str | None = None) -> Page[Message]:
-    """A page of what `reader` and `other` wrote to each other, as `reader` sees it.
+    """Return a page of the messages between `reader` and `other` that `reader` has not deleted.
 
-    `before` and `after` are paging keys. Raises InvalidKey. The database looks at no more than one page of either.
+    `before` and `after` are paging keys. Raises InvalidKey. The database reads at most one page from each of the two.
     """
 
-    def of_either(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Message]:
-        theirs = _received(reader).where(Message.sender_id == other.id)
-        own = _sent(reader).where(Message.recipient_id == other.id)
+    def nearest_messages(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Message]:
+        received = _received(reader).where(Message.sender_id == other.id)
+        sent = _sent(reader).where(Message.recipient_id == other.id)
         nearest = []
-        for query in (theirs, own):
+        for query in (received, sent):
             ids = query.with_only_columns(Message.id)
             page = pagination.after_key(ids, Message.timestamp, Message.id, edge, upward).limit(rows).subquery()
             nearest.append(sa.select(page.c.id))
         return sa.select(Message).where(Message.id.in_(sa.union_all(*nearest)))
 
-    return _page(of_either, before, after)
+    return _page(nearest_messages, before, after)
 
 
 def mark_messages_read(reader: User, messages: Iterable[Message]) -> set[int]:
-    """Mark those of `messages` as read that `reader` received and has not read, and commit that; returns their ids."""
+    """Mark those of `messages` as read that `reader` received and has not read, and commit. Return their ids."""
     reader_id = reader.id
     new = {message.id: message.sender_id for message in messages if message.recipient_id == reader_id}
     query = sa.update(Message).where(Message.id.in_(new), Message.recipient_id == reader_id, Message.read_at.is_(None))
     marked = set(db.session.scalars(query.values(read_at=utcnow()).returning(Message.id)))
     if marked:
-        _settle(reader_id, {new[message_id] for message_id in marked})
+        _update_notifications(reader_id, {new[message_id] for message_id in marked})
         db.session.commit()
         push(reader_id)
     return marked
 
 
 def delete_message(reader: User, message_id: int) -> bool:
-    """Delete a message for `reader` alone, and commit that; False if they have no such message."""
+    """Delete a message for `reader` only, and commit. Return False if they have no such message."""
     now, reader_id = utcnow(), reader.id
-    this = sa.update(Message).where(Message.id == message_id)
-    as_sender = this.where(Message.sender_id == reader_id, Message.sender_deleted_at.is_(None))
-    as_recipient = this.where(Message.recipient_id == reader_id, Message.recipient_deleted_at.is_(None))
-    read = {"recipient_deleted_at": now, "read_at": sa.func.coalesce(Message.read_at, now)}
+    update = sa.update(Message).where(Message.id == message_id)
+    as_sender = update.where(Message.sender_id == reader_id, Message.sender_deleted_at.is_(None))
+    as_recipient = update.where(Message.recipient_id == reader_id, Message.recipient_deleted_at.is_(None))
+    values = {"recipient_deleted_at": now, "read_at": sa.func.coalesce(Message.read_at, now)}
     sent = db.session.scalars(as_sender.values(sender_deleted_at=now).returning(Message.id)).all()
-    senders = set(db.session.scalars(as_recipient.values(read).returning(Message.sender_id)))
+    senders = set(db.session.scalars(as_recipient.values(values).returning(Message.sender_id)))
     by_both = (Message.sender_deleted_at.is_not(None), Message.recipient_deleted_at.is_not(None))
     db.session.execute(sa.delete(Message).where(Message.id == message_id, *by_both))
-    _settle(reader_id, senders)
+    _update_notifications(reader_id, senders)
     db.session.commit()
     if senders:
         push(reader_id)
@@ -150,9 +151,9 @@ def delete_message(reader: User, message_id: int) -> bool:
 
 
 def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
-    """Return the number of unread messages of the reader by sender, without senders of none.
+    """Return the number of the reader's unread messages by sender, without senders that have none.
 
-    Of each sender's at most unread_counts.MOST are counted.
+    At most unread_counts.MOST messages of each sender are counted.
     """
     senders = list(set(sender_ids))
     unread = [sa.select(Message.id).where(_unread(reader_id), Message.sender_id == sender) for sender in senders]
@@ -172,38 +173,39 @@ def unread_message_count(user_id: int) -> int:
 
 def _received(reader: User) -> sa.Select[Message]:
     return sa.select(Message).where(
-        Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None), _is_here(Message.sender_id)
+        Message.recipient_id == reader.id, Message.recipient_deleted_at.is_(None), _is_active(Message.sender_id)
     )
 
 
 def _sent(reader: User) -> sa.Select[Message]:
     return sa.select(Message).where(
-        Message.sender_id == reader.id, Message.sender_deleted_at.is_(None), _is_here(Message.recipient_id)
+        Message.sender_id == reader.id, Message.sender_deleted_at.is_(None), _is_active(Message.recipient_id)
     )
 
 
 def _unread(reader_id: int) -> sa.ColumnElement[bool]:
-    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None), _is_here(Message.sender_id))
+    return sa.and_(Message.recipient_id == reader_id, Message.read_at.is_(None), _is_active(Message.sender_id))
 
 
-def _is_here(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
-    """The condition that excludes messages with users whose account is being deleted."""
+def _is_active(user_id: InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
+    """Return the condition that excludes messages with users whose account is being deleted."""
     return user_id.not_in(User.ids_of_deleted())
 
 
-def _settle(reader_id: int, sender_ids: set[int]) -> None:
-    """Delete the notification of a sender all of whose messages have been read."""
-    # As they were before the messages are counted: what comes meanwhile makes its notice a newer one, which stays.
-    notice = sa.tuple_(Notification.subject, Notification.timestamp)
-    seen = sa.select(Notification.subject, Notification.timestamp).where(
+def _update_notifications(reader_id: int, sender_ids: set[int]) -> None:
+    """Mark the notifications of senders as read from whom the reader has no unread messages left."""
+    # Read before the messages are counted: a message that arrives in between changes the timestamp of its notification,
+    # which then stays unread.
+    version = sa.tuple_(Notification.subject, Notification.timestamp)
+    query = sa.select(Notification.subject, Notification.timestamp).where(
         Notification.user_id == reader_id,
         Notification.read_at.is_(None),
         notifications_about(KIND, map(str, sender_ids)),
     )
-    if told := db.session.execute(seen).all():
-        left = set(map(str, unread_from(reader_id, sender_ids)))
-        settled = [(subject, timestamp) for subject, timestamp in told if subject not in left]
-        mark_notifications_read(reader_id, Notification.name == KIND, notice.in_(settled))
+    if unread := db.session.execute(query).all():
+        remaining = set(map(str, unread_from(reader_id, sender_ids)))
+        read = [(subject, timestamp) for subject, timestamp in unread if subject not in remaining]
+        mark_notifications_read(reader_id, Notification.name == KIND, version.in_(read))
 
 
 def _page(

@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register probes, pages and ``flask tasks``, and the part of a worker that signs in and answers."""
+    """Register the probes, the pages, ``flask tasks``, and the heartbeat and remote control commands of workers."""
     from microblog.extensions import limiter
     from microblog.monitoring import (
         cli,
@@ -15,13 +15,13 @@ def init_app(app: Flask) -> None:
         rollup,
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
-    from microblog.monitoring import models as models  # makes the tables known to the migrations
+    from microblog.monitoring import models as models  # registers the tables for the migrations
     from microblog.monitoring.health_routes import Readiness
     from microblog.monitoring.metrics import Metrics
     from microblog.monitoring.web import admin
     from microblog.monitoring.workers import Presence
 
-    # Not only are probes not to be limited: the limiter looks for its storage, and they must do without.
+    # Probes must not be limited, and must work while the storage of the limiter is unavailable.
     limiter.exempt(health_routes.bp)
     app.register_blueprint(health_routes.bp)
     app.register_blueprint(admin.bp)

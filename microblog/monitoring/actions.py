@@ -1,4 +1,4 @@
-"""Operators' actions on jobs: cancel and retry, one or many, and run a task by hand."""
+"""Operators' actions: cancel and retry jobs, one or many, and run single tasks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from microblog.taskqueue.interface import AlreadyRunning, celery_app
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 
-KILLED_WITHIN = 3.0  # seconds, in which a worker that has killed a process says so
-LOOK_EVERY = 0.05
+KILLED_WITHIN = 3.0  # seconds within which a worker reports that it has killed a process
+LOOK_EVERY = 0.05  # seconds between two checks of the row
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """Outcome of an action: whether it was done, a sentence, and the job; None if there is no such job."""
+    """Outcome of an action: whether it was done, a sentence for operators, and the job (None if it does not exist)."""
 
     done: bool
     sentence: str
@@ -37,85 +37,85 @@ class ActionResult:
 
 
 def cancellable(filters: Filters) -> list[str]:
-    """The ids of the jobs that `filters` let through and that have yet to end, newest first."""
+    """Return the ids of the unfinished jobs that match `filters`, newest first."""
     return _within(filters, states.UNFINISHED)
 
 
 def retryable(filters: Filters) -> list[str]:
-    """The ids of the jobs that `filters` let through, that failed or were cancelled, and were not tried again yet."""
+    """Return the ids of the failed or cancelled jobs that match `filters` and were not retried, newest first."""
     ended = _within(filters, SETBACKS)
-    tried_again = set(db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None))))
-    return [job_id for job_id in ended if job_id not in tried_again]
+    retried = set(db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None))))
+    return [job_id for job_id in ended if job_id not in retried]
 
 
 def cancel_with_reason(job: Job) -> ActionResult:
-    """Cancel `job`: at once if it waits, else at its next progress step."""
+    """Cancel `job`: at once if it is waiting, otherwise at its next progress update."""
     try:
         cancel_job(job)
-    except NotAllowedNow as refused:
-        return ActionResult(False, str(refused), job)
-    job = _again(job.id)
+    except NotAllowedNow as error:
+        return ActionResult(False, str(error), job)
+    job = _reload(job.id)
     return ActionResult(True, _after_cancel(job), job)
 
 
 def terminate_job(job: Job, timeout: float) -> ActionResult:
-    """Cancel `job`, and have the worker kill the process that runs it; workers have `timeout` seconds to answer.
+    """Cancel `job`, and have the worker kill the process that runs it; workers have `timeout` seconds to reply.
 
-    It is marked first: whatever the worker does, the job is not run again, and ends as REVOKED. Raises
-    redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    The cancellation is stored first: whatever the worker does, the job is not run again and ends as REVOKED. Raises
+    redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is unavailable.
     """
     cancelled = cancel_with_reason(job)
     job = cancelled.job or job
     if not cancelled.done or job.current.state not in states.RUNNING:
         return cancelled
     kill = {"task_id": job.current.id, "terminate": True, "signal": "SIGKILL"}
-    said = {each.worker: each for each in send_command("revoke", kill, timeout, done="")}
+    replies = {reply.worker: reply for reply in send_command("revoke", kill, timeout, done="")}
     deadline = time.monotonic() + KILLED_WITHIN
-    holder = said.get(job.current.worker or "")
-    while job.unfinished and holder and holder.done and time.monotonic() < deadline:
+    holder_reply = replies.get(job.current.worker or "")
+    while job.unfinished and holder_reply and holder_reply.done and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
-        job = _again(job.id)
+        job = _reload(job.id)
     if not job.unfinished:
         return ActionResult(True, "killed." if job.state == states.REVOKED else _after_cancel(job), job)
-    who = job.current.worker
+    worker = job.current.worker
     return ActionResult(
-        True, f"asked to stop; {who} does not answer: it ends once the lease of {who} has run out.", job
+        True, f"asked to stop; {worker} does not answer, so it ends when the lease held by {worker} expires.", job
     )
 
 
 def retry_with_reason(job: Job) -> ActionResult:
-    """Launch a new job like `job`; the outcome has the new one."""
+    """Retry `job` as a new job, which is the job of the outcome."""
     try:
         task_id = retry_job(job).id
         db.session.commit()
-    except NotAllowedNow as refused:
-        return ActionResult(False, str(refused), job)
-    except AlreadyRunning as refused:
-        running = f": {refused.task.root_id}" if refused.task else "."
+    except NotAllowedNow as error:
+        return ActionResult(False, str(error), job)
+    except AlreadyRunning as error:
+        running = f": {error.task.root_id}" if error.task else "."
         db.session.rollback()
         return ActionResult(False, f"a job of this kind is already running{running}", job)
-    job = _again(task_id)
-    when = "" if job.root.published_at else ", which starts once Redis is back: it does not answer now"
-    return ActionResult(True, f"tried again as {job.id}{when}", job)
+    job = _reload(task_id)
+    when = "" if job.root.published_at else "; Redis is unavailable, so it starts once Redis is back"
+    return ActionResult(True, f"retried as {job.id}{when}", job)
 
 
 def _within(filters: Filters, allowed: Collection[str]) -> list[str]:
-    wanted = filters.within(allowed)
-    return list(find_job_ids(replace(filters, states=wanted))) if wanted else []
+    matching = filters.within(allowed)
+    return list(find_job_ids(replace(filters, states=matching))) if matching else []
 
 
 def _after_cancel(job: Job) -> str:
     if job.state == states.REVOKED:
         return "cancelled."
     if job.current.state in states.WAITING:
-        return "will be cancelled once Redis is back: it does not answer now."
+        return "will be cancelled once Redis is back; it is unavailable now."
     if job.unfinished:
-        return "asked to stop; it does at its next progress step."
+        return "asked to stop; it ends at its next progress update."
     return f"ended in the meantime: {job.state}."
 
 
-def _again(task_id: str) -> Job:
-    """The job as it stands by now."""
+def _reload(task_id: str) -> Job:
+    """Return the current state of a job."""
     db.session.expire_all()
     job = find_job(task_id)
     if job is None:
@@ -123,13 +123,13 @@ def _again(task_id: str) -> Job:
     return job
 
 
-MOST_AT_ONCE = 500  # jobs that one request steers: it is to be answered before its reader gives up
-EXAMPLES = 3  # refusals that are told in full
+MOST_AT_ONCE = 500  # jobs in one bulk request, which must end before the client times out
+EXAMPLES = 3  # refusals that are reported in full
 
 
 @dataclass(frozen=True)
 class Action:
-    """An action on jobs, and the function that returns the ids of filtered jobs that allow it, newest first."""
+    """An action on a job, and the function that returns the ids of matching jobs that allow it, newest first."""
 
     act: Callable[[Job], ActionResult]
     choose: Callable[[Filters], list[str]]
@@ -143,14 +143,14 @@ ACTIONS = {
 
 @dataclass
 class BulkResult:
-    """Numbers of jobs for which an action succeeded and failed, and some of the latter."""
+    """Numbers of jobs for which an action was done and refused, with examples of refusals."""
 
     done: int = 0
     refused: int = 0
     examples: list[ActionResult] = field(default_factory=list)
 
     def take(self, outcome: ActionResult) -> None:
-        """Count one in."""
+        """Count `outcome`."""
         if outcome.done:
             self.done += 1
             return
@@ -160,7 +160,7 @@ class BulkResult:
 
 
 def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
-    """Do `action` to the jobs of these tasks, at most MOST_AT_ONCE; unknown ones are left out."""
+    """Apply `action` to the jobs of these tasks, at most MOST_AT_ONCE; unknown ids are skipped."""
     tally = BulkResult()
     for task_id in islice(dict.fromkeys(task_ids), MOST_AT_ONCE):
         if (job := find_job(task_id)) is not None:
@@ -169,21 +169,21 @@ def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
 
 
 def chosen_jobs(action: str, filters: Filters, until: datetime) -> list[str]:
-    """The ids of the jobs of `filters` that were created before `until` and to which `action` can be done."""
-    before = min(filter(None, (filters.created_before, until)))
-    return ACTIONS[action].choose(replace(filters, created_before=before))
+    """Return the ids of the jobs that match `filters`, were created up to `until`, and allow `action`."""
+    created_before = min(filter(None, (filters.created_before, until)))
+    return ACTIONS[action].choose(replace(filters, created_before=created_before))
 
 
 class TaskNotRunnable(Exception):
-    """There is no such task, or it is not one to be run by hand; the sentence tells which are."""
+    """Raised if a task does not exist or operators cannot run it; the message lists the tasks that they can run."""
 
 
 class InvalidTaskArguments(Exception):
-    """The arguments do not fit the task; the sentence tells how."""
+    """Raised if the arguments do not match the signature of the task; the message shows it."""
 
 
 def runnable_tasks() -> dict[str, Any]:
-    """The tasks that may be run by hand, by their names."""
+    """Return the tasks that operators can run, by name."""
     registered = celery_app().tasks
     return {
         name: task
@@ -193,19 +193,19 @@ def runnable_tasks() -> dict[str, Any]:
 
 
 def parse_task_arguments(task: Any) -> str:
-    """The arguments that `task` takes, as in its signature: ``(batch, limit=10)``."""
+    """Return the signature of `task` without annotations, such as ``(batch, limit=10)``."""
     signature = inspect.signature(task.run)
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
 def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
-    """Launch the task `name` as a job of the system's own, and commit. Raises TaskNotRunnable, InvalidTaskArguments."""
+    """Launch the task `name` as a job without a user, and commit. Raises TaskNotRunnable and InvalidTaskArguments."""
     tasks = runnable_tasks()
     if name not in tasks:
-        raise TaskNotRunnable(f"{name} is not a task to be run by hand; these are: {', '.join(tasks)}.")
+        raise TaskNotRunnable(f"{name} is not a task that operators can run; available tasks: {', '.join(tasks)}.")
     try:
-        # Its result is wanted, unlike that of the runs by beat.
+        # Store the result, unlike those of runs by beat.
         task_id = launch(tasks[name].s(*args, **kwargs).set(ignore_result=False)).id
     except TypeError as error:
         db.session.rollback()

@@ -1,6 +1,6 @@
 """Counters of events that no row records: dropped messages and republished messages.
 
-They are kept in Redis. If it loses its data they restart at zero, as Prometheus expects of a counter.
+They are stored in Redis. If it loses its data they restart at zero, which Prometheus expects of counters.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from microblog.taskqueue.interface import ClaimRefused, claim_refused, message_r
 
 logger = logging.getLogger(__name__)
 
-KEY = "microblog:counts"  # a hash: counts, by what is counted
+KEY = "microblog:counts"  # a hash: event name to count
 RELAYED = "relayed"
-REFUSED = "refused:"  # and the reason, the name of the exception
+REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 
 def init_app(app: Flask) -> None:
-    """Count what the engine of `app` announces."""
+    """Count the signals of the engine of `app`."""
 
     def count_refusal(sender: object, refusal: ClaimRefused) -> None:
         _count(app, REFUSED + type(refusal).__name__)
@@ -35,18 +35,18 @@ def init_app(app: Flask) -> None:
 
 
 def refused(counts: dict[str, int]) -> dict[str, int]:
-    """Of what read() returns: how many claims were refused, by reason."""
+    """Return the number of refused claims by reason, from the counts that read() returns."""
     return {name.removeprefix(REFUSED): count for name, count in counts.items() if name.startswith(REFUSED)}
 
 
 def read(client: redis.Redis) -> dict[str, int]:
-    """All counts. Raises redis.exceptions.RedisError."""
+    """Return all counts. Raises redis.exceptions.RedisError."""
     counts: dict[str, str] = client.hgetall(KEY)  # type: ignore[assignment]
     return {name: int(count) for name, count in counts.items()}
 
 
-def _count(app: Flask, what: str) -> None:
+def _count(app: Flask, event: str) -> None:
     try:
-        app.extensions["redis"].hincrby(KEY, what, 1)
+        app.extensions["redis"].hincrby(KEY, event, 1)
     except redis.RedisError:
-        logger.warning("Redis is away; one %s is not counted", what)
+        logger.warning("Redis is unavailable; one %s event is not counted", event)

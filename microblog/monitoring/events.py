@@ -1,4 +1,4 @@
-"""Celery's events and the progress that the engine announces: received, filtered, and printed as lines."""
+"""Receive, filter and format Celery's events and the engine's announcements of progress."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from microblog.notifications.pubsub import CHANNEL
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-#: An event: Celery's own as Celery sends it ("type", "timestamp", "hostname", "uuid", …), or one of ours, see below.
+#: An event: as Celery sends it ("type", "timestamp", "hostname", "uuid", …), or of one of the two types below.
 Event = dict[str, Any]
 
-PROGRESS = "task-progress"  # of ours: a step counted on; has "root_id", "position", "current", "total", "percent", …
-CHANGE = "task-change"  # of ours: a step changed its state, whether or not a worker had to do with it
+PROGRESS = "task-progress"  # a step made progress; has "root_id", "position", "current", "total", "percent", …
+CHANGE = "task-change"  # a step changed its state, with or without a worker
 
-PING_INTERVAL = 2.0  # seconds between two looks whether a silent Redis is still there
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to reach a Redis that is away
+PING_INTERVAL = 2.0  # seconds between two checks that a silent Redis still responds
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to connect to an unavailable Redis
 
 
 class Events:
-    """Hears Celery's events and the engine's announcements, in two threads that outlive a Redis that goes away.
+    """Receiver of Celery's events and the engine's announcements, in two threads that reconnect to Redis.
 
-    `on_event` gets each event. `on_redis` gets None whenever Redis answers, and a sentence whenever it does not; the
-    same may come many times. Both are called from the threads, and must neither raise nor wait. What is said while
-    Redis is away is lost: it keeps no events.
+    `on_event` is called with each event. `on_redis` is called with None when Redis responds, and with a sentence when
+    it does not; calls may repeat the same value. Both are called from the threads, and must neither raise nor block.
+    Events that are sent while Redis is unavailable are lost, since Redis does not store them.
     """
 
     def __init__(self, app: Flask, on_event: Callable[[Event], None], on_redis: Callable[[str | None], None]) -> None:
@@ -52,16 +52,16 @@ class Events:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to listen."""
-        for name, listen in (("celery-events", self._hear_celery), ("progress-events", self._hear_progress)):
-            threading.Thread(target=self._keep, args=(listen,), name=name, daemon=True).start()
+        """Start listening."""
+        for name, listen in (("celery-events", self._receive_celery), ("progress-events", self._receive_progress)):
+            threading.Thread(target=self._reconnect, args=(listen,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Stop listening, within two seconds; does not wait for it."""
+        """Stop listening within two seconds; returns at once."""
         self._stopped.set()
 
-    def _keep(self, listen: Callable[[Callable[[], None]], None]) -> None:
-        """Call `listen` again whenever Redis went away under it; it is given what to call once it hears."""
+    def _reconnect(self, listen: Callable[[Callable[[], None]], None]) -> None:
+        """Call `listen` again each time it loses Redis; its argument is a function to call once it is connected."""
         pauses = _Pauses()
         while not self._stopped.is_set():
             try:
@@ -70,31 +70,31 @@ class Events:
                 self._on_redis(str(error))
                 self._stopped.wait(pauses.next())
 
-    def _hear_celery(self, connected: Callable[[], None]) -> None:
+    def _receive_celery(self, connected: Callable[[], None]) -> None:
         def ready() -> None:
             connected()
             self._on_redis(None)
 
         celery = self._app.extensions["celery"]
-        self._ping()  # gives up sooner than Celery's connection
+        self._ping()  # times out sooner than Celery's connection
         with celery.connection_for_read() as connection:
             receiver = _Receiver(connection, app=celery, handlers={"*": self._on_event})
-            receiver.ready, receiver.look, receiver.stopped = ready, self._look_after_redis, self._stopped
+            receiver.ready, receiver.check_redis, receiver.stopped = ready, self._check_redis, self._stopped
             receiver.capture(limit=None, timeout=None, wakeup=True)
 
-    def _hear_progress(self, connected: Callable[[], None]) -> None:
+    def _receive_progress(self, connected: Callable[[], None]) -> None:
         client: redis.Redis = self._app.extensions["redis"]
         with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(CHANNEL)
             connected()
             while not self._stopped.is_set():
                 message = channel.get_message(timeout=PING_INTERVAL)
-                event = _announced(message["data"]) if message else None
+                event = _parse_message(message["data"]) if message else None
                 if event is not None:
                     self._on_event(event)
 
-    def _look_after_redis(self) -> None:
-        """A Redis that stands still closes no connection, so that silence would be all that is heard of it."""
+    def _check_redis(self) -> None:
+        """Report whether Redis responds: one that hangs closes no connection, so its silence would go unnoticed."""
         try:
             self._ping()
         except redis.RedisError as error:
@@ -107,13 +107,13 @@ class Events:
 
 
 class _Receiver(EventReceiver):
-    """Celery's receiver, which tells when it hears, looks after Redis now and then, and can be stopped."""
+    """Celery's event receiver, which reports when it is connected, checks Redis regularly, and can be stopped."""
 
-    connect_max_retries = 1  # whoever made it tries again
+    connect_max_retries = 1  # Events reconnects
     ready: Callable[[], None]
-    look: Callable[[], None]
+    check_redis: Callable[[], None]
     stopped: threading.Event
-    _looked_at = 0.0
+    _checked_at = 0.0
 
     @property
     def should_stop(self) -> bool:
@@ -121,17 +121,17 @@ class _Receiver(EventReceiver):
 
     def on_consume_ready(self, *args: Any, **kwargs: Any) -> None:
         super().on_consume_ready(*args, **kwargs)
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
         self.ready()
 
     def on_iteration(self) -> None:
-        if time.monotonic() - self._looked_at > PING_INTERVAL:
-            self.look()
-            self._looked_at = time.monotonic()
+        if time.monotonic() - self._checked_at > PING_INTERVAL:
+            self.check_redis()
+            self._checked_at = time.monotonic()
 
 
 class _Pauses:
-    """Pauses that double, until it is reset."""
+    """Pauses that double until reset() is called."""
 
     def __init__(self) -> None:
         self.reset()
@@ -144,13 +144,13 @@ class _Pauses:
         return pause
 
 
-def _announced(payload: str) -> Event | None:
-    """The event behind a message of the channel; None if it is of another form."""
+def _parse_message(payload: str) -> Event | None:
+    """Return the event in a message of the channel; None if the message has another format."""
     try:
-        announced = orjson.loads(payload)["event"]
-        if announced["name"] != "task":
+        announcement = orjson.loads(payload)["event"]
+        if announcement["name"] != "task":
             return None
-        change, at = announced["data"], float(announced["timestamp"])
+        change, at = announcement["data"], float(announcement["timestamp"])
         event = {"root_id": change["id"], "position": int(change["position"]), "state": str(change["state"])}
         progress = change["progress"]
         if event["state"] == states.PROGRESS and progress is not None:
@@ -163,22 +163,22 @@ def _announced(payload: str) -> Event | None:
 
 @contextmanager
 def crashes_of_threads(crashed: Callable[[BaseException], None]) -> Iterator[None]:
-    """Inside the block, an error that ends a thread is given to `crashed`: nobody would miss a thread that is gone."""
+    """Within the block, pass an error that ends a thread to `crashed`; it would go unnoticed otherwise."""
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         if arguments.exc_value is not None:
             crashed(arguments.exc_value)
 
-    before, threading.excepthook = threading.excepthook, hook
+    previous_hook, threading.excepthook = threading.excepthook, hook
     try:
         yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous_hook
 
 
-MAX_KNOWN = 10_000  # tasks whose names are remembered
-POLL = 0.5  # seconds between two looks whether anybody still reads what is printed
-QUIET = 6.0  # seconds without a sign of life, which workers give every two, after which there are none
+MAX_KNOWN = 10_000  # tasks whose data is cached
+POLL = 0.5  # seconds between two checks that stdout still has a reader
+QUIET = 6.0  # seconds without a worker's event after which none seems to run; each sends one every two seconds
 
 _COLOURS = {
     "task-succeeded": "green", "task-failed": "red", "task-retried": "magenta", "task-revoked": "yellow",
@@ -189,7 +189,7 @@ _DETAILS = ("runtime", "exception", "eta", "retries", "args", "kwargs", "result"
 
 @dataclass(frozen=True)
 class KnownTask:
-    """Data of a task that events omit: its `name`, and the job that it is a step of."""
+    """Data of a task that events omit: its `name`, and in `root_id` the job that it is a step of."""
 
     id: str
     root_id: str
@@ -205,7 +205,7 @@ class EventFilter:
     worker: str | None = None
 
     def let_through(self, event: Event) -> bool:
-        """Return whether `event`, with what TaskLookup.complete() adds, is asked for."""
+        """Return whether `event`, as completed by TaskLookup.complete(), matches."""
         return (
             (self.task is None or event.get("name") == self.task)
             and (self.job is None or self.job in (event.get("root_id"), event.get("uuid")))
@@ -214,7 +214,7 @@ class EventFilter:
 
 
 class TaskLookup:
-    """Knows tasks by what earlier events told, and by their rows. To be used in an app context."""
+    """Cache of task data, from earlier events and from rows. Requires an app context."""
 
     def __init__(self) -> None:
         self._by_id: OrderedDict[str, KnownTask] = OrderedDict()
@@ -222,110 +222,110 @@ class TaskLookup:
         self._worker_of: OrderedDict[str, str] = OrderedDict()
 
     def complete(self, event: Event) -> Event:
-        """The event of a task with its `name`, `root_id`, `uuid` and `hostname`, as far as they are known."""
+        """Return `event` with the `name`, `root_id`, `uuid` and `hostname` of its task, as far as they are known."""
         if not event["type"].startswith("task-"):
             return event
-        known = self._known(event)
-        if known is None:
+        task = self._find(event)
+        if task is None:
             return event
         if "hostname" in event:
-            _remember(self._worker_of, known.id, event["hostname"])
-        added = {"uuid": known.id, "root_id": known.root_id, "name": known.name}
-        worker = self._worker_of.get(known.id)
+            _store(self._worker_of, task.id, event["hostname"])
+        added = {"uuid": task.id, "root_id": task.root_id, "name": task.name}
+        worker = self._worker_of.get(task.id)
         return event | added | ({"hostname": worker} if worker else {})
 
     def root_of(self, task_id: str) -> str:
-        """The job that the task is a step of: its own id if nobody knows better."""
-        known = self._by_id.get(task_id) or self._look_up(Task.id == task_id)
-        return known.root_id if known else task_id
+        """Return the id of the job that the task is a step of; the id of the task if its job is unknown."""
+        task = self._by_id.get(task_id) or self._fetch(Task.id == task_id)
+        return task.root_id if task else task_id
 
-    def _known(self, event: Event) -> KnownTask | None:
+    def _find(self, event: Event) -> KnownTask | None:
         task_id = event.get("uuid")
         if task_id is None:
             step = (event["root_id"], event["position"])
-            return self._by_step.get(step) or self._look_up(Task.root_id == step[0], Task.position == step[1])
+            return self._by_step.get(step) or self._fetch(Task.root_id == step[0], Task.position == step[1])
         if event.get("name"):
-            known = KnownTask(task_id, event.get("root_id") or task_id, event["name"])
-            _remember(self._by_id, task_id, known)
-            return known
-        return self._by_id.get(task_id) or self._look_up(Task.id == task_id)
+            task = KnownTask(task_id, event.get("root_id") or task_id, event["name"])
+            _store(self._by_id, task_id, task)
+            return task
+        return self._by_id.get(task_id) or self._fetch(Task.id == task_id)
 
-    def _look_up(self, *conditions: sa.ColumnElement[bool]) -> KnownTask | None:
+    def _fetch(self, *conditions: sa.ColumnElement[bool]) -> KnownTask | None:
         columns = (Task.id, Task.root_id, Task.name, Task.position, Task.worker)
         try:
             row = db.session.execute(sa.select(*columns).where(*conditions)).first()
-        except DatabaseUnavailable:  # the event is shown without
+        except DatabaseUnavailable:  # the event is shown without this data
             db.session.rollback()
             return None
         finally:
             db.session.remove()
         if row is None:
             return None
-        known = KnownTask(row.id, row.root_id, row.name)
-        _remember(self._by_id, row.id, known)
-        _remember(self._by_step, (row.root_id, row.position), known)
+        task = KnownTask(row.id, row.root_id, row.name)
+        _store(self._by_id, row.id, task)
+        _store(self._by_step, (row.root_id, row.position), task)
         if row.worker:
-            _remember(self._worker_of, row.id, row.worker)
-        return known
+            _store(self._worker_of, row.id, row.worker)
+        return task
 
 
 class EventTail:
-    """The events of `app` as they come, until the block that iterates over them ends."""
+    """Stream of the events of `app`, for as long as it is iterated over."""
 
     def __init__(self, app: Flask, filters: EventFilter) -> None:
         self._app = app
         self._filters = filters
-        self._heard: SimpleQueue[Event | BaseException | str | None] = SimpleQueue()
-        self._said: str | None = ""
-        self._worker_heard = False
+        self._received: SimpleQueue[Event | BaseException | str | None] = SimpleQueue()
+        self._redis_error: str | None = ""  # empty before the first report
+        self._worker_seen = False
 
     def read(self) -> Iterator[Event | str]:
-        """Events that are asked for, and sentences about Redis and the workers, which are for people.
+        """Yield the matching events, and sentences for people about Redis and the workers.
 
-        Ends once nobody reads stdout any more.
+        Ends when stdout no longer has a reader.
         """
-        directory = TaskLookup()
+        lookup = TaskLookup()
         filters = self._filters
         if filters.job is not None:
-            filters = EventFilter(filters.task, directory.root_of(filters.job), filters.worker)
-        events = Events(self._app, self._heard.put, self._heard.put)
-        with crashes_of_threads(self._heard.put):
+            filters = EventFilter(filters.task, lookup.root_of(filters.job), filters.worker)
+        events = Events(self._app, self._received.put, self._received.put)
+        with crashes_of_threads(self._received.put):
             events.start()
             try:
-                yield from self._all(directory, filters)
+                yield from self._stream(lookup, filters)
             finally:
                 events.stop()
 
-    def _all(self, directory: TaskLookup, filters: EventFilter) -> Iterator[Event | str]:
+    def _stream(self, lookup: TaskLookup, filters: EventFilter) -> Iterator[Event | str]:
         silent_for = 0.0
         while not is_reader_gone():
             try:
-                heard = self._heard.get(timeout=POLL)
+                item = self._received.get(timeout=POLL)
             except Empty:
                 silent_for += POLL
-                if silent_for >= QUIET and self._said is None and not self._worker_heard:
-                    self._worker_heard = True  # once is enough
-                    yield "No worker has given a sign of life yet; listening on."
+                if silent_for >= QUIET and self._redis_error is None and not self._worker_seen:
+                    self._worker_seen = True  # report it only once
+                    yield "No worker has sent an event yet; still listening."
                 continue
-            if isinstance(heard, BaseException):
-                raise heard
-            if isinstance(heard, dict):
-                self._worker_heard = self._worker_heard or "hostname" in heard
-                if heard["type"] != CHANGE and filters.let_through(event := directory.complete(heard)):
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, dict):
+                self._worker_seen = self._worker_seen or "hostname" in item
+                if item["type"] != CHANGE and filters.let_through(event := lookup.complete(item)):
                     yield event
             else:
-                yield from self._redis_is(heard)
+                yield from self._report_redis(item)
 
-    def _redis_is(self, error: str | None) -> Iterator[str]:
-        before, self._said = self._said, error
-        if error is not None and not before:
-            yield f"Redis is away ({error}); trying again. What happens meanwhile is not told."
-        elif error is None and before:
+    def _report_redis(self, error: str | None) -> Iterator[str]:
+        previous, self._redis_error = self._redis_error, error
+        if error is not None and not previous:
+            yield f"Redis is unavailable ({error}); reconnecting. Events sent meanwhile are lost."
+        elif error is None and previous:
             yield "Redis is back."
 
 
 def event_line(event: Event) -> str:
-    """An event for people: when, what, which task of which job, where, and what else it tells."""
+    """Format an event for people: its time, type, task, worker and details."""
     at = datetime.fromtimestamp(event["timestamp"], UTC)
     kind = event["type"]
     parts = [f"{at:%H:%M:%S}.{at.microsecond // 1000:03}", f"{kind:<16}"]
@@ -342,16 +342,16 @@ def event_line(event: Event) -> str:
 
 
 def state_colour(event: Event) -> str | None:
-    """The colour of its line; None for those that come all the time."""
+    """Return the colour of the event's line; None for the frequent types."""
     return _COLOURS.get(event["type"])
 
 
 def is_reader_gone() -> bool:
-    """Return whether stdout is a pipe that nobody reads from any more."""
+    """Return whether stdout is a pipe that no longer has a reader."""
     try:
         watched = select.poll()
         watched.register(sys.stdout.fileno(), 0)
-    except (OSError, ValueError):  # not a file at all, as under a test's runner
+    except (OSError, ValueError):  # not a file, as in a test runner
         return False
     return any(flags & (select.POLLERR | select.POLLHUP) for _fd, flags in watched.poll(0))
 
@@ -366,7 +366,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    memory[key] = value
-    if len(memory) > MAX_KNOWN:
-        memory.popitem(last=False)
+def _store(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    cache[key] = value
+    if len(cache) > MAX_KNOWN:
+        cache.popitem(last=False)

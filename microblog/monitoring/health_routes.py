@@ -25,26 +25,26 @@ from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 3.0  # seconds until a part that has not answered counts as away
-PING_TIMEOUT = 1.0  # seconds that a worker has to answer
+DEADLINE = 3.0  # seconds after which a service that has not answered counts as unavailable
+PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 
 
 class NoWorker(Exception):
-    """No worker answered in time."""
+    """Raised if no worker replies in time."""
 
 
 class Readiness:
-    """Asks all parts at once, and waits for none of them for long."""
+    """Readiness of the services, which are probed concurrently and with a time limit."""
 
     def __init__(self, app: Flask) -> None:
-        self._parts = ConcurrentProbes(app)
+        self._probes = ConcurrentProbes(app)
 
     def look(self) -> dict[str, dict[str, Any]]:
-        """Return the state of each part: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
+        """Return the state of each service: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
-        The sentence in `error` has no detail; that is in the log.
+        `error` is a sentence without details, which are logged.
         """
-        return {name: _outcome(name, answer) for name, answer in self._parts.ask(QUESTIONS, DEADLINE).items()}
+        return {name: _outcome(name, answer) for name, answer in self._probes.ask(QUESTIONS, DEADLINE).items()}
 
 
 def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
@@ -54,13 +54,13 @@ def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
         return {"ok": False, "error": "No worker answers."}
     except Exception as error:
         logger.warning("%s is not ready", name, exc_info=error)
-        return {"ok": False, "error": "It does not answer as it should."}
+        return {"ok": False, "error": "Unavailable; the log has the details."}
     return {"ok": True}
 
 
 def _database() -> None:
     with db.engine.connect() as connection:
-        connection.execute(sa.select(Task.id).limit(1))  # a database without our tables is not ready
+        connection.execute(sa.select(Task.id).limit(1))  # a database without the tables is not ready
 
 
 def _redis() -> None:
@@ -68,7 +68,7 @@ def _redis() -> None:
 
 
 def _worker() -> None:
-    _redis()  # where it is away, this client gives up sooner than Celery's
+    _redis()  # if it is unavailable, this client times out sooner than Celery's
     if not any_worker_answers(celery_app(), PING_TIMEOUT):
         raise NoWorker
 
@@ -83,28 +83,28 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @bp.get("/healthz")
 def health() -> ResponseReturnValue:
-    """Return whether this process answers. It asks nobody else: restarting it would not bring them back."""
+    """Return 200: this process responds. Other services are not probed, since a restart would not repair them."""
     return {"status": "ok"}, HTTPStatus.OK, NO_STORE
 
 
 @bp.get("/readyz")
 def ready() -> ResponseReturnValue:
-    """Return whether all is there that a reader needs: the database, Redis, a worker. 503 if any of them is not."""
+    """Return the state of the database, Redis and the workers, with status 503 if any of them is unavailable."""
     readiness: Readiness = current_app.extensions["readiness"]
     parts = readiness.look()
-    all_there = all(part["ok"] for part in parts.values())
-    return parts, HTTPStatus.OK if all_there else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
+    all_ready = all(part["ok"] for part in parts.values())
+    return parts, HTTPStatus.OK if all_ready else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
 
 
 @bp.get("/metrics")
 def metrics() -> ResponseReturnValue:
-    """Return the metrics to a caller who presents METRICS_TOKEN; without that setting the page does not exist."""
+    """Return the metrics to a caller that sends METRICS_TOKEN; 404 if that setting is not set."""
     token: str | None = current_app.config["METRICS_TOKEN"]
     if token is None:
         abort(HTTPStatus.NOT_FOUND)
-    shown = request.authorization.token if request.authorization else None
-    if not hmac.compare_digest((shown or "").encode(), token.encode()):
+    sent = request.authorization.token if request.authorization else None
+    if not hmac.compare_digest((sent or "").encode(), token.encode()):
         return "A valid token is required.\n", HTTPStatus.UNAUTHORIZED, NO_STORE | {"WWW-Authenticate": "Bearer"}
-    exposed: Metrics = current_app.extensions["metrics"]
-    text, content_type = exposed.expose(request.headers.get("Accept", ""))
+    collector: Metrics = current_app.extensions["metrics"]
+    text, content_type = collector.expose(request.headers.get("Accept", ""))
     return text, HTTPStatus.OK, NO_STORE | {"Content-Type": content_type}

@@ -19,46 +19,47 @@ from microblog.monitoring.filters import Filters, Order, Search, searches
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-LOOK_THROUGH = 500  # failed jobs that are looked through for a text, for one page
+LOOK_THROUGH = 500  # failed jobs that are searched for a text, per page
 BATCH = 1000
 _CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 
 
 class InvalidCursor(ValueError):
-    """The text names no place in a list."""
+    """Raised if a text is not a cursor."""
 
 
 class Cursor(NamedTuple):
-    """A job's place in a list: `moment` is when it was created (Order.ENDED: when it ended). As text
-    ``2026-11-21T09:30:00.000000Z_<id>``.
+    """Position of a job in a list: `moment` is the time of its creation, or of its end with Order.ENDED.
+
+    As text: ``2026-11-21T09:30:00.000000Z_<id>``.
     """
 
     moment: datetime
     root_id: str
 
     def __str__(self) -> str:
-        moment = self.moment.astimezone(UTC).replace(tzinfo=None)
-        return f"{moment.isoformat(timespec='microseconds')}Z_{self.root_id}"
+        utc = self.moment.astimezone(UTC).replace(tzinfo=None)
+        return f"{utc.isoformat(timespec='microseconds')}Z_{self.root_id}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """The cursor that was printed as `text`. Raises InvalidCursor."""
+        """Return the cursor whose text is `text`. Raises InvalidCursor."""
         match = _CURSOR.fullmatch(text)
         if match is None:
-            raise InvalidCursor(f"{text!r} is no place in a list; take one that a list has printed.")
+            raise InvalidCursor(f"{text!r} is not a valid cursor; use one that a list has printed.")
         try:
             return cls(datetime.fromisoformat(match[1]).replace(tzinfo=UTC), match[2])
         except ValueError:
-            raise InvalidCursor(f"{text!r} is no place in a list: there is no such time.") from None
+            raise InvalidCursor(f"{text!r} is not a valid cursor: its time does not exist.") from None
 
 
 @dataclass(frozen=True)
 class JobPage:
-    """A part of a list: its jobs in order, each with its cursor, and the cursors by which its neighbours are asked for.
+    """A page of a list: its jobs in order, each with its cursor, and the cursors of the next and the previous page.
 
     `next` is None at the end, `previous` at the beginning of the list. `looked_through` is the number of failed jobs
-    in which a text was looked for, None if none was: where it is LOOK_THROUGH there may be more behind `next`,
-    even if this page has no job at all.
+    that were searched for a text, None without a search. If it is LOOK_THROUGH, further jobs may follow `next` even if
+    this page contains none.
     """
 
     jobs: list[Job]
@@ -76,18 +77,18 @@ def find_jobs(
     after: Cursor | None = None,
     before: Cursor | None = None,
 ) -> JobPage:
-    """At most `size` of the jobs that `filters` let through: those behind `after`, or those in front of `before`.
+    """Return at most `size` jobs that match `filters`: those after `after`, those before `before`, or the first ones.
 
-    Without either, the first. Nothing is counted and nothing skipped over, so that each page costs the same.
+    No rows are counted or skipped, so that every page costs the same.
     """
     backwards = before is not None
     listing = _Listing(filters, order, backwards)
-    place = before if backwards else after
-    keys = listing.keys(place, size if filters.error is None else LOOK_THROUGH)
+    start = before if backwards else after
+    keys = listing.keys(start, size if filters.error is None else LOOK_THROUGH)
     found = [key.cursor for key in keys.items if key.found]
-    cursors, cut = found[:size], len(found) > size
-    far = cursors[-1] if cut else keys.rest
-    near = (cursors[0] if cursors else place) if place else None
+    cursors, truncated = found[:size], len(found) > size
+    far = cursors[-1] if truncated else keys.rest
+    near = (cursors[0] if cursors else start) if start else None
     if backwards:
         cursors.reverse()
     return JobPage(
@@ -100,14 +101,14 @@ def find_jobs(
 
 
 def find_job_ids(filters: Filters) -> Iterator[str]:
-    """The ids of all jobs that `filters` let through, newest first, read in batches."""
-    listing, place = _Listing(filters, Order.NEWEST, backwards=False), None
+    """Yield the ids of all jobs that match `filters`, newest first; reads them in batches."""
+    listing, start = _Listing(filters, Order.NEWEST, backwards=False), None
     while True:
-        keys = listing.keys(place, BATCH)
+        keys = listing.keys(start, BATCH)
         yield from (key.cursor.root_id for key in keys.items if key.found)
         if keys.rest is None:
             return
-        place = keys.rest
+        start = keys.rest
 
 
 class _Key(NamedTuple):
@@ -117,20 +118,20 @@ class _Key(NamedTuple):
 
 class _Keys(NamedTuple):
     items: list[_Key]
-    rest: Cursor | None  # behind which there are more
+    rest: Cursor | None  # of the last item, if more keys follow it
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """A list of keys, read from one end."""
+    """A list of keys, read in its order or backwards."""
 
     filters: Filters
     order: Order
     backwards: bool
 
-    def keys(self, place: Cursor | None, size: int) -> _Keys:
-        """At most `size` keys behind `place`."""
-        rows = [row for search in searches(self.filters, self.order) for row in self._read(search, place, size + 1)]
+    def keys(self, start: Cursor | None, size: int) -> _Keys:
+        """Return at most `size` keys after `start`."""
+        rows = [row for search in searches(self.filters, self.order) for row in self._read(search, start, size + 1)]
         keys = sorted((_Key(Cursor(row[0], row[1]), row[2]) for row in rows), reverse=self._descending)
         items = keys[:size]
         return _Keys(items, items[-1].cursor if len(keys) > size else None)
@@ -139,46 +140,46 @@ class _Listing:
     def _descending(self) -> bool:
         return (self.order is not Order.OLDEST) != self.backwards
 
-    def _read(self, search: Search, place: Cursor | None, limit: int) -> list[Any]:
+    def _read(self, search: Search, start: Cursor | None, limit: int) -> list[Any]:
         edge = sa.tuple_(search.moment, search.root_id)
         query = search.query()
-        if place is not None:
-            key = sa.tuple_(sa.literal(place.moment, UtcDateTime()), sa.literal(place.root_id))
+        if start is not None:
+            key = sa.tuple_(sa.literal(start.moment, UtcDateTime()), sa.literal(start.root_id))
             query = query.where(edge < key if self._descending else edge > key)
         columns = (search.moment, search.root_id)
         query = query.order_by(*(column.desc() if self._descending else column for column in columns))
         return list(db.session.execute(query.limit(limit)))
 
 
-def users_of(listed: Collection[Job]) -> dict[int | None, str]:
-    """The names of the users whose jobs are `listed`, by their ids."""
-    ids = {job.root.user_id for job in listed}
+def users_of(jobs: Collection[Job]) -> dict[int | None, str]:
+    """Return the names of the users of `jobs`, by id."""
+    ids = {job.root.user_id for job in jobs}
     return {
         row.id: row.username for row in db.session.execute(sa.select(User.id, User.username).where(User.id.in_(ids)))
     }
 
 
-def describe_jobs(listed: Collection[Job]) -> list[dict[str, Any]]:
-    """The jobs in JSON: as their users see them, and what only operators see.
+def describe_jobs(jobs: Collection[Job]) -> list[dict[str, Any]]:
+    """Return jobs as JSON objects, with the fields that their users see and those for operators only.
 
-    `queue`, `worker`, `traceback`, `published_at` and `lease_expires_at` of a job are its current step's.
+    `queue`, `worker`, `traceback`, `published_at` and `lease_expires_at` of a job are those of its current step.
     """
-    names = users_of(listed)
-    return [_describe(job, names.get(job.root.user_id)) for job in listed]
+    names = users_of(jobs)
+    return [_describe(job, names.get(job.root.user_id)) for job in jobs]
 
 
 def describe_job_fully(job: Job) -> dict[str, Any]:
-    """Like describe_jobs(), with job_details.details_of() and in `retried_as` the ids of the jobs that retried it."""
-    again = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
-    return describe_jobs([job])[0] | job_details.details_of(job) | {"retried_as": list(db.session.scalars(again))}
+    """Return describe_jobs() of `job` with job_details.details_of() and, in `retried_as`, the ids of its retries."""
+    retries = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
+    return describe_jobs([job])[0] | job_details.details_of(job) | {"retried_as": list(db.session.scalars(retries))}
 
 
 def _describe(job: Job, username: str | None) -> dict[str, Any]:
-    facts = job.to_dict()
-    steps = [known | _operational(step) for known, step in zip(facts["steps"], job.steps, strict=True)]
+    fields = job.to_dict()
+    steps = [described | _operational(step) for described, step in zip(fields["steps"], job.steps, strict=True)]
     current = steps[job.current.position]
-    of_current = ("queue", "worker", "traceback", "published_at", "lease_expires_at")
-    return facts | {"user": username} | {key: current[key] for key in of_current} | {"steps": steps}
+    from_current = ("queue", "worker", "traceback", "published_at", "lease_expires_at")
+    return fields | {"user": username} | {key: current[key] for key in from_current} | {"steps": steps}
 
 
 def _operational(step: Task) -> dict[str, Any]:
@@ -203,7 +204,7 @@ ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """Something that happened to a step: `what`, when, and how long after the job was created."""
+    """An event of a step: `what` happened, when, and how long after the creation of the job."""
 
     at: datetime
     after: timedelta
@@ -212,7 +213,7 @@ class JobEvent:
 
 
 def events_of(job: Job) -> list[JobEvent]:
-    """The events of a job's steps that have left a time in their rows, oldest first; also a retry that is yet to come.
+    """Return the events of a job's steps whose times the rows contain, oldest first, including a future retry.
 
     `what` is one of created, published, first started, asked to stop, to be tried again, succeeded, failed, cancelled.
     """
@@ -221,7 +222,7 @@ def events_of(job: Job) -> list[JobEvent]:
 
 
 def _times(step: Task) -> Iterator[tuple[str, datetime]]:
-    happened = {
+    times = {
         "created": step.created_at,
         "published": step.published_at,
         "first started": step.started_at,
@@ -229,6 +230,6 @@ def _times(step: Task) -> Iterator[tuple[str, datetime]]:
         "to be tried again": step.eta if step.state == states.RETRY else None,
         ENDED.get(step.state, ""): step.finished_at,
     }
-    for what, at in happened.items():
+    for what, at in times.items():
         if at is not None:
             yield what, at

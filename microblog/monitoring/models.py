@@ -13,7 +13,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Sums:
-    """The columns of rollup.TaskAggregate. A sketch is a JSON object: how many durations each of its buckets has."""
+    """The columns of rollup.TaskAggregate. A sketch is a JSON object that maps a bucket to its number of durations."""
 
     name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     state: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
@@ -29,7 +29,7 @@ class _Sums:
 
 
 class TaskHour(_Sums, Model):
-    """The tasks of one name that ended in one state within one hour, which begins at `hour`."""
+    """Sums over the tasks of one name that ended in one state within the hour that begins at `hour`."""
 
     __tablename__ = "task_hour"
 
@@ -40,7 +40,7 @@ class TaskHour(_Sums, Model):
 
 
 class TaskTotal(_Sums, Model):
-    """The same since ever: what a scrape reads, however many hours there have been."""
+    """Sums over all tasks of one name that ended in one state. A scrape reads them, whatever the number of hours."""
 
     __tablename__ = "task_total"
 
@@ -55,8 +55,8 @@ class RollUp(Model):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     runs: Mapped[int] = mapped_column(sa.BigInteger, default=0)
-    until: Mapped[datetime] = mapped_column(default=EPOCH)  # tasks that finished up to then are in the sums
-    settled_until: Mapped[datetime] = mapped_column(default=EPOCH)  # and up to then nothing came late: see rollup.py
+    until: Mapped[datetime] = mapped_column(default=EPOCH)  # tasks that finished up to then are included
+    settled_until: Mapped[datetime] = mapped_column(default=EPOCH)  # up to then also those written late: see rollup.py
 
     def __repr__(self) -> str:
         return f"<RollUp until {self.until}>"

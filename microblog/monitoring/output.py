@@ -20,13 +20,13 @@ EMPTY = "-"
 BARS = "▁▂▃▄▅▆▇█"
 NO_BAR = "·"
 COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yellow", states.RETRY: "magenta"}
-# Texts come from users and from foreign servers: what would steer a terminal must not reach one.
+# Texts come from users and from other servers; their control characters must not reach the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; without a terminal, lines whose columns begin at the same place."""
+    """Print a table; without a terminal, print lines with aligned columns."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(headings, cells)
@@ -41,45 +41,45 @@ def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for row in rows:
         table.add_row(*[Text(cell, style=COLOURS.get(cell, "")) for cell in row])
-    # A terminal that is too narrow breaks the lines; that is better than columns cut down to nothing.
+    # In a narrow terminal, wrapped lines are better than truncated columns.
     needed = Console(width=1000).measure(table).maximum
     console = Console()
     console.width = max(console.width, needed)
     console.print(table)
 
 
-def print_facts(facts: dict[str, str], indent: str = "") -> None:
-    """Print what is known, one fact a line; facts that are empty are left out."""
-    width = max(map(len, facts))
-    for name, value in facts.items():
+def print_facts(values: dict[str, str], indent: str = "") -> None:
+    """Print names and values, one pair per line; empty values are omitted."""
+    width = max(map(len, values))
+    for name, value in values.items():
         if value:
             click.echo(f"{indent}{click.style(name.ljust(width), dim=True)}  {one_line(value)}")
 
 
 def print_heading(text: str) -> None:
-    """Print a heading, with an empty line before it."""
+    """Print an empty line and a heading."""
     click.echo()
     click.secho(one_line(text), bold=True)
 
 
 def print_block(text: str, indent: str) -> None:
-    """Print a text of several lines, each moved in by `indent`."""
+    """Print the lines of a text, each preceded by `indent`."""
     for line in _CONTROL_IN_LINES.sub("\N{REPLACEMENT CHARACTER}", text).splitlines():
         click.echo(f"{indent}{line}")
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends and other control characters."""
+    """Return `text` with spaces in place of line breaks and other control characters."""
     return _CONTROL.sub(" ", text)
 
 
 def format_time(time: datetime | None) -> str:
-    """A time to the second, in UTC."""
+    """Return a time to the second, in UTC; ``-`` for None."""
     return f"{time:%Y-%m-%d %H:%M:%S}" if time else EMPTY
 
 
 def format_duration(length: timedelta) -> str:
-    """``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 07 m``, ``2 d 03 h``."""
+    """Return a duration as ``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 07 m`` or ``2 d 03 h``."""
     seconds = max(0.0, length.total_seconds())
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds:.2f} s"
@@ -92,19 +92,19 @@ def format_duration(length: timedelta) -> str:
 
 
 def format_seconds(length: float | None) -> str:
-    """As duration(), of a number of seconds; ``-`` for None."""
+    """Return a number of seconds as format_duration() does; ``-`` for None."""
     return EMPTY if length is None else format_duration(timedelta(seconds=length))
 
 
 def format_share(part: float | None) -> str:
-    """``12.5 %`` of a number from 0 to 1; ``-`` for None."""
+    """Return a fraction from 0 to 1 as a percentage, such as ``12.5 %``; ``-`` for None."""
     return EMPTY if part is None else f"{part:.1%}".replace("%", " %")
 
 
 def draw_sparkline(values: Sequence[float | None], width: int = 30) -> str:
-    """The values as a line of bars at most `width` wide, the largest full; a dot where there is nothing, or zero.
+    """Return the values as a line of at most `width` bars, scaled to the largest; None and zero are a dot.
 
-    Of values that share a bar the largest is seen.
+    A bar for several values shows the largest of them.
     """
     per_bar = -(-len(values) // width) or 1
     bars = [max((value or 0.0) for value in values[at : at + per_bar]) for at in range(0, len(values), per_bar)]

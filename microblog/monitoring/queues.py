@@ -22,16 +22,16 @@ from microblog.taskqueue.queues import paused_queues
 
 logger = logging.getLogger(__name__)
 
-HEAD = 10  # messages that are looked at: one that was given back is no longer the next, and some have no row
+HEAD = 10  # messages that are read: a requeued message is no longer the next one, and some messages have no row
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """A queue.
+    """The state of a queue.
 
-    `length` counts messages that no worker has taken; `oldest` tells since when the one that was published first has
-    been waiting (None if nothing waits, or only what has no row, such as the schedule's own); `consumers` how many
-    workers take from it, None if nobody was asked.
+    `length` is the number of messages that no worker has taken. `oldest` is the time at which the first of them
+    was published; None if there are none, or only messages without a row, such as those of beat. `consumers` is the
+    number of workers that consume the queue; None if the workers were not queried.
     """
 
     name: str
@@ -42,20 +42,20 @@ class QueueStats:
 
 
 def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
-    """All queues: those of the settings, and others that a worker consumes, according to its answer.
+    """Return the state of all queues: those of the settings, and others that a worker consumes according to `answers`.
 
-    Raises redis.exceptions.RedisError if Redis is away.
+    Raises redis.exceptions.RedisError if Redis is unavailable.
     """
-    consumed = [name for facts in answers.up.values() for name in facts["queues"]] if answers else []
+    consumed = [name for reply in answers.up.values() for name in reply["queues"]] if answers else []
     names = known_queues(consumed)
     with redis_client.connection.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.llen(name)
             pipe.lrange(name, -HEAD, -1)  # Kombu takes from the end
-        told = iter(pipe.execute())
+        results = iter(pipe.execute())
     lengths, heads = {}, {}
     for name in names:
-        lengths[name], heads[name] = next(told), _task_ids(next(told))
+        lengths[name], heads[name] = next(results), _task_ids(next(results))
     published = _published([task_id for head in heads.values() for task_id in head])
     paused = paused_queues()
     return [
@@ -82,23 +82,23 @@ def unfinished_tasks(queue: str) -> int:
 
 
 def purge_queue(queue: str) -> int:
-    """Throw away the messages of a queue that no worker has taken; returns how many.
+    """Delete the messages of a queue that no worker has taken; returns their number.
 
-    Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    redis_client.connection.ping()  # which gives up sooner than Celery's connection
+    redis_client.connection.ping()  # times out sooner than Celery's connection
     with celery_app().connection_for_write() as connection:
         return int(connection.default_channel.queue_purge(queue))
 
 
 def known_queues(others: Iterable[str] = ()) -> list[str]:
-    """The names of the queues of the settings, in their order, and then the `others`."""
+    """Return the names of the queues of the settings, in their order, followed by the `others`."""
     configured = [queue.name for queue in celery_app().conf.task_queues]
     return configured + sorted(set(others) - set(configured))
 
 
 def _task_ids(messages: list[str]) -> list[str]:
-    """The tasks that messages are for."""
+    """Return the task ids in messages."""
     return [task_id for message in messages if (task_id := _task_id(message))]
 
 
@@ -106,7 +106,7 @@ def _task_id(message: str) -> str | None:
     try:
         headers: dict[str, Any] = orjson.loads(message)["headers"]
         return str(headers["id"])
-    except (ValueError, KeyError, TypeError):  # from elsewhere
+    except (ValueError, KeyError, TypeError):  # not a message of Celery
         return None
 
 
@@ -114,8 +114,8 @@ def _published(task_ids: list[str]) -> dict[str, datetime]:
     query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
     try:
         rows = db.session.execute(query)
-    except DatabaseUnavailable:  # the lengths of the queues are shown all the same
-        logger.warning("the database is unavailable; since when messages wait is not known")
+    except DatabaseUnavailable:  # the lengths of the queues are returned nevertheless
+        logger.warning("the database is unavailable; the ages of messages are not shown")
         return {}
     return {row.id: row.published_at for row in rows}
 
@@ -124,8 +124,8 @@ def _published(task_ids: list[str]) -> dict[str, datetime]:
 class ScheduleEntry:
     """An entry of the schedule.
 
-    `every` is in seconds, None if it is not a fixed pause; `last_run_at` is None if it never was sent, `next_run_at` if
-    no beat has taken it up yet.
+    `every` is the interval in seconds, None if it is not fixed. `last_run_at` is None if the task was never sent,
+    `next_run_at` if no beat has loaded the entry yet.
     """
 
     name: str
@@ -136,18 +136,18 @@ class ScheduleEntry:
 
 
 def schedule_entries() -> list[ScheduleEntry]:
-    """The entries of the settings, and those that RedBeat keeps besides. Raises redis.exceptions.RedisError."""
+    """Return the entries of the settings, and others that RedBeat stores. Raises redis.exceptions.RedisError."""
     app = celery_app()
     app.redbeat_conf = config = RedBeatConfig(app)
     keys = {config.key_prefix + name: name for name in app.conf.beat_schedule}
-    connection = redis_client.connection  # RedBeat's own client waits for a Redis that is away
+    connection = redis_client.connection  # RedBeat's own client blocks while Redis is unavailable
     scheduled = map(str, connection.zrange(config.schedule_key, 0, -1))
     keys |= {key: key.removeprefix(config.key_prefix) for key in scheduled}
     with connection.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.hmget(key, "definition", "meta")
         stored = pipe.execute()
-    return [_entry(app, name, *kept) for name, kept in zip(keys.values(), stored, strict=True)]
+    return [_entry(app, name, *values) for name, values in zip(keys.values(), stored, strict=True)]
 
 
 def is_beat_running() -> bool:
@@ -160,14 +160,14 @@ def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> Sch
     if definition is None:
         settings = app.conf.beat_schedule.get(name, {})
         return ScheduleEntry(name, settings.get("task", ""), _seconds(settings.get("schedule")), None, None)
-    known = RedBeatSchedulerEntry.decode_definition(definition)
+    fields = RedBeatSchedulerEntry.decode_definition(definition)
     last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
-    entry = RedBeatSchedulerEntry(app=app, **known)
-    entry.last_run_at = last_run_at  # which Celery would take to be now if there was none
-    every = _seconds(known["schedule"])
-    # RedBeat's own due_at is for the moment at which it ran: it counts what has passed since then twice.
+    entry = RedBeatSchedulerEntry(app=app, **fields)
+    entry.last_run_at = last_run_at  # Celery would replace None by the current time
+    every = _seconds(fields["schedule"])
+    # RedBeat's own due_at is correct only at the time of the run: it counts the time since then twice.
     next_run_at = last_run_at + timedelta(seconds=every) if last_run_at and every else entry.due_at
-    return ScheduleEntry(name, known["task"], every, last_run_at, next_run_at)
+    return ScheduleEntry(name, fields["task"], every, last_run_at, next_run_at)
 
 
 def _seconds(schedule: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Aggregate finished tasks into hours and totals, each task once.
 
-Statistics stay fast that way, and outlive the rows. Durations are kept in histograms whose buckets can be added.
+This keeps statistics fast, and they outlive the rows. Durations are stored as histograms whose buckets can be added.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from microblog.taskqueue.interface import rows_needed_since
 from microblog.taskqueue.models import Task
 
 PER_DOUBLING = 8  # buckets from one power of two seconds to the next
-SHORTEST, LONGEST = -10, 24  # powers of two: 1 ms and half a year; what is shorter or longer counts as that
+SHORTEST, LONGEST = -10, 24  # powers of two: 1 ms and half a year; shorter and longer durations count as these
 
 
 @dataclass
 class DurationHistogram:
-    """Counts of durations: bucket k has those above 2^((k-1)/8) and up to 2^(k/8) seconds.
+    """Histogram of durations: bucket k counts those above 2^((k-1)/8) and up to 2^(k/8) seconds.
 
-    A percentile is thus within 4.5 % of the true one, and how many are at most a power of two is known exactly, as a
-    Prometheus histogram asks. `seconds` is the sum of them all.
+    A percentile is thus within 4.5 % of the true value, and the number of durations up to a power of two is exact, as a
+    Prometheus histogram requires. `seconds` is the sum of all durations.
     """
 
     seconds: float = 0.0
@@ -41,11 +41,11 @@ class DurationHistogram:
 
     @classmethod
     def from_json(cls, seconds: float, buckets: Mapping[str, int]) -> DurationHistogram:
-        """The sketch that was stored."""
+        """Return the histogram that was stored with this sum and these buckets."""
         return cls(seconds, Counter({int(bucket): count for bucket, count in buckets.items()}))
 
     def to_json(self) -> dict[str, int]:
-        """The buckets, as JSON has them."""
+        """Return the buckets as a JSON object."""
         return {str(bucket): count for bucket, count in sorted(self.buckets.items()) if count}
 
     @property
@@ -55,11 +55,11 @@ class DurationHistogram:
 
     @property
     def mean(self) -> float | None:
-        """Seconds, None if there are no durations."""
+        """The mean in seconds; None if there are no durations."""
         return self.seconds / self.count if self.count else None
 
     def observe(self, seconds: float) -> None:
-        """Count one duration; one below zero, which two clocks can make, is zero."""
+        """Count one duration; a negative one, which two clocks can cause, counts as zero."""
         seconds = max(seconds, 0.0)
         shortest = 2.0**SHORTEST
         bucket = math.ceil(PER_DOUBLING * math.log2(max(seconds, shortest)))
@@ -67,13 +67,13 @@ class DurationHistogram:
         self.buckets[min(bucket, PER_DOUBLING * LONGEST)] += 1
 
     def add(self, other: DurationHistogram, times: int = 1) -> None:
-        """Count all that `other` has counted, `times` times."""
+        """Add the counts of `other`, multiplied by `times`."""
         self.seconds += times * other.seconds
         for bucket, count in other.buckets.items():
             self.buckets[bucket] += times * count
 
     def percentile(self, share: float) -> float | None:
-        """The seconds that `share` (0 to 1) of the durations do not exceed; None if there are none."""
+        """Return the seconds that the fraction `share` of the durations (0 to 1) does not exceed; None without any."""
         rank = max(1, math.ceil(share * self.count))
         for bucket, count in sorted(self.buckets.items()):
             rank -= count
@@ -100,10 +100,10 @@ class AggregateKey(NamedTuple):
 class TaskAggregate:
     """Sums over finished tasks of one name and state.
 
-    `jobs` counts the jobs that *began* with a task of this name and ended in this state. `crashes` are workers that
-    died under a task, `given_up` the tasks that were given up for it. `wait` is the time from when a task could have
-    begun (it was created, or the step before it had ended) to its first start; `run` from there to its end, pauses
-    between attempts included. Tasks that never started are in neither.
+    `jobs` counts the jobs whose *first* task has this name and that ended in this state. `crashes` counts the workers
+    that died while running a task, `given_up` the tasks that were given up because of it. `wait` is the time from when
+    a task was ready (it was created, or the previous step had ended) to its first start; `run` is the time from there
+    to its end, including pauses between attempts. Tasks that never started are in neither.
     """
 
     count: int = 0
@@ -116,7 +116,7 @@ class TaskAggregate:
 
     @classmethod
     def of(cls, row: TaskHour | TaskTotal) -> TaskAggregate:
-        """Make an aggregate from stored columns."""
+        """Return the aggregate that `row` stores."""
         return cls(
             row.count,
             row.jobs,
@@ -142,7 +142,7 @@ class TaskAggregate:
         }
 
     def add(self, other: TaskAggregate, times: int = 1) -> None:
-        """Count all that `other` has counted, `times` times."""
+        """Add the counts of `other`, multiplied by `times`."""
         self.count += times * other.count
         self.jobs += times * other.jobs
         self.attempts += times * other.attempts
@@ -152,43 +152,43 @@ class TaskAggregate:
         self.run.add(other.run, times)
 
 
-_before, _behind, _root = aliased(Task), aliased(Task), aliased(Task)
+_previous, _next, _root = aliased(Task), aliased(Task), aliased(Task)
 
-#: Of finished tasks all that count() needs, by the index on `finished_at` if that is narrowed.
+#: The columns of finished tasks that aggregate_tasks() needs. A condition on `finished_at` uses its index.
 FINISHED = (
     sa.select(
         Task.name,
         Task.state,
         Task.attempts,
         Task.crashes,
-        sa.func.coalesce(_before.finished_at, Task.created_at, type_=Task.created_at.type).label("ready_at"),
+        sa.func.coalesce(_previous.finished_at, Task.created_at, type_=Task.created_at.type).label("ready_at"),
         Task.started_at,
         Task.finished_at,
         sa.func.coalesce(_root.name, Task.name).label("job"),
-        # A step that fails takes those behind it along: so the last step tells how the job ended.
-        ~sa.exists().where(_behind.root_id == Task.root_id, _behind.position == Task.position + 1).label("ends_job"),
+        # A step that fails also ends the following steps, so the state of the job is that of its last step.
+        ~sa.exists().where(_next.root_id == Task.root_id, _next.position == Task.position + 1).label("ends_job"),
     )
-    .outerjoin(_before, sa.and_(_before.root_id == Task.root_id, _before.position == Task.position - 1))
+    .outerjoin(_previous, sa.and_(_previous.root_id == Task.root_id, _previous.position == Task.position - 1))
     .outerjoin(_root, sa.and_(Task.position > 0, _root.id == Task.root_id))
 )
 
 
 def aggregate_tasks(rows: Iterable[Any], *, max_crashes: int) -> dict[AggregateKey, TaskAggregate]:
-    """Add up the rows that FINISHED selects; with `max_crashes` workers dead under it a task was given up."""
-    counted: defaultdict[AggregateKey, TaskAggregate] = defaultdict(TaskAggregate)
+    """Aggregate the rows that FINISHED selects; a task with at least `max_crashes` crashes was given up."""
+    aggregates: defaultdict[AggregateKey, TaskAggregate] = defaultdict(TaskAggregate)
     for name, state, attempts, crashes, ready_at, started_at, finished_at, job, ends_job in rows:
         hour = hour_of(finished_at)
-        figures = counted[AggregateKey(hour, name, state)]
-        figures.count += 1
-        figures.attempts += attempts
-        figures.crashes += crashes
-        figures.given_up += crashes >= max_crashes
+        aggregate = aggregates[AggregateKey(hour, name, state)]
+        aggregate.count += 1
+        aggregate.attempts += attempts
+        aggregate.crashes += crashes
+        aggregate.given_up += crashes >= max_crashes
         if started_at is not None:
-            figures.wait.observe((started_at - ready_at).total_seconds())
-            figures.run.observe((finished_at - started_at).total_seconds())
+            aggregate.wait.observe((started_at - ready_at).total_seconds())
+            aggregate.run.observe((finished_at - started_at).total_seconds())
         if ends_job:
-            counted[AggregateKey(hour, job, state)].jobs += 1
-    return counted
+            aggregates[AggregateKey(hour, job, state)].jobs += 1
+    return aggregates
 
 
 def hour_of(time: datetime) -> datetime:
@@ -203,11 +203,11 @@ logger = logging.getLogger(__name__)
 LAG = timedelta(minutes=2)
 SETTLING = timedelta(hours=1)
 HOUR = timedelta(hours=1)
-BATCH = 2_000  # rows added in one transaction: on SQLite nobody else writes meanwhile
+BATCH = 2_000  # rows per transaction, during which no other process can write on SQLite
 
 
 def init_app(app: Flask) -> None:
-    """Keep rows of `app` from being purged before they are in the sums."""
+    """Prevent rows of `app` from being purged before they are aggregated."""
 
     def needed_since(sender: object) -> datetime:
         return rolled_up_until()
@@ -217,10 +217,10 @@ def init_app(app: Flask) -> None:
 
 
 def roll_up(lag: timedelta = LAG) -> int:
-    """Add all tasks to the sums that finished longer than `lag` ago; returns how many were added.
+    """Aggregate all tasks that finished longer than `lag` ago; returns their number.
 
-    It does no harm to do so twice, or at the same time. Raises DatabaseUnavailable; then what was added so far
-    stays, and the next call goes on from there.
+    Repeated and concurrent calls are harmless. Raises DatabaseUnavailable; the batches that were added before remain,
+    and the next call continues after them.
     """
     until = utcnow() - lag
     added = 0
@@ -231,52 +231,52 @@ def roll_up(lag: timedelta = LAG) -> int:
 
 
 def rolled_up_until() -> datetime:
-    """Rows that finished before then are in the sums for good, and may be deleted."""
+    """Return the time before which all finished rows are aggregated and may be deleted."""
     return db.session.scalars(sa.select(RollUp.settled_until)).one()
 
 
 def _roll_up_batch(until: datetime) -> int | None:
-    """Add the next tasks that finished up to `until`; returns how many, None if there were no more."""
+    """Aggregate the next tasks that finished up to `until`; returns their number, None if `until` is reached."""
     with _locked() as mark:
         if mark.until >= until:
             return None
-        ahead = sa.select(Task.finished_at).where(Task.finished_at > mark.until, Task.finished_at <= until)
-        # Whole instants, for the mark to be able to tell those added from those to come.
-        upto = db.session.scalar(ahead.order_by(Task.finished_at).offset(BATCH - 1).limit(1)) or until
-        counted = _count(Task.finished_at > mark.until, Task.finished_at <= upto)
-        _add(counted)
+        pending = sa.select(Task.finished_at).where(Task.finished_at > mark.until, Task.finished_at <= until)
+        # Tasks that finished at the same time are in the same batch, since the mark is a time.
+        upto = db.session.scalar(pending.order_by(Task.finished_at).offset(BATCH - 1).limit(1)) or until
+        aggregates = _count(Task.finished_at > mark.until, Task.finished_at <= upto)
+        _add(aggregates)
         mark.until = upto
-        return sum(figures.count for figures in counted.values())
+        return sum(aggregate.count for aggregate in aggregates.values())
 
 
 def _settle() -> None:
-    """Add what was written late in hours that are over for SETTLING. Rows that were deleted meanwhile stay counted."""
+    """Add rows that were written late to the hours that ended at least SETTLING ago; deleted rows remain counted."""
     with _locked() as mark:
         since, until = mark.settled_until, hour_of(mark.until - SETTLING)
         if since >= until:
             return
         if _any_late(since, until):
-            logger.warning("tasks that finished from %s to %s were written late; they are counted now", since, until)
+            logger.warning("tasks that finished from %s to %s were written late; they are added now", since, until)
             _add_late(since, until)
         mark.settled_until = until
 
 
 def _any_late(since: datetime, until: datetime) -> bool:
-    there = sa.select(Task.name, Task.state, sa.func.count()).where(*_within(since, until))
-    known = sa.select(TaskHour.name, TaskHour.state, sa.func.sum(TaskHour.count)).where(*_hours(since, until))
-    counted = {(name, state): count for name, state, count in db.session.execute(known.group_by("name", "state"))}
-    rows = db.session.execute(there.group_by(Task.name, Task.state))
+    actual = sa.select(Task.name, Task.state, sa.func.count()).where(*_within(since, until))
+    aggregated = sa.select(TaskHour.name, TaskHour.state, sa.func.sum(TaskHour.count)).where(*_hours(since, until))
+    counted = {(name, state): count for name, state, count in db.session.execute(aggregated.group_by("name", "state"))}
+    rows = db.session.execute(actual.group_by(Task.name, Task.state))
     return any(count > counted.get((name, state), 0) for name, state, count in rows)
 
 
 def _add_late(since: datetime, until: datetime) -> None:
-    known = {AggregateKey(row.hour, row.name, row.state): TaskAggregate.of(row) for row in _stored(since, until)}
+    stored = {AggregateKey(row.hour, row.name, row.state): TaskAggregate.of(row) for row in _stored(since, until)}
     late = {}
-    for key, figures in _count(*_within(since, until)).items():
-        before = known.get(key, TaskAggregate())
-        if figures.count >= before.count:
-            figures.add(before, times=-1)
-            late[key] = figures
+    for key, aggregate in _count(*_within(since, until)).items():
+        previous = stored.get(key, TaskAggregate())
+        if aggregate.count >= previous.count:
+            aggregate.add(previous, times=-1)
+            late[key] = aggregate
     _add(late)
 
 
@@ -297,25 +297,25 @@ def _stored(since: datetime, until: datetime) -> Sequence[TaskHour]:
     return db.session.scalars(sa.select(TaskHour).where(*_hours(since, until))).all()
 
 
-def _add(counted: Mapping[AggregateKey, TaskAggregate]) -> None:
-    if not counted:
+def _add(aggregates: Mapping[AggregateKey, TaskAggregate]) -> None:
+    if not aggregates:
         return
-    hours = {key.hour for key in counted}
-    _add_to(TaskHour, _stored(min(hours), max(hours) + HOUR), counted.items())
+    hours = {key.hour for key in aggregates}
+    _add_to(TaskHour, _stored(min(hours), max(hours) + HOUR), aggregates.items())
     totals = db.session.scalars(sa.select(TaskTotal)).all()
-    _add_to(TaskTotal, totals, ((key[1:], figures) for key, figures in counted.items()))
+    _add_to(TaskTotal, totals, ((key[1:], aggregate) for key, aggregate in aggregates.items()))
 
 
 def _add_to(
-    table: type[_Sums], stored: Sequence[_Sums], counted: Iterable[tuple[tuple[Any, ...], TaskAggregate]]
+    table: type[_Sums], stored: Sequence[_Sums], aggregates: Iterable[tuple[tuple[Any, ...], TaskAggregate]]
 ) -> None:
-    """Add figures to the rows with their keys, which are `stored` or else new."""
+    """Add aggregates to the rows with their keys, which are in `stored` or are created."""
     key = [column.name for column in sa.inspect(table).primary_key]
     rows = {tuple(getattr(row, name) for name in key): row for row in stored}
-    for identity, figures in counted:
+    for identity, aggregate in aggregates:
         row = rows.get(identity)
         sums = TaskAggregate.of(row) if row is not None else TaskAggregate()
-        sums.add(figures)
+        sums.add(aggregate)
         if row is None:
             rows[identity] = row = table(**dict(zip(key, identity, strict=True)))
             db.session.add(row)
@@ -325,10 +325,10 @@ def _add_to(
 
 @contextmanager
 def _locked() -> Iterator[RollUp]:
-    """A transaction of its own in which nobody else adds to the sums."""
+    """Lock the sums in a separate transaction, so that no other process adds to them."""
     db.session.rollback()
     try:
-        db.session.execute(sa.update(RollUp).values(runs=RollUp.runs + 1))  # on SQLite, too, the lock comes first
+        db.session.execute(sa.update(RollUp).values(runs=RollUp.runs + 1))  # takes the lock first, on SQLite, too
         yield db.session.scalars(sa.select(RollUp)).one()
         db.session.commit()
     finally:

@@ -43,17 +43,17 @@ class Times:
     p99: float | None
 
     @classmethod
-    def of(cls, sketch: DurationHistogram) -> Times:
-        """The times that were counted."""
-        p50, p95, p99 = (sketch.percentile(share) for share in (0.5, 0.95, 0.99))
-        return cls(sketch.count, sketch.mean, p50, p95, p99)
+    def of(cls, histogram: DurationHistogram) -> Times:
+        """Return the times in a histogram."""
+        p50, p95, p99 = (histogram.percentile(share) for share in (0.5, 0.95, 0.99))
+        return cls(histogram.count, histogram.mean, p50, p95, p99)
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """Outcomes of the tasks called `name`: `counts` has each of SUCCESS, FAILURE and REVOKED.
 
-    See rollup.TaskAggregate for what is a wait, a run and a crash.
+    See rollup.TaskAggregate for the meaning of `crashes`, `wait` and `run`.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Outcomes:
 
     @property
     def failure_rate(self) -> float | None:
-        """Failures among those that were not cancelled, 0 to 1; None if all were."""
+        """Fraction of failures among the tasks that were not cancelled, 0 to 1; None if all were cancelled."""
         ended = self.counts[states.SUCCESS] + self.counts[states.FAILURE]
         return self.counts[states.FAILURE] / ended if ended else None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return asdict(self) | {"finished": self.finished, "failure_rate": self.failure_rate}
 
 
@@ -87,50 +87,50 @@ class Hour(Outcomes):
 
 
 def by_hour(since: datetime, until: datetime, name: str | None = None) -> list[Hour]:
-    """The hours from the one that `since` lies in up to `until`, oldest first, each with its task names in order.
+    """Return the outcomes of each hour, from the one that contains `since` up to `until`, sorted by hour and task name.
 
-    An hour in which no task of a name ended is left out. With `name`, only that task's. Needs no Redis. Raises
-    DatabaseUnavailable.
+    Hours in which no task of a name ended are omitted. With `name`, only tasks of that name are included. Does not need
+    Redis. Raises DatabaseUnavailable.
     """
     grouped: defaultdict[tuple[datetime, str], dict[str, TaskAggregate]] = defaultdict(dict)
-    for key, figures in _between(since, until, name).items():
-        grouped[key.hour, key.name][key.state] = figures
+    for key, aggregate in _between(since, until, name).items():
+        grouped[key.hour, key.name][key.state] = aggregate
     return [Hour(hour=hour, **_outcomes(task, by_state)) for (hour, task), by_state in sorted(grouped.items())]
 
 
 def by_task(since: datetime, until: datetime, name: str | None = None) -> list[Outcomes]:
-    """All the hours of by_hour() together, a line for each task name, in order."""
+    """Return the outcomes of by_hour() summed over all hours, sorted by task name."""
     grouped: defaultdict[str, dict[str, TaskAggregate]] = defaultdict(dict)
-    for key, figures in _between(since, until, name).items():
-        grouped[key.name].setdefault(key.state, TaskAggregate()).add(figures)
+    for key, aggregate in _between(since, until, name).items():
+        grouped[key.name].setdefault(key.state, TaskAggregate()).add(aggregate)
     return [Outcomes(**_outcomes(task, by_state)) for task, by_state in sorted(grouped.items())]
 
 
 def totals(session: Session) -> dict[tuple[str, str], TaskAggregate]:
-    """All tasks that ever ended, by name and state: figures that only grow, whatever becomes of the rows.
+    """Return the aggregates of all tasks that ended, by name and state; they never decrease, even if rows are deleted.
 
     `session` is a snapshot(). Raises DatabaseUnavailable.
     """
-    figures = {(row.name, row.state): TaskAggregate.of(row) for row in session.scalars(sa.select(TaskTotal))}
-    _add_to(figures, ((key[1:], counted) for key, counted in _live(session).items()))
-    return figures
+    aggregates = {(row.name, row.state): TaskAggregate.of(row) for row in session.scalars(sa.select(TaskTotal))}
+    _add_to(aggregates, ((key[1:], aggregate) for key, aggregate in _live(session).items()))
+    return aggregates
 
 
 def _between(since: datetime, until: datetime, name: str | None) -> dict[AggregateKey, TaskAggregate]:
     since = hour_of(since)
     with snapshot() as session:
         stored = session.scalars(sa.select(TaskHour).where(TaskHour.hour >= since, TaskHour.hour < until))
-        figures = {AggregateKey(row.hour, row.name, row.state): TaskAggregate.of(row) for row in stored}
-        _add_to(figures, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
-    return {key: counted for key, counted in figures.items() if counted.count and name in (None, key.name)}
+        aggregates = {AggregateKey(row.hour, row.name, row.state): TaskAggregate.of(row) for row in stored}
+        _add_to(aggregates, _live(session, Task.finished_at >= since, Task.finished_at < until).items())
+    return {key: aggregate for key, aggregate in aggregates.items() if aggregate.count and name in (None, key.name)}
 
 
 @contextmanager
 def snapshot() -> Iterator[Session]:
-    """A session that sees the database as it is at one instant: a roll-up meanwhile changes nothing in it."""
+    """Open a session that sees the database at one instant, so that a concurrent roll-up has no effect on it."""
     with db.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN")  # which its driver leaves out before a SELECT
+            connection.exec_driver_sql("BEGIN")  # the driver omits it before a SELECT
         else:
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
         with Session(connection) as session:
@@ -138,35 +138,35 @@ def snapshot() -> Iterator[Session]:
 
 
 def _live(session: Session, *within: sa.ColumnElement[bool]) -> Mapping[AggregateKey, TaskAggregate]:
-    """Return the tasks that are not aggregated yet."""
+    """Return the aggregates of the tasks that are not rolled up yet."""
     until = session.scalars(sa.select(RollUp.until)).one()
     rows = session.execute(FINISHED.where(Task.finished_at > until, *within).execution_options(yield_per=1000))
     return aggregate_tasks(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])
 
 
-def _add_to(figures: dict[_K, TaskAggregate], more: Iterable[tuple[_K, TaskAggregate]]) -> None:
-    for key, counted in more:
-        figures.setdefault(key, TaskAggregate()).add(counted)
+def _add_to(aggregates: dict[_K, TaskAggregate], more: Iterable[tuple[_K, TaskAggregate]]) -> None:
+    for key, aggregate in more:
+        aggregates.setdefault(key, TaskAggregate()).add(aggregate)
 
 
 def _outcomes(name: str, by_state: dict[str, TaskAggregate]) -> dict[str, Any]:
-    whole = TaskAggregate()
-    for figures in by_state.values():
-        whole.add(figures)
+    total = TaskAggregate()
+    for aggregate in by_state.values():
+        total.add(aggregate)
     return {
         "name": name,
         "counts": {state: by_state[state].count if state in by_state else 0 for state in states.FINISHED},
-        "attempts": whole.attempts,
-        "crashes": whole.crashes,
-        "wait": Times.of(whole.wait),
-        "run": Times.of(whole.run),
+        "attempts": total.attempts,
+        "crashes": total.crashes,
+        "wait": Times.of(total.wait),
+        "run": Times.of(total.run),
     }
 
 
-LONGEST_TEXT = 200  # characters; what comes after them seldom tells two causes apart
+LONGEST_TEXT = 200  # characters; the text after them rarely distinguishes two causes
 _LAST_FRAME = re.compile(r'.*^  File "', re.S | re.M)
 _EXCEPTION = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?:: (?P<text>.*))?$", re.M)
-# What differs from one failure to the next of the same cause, and what is written in its place.
+# Patterns of the text that varies between failures of the same cause, with their placeholders.
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.I), "<id>"),
     (re.compile(r"[^\s<>\"'@]+@[^\s<>\"'@]+"), "<address>"),
@@ -179,10 +179,11 @@ _VARYING = (
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one task that differ in names and numbers alone.
+    """Failures of one task that differ only in names and numbers.
 
-    `kind` is the exception's class, empty if none was raised; `text` what was said, with ``N``, ``<id>`` and the like
-    for what varies; `first` and `last` when it was met; `example` the id of the latest job that met it.
+    `kind` is the class of the exception, empty if none was raised; `text` is its message, with ``N``, ``<id>`` and
+    similar placeholders; `first` and `last` are the times of the first and the last failure; `example` is the id of the
+    latest job that failed.
     """
 
     name: str
@@ -194,7 +195,7 @@ class FailureGroup:
     example: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return dict(vars(self))
 
 
@@ -207,19 +208,19 @@ class _FailedTask(NamedTuple):
 
 
 def group_failures(since: datetime, name: str | None = None) -> list[FailureGroup]:
-    """Why tasks (or those called `name`) failed since `since`, the most frequent cause first.
+    """Return the causes of failures since `since`, of all tasks or those called `name`, the most frequent first.
 
-    A step that failed only because the one before it did is left out. Reads the rows, which are kept for a while
-    only; needs no Redis. Raises DatabaseUnavailable.
+    Steps that failed only because the previous one did are omitted. Reads the rows, which are deleted after a while;
+    does not need Redis. Raises DatabaseUnavailable.
     """
     causes: dict[tuple[str, str, str], FailureGroup] = {}
-    before = aliased(Task)
-    taken_along = sa.exists().where(
-        before.root_id == Task.root_id, before.position < Task.position, before.state == states.FAILURE
+    previous = aliased(Task)
+    after_failure = sa.exists().where(
+        previous.root_id == Task.root_id, previous.position < Task.position, previous.state == states.FAILURE
     )
     failed = (
         sa.select(Task.name, Task.error, Task.traceback, Task.finished_at, Task.root_id)
-        .where(Task.finished_at >= since, Task.state == states.FAILURE, ~taken_along)
+        .where(Task.finished_at >= since, Task.state == states.FAILURE, ~after_failure)
         .order_by(Task.finished_at)
     )
     if name is not None:
@@ -227,14 +228,14 @@ def group_failures(since: datetime, name: str | None = None) -> list[FailureGrou
     for row in db.session.execute(failed.execution_options(yield_per=1000)):
         failure = _FailedTask._make(row)
         key = (failure.name, *failure_group_of(failure.error, failure.traceback))
-        known = causes.get(key)
-        first, times = (known.first, known.count) if known else (failure.finished_at, 0)
-        causes[key] = FailureGroup(*key, times + 1, first, failure.finished_at, failure.root_id)
+        group = causes.get(key)
+        first, count = (group.first, group.count) if group else (failure.finished_at, 0)
+        causes[key] = FailureGroup(*key, count + 1, first, failure.finished_at, failure.root_id)
     return sorted(causes.values(), key=lambda cause: (-cause.count, -cause.last.timestamp()))
 
 
 def failure_group_of(error: str | None, traceback: str | None) -> tuple[str, str]:
-    """The class of the exception that a task failed with, and what it said, without what varies."""
+    """Return the class and the normalised message of the exception with which a task failed."""
     raised = _EXCEPTION.search(traceback, _end_of_frames(traceback)) if traceback else None
     if raised is None:
         return "", normalise(error or "")
@@ -242,7 +243,7 @@ def failure_group_of(error: str | None, traceback: str | None) -> tuple[str, str
 
 
 def normalise(text: str) -> str:
-    """`text` with a word in place of each number, id, address or quotation, on one line that is not too long."""
+    """Return `text` on one line of limited length, with placeholders for numbers, ids, addresses and quotations."""
     for pattern, replacement in _VARYING:
         text = pattern.sub(replacement, text)
     return text.strip()[:LONGEST_TEXT]

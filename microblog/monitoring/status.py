@@ -33,41 +33,41 @@ Questions = Mapping[str, Callable[[], Any]]
 
 
 class ConcurrentProbes:
-    """Asks questions within an app context, and waits for the answers no longer than it is told to.
+    """Probes that run concurrently in an app context, with a limit on the time that callers wait.
 
-    Whoever asks while a part is still being asked waits for the same answer: however many ask, however long a part
-    hangs, there is never more than one thread for each.
+    A caller that asks while a probe is still running waits for the same answer. There is thus at most one thread for
+    each probe, whatever the number of callers and however long the probe hangs.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lock = Lock()
-        self._asked: dict[str, Future[Any]] = {}
+        self._answers: dict[str, Future[Any]] = {}
 
     def ask(self, questions: Questions, timeout: float) -> dict[str, Future[Any]]:
-        """The answers, by the names of the parts; one that did not come within `timeout` seconds is not done."""
-        until = time.monotonic() + timeout
+        """Return the answers by name; the future of a probe that takes more than `timeout` seconds is not done."""
+        deadline = time.monotonic() + timeout
         with self._lock:
-            asked = {name: self._ask(name, question) for name, question in questions.items()}
-        for answer in asked.values():
-            _wait(answer, max(0.0, until - time.monotonic()))
-        return asked
+            answers = {name: self._start(name, question) for name, question in questions.items()}
+        for answer in answers.values():
+            _wait(answer, max(0.0, deadline - time.monotonic()))
+        return answers
 
-    def _ask(self, name: str, question: Callable[[], Any]) -> Future[Any]:
-        answer = self._asked.get(name)
+    def _start(self, name: str, question: Callable[[], Any]) -> Future[Any]:
+        answer = self._answers.get(name)
         if answer is None or answer.done():
-            answer = self._asked[name] = Future()
+            answer = self._answers[name] = Future()
             Thread(target=self._run, args=(question, answer), name=f"ask-{name}", daemon=True).start()
         return answer
 
     def _run(self, question: Callable[[], Any], answer: Future[Any]) -> None:
         try:
             with self._app.app_context():
-                said = question()
+                value = question()
         except Exception as error:
             answer.set_exception(error)
         else:
-            answer.set_result(said)
+            answer.set_result(value)
 
 
 def _wait(answer: Future[Any], timeout: float) -> None:
@@ -80,19 +80,19 @@ def _wait(answer: Future[Any], timeout: float) -> None:
 logger = logging.getLogger(__name__)
 
 HOUR = timedelta(hours=1)
-WAITING_TOO_LONG = timedelta(minutes=5)  # for a user whose job nobody works on
-OVERDUE = timedelta(seconds=15)  # or the pause of the entry, if that is longer
-FAILING = 0.1  # of the jobs that ended within the hour
-FAILING_AT_LEAST = 5  # jobs: of fewer no share is worth a call
-PATIENCE = 0.6  # seconds, beyond what workers have, until a part that has not answered counts as away
+WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
+OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
+FAILING = 0.1  # fraction of the jobs that ended within the last hour
+FAILING_AT_LEAST = 5  # failed jobs; fewer are not a problem, whatever their fraction
+PATIENCE = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
 
-#: How long ago an unfinished job was created: below each of these, or longer.
+#: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
 OLDER = "older"
 
 
 class Verdict(IntEnum):
-    """The verdict; its number is the exit code of ``flask tasks status``."""
+    """Overall status; its number is the exit code of ``flask tasks status``."""
 
     HEALTHY = 0
     DEGRADED = 1
@@ -101,7 +101,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class WaitingJobs:
-    """The user who has waited longest for a job that no worker works on, since when, and the job."""
+    """The job that no worker runs and that was created first: its user, its creation time, and the job itself."""
 
     user: str
     since: datetime
@@ -112,7 +112,7 @@ class WaitingJobs:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """Unfinished jobs by state and age, and the number that ended within the last hour."""
+    """Numbers of unfinished jobs by state and age, and of the jobs that ended and failed within the last hour."""
 
     unfinished: dict[str, dict[str, int]]
     ended: int
@@ -122,7 +122,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """The status at `at`. A part that is unavailable is None, and `away` has its name and a sentence."""
+    """System status at the time `at`. A part that is unavailable is None; `away` contains its name and a sentence."""
 
     at: datetime
     workers: WorkerReplies | None
@@ -143,89 +143,89 @@ class SystemStatus:
         return sum(sum(self.jobs.unfinished[state].values()) for state in in_states) if self.jobs else 0
 
     def __post_init__(self) -> None:
-        grave, slight = list(_grave(self)), list(_slight(self))
-        object.__setattr__(self, "problems", grave + slight)
-        object.__setattr__(self, "verdict", Verdict.DOWN if grave else Verdict.DEGRADED if slight else Verdict.HEALTHY)
+        severe, minor = list(_severe_problems(self)), list(_minor_problems(self))
+        object.__setattr__(self, "problems", severe + minor)
+        object.__setattr__(self, "verdict", Verdict.DOWN if severe else Verdict.DEGRADED if minor else Verdict.HEALTHY)
 
 
 def check_status(app: Flask, timeout: float) -> SystemStatus:
-    """Ask everything at once; workers have `timeout` seconds to answer, and nothing takes more than 0.6 s longer."""
-    looking = _StatusCheck(app)
-    looking.begin({"workers": lambda: query_workers(timeout), "queues": looking.queues, "schedule": schedule_entries})
-    looking.begin({"jobs": _figures})
-    found = looking.end(timeout + PATIENCE)
+    """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer."""
+    check = _StatusCheck(app)
+    check.begin({"workers": lambda: query_workers(timeout), "queues": check.queues, "schedule": schedule_entries})
+    check.begin({"jobs": _summarize_jobs})
+    results = check.end(timeout + PATIENCE)
     return SystemStatus(
         at=utcnow(),
-        workers=found.get("workers"),
-        queues=found.get("queues"),
-        schedule=found.get("schedule"),
-        jobs=found.get("jobs"),
-        away=looking.away,
+        workers=results.get("workers"),
+        queues=results.get("queues"),
+        schedule=results.get("schedule"),
+        jobs=results.get("jobs"),
+        away=check.away,
     )
 
 
 class _StatusCheck:
-    """Asks in threads, since a driver may wait longer than we do; what a fault keeps from being asked is away, too."""
+    """Probes in threads, since drivers may block for longer. A failed probe makes those after it unavailable, too."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._threads: list[Thread] = []
-        self._asked: list[str] = []
-        self._found: dict[str, Any] = {}
+        self._names: list[str] = []
+        self._results: dict[str, Any] = {}
         self.away: dict[str, str] = {}
 
     def begin(self, questions: dict[str, Callable[[], Any]]) -> None:
-        """Ask these, one after the other."""
-        self._asked += questions
+        """Start a thread that runs these probes one after the other."""
+        self._names += questions
         self._threads.append(Thread(target=self._run, args=(questions,), daemon=True))
         self._threads[-1].start()
 
     def queues(self) -> list[QueueStats]:
-        """Measure the queues, knowing what the workers said."""
-        return measure_queues(self._found["workers"])
+        """Measure the queues, using the replies of the workers."""
+        return measure_queues(self._results["workers"])
 
-    def end(self, patience: float) -> dict[str, Any]:
-        """Return what was found within `patience` seconds."""
-        deadline = time.monotonic() + patience
+    def end(self, timeout: float) -> dict[str, Any]:
+        """Wait up to `timeout` seconds, and return the results by name."""
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        found = dict(self._found)
-        for name in self._asked:
-            if name not in found:
+        results = dict(self._results)
+        for name in self._names:
+            if name not in results:
                 part = "The database" if name == "jobs" else "Redis"
                 self.away.setdefault(name, f"{part} does not answer in time.")
-        return found
+        return results
 
     def _run(self, questions: dict[str, Callable[[], Any]]) -> None:
-        left = list(questions)
+        remaining = list(questions)
         try:
             with self._app.app_context():
-                while left:
-                    self._found[left[0]] = questions[left[0]]()
-                    left.pop(0)
+                while remaining:
+                    self._results[remaining[0]] = questions[remaining[0]]()
+                    remaining.pop(0)
         except Exception as error:
-            self.away |= dict.fromkeys(left, _sentence(error))
+            self.away |= dict.fromkeys(remaining, _sentence(error))
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, REDIS_UNAVAILABLE):
-        return f"Redis does not answer as it should: {error}"
+        return f"Redis is unavailable: {error}"
     if isinstance(error, DatabaseUnavailable):
-        return f"The database does not answer as it should: {error.orig}"
-    logger.exception("could not look", exc_info=error)
-    return f"It cannot be told: {error!r}"
+        return f"The database is unavailable: {error.orig}"
+    logger.exception("a status check failed", exc_info=error)
+    return f"The check failed: {error!r}"
 
 
-def _grave(health: SystemStatus) -> list[str]:
-    """Why nothing is done for anybody."""
+def _severe_problems(health: SystemStatus) -> list[str]:
+    """Return the problems that stop all jobs."""
     problems = list(dict.fromkeys(health.away.values()))
     if health.workers is not None and not health.workers.up:
         problems.append("No worker answers.")
     return problems
 
 
-def _slight(health: SystemStatus) -> list[str]:
-    """Why some have to wait."""
+def _minor_problems(health: SystemStatus) -> list[str]:
+    """Return the problems that delay some jobs."""
     problems = [f"{name} does not answer." for name in health.workers.silent] if health.workers else []
     problems += [
         f"{worker.name} has no processes: flask tasks worker {worker.name} grow."
@@ -234,33 +234,33 @@ def _slight(health: SystemStatus) -> list[str]:
     ]
     for queue in health.queues or []:
         if queue.length and queue.paused:
-            problems.append(f"The queue {queue.name} is paused, and holds {queue.length}.")
+            problems.append(f"The queue {queue.name} is paused; waiting messages: {queue.length}.")
         elif queue.length and queue.consumers == 0:
-            problems.append(f"No worker takes from the queue {queue.name}, which holds {queue.length}.")
+            problems.append(f"No worker consumes the queue {queue.name}; waiting messages: {queue.length}.")
     problems += [
-        f"{entry.name} is overdue: is beat running?" for entry in health.schedule or [] if _late(entry, health)
+        f"{entry.name} is overdue: is beat running?" for entry in health.schedule or [] if _is_overdue(entry, health)
     ]
-    return problems + _troubles(health)
+    return problems + _job_problems(health)
 
 
-def _late(entry: ScheduleEntry, health: SystemStatus) -> bool:
+def _is_overdue(entry: ScheduleEntry, health: SystemStatus) -> bool:
     grace = max(OVERDUE, timedelta(seconds=entry.every or 0))
     return entry.next_run_at is None or health.at - entry.next_run_at > grace
 
 
-def _troubles(health: SystemStatus) -> list[str]:
+def _job_problems(health: SystemStatus) -> list[str]:
     problems = []
     if health.jobs is None:
         return []
     waiting = health.jobs.oldest_waiting
     if waiting is not None and health.at - waiting.since > WAITING_TOO_LONG:
-        problems.append(f"{waiting.user} has been waiting for too long, for {waiting.name}.")
+        problems.append(f"{waiting.user} has been waiting too long for {waiting.name}.")
     if health.jobs.failed >= max(FAILING_AT_LEAST, FAILING * health.jobs.ended):
-        problems.append(f"{health.jobs.failed} of the {health.jobs.ended} jobs that ended within the hour failed.")
+        problems.append(f"{health.jobs.failed} of the {health.jobs.ended} jobs that ended within the last hour failed.")
     return problems
 
 
-def _figures() -> JobSummary:
+def _summarize_jobs() -> JobSummary:
     now = utcnow()
     ended = _ended_since(now - HOUR)
     return JobSummary(
@@ -277,27 +277,27 @@ def _unfinished(now: datetime) -> dict[str, dict[str, int]]:
     query = sa.select(job_state(step).label("state"), sa.case(*ages, else_=OLDER).label("age")).where(
         step.unfinished, stands_at(step)
     )
-    each = query.subquery()
-    counted = sa.select(each.c.state, each.c.age, sa.func.count()).group_by(each.c.state, each.c.age)
-    figures = {state: dict.fromkeys((*AGES, OLDER), 0) for state in states.UNFINISHED}
+    jobs = query.subquery()
+    counted = sa.select(jobs.c.state, jobs.c.age, sa.func.count()).group_by(jobs.c.state, jobs.c.age)
+    counts = {state: dict.fromkeys((*AGES, OLDER), 0) for state in states.UNFINISHED}
     for state, age, count in db.session.execute(counted):
-        figures[state][age] = count
-    return figures
+        counts[state][age] = count
+    return counts
 
 
-def _ended_since(moment: datetime) -> dict[str, int]:
+def _ended_since(since: datetime) -> dict[str, int]:
     step = aliased(Task)
-    query = sa.select(step.state, sa.func.count()).where(step.finished_at >= moment, stands_at(step))
+    query = sa.select(step.state, sa.func.count()).where(step.finished_at >= since, stands_at(step))
     return {row[0]: row[1] for row in db.session.execute(query.group_by(step.state))}
 
 
 def _oldest_waiting(now: datetime) -> WaitingJobs | None:
     step = aliased(Task)
-    worked_on = sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
+    running = sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
     query = (
         sa.select(User.username, step.created_at, step.root_id, step.name, job_state(step))
         .join(User, User.id == step.user_id)
-        .where(step.unfinished, ~worked_on, stands_at(step))
+        .where(step.unfinished, ~running, stands_at(step))
         .order_by(step.created_at)
         .limit(1)
     )

@@ -1,4 +1,4 @@
-"""Snapshot of the Task table in one transaction: finished and unfinished tasks, and tasks that are overdue."""
+"""Snapshot of the Task table in one transaction: finished, unfinished and waiting tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from microblog.taskqueue.models import Task
 
 @dataclass(frozen=True)
 class UnfinishedTasks:
-    """Sums over unfinished tasks of one name and state; `started` are those that have been claimed at least once."""
+    """Sums over unfinished tasks of one name and state; `started` counts those that were claimed at least once."""
 
     count: int
     started: int
@@ -27,7 +27,7 @@ class UnfinishedTasks:
 
 @dataclass(frozen=True)
 class UnfinishedJobs:
-    """The unfinished jobs that began with one task: how many, and when the oldest was launched."""
+    """The number of unfinished jobs with the same first task, and when the oldest was launched."""
 
     count: int
     oldest: datetime
@@ -38,9 +38,9 @@ class TaskTableSnapshot:
     """The Task table at one instant.
 
     `finished` and `unfinished` are by name and state of the task, `jobs` by the name of a job's first task.
-    `waiting_since` tells, by queue, since when the task has been waiting that has waited longest: for a worker to
-    begin it, to try it again, or to take it over from one that is gone. Steps whose turn has not come do not wait.
-    `rolled_up_until` is how far the sums of finished tasks reach; the rest was read from the rows.
+    `waiting_since` maps a queue to the time since when its longest-waiting task has waited to be started, retried, or
+    taken over from a worker that is gone. Steps whose previous step has not succeeded do not count. `rolled_up_until`
+    is the time up to which finished tasks were aggregated; later ones were counted from their rows.
     """
 
     finished: dict[tuple[str, str], TaskAggregate]
@@ -51,7 +51,7 @@ class TaskTableSnapshot:
 
 
 def take_snapshot() -> TaskTableSnapshot:
-    """The picture of now. Costs as much as there are unfinished tasks; raises DatabaseUnavailable."""
+    """Return the current snapshot. Its cost grows with the number of unfinished tasks. Raises DatabaseUnavailable."""
     with statistics.snapshot() as session:
         return TaskTableSnapshot(
             finished=statistics.totals(session),
@@ -82,16 +82,16 @@ def _jobs(session: Session) -> dict[str, UnfinishedJobs]:
 
 
 def _waiting_since(session: Session) -> dict[str, datetime]:
-    before = aliased(Task)
+    previous = aliased(Task)
     since = sa.case(
         (Task.state.in_(states.RUNNING), sa.func.coalesce(Task.lease_expires_at, Task.updated_at)),
         (Task.state == states.RETRY, Task.eta),
-        else_=sa.func.coalesce(before.finished_at, Task.created_at),
+        else_=sa.func.coalesce(previous.finished_at, Task.created_at),
     )
     rows = session.execute(
         sa.select(Task.queue, sa.type_coerce(sa.func.min(since), Task.created_at.type))
-        .outerjoin(before, sa.and_(before.root_id == Task.root_id, before.position == Task.position - 1))
-        .where(Task.unfinished, sa.or_(Task.position == 0, before.state == states.SUCCESS))
+        .outerjoin(previous, sa.and_(previous.root_id == Task.root_id, previous.position == Task.position - 1))
+        .where(Task.unfinished, sa.or_(Task.position == 0, previous.state == states.SUCCESS))
         .group_by(Task.queue)
     )
     return {queue: oldest for queue, oldest in rows if oldest is not None}

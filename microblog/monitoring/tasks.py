@@ -9,5 +9,5 @@ from microblog.monitoring import rollup
 
 @shared_task(name="roll_up", ignore_result=True, interval_setting="ROLL_UP_INTERVAL")
 def roll_up() -> None:
-    """Add tasks that finished to the statistics."""
+    """Add finished tasks to the statistics."""
     rollup.roll_up()

@@ -1,7 +1,7 @@
 """Remote control of workers: several commands in one broadcast, and the reply of each worker.
 
 Celery's ``inspect`` sends one command at a time, waits its whole timeout even if all workers have replied, and leaves
-late replies in Redis for good. Here one broadcast carries all commands; replies go to a Redis list of this request,
+late replies in Redis permanently. Here one broadcast carries all commands; replies go to a Redis list of this request,
 which expires; and a worker that receives the request after the caller gave up ignores it.
 """
 
@@ -30,44 +30,45 @@ logger = logging.getLogger(__name__)
 
 Questions = Mapping[str, Mapping[str, Any]]  # Celery's remote control commands, each with its arguments
 
-ASKED = "microblog:asked:{}"  # in Redis while somebody waits for the answers
+ASKED = "microblog:asked:{}"  # exists in Redis while the caller waits for replies
 ANSWERS = "microblog:answers:{}"
-ANSWERS_KEPT = 60  # seconds
-ONE_LOOK = 0.5  # seconds; shorter than any socket's timeout
+ANSWERS_KEPT = 60  # seconds until replies that were not read expire
+ONE_LOOK = 0.5  # seconds of one blocking read; shorter than any socket timeout
 
 
 def broadcast_and_collect(
     questions: Questions, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Ask all workers, or `only` some; returns what each said to each question, by the names of both.
+    """Send commands to all workers, or to those in `only`; returns the replies by worker and command.
 
-    Returns as soon as all that are `expected` have answered, else after `timeout` seconds. What a worker could not
-    do is ``{"error": …}``. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    Returns as soon as all `expected` workers have replied, otherwise after `timeout` seconds. The reply to a command
+    that failed is ``{"error": …}``. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
+    unavailable.
     """
     client = redis_client.connection
-    question = uuid()
+    request_id = uuid()
     deadline = time.monotonic() + timeout
-    # First: where Redis is away, this client gives up sooner than Celery's.
-    client.set(ASKED.format(question), 1, px=max(1, int(timeout * 1000)))
-    # A connection of its own: those who shared a pool would wait for each other.
+    # Before the broadcast: if Redis is unavailable, this client times out sooner than Celery's.
+    client.set(ASKED.format(request_id), 1, px=max(1, int(timeout * 1000)))
+    # A separate connection, since callers that share a pool would wait for each other.
     with celery_app().connection_for_write() as connection:
-        broadcast(connection, question, questions, only)
-    answers: dict[str, dict[str, Any]] = {}
+        broadcast(connection, request_id, questions, only)
+    replies: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
-    while (left := deadline - time.monotonic()) > 0:
-        answer = client.blpop([ANSWERS.format(question)], timeout=max(0.01, min(left, ONE_LOOK)))
-        if answer is not None:
-            name, said = loads(answer[1])  # type: ignore[no-untyped-call]
-            answers[name] = said
+    while (remaining := deadline - time.monotonic()) > 0:
+        reply = client.blpop([ANSWERS.format(request_id)], timeout=max(0.01, min(remaining, ONE_LOOK)))
+        if reply is not None:
+            name, results = loads(reply[1])  # type: ignore[no-untyped-call]
+            replies[name] = results
             waiting_for.discard(name)
             if expected and not waiting_for:
                 break
-    client.delete(ASKED.format(question), ANSWERS.format(question))
-    return answers
+    client.delete(ASKED.format(request_id), ANSWERS.format(request_id))
+    return replies
 
 
-def broadcast(connection: Any, question: str, questions: Questions, only: Collection[str] | None) -> None:
-    """Send the questions to all workers, or `only` to some, on a connection to the broker."""
+def broadcast(connection: Any, request_id: str, questions: Questions, only: Collection[str] | None) -> None:
+    """Send the commands to all workers, or to those in `only`, on a connection to the broker."""
     conf = celery_app().conf
     mailbox = Mailbox(  # type: ignore[no-untyped-call]
         conf.control_exchange,
@@ -76,7 +77,7 @@ def broadcast(connection: Any, question: str, questions: Questions, only: Collec
         accept=conf.accept_content,
         serializer=conf.task_serializer,
     )
-    arguments = {"question": question, "asked": {name: dict(asked) for name, asked in questions.items()}}
+    arguments = {"question": request_id, "asked": {name: dict(asked) for name, asked in questions.items()}}
     if only is None:
         mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
     else:
@@ -85,74 +86,74 @@ def broadcast(connection: Any, question: str, questions: Questions, only: Collec
 
 @control_command(visible=False)
 def answer(state: Any, question: str, asked: Questions) -> None:
-    """Run each command as if it had come alone, and reply once, in the worker."""
+    """Run each command as if it had been sent separately, and send one reply; runs in the worker."""
     client = state.app.flask_app.extensions["redis"]
     try:
         if not client.exists(ASKED.format(question)):
-            logger.info("nobody waits any more for the answer to: %s", ", ".join(asked))
+            logger.info("the caller no longer waits; these commands are not run: %s", ", ".join(asked))
             return
-        said = {name: _obey(state, name, arguments) for name, arguments in asked.items()}
+        results = {name: _run_command(state, name, arguments) for name, arguments in asked.items()}
         with client.pipeline() as pipe:
-            pipe.rpush(ANSWERS.format(question), dumps([state.hostname, said]))  # type: ignore[no-untyped-call]
+            pipe.rpush(ANSWERS.format(question), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
             pipe.expire(ANSWERS.format(question), ANSWERS_KEPT)
             pipe.execute()
     except RedisError as error:
-        logger.warning("could not answer to %s: %s", ", ".join(asked), error)
+        logger.warning("Redis is unavailable; the reply to %s is not sent: %s", ", ".join(asked), error)
 
 
 @control_command(visible=False)
 def end(state: Any) -> dict[str, str]:
-    """As on SIGTERM: let tasks end for WORKER_STOP_TIMEOUT seconds, while Celery's `shutdown` waits for ever."""
+    """Shut down as on SIGTERM: tasks have WORKER_STOP_TIMEOUT seconds to end; Celery's `shutdown` waits forever."""
     os.kill(os.getpid(), signal.SIGTERM)
-    return {"ok": "ends"}
+    return {"ok": "shutting down"}
 
 
 @control_command(visible=False)
 def end_processes(state: Any, n: int) -> dict[str, str]:
-    """As Celery's `pool_shrink`, but one process stays; what `stats` tells of them lags behind."""
-    has = state.consumer.pool.num_processes
-    if n >= has:
-        processes = "1 process" if has == 1 else f"{has} processes"
+    """As Celery's `pool_shrink`, but keeps at least one process. Does not use `stats`, whose numbers lag behind."""
+    size = state.consumer.pool.num_processes
+    if n >= size:
+        processes = "1 process" if size == 1 else f"{size} processes"
         return {"refused": f"has {processes}, and at least one must stay; to end it, use shutdown."}
-    told: dict[str, str] = Panel.data["pool_shrink"](state, n=n)
-    return told
+    reply: dict[str, str] = Panel.data["pool_shrink"](state, n=n)
+    return reply
 
 
 @control_command(visible=False)
 def replace_processes(state: Any) -> dict[str, str]:
-    """As Celery's `pool_restart`, which wakes only one of the processes that wait for something to do, to end it."""
+    """As Celery's `pool_restart`, but wakes all idle processes so that they end; Celery's wakes only one of them."""
     consumer = state.consumer
     consumer.controller.reload()
     for _ in range(consumer.pool.num_processes - 1):
         consumer.pool.on_apply(noop)
-    return {"ok": "each ends once it has nothing to do"}
+    return {"ok": "each process ends once it is idle"}
 
 
-def _obey(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+def _run_command(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return Panel.data[name](state, **arguments)
     except Exception as error:
-        logger.warning("could not %s", name, exc_info=error)
+        logger.warning("the remote control command %s failed", name, exc_info=error)
         return {"error": str(error) or repr(error)}
 
 
-class _Answered(Exception):
-    """A worker has answered."""
+class _Replied(Exception):
+    """Raised when a worker has replied."""
 
 
 class _ProcessMailbox(Mailbox):
-    """A mailbox whose answers come to the same queue each time; whatever came late is gone with the next call."""
+    """A mailbox that uses the same reply queue for each call; the next call discards late replies."""
 
     @property
     def oid(self) -> str:
-        """The name of that queue."""
+        """The name of the reply queue."""
         return f"ping-{socket.gethostname()}-{os.getpid()}"
 
 
 def any_worker_answers(app: Celery, timeout: float) -> bool:
-    """Return whether a worker answers within `timeout` seconds. Returns with the first answer.
+    """Return whether a worker replies within `timeout` seconds. Returns with the first reply.
 
-    One call at a time for each process. Raises kombu.exceptions.OperationalError if the broker is away.
+    Only one call at a time per process. Raises kombu.exceptions.OperationalError if the broker is unavailable.
     """
     with app.connection_for_write() as connection:
         mailbox = _ProcessMailbox(  # type: ignore[no-untyped-call]
@@ -164,10 +165,10 @@ def any_worker_answers(app: Celery, timeout: float) -> bool:
         )
         try:
             mailbox.multi_call("ping", timeout=timeout, callback=_stop)  # type: ignore[no-untyped-call]
-        except _Answered:
+        except _Replied:
             return True
     return False
 
 
-def _stop(answer: dict[str, Any]) -> NoReturn:
-    raise _Answered
+def _stop(reply: dict[str, Any]) -> NoReturn:
+    raise _Replied

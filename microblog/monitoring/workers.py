@@ -1,6 +1,6 @@
 """The workers: heartbeats, replies to queries, and commands.
 
-Celery knows only workers that reply. To name one that does not, Redis keeps when each was last seen: every worker
+Celery knows only workers that reply. To name one that does not, Redis stores when each was last seen: every worker
 registers every few seconds and removes itself when it stops. One that was killed or is frozen stays listed for
 ``WORKER_FORGOTTEN_AFTER`` seconds.
 """
@@ -26,18 +26,18 @@ from microblog.monitoring.worker_rpc import Questions, broadcast_and_collect
 logger = logging.getLogger(__name__)
 
 SIGN_IN_EVERY = 5.0  # seconds
-WORKERS_KEY = "microblog:workers"  # a sorted set: names, by when they were last seen
+WORKERS_KEY = "microblog:workers"  # a sorted set: worker names by the time at which they were last seen
 
 
 def registered_workers() -> dict[str, datetime]:
-    """The workers that should answer, each with when it was last seen. Raises redis.exceptions.RedisError."""
-    forgotten = utcnow() - timedelta(seconds=current_app.config["WORKER_FORGOTTEN_AFTER"])
-    seen: Any = redis_client.connection.zrangebyscore(WORKERS_KEY, forgotten.timestamp(), "+inf", withscores=True)
+    """Return the workers that should reply, each with the time it was last seen. Raises redis.exceptions.RedisError."""
+    expired = utcnow() - timedelta(seconds=current_app.config["WORKER_FORGOTTEN_AFTER"])
+    seen: Any = redis_client.connection.zrangebyscore(WORKERS_KEY, expired.timestamp(), "+inf", withscores=True)
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
 
 
 class Presence(bootsteps.StartStopStep):
-    """The part of a worker that signs in: as soon as its main loop runs, and every few seconds from then on."""
+    """Consumer step that registers the worker as soon as its main loop runs, and every few seconds after that."""
 
     requires = ("celery.worker.consumer.control:Control",)
 
@@ -46,22 +46,22 @@ class Presence(bootsteps.StartStopStep):
         self._entries: list[Any] = []
 
     def start(self, consumer: Any) -> None:
-        """Begin to sign in; on every connection to the broker anew."""
+        """Start registering; called for each new connection to the broker."""
         timer = consumer.timer
         self._entries = [
-            timer.call_after(0, self._sign_in, (consumer,)),  # by then it hears what it is asked
-            timer.call_repeatedly(SIGN_IN_EVERY, self._sign_in, (consumer,)),
+            timer.call_after(0, self._register, (consumer,)),  # by then the worker receives commands
+            timer.call_repeatedly(SIGN_IN_EVERY, self._register, (consumer,)),
         ]
 
     def stop(self, consumer: Any) -> None:
-        """Sign in no more; and sign out, if it is not only the connection that ends."""
+        """Stop registering; remove the worker unless only its connection ends."""
         for entry in self._entries:
             entry.cancel()
         self._entries = []
         if consumer.blueprint.state != bootsteps.RUN:
-            self._sign_out(consumer)
+            self._unregister(consumer)
 
-    def _sign_in(self, consumer: Any) -> None:
+    def _register(self, consumer: Any) -> None:
         flask_app = consumer.app.flask_app
         now = utcnow().timestamp()
         try:
@@ -70,13 +70,13 @@ class Presence(bootsteps.StartStopStep):
                 pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])
                 pipe.execute()
         except redis.RedisError as error:
-            logger.warning("this worker could not sign in: %s", error)
+            logger.warning("Redis is unavailable; this worker is registered later: %s", error)
 
-    def _sign_out(self, consumer: Any) -> None:
+    def _unregister(self, consumer: Any) -> None:
         try:
             consumer.app.flask_app.extensions["redis"].zrem(WORKERS_KEY, consumer.hostname)
         except redis.RedisError as error:
-            logger.warning("this worker could not sign out: %s", error)
+            logger.warning("Redis is unavailable; this worker stays registered until its entry expires: %s", error)
 
 
 Facts = dict[str, Any]
@@ -95,8 +95,8 @@ _MAPPINGS = {"stats", "conf"}
 class WorkerSummary:
     """General properties of a worker: memory in bytes, uptime in seconds.
 
-    All but `name`, `up` and `last_seen` is None if the worker did not reply, or was not asked. `memory` is the maximum
-    of its main process; `processed` counts the messages that it took since it was started.
+    All but `name`, `up` and `last_seen` are None if the worker did not reply or was not queried. `memory` is the
+    maximum of its main process; `processed` is the number of messages that it has taken since its start.
     """
 
     name: str
@@ -118,7 +118,7 @@ class WorkerSummary:
 class WorkerReplies:
     """Replies of the workers that are `up`: by name, the reply to each command.
 
-    `silent` are those that did not reply, though they should: they are frozen, cut off, overloaded, or were killed.
+    `silent` are those that should have replied and did not: they are frozen, disconnected, overloaded, or were killed.
     """
 
     up: dict[str, Facts]
@@ -130,7 +130,7 @@ class WorkerReplies:
         reply = self.up.get(name, {})
         stats = reply.get("stats", {})
         pool = stats.get("pool", {})
-        processes = pool.get("processes")  # unlike max-concurrency, it follows the commands to grow and to shrink
+        processes = pool.get("processes")  # unlike max-concurrency, it reflects pool_grow and pool_shrink
         return WorkerSummary(
             name=name,
             up=name in self.up,
@@ -153,56 +153,58 @@ class WorkerReplies:
 
 
 def query_workers(timeout: float) -> WorkerReplies:
-    """Ask all workers how they are; returns once all that are known have answered, else after `timeout` seconds.
+    """Query the state of all workers; returns once all registered workers have replied, or after `timeout` seconds.
 
-    Of each worker that is up: `stats` as Celery's, `active`, the tasks that it runs, and `queues`, the names of those
-    that it consumes. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is away.
+    The reply of a worker contains Celery's `stats`, `active`, the tasks that it runs, and `queues`, the names of the
+    queues that it consumes. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
+    unavailable.
     """
     return query_workers_about({"stats": {}, "active": {}, "active_queues": {}}, timeout)
 
 
 def query_workers_about(questions: Questions, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
-    """As ask(), but about something else: Celery's remote control commands, each with its arguments.
+    """As query_workers(), but with other remote control commands of Celery, each with its arguments.
 
-    With `only`, these workers alone are asked, whether they are known or not.
+    With `only`, just these workers are queried, whether they are registered or not.
     """
     seen = registered_workers()
     expected = seen.keys() if only is None else only
-    said = broadcast_and_collect(questions, timeout, expected=expected, only=only)
+    replies = broadcast_and_collect(questions, timeout, expected=expected, only=only)
     return WorkerReplies(
-        up={name: _named(said[name]) for name in sorted(said)},
-        silent=sorted(set(expected) - said.keys()),
+        up={name: _normalize_reply(replies[name]) for name in sorted(replies)},
+        silent=sorted(set(expected) - replies.keys()),
         last_seen=seen,
     )
 
 
 def all_questions() -> Questions:
-    """The questions whose answers are all that a worker knows of itself."""
+    """Return the commands whose replies contain everything that a worker reports about itself."""
     names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
     return {**{name: {} for name in names}, **REGISTERED}
 
 
 def worker_tasks(answers: WorkerReplies, question: str) -> list[Facts]:
-    """The tasks in the workers' answers about `active`, `reserved` or `scheduled`, those that began first, first."""
-    found = [_task(name, task) for name, said in answers.up.items() for task in said[question]]
+    """Return the tasks in the replies to `active`, `reserved` or `scheduled`, sorted by ETA, then by start time."""
+    found = [_task(name, task) for name, reply in answers.up.items() for task in reply[question]]
     return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
 
 
 def registered_tasks(answers: WorkerReplies) -> list[Facts]:
-    """The tasks in the workers' answers to REGISTERED, by name, with their limits and the workers that know them so.
+    """Return the tasks in the replies to REGISTERED, sorted by name, with their limits and the workers that have them.
 
-    Time limits are in seconds; those that have none are None.
+    A task that has different limits in different workers is returned once for each. Time limits are in seconds; None is
+    no limit.
     """
-    knowing: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for name, said in answers.up.items():
-        for task in said["registered"]:
-            knowing[task["name"], *(task[limit] for limit in LIMITS)].append(name)
-    kinds = sorted(knowing, key=lambda kind: [str(value or "") for value in kind])
-    return [dict(zip(("name", *LIMITS), kind, strict=True)) | {"workers": knowing[kind]} for kind in kinds]
+    workers: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name, reply in answers.up.items():
+        for task in reply["registered"]:
+            workers[task["name"], *(task[limit] for limit in LIMITS)].append(name)
+    keys = sorted(workers, key=lambda key: [str(value or "") for value in key])
+    return [dict(zip(("name", *LIMITS), key, strict=True)) | {"workers": workers[key]} for key in keys]
 
 
-def _task(worker: str, said: Facts) -> Facts:
-    request = said.get("request", said)
+def _task(worker: str, info: Facts) -> Facts:
+    request = info.get("request", info)
     started = request.get("time_start")
     return {
         "id": request["id"],
@@ -211,33 +213,33 @@ def _task(worker: str, said: Facts) -> Facts:
         "args": request["args"],
         "kwargs": _masked(request["kwargs"]),
         "started_at": datetime.fromtimestamp(started, UTC) if started else None,
-        "eta": said.get("eta"),
+        "eta": info.get("eta"),
         "pid": request.get("worker_pid"),
     }
 
 
-def _named(said: Facts) -> Facts:
+def _normalize_reply(replies: Facts) -> Facts:
     """Return a worker's replies by the names used here, with empty values for failed commands."""
-    facts = {("queues" if question == "active_queues" else question): reply for question, reply in said.items()}
-    facts |= {key: [] for key in facts.keys() & _LISTS if not isinstance(facts[key], list)}
-    facts |= {key: {} for key in facts.keys() & _MAPPINGS if "error" in facts[key]}
-    if "registered" in facts:
-        facts["registered"] = [_registered(task) for task in facts["registered"]]
-    if "queues" in facts:
-        facts["queues"] = sorted(queue["name"] for queue in facts["queues"])
-    return dict(_masked(facts))
+    named = {("queues" if question == "active_queues" else question): value for question, value in replies.items()}
+    named |= {key: [] for key in named.keys() & _LISTS if not isinstance(named[key], list)}
+    named |= {key: {} for key in named.keys() & _MAPPINGS if "error" in named[key]}
+    if "registered" in named:
+        named["registered"] = [_parse_registered(task) for task in named["registered"]]
+    if "queues" in named:
+        named["queues"] = sorted(queue["name"] for queue in named["queues"])
+    return dict(_masked(named))
 
 
-def _registered(said: str) -> Facts:
-    """A task as a worker describes it: ``name [rate_limit=10/m time_limit=60]``."""
-    name, _, described = said.rstrip("]").partition(" [")
+def _parse_registered(text: str) -> Facts:
+    """Parse a task as a worker describes it: ``name [rate_limit=10/m time_limit=60]``."""
+    name, _, described = text.rstrip("]").partition(" [")
     limits: dict[str, Any] = dict(limit.split("=", 1) for limit in described.split())
     seconds = {limit: float(limits[limit]) for limit in limits.keys() & {"soft_time_limit", "time_limit"}}
     return {"name": name} | dict.fromkeys(LIMITS) | limits | seconds
 
 
 def _masked(value: Any, name: str = "") -> Any:
-    """`value` without passwords; Celery masks most of its settings itself, but not those inside of URLs."""
+    """Return `value` without passwords; Celery masks most of its settings itself, but not passwords in URLs."""
     if isinstance(value, dict):
         return {key: _masked(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list):
@@ -247,13 +249,13 @@ def _masked(value: Any, name: str = "") -> Any:
     return value
 
 
-# What Celery's control commands say when they refuse, as it is said here.
+# Refusals of Celery's control commands, and the sentences shown in their place.
 _REFUSALS = {
     "Autoscale not enabled": "was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
-    "unknown task": "knows no task of this name.",
-    "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
-    "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "scales itself: set its range.",
-    "Can't shrink pool. All processes busy!": "has no process that is idle; none was ended.",
+    "unknown task": "has no task of this name.",
+    "pool_grow is not supported with autoscale. Adjust autoscale range instead.": "autoscales; change its range.",
+    "pool_shrink is not supported with autoscale. Adjust autoscale range instead.": "autoscales; change its range.",
+    "Can't shrink pool. All processes busy!": "has no idle process; none was ended.",
 }
 
 
@@ -270,24 +272,24 @@ class CommandReply:
 def send_command(
     command: str, arguments: dict[str, Any], timeout: float, *, done: str, only: Collection[str] | None = None
 ) -> list[CommandReply]:
-    """Have all workers, or `only` some, carry out a remote control command; `done` is the sentence if they did.
+    """Send a remote control command to all workers, or to those in `only`; `done` is the sentence for success.
 
-    Returns what became of it at each worker that answered or should have within `timeout` seconds. One that did not
-    will not do it later either. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
-    away.
+    Returns the outcome at each worker that replied, or should have replied, within `timeout` seconds. A worker that did
+    not reply does not run the command later either. Raises redis.exceptions.RedisError or
+    kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    answers = query_workers_about({command: arguments}, timeout, only)
-    silent = f"does not answer within {timeout:g} s; it was not done."
+    replies = query_workers_about({command: arguments}, timeout, only)
+    silent = f"does not answer within {timeout:g} s; the command was not run."
     return sorted(
-        [_said(name, said[command], done) for name, said in answers.up.items()]
-        + [CommandReply(name, False, silent, answered=False) for name in answers.silent],
-        key=lambda said: said.worker,
+        [_command_reply(name, reply[command], done) for name, reply in replies.up.items()]
+        + [CommandReply(name, False, silent, answered=False) for name in replies.silent],
+        key=lambda outcome: outcome.worker,
     )
 
 
-def _said(worker: str, reply: Any, done: str) -> CommandReply:
+def _command_reply(worker: str, reply: Any, done: str) -> CommandReply:
     if isinstance(reply, dict) and "refused" in reply:
         return CommandReply(worker, False, reply["refused"])
     if isinstance(reply, dict) and "error" in reply:
-        return CommandReply(worker, False, _REFUSALS.get(reply["error"], f"could not: {reply['error']}"))
+        return CommandReply(worker, False, _REFUSALS.get(reply["error"], f"failed: {reply['error']}"))
     return CommandReply(worker, True, done)

@@ -8,7 +8,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the routes, listen to what the engine announces, and give every template the reader's badges."""
+    """Register the routes, connect to the task queue's signal, and give every template the user's unread counts."""
     from flask_login import current_user
 
     from microblog.notifications import unread_counts
@@ -22,9 +22,9 @@ def init_app(app: Flask) -> None:
         notify_job_ended(app, change)
 
     app.register_blueprint(bp)
-    most = app.config["STREAMS_PER_USER"] if app.config["RATELIMIT_ENABLED"] else math.inf
-    app.extensions["hub"] = Hub(app.extensions["redis"], most)
-    app.extensions["announce"] = announce  # signals keep only weak references
+    max_streams = app.config["STREAMS_PER_USER"] if app.config["RATELIMIT_ENABLED"] else math.inf
+    app.extensions["hub"] = Hub(app.extensions["redis"], max_streams)
+    app.extensions["announce"] = announce  # signals hold only weak references
     task_changed.connect(announce, sender=app.extensions["celery"])
 
     @app.template_global()

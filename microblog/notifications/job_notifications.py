@@ -18,19 +18,20 @@ from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
-# Whoever cancelled a job knows.
-_WORTH_TELLING = (states.SUCCESS, states.FAILURE)
+# A cancellation was requested, so it needs no notification.
+_NOTIFIED_STATES = (states.SUCCESS, states.FAILURE)
 
 
 def notify_job_ended(app: Flask, change: TaskChange) -> None:
-    """Tell a user that their job is done or has failed, once.
+    """Notify a user, once, that their job has succeeded or failed.
 
-    Never raises: it is called where a state is stored. If the database is away, the job itself is all that tells.
+    Never raises, since it is called where a state is stored. If the database is unavailable, no notification is
+    written; the job itself still shows its state.
     """
-    if change.user_id is None or change.state not in _WORTH_TELLING:
+    if change.user_id is None or change.state not in _NOTIFIED_STATES:
         return
     if change.position == 0 and change.name is not None and not renderers.has_renderer(change.name):
-        return  # most tasks: they cost the database no question
+        return  # most tasks end here, without a query
     try:
         name = _ended_job(app, change)
         if name is not None and renderers.has_renderer(name):
@@ -41,15 +42,15 @@ def notify_job_ended(app: Flask, change: TaskChange) -> None:
                 if row is not None:
                     push(change.user_id, row)
     except Exception:
-        logger.exception("the end of %s is not among its user's notifications", change.root_id)
+        logger.exception("failed to write the notification that job %s has ended", change.root_id)
 
 
 def _ended_job(app: Flask, change: TaskChange) -> str | None:
-    """The name of the job's first task; None if a step that succeeded is not the last one."""
+    """Return the name of the job's first task, or None if the step succeeded and is not the last one."""
     root, later = aliased(Task), aliased(Task)
     query = sa.select(root.name).where(root.id == change.root_id)
     if change.state == states.SUCCESS:
         query = query.where(~sa.exists().where(later.root_id == root.id, later.position > change.position))
-    # Apart from any session, and from the transaction of the task that has just ended.
+    # Outside of any session and of the transaction of the task that has just ended.
     found = app.extensions["celery"].executor.execute(query)
     return str(found[0].name) if found else None

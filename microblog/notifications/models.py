@@ -14,14 +14,14 @@ from microblog.extensions import Model
 MAX_NAME = 64
 MAX_SUBJECT = 64
 _UNREAD = sa.text("read_at IS NULL")
-_ABOUT_SOMEBODY = sa.text("actor_id IS NOT NULL")
+_HAS_ACTOR = sa.text("actor_id IS NOT NULL")
 
 
 class Notification(Model):
-    """A notification of the kind `name` about a `subject`; each user has one row of a kind and subject.
+    """A notification of the kind `name` about a `subject`; a user has one row for each kind and subject.
 
-    `actor_id` is the user who caused it, if any; the row is deleted with that user. `payload` is further data for its
-    renderer. `updated_at` is when it last happened or was read.
+    `actor_id` is the user who caused it, if any; the row is deleted with that user. `payload` is further data for the
+    renderer. `updated_at` is when the event last occurred or was read.
     """
 
     __tablename__ = "notification"
@@ -31,9 +31,7 @@ class Notification(Model):
         sa.Index("ix_notification_user_id_updated_at", "user_id", "updated_at"),
         sa.Index("ix_notification_unread", "user_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),
         sa.Index("ix_notification_timestamp", "timestamp"),
-        sa.Index(
-            "ix_notification_actor_id", "actor_id", sqlite_where=_ABOUT_SOMEBODY, postgresql_where=_ABOUT_SOMEBODY
-        ),
+        sa.Index("ix_notification_actor_id", "actor_id", sqlite_where=_HAS_ACTOR, postgresql_where=_HAS_ACTOR),
         {"sqlite_autoincrement": True},
     )
 

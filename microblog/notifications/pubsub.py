@@ -1,7 +1,7 @@
 """Publish events to open pages through Redis, and count the open connections.
 
-All processes publish to one Redis channel; each web process has one subscription, whatever the number of its open
-pages. An event names its topics, and a page subscribes to topics: that of its user, of the operators, of what it shows.
+All processes publish to one Redis channel; each web process has one subscription, regardless of the number of its open
+pages. An event names its topics. A page subscribes to the topics of its user, of operators, and of what it shows.
 """
 
 from __future__ import annotations
@@ -30,67 +30,68 @@ from microblog.taskqueue.interface import TaskChange
 logger = logging.getLogger(__name__)
 
 CHANNEL = "microblog:events"
-BACKLOG = 256  # events that a slow reader may be behind before it is told to ask for what it missed
-POLL = 5.0  # seconds between two looks whether anybody still listens
-LONGEST_PAUSE = 5.0  # seconds between two attempts to reach a Redis that is away
-#: The topic of every task's changes, whosever it is.
+BACKLOG = 256  # events that are queued for a slow client before RESYNC replaces them
+POLL = 5.0  # seconds between two checks for remaining subscriptions
+LONGEST_PAUSE = 5.0  # seconds between two attempts to connect while Redis is unavailable
+#: The topic of the changes of all tasks of all users.
 OPERATORS = "operators"
-#: Sent where events may have been missed: the page then asks ``/notifications?since=``.
+#: Sent if events may have been missed; the page then requests ``/notifications?since=``.
 RESYNC: dict[str, Any] = {"name": "resync"}
-#: Ends each stream that it reaches; it is not sent to the page, which then asks for another.
+#: Ends each stream that receives it. It is not sent to the page, which then opens another stream.
 END: dict[str, Any] = {"name": "end"}
 
 
 class TooManyStreams(Exception):
-    """A user has as many streams open in this process as one may have."""
+    """Raised if a user has the maximum number of open streams in this process."""
 
 
 def topic_of(user_id: int) -> str:
-    """The topic of a user's own events."""
+    """Return the topic of a user's own events."""
     return f"user:{user_id}"
 
 
 def publish(app: Flask, topics: Iterable[str], event: dict[str, Any]) -> None:
-    """Send `event` to the open pages that listen to any of `topics`: its ``name`` says what kind of event it is.
+    """Send `event` to the open pages that subscribe to any of `topics`. Its ``name`` is the kind of event.
 
-    Redis away is no error: the pages ask later. What the event tells of must be committed by then.
+    The change that it describes must be committed. If Redis is unavailable, the event is logged and dropped: the pages
+    request it later.
     """
     payload = orjson.dumps({"topics": list(topics), "event": event})
     try:
         app.extensions["redis"].publish(CHANNEL, payload)
     except redis.RedisError:
-        logger.warning("Redis is away; an event is not announced: %s %s", event["name"], event.get("subject", ""))
+        logger.warning("Redis is unavailable; event not published: %s %s", event["name"], event.get("subject", ""))
 
 
 def end_streams(user_id: int) -> None:
-    """Let each of a user's open pages ask for its stream again, and be refused if it may no longer have it.
+    """End the streams of a user's open pages. Each page reconnects, and is rejected if it no longer has access.
 
-    Call it after the commit of what changed that.
+    Call it after the commit of the change in access.
     """
     publish(current_app, [topic_of(user_id)], END)
 
 
 @contextmanager
 def never_raises() -> Iterator[None]:
-    """Around what reads the database to tell of something that is committed; also a decorator.
+    """Context manager and decorator for code that reads the database to publish a committed change.
 
-    The database away is no error: nobody shall hear that what is kept went wrong. The pages ask later.
+    An unavailable database is logged and not raised: the change itself succeeded, and the pages request it later.
     """
     try:
         yield
     except DatabaseUnavailable as error:
         db.session.rollback()
-        logger.warning("the database is unavailable; a committed change is not announced: %s", error.orig)
+        logger.warning("the database is unavailable; a committed change is not published: %s", error.orig)
 
 
 def publish_change(app: Flask, change: TaskChange) -> None:
-    """Tell the open pages of the operators and of the change's user, if it has one."""
+    """Publish a task change to the open pages of operators and of the task's user, if it has one."""
     topics = [OPERATORS] if change.user_id is None else [OPERATORS, topic_of(change.user_id)]
     publish(app, topics, event_from_change(change))
 
 
 class Subscription:
-    """The events of some topics for one open page; one that has several of them comes once."""
+    """The events of some topics for one open page. An event with several of the topics is received once."""
 
     def __init__(self, hub: Hub, topics: frozenset[str]) -> None:
         self.topics = topics
@@ -99,7 +100,7 @@ class Subscription:
         self._ended = False
 
     def put(self, event: dict[str, Any]) -> None:
-        """Hand over an event; a reader that is too far behind gets RESYNC in place of its backlog. END is the last."""
+        """Add an event to the queue. If it is full, RESYNC replaces its content. END ends the subscription."""
         self._ended = self._ended or event == END
         try:
             self._events.put_nowait(event)
@@ -109,7 +110,7 @@ class Subscription:
             self._events.put_nowait(RESYNC)
 
     def read(self, *, heartbeat: float, lifetime: float) -> Iterator[dict[str, Any] | None]:
-        """The events as they come, None after each `heartbeat` seconds without one, for `lifetime` seconds at most."""
+        """Yield events as they arrive, or None after `heartbeat` seconds without one, for up to `lifetime` seconds."""
         end = time.monotonic() + lifetime
         while time.monotonic() < end:
             try:
@@ -121,14 +122,14 @@ class Subscription:
             yield event
 
     def close(self) -> None:
-        """Stop listening."""
+        """Unsubscribe."""
         self._hub.leave(self)
 
 
 class Hub:
     """One process's subscription to the channel, shared by all its open pages; idle while there are none.
 
-    `most` is how many of them a user may have.
+    `most` is the maximum number of streams of one user.
     """
 
     def __init__(self, client: redis.Redis, most: float = math.inf) -> None:
@@ -137,14 +138,14 @@ class Hub:
         self._lock = threading.Lock()
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._running = False
-        self._audience = ConnectionCount(client, self.open_streams)
+        self._connection_count = ConnectionCount(client, self.open_streams)
 
     def join(self, topics: Iterable[str], reader_id: int | None = None) -> Subscription:
-        """Listen to the events of all `topics`, and to those of the user `reader_id`. Raises TooManyStreams."""
+        """Subscribe to the events of all `topics` and to those of the user `reader_id`. Raises TooManyStreams."""
         own = () if reader_id is None else (topic_of(reader_id),)
         subscription = Subscription(self, frozenset((*topics, *own)))
         with self._lock:
-            # Nobody else listens to a user's own events.
+            # Only the user's own streams subscribe to this topic.
             if any(len(self._subscriptions.get(topic, ())) >= self._most for topic in own):
                 raise TooManyStreams
             for topic in subscription.topics:
@@ -155,41 +156,41 @@ class Hub:
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
-        """Stop listening; once is enough, twice does no harm."""
+        """Unsubscribe. Calling it again has no effect."""
         with self._lock:
             for topic in subscription.topics:
-                listening = self._subscriptions.get(topic, set())
-                listening.discard(subscription)
-                if not listening:
+                subscribers = self._subscriptions.get(topic, set())
+                subscribers.discard(subscription)
+                if not subscribers:
                     self._subscriptions.pop(topic, None)
 
     def open_streams(self) -> int:
         """Return the number of open streams."""
         with self._lock:
-            return len(self._everybody())
+            return len(self._all_subscriptions())
 
     def _run(self) -> None:
         pause = 0.1
-        unheard = RESYNC  # for what was said before Redis heard us
-        while not self._nobody_listens():
+        catch_up = RESYNC  # events before the subscription were missed
+        while not self._stop_if_idle():
             try:
                 with self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
-                    self._send_all(unheard)
+                    self._send_all(catch_up)
                     pause = 0.1
-                    while not self._nobody_listens():
-                        self._audience.tell()
+                    while not self._stop_if_idle():
+                        self._connection_count.tell()
                         message = channel.get_message(timeout=POLL)
                         if message is not None:
                             self._dispatch(message["data"])
-                    self._audience.tell(at_once=True)
+                    self._connection_count.tell(at_once=True)
             except redis.RedisError as error:
-                logger.warning("Redis is away (%s); trying again in %.1f s", error, pause)
-                unheard = END  # the end of a stream may be among it: each page asks anew, and then for what it missed
+                logger.warning("Redis is unavailable (%s); reconnecting in %.1f s", error, pause)
+                catch_up = END  # an END may have been missed: pages reconnect, and request the events they missed
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _nobody_listens(self) -> bool:
+    def _stop_if_idle(self) -> bool:
         with self._lock:
             if not self._subscriptions:
                 self._running = False
@@ -200,58 +201,58 @@ class Hub:
             message = orjson.loads(payload)
             topics, event = {str(topic) for topic in message["topics"]}, message["event"]
         except (ValueError, KeyError, TypeError):
-            logger.warning("a message of another form came through %s; it is left out", CHANNEL)
+            logger.warning("a malformed message was received from %s; it is ignored", CHANNEL)
             return
         with self._lock:
-            listening = {one for topic in topics for one in self._subscriptions.get(topic, ())}
-        for subscription in listening:
+            subscribers = {one for topic in topics for one in self._subscriptions.get(topic, ())}
+        for subscription in subscribers:
             subscription.put(event)
 
     def _send_all(self, event: dict[str, Any]) -> None:
         with self._lock:
-            everybody = self._everybody()
-        for subscription in everybody:
+            subscriptions = self._all_subscriptions()
+        for subscription in subscriptions:
             subscription.put(event)
 
-    def _everybody(self) -> set[Subscription]:
-        return {one for listening in self._subscriptions.values() for one in listening}
+    def _all_subscriptions(self) -> set[Subscription]:
+        return {one for subscribers in self._subscriptions.values() for one in subscribers}
 
 
-PROCESSES = "microblog:listening"  # a set: the web processes that have told of listeners
-LISTENERS = "microblog:listening:{}"  # by process; gone when it has not told for TOLD_FOR seconds
+PROCESSES = "microblog:listening"  # a set: the web processes that have reported streams
+LISTENERS = "microblog:listening:{}"  # by process; expires TOLD_FOR seconds after the last report
 TELL_EVERY = 5.0  # seconds
 TOLD_FOR = 30  # seconds; a process that was killed is counted until then
 
 
 class ConnectionCount:
-    """Publish the number of open streams of one web process, which `count` returns."""
+    """Reports the number of open streams of one web process, which `count` returns, to Redis."""
 
     def __init__(self, client: redis.Redis, count: Callable[[], int]) -> None:
         self._client = client
         self._count = count
-        self._told_at = -TELL_EVERY
+        self._reported_at = -TELL_EVERY
 
     def tell(self, *, at_once: bool = False) -> None:
-        """Tell how many there are, `at_once` or if it is time to. Raises redis.exceptions.RedisError."""
-        if not at_once and time.monotonic() - self._told_at < TELL_EVERY:
+        """Report the number, if TELL_EVERY has passed or `at_once` is true. Raises redis.exceptions.RedisError."""
+        if not at_once and time.monotonic() - self._reported_at < TELL_EVERY:
             return
         process = f"{socket.gethostname()}:{os.getpid()}"
         with self._client.pipeline() as pipe:
-            if listeners := self._count():
+            if streams := self._count():
                 pipe.sadd(PROCESSES, process)
-                pipe.set(LISTENERS.format(process), listeners, ex=TOLD_FOR)
+                pipe.set(LISTENERS.format(process), streams, ex=TOLD_FOR)
             else:
                 pipe.srem(PROCESSES, process)
                 pipe.delete(LISTENERS.format(process))
             pipe.execute()
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
 
 def count_listeners(client: redis.Redis) -> int:
     """Return the number of open streams in all web processes. Raises redis.exceptions.RedisError."""
     processes: set[str] = client.smembers(PROCESSES)  # type: ignore[assignment]
-    told = {process: client.get(LISTENERS.format(process)) for process in processes}
-    gone = [process for process, count in told.items() if count is None]
+    counts = {process: client.get(LISTENERS.format(process)) for process in processes}
+    gone = [process for process, count in counts.items() if count is None]
     if gone:
         client.srem(PROCESSES, *gone)
-    return sum(int(str(count)) for count in told.values() if count is not None)
+    return sum(int(str(count)) for count in counts.values() if count is not None)

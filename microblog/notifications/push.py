@@ -14,17 +14,17 @@ from microblog.notifications.services import mark_notifications_read
 
 @never_raises()
 def push(user_id: int, *rows: Notification | None) -> None:
-    """Send `rows` (None is left out) and all of a user's badges to their open pages. Call it after the commit.
+    """Send `rows` (None is ignored) and all of a user's unread counts to their open pages. Call it after the commit.
 
-    Take `user_id` before the commit: a user who is read anew for it may find the database away.
+    Read `user_id` before the commit: reloading the user for it fails if the database has become unavailable.
     """
-    told = [event_from_notification(row) for row in rows if row is not None]
-    for event in told + unread_count_events(user_id):
+    events = [event_from_notification(row) for row in rows if row is not None]
+    for event in events + unread_count_events(user_id):
         publish(current_app, [topic_of(user_id)], event)
 
 
 def mark_read_and_push(user_id: int, *conditions: sa.ColumnElement[bool]) -> None:
-    """Mark a user's rows as read, those that meet the `conditions`, commit that, and tell their open pages."""
+    """Mark a user's rows that meet the `conditions` as read, commit, and send the unread counts to their open pages."""
     if mark_notifications_read(user_id, *conditions):
         db.session.commit()
         push(user_id)

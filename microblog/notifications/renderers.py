@@ -16,7 +16,7 @@ from microblog.notifications.models import Notification
 
 
 class RenderedNotification(NamedTuple):
-    """A sentence, and the address of the page that it is about."""
+    """A sentence, and the URL of the page that shows its subject."""
 
     sentence: str
     address: str
@@ -28,14 +28,14 @@ _renderers: dict[str, Renderer] = {}
 
 
 def renders(name: str) -> Callable[[Renderer], Renderer]:
-    """Register the function that tells rows of the kind `name`, by their ids; it leaves out what is gone.
+    """Register the function that renders rows of the kind `name`, by their ids.
 
-    It gets at least one row, all of one user.
+    It gets at least one row, all of one user, and omits rows about objects that no longer exist.
     """
 
-    def register(teller: Renderer) -> Renderer:
-        _renderers[name] = teller
-        return teller
+    def register(renderer: Renderer) -> Renderer:
+        _renderers[name] = renderer
+        return renderer
 
     return register
 
@@ -46,12 +46,12 @@ def has_renderer(name: str) -> bool:
 
 
 def render_notifications(rows: Iterable[Notification]) -> dict[int, RenderedNotification]:
-    """Return the rendered `rows` by id, without rows of kinds that have no renderer any longer."""
+    """Return the rendered `rows` by id, without rows of kinds that no longer have a renderer."""
     by_kind: defaultdict[str, list[Notification]] = defaultdict(list)
     for row in rows:
         by_kind[row.name].append(row)
-    sentences: dict[int, RenderedNotification] = {}
+    rendered: dict[int, RenderedNotification] = {}
     for name, of_kind in by_kind.items():
         if has_renderer(name):
-            sentences |= _renderers[name](of_kind)
-    return sentences
+            rendered |= _renderers[name](of_kind)
+    return rendered

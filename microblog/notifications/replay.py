@@ -1,6 +1,6 @@
 """Events that an open page missed, read from the database for the polling fallback and for a stream's replay.
 
-A package registers further topics and missed events of a page. The function gets the reader's id and the arguments of
+A package registers further topics and missed events of a page. Its function gets the reader's id and the arguments of
 the request, and returns None if they do not concern it ::
 
     @provides_events("posts")
@@ -26,7 +26,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class EventSource:
-    """`topics` to listen to, and `missed`: the events after a time (seconds since 1970), in any order."""
+    """`topics` to subscribe to, and `missed`: returns the events after a time (seconds since 1970) in any order."""
 
     topics: Iterable[str]
     missed: Callable[[float], list[Event]]
@@ -38,39 +38,39 @@ _providers: dict[str, SourceProvider] = {}
 
 
 def provides_events(kind: str) -> Callable[[SourceProvider], SourceProvider]:
-    """Register the function that finds what there is of this kind for a page."""
+    """Register the function that returns the event source of this kind for a page."""
 
-    def register(offer: SourceProvider) -> SourceProvider:
-        _providers[kind] = offer
-        return offer
+    def register(provider: SourceProvider) -> SourceProvider:
+        _providers[kind] = provider
+        return provider
 
     return register
 
 
 def sources_for_page(reader_id: int, arguments: Mapping[str, str]) -> list[EventSource]:
-    """Return the sources of events for a reader's page. Raises werkzeug's BadRequest if `arguments` make no sense."""
+    """Return the event sources for a user's page. Raises werkzeug's BadRequest if `arguments` are invalid."""
     found = (_providers[kind](reader_id, arguments) for kind in sorted(_providers))
     return [source for source in found if source is not None]
 
 
 def events_since(user_id: int, since: float) -> list[Event]:
-    """The user's events after `since` (seconds since 1970), oldest first, one per subject.
+    """Return the user's events after `since` (seconds since 1970), oldest first, one per subject.
 
-    Raises ValueError if `since` is no time.
+    Raises ValueError if `since` is not a valid time.
     """
-    moment = time_from_seconds(since)
-    told = [event_from_notification(row) for row in notifications_changed_since(user_id, moment)]
-    events = [_event_of_job(job) for job in jobs_changed_since(user_id, moment)] + told
-    if told:  # then the numbers may have changed, too
+    start = time_from_seconds(since)
+    notified = [event_from_notification(row) for row in notifications_changed_since(user_id, start)]
+    events = [_event_of_job(job) for job in jobs_changed_since(user_id, start)] + notified
+    if notified:  # the unread counts may have changed as well
         events += unread_count_events(user_id)
     return sorted(events, key=lambda event: float(event["timestamp"]))
 
 
 @provides_events("unread")
 def unread_counts_for_page(user_id: int, arguments: Mapping[str, str]) -> EventSource | None:
-    """The badges that have another number by now than a page shows: that of `messages` is its ``unread-messages``.
+    """Return a source of the unread counts that differ from those of a page, such as its ``unread-messages``.
 
-    A number may change without any event after the page's last: what was read on another page has none.
+    A count may change without an event after the page's last one: reading on another page leaves no event.
     """
     shown = {
         name: arguments[f"unread-{name}"] for name in unread_counts.counter_names() if f"unread-{name}" in arguments
@@ -79,14 +79,14 @@ def unread_counts_for_page(user_id: int, arguments: Mapping[str, str]) -> EventS
         return None
 
     def missed(_since: float) -> list[Event]:
-        numbers = [(event, str(event["data"]["count"])) for event in unread_count_events(user_id)]
-        return [event for event, number in numbers if shown.get(event["subject"], number) != number]
+        counts = [(event, str(event["data"]["count"])) for event in unread_count_events(user_id)]
+        return [event for event, count in counts if shown.get(event["subject"], count) != count]
 
     return EventSource((), missed)
 
 
 def time_from_seconds(seconds: float) -> datetime:
-    """The aware time `seconds` after 1970. Raises ValueError if there is no such time."""
+    """Return the aware time `seconds` after 1970. Raises ValueError if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError) as error:
@@ -94,20 +94,21 @@ def time_from_seconds(seconds: float) -> datetime:
 
 
 def event_from_change(change: TaskChange) -> Event:
-    """The event that tells open pages of a change, as it happens."""
+    """Return the event of a task change, for open pages."""
     return _task_event(change.root_id, change.position, change.state, change.progress, change.at)
 
 
 def event_from_notification(row: Notification) -> Event:
-    """The event that tells open pages of a notification that was written or read: its name is the row's kind."""
+    """Return the event of a notification that was written or read, for open pages; its name is the row's kind."""
     data = {**row.payload, "id": row.id, "read": row.read_at is not None}
     return _event(row.name, row.subject, row.updated_at, data)
 
 
 def unread_count_events(user_id: int) -> list[Event]:
-    """The numbers of a user's badges, as they are now.
+    """Return the events of a user's current unread counts.
 
-    Their time is that before they were counted: of two such events, the later one knows all that the earlier knew.
+    Their timestamp is taken before counting, so that of two such events the later one includes all changes of the
+    earlier one.
     """
     now = utcnow()
     return [

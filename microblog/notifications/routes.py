@@ -21,17 +21,17 @@ from microblog.validators import ID_IN_ADDRESS
 
 bp = Blueprint("notifications", __name__)
 
-# Seconds before its last event that a page is told of again: clocks differ, and a row may be written a while after
-# the time it bears. A page leaves out what it knows.
+# Seconds before a page's last event that are replayed: clocks differ, and a row may be written some time after its
+# timestamp. A page ignores events that it already has.
 OVERLAP = 15.0
 
 
 @bp.get("/notifications")
 @login_required
 def poll() -> ResponseReturnValue:
-    """The user's events after ``since`` (seconds since 1970; default 0), as a list.
+    """Return the user's events after ``since`` (seconds since 1970; default 0) as a list.
 
-    Further arguments name what else the page shows (see replay.py); the events of that are among them.
+    Further arguments name the objects that the page shows (see replay.py); the events of these are included.
     """
     since = _since(request.args.get("since", "0"))
     return jsonify(_missed(replay.sources_for_page(current_user.id, request.args), since))
@@ -40,9 +40,9 @@ def poll() -> ResponseReturnValue:
 @bp.get("/notifications/stream")
 @login_required
 def stream() -> ResponseReturnValue:
-    """The user's events as they happen, after those that the page missed since ``Last-Event-ID`` or ``since``.
+    """Stream the user's events as they occur, after those that the page missed since ``Last-Event-ID`` or ``since``.
 
-    Further arguments as for poll().
+    Further arguments are those of poll().
     """
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
     since = utcnow().timestamp() if last_seen is None else _since(last_seen)
@@ -52,7 +52,7 @@ def stream() -> ResponseReturnValue:
 
 
 def _missed(shown: list[EventSource], since: float) -> list[Event]:
-    """The events after `since`, oldest first: the time of the last is where a stream that is cut goes on."""
+    """Return the events after `since`, oldest first: an interrupted stream resumes at the time of the last one."""
     events = events_since(current_user.id, since)
     events += [event for source in shown for event in source.missed(since)]
     return sorted(events, key=lambda event: float(event["timestamp"]))
@@ -61,7 +61,7 @@ def _missed(shown: list[EventSource], since: float) -> list[Event]:
 @bp.get("/notifications/all")
 @login_required
 def index() -> ResponseReturnValue:
-    """All that the user was told, newest first."""
+    """List the user's notifications, newest first."""
     page = notifications_of(current_user.id, request.args.get("before"), request.args.get("after"))
     return render_template("notifications/index.html", page=page, told=renderers.render_notifications(page.items))
 
@@ -69,26 +69,26 @@ def index() -> ResponseReturnValue:
 @bp.get(f"/notifications/<{ID_IN_ADDRESS}:notification_id>")
 @login_required
 def follow_up(notification_id: int) -> ResponseReturnValue:
-    """Go to the page that a notification is about; it is read by that."""
+    """Redirect to the page that a notification is about, and mark the notification as read."""
     user_id = current_user.id
     row = find_notifications(notification_id, user_id) or abort(404, _("There is no such notification."))
-    told = renderers.render_notifications([row]).get(row.id)
+    rendered = renderers.render_notifications([row]).get(row.id)
     if mark_notifications_read(user_id, Notification.id == row.id):
         db.session.commit()
         push(user_id, row)
-    return redirect(told.address if told else url_for("notifications.index"))
+    return redirect(rendered.address if rendered else url_for("notifications.index"))
 
 
 @bp.post("/notifications/read")
 @login_required
 def mark_all_read() -> ResponseReturnValue:
-    """Mark everything that the user was told as read."""
+    """Mark all notifications of the user as read."""
     mark_read_and_push(current_user.id)
     return redirect(url_for("notifications.index"))
 
 
 def _since(text: str) -> float:
-    """Seconds since 1970 as a page gave them; anything else is a bad request."""
+    """Parse seconds since 1970 from a request. Responds with 400 if they are invalid."""
     try:
         seconds = float(text)
         time_from_seconds(seconds)

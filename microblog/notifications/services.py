@@ -28,19 +28,19 @@ def notify(
     payload: dict[str, Any] | None = None,
     once: bool = False,
 ) -> Notification | None:
-    """Tell a user that something of the kind `name` happened to `subject`, in the caller's transaction.
+    """Write a notification of the kind `name` about `subject` for a user, in the caller's transaction.
 
-    If the user was told before, the row becomes unread and new again; or, where that shall be said only `once`, it is
-    left as it is, and None is returned. push() what is returned after the commit.
+    If the user already has one, the row becomes new and unread again; with `once` it is left unchanged, and None is
+    returned. Pass the returned row to push() after the commit.
     """
     now = utcnow()
-    happened = {"actor_id": actor_id, "payload": payload or {}, "timestamp": now, "updated_at": now, "read_at": None}
+    values = {"actor_id": actor_id, "payload": payload or {}, "timestamp": now, "updated_at": now, "read_at": None}
     key = {"user_id": user_id, "name": name, "subject": subject}
-    insert = dialect_insert(db.engine, Notification).values(**key, **happened)
+    insert = dialect_insert(db.engine, Notification).values(**key, **values)
     statement = (
         insert.on_conflict_do_nothing(index_elements=[*key])
         if once
-        else insert.on_conflict_do_update(index_elements=[*key], set_=happened)
+        else insert.on_conflict_do_update(index_elements=[*key], set_=values)
     )
     query = statement.returning(Notification).execution_options(populate_existing=True)
     row: Notification | None = db.session.scalars(query).one_or_none()
@@ -48,7 +48,7 @@ def notify(
 
 
 def mark_notifications_read(user_id: int, *conditions: sa.ColumnElement[bool]) -> int:
-    """Mark a user's rows as read, those that meet the `conditions`, in the caller's transaction; returns how many."""
+    """Mark a user's rows that meet the `conditions` as read, in the caller's transaction; return their number."""
     now = utcnow()
     marked = db.session.scalars(
         sa.update(Notification)
@@ -60,39 +60,39 @@ def mark_notifications_read(user_id: int, *conditions: sa.ColumnElement[bool]) -
 
 
 def forget_actor(user_id: int) -> set[int]:
-    """Forget, for everybody, what this user did, in the caller's transaction; push() to whose ids are returned.
+    """Delete all notifications of all users about actions of this user, in the caller's transaction.
 
-    These are they who had not read of it yet: their badges are others now.
+    Return the ids of users with unread ones among them; push() their changed unread counts after the commit.
     """
-    forgotten = sa.delete(Notification).where(Notification.actor_id == user_id)
-    rows = db.session.execute(forgotten.returning(Notification.user_id, Notification.read_at))
+    delete = sa.delete(Notification).where(Notification.actor_id == user_id)
+    rows = db.session.execute(delete.returning(Notification.user_id, Notification.read_at))
     return {reader_id for reader_id, read_at in rows if read_at is None}
 
 
 def notifications_about(name: str, subjects: Iterable[str]) -> sa.ColumnElement[bool]:
-    """The condition that a row is of the kind `name`, and about one of `subjects`."""
+    """Return the condition for rows of the kind `name` about one of `subjects`."""
     return sa.and_(Notification.name == name, Notification.subject.in_(list(subjects)))
 
 
 def notifications_of(
     user_id: int, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Notification]:
-    """A page of what a user was told, the newest first; `before` and `after` are paging keys.
+    """Return a page of a user's notifications, newest first; `before` and `after` are paging keys.
 
-    It has at most `size` rows, or ``POSTS_PER_PAGE``. Raises InvalidKey.
+    It has at most `size` rows, by default ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
     query = sa.select(Notification).where(Notification.user_id == user_id)
     return pagination.newest_first(query, Notification.timestamp, Notification.id, size, before, after)
 
 
 def find_notifications(notification_id: int, user_id: int) -> Notification | None:
-    """The row of that id, if it is the user's."""
+    """Return the user's notification with this id, or None."""
     query = sa.select(Notification).where(Notification.id == notification_id, Notification.user_id == user_id)
     return db.session.scalar(query)
 
 
 def notifications_changed_since(user_id: int, since: datetime, limit: int = 100) -> list[Notification]:
-    """A user's rows that were written or read after `since`, the latest last, at most `limit`."""
+    """Return the user's latest rows that were written or read after `since`, at most `limit`, the latest last."""
     query = sa.select(Notification).where(Notification.user_id == user_id, Notification.updated_at > since)
     latest = query.order_by(Notification.updated_at.desc(), Notification.id.desc()).limit(limit)
     return list(db.session.scalars(latest))[::-1]

@@ -16,14 +16,15 @@ RECONNECT_AFTER = 2000  # milliseconds
 
 
 def event_stream(reader_id: int, topics: Iterable[str], read_missed: Callable[[], list[dict[str, Any]]]) -> Response:
-    """The response that has a user's own events, and those of `topics`, as they happen.
+    """Return a response that streams a user's own events and those of `topics` as they occur.
 
-    Before them come those that `read_missed` returns. Who may hear of `topics` is for the caller to say. Raises
-    TooManyRequests if the reader has ``STREAMS_PER_USER`` already: a page then asks every few seconds.
+    The stream begins with the events that `read_missed` returns. The caller must check that the user has access to
+    `topics`. Raises TooManyRequests if the user already has ``STREAMS_PER_USER`` streams; the page then polls every few
+    seconds.
     """
     hub: Hub = current_app.extensions["hub"]
     try:
-        subscription = hub.join(topics, reader_id)  # before the replay, so that nothing falls between the two
+        subscription = hub.join(topics, reader_id)  # before the replay, so that no event is lost between the two
     except TooManyStreams:
         abort(429, _("Too many of your pages are open at once. Close some of them."))
     try:

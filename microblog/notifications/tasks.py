@@ -18,7 +18,7 @@ BATCH = 500  # rows deleted in one transaction
 
 @shared_task(name="purge_notifications", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_notifications() -> None:
-    """Forget what users were told longer ago than NOTIFICATION_LIFETIME."""
+    """Delete notifications that are older than NOTIFICATION_LIFETIME."""
     before = utcnow() - timedelta(seconds=current_app.config["NOTIFICATION_LIFETIME"])
     old = sa.select(Notification.id).where(Notification.timestamp < before).limit(BATCH)
     delete_in_batches(db.session, sa.delete(Notification).where(Notification.id.in_(old)))

@@ -1,4 +1,4 @@
-"""Unread counts beside the links of the navigation.
+"""Unread counts (badges) beside the navigation links.
 
 A package registers a function ::
 
@@ -17,13 +17,13 @@ from microblog.extensions import db
 
 Counter = Callable[[int], int]
 
-MOST = 100  # what is counted to; a badge says “99+” then
+MOST = 100  # counting stops here; the badge then shows “99+”
 
 _counters: dict[str, Counter] = {}
 
 
 def counts_unread(name: str) -> Callable[[Counter], Counter]:
-    """Register the function that counts, for a user's id, what the badge `name` shows."""
+    """Register the function that returns the count of the badge `name` for a user id."""
 
     def register(counter: Counter) -> Counter:
         _counters[name] = counter
@@ -33,12 +33,12 @@ def counts_unread(name: str) -> Callable[[Counter], Counter]:
 
 
 def counter_names() -> list[str]:
-    """The badges that there are."""
+    """Return the names of all badges."""
     return list(_counters)
 
 
 def unread_counts(user_id: int) -> dict[str, int]:
-    """The number of each badge of a user, at most MOST."""
+    """Return the count of each badge of a user, at most MOST."""
     return {name: counter(user_id) for name, counter in _counters.items()}
 
 

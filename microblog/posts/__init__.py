@@ -6,7 +6,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages, and what they hear of while they are open."""
+    """Register the pages and their events."""
     from microblog.posts import translation
     from microblog.posts.events import post_labels
     from microblog.posts.routes import bp

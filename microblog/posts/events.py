@@ -28,36 +28,36 @@ from microblog.posts.queries import all_posts, is_on_home_of, posts_by, posts_wr
 from microblog.validators import MAX_ID
 
 EVERYBODY = "posts"  # the topic of all posts
-MOST = 100  # new posts that a page counts; of more it says "100+"
-MOST_SHOWN = 200  # posts that a page may ask about
+MOST = 100  # new posts that a page counts; if there are more, it shows "More than 100"
+MOST_SHOWN = 200  # posts that a page may list in a request
 
 _IDS = re.compile(r"(?:\d{1,10}(?:,\d{1,10})*)?", re.ASCII)
 
 
 def post_topic(author_id: int) -> str:
-    """The topic of one author's posts."""
+    """Return the topic of one author's posts."""
     return f"author:{author_id}"
 
 
 @never_raises()
 def announce_post(post: Post) -> None:
-    """Tell open pages of a new post; it must be committed by now."""
+    """Notify open pages of a new post, after its commit."""
     _publish(_event("post", post.id, post.user_id, post.timestamp))
 
 
 def announce_post_deletion(post_id: int, author_id: int) -> None:
-    """Tell open pages that a post is gone; that must be committed by now."""
+    """Notify open pages that a post was deleted, after the commit."""
     _publish(_event("post-deleted", post_id, author_id, utcnow()))
 
 
 @account_closed.connect
 def announce_account_closed(author_id: int) -> None:
-    """Let open pages ask which of the posts that they show are gone, since all of this author's are."""
+    """Make open pages request which of their posts are no longer visible, since all of this author's are hidden."""
     publish(current_app, _topics(author_id), RESYNC)
 
 
 def post_labels() -> dict[str, str]:
-    """Return the bar's text for {n} new posts, by plural category of the reader's language."""
+    """Return the text of the bar for {n} new posts, by plural category of the reader's language."""
     locale = get_locale()
     examples = {locale.plural_form(n) if locale else "other": n for n in range(MOST, 0, -1)}
     texts = {
@@ -68,19 +68,19 @@ def post_labels() -> dict[str, str]:
 
 @replay.provides_events("posts")
 def post_events_for_page(reader_id: int, arguments: Mapping[str, str]) -> EventSource | None:
-    """Return the topics of a page with posts, and the events it missed.
+    """Return the topics of a page with posts, and the events that it missed.
 
-    ``posts`` says which timeline the page shows: ``home``, ``explore``, or ``@`` and a username. ``shown`` has the ids
-    of the posts on it, with commas between, to hear which of these are gone.
+    ``posts`` names the timeline that the page shows: ``home``, ``explore``, or ``@`` and a username. ``shown`` lists
+    the ids of the posts on it, separated by commas; those that are no longer visible are reported as deleted.
     """
     name = arguments.get("posts")
     if name is None:
         return None
     shown = _ids(arguments.get("shown", ""))
-    found = _timeline(name, reader_id)
-    if found is None:
+    timeline = _timeline(name, reader_id)
+    if timeline is None:
         return EventSource((), lambda _since: _deleted(shown))
-    topics, query = found
+    topics, query = timeline
 
     def missed(since: float) -> list[Event]:
         written = posts_written_after(query, time_from_seconds(since), MOST + 1)
@@ -90,7 +90,7 @@ def post_events_for_page(reader_id: int, arguments: Mapping[str, str]) -> EventS
 
 
 def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | Listing[Post]] | None:
-    """The topics and the posts of a timeline; None if it is that of a user who is gone, or has another name now."""
+    """Return the topics and the query of a timeline; None if it belongs to a user who was deleted or renamed."""
     if name == "home":
         followed = db.session.scalars(sa.select(Follow.followed_id).where(Follow.follower_id == reader_id))
         return [post_topic(reader_id), *map(post_topic, followed)], is_on_home_of(reader_id)
@@ -103,19 +103,19 @@ def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | L
 
 
 def _ids(text: str) -> list[int]:
-    ids = [int(one) for one in text.split(",") if one] if _IDS.fullmatch(text) else None
+    ids = [int(number) for number in text.split(",") if number] if _IDS.fullmatch(text) else None
     if ids is None or len(ids) > MOST_SHOWN:
         abort(400, _("“shown” must be the numbers of at most %(most)d posts.", most=MOST_SHOWN))
     return ids
 
 
 def _deleted(shown: list[int]) -> list[Event]:
-    """An event for each of these posts that nobody can read any more; whose it was is not told."""
-    asked = [post_id for post_id in shown if post_id <= MAX_ID]
-    if not asked:
+    """Return an event, without the author, for each of these posts that is no longer visible."""
+    ids = [post_id for post_id in shown if post_id <= MAX_ID]
+    if not ids:
         return []
-    there = set(db.session.scalars(all_posts().with_only_columns(Post.id).where(Post.id.in_(asked))))
-    return [_event("post-deleted", post_id, None, utcnow()) for post_id in asked if post_id not in there]
+    visible = set(db.session.scalars(all_posts().with_only_columns(Post.id).where(Post.id.in_(ids))))
+    return [_event("post-deleted", post_id, None, utcnow()) for post_id in ids if post_id not in visible]
 
 
 def _publish(event: Event) -> None:

@@ -29,7 +29,7 @@ class PostForm(FlaskForm):
         return text.strip()
 
     def validate_post(self, field: Field) -> None:
-        """Refuse a post that says nothing, or too much."""
+        """Refuse an empty post and one that is too long."""
         length = len(self.body)
         if is_blank(self.body):
             raise ValidationError(_("A post needs at least one character that is not a space."))

@@ -14,26 +14,26 @@ from microblog.posts.tokenizer import indexed
 from microblog.posts.types import Terms, language_of_body, terms_of_body
 
 MAX_LENGTH = 140  # Unicode code points
-MAX_TAG = 35  # characters of a BCP 47 tag that every program must take
+MAX_TAG = 35  # characters of a BCP 47 tag that every implementation must support
 
 
 _UNINDEXED = sa.text("terms IS NULL")
 
 
 class Post(Model):
-    """One post of one user."""
+    """A post of a user."""
 
     __tablename__ = "post"
-    # Both orders that are read, with the id to break ties: everyone's posts, and one author's.
+    # Indexes for the posts of all users and for those of one author; the id breaks ties.
     __table_args__ = (
         sa.Index("ix_post_timestamp_id", "timestamp", "id"),
         sa.Index("ix_post_user_id_timestamp_id", "user_id", "timestamp", "id"),
-        # What the search finds posts by; on SQLite that is post_fts, which triggers keep (search/).
+        # The full-text index; on SQLite it is the table post_fts, which triggers update (search/).
         sa.Index(
             "ix_post_terms", "terms", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 512}
         ).ddl_if(dialect="postgresql"),
         sa.Index("ix_post_unindexed", "id", sqlite_where=_UNINDEXED, postgresql_where=_UNINDEXED),
-        # In this order the search looks at them; in post_fts it is that of the rowids.
+        # The order in which the search reads posts; in post_fts it is the order of the rowids.
         sa.Index("ix_post_imported_id", "imported", sa.text("id DESC"), postgresql_using="btree").ddl_if(
             dialect="postgresql"
         ),
@@ -43,13 +43,13 @@ class Post(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(sa.String(MAX_LENGTH))
     timestamp: Mapped[datetime] = mapped_column(default=utcnow)
-    # BCP 47; null if the text does not tell, and in rows that are older than this column.
+    # BCP 47; NULL if it was not detected, and in rows that are older than this column.
     language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=language_of_body)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
-    # Whether it came out of a file: however many did, the search looks first at what was written here.
+    # True for a post imported from a file. The search reads posts written here first, however many were imported.
     imported: Mapped[bool] = mapped_column(default=False, server_default=sa.false(), deferred=True)
 
-    # The words of the body, for the search alone. Without them (None), a post is found once index_posts came by.
+    # The terms of the body, used only by the search. A post without terms (None) is found after the next index_posts.
     terms: Mapped[str | None] = mapped_column(Terms, default=terms_of_body, deferred=True)
 
     author: Mapped[User] = relationship(lazy="joined", innerjoin=True)

@@ -14,63 +14,63 @@ from microblog.pagination import Listing, Page
 from microblog.posts.models import Post
 from microblog.validators import MAX_ID
 
-FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # all posts are between
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # before and after all posts
 
 
 def home_timeline(
     reader: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Post]:
-    """A page of what `reader` and those whom they follow wrote; `before` and `after` are paging keys.
+    """Return a page of the posts by `reader` and the users they follow; `before` and `after` are paging keys.
 
-    It has at most `size` posts, or ``POSTS_PER_PAGE``; so have the others here. Raises pagination.InvalidKey.
+    It has at most `size` posts, or ``POSTS_PER_PAGE``, as in the other timelines. Raises pagination.InvalidKey.
     """
     return _page(is_on_home_of(reader.id), before, after, size)
 
 
 def explore_timeline(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
-    """A page of what anybody wrote; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
+    """Return a page of all posts; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
     return _page(all_posts(), before, after, size)
 
 
 def profile_timeline(
     author: User, before: str | None = None, after: str | None = None, size: int | None = None
 ) -> Page[Post]:
-    """A page of what `author` wrote; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
+    """Return a page of the posts by `author`; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
     return _page(posts_by(author.id), before, after, size)
 
 
 def find_post(post_id: int) -> Post | None:
-    """The post of that number, which may be any number, if anybody may read it."""
+    """Return the post with this id, which may be any integer, or None if there is none that is visible."""
     if not 0 < post_id <= MAX_ID:
         return None
     return db.session.scalar(all_posts().where(Post.id == post_id))
 
 
 def all_posts() -> sa.Select[Post]:
-    """All that anybody wrote, but those whose account is being deleted."""
+    """Return a query for all posts, without those of authors whose account is being deleted."""
     return sa.select(Post).where(Post.user_id.not_in(User.ids_of_deleted()))
 
 
 def posts_by(author_id: int) -> sa.Select[Post]:
-    """All that an author wrote."""
+    """Return a query for all posts by an author."""
     return sa.select(Post).where(Post.user_id == author_id)
 
 
 def is_on_home_of(reader_id: int) -> Listing[Post]:
-    """All that a reader and those whom they follow wrote.
+    """Return a listing of the posts by a reader and the users they follow.
 
-    However many posts there are, the database looks at no more of them than one page of each author: a page cannot
-    reach further than the newest edge of these.
+    The database reads at most one page of posts per author, however many posts there are: a page of the timeline
+    cannot extend beyond the nearest of the ends of the authors' pages.
     """
     followed = sa.select(Follow.followed_id.label("id")).where(Follow.follower_id == reader_id)
     followed = followed.where(Follow.followed_id.not_in(User.ids_of_deleted()))
     authors = followed.union_all(sa.select(sa.literal(reader_id))).cte("authors")
 
-    def may_be_shown(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
+    def candidates(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
         post, last = aliased(Post), aliased(Post)
         of_author = sa.select(post.id).where(post.user_id == authors.c.id)
         reach = pagination.after_key(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
-        # Each on its own: together, they would be looked for among all posts in the order of time.
+        # Materialized separately: in a single query, the database would search all posts in time order.
         reached = _materialized(sa.select(reach.scalar_subquery().label("id")).select_from(authors), "reached")
         ends = _materialized(sa.select(last.timestamp, last.id).where(last.id.in_(sa.select(reached.c.id))), "ends")
         nearest = (
@@ -87,16 +87,16 @@ def is_on_home_of(reader_id: int) -> Listing[Post]:
         query = sa.select(Post).where(Post.user_id.in_(sa.select(authors.c.id)))
         return query.where(key <= bound if upward else key >= bound)
 
-    return may_be_shown
+    return candidates
 
 
 def _materialized(query: sa.SelectBase, name: str) -> sa.CTE:
     return query.cte(name).prefix_with("MATERIALIZED")
 
 
-def posts_written_after(query: sa.Select[Post] | Listing[Post], moment: datetime, limit: int) -> list[Post]:
-    """The first `limit` posts of `query` that were written after `moment`, oldest first."""
-    edge = sa.tuple_(sa.literal(moment, Post.timestamp.type), sa.literal(MAX_ID))
+def posts_written_after(query: sa.Select[Post] | Listing[Post], since: datetime, limit: int) -> list[Post]:
+    """Return the first `limit` posts of `query` that were written after `since`, oldest first."""
+    edge = sa.tuple_(sa.literal(since, Post.timestamp.type), sa.literal(MAX_ID))
     found = query if isinstance(query, sa.Select) else query(edge, True, limit)
     ordered = pagination.after_key(found, Post.timestamp, Post.id, edge, upward=True).limit(limit)
     return list(db.session.scalars(ordered.options(lazyload(Post.author))))

@@ -26,7 +26,7 @@ bp = Blueprint("posts", __name__)
 @login_required
 @limit_user("RATELIMIT_POST", methods=["POST"])
 def home() -> ResponseReturnValue:
-    """Write a post, and read what you and those whom you follow wrote."""
+    """Show the posts of the current user and the users they follow, and write a post."""
     form = PostForm()
     if form.validate_on_submit():
         create_post(current_user.id, form.body)
@@ -48,7 +48,7 @@ def explore() -> ResponseReturnValue:
 @bp.get("/user/<username>")
 @login_required
 def profile(username: str) -> ResponseReturnValue:
-    """A user and what they wrote; on one's own also the way to export it."""
+    """Show a user and their posts; a user's own profile also offers the export."""
     user = get_user_or_404(username)
     page = profile_timeline(user, request.args.get("before"), request.args.get("after"))
     return render_template(
@@ -66,30 +66,30 @@ _ID = f"<{ID_IN_ADDRESS}:post_id>"
 @bp.get(f"/post/{_ID}")
 @login_required
 def post(post_id: int) -> ResponseReturnValue:
-    """One post."""
-    found = find_post(post_id) or _nothing()
+    """Show a post."""
+    found = find_post(post_id) or _not_found()
     return render_template("posts/post.html", post=found, page=Page([found], older=None, newer=None))
 
 
 @bp.get(f"/post/{_ID}/delete")
 @login_required
 def confirm_delete(post_id: int) -> ResponseReturnValue:
-    """Ask whether one's post is to go, since following a link must not delete anything."""
-    found = get_own_post(post_id, current_user.id) or _nothing()
+    """Ask for confirmation before deleting one's post, since following a link must not delete anything."""
+    found = get_own_post(post_id, current_user.id) or _not_found()
     return render_template("posts/delete.html", post=found, onward=referring_path())
 
 
 @bp.post(f"/post/{_ID}/delete")
 @login_required
 def delete(post_id: int) -> ResponseReturnValue:
-    """Delete one's post, and go back to the list that it was in (``next``)."""
+    """Delete one's post, and redirect to the list that contained it (``next``)."""
     if not delete_post(post_id, current_user.id):
-        _nothing()
+        _not_found()
     flash(_("Your post is deleted."), "success")
-    onward = local_path(request.form.get("next")) or url_for("posts.home")
-    gone = url_for("posts.post", post_id=post_id), url_for("posts.delete", post_id=post_id)
-    return redirect(url_for("posts.home") if urlsplit(onward).path in gone else onward)
+    target = local_path(request.form.get("next")) or url_for("posts.home")
+    deleted_paths = url_for("posts.post", post_id=post_id), url_for("posts.delete", post_id=post_id)
+    return redirect(url_for("posts.home") if urlsplit(target).path in deleted_paths else target)
 
 
-def _nothing() -> NoReturn:
+def _not_found() -> NoReturn:
     abort(404, _("There is no such post, or no longer."))

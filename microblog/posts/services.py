@@ -1,4 +1,4 @@
-"""Create and delete posts, and announce both to open pages."""
+"""Create and delete posts, and notify open pages of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from microblog.posts.models import Post
 
 
 def create_post(author_id: int, body: str) -> Post:
-    """Keep a new post, commit that, and tell open pages; `body` is as the form leaves it."""
+    """Store a new post, commit, and notify open pages; `body` is that of a valid PostForm."""
     post = Post(body=body, user_id=author_id)
     db.session.add(post)
     db.session.commit()
@@ -19,14 +19,14 @@ def create_post(author_id: int, body: str) -> Post:
 
 
 def get_own_post(post_id: int, author_id: int) -> Post | None:
-    """A post, if it is this author's."""
+    """Return a post if it belongs to this author, or None."""
     return db.session.scalar(sa.select(Post).where(Post.id == post_id, Post.user_id == author_id))
 
 
 def delete_post(post_id: int, author_id: int) -> bool:
-    """Delete an author's post, commit that, and tell open pages; False if it is not there, or somebody else's."""
-    mine = sa.delete(Post).where(Post.id == post_id, Post.user_id == author_id)
-    deleted = db.session.scalars(mine.returning(Post.id)).all()
+    """Delete an author's post, commit, and notify open pages. Return False if the author has no such post."""
+    statement = sa.delete(Post).where(Post.id == post_id, Post.user_id == author_id)
+    deleted = db.session.scalars(statement.returning(Post.id)).all()
     db.session.commit()
     if deleted:
         announce_post_deletion(post_id, author_id)

@@ -1,4 +1,4 @@
-"""Column defaults of a post that are computed from its body, whoever writes it."""
+"""Type and defaults of the columns of a post that are computed from its body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEXEME = re.compile(r"'([^']*)':([\d,]+)")
 
 
 class Terms(sa.types.TypeDecorator[str]):
-    """Terms, of which none has a quote in it, with a space between each two.
+    """Terms separated by spaces, none of which contains a quote.
 
     A ``tsvector`` on PostgreSQL, text on SQLite.
     """
@@ -36,17 +36,17 @@ class Terms(sa.types.TypeDecorator[str]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         if value is None or dialect.name != "postgresql":
             return value
-        placed = [
+        positioned = [
             (int(position), term) for term, positions in _LEXEME.findall(value) for position in positions.split(",")
         ]
-        return " ".join(term for _position, term in sorted(placed))
+        return " ".join(term for _position, term in sorted(positioned))
 
 
 def language_of_body(context: DefaultExecutionContext) -> str | None:
-    """The default of the language: what the body tells of it."""
+    """Return the default of the language: the one detected in the body."""
     return language_detection.detect_language(context.get_current_parameters()["body"])  # type: ignore[no-untyped-call]
 
 
 def terms_of_body(context: DefaultExecutionContext) -> str:
-    """The default of the terms: those of the body."""
+    """Return the default of the terms: those of the body."""
     return indexed(context.get_current_parameters()["body"])  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """``flask search``: check and rebuild the index.
 
-Exit codes: 0 done, or the index is sound; 1 a reindexing is running, was cancelled or failed, or the index is not
-sound; 2 wrong usage; 3 the database is unavailable.
+Exit codes: 0 success, or the index is consistent; 1 a reindexing is running, was cancelled or failed, or the index is
+inconsistent; 2 usage error; 3 the database is unavailable.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from microblog.taskqueue import states
 from microblog.taskqueue.interface import AlreadyRunning
 
 FAILED = 1  # an exit code
-PAUSE = 0.5  # seconds between two looks at a job
+PAUSE = 0.5  # seconds between two queries of a job's state
 
 
-search = Commands("search", help="Look after the index of the search.")
+search = Commands("search", help="Check and rebuild the search index.")
 
 
 @search.command("reindex")
-@click.option("--wait", is_flag=True, help="Return when it has ended, and tell how far it is.")
+@click.option("--wait", is_flag=True, help="Wait until the task has ended, and show its progress.")
 @as_json
 @click.pass_context
 def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
-    """Launch the task that compares all posts with the index, and mends it. Meanwhile the search answers.
+    """Launch the task that compares all posts with the index and repairs it. The search remains available.
 
     \b
     Example:
@@ -39,22 +39,22 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
     """
     try:
         job_id = launch_reindexing()
-    except AlreadyRunning as refused:
-        running = refused.task.id if refused.task else ""
-        click.echo(f"{running}: reindexing is under way already; flask tasks show {running} tells how far.", err=True)
+    except AlreadyRunning as error:
+        running = error.task.id if error.task else ""
+        click.echo(f"{running}: reindexing is already running; flask tasks show {running} shows progress.", err=True)
         context.exit(FAILED)
     if not (wait or as_json):
-        click.echo(f"{job_id}: launched reindex_posts. flask tasks show {job_id} tells how far it is.")
+        click.echo(f"{job_id}: launched reindex_posts. flask tasks show {job_id} shows progress.")
         return
-    job = _wait_for(job_id, quiet=as_json) if wait else _look_at(job_id)
+    job = _wait_for(job_id, quiet=as_json) if wait else _fetch_job(job_id)
     if as_json:
         print_json(job.to_dict())
     elif job.state == states.SUCCESS:
         result = job.root.result or {}
-        rebuilt = " The database's own index was broken, and is made anew." if result["rebuilt"] else ""
-        click.echo(f"Compared {result['posts']} posts, {result['changed']} of them are indexed anew.{rebuilt}")
+        rebuilt = " The database's full-text index was corrupt and has been rebuilt." if result["rebuilt"] else ""
+        click.echo(f"Compared {result['posts']} posts, {result['changed']} of them were reindexed.{rebuilt}")
     else:
-        click.echo(f"It ended as {job.state}. {job.current.error or ''}".rstrip(), err=True)
+        click.echo(f"The task ended as {job.state}. {job.current.error or ''}".rstrip(), err=True)
     if wait and job.state != states.SUCCESS:
         context.exit(FAILED)
 
@@ -63,7 +63,7 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Compare all posts with the index, and change nothing. Exits with 1 if a search would not find what it should.
+    """Compare all posts with the index without changing anything. Exits with 1 if the index is inconsistent.
 
     \b
     Example:
@@ -73,31 +73,31 @@ def check(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(asdict(state) | {"sound": state.sound})
     else:
-        click.echo(f"{state.posts} posts: {state.missing} not indexed, {state.wrong} indexed with other words.")
+        click.echo(f"{state.posts} posts: {state.missing} not indexed, {state.wrong} indexed with outdated terms.")
         if not state.whole:
-            click.echo("The database's own index is broken.")
+            click.echo("The database's full-text index is corrupt.")
     if not state.sound:
-        click.echo("flask search reindex mends it.", err=True)
+        click.echo("flask search reindex repairs it.", err=True)
         context.exit(FAILED)
 
 
 def _wait_for(job_id: str, *, quiet: bool) -> Job:
-    """The job once it has ended; unless `quiet`, each time that it has come on is told on stderr."""
-    told = ""
+    """Return the job once it has ended; unless `quiet`, print its progress to stderr when it changes."""
+    printed = ""
     while True:
-        job = _look_at(job_id)
+        job = _fetch_job(job_id)
         if not job.unfinished:
             return job
-        if not quiet and (message := job.root.message) and message != told:
-            told = message
-            click.echo(told, err=True)
+        if not quiet and (message := job.root.message) and message != printed:
+            printed = message
+            click.echo(printed, err=True)
         time.sleep(PAUSE)
 
 
-def _look_at(job_id: str) -> Job:
+def _fetch_job(job_id: str) -> Job:
     db.session.rollback()
     db.session.expire_all()
     job = find_job(job_id)
     if job is None:
-        raise click.ClickException(f"{job_id} is gone.")
+        raise click.ClickException(f"{job_id} no longer exists.")
     return job

@@ -1,11 +1,12 @@
 """Find posts: the database returns candidates, which are ranked here.
 
-At most CANDIDATES posts are ranked: those written here last, then those imported last. For common and for rare words
-the databases find these without reading other matches; in between PostgreSQL reads all matches of a word (at most the
-square root of CANDIDATES × posts, if they are distributed evenly). Common words that rarely occur together are
-followed to the end of the index; a limit would make rare combinations impossible to find.
+At most CANDIDATES posts are ranked: the newest written here, then the newest imported. For common and for rare words
+the databases find these without reading other matches; in between, PostgreSQL reads all matches of a word (at most the
+square root of CANDIDATES × posts, if they are distributed evenly). For common words that rarely occur together, the
+index is read to its end; a limit would make rare combinations impossible to find.
 
-Ranking in Python is equal on both databases and needs no document frequencies, whose cost grows with the posts.
+Ranking in Python gives the same order on both databases and needs no document frequencies, whose cost grows with the
+number of posts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from microblog.posts.tokenizer import indexed
 from microblog.search.query import Query
 from microblog.validators import MAX_ID
 
-CANDIDATES = 500  # posts with the words of a search that are looked at
+CANDIDATES = 500  # maximum number of matching posts that are ranked
 
 _KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -38,15 +39,15 @@ _POST_FTS = sa.table("post_fts", sa.column("rowid", sa.Integer), sa.column("post
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page of posts, the best first; `highlight` shows what was found in one; `more` are left out if there are."""
+    """A page of posts, best first; `highlight` marks the matches in a text; `more` is True if others may be missing."""
 
     page: Page[Post]
     highlight: Callable[[str], Markup]
     more: bool
 
 
-class _Place(NamedTuple):
-    """The rank of a post and its key: among equals the newest comes first."""
+class _Rank(NamedTuple):
+    """The rank of a post, which is also its paging key. Posts with equal scores are ordered newest first."""
 
     score: int
     microseconds: int  # since 1970
@@ -57,7 +58,7 @@ class _Place(NamedTuple):
 
 
 def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> Found:
-    """A page of the posts that `query` finds, behind the key `before` or in front of the key `after`.
+    """Return a page of the posts that match `query`: those that follow the key `before`, or precede the key `after`.
 
     It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
     """
@@ -66,8 +67,8 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
     edges = (None if before is None else _parse(before), None if after is None else _parse(after))
     candidates = _candidates(query)
     score = query.scorer()
-    places = sorted((_place(score(indexed(row.body)), row) for row in candidates), reverse=True)
-    page = _cut(places, *edges, size or current_app.config["POSTS_PER_PAGE"])
+    ranks = sorted((_rank(score(indexed(row.body)), row) for row in candidates), reverse=True)
+    page = _page_of(ranks, *edges, size or current_app.config["POSTS_PER_PAGE"])
     return Found(page, query.highlight, len(candidates) >= CANDIDATES)
 
 
@@ -75,15 +76,15 @@ def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
     """Return posts with the words as typed; if these are too few, also with words that begin with the last one."""
     found = _newest(query)
     if query.may_go_on and len(found) < CANDIDATES:
-        known = {row.id for row in found}
-        found += [row for row in _newest(query.unfinished()) if row.id not in known]
+        found_ids = {row.id for row in found}
+        found += [row for row in _newest(query.unfinished()) if row.id not in found_ids]
     return found[:CANDIDATES]
 
 
 def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
     columns = all_posts().with_only_columns(Post.id, Post.timestamp, Post.body)
     if db.engine.dialect.name == "postgresql":
-        # In the statement itself: how often a word occurs decides by which index its newest posts are found soonest.
+        # Part of the statement, not a parameter: the planner selects the index by the frequency of the words.
         text = sa.bindparam(None, query.for_tsquery(), sa.Text, literal_execute=True)
         select = columns.where(Post.terms.op("@@")(sa.cast(text, TSQUERY))).order_by(Post.imported, Post.id.desc())
     else:
@@ -93,31 +94,31 @@ def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
     return list(db.session.execute(select.limit(CANDIDATES)))
 
 
-def _place(score: int, row: sa.Row[int, datetime, str]) -> _Place:
-    return _Place(score, (row.timestamp - _EPOCH) // _MICROSECOND, row.id)
+def _rank(score: int, row: sa.Row[int, datetime, str]) -> _Rank:
+    return _Rank(score, (row.timestamp - _EPOCH) // _MICROSECOND, row.id)
 
 
-def _cut(places: list[_Place], before: _Place | None, after: _Place | None, size: int) -> Page[Post]:
-    """The page of `places` behind `before`, or in front of `after`, or the first."""
+def _page_of(ranks: list[_Rank], before: _Rank | None, after: _Rank | None, size: int) -> Page[Post]:
+    """Return the page of `ranks` that follows `before` or precedes `after`; by default the first."""
     first = 0
     if before is not None:
-        first = sum(place >= before for place in places)
+        first = sum(rank >= before for rank in ranks)
     elif after is not None:
-        first = max(0, sum(place > after for place in places) - size)
-    shown = places[first : first + size]
-    older = str(shown[-1]) if first + size < len(places) else None
+        first = max(0, sum(rank > after for rank in ranks) - size)
+    shown = ranks[first : first + size]
+    older = str(shown[-1]) if first + size < len(ranks) else None
     newer = (str(shown[0]) if shown else str(before)) if first else None
-    return Page(_load([place.id for place in shown]), older, newer)
+    return Page(_load([rank.id for rank in shown]), older, newer)
 
 
 def _load(ids: list[int]) -> list[Post]:
-    """The posts with these ids, in this order; one that is gone meanwhile, or whose author is leaving, is left out."""
+    """Return the posts with these ids, in this order, except those that are no longer visible."""
     posts = {post.id: post for post in db.session.scalars(all_posts().where(Post.id.in_(ids)))}
-    return [posts[one] for one in ids if one in posts]
+    return [posts[post_id] for post_id in ids if post_id in posts]
 
 
-def _parse(key: str) -> _Place:
+def _parse(key: str) -> _Rank:
     match = _KEY.fullmatch(key)
     if match is None:
         raise InvalidKey
-    return _Place(*map(int, match.groups()))
+    return _Rank(*map(int, match.groups()))

@@ -9,11 +9,11 @@ from wtforms.validators import Length
 
 from microblog.validators import Storable
 
-MAX_LENGTH = 140  # Unicode code points: what a post has at most
+MAX_LENGTH = 140  # Unicode code points: the maximum length of a post
 
 
 class SearchForm(FlaskForm):
-    """The search form. It changes nothing and needs no CSRF token, so that its address can be kept and shared."""
+    """The search form. It changes nothing and needs no CSRF token, so that its URL can be saved and shared."""
 
     class Meta:
         csrf = False

@@ -1,8 +1,8 @@
 """Maintenance of the search index: posts whose terms are missing or outdated.
 
-A post gets its terms when it is written (posts/models.py), and the database's index follows. Terms are missing if
-something else wrote the post, and outdated after a change of the tokenizer. Everything here works in batches, each a
-transaction of its own, while searches continue.
+A post gets its terms when it is written (posts/models.py), and the database updates its full-text index. Terms are
+missing if the post was written in another way, and outdated after a change of the tokenizer. Posts are processed in
+batches, each in its own transaction, while searches continue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CORRUPT = "SQLITE_CORRUPT_VTAB"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of the index: how many of `posts` have no terms or outdated ones, and whether it is intact."""
+    """The state of the index: how many of the `posts` have missing or wrong terms, and whether it is `whole`."""
 
     posts: int
     missing: int
@@ -32,7 +32,7 @@ class State:
 
     @property
     def sound(self) -> bool:
-        """Return whether a search finds what it should."""
+        """Return whether the index is consistent with the posts."""
         return self.whole and not self.missing and not self.wrong
 
 
@@ -42,25 +42,25 @@ def count_posts() -> int:
 
 
 def look() -> State:
-    """Compare the index with the posts; nothing is changed. On SQLite nobody can write for a part of the time."""
+    """Compare the index with the posts without changing anything. On SQLite, writers are blocked part of the time."""
     posts = missing = wrong = 0
     for batch in _batches(sa.select(Post.id, Post.body, Post.terms)):
         posts += len(batch)
         missing += sum(row.terms is None for row in batch)
         wrong += sum(row.terms not in (None, indexed(row.body)) for row in batch)
-    return State(posts, missing, wrong, _is_whole())
+    return State(posts, missing, wrong, _is_intact())
 
 
 def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:
-    """Give each post the words that it should have; yields how many posts were read and changed, by the batch."""
+    """Update the terms of all posts; yield the numbers of posts read and changed after each batch."""
     query = sa.select(Post.id, Post.body, Post.terms)
     for batch in _batches(query.where(Post.terms.is_(None)) if only_missing else query):
-        words = {row.id: indexed(row.body) for row in batch}
+        terms = {row.id: indexed(row.body) for row in batch}
         changes = [
-            {"post_id": row.id, "seen": row.body, "words": words[row.id]} for row in batch if row.terms != words[row.id]
+            {"post_id": row.id, "seen": row.body, "words": terms[row.id]} for row in batch if row.terms != terms[row.id]
         ]
         if changes:
-            # One that was edited since it was read has got new words with that.
+            # A post that was edited since it was read already has new terms.
             unchanged = sa.and_(_POST.c.id == sa.bindparam("post_id"), _POST.c.body == sa.bindparam("seen"))
             update = sa.update(_POST).where(unchanged).values(terms=sa.bindparam("words", type_=_POST.c.terms.type))
             db.session.connection().execute(update, changes)
@@ -69,29 +69,30 @@ def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def mend() -> bool:
-    """Make the database's own index anew if it is not whole; returns whether it was not.
+    """Rebuild the database's full-text index if it is corrupt. Return whether it was.
 
-    PostgreSQL's is part of the table. SQLite's is made in one transaction; meanwhile nobody else can write.
+    PostgreSQL's index is part of the table and needs no check. SQLite's is rebuilt in one transaction, which blocks
+    other writers.
     """
-    if _is_whole():
+    if _is_intact():
         return False
     db.session.execute(sa.text("INSERT INTO post_fts(post_fts) VALUES ('rebuild')"))
     db.session.commit()
     return True
 
 
-_POST = sa.table("post", *(sa.column(one.name, one.type) for one in Post.__table__.columns))
+_POST = sa.table("post", *(sa.column(column.name, column.type) for column in Post.__table__.columns))
 
 
 def _batches(query: sa.Select[int, str, str | None]) -> Iterator[list[sa.Row[int, str, str | None]]]:
     last = 0
     while batch := list(db.session.execute(query.where(Post.id > last).order_by(Post.id).limit(BATCH))):
-        db.session.rollback()  # nothing is held while the caller works
+        db.session.rollback()  # no transaction is open while the caller works
         yield batch
         last = batch[-1].id
 
 
-def _is_whole() -> bool:
+def _is_intact() -> bool:
     if db.engine.dialect.name == "postgresql":
         return True
     try:

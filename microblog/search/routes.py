@@ -16,7 +16,7 @@ bp = Blueprint("search", __name__)
 @bp.get("/search")
 @login_required
 def search() -> ResponseReturnValue:
-    """The posts that have the words of `q`."""
+    """Show the posts that match `q`."""
     form = SearchForm(request.args)
     if not form.validate():
         return render_template("search/search.html", form=form), 422

@@ -1,4 +1,4 @@
-"""Tasks that keep the index up to date."""
+"""Tasks that keep the search index up to date."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
 
-ADVISORY_LOCK = 0x696478  # of all that lock by number in this database, whoever launches reindex_posts
+ADVISORY_LOCK = 0x696478  # number of the PostgreSQL advisory lock for launching reindex_posts
 
 
 def launch_reindexing() -> str:
-    """Launch reindex_posts, and commit; returns the job's id. Raises AlreadyRunning while another is under way.
+    """Launch reindex_posts and commit. Return the job's id. Raises AlreadyRunning if another is unfinished.
 
-    Nobody else can launch one from before the look until the commit: on SQLite whoever writes first keeps all others
-    from writing.
+    From the check to the commit no other process can launch one: on PostgreSQL because of the advisory lock, on SQLite
+    because of the write lock.
     """
     if db.engine.dialect.name == "postgresql":
         db.session.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
@@ -49,7 +49,7 @@ def launch_reindexing() -> str:
     max_retries=8,
 )
 def reindex_posts(self: JobTask) -> dict[str, Any]:
-    """Compare all posts with the index of the search, and mend it where it differs."""
+    """Compare all posts with the search index, and repair it where it differs."""
     changed = 0
     with Progress(self, index.count_posts(), describe=_posts_done) as progress:
         for read, written in index.refresh():
@@ -61,17 +61,17 @@ def reindex_posts(self: JobTask) -> dict[str, Any]:
 
 @shared_task(name="index_posts", ignore_result=True, interval_setting="SEARCH_INTERVAL")
 def index_posts() -> None:
-    """Index the posts that were written past the index: by a migration, or by hand."""
+    """Index the posts that were written without terms: by a migration, or directly in the database."""
     for _read, _written in index.refresh(only_missing=True):
         pass
 
 
 def _posts_done(current: int, total: int | None) -> str:
-    done: str = ngettext(
+    text: str = ngettext(
         "%(current)s of %(total)s post",
         "%(current)s of %(total)s posts",
         total or 0,
         current=format_decimal(current),
         total=format_decimal(total or 0),
     )
-    return done
+    return text

@@ -1,39 +1,39 @@
-// Keeps the operators' pages true: bars move as events come; all else is read anew from the server, at most every
-// few seconds however much happens, so that words and figures have one source.
+// Live update of the operators' pages. Events update progress bars in place; everything else is fetched from the
+// server, at most every few seconds, so that texts and numbers are rendered in one place.
 
 import { replace } from "./replace.js";
 import { dispatch, follow } from "./stream.js";
 
-const REFRESH_AFTER = 1000; // milliseconds from an event that changes more than a bar
-const TRY_AGAIN_AFTER = 3000; // from a reading that failed: nobody would tell of that event a second time
-const CHARTS_AFTER = 30_000; // from one reading of the charts to the next: they change slowly, and cost more
-const ASK_WORKERS_EVERY = 10_000;
-const chosen = document.getElementById("chosen");
-let refreshing; // a timer, or true while the answer is on its way
+const REFRESH_AFTER = 1000; // milliseconds after an event that changes more than a bar
+const RETRY_AFTER = 3000; // milliseconds after a failed request, since the event is not sent again
+const CHARTS_INTERVAL = 30_000; // milliseconds between two requests with charts, which change slowly and cost more
+const STATUS_INTERVAL = 10_000;
+const selection = document.getElementById("chosen");
+let refreshing; // a timer, or true while a request is pending
 let refreshAgain = false;
-let chartsReadAt = Date.now();
+let chartsFetchedAt = Date.now();
 
 function receive(event) {
   const { name, subject, timestamp, data } = event;
   dispatch(event);
   if (name !== "task") return;
-  const shown = document.querySelector(`[data-job="${CSS.escape(subject)}"]`);
-  if (document.getElementById("job") && !shown) return; // the page of another job
-  const same = shown?.dataset.state === data.state && Number(shown.dataset.position) === data.position;
-  if (data.state !== "PROGRESS" || !data.progress || (shown && !same)) refreshSoon();
-  else if (shown && Number(shown.dataset.at) < timestamp) move(shown, data.progress, timestamp);
+  const element = document.querySelector(`[data-job="${CSS.escape(subject)}"]`);
+  if (document.getElementById("job") && !element) return; // the page of another job
+  const same = element?.dataset.state === data.state && Number(element.dataset.position) === data.position;
+  if (data.state !== "PROGRESS" || !data.progress || (element && !same)) refreshSoon();
+  else if (element && Number(element.dataset.at) < timestamp) updateBar(element, data.progress, timestamp);
 }
 
-function move(shown, progress, timestamp) {
-  shown.dataset.at = timestamp;
-  const bar = shown.querySelector(".job-bar");
+function updateBar(element, progress, timestamp) {
+  element.dataset.at = timestamp;
+  const bar = element.querySelector(".job-bar");
   if (!bar) return;
   bar.value = progress.percent;
   bar.setAttribute("aria-valuenow", progress.percent);
-  shown.querySelector(".job-message").textContent = progress.message;
+  element.querySelector(".job-message").textContent = progress.message;
 }
 
-// A reading that fails is repeated here.
+// Called by follow(). It returns true, since refresh() repeats a failed request itself.
 function ask() {
   refreshSoon();
   return true;
@@ -47,25 +47,26 @@ function refreshSoon() {
 async function refresh() {
   refreshing = true;
   const address = new URL(location.href);
-  const withCharts = Date.now() - chartsReadAt > CHARTS_AFTER;
-  if (withCharts) chartsReadAt = Date.now();
+  const withCharts = Date.now() - chartsFetchedAt > CHARTS_INTERVAL;
+  if (withCharts) chartsFetchedAt = Date.now();
   else address.searchParams.set("part", "list");
-  const done = await read(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
-  refreshing = done ? undefined : setTimeout(refresh, TRY_AGAIN_AFTER);
+  const done = await load(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
+  refreshing = done ? undefined : setTimeout(refresh, RETRY_AFTER);
   if (done && refreshAgain) {
     refreshAgain = false;
     refreshSoon();
   }
 }
 
-// Puts what the server has at `address` in the place of each of `parts`, found by its id; returns whether it answered.
-async function read(address, parts) {
+// Fetches the page at `address` and replaces each of `parts` with its element of the same id. Returns false if the
+// server is unavailable.
+async function load(address, parts) {
   try {
     const response = await fetch(address, { headers: { Accept: "text/html" } });
-    if (response.redirected) leave(); // to the sign-in page
+    if (response.redirected) stop(); // to the sign-in page
     else if (response.ok) {
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      parts.forEach((part) => page.getElementById(part.id) && showInstead(part, page.getElementById(part.id)));
+      parts.forEach((part) => page.getElementById(part.id) && replacePart(part, page.getElementById(part.id)));
     }
     return response.status < 500;
   } catch {
@@ -73,23 +74,23 @@ async function read(address, parts) {
   }
 }
 
-function showInstead(old, fresh) {
+function replacePart(old, fresh) {
   const part = document.importNode(fresh, true);
-  keepOpen(old, part);
-  keepChosen(old, part);
+  copyOpenState(old, part);
+  copySelection(old, part);
   replace(old, part);
   part.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
-  countChosen();
+  updateSelectionCount();
 }
 
-function keepOpen(old, part) {
+function copyOpenState(old, part) {
   const fresh = [...part.querySelectorAll("details")];
   [...old.querySelectorAll("details")].forEach((one, n) => {
     if (fresh[n]) fresh[n].open = one.open;
   });
 }
 
-function keepChosen(old, part) {
+function copySelection(old, part) {
   for (const box of old.querySelectorAll('input[name="job"]:checked')) {
     const same = part.querySelector(`input[value="${CSS.escape(box.value)}"]`);
     if (same) same.checked = true;
@@ -100,37 +101,38 @@ function boxes() {
   return [...document.querySelectorAll('input[name="job"]')];
 }
 
-function countChosen() {
-  if (!chosen) return;
+function updateSelectionCount() {
+  if (!selection) return;
   const number = boxes().filter((box) => box.checked).length;
   const count = document.getElementById("chosen-count");
   count.textContent = count.dataset.template.replace("{n}", number.toLocaleString(document.documentElement.lang));
-  chosen.querySelectorAll("button[type=submit]").forEach((button) => (button.disabled = number === 0));
+  selection.querySelectorAll("button[type=submit]").forEach((button) => (button.disabled = number === 0));
   const all = document.getElementById("choose-all");
   all.dataset.all ??= all.textContent;
   all.hidden = boxes().length === 0;
   all.textContent = number ? all.dataset.none : all.dataset.all;
 }
 
-function chooseAllOrNone() {
+function toggleAll() {
   const none = boxes().some((box) => box.checked);
   boxes().forEach((box) => (box.checked = !none));
-  countChosen();
+  updateSelectionCount();
 }
 
-// Asking the workers takes as long as the slowest of them: apart from the page, and never twice at once.
-async function askWorkers() {
+// The status includes replies of all workers, which takes as long as the slowest one; so it is fetched separately, and
+// the next request is scheduled after the previous one.
+async function refreshSystemStatus() {
   const section = document.getElementById("system-status");
-  if (!document.hidden) await read(section.dataset.fetch, [section]);
-  setTimeout(askWorkers, ASK_WORKERS_EVERY);
+  if (!document.hidden) await load(section.dataset.fetch, [section]);
+  setTimeout(refreshSystemStatus, STATUS_INTERVAL);
 }
 
-if (chosen) {
-  document.addEventListener("change", (event) => event.target.name === "job" && countChosen());
-  document.getElementById("choose-all").addEventListener("click", chooseAllOrNone);
-  countChosen();
+if (selection) {
+  document.addEventListener("change", (event) => event.target.name === "job" && updateSelectionCount());
+  document.getElementById("choose-all").addEventListener("click", toggleAll);
+  updateSelectionCount();
 }
-if (document.getElementById("system-status")) askWorkers();
-const leave = document.querySelector("[data-live]")
+if (document.getElementById("system-status")) refreshSystemStatus();
+const stop = document.querySelector("[data-live]")
   ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask })
   : () => {};

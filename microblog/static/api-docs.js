@@ -1,16 +1,16 @@
-// Starts Swagger UI on /api/docs, in the reader's colours and without its validator badge, which would ask a
-// server elsewhere.
+// Starts Swagger UI on /api/docs, in the colour scheme of the browser and without the validator badge, which would send
+// requests to an external server.
 "use strict";
 {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-  dark.addEventListener("change", follow);
-  follow();
+  const update = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+  dark.addEventListener("change", update);
+  update();
 
-  const place = document.getElementById("api-docs");
+  const container = document.getElementById("api-docs");
   SwaggerUIBundle({
-    domNode: place,
-    url: place.dataset.document,
+    domNode: container,
+    url: container.dataset.document,
     validatorUrl: null,
     deepLinking: true,
     docExpansion: "list",

@@ -1,7 +1,7 @@
-// Sends a form as the browser would, without leaving the page: what is half written elsewhere on it stays.
+// Submits a form without leaving the page, so that drafts in other forms are preserved.
 //
-// Returns the status of the answer, and the sentence that its page has for the reader ("" if there is none). Rejects
-// if there is no answer. Whoever is no longer signed in is sent to where they can.
+// Returns the status of the response and the sentence for the user in its page ("" if there is none). Rejects if there
+// is no response. Reloads the page if the user is no longer signed in, which leads to the sign-in page.
 export async function send(form) {
   const body = new URLSearchParams(new FormData(form));
   const response = await fetch(form.action, { method: "POST", body, headers: { Accept: "text/html" } });
@@ -10,7 +10,7 @@ export async function send(form) {
   return { status: response.status, said: page.querySelector(".alert, .error-sentence")?.textContent.trim() ?? "" };
 }
 
-// Says it first of all in `place`.
+// Shows `sentence` as an alert at the beginning of `place`. The text is set last, so that screen readers announce it.
 export function say(sentence, kind, place) {
   const note = document.createElement("div");
   note.className = `alert alert-${kind}`;

@@ -1,4 +1,5 @@
-// A file that is too large is refused before it is sent: no answer could be read while the sending is cut off.
+// Rejects a file that is too large before it is uploaded. The server would close the connection during the upload, and
+// the browser could not read the response.
 const field = document.querySelector("input[type=file][data-limit]");
 field?.addEventListener("change", () => {
   const [file] = field.files;

@@ -1,26 +1,26 @@
-// Keeps the cards of the user's jobs true.
+// Live update of the cards of the user's jobs.
 //
-// A step of progress changes a card in place. Everything else replaces the card with the one that the server
-// renders, so that words, buttons and languages have one source. It holds the page's only stream: what comes by it is
-// dispatched on the document for all other scripts.
+// Progress updates a card in place. Any other change replaces the card with one rendered by the server, so that texts
+// and buttons are rendered in one place. This module owns the page's only event stream, and dispatches its events on
+// the document for all other scripts.
 
 import { replace } from "./replace.js";
 import { dispatch, follow } from "./stream.js";
 
 const panel = document.getElementById("jobs");
-if (panel) keepTrue();
+if (panel) start();
 
-function keepTrue() {
-  const TRY_AGAIN_AFTER = 3000; // milliseconds
-  const OVERLAP = 5; // seconds: a change that was being written as the page was made carries an earlier time
+function start() {
+  const RETRY_AFTER = 3000; // milliseconds
+  const OVERLAP = 5; // seconds; a change committed while the page was rendered has an earlier time
   const language = document.documentElement.lang || undefined;
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
-  const said = document.getElementById("jobs-said");
+  const announcement = document.getElementById("jobs-said");
   const fetching = new Set();
   const fetchAgain = new Set();
-  const madeAt = Number(panel.dataset.since);
-  let since = madeAt;
-  let unanswered; // since when the page has asked in vain: what comes meanwhile is not what it missed
+  const renderedAt = Number(panel.dataset.since);
+  let since = renderedAt;
+  let failedSince; // `since` of the first failed poll; later events do not replace the missed ones
 
   const cardsOf = (id) => [...document.querySelectorAll(`[data-job="${CSS.escape(id)}"]`)];
   const shows = (card, { state, position }) =>
@@ -34,18 +34,18 @@ function keepTrue() {
 
   function showTask({ subject, timestamp, data }) {
     const cards = cardsOf(subject);
-    if (!cards.length && timestamp <= madeAt) return; // the page was made without it, knowingly
-    const behind = cards.filter((card) => Number(card.dataset.at) < timestamp);
+    if (!cards.length && timestamp <= renderedAt) return; // the page was rendered later, without this job
+    const outdated = cards.filter((card) => Number(card.dataset.at) < timestamp);
     if (!cards.length || !cards.every((card) => shows(card, data))) {
       fetchCard(subject);
     } else if (data.state === "PROGRESS" && data.progress) {
-      behind.forEach((card) => count(card, data.progress, timestamp));
-    } else if (behind.length) {
+      outdated.forEach((card) => updateBar(card, data.progress, timestamp));
+    } else if (outdated.length) {
       fetchCard(subject);
     }
   }
 
-  function count(card, progress, timestamp) {
+  function updateBar(card, progress, timestamp) {
     card.dataset.at = timestamp;
     const bar = card.querySelector(".job-bar");
     if (!bar) return;
@@ -56,17 +56,17 @@ function keepTrue() {
   }
 
   function showTimeLeft(card, { current, total }, timestamp) {
-    const left = card.querySelector(".job-left");
+    const timeLeft = card.querySelector(".job-left");
     const spent = timestamp - Number(card.dataset.started);
     if (!total || !current || current >= total || !(spent > 1)) {
-      left.textContent = "";
+      timeLeft.textContent = "";
       return;
     }
     const seconds = Math.ceil((spent / current) * (total - current));
-    left.textContent = left.dataset.template.replace("{when}", inWords(seconds));
+    timeLeft.textContent = timeLeft.dataset.template.replace("{when}", formatRelative(seconds));
   }
 
-  function inWords(seconds) {
+  function formatRelative(seconds) {
     if (seconds < 90) return relative.format(seconds, "second");
     if (seconds < 5400) return relative.format(Math.round(seconds / 60), "minute");
     return relative.format(Math.round(seconds / 3600), "hour");
@@ -82,11 +82,11 @@ function keepTrue() {
       const response = await fetch(panel.dataset.card.replace("TASK-ID", encodeURIComponent(id)), {
         headers: { Accept: "text/html" },
       });
-      if (response.redirected) leave(); // to the sign-in page
+      if (response.redirected) stop(); // to the sign-in page
       else if (response.ok) showCard(id, await response.text());
       else if (response.status >= 500) throw new Error(response.statusText);
     } catch {
-      setTimeout(fetchCard, TRY_AGAIN_AFTER, id); // nobody would tell us a second time
+      setTimeout(fetchCard, RETRY_AFTER, id); // the event is not sent again
     } finally {
       fetching.delete(id);
       if (fetchAgain.delete(id)) fetchCard(id);
@@ -97,20 +97,20 @@ function keepTrue() {
     const parsed = new DOMParser().parseFromString(html, "text/html").querySelector("article");
     if (!parsed) return;
     const cards = cardsOf(id);
-    // What came by the stream may be ahead of the row that the server rendered.
-    const ahead = (card) => shows(card, parsed.dataset) && Number(card.dataset.at) > Number(parsed.dataset.at);
-    cards.filter((card) => !ahead(card)).forEach((card) => showInstead(card, document.importNode(parsed, true)));
-    if (!cards.length) add(document.importNode(parsed, true));
+    // An event may be newer than the row that the server rendered.
+    const isNewer = (card) => shows(card, parsed.dataset) && Number(card.dataset.at) > Number(parsed.dataset.at);
+    cards.filter((card) => !isNewer(card)).forEach((card) => replaceCard(card, document.importNode(parsed, true)));
+    if (!cards.length) addCard(document.importNode(parsed, true));
     document.dispatchEvent(new CustomEvent("content-added"));
-    if (said.textContent !== parsed.dataset.said) said.textContent = parsed.dataset.said;
+    if (announcement.textContent !== parsed.dataset.said) announcement.textContent = parsed.dataset.said;
   }
 
-  function add(card) {
+  function addCard(card) {
     showDue(card);
     (document.querySelector("[data-all-jobs]") ?? panel).prepend(card);
   }
 
-  function showInstead(old, card) {
+  function replaceCard(old, card) {
     showDue(card);
     replace(old, card);
   }
@@ -118,37 +118,37 @@ function keepTrue() {
   function showDue(root) {
     root.querySelectorAll(".job-due").forEach((time) => {
       const seconds = Math.max(0, Math.round(Number(time.dataset.due) - Date.now() / 1000));
-      time.textContent = inWords(seconds);
+      time.textContent = formatRelative(seconds);
     });
   }
 
   async function ask() {
-    unanswered ??= since;
+    failedSince ??= since;
     try {
       const response = await fetch(address(panel.dataset.poll), {
         headers: { Accept: "application/json" },
       });
-      if (response.redirected) leave(); // to the sign-in page
+      if (response.redirected) stop(); // to the sign-in page
       else if (response.ok) (await response.json()).forEach(receive);
       if (response.status >= 500) return false;
-      unanswered = undefined;
+      failedSince = undefined;
       return true;
     } catch {
       return false;
     }
   }
 
-  // A page has one stream: what else it shows names itself in data-watch, and is asked for along with the jobs.
+  // A page has one stream. Other parts of the page add their query parameters in data-watch.
   function address(path) {
     const watched = [...document.querySelectorAll("[data-watch]")].map((part) => part.dataset.watch);
-    return `${path}?${[`since=${(unanswered ?? since) - OVERLAP}`, ...watched].join("&")}`;
+    return `${path}?${[`since=${(failedSince ?? since) - OVERLAP}`, ...watched].join("&")}`;
   }
 
   setInterval(() => showDue(document), 1000);
   showDue(document);
-  let leave = () => {};
-  // By then all modules of the page have run, and hear of what it missed.
+  let stop = () => {};
+  // By then all modules of the page have run and receive the missed events.
   document.addEventListener("DOMContentLoaded", () => {
-    leave = follow({ address: () => address(panel.dataset.stream), receive, ask });
+    stop = follow({ address: () => address(panel.dataset.stream), receive, ask });
   });
 }

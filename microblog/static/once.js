@@ -1,10 +1,10 @@
-// A form with data-once is sent once, however often it is clicked. Its button stays as it is, with its value and the
-// focus; a page that is shown again, as by the way back, may send it again.
-const sent = new Set();
+// Submits a form with data-once only once, however often it is clicked. The button is not disabled, so that its value
+// is sent and it keeps the focus. If the page is restored from the back/forward cache, the form can be submitted again.
+const submitted = new Set();
 
 document.addEventListener("submit", (event) => {
   if (event.defaultPrevented || !("once" in event.target.dataset)) return;
-  if (sent.has(event.target)) event.preventDefault();
-  sent.add(event.target);
+  if (submitted.has(event.target)) event.preventDefault();
+  submitted.add(event.target);
 });
-window.addEventListener("pageshow", ({ persisted }) => persisted && sent.clear());
+window.addEventListener("pageshow", ({ persisted }) => persisted && submitted.clear());

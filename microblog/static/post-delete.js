@@ -1,16 +1,16 @@
-// Asks in a dialog whether a post is to be deleted, in the words of the page that asks without this script.
+// Confirms the deletion of a post in a dialog. Its content is the confirmation page that is used without JavaScript.
 
 import { say, send } from "./forms.js";
 import { dispatch } from "./stream.js";
 
 const dialog = document.getElementById("post-dialog");
-let asked; // the post in question: its id, and where the focus goes from the dialog, the best place first
+let current; // the post in the dialog: its id, and the candidates for the focus afterwards, in order of preference
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest(".post-delete");
   if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  ask(link);
+  openDialog(link);
 });
 dialog.addEventListener("click", (event) => {
   if (event.target !== dialog && !event.target.closest("[data-close]")) return;
@@ -21,13 +21,13 @@ dialog.addEventListener("submit", (event) => {
   event.preventDefault();
   deletePost(event.target);
 });
-// The browser gives the focus back to the link, which may be gone with its post by then.
-dialog.addEventListener("close", () => asked.places.find((place) => place.isConnected)?.focus());
+// The browser would return the focus to the link, which may have been removed with its post.
+dialog.addEventListener("close", () => current.places.find((target) => target.isConnected)?.focus());
 
-async function ask(link) {
-  const question = await read(link.href);
+async function openDialog(link) {
+  const question = await fetchForm(link.href);
   if (!question) return location.assign(link.href);
-  if (dialog.open) return; // another was asked for, and came first
+  if (dialog.open) return; // another request was faster
   const title = question.querySelector("h1");
   title.id = "post-dialog-title";
   dialog.setAttribute("aria-labelledby", title.id);
@@ -35,12 +35,12 @@ async function ask(link) {
   const beside = [post.nextElementSibling, post.previousElementSibling].filter(Boolean);
   const times = beside.map((other) => other.querySelector(".post-time"));
   const places = [link, ...times, document.getElementById("timeline")];
-  asked = { id: post.dataset.post, places };
+  current = { id: post.dataset.post, places };
   dialog.replaceChildren(...question.childNodes);
   dialog.showModal();
 }
 
-async function read(address) {
+async function fetchForm(address) {
   try {
     const response = await fetch(address, { headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -50,11 +50,11 @@ async function read(address) {
   }
 }
 
-// The reader may have closed the dialog, and asked for another post, before the answer is here.
+// The user may close the dialog, and open it for another post, before the response arrives.
 async function deletePost(form) {
-  if (form.ariaBusy === "true") return; // sent already
+  if (form.ariaBusy === "true") return; // already submitted
   form.ariaBusy = "true";
-  const { id } = asked;
+  const { id } = current;
   const onPage = document.querySelector(".timeline-said");
   const isOpen = () => dialog.open && dialog.contains(form);
   try {
@@ -64,7 +64,7 @@ async function deletePost(form) {
     if (isOpen()) dialog.close();
     say(said, status === 200 ? "success" : "info", onPage);
   } catch {
-    if (isOpen()) form.submit(); // the browser tells what is wrong
+    if (isOpen()) form.submit(); // the browser shows the error
     else say(onPage?.dataset.failed, "danger", onPage);
   } finally {
     form.ariaBusy = null;

@@ -1,74 +1,74 @@
-// Keeps a page told of what happens: by its event stream, or by asking where there is none.
+// Receives events, from the event stream or by polling if there is none.
 
-const ASK_EVERY = 3000; // milliseconds
-const REOPEN_AFTER = 2000; // where the stream was cut
-const TRY_AGAIN_AFTER = 15000; // where it was refused
+const POLL_INTERVAL = 3000; // milliseconds
+const REOPEN_AFTER = 2000; // after the stream was interrupted
+const RETRY_AFTER = 15000; // after the stream was refused
 
-// Lets every script of the page hear of an event: those that care listen on the document for “microblog:” + its name.
+// Dispatches an event to all scripts of the page, on the document, as “microblog:” + its name.
 export function dispatch(event) {
   document.dispatchEvent(new CustomEvent(`microblog:${event.name}`, { detail: event }));
 }
 
-// Opens the stream at `address()` for as long as the page is seen, and gives each event to `receive`. Calls `ask`
-// where events may have been missed, and every few seconds while no stream is open; it tells (or promises to) whether
-// it was answered. Returns what ends all that. Whoever changes what the page is to hear of dispatches "watch-changed"
-// on the document: then the stream is opened anew.
+// Opens the stream at `address()` while the page is visible, and calls `receive` with each event. Calls `ask` if events
+// may have been missed, and every few seconds while no stream is open; `ask` returns, or resolves to, whether the
+// server responded. Returns a function that stops all this. The event "watch-changed" on the document reopens the
+// stream with a new address.
 export function follow({ address, receive, ask }) {
-  let stream, asking, reopening, askingAgain;
+  let stream, polling, reopening, retrying;
 
-  function listen() {
+  function connect() {
     stream?.close();
     clearTimeout(reopening);
-    asking ??= setInterval(ask, ASK_EVERY);
+    polling ??= setInterval(ask, POLL_INTERVAL);
     if (!("EventSource" in window)) return;
     const opened = new EventSource(address());
-    opened.onopen = stopAsking;
+    opened.onopen = stopPolling;
     opened.onmessage = (message) => {
       const event = JSON.parse(message.data);
-      if (event.name === "resync") askUntilAnswered();
+      if (event.name === "resync") pollUntilAnswered();
       else receive(event);
     };
     opened.onerror = () => {
       const refused = opened.readyState === EventSource.CLOSED;
-      opened.close(); // by itself it would come back for what the page showed when it was opened
-      asking ??= setInterval(ask, ASK_EVERY);
-      reopening = setTimeout(listen, refused ? TRY_AGAIN_AFTER : REOPEN_AFTER);
+      opened.close(); // it would reconnect with its original address, which may be outdated
+      polling ??= setInterval(ask, POLL_INTERVAL);
+      reopening = setTimeout(connect, refused ? RETRY_AFTER : REOPEN_AFTER);
     };
     stream = opened;
   }
 
-  function hangUp() {
+  function disconnect() {
     stream?.close();
-    stopAsking();
+    stopPolling();
     clearTimeout(reopening);
-    clearTimeout(askingAgain);
+    clearTimeout(retrying);
   }
 
-  // While the stream is open nobody asks by the clock.
-  async function askUntilAnswered() {
-    clearTimeout(askingAgain);
-    const open = stream;
-    if ((await ask()) || asking || stream !== open || open.readyState === EventSource.CLOSED) return;
-    askingAgain = setTimeout(askUntilAnswered, ASK_EVERY);
+  // Repeats a failed request while the stream is open, since the page does not poll then.
+  async function pollUntilAnswered() {
+    clearTimeout(retrying);
+    const current = stream;
+    if ((await ask()) || polling || stream !== current || current.readyState === EventSource.CLOSED) return;
+    retrying = setTimeout(pollUntilAnswered, POLL_INTERVAL);
   }
 
-  function stopAsking() {
-    clearInterval(asking);
-    asking = undefined;
+  function stopPolling() {
+    clearInterval(polling);
+    polling = undefined;
   }
 
-  // A browser opens only a handful of connections to one site: pages that nobody sees must not use them up.
-  const attend = () => (document.hidden ? hangUp() : listen());
+  // A browser opens only a few connections to one site, which hidden pages must not use up.
+  const update = () => (document.hidden ? disconnect() : connect());
 
-  document.addEventListener("visibilitychange", attend);
-  document.addEventListener("watch-changed", attend);
-  addEventListener("pagehide", hangUp);
+  document.addEventListener("visibilitychange", update);
+  document.addEventListener("watch-changed", update);
+  addEventListener("pagehide", disconnect);
   addEventListener("pageshow", (event) => event.persisted && location.reload());
-  attend();
+  update();
 
   return () => {
-    hangUp();
-    document.removeEventListener("visibilitychange", attend);
-    document.removeEventListener("watch-changed", attend);
+    disconnect();
+    document.removeEventListener("visibilitychange", update);
+    document.removeEventListener("watch-changed", update);
   };
 }

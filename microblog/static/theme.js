@@ -1,10 +1,10 @@
-// Light or dark, as the reader's system has it. Runs before the page is drawn, so that nothing flashes.
+// Applies the light or dark theme of the operating system. Runs before the first paint, to avoid a flash.
 "use strict";
 {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const follow = () => {
+  const update = () => {
     document.documentElement.dataset.bsTheme = dark.matches ? "dark" : "light";
   };
-  dark.addEventListener("change", follow);
-  follow();
+  dark.addEventListener("change", update);
+  update();
 }

@@ -1,6 +1,5 @@
-// Says each <time> in the page's language, as the reader's country writes it, and in the zone that they chose, else in
-// the browser's. Whoever adds a part of the page later dispatches "content-added" on it (or on the document), and the
-// times in there follow.
+// Formats each <time> in the page's language, with the user's regional format, and in the chosen time zone or else that
+// of the browser. Scripts that add content dispatch "content-added" on it (or on the document) to format its times.
 "use strict";
 {
   const { lang, dataset } = document.documentElement;
@@ -10,7 +9,7 @@
     try {
       return new Intl.DateTimeFormat(form, { ...options, timeZone: dataset.zone });
     } catch {
-      return new Intl.DateTimeFormat(form, options); // a browser that does not know the zone
+      return new Intl.DateTimeFormat(form, options); // the browser does not know the time zone
     }
   };
   const date = formatter({ dateStyle: "medium" });
@@ -19,10 +18,10 @@
 
   const rewrite = (part) => {
     for (const time of part.querySelectorAll("time[datetime]")) {
-      const moment = new Date(time.dateTime);
-      if (!Number.isNaN(moment.getTime())) {
-        time.textContent = (time.dataset.form === "date" ? date : minute).format(moment);
-        time.title = full.format(moment);
+      const value = new Date(time.dateTime);
+      if (!Number.isNaN(value.getTime())) {
+        time.textContent = (time.dataset.form === "date" ? date : minute).format(value);
+        time.title = full.format(value);
       }
     }
   };

@@ -1,12 +1,11 @@
-// Puts a post's translation in the place of the post, and the post back. Without this the same button leads to a
-// page that has both.
+// Replaces a post with its translation, and back. Without JavaScript, the same button leads to a page with both.
 
 document.addEventListener("submit", (event) => {
   const form = event.target.closest(".post-translate");
   if (!form) return;
   event.preventDefault();
   const post = partsOf(form);
-  if (!post.body.hidden && !post.translation.textContent) ask(post);
+  if (!post.body.hidden && !post.translation.textContent) fetchTranslation(post);
   else show(post, !post.body.hidden);
 });
 
@@ -17,32 +16,32 @@ function partsOf(form) {
   return {
     form,
     button,
-    said: form.querySelector(".post-translate-said"),
+    status: form.querySelector(".post-translate-said"),
     body: text.querySelector(".post-body"),
     translation: text.querySelector(".post-translation"),
   };
 }
 
-async function ask(post) {
-  if (post.form.getAttribute("aria-busy") === "true") return; // not disabled meanwhile: it would lose the focus
+async function fetchTranslation(post) {
+  if (post.form.getAttribute("aria-busy") === "true") return; // not disabled, since it would lose the focus
   post.form.setAttribute("aria-busy", "true");
-  post.said.textContent = "";
+  post.status.textContent = "";
   try {
     const response = await fetch(post.form.action, { method: "POST", body: new FormData(post.form) });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const found = page.querySelector("main .post-translation");
+    const result = page.querySelector("main .post-translation");
     const sentence = page.querySelector(".error-sentence");
-    if (response.ok && found?.textContent) {
-      post.translation.lang = found.lang;
-      post.translation.textContent = found.textContent;
+    if (response.ok && result?.textContent) {
+      post.translation.lang = result.lang;
+      post.translation.textContent = result.textContent;
       show(post, true);
     } else if (response.ok) {
       location.assign(response.url); // the sign-in page
     } else {
-      post.said.textContent = sentence?.textContent ?? post.form.dataset.failed;
+      post.status.textContent = sentence?.textContent ?? post.form.dataset.failed;
     }
   } catch {
-    post.said.textContent = post.form.dataset.failed;
+    post.status.textContent = post.form.dataset.failed;
   } finally {
     post.form.removeAttribute("aria-busy");
   }

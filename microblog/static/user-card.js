@@ -1,8 +1,8 @@
-// The card of a user, which opens where their name is hovered or focused for a moment.
+// The card of a user, which opens when the user's name is hovered or focused for a short time.
 //
-// It is a popover right behind the name, so that the Tab key leads into it; the browser closes it at Escape and at a
-// click elsewhere. It stays open while the pointer or the focus is on the name or on the card. A finger opens none:
-// it follows the link.
+// It is a popover directly after the name in the document, so that the Tab key leads into it. The browser closes it on
+// Escape and on a click elsewhere. It stays open while the pointer or the focus is on the name or the card. Touch does
+// not open it, but follows the link.
 
 import { send } from "./forms.js";
 
@@ -12,25 +12,25 @@ const EDGE = 8; // CSS pixels between the card and the edge of the window
 const GAP = 4; // CSS pixels between the name and its card
 
 const card = document.createElement("div");
-let link; // the name whose card is open, or will be in a moment
-let closed; // the name whose card was closed by Escape: it stays closed until the reader has been elsewhere
+let link; // the name whose card is open or about to open
+let closed; // the name whose card was closed by Escape; it stays closed until the pointer or the focus has left
 let timer;
-let reading;
+let request;
 let sending = false;
 
 if ("popover" in HTMLElement.prototype) {
   card.className = "user-card";
   card.popover = "auto";
   card.addEventListener("submit", follow);
-  document.addEventListener("pointerover", (event) => event.pointerType !== "touch" && attend(event.target));
-  document.documentElement.addEventListener("pointerleave", () => attend(null));
-  document.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && attend(event.target));
-  document.addEventListener("focusout", (event) => !event.relatedTarget && attend(null));
+  document.addEventListener("pointerover", (event) => event.pointerType !== "touch" && moveTo(event.target));
+  document.documentElement.addEventListener("pointerleave", () => moveTo(null));
+  document.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && moveTo(event.target));
+  document.addEventListener("focusout", (event) => !event.relatedTarget && moveTo(null));
   document.addEventListener("keydown", (event) => event.key === "Escape" && dismiss());
 }
 
-// The reader's pointer or focus has come to `element`.
-function attend(element) {
+// The pointer or the focus has moved to `element`.
+function moveTo(element) {
   if (element && card.contains(element)) {
     clearTimeout(timer);
     return;
@@ -50,22 +50,22 @@ function attend(element) {
 
 function dismiss() {
   clearTimeout(timer);
-  reading?.abort();
+  request?.abort();
   closed = link;
   link = undefined;
 }
 
 function close() {
-  const held = (part) => part?.matches(":hover, :focus-visible") || part?.querySelector(":focus-visible");
-  if (isOpen() && (held(card) || held(link))) return;
-  reading?.abort();
+  const isActive = (part) => part?.matches(":hover, :focus-visible") || part?.querySelector(":focus-visible");
+  if (isOpen() && (isActive(card) || isActive(link))) return;
+  request?.abort();
   link = undefined;
   if (isOpen()) card.hidePopover();
 }
 
 async function open(name) {
   link = name;
-  const body = await read(name.dataset.card);
+  const body = await fetchCard(name.dataset.card);
   if (!body || link !== name || !name.isConnected) return;
   if (isOpen()) card.hidePopover();
   card.replaceChildren(body);
@@ -75,12 +75,12 @@ async function open(name) {
   place(name);
 }
 
-// The card as the server has it; null if there is none, or it is no longer wanted.
-async function read(address) {
-  reading?.abort();
-  reading = new AbortController();
+// Fetches the card. Returns null if there is none, or if the request was aborted.
+async function fetchCard(address) {
+  request?.abort();
+  request = new AbortController();
   try {
-    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: reading.signal });
+    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: request.signal });
     if (!response.ok || response.redirected) return null;
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     return document.importNode(page.querySelector("article"), true);
@@ -89,7 +89,7 @@ async function read(address) {
   }
 }
 
-// Below the name, or above it where there is more room; it moves with the page.
+// Positions the card below the name, or above if it does not fit; it scrolls with the page.
 function place(name) {
   const { left, top, bottom } = name.getBoundingClientRect();
   const rightmost = document.documentElement.clientWidth - card.offsetWidth - EDGE;
@@ -104,22 +104,22 @@ function isOpen() {
   return card.matches(":popover-open");
 }
 
-// Follow, or no longer: the card stays, and says what became of it.
+// Follows or unfollows the user. The card stays open and shows the result.
 async function follow(event) {
   event.preventDefault();
-  if (sending) return; // not a disabled button, which would lose the focus, and with it the card
+  if (sending) return; // a disabled button would lose the focus, which would close the card
   sending = true;
   try {
     const { said } = await send(event.target);
-    document.dispatchEvent(new Event("watch-changed")); // the home page hears of whom its reader follows
-    const body = link && (await read(link.dataset.card));
+    document.dispatchEvent(new Event("watch-changed")); // the home page receives the posts of followed users
+    const body = link && (await fetchCard(link.dataset.card));
     if (!body) return;
     card.replaceChildren(body);
     card.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
     card.querySelector("button")?.focus();
     card.querySelector("[role=status]").textContent = said;
   } catch {
-    event.target.submit(); // the browser tells what is wrong
+    event.target.submit(); // the browser shows the error
   } finally {
     sending = false;
   }

@@ -32,15 +32,15 @@ class JobError(Exception):
 
 
 class WorkerDied(Exception):
-    """A task took its worker down with it too often (``TASK_MAX_CRASHES``)."""
+    """The workers that ran a task died too often (``TASK_MAX_CRASHES``)."""
 
 
 class TaskNotRegistered(Exception):
-    """A task is of a kind that no process knows any longer."""
+    """No process has a task of this name any more."""
 
 
 class Cancelled(Exception):
-    """Raised inside a task whose user asked to cancel it; the task cleans up and lets it pass."""
+    """Raised inside a task whose user asked to cancel it; the task cleans up and lets it propagate."""
 
 
 class ClaimRefused(Ignore):
@@ -53,7 +53,7 @@ class ClaimRefused(Ignore):
 
 
 class ClaimLost(Ignore):
-    """This attempt was taken over by another: nothing that it writes counts any more."""
+    """Another attempt has taken the task over; nothing that this attempt writes is accepted any more."""
 
 
 class AlreadyRunning(Exception):
@@ -87,9 +87,9 @@ def _sentence(error: BaseException) -> Any:
 
 @dataclass(frozen=True)
 class TaskChange:
-    """A change of a task, as open pages need it.
+    """A change of a task, with the data that open pages need.
 
-    `progress` as in the API, None if untouched; `name` is Celery's, None of a task that has not ended.
+    `progress` is as in the API, None if unchanged; `name` is Celery's name, None unless the task has ended.
     """
 
     id: str
@@ -102,10 +102,10 @@ class TaskChange:
     name: str | None = None
 
 
-#: Sent after a state reached Redis and, where it goes there, the row. Receivers get ``sender, change``.
+#: Sent after a state was stored in Redis and, where applicable, in the row. Receivers get ``sender, change``.
 task_changed = Signal()
 
-#: Sent when a message was dropped since its task must not run. Receivers get ``sender, refusal``, a ClaimRefused.
+#: Sent when a message was dropped because its task must not run. Receivers get ``sender, refusal``, a ClaimRefused.
 claim_refused = Signal()
 
 #: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
@@ -118,21 +118,21 @@ rows_needed_since = Signal()
 Item = TypeVar("Item")
 
 REDIS_INTERVAL = 0.2  # seconds between two updates that open pages see
-ROW_INTERVAL = 1.0  # seconds between two updates of the row, each of which also looks for a cancellation
+ROW_INTERVAL = 1.0  # seconds between two updates of the row, each of which also checks for a cancellation
 
 
 class Progress:
     """Counts what a task has done and stores it as Celery's state PROGRESS, as often as is useful.
 
     The first and the last count always reach Redis and the row; in between at most five a second reach Redis and
-    one a second the row. `total` is None where it is not known; `describe` turns ``(current, total)`` into a line
+    one a second the row. `total` is None if it is unknown; `describe` turns ``(current, total)`` into a line
     for the user. ::
 
         with Progress(self, total=len(paths)) as progress:
             for path in progress.track(paths):
                 ...
 
-    Any update may raise Cancelled or ClaimLost: clean up and let it pass.
+    Any update may raise Cancelled or ClaimLost: clean up and let it propagate.
     """
 
     def __init__(
@@ -168,14 +168,14 @@ class Progress:
             self._store(persist=False)
 
     def track(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield each of `items`, counting it once the loop comes back for the next."""
+        """Yield each of `items`, and count it when the loop requests the next one."""
         for item in items:
             yield item
             self.advance()
 
     @property
     def percent(self) -> int:
-        """0 to 100; 0 while the total is unknown or nothing."""
+        """0 to 100; 0 if the total is unknown or zero."""
         return min(100, self.current * 100 // self.total) if self.total else 0
 
     def _store(self, *, persist: bool) -> None:

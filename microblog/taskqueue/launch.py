@@ -57,9 +57,9 @@ def launch(
 ) -> Task:
     """Start a job: the signature of a task, or a chain of such signatures.
 
-    Writes one row for each step in the caller's own transaction, ids fixed; when that commits, the job is published;
-    if it rolls back, nothing was ever there. A broker that is unavailable is no error: the rows stay unpublished and
-    reconcile publishes them. `description` is what the user reads of the first step (default: its title).
+    Writes one row for each step, with a fixed id, in the transaction of the caller. The job is published when that
+    commits; a rollback leaves nothing behind. An unavailable broker is not an error: the rows stay unpublished and
+    reconcile publishes them. `description` is shown to the user for the first step (default: its title).
 
     Returns the first step's row. Raises AlreadyRunning if the user has an unfinished job with a step of the same
     name, and TypeError if the arguments do not fit the first task or the job is neither a task nor a chain of tasks.
@@ -79,7 +79,7 @@ def launch(
 
 
 def steps_of(job: Signature) -> list[Signature]:
-    """Return the signatures of a job's tasks in order. Raises TypeError for what no chain of rows can mirror."""
+    """Return the signatures of a job's tasks in order. Raises TypeError if rows cannot represent the job."""
     if job.options.get("link") or job.options.get("link_error"):
         raise TypeError(f"{job!r} has a callback, which would have no row: make it a step of a chain")
     if job.subtask_type == "chain":
@@ -96,12 +96,12 @@ def _new_rows(
 ) -> list[dict[str, Any]]:
     ids = [uuid() for _ in steps]
     now = utcnow()
-    # A job that is retried speaks its user's language, whoever asks for it.
+    # A retried job keeps the language of its user, even if an operator retries it.
     locale = (steps[0].options.get("headers") or {}).get("locale") or str(get_locale() or "en")
     headers = {"request_id": logs.request_id(), "locale": locale}
     rows = []
     for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
-        # With the root named, since Celery would take whichever task publishes it, such as reconcile, for the root.
+        # The root is explicit, since Celery would use the task that publishes the message, such as reconcile.
         signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers)
         task = step.type
         with force_locale(locale):
@@ -139,7 +139,7 @@ def _publish_launched(session: Session) -> None:
 
 @sa.event.listens_for(db.session, "after_rollback")
 def _forget_launched(session: Session) -> None:
-    if not session.in_nested_transaction():  # what a savepoint rolled back has no row to be published for
+    if not session.in_nested_transaction():  # publish() skips what a savepoint rolled back: it has no row
         session.info.pop("launched", None)
 
 
@@ -161,17 +161,17 @@ def publish(
         if not mark_published(executor, task_id, now, expected_published_at):
             return False
         first, *following = (Signature.from_dict(signature) for signature in signatures)
-        # As chain(…).apply_async() does it when it has given out ids, which these steps have already.
+        # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
         first.apply_async(results, chain=following[::-1] or None)
     except DatabaseUnavailable:
         logger.warning("the database is unavailable; %s is published later", task_id)
         return False
-    except Exception as error:  # the commit has happened: whatever is wrong must not look as if it had not
+    except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)
-        with contextlib.suppress(DatabaseUnavailable):  # it then looks published, and is missed like a lost message
+        with contextlib.suppress(DatabaseUnavailable):  # if this fails, the message is treated as lost
             mark_unpublished(executor, task_id, now)
         return False
     return True

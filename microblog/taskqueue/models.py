@@ -1,4 +1,4 @@
-"""Table of tasks: Celery's state of every launched task, kept permanently."""
+"""Table of tasks: Celery's state of every launched task, stored permanently."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Task(Model):
         # One unfinished job of a kind per user. A job inserts the rows of all its steps at once, so two jobs of a
         # kind collide as long as any step of the first is unfinished. Rows of the system (user_id null) never do.
         _partial("uq_task_unfinished_per_user", "user_id", "name", where=_UNFINISHED, unique=True),
-        # All that reconcile ever reads.
+        # The only rows that reconcile reads.
         _partial("ix_task_unfinished", "created_at", where=_UNFINISHED),
         _partial("ix_task_finished_at", "finished_at", where=_ENDED),
         _partial("ix_task_user_id_created_at_id", "user_id", "created_at", "id", where=_ROOT),
-        # Operators' lists (monitoring/filters.py): mostly of rows that have ended, so that running tasks pay nothing.
+        # Operators' lists (monitoring/filters.py): mostly of ended rows, so that running tasks do not update them.
         _partial("ix_task_created_at", "created_at", where=_ROOT),
         _partial("ix_task_failed_created_at", "created_at", where=sa.text("state = 'FAILURE'")),
         _partial("ix_task_revoked_created_at", "created_at", where=sa.text("state = 'REVOKED'")),
@@ -94,30 +94,30 @@ class Task(Model):
 
     @property
     def return_value(self) -> Any:
-        """What the task returned; None before its success."""
+        """The value that the task returned; None before it has succeeded."""
         result = self.result or {}
         return result["result"] if set(result) == {"result"} else self.result
 
     @hybrid_property
     def unfinished(self) -> bool:
-        """Return whether the task has yet to end."""
+        """Return whether the task has not ended."""
         return self.state in states.UNFINISHED
 
     @unfinished.inplace.expression
     @classmethod
     def _unfinished(cls) -> sa.ColumnElement[bool]:
-        # Literals again, for the planner to see that the partial indexes apply.
+        # Literals again, so that the planner recognises the partial indexes.
         return cls.state.in_(
             sa.bindparam("states", states.UNFINISHED, expanding=True, literal_execute=True, unique=True)
         )
 
 
 def wrap_result(value: Any) -> dict[str, Any]:
-    """Return what `Task.result` holds for a task that returned `value`: an object as it is, else ``{"result": …}``."""
+    """Return `value` as stored in `Task.result`: a dict unchanged, any other value as ``{"result": …}``."""
     return value if isinstance(value, dict) else {"result": value}
 
 
 def is_attempt_current(task_id: str, attempt: int) -> bool:
-    """Return whether the attempt `attempt` of a task may still be running, or is yet to run."""
+    """Return whether the attempt `attempt` of a task may still be running or may run later."""
     query = sa.select(Task.id).where(Task.id == task_id, Task.unfinished, Task.attempts <= attempt)
     return db.session.scalar(query) is not None

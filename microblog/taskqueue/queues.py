@@ -1,7 +1,7 @@
 """Paused queues, and a snapshot of the broker.
 
-Redis keeps which queues are paused. A worker reads that on every connection to the broker, every few seconds, and when
-it gets the remote control command ``apply_pauses``. It finishes the tasks that it has started.
+Redis stores which queues are paused. A worker reads this on every connection to the broker, every few seconds, and when
+it receives the remote control command ``apply_pauses``. It finishes the tasks that it has started.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 PAUSED_KEY = "microblog:paused"  # a hash: queue name to the time at which it was paused
 RESUMED_KEY = "microblog:resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
 RESUMED_SECONDS = 60
-EPOCH_KEY = "microblog:epoch"  # the time since when Redis has kept its data
+EPOCH_KEY = "microblog:epoch"  # the time since which Redis has had its data
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
@@ -44,8 +44,8 @@ def resume_consuming(queue: str) -> bool:
 
 def paused_queues() -> dict[str, datetime]:
     """Return the paused queues, each with the time at which it was paused. Raises redis.exceptions.RedisError."""
-    kept = redis_client.connection.hgetall(PAUSED_KEY)
-    return {str(queue): datetime.fromisoformat(str(since)) for queue, since in kept.items()}
+    paused = redis_client.connection.hgetall(PAUSED_KEY)
+    return {str(queue): datetime.fromisoformat(str(since)) for queue, since in paused.items()}
 
 
 def paused_or_resuming_queues() -> set[str]:
@@ -72,7 +72,7 @@ class PausedQueuesStep(bootsteps.StartStopStep):
         self._entry: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Apply pauses before a message is taken. Raises redis.exceptions.RedisError: the pauses must be known."""
+        """Apply the pauses before a message is taken. Raises redis.exceptions.RedisError if they cannot be read."""
         self.apply(consumer)
         self._entry = consumer.timer.call_repeatedly(CHECK_INTERVAL, self._apply_again, (consumer,))
 
@@ -101,22 +101,22 @@ class PausedQueuesStep(bootsteps.StartStopStep):
 
 @control_command()
 def apply_pauses(state: Any) -> dict[str, Any]:
-    """Read at once which queues are paused."""
+    """Apply the current pauses immediately."""
     state.consumer.paused_queues.apply(state.consumer)
     return {"ok": sorted(queue.name for queue in state.consumer.task_consumer.queues)}
 
 
 @dataclass(frozen=True)
 class BrokerSnapshot:
-    """The state of the broker: since when it has kept its data, and which of its queues are empty or paused."""
+    """The state of the broker: since when it has had its data, and which of its queues are empty or paused."""
 
     data_since: datetime
     empty_queues: frozenset[str]
-    paused_queues: frozenset[str]  # and those that were resumed a moment ago
+    paused_queues: frozenset[str]  # and those that were resumed in the last minute
 
     @classmethod
     def fetch(cls) -> BrokerSnapshot:
-        """Return the state of now. Raises redis.exceptions.RedisError."""
+        """Return the current state. Raises redis.exceptions.RedisError."""
         connection = redis_client.connection
         now = utcnow()
         record_data_since(connection)
@@ -130,5 +130,5 @@ class BrokerSnapshot:
 
 
 def record_data_since(connection: Any) -> None:
-    """Store the time in a Redis that has none: it is new, or has lost its data. Raises redis.exceptions.RedisError."""
+    """Store the current time in a Redis that is new or has lost its data. Raises redis.exceptions.RedisError."""
     connection.set(EPOCH_KEY, utcnow().isoformat(), nx=True)

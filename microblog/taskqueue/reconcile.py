@@ -35,9 +35,9 @@ GRACE = timedelta(seconds=5)  # for the process that is publishing it at this mo
 EMPTY_QUEUE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 LONGEST_REPUBLISH = timedelta(minutes=15)
-UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment under way, after which every process has every task
+UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
 LOCK_KEY = "microblog:reconcile"
-LOCK_SECONDS = 10.0  # short, since its holder may be killed; a second one beside a slow holder does no harm
+LOCK_SECONDS = 10.0  # short, since its holder may be killed; two reconcilers at once are harmless
 BATCH = 500
 
 
@@ -116,7 +116,7 @@ def _current_steps() -> Iterator[Task]:
         if not batch:
             return
         after = batch[-1].created_at, batch[-1].id
-        for step in batch:  # a commit or rollback for one of them must not make the others be read again
+        for step in batch:  # a commit or rollback for one step must not expire the others
             db.session.expunge(step)
         yield from batch
 
@@ -128,14 +128,14 @@ def _decide(step: Task, broker: BrokerSnapshot) -> Decision | None:
         return None
     task = celery_app().tasks.get(step.name)
     if step.attempts and task is not None and task.has_result(step.id):
-        return Decision(step, "It is over, but its row has yet to say so.", lambda: bool(task.recover_result(step.id)))
+        return Decision(step, "Its result is missing from its row.", lambda: bool(task.recover_result(step.id)))
     previous = _previous_step(step)
     error = _final_error(step, previous, now)
     if error is not None:
-        return Decision(step, f"It is to end: {user_message(error)}", partial(_end, step, error))
+        return Decision(step, f"It must end: {user_message(error)}", partial(_end, step, error))
     reason = _missing_message(step, previous, broker, now)
     if reason:
-        return Decision(step, f"It is to be published: {reason}.", partial(_publish_again, step, previous))
+        return Decision(step, f"It must be published: {reason}.", partial(_publish_again, step, previous))
     return None
 
 
@@ -160,8 +160,8 @@ def _final_error(step: Task, previous: Task | None, now: datetime) -> Exception 
 
 
 def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, now: datetime) -> str:
-    """Return why the message that would run `step` is taken to be lost; empty if it may be on its way."""
-    due_since = max(time for time in (step.created_at, step.eta, previous and previous.finished_at) if time)
+    """Return why the message that would run `step` is considered lost; empty if it may be in transit."""
+    due_since = step.eta or (previous and previous.finished_at) or step.created_at
     if step.published_at is None:
         return "never published" if now - due_since > GRACE else ""
     lease = _lease_of(step)
@@ -174,7 +174,7 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
     if step.queue in broker.empty_queues:
         return "its queue is empty and no worker has claimed it" if waited > EMPTY_QUEUE_GRACE else ""
     if step.queue in broker.paused_queues:
-        return ""  # no worker takes messages from it, so that a message that waits is not lost
+        return ""  # no worker consumes it, so a waiting message is not lost
     pause = max(REPUBLISH_AFTER, step.published_at - due_since)
     return "no worker has claimed it for too long" if waited > min(pause, LONGEST_REPUBLISH) else ""
 

@@ -40,8 +40,8 @@ from microblog.taskqueue.transitions import (
 
 logger = logging.getLogger(__name__)
 
-# Stores a result unless it comes too late: a later attempt has stored one, or a final one is there that this attempt is
-# not later than.
+# Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
+# later than that of the final one.
 _STORE = """
 local stored = redis.call("GET", KEYS[1])
 if stored then
@@ -63,7 +63,7 @@ _NEXT_STEP = sa.select(task_table.c.id).where(
 
 
 class _TooLate(Exception):
-    """Redis has a result that this one must not replace."""
+    """Raised if Redis has a result that this one must not replace."""
 
 
 class DatabaseResultBackend(RedisBackend):
@@ -71,11 +71,11 @@ class DatabaseResultBackend(RedisBackend):
 
     @classmethod
     def url(cls, redis_url: str) -> str:
-        """The value of Celery's setting ``result_backend`` for this class and the Redis at `redis_url`."""
+        """Return the value of Celery's setting ``result_backend`` for this class and the Redis at `redis_url`."""
         return f"{cls.__module__}:{cls.__qualname__}+{redis_url}"
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do nothing: Celery's own subscribes whoever launches a task to its result, and nobody here waits for one."""
+        """Do nothing. Celery's backend would subscribe the caller to the result, but no caller waits for one."""
 
     # Called by Celery
 
@@ -162,7 +162,7 @@ class DatabaseResultBackend(RedisBackend):
     # The steps of store_result()
 
     def _row_accepts(self, writer: Writer, state: str) -> bool:
-        """Return whether the row would accept `state`: only then does it go to Redis. Asks nothing for a live lease."""
+        """Return whether the row would accept `state`; if not, Redis does not store it. A live lease needs no query."""
         if writer.claim is not None and (writer.claim.lease_valid or state == states.STARTED):
             return True
         try:
@@ -197,10 +197,10 @@ class DatabaseResultBackend(RedisBackend):
     def _store_outcome(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
     ) -> None:
-        """Store RETRY or a terminal state in the row, hand on to the next step, and announce it."""
+        """Store RETRY or a terminal state in the row, publish or end the next step, and announce the state."""
         task_id = writer.parameters["task_id"]
         if writer.claim is not None:
-            writer.claim.expires_at = utcnow()  # spent: the row is asked before anything else that the holder stores
+            writer.claim.expires_at = utcnow()  # used up: the row is checked before anything else is stored
         try:
             if state == states.SUCCESS:
                 step = store_success(self.app.executor, writer, result)
@@ -213,7 +213,7 @@ class DatabaseResultBackend(RedisBackend):
                 return
             self._hand_on(step, result, state, traceback, request)
         except (SQLAlchemyError, BackendStoreError):
-            logger.exception("%s of %s is stored in part; reconcile will do the rest", state, task_id)
+            logger.exception("%s of %s is stored only in part; reconcile does the rest", state, task_id)
             return
         self._announce(TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, utcnow(), step.name))
 

@@ -12,47 +12,47 @@ from microblog.taskqueue.queues import record_data_since
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0  # seconds between two attempts to begin again
+PAUSE = 1.0  # seconds between two attempts to take the lock
 
 
 class Scheduler(RedBeatScheduler):
-    """As RedBeat's. Of several, the one that holds the lock in Redis schedules; the others wait for it."""
+    """RedBeat's scheduler. Of several, only the holder of the lock in Redis sends tasks; the others wait for it."""
 
     lock: Any = None
     _stored = False
     _ticking = False
-    _told_to_end = False
+    _stop_requested = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due; returns the seconds until the next look. A fault of Redis costs ticks, not the program.
+        """Send due tasks; returns the seconds until the next tick. Errors of Redis delay ticks but do not end beat.
 
-        Raises SystemExit if beat was told to end meanwhile: the one that Celery's signal handler raises is lost where
-        it comes in the middle of publishing, which takes it for a fault of the connection.
+        Raises SystemExit if beat was stopped during the tick: the SystemExit of Celery's signal handler is lost if it
+        is raised while a message is published, where it is treated as a connection error.
         """
         self._ticking = True
         try:
             return self._tick(*args, **kwargs)
         finally:
             self._ticking = False
-            if self._told_to_end:
+            if self._stop_requested:
                 raise SystemExit
 
     def close(self) -> None:
-        """Give the lock back, if Redis is there to take it. In the middle of a tick that waits until it is over."""
+        """Release the lock if Redis is available. During a tick, the release is deferred until the tick has ended."""
         if self._ticking:
-            self._told_to_end = True
+            self._stop_requested = True
             return
         try:
             super().close()
         except (LockError, RedisError):
             self.lock = None
-            logger.warning("Redis is away; the lock of the schedule runs out by itself")
+            logger.warning("Redis is unavailable; the lock of the schedule expires by itself")
 
     def _tick(self, *args: Any, **kwargs: Any) -> float:
         try:
-            if self.lock is None and not self._begin_again():
+            if self.lock is None and not self._take_lock():
                 return PAUSE
-            if not self._stored:  # Redis may have forgotten it while this beat waited for the lock
+            if not self._stored:  # Redis may have lost it while this beat waited for the lock
                 self.setup_schedule()
                 record_data_since(get_redis(self.app))
                 self._stored = True
@@ -63,13 +63,13 @@ class Scheduler(RedBeatScheduler):
             return PAUSE
         return wait
 
-    def _begin_again(self) -> bool:
+    def _take_lock(self) -> bool:
         """Take the lock; returns whether it was free."""
         client = get_redis(self.app)
         lock = client.lock(self.lock_key, timeout=self.lock_timeout)
         if not lock.acquire(blocking=False):
             return False
-        lock.lua_extend = client.register_script(LUA_EXTEND_TO_SCRIPT)  # extends to a time, not by one
+        lock.lua_extend = client.register_script(LUA_EXTEND_TO_SCRIPT)  # extends the lock to a time, not by a duration
         self.lock = lock
-        logger.info("the schedule goes on")
+        logger.info("the schedule continues")
         return True

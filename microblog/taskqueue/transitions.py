@@ -10,12 +10,12 @@ claim_task              PENDING, RETRY or an expired lease            JobTask.be
                         to STARTED
 renew_leases            extends the lease of STARTED and PROGRESS     the worker, four times a lease
 expire_lease            ends it: the process died                     JobRequest.on_failure()
-release_on_shutdown     gives it up: the worker stops                 JobRequest.cancel()
+release_on_shutdown     clears it: the worker stops                   JobRequest.cancel()
 store_progress          STARTED to PROGRESS                           DatabaseResultBackend
 store_success           unfinished to SUCCESS                         DatabaseResultBackend
 store_failure           unfinished to RETRY, FAILURE or REVOKED       DatabaseResultBackend
 request_cancellation    sets ``cancel_requested_at``                  cancel_job()
-anonymize_tasks         removes what a row tells of its user          delete_jobs_of_user()
+anonymize_tasks         removes the data of the user from rows        delete_jobs_of_user()
 ======================  ============================================  ==================================================
 
 Each is a single compare-and-set statement: the condition that permits the change is part of it. A row in a terminal
@@ -52,7 +52,7 @@ UNHELD = sa.or_(
     task_table.c.lease_expires_at.is_(None),
     task_table.c.lease_expires_at <= NOW,
 )
-# A lease that expired under a running task is a worker that died. The next claim counts it, or store_failure().
+# An expired lease of a running task means that its worker died. The next claim or store_failure() counts it.
 CRASHED = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
@@ -68,7 +68,7 @@ def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> bool:
 
     Returns False, and inserts none, if the user has an unfinished task with the name of one of them.
     """
-    # Not through the ORM, which would spend more on two rows than all the rest of a launch.
+    # Without the ORM, which would take longer for two rows than the rest of a launch.
     insert = dialect_insert(session.get_bind(), task_table).on_conflict_do_nothing().returning(task_table.c.id)
     inserted = session.connection().execute(insert, rows).scalars().all()
     if len(inserted) == len(rows):
@@ -113,7 +113,7 @@ class CancelRequested(ClaimRefused):
 
 
 class TooManyCrashes(ClaimRefused):
-    """The task has taken down as many workers as it may."""
+    """As many workers as allowed have died while running the task."""
 
     final_error = WorkerDied("too many crashes")
 
@@ -122,8 +122,8 @@ class TooManyCrashes(ClaimRefused):
 class Claim:
     """A process's right to run one task.
 
-    `attempt` is the fencing token: what the holder writes counts only while the row's `attempts` is this number. Until
-    `expires_at` no other process can have taken the task over, so that the holder need not ask.
+    `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
+    `expires_at` no other process can have taken the task over, so the holder need not check.
     """
 
     task_id: str
@@ -142,9 +142,9 @@ class Claim:
 
 @dataclass
 class CurrentRun:
-    """One run of a task by the process that got its message, kept on Celery's request.
+    """One run of a task by the process that received its message, stored on Celery's request.
 
-    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery keeps it, the last
+    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery stores it, the last
     step first; it is set once the task has returned. `retry_at` is when a retry is due, `retry_published` whether its
     message was sent.
     """
@@ -215,7 +215,7 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
     if not row.unheld:
         return HeldElsewhere(f"{task_id} is being run by another worker")
     if row.cancel_requested_at:
-        return CancelRequested(f"{task_id} is to be cancelled")
+        return CancelRequested(f"{task_id} has a cancellation request")
     return TooManyCrashes(f"{task_id} has crashed too many workers")
 
 
@@ -223,7 +223,7 @@ _STILL_CURRENT = sa.select(task_table.c.attempts, task_table.c.cancel_requested_
 
 
 def check_claim(executor: AutocommitExecutor, claim: Claim) -> None:
-    """Ask the row whether `claim` still counts. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
+    """Check in the row that `claim` is still valid. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
     for row in executor.execute(_STILL_CURRENT, task_id=claim.task_id):
         if row.attempts != claim.attempt:
             raise ClaimLost(f"{claim.task_id} was taken over")
@@ -253,7 +253,7 @@ def expire_lease(executor: AutocommitExecutor, task_id: str, worker: str) -> Non
 
 
 def release_on_shutdown(executor: AutocommitExecutor, task_id: str, worker: str) -> None:
-    """Release a task that `worker` was told to stop running, which is no crash. Raises DatabaseUnavailable."""
+    """Release a task that `worker` stops running; this is not a crash. Raises DatabaseUnavailable."""
     executor.execute(_RELEASE, task_ids=[task_id], by=worker)
 
 
@@ -273,7 +273,7 @@ class Writer(NamedTuple):
 
     @classmethod
     def of(cls, task_id: str, request: Context | None) -> Writer:
-        """The writer of a state of `task_id`, from the request that Celery passes to the result backend."""
+        """Return the writer of a state of `task_id`, from the request that Celery passes to the result backend."""
         run = current_run(request)
         if run is not None and run.claim is not None:
             return cls(run.claim, _BY_HOLDER, {"task_id": task_id, "attempt": run.claim.attempt})
@@ -290,7 +290,7 @@ _EXISTS = sa.select(task_table.c.id).where(_ID)
 def accepts(executor: AutocommitExecutor, writer: Writer) -> bool:
     """Return whether the row accepts a state from `writer`; a task without a row accepts all.
 
-    Raises ClaimLost if the writer's claim no longer counts, and DatabaseUnavailable.
+    Raises ClaimLost if the claim of the writer is no longer valid, and DatabaseUnavailable.
     """
     if executor.execute(_ACCEPTED.where(writer.condition), **writer.parameters):
         return True
@@ -317,9 +317,9 @@ _PROGRESS = (
 
 
 def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, Any], *, lease: float) -> None:
-    """Store progress, as Progress makes it, and extend the lease to `lease` seconds from now.
+    """Store `meta`, as interface.Progress builds it, and extend the lease to `lease` seconds from now.
 
-    Raises ClaimLost if another attempt has taken over, Cancelled if the user asked for that, and DatabaseUnavailable.
+    Raises ClaimLost if another attempt has taken over, Cancelled if the user requested it, and DatabaseUnavailable.
     """
     now = utcnow()
     expires = now + timedelta(seconds=lease)
@@ -342,7 +342,7 @@ def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, A
 
 
 class StoredStep(NamedTuple):
-    """The row of which a state was stored."""
+    """Identity of the row in which a state was stored."""
 
     root_id: str
     position: int
@@ -350,7 +350,7 @@ class StoredStep(NamedTuple):
     name: str
 
 
-# Built once: the statement that nearly every task ends with.
+# Built once, since nearly every task runs this statement.
 _SUCCESS = (
     sa.update(task_table)
     .values(
@@ -369,7 +369,7 @@ _SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.wh
 
 
 def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> StoredStep | None:
-    """Store SUCCESS and what the task returned; None if the row does not accept it. Raises DatabaseUnavailable."""
+    """Store SUCCESS and the returned value; None if the row does not accept it. Raises DatabaseUnavailable."""
     statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
     parameters = {**writer.parameters, "now": utcnow(), "outcome": wrap_result(result)}
     return _first_step(executor.execute(statement, **parameters))
@@ -387,7 +387,7 @@ def store_failure(
 ) -> StoredStep | None:
     """Store RETRY, FAILURE or REVOKED because of `error`; None if the row does not accept it.
 
-    `sentence` is what the user reads. Raises DatabaseUnavailable.
+    `sentence` is shown to the user. Raises DatabaseUnavailable.
     """
     values: dict[str, Any] = {
         "state": state,
@@ -402,7 +402,7 @@ def store_failure(
             values["published_at"] = NOW if run.retry_published else None
     else:
         values["finished_at"] = NOW
-    if isinstance(error, WorkerDied):  # no claim will count the last of the workers that died
+    if isinstance(error, WorkerDied):  # no later claim counts the last crash
         values["crashes"] = task_table.c.crashes + CRASHED
     statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
     return _first_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
@@ -427,9 +427,9 @@ def request_cancellation(session: scoped_session[Any], root_id: str) -> Sequence
 
 
 def anonymize_tasks(session: scoped_session[Any], task_ids: sa.Select[str] | Iterable[str]) -> int:
-    """Remove from rows what they tell of their user, in the session's transaction; returns the number of rows.
+    """Remove the data of users from rows, in the session's transaction; returns the number of rows.
 
-    Name, state, times and worker stay: statistics are made of them.
+    Name, state, times and worker remain, since statistics need them.
     """
     statement = (
         sa.update(Task)

@@ -11,15 +11,15 @@ from redis.exceptions import ConnectionError as BrokerGone
 
 
 class Channel(redis.Channel):
-    """As kombu's, but one whose connection was closed says so in a way that Celery expects."""
+    """Kombu's channel, which raises an error that Celery handles if its connection was closed."""
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         """As kombu's. Raises redis.exceptions.ConnectionError once the connection is closed.
 
-        A worker that lost Redis still has messages of the lost connection to acknowledge and to give back. Kombu
-        then looks for an address that it has forgotten, and its AttributeError would end the worker, under all the
-        tasks that it runs.
+        A worker that lost Redis still has messages of the lost connection to acknowledge and to requeue. Kombu then
+        reads an address that it has deleted, and its AttributeError would end the worker with all the tasks that it
+        runs.
         """
         if client is None and getattr(self.connection, "client", None) is None:
             raise BrokerGone("the connection to Redis was closed")
@@ -28,6 +28,6 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """As kombu's, with our channel."""
+    """Kombu's transport with this channel."""
 
     Channel = Channel

@@ -53,7 +53,7 @@ DATABASE_PAUSE = 1.0  # seconds before a message that could not be claimed goes 
 
 
 class CeleryApp(Celery):
-    """A Celery app that knows its Flask app and the Task table.
+    """A Celery app with its Flask app and access to the Task table.
 
     `executor` runs the statements of transitions.py. The result backend is DatabaseResultBackend.
     """
@@ -96,7 +96,7 @@ class JobTask(CeleryTask):
         return self.claim.attempt if self.claim else 0
 
     def check_current(self) -> None:
-        """Ask the row whether this run still counts. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
+        """Check in the row that this run is still valid. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
         if self.claim is not None:
             check_claim(self.app.executor, self.claim)
 
@@ -123,7 +123,7 @@ class JobTask(CeleryTask):
         except DatabaseUnavailable as error:
             time.sleep(DATABASE_PAUSE)
             raise Reject(error, requeue=True) from error
-        except SQLAlchemyError as error:  # such as a missing column: the message would come back at once, for ever
+        except SQLAlchemyError as error:  # such as a missing column: a requeued message would loop forever
             logger.exception("%s cannot be claimed; reconcile publishes it again", task_id)
             self._report_internal_error(task_id, args, kwargs, error)
             raise Reject(error, requeue=False) from error
@@ -155,7 +155,7 @@ class JobTask(CeleryTask):
                     db.session.remove()
 
     def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """As Celery's; the row holds when the next attempt is due. reconcile publishes it if the broker cannot."""
+        """As Celery's; stores the due time in the row. If the broker is unavailable, reconcile publishes the retry."""
         run = current_run(self.request)
         if run is None or run.claim is None:
             return super().retry(*args, eta=eta, countdown=countdown, **options)
@@ -232,12 +232,12 @@ class JobRequest(Request):
 
     @property
     def time_limits(self) -> tuple[float | None, float | None]:
-        """The hard limit and the soft one, in seconds: as an operator changed them, else as they were sent.
+        """The hard and the soft limit, in seconds: as an operator changed them, otherwise as they were sent.
 
-        Each message carries the limits that its task had where it was sent, and Celery gives these precedence: the
-        remote control command ``time_limit`` would change nothing.
+        Each message contains the limits of its task in the sending process, and Celery gives these precedence, so that
+        the remote control command ``time_limit`` would have no effect.
         """
-        changed = vars(self._task)  # of the instance; the limits that the code gives are the class's
+        changed = vars(self._task)  # of the instance; limits from the code are in the class
         if "time_limit" in changed:
             return changed["time_limit"], changed["soft_time_limit"]
         return self._sent_limits
@@ -255,20 +255,20 @@ class JobRequest(Request):
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Stop running the task, since the worker must end; its message goes back to the broker with the worker."""
+        """Stop running the task, since the worker must end; its message is requeued when the worker ends."""
         super().cancel(pool, signal, emit_retry)
         with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
 
 
-# Held while a statement runs, and by os.fork(): a child must not inherit a database library's lock as taken.
+# Held while a statement runs, and by os.fork(): a child must not inherit a held lock of the database library.
 _fork_lock = threading.Lock()
 os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
 
 
 @contextlib.contextmanager
 def stop_renewing(request: Request) -> Iterator[None]:
-    """A block in which, and after which, the lease of `request` is not renewed; for the process that ends it there."""
+    """Stop renewing the lease of `request`, in the block and after it. The block ends the lease."""
     with _fork_lock:
         worker_state.active_requests.discard(request)
         yield
@@ -277,7 +277,7 @@ def stop_renewing(request: Request) -> Iterator[None]:
 def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
     """Renew the leases of the requests in `known` that `worker` still runs; returns all that it runs now.
 
-    A request that is new may not have been claimed yet: its row may still bear this worker's name from a claim whose
+    A new request may not have been claimed yet: its row may still contain the name of this worker from a claim whose
     process died, and that lease must not be renewed.
     """
     with _fork_lock:
@@ -288,14 +288,14 @@ def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
 
 
 class LeaseRenewer(bootsteps.StartStopStep):
-    """Renews, four times a lease, the leases of the tasks that this worker is running, in one UPDATE.
+    """Renews the leases of the tasks that this worker is running, in one UPDATE, four times per lease.
 
-    It lives in the main process, so that a task busy in C code keeps its lease and a worker that was killed or
-    frozen loses it; and in a thread, since the main loop stands still while the broker is unavailable.
+    It runs in the main process, so that a task busy in C code keeps its lease and a worker that was killed or frozen
+    loses it; and in a thread, since the main loop blocks while the broker is unavailable.
     """
 
     def start(self, worker: Any) -> None:
-        """Begin to renew; the thread ends with the process, since a worker that was told to stop still runs tasks."""
+        """Start the thread. It ends with the process, since a worker that is shutting down still runs tasks."""
         threading.Thread(target=self._run, args=(worker,), name="lease-renewer", daemon=True).start()
 
     def _run(self, worker: Any) -> None:
@@ -304,14 +304,14 @@ class LeaseRenewer(bootsteps.StartStopStep):
             time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
             try:
                 known = renew_running_leases(worker, known)
-            except Exception:  # whatever it is, such as an unavailable database: the next turn may succeed
+            except Exception:  # such as an unavailable database: the next attempt may succeed
                 logger.warning("leases are not renewed", exc_info=True)
 
 
 def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str]) -> CeleryApp:
-    """The Celery app of `flask_app`; its tasks are in the ``tasks`` module of each of `packages`.
+    """Create the Celery app of `flask_app`; its tasks are in the ``tasks`` module of each of `packages`.
 
-    `settings` are Celery's own. The app is kept in ``flask_app.extensions["celery"]`` and becomes the default app.
+    `settings` are Celery's own. The app is stored in ``flask_app.extensions["celery"]`` and becomes the default app.
     """
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
@@ -323,7 +323,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
         name: {
             "task": name,
             "schedule": flask_app.config[setting],
-            "options": {"expires": 2 * flask_app.config[setting]},  # a late run is worthless: the next one follows
+            "options": {"expires": 2 * flask_app.config[setting]},  # a late run is useless, since the next one follows
         }
         for name, setting in periodic.items()
     }
@@ -338,7 +338,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
 
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:
-    """Forget connections that were open when this child process was forked: they are its parent's."""
+    """Discard connections that were open when this child process was forked: they belong to the parent."""
     app.executor.forget_connections()
     with app.flask_app.app_context():
         db.engine.dispose(close=False)

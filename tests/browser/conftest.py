@@ -1,4 +1,4 @@
-"""Chromium, and a site for it to look at."""
+"""Fixtures of the browser tests: Chromium and a running site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import external
 from tests.support.smtp import SmtpServer
 from tests.support.translator import TranslationServer
 
-# No sandbox, since it may run as root in a container; nothing that asks the world outside.
+# No sandbox, since Chromium may run as root in a container. No background requests to other hosts.
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -27,7 +27,7 @@ OPTIONS = (
 )
 
 
-# Not for the whole session: while Playwright is open, its event loop runs in this thread, and no other can.
+# Not session-scoped: while Playwright is open, its event loop occupies this thread and excludes any other.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     executable = external.CHROMIUM.require()
@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_browser(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
-    """Opens a browser that nobody has used yet; its pages share their cookies."""
+    """A function that opens a new browser context, whose pages share their cookies."""
     opened: list[BrowserContext] = []
 
     def open_one(**options: Any) -> BrowserContext:
@@ -54,7 +54,7 @@ def open_browser(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
 @pytest.fixture
 def page(open_browser: Callable[..., BrowserContext]) -> Page:
-    """An empty page of a new browser."""
+    """An empty page in a new browser context."""
     return open_browser().new_page()
 
 
@@ -73,21 +73,21 @@ def running(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Site]:
-    translating = {"TRANSLATE_URL": translation_server.url, "TRANSLATE_TIMEOUT": "60"}
-    with running_site(base_environment | translating, tmp_path_factory.mktemp("site"), request) as site:
+    translation = {"TRANSLATE_URL": translation_server.url, "TRANSLATE_TIMEOUT": "60"}
+    with running_site(base_environment | translation, tmp_path_factory.mktemp("site"), request) as site:
         yield site
 
 
 @pytest.fixture
 def site(running: Site, smtp_server: SmtpServer) -> Site:
-    """The site, shared by all tests here (each makes users of its own); its mailbox is empty."""
+    """The site, with an empty mailbox. All browser tests share it, and each creates its own users."""
     smtp_server.reset()
     return running
 
 
 @pytest.fixture
 def dial(tmp_path: Path) -> Iterator[Dial]:
-    """How far the test's job may go; to its end when the test is over."""
+    """The dial of the test's job, turned to its end after the test."""
     dial = Dial(tmp_path / "dial")
     yield dial
     dial.turn_to(100)

@@ -1,4 +1,4 @@
-"""A whole site for browsers: gunicorn and a worker, as they run in production, on a database of their own."""
+"""A complete site for browser tests: gunicorn and a worker as in production, with a separate database."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support import app_factory, servers
 from tests.support.programs import ROOT
 from tests.support.servers import RedisServer, Worker, free_port, wait_for
 
-PATIENCE = 1000 * servers.PATIENCE  # milliseconds that a page has to come to what is expected of it
+PATIENCE = 1000 * servers.PATIENCE  # milliseconds to wait for the expected state of a page
 PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class WebServer:
-    """gunicorn, as `make run` starts it."""
+    """gunicorn with the configuration of `make run`."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self.port = free_port()
@@ -49,10 +49,10 @@ class WebServer:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
             )
-        wait_for(self._answers, what="gunicorn answers")
+        wait_for(self._answers, what="gunicorn responds")
 
     def kill(self) -> None:
-        """kill -9, all of it: open streams are cut in the middle."""
+        """Kill all its processes with SIGKILL, which interrupts open streams."""
         if self._process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -73,7 +73,7 @@ class WebServer:
 
 
 class Site:
-    """The site under test. Its users and jobs are made here, and looked at in a browser."""
+    """The site under test, with methods to create its users and jobs."""
 
     def __init__(self, web: WebServer, worker: Worker, redis_server: RedisServer, instance: Path) -> None:
         self.web = web
@@ -84,7 +84,7 @@ class Site:
         self._users = 0
 
     def make_user(self, posts: int = 0) -> User:
-        """A new user who wrote `posts` posts."""
+        """Create a user with `posts` posts."""
         self._users += 1
         name = f"reader{self._users}"
         user = User(username=name, email=f"{name}@example.com", password_hash=hash_of(PASSWORD))
@@ -98,26 +98,26 @@ class Site:
         return user
 
     def start_job(self, user: User, dial: _tasks.Dial) -> str:
-        """Launch a job that goes as far as `dial` is turned; returns its id."""
+        """Launch a job whose progress follows `dial`, and return its id."""
         task = user.launch_task("crank", "Turning the crank", str(dial.path))
         db.session.commit()
         return task.id
 
     def state_of(self, job_id: str) -> str:
-        """The state of a job's first step."""
+        """Return the state of a job's first step."""
         db.session.rollback()
         task = db.session.get(Task, job_id)
         assert task is not None
         return task.state
 
     def is_idle(self) -> bool:
-        """Whether every job has ended: nothing changes on the operators' pages."""
+        """Return True if all jobs have ended, so that the operators' pages no longer change."""
         db.session.rollback()
         return db.session.scalar(sa.select(Task.id).where(Task.unfinished).limit(1)) is None
 
     @contextlib.contextmanager
     def holding_imports(self) -> Iterator[None]:
-        """No import gets to its end inside the block."""
+        """Let no import store posts during the block."""
         hold = _tasks.hold_of_imports()
         hold.parent.mkdir(exist_ok=True)
         hold.touch()
@@ -127,11 +127,11 @@ class Site:
             hold.unlink()
 
     def keep_mail(self, message: EmailMessage) -> None:
-        """Put a mail where the mailbox of `make run` would."""
+        """Add a mail to the Maildir that /dev/mail shows."""
         mailbox.Maildir(self._instance / "mail").add(message)
 
     def sign_in(self, page: Page, user: User) -> None:
-        """Sign in on the page that readers use for it."""
+        """Sign in through the form."""
         page.goto(f"{self.url}/auth/login")
         page.get_by_label("Username or email").fill(user.username)
         page.get_by_label("Password").fill(PASSWORD)
@@ -140,14 +140,17 @@ class Site:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A browser that nobody has used yet; its pages share their cookies."""
+    """Open a new browser context, whose pages share their cookies."""
     context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE)
     return context
 
 
 def until_held(page: Page, held: Sequence[object], number: int = 1) -> None:
-    """Wait until the routes of `page` have put `number` requests into `held`. Playwright calls them as it waits."""
+    """Wait until the route handlers of `page` have put `number` requests into `held`.
+
+    Playwright calls the handlers while it waits for a timeout.
+    """
 
     def are_held() -> bool:
         page.wait_for_timeout(10)
@@ -158,19 +161,19 @@ def until_held(page: Page, held: Sequence[object], number: int = 1) -> None:
 
 @contextlib.contextmanager
 def running_site(base_environment: dict[str, str], folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A site that lives in `folder`, on SQLite. In development mode, so that its mails can be read on it."""
+    """Run a site on SQLite in `folder` during the block, in development mode, so that it shows its mails."""
     with contextlib.ExitStack() as stack:
         instance = folder / "instance"
         redis_server = stack.enter_context(RedisServer().running())
         environment = base_environment | {
             "MICROBLOG_ENV": "development",
             "REDIS_URL": redis_server.url,
-            # Nothing here goes away; on a busy machine it may be slow.
+            # No service becomes unavailable in these tests, but all may be slow on a busy machine.
             "REDIS_TIMEOUT": "30",
             "TASK_LEASE": "60",
             "DATABASE_URL": app_factory.fresh_database(folder, request),
             "INSTANCE_PATH": str(instance),
-            # A stream whose page is gone is noticed at the next heartbeat.
+            # The server detects a closed stream at its next heartbeat.
             "STREAM_HEARTBEAT": "0.5",
         }
         web = WebServer(environment, folder / "web.log")

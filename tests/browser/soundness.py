@@ -1,7 +1,7 @@
-"""What can be wrong with any page: broken, foreign, too wide, hard to read or to use.
+"""Checks that apply to any page: errors, foreign requests, overflow, accessibility and keyboard use.
 
-With a folder named by SCREENSHOTS in the environment, whatever is looked at is also kept there as pictures of whole
-pages: `name-width-theme.png`.
+If the environment variable SCREENSHOTS names a folder, full-page screenshots of the checked pages are saved there as
+`name-width-theme.png`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from tests.browser.keyboard import obstacles
 WIDTHS = (1280, 390)  # CSS pixels
 THEMES = ("light", "dark")
 AXE_OPTIONS = {"resultTypes": ["violations"], "iframes": False}
-# All that the themes differ in: the other one need not be asked the rest.
+# The rules whose result depends on the theme. The others are checked in one theme only.
 OF_COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
-NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI: its faint colours and its buttons in buttons
+NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI has low contrast and nested buttons
 
 
 def problems_of(
     page: Page, url: str, name: str, act: Callable[[Page], None] | None = None, widths: Iterable[int] = WIDTHS
 ) -> list[str]:
-    """What is wrong with the page at `url`, once `act` has done something on it: a line for each."""
+    """Open `url`, call `act` on the page, and return a line for each problem found."""
     problems: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
-        # That the page itself is an error is no error of the page.
+    def record_message(message: ConsoleMessage) -> None:
+        # The console also reports an error status of the page itself, which may be intended.
         if message.type in ("error", "warning") and message.location["url"] != url:
             problems.append(f"console: {message.text}")
 
-    def see(request: Request) -> None:
+    def record_request(request: Request) -> None:
         if urlsplit(request.url).netloc not in (urlsplit(url).netloc, ""):
             problems.append(f"request: {request.url}")
 
     listeners: dict[Any, Callable[..., None]] = {
-        "console": hear,
+        "console": record_message,
         "pageerror": lambda error: problems.append(f"script: {error}"),
-        "request": see,
+        "request": record_request,
     }
     for event, listener in listeners.items():
         page.on(event, listener)
@@ -61,7 +61,7 @@ def problems_of(
 
 
 def wait_until_filled(page: Page) -> None:
-    """Until what a script fetches for the page is on it."""
+    """Wait until the parts of the page that a script fetches are shown."""
     if page.locator("#api-docs").count():
         page.locator(".opblock").first.wait_for()
     if page.locator("#system-status").count():
@@ -69,7 +69,7 @@ def wait_until_filled(page: Page) -> None:
 
 
 def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str]:
-    """What is wrong to the eye with the page as it stands, at each of `widths` and in each theme; pictures of it."""
+    """Return the visible problems of the current page, at each of `widths` and in each theme. Take screenshots."""
     problems = []
     for width in widths:
         for theme in THEMES:
@@ -81,9 +81,9 @@ def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str
 
 
 def walk(page: Page, widths: Iterable[int]) -> list[str]:
-    """What keeps somebody who has no mouse from using the page, at each of `widths`, of two in a theme each."""
+    """Return the problems of a user without a mouse, with one theme for each of `widths`."""
     problems = []
-    page.route("**/popup", lambda _route: None)  # a card that comes as a name has the focus would be on the way
+    page.route("**/popup", lambda _route: None)  # a user card that opens on focus would add stops
     for width, theme in zip(widths, THEMES, strict=False):
         show(page, width, theme)
         problems += [f"{width} px, {theme}: {obstacle}" for obstacle in obstacles(page)]
@@ -92,14 +92,14 @@ def walk(page: Page, widths: Iterable[int]) -> list[str]:
 
 
 def show(page: Page, width: int, theme: Any) -> None:
-    """The page at a width and in a theme; nothing on it is on its way from one colour to another."""
+    """Set the width and theme of the page, without colour transitions."""
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
     page.wait_for_function("theme => document.documentElement.dataset.bsTheme === theme", arg=theme)
 
 
 def photograph(page: Page, name: str) -> None:
-    """Keep a picture of the page, if pictures are wanted."""
+    """Take a screenshot of the page if SCREENSHOTS is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         width, theme = page.evaluate("[innerWidth, document.documentElement.dataset.bsTheme]")
         slug = re.sub(r"\W+", "-", name).strip("-")
@@ -107,19 +107,19 @@ def photograph(page: Page, name: str) -> None:
 
 
 def overflow(page: Page) -> list[str]:
-    """Whether the page must be moved sideways to be read."""
-    wanted, there = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    return [f"overflow: {wanted} px on {there}"] if wanted > there else []
+    """Return a problem if the page must be scrolled horizontally."""
+    needed, available = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    return [f"overflow: {needed} px on {available}"] if needed > available else []
 
 
 def barriers(page: Page, options: dict[str, Any]) -> list[str]:
-    """What keeps somebody from using the page, as axe-core finds it with `options`."""
+    """Return the serious accessibility problems that axe-core finds with `options`."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    found = page.evaluate("([context, options]) => axe.run(context, options)", [NOT_OURS, options])["violations"]
+    violations = page.evaluate("([context, options]) => axe.run(context, options)", [NOT_OURS, options])["violations"]
     return [
-        f"axe: {one['id']} ({one['impact']}): {node['target']}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
+        f"axe: {violation['id']} ({violation['impact']}): {node['target']}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
     ]

@@ -1,4 +1,4 @@
-"""A task that goes exactly as far as a test lets it, and what holds imports in the same way."""
+"""A task whose progress a test controls, and a way to hold imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ END = 100
 
 @shared_task(name="crank", bind=True, title="Turning the crank")
 def crank(self: JobTask, user_id: int, dial: str) -> None:
-    """Counts as far as the number in the file `dial`, and on when that grows, until it is END."""
+    """Advance to the number in the file `dial` whenever it grows, until it is END."""
     with Progress(self, END, describe=lambda current, total: f"{current} of {total} turns") as progress:
         while progress.current < END:
             time.sleep(0.01)
@@ -27,32 +27,32 @@ def crank(self: JobTask, user_id: int, dial: str) -> None:
 
 
 class Dial:
-    """The test's hand on the crank."""
+    """The file by which a test controls the progress of a `crank` task."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.turn_to(0)
 
     def turn_to(self, number: int) -> None:
-        """Let the task count to `number`; END lets it end."""
+        """Let the task advance to `number`, or end if it is END."""
         new = self.path.with_suffix(".new")
         new.write_text(str(number))
-        new.replace(self.path)  # the task never reads half a number
+        new.replace(self.path)  # atomic: the task never reads a partial number
 
 
 def hold_of_imports() -> Path:
-    """While there is such a file, no import of this site keeps posts."""
+    """Return the path of a file. While it exists, no import of this site stores posts."""
     return Path(current_app.instance_path) / "hold-imports"
 
 
 @worker_process_init.connect
-def hold_imports_when_told(**_facts: Any) -> None:
-    """Let the processes of the worker look for hold_of_imports()."""
+def hold_imports_when_told(**_kwargs: Any) -> None:
+    """Make imports in the worker processes wait while hold_of_imports() exists."""
     store = importer.store_posts
 
-    def store_when_let(*args: Any) -> None:
+    def store_when_released(*args: Any) -> None:
         while hold_of_imports().exists():
             time.sleep(0.01)
         store(*args)
 
-    importer.store_posts = store_when_let
+    importer.store_posts = store_when_released

@@ -1,4 +1,4 @@
-"""An account from its first day to its last, as its owner has it."""
+"""An account from registration to deletion, as its owner uses it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ BETTER_PASSWORD = "horse-bird-cow"
 
 
 @pytest.mark.exhaustive
-def test_an_account_is_made_changed_and_deleted(site: Site, page: Page, smtp_server: SmtpServer) -> None:
+def test_account_is_created_changed_and_deleted(site: Site, page: Page, smtp_server: SmtpServer) -> None:
     register(site, page)
     sign_in(page, PASSWORD)
     page.wait_for_url(f"{site.url}/")
-    tell_of_oneself(page)
+    edit_profile(page)
     make_and_revoke_a_token(site, page)
     change_the_password(page)
     change_the_address(site, page, smtp_server)
     delete_the_account(page)
 
     sign_in(page, BETTER_PASSWORD)
-    expect(said(page)).to_have_text("The username or the password is wrong.")
-    # Who has the old address is told of the new one; who leaves is told at the last.
+    expect(alert(page)).to_have_text("The username or the password is wrong.")
+    # The link to confirm the new address, the notice to the old address, and the notice of the deletion.
     wait_for(lambda: len(smtp_server.messages) == 3, what="the mails arrive")
     assert sorted(str(mail["To"]) for mail in smtp_server.messages) == [NEW, NEW, OLD]
 
 
-def said(page: Page) -> Locator:
-    """What the site says at the top of the page."""
+def alert(page: Page) -> Locator:
+    """Return the message at the top of the page."""
     return page.locator(".alert")
 
 
 def fill(page: Page, **fields: str) -> None:
-    """Fill in fields by their labels; an underscore is a space."""
+    """Fill in fields by their labels, with underscores for spaces."""
     for label, text in fields.items():
         page.get_by_label(label.replace("_", " "), exact=True).fill(text)
 
@@ -48,7 +48,7 @@ def register(site: Site, page: Page) -> None:
     page.get_by_role("link", name="Make an account").click()
     fill(page, Username=NAME, Email=OLD, Password=PASSWORD, Password_again=PASSWORD)
     page.get_by_role("button", name="Register").click()
-    expect(said(page)).to_have_text(f"Welcome, {NAME}. Your account is ready: sign in.")
+    expect(alert(page)).to_have_text(f"Welcome, {NAME}. Your account is ready: sign in.")
 
 
 def sign_in(page: Page, password: str) -> None:
@@ -56,12 +56,12 @@ def sign_in(page: Page, password: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
-def tell_of_oneself(page: Page) -> None:
+def edit_profile(page: Page) -> None:
     page.get_by_role("link", name="Profile").click()
     page.get_by_role("link", name="Edit profile").click()
     fill(page, About_me="Rows on Sundays.")
     page.get_by_role("button", name="Save").click()
-    expect(said(page)).to_have_text("Your profile is saved.")
+    expect(alert(page)).to_have_text("Your profile is saved.")
     expect(page.locator(".profile-about")).to_have_text("Rows on Sundays.")
 
 
@@ -71,14 +71,14 @@ def make_and_revoke_a_token(site: Site, page: Page) -> None:
     fill(page, Name_of_a_new_token="Calendar")
     page.get_by_role("button", name="Make a token").click()
     token = page.get_by_label("Your new token").input_value()
-    assert status_with(site, page, token) == 200
+    assert api_status(site, page, token) == 200
     page.get_by_role("button", name="Revoke Calendar").click()
     expect(page.get_by_text("You have no tokens.")).to_be_visible()
-    assert status_with(site, page, token) == 401
+    assert api_status(site, page, token) == 401
 
 
-def status_with(site: Site, page: Page, token: str) -> int:
-    """What a program gets that presents `token`."""
+def api_status(site: Site, page: Page, token: str) -> int:
+    """Return the status of an API request with `token`."""
     return page.request.get(f"{site.url}/api/users/me", headers={"Authorization": f"Bearer {token}"}).status
 
 
@@ -88,7 +88,7 @@ def change_the_password(page: Page) -> None:
     page.get_by_role("link", name="Change the password").click()
     fill(page, Current_password=PASSWORD, New_password=BETTER_PASSWORD, New_password_again=BETTER_PASSWORD)
     page.get_by_role("button", name="Save").click()
-    expect(said(page)).to_contain_text("Your new password is set.")
+    expect(alert(page)).to_contain_text("Your new password is set.")
 
 
 def change_the_address(site: Site, page: Page, smtp_server: SmtpServer) -> None:
@@ -99,7 +99,7 @@ def change_the_address(site: Site, page: Page, smtp_server: SmtpServer) -> None:
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
     page.goto(site.url + link_in(smtp_server.messages[0]))
     page.get_by_role("button", name="Yes, use this address").click()
-    expect(said(page)).to_have_text(f"Your mail address is now {NEW}.")
+    expect(alert(page)).to_have_text(f"Your mail address is now {NEW}.")
 
 
 def delete_the_account(page: Page) -> None:
@@ -107,4 +107,4 @@ def delete_the_account(page: Page) -> None:
     page.get_by_role("link", name="Go on to delete the account…").click()
     fill(page, Your_username=NAME, Current_password=BETTER_PASSWORD)
     page.get_by_role("button", name="Delete the account").click()
-    expect(said(page)).to_contain_text("Your account is closed")
+    expect(alert(page)).to_contain_text("Your account is closed")

@@ -1,4 +1,4 @@
-"""The operators' pages in a browser: live for the jobs of everybody, steered by clicks, and usable without scripts."""
+"""The operators' pages: live updates of all users' jobs, actions by click, and use without scripts."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def tick(page: Page, job_id: str) -> None:
     row(page, job_id).get_by_role("checkbox").check()
 
 
-def test_jobs_of_others_come_move_and_end_before_the_operators_eyes(
-    site: Site, page: Page, operator: User, dial: Dial
-) -> None:
+def test_job_list_is_updated_live(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     open_list(site, page, operator, f"?user={user.username}")
     expect(page.get_by_text("There are no such jobs.")).to_be_visible()
@@ -59,7 +57,7 @@ def test_jobs_of_others_come_move_and_end_before_the_operators_eyes(
 
 
 @pytest.mark.exhaustive
-def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Page, operator: User, dial: Dial) -> None:
+def test_running_job_is_cancelled_on_its_page(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     job_id = site.start_job(user, dial)
     dial.turn_to(10)
@@ -76,7 +74,7 @@ def test_a_running_job_is_cancelled_by_a_click_on_its_page(site: Site, page: Pag
 
 
 @pytest.mark.exhaustive
-def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page, operator: User, dial: Dial) -> None:
+def test_focus_moves_to_job_when_button_is_replaced(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     job_id = site.start_job(user, dial)
     dial.turn_to(10)
@@ -94,9 +92,7 @@ def test_the_focus_does_not_go_from_one_button_to_another(site: Site, page: Page
 
 
 @pytest.mark.exhaustive
-def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
-    site: Site, page: Page, operator: User, dial: Dial
-) -> None:
+def test_selection_survives_updates_and_is_cancelled(site: Site, page: Page, operator: User, dial: Dial) -> None:
     chosen = site.start_job(site.make_user(), dial)
     open_list(site, page, operator, "?name=crank")
     tick(page, chosen)
@@ -114,7 +110,7 @@ def test_a_choice_outlives_what_happens_meanwhile_and_is_cancelled_by_a_click(
 
 
 @pytest.mark.exhaustive
-def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, operator: User) -> None:
+def test_system_status_is_loaded_by_script(site: Site, page: Page, operator: User) -> None:
     open_list(site, page, operator)
 
     expect(page.locator("#system-status")).to_contain_text(site.worker.name)
@@ -122,7 +118,7 @@ def test_the_workers_and_queues_come_by_themselves(site: Site, page: Page, opera
 
 
 @pytest.mark.exhaustive
-def test_a_chart_says_in_figures_what_it_shows(site: Site, page: Page, operator: User, dial: Dial) -> None:
+def test_chart_has_table_of_values(site: Site, page: Page, operator: User, dial: Dial) -> None:
     job_id = site.start_job(site.make_user(), dial)
     dial.turn_to(END)
     wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
@@ -134,12 +130,12 @@ def test_a_chart_says_in_figures_what_it_shows(site: Site, page: Page, operator:
     drawn = chart.get_by_role("img").evaluate("image => image.decode().then(() => image.naturalWidth)")
     assert drawn > 0
     expect(chart.get_by_role("columnheader", name="Succeeded")).to_be_visible()
-    # The newest hour is the first; another may have begun since.
+    # The newest hour comes first. A new hour may have begun since the job ended.
     assert sum(int(hour.locator("td").first.inner_text()) for hour in chart.locator("tbody tr").all()[:2]) >= 1
 
 
 @pytest.mark.exhaustive
-def test_without_javascript_all_of_it_can_be_done(
+def test_jobs_are_filtered_and_cancelled_without_javascript(
     site: Site, open_browser: Callable[..., BrowserContext], operator: User, dial: Dial
 ) -> None:
     page = open_browser(java_script_enabled=False).new_page()

@@ -1,4 +1,4 @@
-"""Posts that are deleted where they stand: which goes, where the focus is then, and what else is going on meanwhile."""
+"""Deleting posts in place: the right post disappears, the focus is kept, and concurrent changes are handled."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def post(page: Page, text: str) -> Locator:
     return page.locator("#timeline .post", has_text=text)
 
 
-def test_the_focus_goes_on_to_the_next_post_or_back_to_the_link(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_focus_moves_to_next_post_or_link(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     page = signed_in_page(site, site.make_user(posts=3), open_browser)
     link = post(page, "number 1").get_by_role("link", name="Delete")
 
@@ -36,9 +34,7 @@ def test_the_focus_goes_on_to_the_next_post_or_back_to_the_link(
 
 
 @pytest.mark.exhaustive
-def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_late_response_deletes_requested_post(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     page = signed_in_page(site, site.make_user(posts=3), open_browser)
     held: list[Route] = []
     page.route("**/delete", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
@@ -47,7 +43,7 @@ def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
 
     with page.expect_request(lambda request: request.method == "POST"):
         button.click()
-    button.click()  # too much
+    button.click()  # a second click
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     ask_to_delete(page, "number 1")
@@ -62,58 +58,52 @@ def test_an_answer_that_comes_late_is_about_the_post_that_was_asked_for(
 
 
 @pytest.mark.exhaustive
-def test_somebody_elses_deletion_leaves_the_hands_of_a_reader_where_they_are(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_deletion_by_author_keeps_focus_of_reader(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer, reader = site.make_user(posts=1), site.make_user()
     follow_user(reader, writer)
-    hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
-    field = his.get_by_label("Say something")
+    writer_page, reader_page = (signed_in_page(site, user, open_browser) for user in (writer, reader))
+    field = reader_page.get_by_label("Say something")
     field.fill("Half a thought")
 
-    delete(hers, "number 0")
+    delete(writer_page, "number 0")
 
-    expect(his.get_by_text("Nothing here yet.")).to_be_visible()
+    expect(reader_page.get_by_text("Nothing here yet.")).to_be_visible()
     expect(field).to_be_focused()
     expect(field).to_have_value("Half a thought")
 
 
 @pytest.mark.exhaustive
-def test_a_post_that_is_deleted_while_new_ones_are_fetched_stays_away(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_post_deleted_during_fetch_is_not_shown(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer = site.make_user(posts=1)
-    hers, hers_too = (signed_in_page(site, writer, open_browser) for _ in range(2))
-    write(hers, "First")
-    write(hers, "Second")
-    expect(new_posts(hers_too)).to_have_text("2 new posts")
+    writer_page, second_page = (signed_in_page(site, writer, open_browser) for _ in range(2))
+    write(writer_page, "First")
+    write(writer_page, "Second")
+    expect(new_posts(second_page)).to_have_text("2 new posts")
     held: list[tuple[Route, APIResponse]] = []
-    hers_too.route(f"{site.url}/", lambda route: held.append((route, route.fetch(timeout=PATIENCE))))
-    new_posts(hers_too).click()
-    expect(new_posts(hers_too)).to_have_attribute("aria-busy", "true")
-    until_held(hers_too, held)
+    second_page.route(f"{site.url}/", lambda route: held.append((route, route.fetch(timeout=PATIENCE))))
+    new_posts(second_page).click()
+    expect(new_posts(second_page)).to_have_attribute("aria-busy", "true")
+    until_held(second_page, held)
 
-    delete(hers, "First")
-    expect(new_posts(hers_too)).to_have_text("1 new post")
-    [(route, answer)] = held
-    route.fulfill(response=answer)
+    delete(writer_page, "First")
+    expect(new_posts(second_page)).to_have_text("1 new post")
+    [(route, response)] = held
+    route.fulfill(response=response)
 
-    expect(hers_too.locator(".post-body")).to_have_text(["Second", "Thought number 0"])
-    expect(hers_too.locator("#timeline")).to_be_focused()
+    expect(second_page.locator(".post-body")).to_have_text(["Second", "Thought number 0"])
+    expect(second_page.locator("#timeline")).to_be_focused()
 
 
 @pytest.mark.exhaustive
-def test_a_stream_that_was_cut_comes_back_for_what_the_page_shows_by_then(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_reconnected_stream_covers_shown_posts(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer = site.make_user(posts=1)
-    hers, hers_too = (signed_in_page(site, writer, open_browser) for _ in range(2))
-    write(hers, "Here today")
-    new_posts(hers_too).click()
-    article = post(hers_too, "Here today")
+    writer_page, second_page = (signed_in_page(site, writer, open_browser) for _ in range(2))
+    write(writer_page, "Here today")
+    new_posts(second_page).click()
+    article = post(second_page, "Here today")
     post_id = article.get_attribute("data-post")
-    hers.close()
-    hers_too.route("**/notifications?*", lambda route: route.abort())  # the stream alone
+    writer_page.close()
+    second_page.route("**/notifications?*", lambda route: route.abort())  # only the stream, no polling
 
     site.web.kill()
     delete_post(int(post_id or 0), writer.id)
@@ -123,9 +113,7 @@ def test_a_stream_that_was_cut_comes_back_for_what_the_page_shows_by_then(
 
 
 @pytest.mark.exhaustive
-def test_a_dialog_that_is_open_is_not_taken_for_another(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_open_dialog_is_not_replaced(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     page = signed_in_page(site, site.make_user(posts=2), open_browser)
     held: list[Route] = []
     page.route("**/delete", lambda route: held.append(route) if route.request.method == "GET" else route.continue_())
@@ -137,9 +125,9 @@ def test_a_dialog_that_is_open_is_not_taken_for_another(
     with page.expect_response("**/delete"):
         held[0].continue_()
     expect(page.get_by_role("dialog")).to_contain_text("number 1")
-    with page.expect_response("**/delete") as answer:
+    with page.expect_response("**/delete") as response:
         held[1].continue_()
-    answer.value.finished()
+    response.value.finished()
     agree(page)
 
     expect(post(page, "number 1")).to_have_count(0)
@@ -147,34 +135,34 @@ def test_a_dialog_that_is_open_is_not_taken_for_another(
 
 
 @pytest.mark.exhaustive
-def test_what_is_not_answered_is_said_and_can_be_done_again(
+def test_missing_response_is_reported_and_can_be_retried(
     site: Site, open_browser: Callable[..., BrowserContext]
 ) -> None:
     writer = site.make_user(posts=2)
-    hers, hers_too = (signed_in_page(site, writer, open_browser) for _ in range(2))
-    said = hers_too.get_by_role("status").filter(has_text="The server did not answer. Try again.")
-    write(hers, "News")
-    expect(new_posts(hers_too)).to_have_text("1 new post")
+    writer_page, second_page = (signed_in_page(site, writer, open_browser) for _ in range(2))
+    error = second_page.get_by_role("status").filter(has_text="The server did not answer. Try again.")
+    write(writer_page, "News")
+    expect(new_posts(second_page)).to_have_text("1 new post")
 
-    hers_too.route(f"{site.url}/", lambda route: route.abort())
-    new_posts(hers_too).press("Enter")
-    expect(said).to_be_visible()
-    expect(new_posts(hers_too)).to_be_focused()
-    hers_too.unroute(f"{site.url}/")
-    new_posts(hers_too).press("Enter")
-    expect(post(hers_too, "News")).to_be_visible()
-    expect(said).to_have_count(0)
+    second_page.route(f"{site.url}/", lambda route: route.abort())
+    new_posts(second_page).press("Enter")
+    expect(error).to_be_visible()
+    expect(new_posts(second_page)).to_be_focused()
+    second_page.unroute(f"{site.url}/")
+    new_posts(second_page).press("Enter")
+    expect(post(second_page, "News")).to_be_visible()
+    expect(error).to_have_count(0)
 
     held: list[Route] = []
-    hers_too.route(
+    second_page.route(
         "**/delete", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
     )
-    ask_to_delete(hers_too, "number 1")
-    with hers_too.expect_request(lambda request: request.method == "POST"):
-        hers_too.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    hers_too.keyboard.press("Escape")
-    expect(hers_too.get_by_role("dialog")).to_be_hidden()
-    until_held(hers_too, held)
+    ask_to_delete(second_page, "number 1")
+    with second_page.expect_request(lambda request: request.method == "POST"):
+        second_page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    second_page.keyboard.press("Escape")
+    expect(second_page.get_by_role("dialog")).to_be_hidden()
+    until_held(second_page, held)
     held[0].abort()
-    expect(said).to_be_visible()
-    expect(post(hers_too, "number 1")).to_have_count(1)
+    expect(error).to_be_visible()
+    expect(post(second_page, "number 1")).to_have_count(1)

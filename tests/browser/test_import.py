@@ -1,4 +1,4 @@
-"""Importing posts as a user does: choose a file, watch the bar, see what was left out."""
+"""Importing posts as a user: choose a file, follow the progress, read the list of refused entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POSTS = 5_000
 
 
 @pytest.mark.exhaustive
-def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
+def test_import_shows_progress_and_refused_entries(
     site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:
     page = open_browser().new_page()
@@ -49,7 +49,7 @@ def test_a_file_is_chosen_its_import_watched_and_what_was_left_out_is_told(
 
 
 @pytest.mark.exhaustive
-def test_a_file_that_is_too_large_is_refused_before_it_is_sent(
+def test_too_large_file_is_refused_before_upload(
     site: Site, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:
     page = open_browser().new_page()

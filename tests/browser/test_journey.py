@@ -1,4 +1,4 @@
-"""From a fresh copy of the tree and one command to a mail with all posts in it, as a user sees it."""
+"""From a fresh copy of the project and `make run` to an archive of all posts by mail, as a user sees it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.mutants.tree import LEFT_OUT
 from tests.support.programs import ROOT
 from tests.support.servers import PATIENCE, free_port, wait_for
 
-MANY = 100_000  # posts, of which no machine exports all in one slice
-SLICE = 0.05  # seconds that the worker runs at a time, until the page shows that it has begun
+MANY = 100_000  # posts; too many to export within one SLICE on any machine
+SLICE = 0.05  # seconds that the worker runs at a time until the page shows progress
 DEMO_POSTS = 250
-BEGUN = re.compile(r"^[1-9]\d?$")  # per cent: neither 0 nor 100
-# Writes down what the cards show, whenever they change, until the page is left.
+BEGUN = re.compile(r"^[1-9]\d?$")  # percent, neither 0 nor 100
+# Records the content of the job cards whenever the page changes.
 WATCH_CARDS = """
 addEventListener("DOMContentLoaded", () => {
   window.seen = [];
@@ -68,15 +68,15 @@ class Tree:
         return any("Microblog is ready" in line for line in list(self.lines))
 
     def mails(self) -> list[mailbox.MaildirMessage]:
-        """What was mailed, in the order of arrival."""
+        """Return the received mails in order of arrival."""
         maildir = mailbox.Maildir(self.instance / "mail")
         return [maildir[key] for key in sorted(maildir.keys(), key=arrival)]
 
     @contextlib.contextmanager
     def halted(self, *arguments: str) -> Iterator[Callable[[float], None]]:
-        """Inside the block the programs of the tree that were started with all these `arguments` stand still.
+        """Suspend the programs of the tree whose command lines contain all `arguments` during the block.
 
-        Yields a function that lets them run for some seconds.
+        Yield a function that lets them run for some seconds.
         """
         pids = [pid for pid in descendants(self.process.pid) if set(arguments) <= set(arguments_of(pid))]
         assert pids
@@ -98,7 +98,7 @@ class Tree:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The command line of a process; nothing if it has ended."""
+    """Return the command line of a process, or an empty list if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -106,20 +106,20 @@ def arguments_of(pid: int) -> list[str]:
 
 
 def arrival(key: str) -> list[int]:
-    """Seconds and microseconds, with which a Maildir begins a key."""
+    """Return the seconds and microseconds of arrival, with which a Maildir key begins."""
     return [int(number) for number in re.findall(r"\d+", key)[:2]]
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    """`make run` in a copy of the tree, with an empty HOME; with the packages that the tests run on."""
+    """`make run` in a copy of the project, with an empty HOME and the packages of the tests' environment."""
     folder, home = tmp_path / "microblog", tmp_path / "home"
     home.mkdir()
     shutil.copytree(ROOT, folder, ignore=LEFT_OUT, symlinks=True)
     port = free_port()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PORT": str(port)}
     environment["EXPORT_ATTACHMENT_LIMIT"] = str(32 * 1024 * 1024)  # large archives are attached as well
-    # Programs that are halted for a while are not taken to be away.
+    # Long timeouts, so that a suspended program does not count as unavailable.
     environment |= {"MAIL_TIMEOUT": "600", "REDIS_TIMEOUT": "60", "TASK_LEASE": "600"}
     process = subprocess.Popen(
         ["make", "run", f"VENV={sys.prefix}"],
@@ -141,8 +141,8 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
         process.wait(timeout=PATIENCE)
 
 
-@pytest.mark.timeout(900)  # it waits for more than one thing
-def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
+@pytest.mark.timeout(900)  # the test waits several times
+def test_export_is_shown_live_downloaded_and_mailed(
     tree: Tree, open_browser: Callable[..., BrowserContext], tmp_path: Path
 ) -> None:
     context = open_browser(accept_downloads=True)
@@ -159,7 +159,7 @@ def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
 
     write_many_posts(tree)
     page.goto(f"{tree.url}/user/demo")
-    # Its steps stand still until the page has shown them, however slow the browser is.
+    # Suspend each step until the page has shown it, so that a slow browser does not miss it.
     with tree.halted("microblog.development.smtp_server"):
         with tree.halted("celery_app", "worker") as run_for:
             card = export(page)
@@ -170,10 +170,10 @@ def test_a_user_exports_their_posts_watches_it_and_gets_them_by_mail(
         expect(card.locator(".job-step")).to_contain_text("Step 2 of 2")
     expect(card.locator(".job-state")).to_have_text("Done")
 
-    check_movement(what_was_seen_of(card))
+    check_progress(recorded_states(card))
     assert len(check_archive(download(card, tmp_path), tree.mails())) == DEMO_POSTS + MANY
 
-    check_end(tree)
+    check_shutdown(tree)
 
 
 def sign_in_as_demo(page: Page, tree: Tree) -> None:
@@ -185,11 +185,11 @@ def sign_in_as_demo(page: Page, tree: Tree) -> None:
 
 
 def export(page: Page) -> Locator:
-    """Press the button; returns the card of the job that this started."""
-    known = {card.get_attribute("data-job") for card in page.locator(".job").all()}
+    """Start an export by its button and return the card of the job."""
+    previous = {card.get_attribute("data-job") for card in page.locator(".job").all()}
     page.get_by_role("button", name="Export your posts").click()
     expect(page.get_by_text("Your export has started")).to_be_visible()
-    [new] = {card.get_attribute("data-job") for card in page.locator(".job").all()} - known
+    [new] = {card.get_attribute("data-job") for card in page.locator(".job").all()} - previous
     return page.locator(f'[data-job="{new}"]')
 
 
@@ -203,7 +203,7 @@ def download(card: Locator, folder: Path) -> bytes:
 
 
 def check_archive(downloaded: bytes, mails: list[mailbox.MaildirMessage]) -> list[dict[str, str]]:
-    """The download is what the last mail brought: posts, oldest first. Returns them."""
+    """Check that the download equals the attachment of the last mail and lists the posts oldest first. Return them."""
     mail = mails[-1]
     assert mail["Subject"] == "[Microblog] Your blog posts"
     assert mail["To"] == "demo@example.com"
@@ -219,12 +219,12 @@ def check_mail_page(page: Page, tree: Tree) -> None:
     page.goto(f"{tree.url}/dev/mail")
     page.get_by_role("link", name="[Microblog] Your blog posts").click()
     expect(page.get_by_role("link", name="posts.json")).to_be_visible()
-    letter = page.frame_locator("iframe").locator("body")
-    expect(letter).to_contain_text("demo")
+    mail_body = page.frame_locator("iframe").locator("body")
+    expect(mail_body).to_contain_text("demo")
 
 
 def write_many_posts(tree: Tree) -> None:
-    """Add ``MANY`` posts of demo's."""
+    """Insert ``MANY`` posts of the user demo."""
     with sqlite3.connect(tree.instance / "microblog.db", timeout=PATIENCE) as database:
         database.execute(
             "INSERT INTO post (body, timestamp, user_id)"
@@ -236,29 +236,29 @@ def write_many_posts(tree: Tree) -> None:
     database.close()
 
 
-def what_was_seen_of(card: Locator) -> list[dict[str, Any]]:
-    """What the card has shown since its page was loaded."""
+def recorded_states(card: Locator) -> list[dict[str, Any]]:
+    """Return the recorded contents of the card since its page was loaded."""
     job = card.get_attribute("data-job")
     return [entry for entry in card.page.evaluate("window.seen") if entry["job"] == job]
 
 
-def check_movement(seen: list[dict[str, Any]]) -> None:
-    """One page has shown both steps, and in the first a bar that moved."""
-    steps = [entry["step"].partition(":")[0] for entry in seen if entry["step"]]
+def check_progress(states: list[dict[str, Any]]) -> None:
+    """Check that one page load has shown both steps, and a moving bar in the first."""
+    steps = [entry["step"].partition(":")[0] for entry in states if entry["step"]]
     assert list(dict.fromkeys(steps)) == ["Step 1 of 2", "Step 2 of 2"]
-    bars = [entry["bar"] for entry in seen if entry["step"].startswith("Step 1 of 2")]
+    bars = [entry["bar"] for entry in states if entry["step"].startswith("Step 1 of 2")]
     assert bars == sorted(bars)
     assert any(0 < bar < 100 for bar in bars)
-    assert seen[-1]["state"] == "Done"
+    assert states[-1]["state"] == "Done"
 
 
-def check_end(tree: Tree) -> None:
+def check_shutdown(tree: Tree) -> None:
     processes = descendants(tree.process.pid)
     assert len(processes) > 5
-    asked_at = time.monotonic()
+    signalled_at = time.monotonic()
 
     tree.process.send_signal(signal.SIGTERM)
     tree.process.wait(timeout=PATIENCE)
 
-    assert time.monotonic() - asked_at < TIME_TO_END
+    assert time.monotonic() - signalled_at < TIME_TO_END
     assert [pid for pid in processes if is_running(pid)] == []

@@ -1,4 +1,4 @@
-"""Reading in one's own language and zone, on a phone."""
+"""Language and time zone of a user, on a screen of phone size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGES = [
 
 @pytest.fixture
 def operator(site: Site) -> User:
-    """Somebody who has every link in the navigation."""
+    """A user with every link in the navigation."""
     user = site.make_user(posts=2)
     user.is_operator = True
     db.session.commit()
@@ -30,7 +30,7 @@ def operator(site: Site) -> User:
 
 
 def sign_in(page: Page, site: Site, user: User) -> None:
-    """Whatever the language."""
+    """Sign in without relying on the language of the page."""
     page.goto(f"{site.url}/auth/login")
     page.locator("#username").fill(user.username)
     page.locator("#password").fill(PASSWORD)
@@ -39,7 +39,7 @@ def sign_in(page: Page, site: Site, user: User) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_reader_chooses_language_and_zone(
+def test_user_chooses_language_and_time_zone(
     site: Site, operator: User, open_browser: Callable[..., BrowserContext]
 ) -> None:
     page = open_browser(locale="es-MX", timezone_id="America/New_York", viewport=PHONE).new_page()
@@ -63,21 +63,21 @@ def test_a_reader_chooses_language_and_zone(
 
 @pytest.mark.parametrize("language", ["es", "ko", "ru"])
 @pytest.mark.exhaustive
-def test_long_words_have_room_on_a_phone(
+def test_translated_pages_fit_phone_width(
     site: Site, operator: User, open_browser: Callable[..., BrowserContext], language: str
 ) -> None:
     page = open_browser(locale=language, viewport=PHONE).new_page()
     own = f"/user/{operator.username}"
-    narrow = {}
+    overflows = {}
 
-    def look_at(paths: Iterable[str]) -> None:
+    def visit(paths: Iterable[str]) -> None:
         for path in paths:
             page.goto(site.url + path)
-            narrow[path] = overflow(page)
+            overflows[path] = overflow(page)
             photograph(page, f"{language} {path.replace(own, '/user')}")
 
-    look_at(["/auth/login", "/auth/register", "/auth/reset_password_request"])
+    visit(["/auth/login", "/auth/register", "/auth/reset_password_request"])
     sign_in(page, site, operator)
-    look_at([*PAGES, own, f"{own}/followers"])
+    visit([*PAGES, own, f"{own}/followers"])
 
-    assert {path: problems for path, problems in narrow.items() if problems} == {}
+    assert {path: problems for path, problems in overflows.items() if problems} == {}

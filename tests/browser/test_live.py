@@ -1,4 +1,4 @@
-"""What an open page shows of a job while it runs, whatever happens to the page's connection."""
+"""Live updates of a job on open pages, with and without interruptions of the connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
 STREAM = "**/notifications/stream*"
-ASKING = re.compile(r"/notifications\?")
+POLLING = re.compile(r"/notifications\?")
 
 
 def card(page: Page, job_id: str) -> Locator:
@@ -23,7 +23,7 @@ def card(page: Page, job_id: str) -> Locator:
 
 
 def expect_bar(page: Page, job_id: str, number: int) -> None:
-    """The job's bar comes to show `number`."""
+    """Expect the bar of the job to reach `number`."""
     expect(card(page, job_id).get_by_role("progressbar")).to_have_attribute("aria-valuenow", str(number))
 
 
@@ -32,16 +32,19 @@ def expect_state(page: Page, job_id: str, state: str) -> None:
 
 
 def mark(page: Page) -> None:
-    """So that expect_same_page() can tell."""
+    """Mark the page, so that expect_same_page() can detect a reload."""
     page.evaluate("window.marked = true")
 
 
 def expect_same_page(page: Page) -> None:
-    assert page.evaluate("window.marked") is True, "the page was loaded anew"
+    assert page.evaluate("window.marked") is True, "the page was reloaded"
 
 
 def open_streams(site: Site) -> bool:
-    """Whether any web process listens for any page. At a word on the channel, it looks whether it still needs to."""
+    """Return True if a web process is subscribed to the channel.
+
+    The published message makes each process check whether it still needs its subscription.
+    """
     client = site.redis_server.client
     client.publish(CHANNEL, '{"topics": [], "event": {}}')
     return any(count for _channel, count in client.pubsub_numsub(CHANNEL))
@@ -49,21 +52,21 @@ def open_streams(site: Site) -> bool:
 
 @pytest.fixture
 def export(site: Site, page: Page) -> Callable[[], str]:
-    """Signs a new user in, and presses the button; returns the job's id."""
+    """A function that signs in a new user, starts an export by its button and returns the job's id."""
 
-    def press() -> str:
+    def start_export() -> str:
         user = site.make_user(posts=5)
         site.sign_in(page, user)
         page.get_by_role("link", name="Profile").click()
         page.get_by_role("button", name="Export your posts").click()
         return page.locator(".job").get_attribute("data-job") or ""
 
-    return press
+    return start_export
 
 
 @pytest.mark.exhaustive
-def test_every_open_page_of_a_user_shows_the_same_job_move(site: Site, page: Page, dial: Dial) -> None:
-    page.context.route(ASKING, lambda route: route.abort())  # the stream alone
+def test_all_open_pages_show_job_progress(site: Site, page: Page, dial: Dial) -> None:
+    page.context.route(POLLING, lambda route: route.abort())  # only the stream, no polling
     user = site.make_user()
     site.sign_in(page, user)
     other = page.context.new_page()
@@ -85,10 +88,10 @@ def test_every_open_page_of_a_user_shows_the_same_job_move(site: Site, page: Pag
 
 
 @pytest.mark.exhaustive
-def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[..., BrowserContext], dial: Dial) -> None:
-    owner, stranger = site.make_user(), site.make_user()
+def test_job_of_other_user_is_not_shown(site: Site, open_browser: Callable[..., BrowserContext], dial: Dial) -> None:
+    owner, other_user = site.make_user(), site.make_user()
     pages = [open_browser().new_page(), open_browser().new_page()]
-    for page, user in zip(pages, (owner, stranger), strict=True):
+    for page, user in zip(pages, (owner, other_user), strict=True):
         site.sign_in(page, user)
 
     job_id = site.start_job(owner, dial)
@@ -99,24 +102,24 @@ def test_somebody_elses_job_is_not_shown(site: Site, open_browser: Callable[...,
 
 
 @pytest.mark.exhaustive
-def test_a_screen_reader_hears_what_changes_but_not_each_step(site: Site, page: Page, dial: Dial) -> None:
+def test_state_changes_are_announced_but_not_progress(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
-    said = page.locator("#jobs-said")
-    expect(said).to_have_role("status")
-    expect(said).to_have_attribute("aria-live", "polite")
+    announcement = page.locator("#jobs-said")
+    expect(announcement).to_have_role("status")
+    expect(announcement).to_have_attribute("aria-live", "polite")
 
     job_id = site.start_job(user, dial)
-    expect(said).to_have_text("Turning the crank: Running")
+    expect(announcement).to_have_text("Turning the crank: Running")
     dial.turn_to(40)
     expect_bar(page, job_id, 40)
-    expect(said).to_have_text("Turning the crank: Running")
+    expect(announcement).to_have_text("Turning the crank: Running")
     dial.turn_to(END)
 
-    expect(said).to_have_text("Turning the crank: Done")
+    expect(announcement).to_have_text("Turning the crank: Done")
 
 
-def test_a_running_job_is_cancelled_with_the_keyboard_alone(site: Site, page: Page, dial: Dial) -> None:
+def test_running_job_is_cancelled_by_keyboard(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     job_id = site.start_job(user, dial)
@@ -130,7 +133,7 @@ def test_a_running_job_is_cancelled_with_the_keyboard_alone(site: Site, page: Pa
 
 
 @pytest.mark.exhaustive
-def test_a_keyboard_does_not_lose_its_place_when_a_card_changes(site: Site, page: Page, dial: Dial) -> None:
+def test_focus_is_kept_when_card_changes(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     job_id = site.start_job(user, dial)
@@ -144,7 +147,7 @@ def test_a_keyboard_does_not_lose_its_place_when_a_card_changes(site: Site, page
     expect(card(page, job_id)).to_be_focused()
 
 
-def test_a_cancelled_export_is_tried_again(site: Site, page: Page, dial: Dial, smtp_server: SmtpServer) -> None:
+def test_cancelled_export_is_retried(site: Site, page: Page, dial: Dial, smtp_server: SmtpServer) -> None:
     user = site.make_user(posts=5)
     site.sign_in(page, user)
     smtp_server.answer = "451 4.3.0 Later"
@@ -164,9 +167,7 @@ def test_a_cancelled_export_is_tried_again(site: Site, page: Page, dial: Dial, s
 
 
 @pytest.mark.exhaustive
-def test_a_failure_shows_its_reason_and_can_be_tried_again(
-    export: Callable[[], str], page: Page, smtp_server: SmtpServer
-) -> None:
+def test_failed_job_shows_error_and_is_retried(export: Callable[[], str], page: Page, smtp_server: SmtpServer) -> None:
     smtp_server.answer = "554 5.7.1 We do not like you"
 
     job_id = export()
@@ -179,7 +180,7 @@ def test_a_failure_shows_its_reason_and_can_be_tried_again(
 
 
 @pytest.mark.exhaustive
-def test_a_mail_that_is_refused_for_now_says_when_it_is_tried_again(
+def test_deferred_mail_shows_time_of_next_attempt(
     export: Callable[[], str], page: Page, smtp_server: SmtpServer
 ) -> None:
     smtp_server.answer = "451 4.3.0 Later"
@@ -194,7 +195,7 @@ def test_a_mail_that_is_refused_for_now_says_when_it_is_tried_again(
 
 
 @pytest.mark.exhaustive
-def test_a_second_click_says_that_one_is_running(
+def test_second_export_is_refused_while_one_runs(
     export: Callable[[], str], page: Page, smtp_server: SmtpServer
 ) -> None:
     smtp_server.answer = "451 4.3.0 Later"
@@ -209,7 +210,7 @@ def test_a_second_click_says_that_one_is_running(
 
 
 @pytest.mark.exhaustive
-def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial) -> None:
+def test_page_without_stream_polls(site: Site, page: Page, dial: Dial) -> None:
     page.route(STREAM, lambda route: route.abort())
     user = site.make_user()
     site.sign_in(page, user)
@@ -223,8 +224,8 @@ def test_a_page_without_a_stream_asks_instead(site: Site, page: Page, dial: Dial
 
 
 @pytest.mark.exhaustive
-def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Dial) -> None:
-    page.route(ASKING, lambda route: route.abort())  # the stream alone
+def test_page_catches_up_after_stream_is_cut(site: Site, page: Page, dial: Dial) -> None:
+    page.route(POLLING, lambda route: route.abort())  # only the stream, no polling
     user = site.make_user()
     site.sign_in(page, user)
     mark(page)
@@ -234,18 +235,18 @@ def test_a_page_whose_stream_was_cut_catches_up(site: Site, page: Page, dial: Di
 
     site.web.kill()
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
     site.web.start()
 
     expect_state(page, job_id, "Done")
     expect_same_page(page)
-    wait_for(lambda: site.redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process listens")
+    wait_for(lambda: site.redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process subscribes")
     next_job = site.start_job(user, dial)
     expect_state(page, next_job, "Done")
 
 
 @pytest.mark.exhaustive
-def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) -> None:
+def test_page_catches_up_after_being_offline(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     mark(page)
@@ -255,7 +256,7 @@ def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) 
 
     page.context.set_offline(True)
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
     page.context.set_offline(False)
 
     expect_state(page, job_id, "Done")
@@ -263,14 +264,14 @@ def test_a_page_that_was_offline_catches_up(site: Site, page: Page, dial: Dial) 
 
 
 @pytest.mark.exhaustive
-def test_a_card_that_could_not_be_fetched_is_fetched_again(site: Site, page: Page, dial: Dial) -> None:
+def test_failed_card_request_is_repeated(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     failures = iter([True])
 
     def fail_once(route: Route) -> None:
         if next(failures, False):
-            route.fulfill(status=503, body="away")
+            route.fulfill(status=503, body="unavailable")
         else:
             route.continue_()
 
@@ -285,7 +286,7 @@ def test_a_card_that_could_not_be_fetched_is_fetched_again(site: Site, page: Pag
 
 
 @pytest.mark.exhaustive
-def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(site: Site, page: Page, dial: Dial) -> None:
+def test_hidden_page_closes_stream_and_catches_up(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
     job_id = site.start_job(user, dial)
@@ -295,14 +296,14 @@ def test_a_hidden_page_holds_no_stream_and_catches_up_when_it_is_seen(site: Site
     set_hidden(page, True)
     wait_for(lambda: not open_streams(site), what="the stream is closed")
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends unseen")
+    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
     set_hidden(page, False)
 
     expect_state(page, job_id, "Done")
 
 
 @pytest.mark.exhaustive
-def test_signing_out_closes_the_stream(site: Site, page: Page) -> None:
+def test_sign_out_closes_stream(site: Site, page: Page) -> None:
     user = site.make_user()
     with page.expect_response(STREAM) as opened:
         site.sign_in(page, user)
@@ -321,11 +322,11 @@ def tab_to(page: Page, target: Locator) -> None:
         page.keyboard.press("Tab")
         if target.evaluate("element => element === document.activeElement"):
             return
-    raise AssertionError("Tab does not lead there")
+    raise AssertionError("Tab does not reach the target")
 
 
 def set_hidden(page: Page, hidden: bool) -> None:
-    """As if the reader went to another tab, or came back: a headless browser shows all tabs at once."""
+    """Simulate leaving the tab or returning to it: in a headless browser all tabs are visible."""
     page.evaluate(
         "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
         " document.dispatchEvent(new Event('visibilitychange')); }",

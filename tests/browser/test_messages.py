@@ -1,4 +1,4 @@
-"""Private messages and notifications, as two people at once have them."""
+"""Private messages and notifications of two users who are signed in at the same time."""
 
 from __future__ import annotations
 
@@ -23,59 +23,55 @@ def badge(page: Page, name: str) -> Locator:
 
 
 def signed_in(site: Site, open_browser: Callable[..., BrowserContext]) -> tuple[User, Page]:
-    """A new user, and a page of a browser in which they are signed in."""
+    """Create a user, and return them with a page in which they are signed in."""
     user, page = site.make_user(), open_browser().new_page()
     site.sign_in(page, user)
     return user, page
 
 
-def test_a_message_shows_at_once_on_every_page_of_its_recipient_until_it_is_opened(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
-    (susan, hers), (demo, his) = signed_in(site, open_browser), signed_in(site, open_browser)
-    his_other = his.context.new_page()
-    his_other.goto(f"{site.url}/tasks")
-    for tab in (his, his_other):
+def test_new_message_updates_badges_until_read(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
+    (susan, susan_page), (demo, demo_page) = signed_in(site, open_browser), signed_in(site, open_browser)
+    other_page = demo_page.context.new_page()
+    other_page.goto(f"{site.url}/tasks")
+    for tab in (demo_page, other_page):
         expect(badge(tab, "messages")).to_be_hidden()
         tab.evaluate("window.marked = true")
 
-    write_to(hers, site, demo, "Are you there?")
-    for tab in (his, his_other):
+    write_to(susan_page, site, demo, "Are you there?")
+    for tab in (demo_page, other_page):
         expect(badge(tab, "messages")).to_have_text("1 new")
-    write_to(hers, site, demo, "Hello?")
-    for tab in (his, his_other):
+    write_to(susan_page, site, demo, "Hello?")
+    for tab in (demo_page, other_page):
         expect(badge(tab, "messages")).to_have_text("2 new")
         expect(badge(tab, "notifications")).to_have_text("1 new")
-        assert tab.evaluate("window.marked") is True, "the page was loaded anew"
+        assert tab.evaluate("window.marked") is True, "the page was reloaded"
 
-    his.get_by_role("link", name="Notifications").click()
-    his.get_by_role("link", name=f"{susan.username} wrote you 2 new messages.").click()
+    demo_page.get_by_role("link", name="Notifications").click()
+    demo_page.get_by_role("link", name=f"{susan.username} wrote you 2 new messages.").click()
 
-    expect(his.locator(".post-body")).to_have_text(["Hello?", "Are you there?"])
-    for tab in (his, his_other):
+    expect(demo_page.locator(".post-body")).to_have_text(["Hello?", "Are you there?"])
+    for tab in (demo_page, other_page):
         expect(badge(tab, "messages")).to_be_hidden()
         expect(badge(tab, "notifications")).to_be_hidden()
-    assert his_other.evaluate("window.marked") is True, "the page was loaded anew"
-    hers.goto(f"{site.url}/tasks")  # on the open conversation it would be read as it comes
-    his.get_by_label("Message").fill("Here I am.")
-    his.get_by_role("button", name="Send").click()
-    expect(badge(hers, "messages")).to_have_text("1 new")
-    hers.get_by_role("link", name="Messages").click()
-    expect(hers.locator(".post-body")).to_have_text("Here I am.")
-    expect(badge(hers, "messages")).to_be_hidden()
+    assert other_page.evaluate("window.marked") is True, "the page was reloaded"
+    susan_page.goto(f"{site.url}/tasks")  # in the open conversation the message would be marked as read at once
+    demo_page.get_by_label("Message").fill("Here I am.")
+    demo_page.get_by_role("button", name="Send").click()
+    expect(badge(susan_page, "messages")).to_have_text("1 new")
+    susan_page.get_by_role("link", name="Messages").click()
+    expect(susan_page.locator(".post-body")).to_have_text("Here I am.")
+    expect(badge(susan_page, "messages")).to_be_hidden()
 
 
 @pytest.mark.exhaustive
-def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_stays(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
-    (susan, hers), (demo, his) = signed_in(site, open_browser), signed_in(site, open_browser)
-    notices, inbox, conversation = his, his.context.new_page(), his.context.new_page()
+def test_open_lists_show_new_message_and_keep_draft(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
+    (susan, susan_page), (demo, demo_page) = signed_in(site, open_browser), signed_in(site, open_browser)
+    notices, inbox, conversation = demo_page, demo_page.context.new_page(), demo_page.context.new_page()
     notices.goto(f"{site.url}/notifications/all")
     expect(notices.get_by_text("Nothing here yet.")).to_be_visible()
     sentence = f"{susan.username} wrote you 1 new message."
 
-    write_to(hers, site, demo, "Are you there?")
+    write_to(susan_page, site, demo, "Are you there?")
     expect(notices.get_by_role("link", name=sentence)).to_be_visible()
     expect(notices.get_by_role("status").filter(has_text=sentence)).to_have_count(1)
     notices.get_by_role("button", name="Mark all as read").click()
@@ -85,7 +81,7 @@ def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_sta
         expect(page.locator(".post-body")).to_have_text("Are you there?")
     conversation.get_by_label("Message").fill("Here I")
     mark(conversation)
-    write_to(hers, site, demo, "Hello?")
+    write_to(susan_page, site, demo, "Hello?")
     for page in (inbox, conversation):
         expect(page.locator(".post-body")).to_have_text(["Hello?", "Are you there?"])
         expect(page.get_by_role("status").filter(has_text=sentence)).to_have_count(1)
@@ -96,9 +92,7 @@ def test_what_arrives_is_on_the_open_list_and_said_and_what_is_being_written_sta
 
 
 @pytest.mark.exhaustive
-def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_the_focus(
-    site: Site, page: Page
-) -> None:
+def test_newest_page_is_live_after_paging_back(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
     for n in range(26):
         send_message(susan, demo, f"Letter {n}")
@@ -117,7 +111,7 @@ def test_the_newest_page_is_kept_true_by_whatever_way_one_came_to_it_and_so_is_t
 
 
 @pytest.mark.exhaustive
-def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Page) -> None:
+def test_focus_stays_on_updated_notification(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
     send_message(susan, demo, "Are you there?")
     site.sign_in(page, demo)
@@ -132,52 +126,49 @@ def test_the_focus_stays_on_a_notice_that_says_more_by_now(site: Site, page: Pag
 
 
 @pytest.mark.exhaustive
-def test_a_badge_comes_true_on_a_page_that_was_not_told(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
-    susan, (demo, his) = site.make_user(), signed_in(site, open_browser)
-    asking = his.context.new_page()
-    asking.route("**/notifications/stream*", lambda route: route.abort())
+def test_badge_is_corrected_by_polling(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
+    susan, (demo, demo_page) = site.make_user(), signed_in(site, open_browser)
+    polling_page = demo_page.context.new_page()
+    polling_page.route("**/notifications/stream*", lambda route: route.abort())
     send_message(susan, demo, "Are you there?")
-    his.goto(f"{site.url}/notifications/all")
-    his.get_by_role("button", name="Mark all as read").click()
-    expect(badge(his, "notifications")).to_be_hidden()
-    db.session.execute(sa.update(Notification).values(updated_at=utcnow() - timedelta(minutes=1)))  # it is long ago
+    demo_page.goto(f"{site.url}/notifications/all")
+    demo_page.get_by_role("button", name="Mark all as read").click()
+    expect(badge(demo_page, "notifications")).to_be_hidden()
+    # The change is no longer recent.
+    db.session.execute(sa.update(Notification).values(updated_at=utcnow() - timedelta(minutes=1)))
     db.session.commit()
-    asking.goto(f"{site.url}/tasks")
-    expect(badge(asking, "messages")).to_have_text("1 new")
+    polling_page.goto(f"{site.url}/tasks")
+    expect(badge(polling_page, "messages")).to_have_text("1 new")
 
-    his.goto(f"{site.url}/messages")
+    demo_page.goto(f"{site.url}/messages")
 
-    expect(badge(asking, "messages")).to_be_hidden()
+    expect(badge(polling_page, "messages")).to_be_hidden()
 
 
 @pytest.mark.exhaustive
-def test_messages_are_written_read_and_deleted_without_javascript(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_messages_work_without_javascript(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     susan, demo = site.make_user(), site.make_user()
-    hers = open_browser(java_script_enabled=False).new_page()
-    his = open_browser(java_script_enabled=False).new_page()
-    site.sign_in(hers, susan)
-    site.sign_in(his, demo)
+    susan_page = open_browser(java_script_enabled=False).new_page()
+    demo_page = open_browser(java_script_enabled=False).new_page()
+    site.sign_in(susan_page, susan)
+    site.sign_in(demo_page, demo)
 
-    write_to(hers, site, demo, "Written by hand")
-    his.reload()
-    expect(badge(his, "messages")).to_have_text("1 new")
-    his.get_by_role("link", name="Messages").click()
-    expect(his.locator(".post-body")).to_have_text("Written by hand")
-    his.get_by_role("link", name="Delete").click()
-    expect(his.locator(".post-body")).to_have_text("Written by hand")
-    his.get_by_role("button", name="Delete").click()
+    write_to(susan_page, site, demo, "Written by hand")
+    demo_page.reload()
+    expect(badge(demo_page, "messages")).to_have_text("1 new")
+    demo_page.get_by_role("link", name="Messages").click()
+    expect(demo_page.locator(".post-body")).to_have_text("Written by hand")
+    demo_page.get_by_role("link", name="Delete").click()
+    expect(demo_page.locator(".post-body")).to_have_text("Written by hand")
+    demo_page.get_by_role("button", name="Delete").click()
 
-    expect(his.get_by_text("Nobody has written to you yet.")).to_be_visible()
-    hers.reload()
-    expect(hers.locator(".post-body")).to_have_text("Written by hand")
+    expect(demo_page.get_by_text("Nobody has written to you yet.")).to_be_visible()
+    susan_page.reload()
+    expect(susan_page.locator(".post-body")).to_have_text("Written by hand")
 
 
 @pytest.mark.exhaustive
-def test_a_second_click_while_the_first_is_under_way_writes_nothing(site: Site, page: Page) -> None:
+def test_double_click_submits_form_once(site: Site, page: Page) -> None:
     susan, demo = site.make_user(), site.make_user()
     site.sign_in(page, susan)
     held: list[Route] = []
@@ -202,7 +193,7 @@ def test_a_second_click_while_the_first_is_under_way_writes_nothing(site: Site, 
 
 
 def write_to(page: Page, site: Site, user: User, text: str) -> None:
-    """As a reader of the other's profile does."""
+    """Send a message to a user from their profile."""
     page.goto(f"{site.url}/user/{user.username}")
     page.get_by_role("link", name="Send a message").click()
     page.get_by_label("Message").fill(text)

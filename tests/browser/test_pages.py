@@ -1,4 +1,4 @@
-"""Every page, on a wide and on a narrow screen, in light and in dark: nothing broken, nothing foreign, all readable."""
+"""Every page, at both widths and in both themes: no errors, no foreign requests, readable and accessible."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.browser.soundness import faults_in, problems_of
 from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
-# By who looks at them: nobody who is known, a reader, an operator with jobs of every kind. The names in braces are
-# those that show_everything() gives to what it made.
+# The pages of an anonymous visitor, a reader, and an operator with jobs of every kind. The names in braces are keys of
+# SeedData.values.
 PAGES = {
-    "nobody": [
+    "anonymous": [
         "/auth/login",
         "/auth/register",
         "/auth/reset_password_request",
@@ -82,7 +82,7 @@ PAGES = {
     ],
 }
 IN_EACH_RUN = {("reader", "/")}
-# What GET answers with that is no page of its own: files, data for scripts and programs, ways to another page.
+# Endpoints for GET that are not pages: files, data for scripts and programs, redirects.
 NO_PAGES = {
     "development.attachment",
     "development.html",
@@ -98,38 +98,38 @@ NO_PAGES = {
 }
 
 
-class Shown(NamedTuple):
-    """What the pages show: the facts that stand in their addresses, and the cookies of whom is signed in."""
+class SeedData(NamedTuple):
+    """The values in the paths of the pages, and the cookies of the users."""
 
-    facts: dict[str, str]
+    values: dict[str, str]
     cookies: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def shown(running: Site, browser: Browser, smtp_server: SmtpServer) -> Shown:
+def seed(running: Site, browser: Browser, smtp_server: SmtpServer) -> SeedData:
     smtp_server.reset()
     reader, operator = running.make_user(posts=3), running.make_user(posts=1)
     operator.is_operator = True
     export = operator.launch_task("export_posts", "Exporting your posts")
-    facts = {"reader": reader.username, "export": export.id} | give_something_to_read(reader) | mail_links(reader)
+    values = {"reader": reader.username, "export": export.id} | add_readable_content(reader) | mail_links(reader)
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
     wait_for(lambda: running.state_of(export.id) == "SUCCESS", what="the export ends")
     running.keep_mail(smtp_server.messages[0])
     wait_for(running.is_idle, what="the jobs of other tests end")
     add_jobs_of_every_kind(operator)
-    cookies: dict[str, Any] = {"nobody": None}
+    cookies: dict[str, Any] = {"anonymous": None}
     for name, user in (("reader", reader), ("operator", operator)):
         page = new_context(browser).new_page()
         running.sign_in(page, user)
         page.goto(f"{running.url}/dev/mail")
-        facts["mail"] = str(page.locator("main table a").first.get_attribute("href"))
+        values["mail"] = str(page.locator("main table a").first.get_attribute("href"))
         cookies[name] = page.context.storage_state()
         page.context.close()
-    return Shown(facts, cookies)
+    return SeedData(values, cookies)
 
 
-def give_something_to_read(reader: User) -> dict[str, str]:
-    """Posts, a friend and messages, with long words in all of them; returns the ids of two posts and a message."""
+def add_readable_content(reader: User) -> dict[str, str]:
+    """Create posts, a friend and messages with long words, and return the ids of two posts and a message."""
     post = Post(user_id=reader.id, body="W" * 140)
     foreign = Post(user_id=reader.id, body="Кто знает хорошую пекарню у старого вокзала?")
     friend = User(username="friend", email="friend@example.com", password_hash="", about_me="Rows.\n" + "W" * 200)
@@ -144,7 +144,7 @@ def give_something_to_read(reader: User) -> dict[str, str]:
 
 
 def mail_links(user: User) -> dict[str, str]:
-    """The paths to set a new password and to confirm a new address."""
+    """Return the paths of the mailed links to set a new password and to confirm a new address."""
     change = EmailChange(user=user, old_address=user.email, new_address="a" * 60 + "@example.com")
     db.session.add(change)
     db.session.commit()
@@ -159,30 +159,30 @@ def add_jobs_of_every_kind(user: User) -> None:
     add_job(user, "Failed " + "x" * 80, {"state": "FAILURE", "error": long, "finished_at": now})
     add_job(user, "Waiting", {"state": "PENDING"})
     add_job(user, "Cancelling", {"state": "STARTED", "started_at": now, "cancel_requested_at": now})
-    counted = {"progress": 47, "current": 117_500, "total": 250_000, "message": "117,500 of 250,000 posts"}
-    add_job(user, "Running", {"state": "PROGRESS", "started_at": now, **counted})
-    again = {"state": "RETRY", "error": long, "eta": now + timedelta(hours=1), "started_at": now}
-    add_job(user, "Retrying", {"state": "SUCCESS"}, again)
+    progress = {"progress": 47, "current": 117_500, "total": 250_000, "message": "117,500 of 250,000 posts"}
+    add_job(user, "Running", {"state": "PROGRESS", "started_at": now, **progress})
+    retry = {"state": "RETRY", "error": long, "eta": now + timedelta(hours=1), "started_at": now}
+    add_job(user, "Retrying", {"state": "SUCCESS"}, retry)
     db.session.commit()
 
 
 def add_job(user: User, title: str, *steps: dict[str, Any]) -> None:
-    """A job as it stands, with no worker behind it."""
+    """Add the rows of a job without running it."""
     root_id = f"{title:.36}".replace(" ", "-")
-    for position, facts in enumerate(steps):
+    for position, columns in enumerate(steps):
         task_id = root_id if position == 0 else f"{root_id}-{position}"
-        fixed: dict[str, Any] = {"queue": "default", "signature": {}, "user_id": user.id, "position": position}
-        db.session.add(Task(id=task_id, root_id=root_id, name=task_id, description=title, **fixed, **facts))
+        common: dict[str, Any] = {"queue": "default", "signature": {}, "user_id": user.id, "position": position}
+        db.session.add(Task(id=task_id, root_id=root_id, name=task_id, description=title, **common, **columns))
 
 
 @pytest.fixture(scope="module")
-def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str], Page]]:
-    """Gives the page of somebody: one each, for all that they look at."""
+def page_of(browser: Browser, seed: SeedData) -> Iterator[Callable[[str], Page]]:
+    """A function that returns the page of an anonymous visitor or a user: one for each."""
     contexts: list[BrowserContext] = []
 
     @cache
-    def open_page(who: str) -> Page:
-        contexts.append(new_context(browser, storage_state=shown.cookies[who]))
+    def open_page(visitor: str) -> Page:
+        contexts.append(new_context(browser, storage_state=seed.cookies[visitor]))
         return contexts[-1].new_page()
 
     yield open_page
@@ -191,50 +191,50 @@ def page_of(browser: Browser, shown: Shown) -> Iterator[Callable[[str], Page]]:
 
 
 @pytest.mark.parametrize(
-    ("who", "path"),
+    ("visitor", "path"),
     [
-        pytest.param(who, path, marks=() if (who, path) in IN_EACH_RUN else pytest.mark.exhaustive)
-        for who, paths in PAGES.items()
+        pytest.param(visitor, path, marks=() if (visitor, path) in IN_EACH_RUN else pytest.mark.exhaustive)
+        for visitor, paths in PAGES.items()
         for path in paths
     ],
 )
-def test_every_page_is_sound(who: str, path: str, running: Site, shown: Shown, page_of: Callable[[str], Page]) -> None:
-    problems = problems_of(page_of(who), running.url + path.format_map(shown.facts), f"{who} {path}")
+def test_page_has_no_problems(
+    visitor: str, path: str, running: Site, seed: SeedData, page_of: Callable[[str], Page]
+) -> None:
+    problems = problems_of(page_of(visitor), running.url + path.format_map(seed.values), f"{visitor} {path}")
 
     assert problems == [], "\n".join(problems)
 
 
 @pytest.mark.exhaustive
-def test_pictures_are_kept_of_what_is_looked_at(
-    site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_screenshots_are_saved(site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCREENSHOTS", str(tmp_path))
     page.goto(f"{site.url}/auth/login")
 
-    assert faults_in(page, "nobody /auth/login") == []
+    assert faults_in(page, "anonymous /auth/login") == []
 
-    expected = {f"nobody-auth-login-{width}-{theme}.png" for width in (1280, 390) for theme in ("light", "dark")}
+    expected = {f"anonymous-auth-login-{width}-{theme}.png" for width in (1280, 390) for theme in ("light", "dark")}
     assert {picture.name for picture in tmp_path.iterdir()} == expected
 
 
-def test_no_page_is_left_out(running: Site, shown: Shown) -> None:
-    addresses = current_app.url_map.bind("127.0.0.1")
-    paths = {urlsplit(path.format_map(shown.facts)).path for paths in PAGES.values() for path in paths} - {"/nothing"}
-    looked_at = {addresses.match(path)[0] for path in paths}
+def test_all_pages_are_checked(running: Site, seed: SeedData) -> None:
+    urls = current_app.url_map.bind("127.0.0.1")
+    paths = {urlsplit(path.format_map(seed.values)).path for paths in PAGES.values() for path in paths} - {"/nothing"}
+    checked = {urls.match(path)[0] for path in paths}
 
-    readable = {rule.endpoint for rule in current_app.url_map.iter_rules() if "GET" in (rule.methods or ())}
-    pages = {name for name in readable if not name.endswith((".static", ".stream")) and not name.startswith("api")}
+    endpoints = {rule.endpoint for rule in current_app.url_map.iter_rules() if "GET" in (rule.methods or ())}
+    pages = {name for name in endpoints if not name.endswith((".static", ".stream")) and not name.startswith("api")}
 
-    assert pages - NO_PAGES == looked_at - {"api_docs.index"}
+    assert pages - NO_PAGES == checked - {"api_docs.index"}
 
 
-def test_each_kind_of_job_has_its_words_and_its_buttons(
-    site: Site, shown: Shown, open_browser: Callable[..., BrowserContext]
+def test_job_card_shows_state_and_actions(
+    site: Site, seed: SeedData, open_browser: Callable[..., BrowserContext]
 ) -> None:
-    page = open_browser(storage_state=shown.cookies["operator"]).new_page()
+    page = open_browser(storage_state=seed.cookies["operator"]).new_page()
     page.goto(f"{site.url}/tasks")
 
-    shown = {
+    cards = {
         card.get_by_role("heading").inner_text()[:12]: (
             card.locator(".job-state").inner_text(),
             [
@@ -245,7 +245,7 @@ def test_each_kind_of_job_has_its_words_and_its_buttons(
         for card in page.locator("[data-all-jobs] .job").all()
     }
 
-    assert shown == {
+    assert cards == {
         "Exporting yo": ("Done", []),
         "Cancelled": ("Cancelled", ["Try again"]),
         "Failed xxxxx": ("Failed", ["Try again"]),
@@ -260,7 +260,7 @@ def test_each_kind_of_job_has_its_words_and_its_buttons(
 
 
 @pytest.mark.exhaustive
-def test_without_javascript_everything_can_still_be_done(
+def test_main_features_work_without_javascript(
     site: Site, open_browser: Callable[..., BrowserContext], smtp_server: SmtpServer
 ) -> None:
     user = site.make_user(posts=3)

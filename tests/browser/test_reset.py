@@ -1,4 +1,4 @@
-"""From a forgotten password to a new one, by way of the mailbox."""
+"""Resetting a forgotten password by a mailed link."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NEW = "horse-bird-cow"
 
 
 @pytest.mark.exhaustive
-def test_who_forgot_the_password_sets_a_new_one_and_is_signed_out_elsewhere(
+def test_password_reset_signs_out_other_browsers(
     site: Site, page: Page, open_browser: Callable[..., BrowserContext], smtp_server: SmtpServer
 ) -> None:
     user = site.make_user()
-    elsewhere = open_browser().new_page()
-    site.sign_in(elsewhere, user)
+    other_page = open_browser().new_page()
+    site.sign_in(other_page, user)
 
     page.goto(f"{site.url}/auth/login")
     page.get_by_role("link", name="Forgot your password?").click()
@@ -40,5 +40,5 @@ def test_who_forgot_the_password_sets_a_new_one_and_is_signed_out_elsewhere(
     page.get_by_label("Password").fill(NEW)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{site.url}/")
-    elsewhere.goto(f"{site.url}/")
-    elsewhere.wait_for_url(f"{site.url}/auth/login")
+    other_page.goto(f"{site.url}/")
+    other_page.wait_for_url(f"{site.url}/auth/login")

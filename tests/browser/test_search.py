@@ -1,4 +1,4 @@
-"""Searching, as a reader does it: words typed into the header of any page."""
+"""Searching from the header of any page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tests.browser.site import Site
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.exhaustive
-def test_words_typed_into_the_header_are_found_and_marked_and_read_page_by_page(
-    site: Site, page: Page, width: int
-) -> None:
+def test_search_marks_words_and_pages_results(site: Site, page: Page, width: int) -> None:
     user = site.make_user()
     db.session.add_all(Post(body=f"A marmot on day {n} of {width}", user_id=user.id) for n in range(30))
     db.session.commit()

@@ -1,4 +1,4 @@
-"""Two readers at once: what one does the other is told of; names open cards; long lists have pages."""
+"""Timelines of two users at once: live updates, user cards and paging."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(page: Page, text: str) -> None:
     page.get_by_label("Say something").fill(text)
     page.get_by_role("button", name="Post", exact=True).click()
     expect(page.locator(".post-body").first).to_have_text(text)
-    page.wait_for_load_state("load")  # the scripts of the page that came have run
+    page.wait_for_load_state("load")  # the scripts of the new page have run
 
 
 def delete(page: Page, text: str) -> None:
@@ -41,18 +41,18 @@ def agree(page: Page) -> None:
 
 
 def new_posts(page: Page) -> Locator:
-    """The button that says how many there are."""
+    """Return the button that shows the number of new posts."""
     return page.locator(".new-posts button")
 
 
 def open_live(page: Page, url: str) -> None:
-    """Go to a page; from now on it hears of all that happens."""
+    """Open a page and wait until its event stream is connected."""
     with page.expect_response("**/notifications/stream*"):
         page.goto(url)
 
 
 def write_at_once(author: User, count: int) -> None:
-    """Posts of one moment, just now: more than a page of them, and open pages are told of the rest too."""
+    """Add `count` posts with the same current timestamp. Open pages also receive events for those beyond the page."""
     now = utcnow()
     db.session.add_all(Post(user_id=author.id, body=f"Echo number {n}", timestamp=now) for n in range(count))
     db.session.commit()
@@ -66,82 +66,78 @@ def signed_in_page(site: Site, user: User, open_browser: Callable[..., BrowserCo
 
 
 @pytest.mark.exhaustive
-def test_a_post_is_told_of_shown_when_wanted_and_gone_when_deleted(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_new_and_deleted_posts_update_timeline(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer, reader = site.make_user(), site.make_user(posts=1)
     follow_user(reader, writer)
-    hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
-    his.get_by_label("Say something").fill("Half a thought")
-    mark(his)
-    bar = new_posts(his)
+    writer_page, reader_page = (signed_in_page(site, user, open_browser) for user in (writer, reader))
+    reader_page.get_by_label("Say something").fill("Half a thought")
+    mark(reader_page)
+    bar = new_posts(reader_page)
 
-    write(hers, "First")
+    write(writer_page, "First")
     expect(bar).to_have_text("1 new post")
-    write(hers, "Second")
+    write(writer_page, "Second")
     expect(bar).to_have_text("2 new posts")
-    expect(new_posts(hers)).to_be_hidden()
-    assert faults_in(his, "home with new posts") == []
+    expect(new_posts(writer_page)).to_be_hidden()
+    assert faults_in(reader_page, "home with new posts") == []
     bar.press("Enter")
 
-    expect(his.locator(".post-body")).to_have_text(["Second", "First", "Thought number 0"])
+    expect(reader_page.locator(".post-body")).to_have_text(["Second", "First", "Thought number 0"])
     expect(bar).to_be_hidden()
-    expect(his.get_by_label("Say something")).to_have_value("Half a thought")
+    expect(reader_page.get_by_label("Say something")).to_have_value("Half a thought")
 
-    ask_to_delete(hers, "Second")
-    assert faults_in(hers, "home with a question") == []
-    agree(hers)
-    for page in (hers, his):
+    ask_to_delete(writer_page, "Second")
+    assert faults_in(writer_page, "home with a question") == []
+    agree(writer_page)
+    for page in (writer_page, reader_page):
         expect(page.locator(".post", has_text="Second")).to_have_count(0)
-    write(hers, "Third")
+    write(writer_page, "Third")
     expect(bar).to_have_text("1 new post")
-    delete(hers, "Third")
+    delete(writer_page, "Third")
     expect(bar).to_be_hidden()
-    expect_same_page(his)
+    expect_same_page(reader_page)
 
-    hers.locator(".post", has_text="First").get_by_role("link", name="Delete").click()
-    dialog = hers.get_by_role("dialog")
+    writer_page.locator(".post", has_text="First").get_by_role("link", name="Delete").click()
+    dialog = writer_page.get_by_role("dialog")
     dialog.locator("[name=csrf_token]").evaluate("input => input.remove()")
     dialog.get_by_role("button", name="Delete").click()
     expect(dialog.get_by_role("status")).to_contain_text("The page was open too long")
 
 
 @pytest.mark.exhaustive
-def test_explore_and_a_profile_tell_of_what_is_written_and_a_follower_comes_without_a_reload(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_explore_profile_and_badges_are_live(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer, reader = site.make_user(), site.make_user()
     write_at_once(site.make_user(), 30)
-    hers, his = (signed_in_page(site, user, open_browser) for user in (writer, reader))
-    hers_too = hers.context.new_page()
-    open_live(hers_too, f"{site.url}/tasks")
+    writer_page, reader_page = (signed_in_page(site, user, open_browser) for user in (writer, reader))
+    second_page = writer_page.context.new_page()
+    open_live(second_page, f"{site.url}/tasks")
     badge = '[data-unread="notifications"]'
 
     for path, text in (("/explore", "For everybody"), (f"/user/{writer.username}", "For those who look")):
-        open_live(his, f"{site.url}{path}")
-        write(hers, text)
-        expect(new_posts(his)).to_have_text("1 new post")
-        new_posts(his).click()
-        expect(his.locator(".post-body").first).to_have_text(text)
-    his.get_by_role("button", name=f"Follow {writer.username}").click()
-    expect(his.get_by_role("status").filter(has_text=f"You follow {writer.username} now.")).to_be_visible()
+        open_live(reader_page, f"{site.url}{path}")
+        write(writer_page, text)
+        expect(new_posts(reader_page)).to_have_text("1 new post")
+        new_posts(reader_page).click()
+        expect(reader_page.locator(".post-body").first).to_have_text(text)
+    reader_page.get_by_role("button", name=f"Follow {writer.username}").click()
+    expect(reader_page.get_by_role("status").filter(has_text=f"You follow {writer.username} now.")).to_be_visible()
 
-    for page in (hers, hers_too):
+    for page in (writer_page, second_page):
         expect(page.locator(badge)).to_have_text("1 new")
-    hers.get_by_role("link", name="Notifications").click()
-    expect(hers.locator(".unread")).to_contain_text(reader.username)
-    hers.get_by_role("button", name="Mark all as read").click()
-    for page in (hers, hers_too):
+    writer_page.get_by_role("link", name="Notifications").click()
+    expect(writer_page.locator(".unread")).to_contain_text(reader.username)
+    writer_page.get_by_role("button", name="Mark all as read").click()
+    for page in (writer_page, second_page):
         expect(page.locator(badge)).to_be_hidden()
-    expect(hers.locator(".unread")).to_have_count(0)
-    hers.get_by_role("link", name=reader.username).click()
-    hers.wait_for_url(f"{site.url}/user/{reader.username}")
-    his.get_by_role("button", name=f"Unfollow {writer.username}").click()
-    expect(his.get_by_role("button", name=f"Follow {writer.username}", exact=True)).to_be_visible()
+    expect(writer_page.locator(".unread")).to_have_count(0)
+    writer_page.get_by_role("link", name=reader.username).click()
+    writer_page.wait_for_url(f"{site.url}/user/{reader.username}")
+    reader_page.get_by_role("button", name=f"Unfollow {writer.username}").click()
+    expect(reader_page.get_by_role("button", name=f"Follow {writer.username}", exact=True)).to_be_visible()
 
 
 @pytest.mark.exhaustive
-def test_posts_and_followers_are_read_page_by_page(site: Site, page: Page) -> None:
+def test_posts_and_followers_are_paged(site: Site, page: Page) -> None:
     writer = site.make_user(posts=30)
     followed_by_many(writer, 30)
     site.sign_in(page, writer)
@@ -170,12 +166,10 @@ def test_posts_and_followers_are_read_page_by_page(site: Site, page: Page) -> No
 
 
 @pytest.mark.exhaustive
-def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_deleted_post_is_removed_by_polling(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer = site.make_user(posts=1)
     page = open_browser().new_page()
-    page.context.route("**/notifications/stream*", lambda route: route.abort())  # by asking alone
+    page.context.route("**/notifications/stream*", lambda route: route.abort())  # polling only
     site.sign_in(page, writer)
     other = signed_in_page(site, writer, open_browser)
 
@@ -187,9 +181,7 @@ def test_a_post_that_is_deleted_while_nobody_tells_is_gone_when_the_page_asks(
 
 
 @pytest.mark.exhaustive
-def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
-    site: Site, open_browser: Callable[..., BrowserContext]
-) -> None:
+def test_user_card_opens_by_keyboard_and_pointer(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     writer, reader = site.make_user(posts=1), site.make_user()
     page = signed_in_page(site, reader, open_browser)
     page.goto(f"{site.url}/user/{writer.username}")
@@ -204,7 +196,7 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
     page.keyboard.press("Tab")  # the name in the card
     page.keyboard.press("Tab")
     expect(card.get_by_role("button", name="Follow")).to_be_focused()
-    with page.expect_request("**/notifications/stream*"):  # which hears of whom one follows now
+    with page.expect_request("**/notifications/stream*"):  # reconnected to include the followed user
         page.keyboard.press("Enter")
     expect(card.get_by_role("button", name="Unfollow")).to_be_focused()
     expect(card).to_contain_text("1 follower")
@@ -225,7 +217,7 @@ def test_a_name_opens_a_card_for_the_keyboard_and_for_the_pointer(
 
 
 def followed_by_many(user: User, number: int) -> None:
-    """Let `number` new users follow `user`."""
+    """Create `number` users who follow `user`."""
     names = [f"{user.username}-fan{n}" for n in range(number)]
     fans = [User(username=name, email=f"{name}@example.com", password_hash="") for name in names]
     db.session.add_all(fans)

@@ -1,4 +1,4 @@
-"""A post in a language that its reader does not know, read all the same."""
+"""Translation of a post that is not in the language of its reader."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def service(translation_server: TranslationServer) -> Iterator[TranslationServer
 
 
 @pytest.fixture
-def address(site: Site) -> str:
-    """The page with one post, in Russian; nobody has asked for its translation yet."""
+def page_url(site: Site) -> str:
+    """The URL of a page with one Russian post, which has not been translated yet."""
     author = site.make_user()
     db.session.add(Post(user_id=author.id, body=RUSSIAN))
     db.session.commit()
@@ -36,11 +36,11 @@ def address(site: Site) -> str:
 
 
 @pytest.mark.exhaustive
-def test_a_post_is_translated_where_it_stands_and_put_back(
-    site: Site, service: TranslationServer, address: str, page: Page
+def test_post_is_translated_in_place_and_restored(
+    site: Site, service: TranslationServer, page_url: str, page: Page
 ) -> None:
     site.sign_in(page, site.make_user())
-    page.goto(address)
+    page.goto(page_url)
     service.answer = (500, b"")
     page.get_by_role("button", name=TRANSLATE).focus()
     page.keyboard.press("Enter")
@@ -61,17 +61,17 @@ def test_a_post_is_translated_where_it_stands_and_put_back(
     expect(translation).to_be_hidden()
     page.get_by_role("button", name=TRANSLATE).click()
     expect(translation).to_be_visible()
-    assert page.url == address
-    assert len(service.questions) == 2  # the one that failed, and the one that did not
+    assert page.url == page_url
+    assert len(service.questions) == 2  # the failed request and the successful one
 
 
 @pytest.mark.exhaustive
-def test_without_javascript_the_translation_is_a_page(
-    site: Site, service: TranslationServer, address: str, open_browser: Callable[..., BrowserContext]
+def test_translation_is_a_page_without_javascript(
+    site: Site, service: TranslationServer, page_url: str, open_browser: Callable[..., BrowserContext]
 ) -> None:
     page = open_browser(java_script_enabled=False).new_page()
     site.sign_in(page, site.make_user())
-    page.goto(address)
+    page.goto(page_url)
 
     page.get_by_role("button", name=TRANSLATE).click()
 

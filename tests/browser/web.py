@@ -1,4 +1,4 @@
-"""What gunicorn serves in the browser's tests: the application itself, which also knows what only the tests use."""
+"""The application that gunicorn serves in the browser tests, with additions for the tests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import microblog
 
 
 def create_app() -> Flask:
-    """As microblog.create_app(), and with a page that breaks as it is told to."""
+    """Create the application with a page that responds with any error."""
     app = microblog.create_app()
     app.add_url_rule("/broken/<int:code>", view_func=broken)
-    from tests.browser import tasks as _tasks  # noqa: F401 - registers it
+    from tests.browser import tasks as _tasks  # noqa: F401 - register the task
 
     return app
 
 
 def broken(code: int) -> NoReturn:
-    """An error of any kind. A fault of ours is not told by its number, but happens."""
+    """Respond with an error status. For 500, raise an exception instead of aborting."""
     if code == HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise RuntimeError("a test asked for a fault")
+        raise RuntimeError("error requested by a test")
     abort(code)

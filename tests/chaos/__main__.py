@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --seed 7 --seconds 300 --database sqlite`: exit code 0 if every promise was kept."""
+"""`python -m tests.chaos --seed 7 --seconds 300 --database sqlite`: the exit code is 0 if every promise was kept."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.chaos.run import Report, run
 from tests.chaos.schedule import plan
 from tests.support.servers import PostgresServer, postgres_binaries
 
-RUNS = 5  # seeds, where none is given
+RUNS = 5  # random seeds, if none is given
 
 
 def main() -> int:
-    """Run each seed on each database; returns 0 if every promise was kept in all runs."""
+    """Run each seed on each database. Return 0 if every promise was kept in all runs."""
     arguments = _arguments()
     seeds = arguments.seed or [random.randrange(1_000_000) for _ in range(RUNS)]
     kept = True
@@ -34,9 +34,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break everything, then look.")
-    parser.add_argument("--seed", type=int, nargs="+", help=f"what repeats the faults ({RUNS} random ones)")
-    parser.add_argument("--seconds", type=float, default=300.0, help="how long faults come in each run (300)")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Check the promises under faults.")
+    parser.add_argument("--seed", type=int, nargs="+", help=f"seeds of the schedule (default: {RUNS} random ones)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="duration of each run's faults (default: 300)")
     parser.add_argument("--database", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     return parser.parse_args()
 
@@ -44,7 +44,7 @@ def _arguments() -> argparse.Namespace:
 def _postgres(stack: contextlib.ExitStack) -> PostgresServer:
     binaries = postgres_binaries()
     if binaries is None:
-        sys.exit("PostgreSQL is not installed; --database sqlite does without.")
+        sys.exit("PostgreSQL is not installed; use --database sqlite.")
     server = PostgresServer(binaries)
     server.start()
     stack.callback(server.stop)

@@ -1,4 +1,4 @@
-"""What each kind of fault does to the town."""
+"""The faults of each kind."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from tests.chaos.people import People
 from tests.chaos.schedule import Fault
 from tests.chaos.town import Program, Town
 
-PATIENCE = 10.0  # seconds that a fault waits for the moment at which it strikes
+PATIENCE = 10.0  # seconds that a fault waits for the condition under which it occurs
 
 
 class Unmet(Exception):
-    """The moment at which a fault strikes did not come."""
+    """The condition of a fault was not met in time."""
 
 
 @dataclass
 class Struck:
-    """A fault that struck, and when it began and ended."""
+    """A fault that occurred, and its begin and end."""
 
     fault: Fault
     began: float
@@ -48,163 +48,163 @@ class Struck:
 
 
 class Faults:
-    """Makes faults happen, each in a thread of its own, and remembers them."""
+    """Causes faults, each in its own thread, and records them."""
 
-    def __init__(self, town: Town, people: People, app: Flask) -> None:
+    def __init__(self, system: Town, people: People, app: Flask) -> None:
         self.struck: list[Struck] = []
         self.missed: list[str] = []
-        self._town = town
+        self._system = system
         self._people = people
         self._app = app
         self._threads: list[threading.Thread] = []
-        # Two faults at once on the same thing would end each other.
+        # The end of a fault would end another fault of the same service.
         self._smtp, self._redis, self._frozen = threading.Lock(), threading.Lock(), threading.Lock()
 
     def run(self, faults: list[Fault]) -> None:
-        """Strike with each fault at its time; returns when the last has ended."""
+        """Cause each fault at its time, and return when the last has ended."""
         began = time.monotonic()
         for fault in faults:
             time.sleep(max(0.0, began + fault.at - time.monotonic()))
-            thread = threading.Thread(target=self._strike, args=[fault], name=str(fault))
+            thread = threading.Thread(target=self._cause, args=[fault], name=str(fault))
             thread.start()
             self._threads.append(thread)
         for thread in self._threads:
             thread.join()
 
     def of(self, *kinds: str) -> list[Struck]:
-        """Those that struck, of these kinds."""
-        return [struck for struck in self.struck if struck.fault.kind in kinds]
+        """Return the faults of these kinds that occurred."""
+        return [occurrence for occurrence in self.struck if occurrence.fault.kind in kinds]
 
-    def _strike(self, fault: Fault) -> None:
-        struck = Struck(fault, time.time())
-        self.struck.append(struck)
+    def _cause(self, fault: Fault) -> None:
+        occurrence = Struck(fault, time.time())
+        self.struck.append(occurrence)
         try:
             with self._app.app_context():
                 getattr(self, fault.kind)(fault.length, random.Random(fault.dice))
         except Unmet:
-            self.struck.remove(struck)
-        except Exception as error:  # a run in which a fault did not happen proves nothing
+            self.struck.remove(occurrence)
+        except Exception as error:  # a run without the fault proves nothing
             self.missed.append(f"{fault} did not happen: {error!r}")
-        struck.ended = time.time()
+        occurrence.ended = time.time()
 
-    def kill_child(self, length: float, dice: random.Random) -> None:
-        """kill -9 of one of a worker's children."""
-        children = dice.choice(self._town.workers).children()
+    def kill_child(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) one child process of a worker."""
+        children = rng.choice(self._system.workers).children()
         if children:
-            _kill(dice.choice(children))
+            _kill(rng.choice(children))
 
-    def kill_exporting_child(self, length: float, dice: random.Random) -> None:
-        """kill -9 of the next child that is writing an archive."""
+    def kill_exporting_child(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) the next child process that writes an archive."""
         _worker, child = self._exporting()
         _kill(child)
 
-    def kill_mailing_child(self, length: float, dice: random.Random) -> None:
-        """kill -9 of the next child that hands over a mail, before or just after the server accepts it."""
+    def kill_mailing_child(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) the next child process that sends a mail, before or just after the server accepts it."""
         met = threading.Event()
-        after = dice.uniform(0, 2 * self._town.smtp.delay)
+        after = rng.uniform(0, 2 * self._system.smtp.delay)
 
         def aim(port: int) -> None:
-            self._town.smtp.on_data = None
+            self._system.smtp.on_data = None
             sockets = set(_sockets(port))
-            found = _who_has(lambda link: link in sockets, self._town.workers)
-            if found is not None:
-                threading.Timer(after, _kill, [found[1]]).start()
+            owner = _find_child(lambda link: link in sockets, self._system.workers)
+            if owner is not None:
+                threading.Timer(after, _kill, [owner[1]]).start()
             met.set()
 
-        self._town.smtp.on_data = aim
+        self._system.smtp.on_data = aim
         if not met.wait(PATIENCE):
-            self._town.smtp.on_data = None
+            self._system.smtp.on_data = None
             raise Unmet
         time.sleep(after)
 
-    def kill_worker(self, length: float, dice: random.Random) -> None:
-        """kill -9 of a whole worker."""
-        dice.choice(self._town.workers).signal(signal.SIGKILL)
+    def kill_worker(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) a whole worker."""
+        rng.choice(self._system.workers).signal(signal.SIGKILL)
 
-    def kill_web(self, length: float, dice: random.Random) -> None:
-        """kill -9 of the process that answers, or of all of the web server."""
-        children = self._town.web.children()
-        if children and dice.random() < 0.5:
+    def kill_web(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) the worker process of the web server, or the whole web server."""
+        children = self._system.web.children()
+        if children and rng.random() < 0.5:
             _kill(children[0])
         else:
-            self._town.web.signal(signal.SIGKILL)
+            self._system.web.signal(signal.SIGKILL)
 
-    def kill_beat(self, length: float, dice: random.Random) -> None:
-        """kill -9 of beat."""
-        self._town.beat.signal(signal.SIGKILL)
+    def kill_beat(self, length: float, rng: random.Random) -> None:
+        """Kill (SIGKILL) beat."""
+        self._system.beat.signal(signal.SIGKILL)
 
-    def freeze_worker(self, length: float, dice: random.Random) -> None:
-        """SIGSTOP of a whole worker for longer than a lease."""
-        self._freeze(dice.choice(self._town.workers), length)
+    def freeze_worker(self, length: float, rng: random.Random) -> None:
+        """Stop (SIGSTOP) a whole worker for longer than a lease."""
+        self._freeze(rng.choice(self._system.workers), length)
 
-    def freeze_exporting_worker(self, length: float, dice: random.Random) -> None:
-        """SIGSTOP of the next worker that is writing an archive."""
+    def freeze_exporting_worker(self, length: float, rng: random.Random) -> None:
+        """Stop (SIGSTOP) the next worker that writes an archive."""
         worker, _child = self._exporting()
         self._freeze(worker, length)
 
-    def restart_redis(self, length: float, dice: random.Random) -> None:
-        """Redis is killed, and comes back with its data."""
+    def restart_redis(self, length: float, rng: random.Random) -> None:
+        """Kill Redis, and start it again with its data."""
         with self._redis:
-            self._town.redis.stop()
+            self._system.redis.stop()
             time.sleep(length)
-            self._town.redis.start()
+            self._system.redis.start()
 
-    def empty_redis(self, length: float, dice: random.Random) -> None:
-        """Redis is killed, and comes back empty."""
+    def empty_redis(self, length: float, rng: random.Random) -> None:
+        """Kill Redis, and start it again without its data."""
         with self._redis:
-            self._town.redis.stop()
-            self._town.redis.forget()
+            self._system.redis.stop()
+            self._system.redis.forget()
             time.sleep(length)
-            self._town.redis.start()
+            self._system.redis.start()
 
-    def smtp_refuses(self, length: float, dice: random.Random) -> None:
-        """The mail server answers 451."""
+    def smtp_refuses(self, length: float, rng: random.Random) -> None:
+        """Let the SMTP server reply 451."""
         self._misbehave(length, answer="451 4.3.0 Try again later")
 
-    def smtp_hangs(self, length: float, dice: random.Random) -> None:
-        """The mail server takes mails and says nothing."""
+    def smtp_hangs(self, length: float, rng: random.Random) -> None:
+        """Let the SMTP server read mails without replying."""
         self._misbehave(length, hang=True)
 
-    def smtp_drops(self, length: float, dice: random.Random) -> None:
-        """The mail server ends the connection after DATA."""
+    def smtp_drops(self, length: float, rng: random.Random) -> None:
+        """Let the SMTP server close the connection after DATA."""
         self._misbehave(length, drop=True)
 
-    def disturb_database(self, length: float, dice: random.Random) -> None:
-        """PostgreSQL: all its connections are cut, twice. SQLite: somebody else holds the lock for writing."""
-        if self._town.sqlite is not None:
-            with contextlib.closing(sqlite3.connect(self._town.sqlite, timeout=30)) as connection:
+    def disturb_database(self, length: float, rng: random.Random) -> None:
+        """PostgreSQL: terminate all connections, twice. SQLite: hold the write lock."""
+        if self._system.sqlite is not None:
+            with contextlib.closing(sqlite3.connect(self._system.sqlite, timeout=30)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 time.sleep(length)
                 connection.rollback()
             return
-        assert self._town.postgres is not None
+        assert self._system.postgres is not None
         for pause in (length, 0):
             with contextlib.suppress(psycopg.OperationalError):
-                self._town.postgres.cut_connections(self._town.database_name)
+                self._system.postgres.cut_connections(self._system.database_name)
             time.sleep(pause)
 
-    def copy_messages(self, length: float, dice: random.Random) -> None:
-        """What waits in the queues is there twice."""
-        deadline, copied, client = time.monotonic() + PATIENCE, 0, self._town.redis.client
+    def copy_messages(self, length: float, rng: random.Random) -> None:
+        """Duplicate messages in the queues."""
+        deadline, copied, client = time.monotonic() + PATIENCE, 0, self._system.redis.client
         while not copied and time.monotonic() < deadline:
             with contextlib.suppress(redis.RedisError):
                 for queue in QUEUES:
                     for message in client.lrange(queue, 0, 5):
-                        client.rpush(queue, message if dice.random() < 0.5 else _readdressed(str(message)))
+                        client.rpush(queue, message if rng.random() < 0.5 else _with_new_tag(str(message)))
                         copied += 1
             time.sleep(0.01)
 
-    def publish_rows_again(self, length: float, dice: random.Random) -> None:
-        """Messages of the newest jobs, finished or not, are published once more."""
+    def publish_rows_again(self, length: float, rng: random.Random) -> None:
+        """Publish messages of the newest jobs, finished or not, again."""
         with contextlib.suppress(DBAPIError, BrokerAway, redis.RedisError, OSError):
             for root in db.session.scalars(
                 sa.select(Task).where(Task.position == 0).order_by(Task.created_at.desc()).limit(8)
             ).all():
-                _publish_again(root, dice)
+                _publish_again(root, rng)
 
-    def two_clicks_at_once(self, length: float, dice: random.Random) -> None:
-        """Several people click twice at the same instant."""
-        for person in dice.sample(self._people.all, 5):
+    def two_clicks_at_once(self, length: float, rng: random.Random) -> None:
+        """Let several users request two exports at the same time."""
+        for person in rng.sample(self._people.all, 5):
             self._people.click_twice(person)
 
     def _freeze(self, worker: Program, length: float) -> None:
@@ -214,19 +214,19 @@ class Faults:
             worker.signal(signal.SIGCONT)
 
     def _exporting(self) -> tuple[Program, int]:
-        """The next worker that is writing an archive, and which of its children does."""
+        """Return the next worker that writes an archive, and the child process that does it. Raises Unmet."""
         deadline, parts = time.monotonic() + PATIENCE, f"/{PARTS}/"
         while time.monotonic() < deadline:
-            if found := _who_has(lambda link: parts in link, self._town.workers):
-                return found
+            if owner := _find_child(lambda link: parts in link, self._system.workers):
+                return owner
             time.sleep(0.002)
         raise Unmet
 
     def _misbehave(self, length: float, **how: Any) -> None:
         with self._smtp:
-            vars(self._town.smtp).update(how)
+            vars(self._system.smtp).update(how)
             time.sleep(length)
-            self._town.smtp.behave()
+            self._system.smtp.behave()
 
 
 def _kill(pid: int) -> None:
@@ -234,28 +234,28 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _readdressed(message: str) -> str:
-    """The message as a second one, not as the same delivered again."""
+def _with_new_tag(message: str) -> str:
+    """Return the message with another delivery tag, so that it counts as a second message, not as a redelivery."""
     copy = orjson.loads(message)
     copy["properties"]["delivery_tag"] += "-again"
     return orjson.dumps(copy).decode()
 
 
-def _publish_again(root: Task, dice: random.Random) -> None:
+def _publish_again(root: Task, rng: random.Random) -> None:
     steps = db.session.scalars(sa.select(Task).where(Task.root_id == root.id).order_by(Task.position)).all()
-    if root.result is not None and dice.random() < 0.5:
+    if root.result is not None and rng.random() < 0.5:
         Signature.from_dict(steps[1].signature).apply_async((root.result,))
     else:
         chain(*(Signature.from_dict(step.signature) for step in steps)).apply_async()
 
 
-def _who_has(wanted: Callable[[str], bool], workers: list[Program]) -> tuple[Program, int] | None:
-    """The worker of which a child has a file or socket open whose name, in /proc, is `wanted`; and that child."""
+def _find_child(matches: Callable[[str], bool], workers: list[Program]) -> tuple[Program, int] | None:
+    """Return a worker and its child process with an open file or socket whose link in /proc `matches`, or None."""
     for worker in workers:
         for child in worker.children():
             with contextlib.suppress(OSError):
                 for open_file in os.listdir(f"/proc/{child}/fd"):
-                    if wanted(os.readlink(f"/proc/{child}/fd/{open_file}")):
+                    if matches(os.readlink(f"/proc/{child}/fd/{open_file}")):
                         return worker, child
     return None
 

@@ -1,4 +1,4 @@
-"""The users: who they are, and the steady load that they make, through the pages and the API."""
+"""The users, and the steady load that they generate through the pages and the API."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 
 PASSWORD = "cat-dog-fish"
-#: How many users have how many posts.
+#: Pairs of a number of users and the number of posts that each has.
 CROWD = [(4, 0), (23, 40), (12, 700), (6, 6_000), (3, 100_000)]
 THREADS = 4
-CLICKS_PER_SECOND = 1.4  # of all together
+CLICKS_PER_SECOND = 1.4  # of all users together
 TIMEOUT = 15.0
 
 _POSTS = """
@@ -35,11 +35,11 @@ _POSTS = """
     INSERT INTO post (user_id, body, timestamp)
     SELECT :user_id, 'Thought ' || n || ' “of” ' || :username, :time FROM number
 """
-_NOBODY_ANSWERED = 0
+_NO_RESPONSE = 0
 
 
 class Answer(NamedTuple):
-    """A status, 0 if nobody answered, and the body."""
+    """A response: its status, 0 if there was none, and the body."""
 
     status: int
     body: str
@@ -50,22 +50,22 @@ class Answer(NamedTuple):
 
 
 class Person:
-    """A user with a token and, if `at_a_browser`, signed in on the pages as well."""
+    """A user with an API token who, if `at_a_browser`, is also signed in on the pages."""
 
     def __init__(self, url: str, username: str, *, at_a_browser: bool) -> None:
         self.username = username
         self.statuses: Counter[int] = Counter()
-        self.broken: list[str] = []  # answers that nobody may ever get
-        self.accepted: list[str] = []  # ids of jobs that the API said it had started
+        self.broken: list[str] = []  # responses that must never occur
+        self.accepted: list[str] = []  # ids of jobs that the API has accepted
         self._url = url
         self._at_a_browser = at_a_browser
         self._opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), _StayHere()
+            urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), _NoRedirect()
         )
         self._headers: dict[str, str] = {}
 
     def arrive(self) -> None:
-        """Get a token, and sign in."""
+        """Get a token and sign in."""
         credentials = base64.b64encode(f"{self.username}:{PASSWORD}".encode()).decode()
         answer = self._ask("/api/tokens", {}, headers={"Authorization": f"Basic {credentials}"})
         self._headers = {"Authorization": f"Bearer {answer.json['token']}"}
@@ -74,7 +74,7 @@ class Person:
             assert self._submit("/auth/login", on_page="/auth/login", **form).status == 302
 
     def click(self) -> None:
-        """Ask for an export."""
+        """Request an export."""
         if self._at_a_browser:
             self._submit("/export_posts", on_page=f"/user/{self.username}")
             return
@@ -88,7 +88,7 @@ class Person:
             self._ask(f"/api/tasks/{job['id']}/cancel", {}, headers=self._headers)
 
     def retry(self) -> None:
-        """Try the newest job again that failed or was cancelled."""
+        """Retry the newest job that failed or was cancelled."""
         for job in [job for job in self._newest_jobs() if job["state"] in ("FAILURE", "REVOKED")][:1]:
             answer = self._ask(f"/api/tasks/{job['id']}/retry", {}, headers=self._headers)
             if answer.status == 202:
@@ -118,36 +118,36 @@ class Person:
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 return Answer(response.status, response.read().decode())
-        except urllib.error.HTTPError as refusal:
+        except urllib.error.HTTPError as error:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                return Answer(refusal.code, refusal.read().decode())
+                return Answer(error.code, error.read().decode())
         except (OSError, http.client.HTTPException):
             pass
-        return Answer(_NOBODY_ANSWERED, "")
+        return Answer(_NO_RESPONSE, "")
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """A redirect is the answer."""
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Return a redirect as the response instead of following it."""
 
     def redirect_request(self, *request: Any) -> None:
         return None
 
 
 class People:
-    """All users, and the threads in which they act until they are told to rest."""
+    """All users, and the threads that act for them until rest() is called."""
 
     def __init__(self, url: str, seed: int) -> None:
         numbers = [posts for count, posts in CROWD for _ in range(count)]
         self.posts = {f"user{n}": posts for n, posts in enumerate(numbers)}
         self.all = [Person(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
-        self._resting = threading.Event()
+        self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._live, args=(random.Random(f"{seed}/{n}"), self.all[n::THREADS]))
+            threading.Thread(target=self._act, args=(random.Random(f"{seed}/{n}"), self.all[n::THREADS]))
             for n in range(THREADS)
         ]
 
     def settle(self) -> None:
-        """Make them and their posts; must run in an app context."""
+        """Add the users and their posts. Requires an app context."""
         password_hash, now = generate_password_hash(PASSWORD), utcnow()
         user = sa.text(
             'INSERT INTO "user" (username, email, password_hash, created_at)'
@@ -162,20 +162,20 @@ class People:
         db.session.commit()
 
     def live(self) -> None:
-        """Begin to click."""
+        """Sign all users in and start the threads."""
         for person in self.all:
             person.arrive()
         for thread in self._threads:
             thread.start()
 
     def rest(self) -> None:
-        """Stop clicking; returns when nobody waits for an answer any more."""
-        self._resting.set()
+        """Stop the threads, and return when no request is pending."""
+        self._stopping.set()
         for thread in self._threads:
             thread.join()
 
     def click_twice(self, person: Person) -> None:
-        """Two clicks of one person at the same instant."""
+        """Request two exports of one user at the same time."""
         together = threading.Barrier(2)
 
         def click() -> None:
@@ -189,18 +189,18 @@ class People:
             thread.join()
 
     def statuses(self) -> Counter[int]:
-        """How often everybody got which status."""
+        """Return the number of responses by status, of all users."""
         return sum((person.statuses for person in self.all), Counter())
 
-    def _live(self, dice: random.Random, people: list[Person]) -> None:
-        while not self._resting.wait(dice.expovariate(CLICKS_PER_SECOND / THREADS)):
-            person = dice.choice(people)
-            what = dice.random()
-            if what < 0.7:
+    def _act(self, rng: random.Random, people: list[Person]) -> None:
+        while not self._stopping.wait(rng.expovariate(CLICKS_PER_SECOND / THREADS)):
+            person = rng.choice(people)
+            action = rng.random()
+            if action < 0.7:
                 person.click()
-            elif what < 0.8:
+            elif action < 0.8:
                 self.click_twice(person)
-            elif what < 0.9:
+            elif action < 0.9:
                 person.click()
                 person.cancel()
             else:

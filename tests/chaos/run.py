@@ -1,4 +1,4 @@
-"""One run: load and faults, then everything is healed, then what became of it all."""
+"""One run: load and faults, the repair of all faults, and the check of every promise."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.chaos.town import Town
 from tests.chaos.verdict import Verdict, Violation
 from tests.support.servers import Postgres
 
-PROMISE = 60.0  # seconds from the moment when everything is healed until every job has ended
-SMTP_DELAY = 0.15  # seconds that the mail server takes for a mail
-LOG_LINES = 60  # shown for each job that a promise was broken for
+PROMISE = 60.0  # seconds after the repair of all faults within which every job ends
+SMTP_DELAY = 0.15  # seconds that the SMTP server takes for a mail
+LOG_LINES = 60  # shown for each job with a broken promise
 
 
 @dataclass
 class Report:
-    """What happened in a run."""
+    """The result of a run."""
 
     seed: int
     database: str
@@ -38,17 +38,17 @@ class Report:
     statuses: Counter[int] = field(default_factory=Counter)
     mails: int = 0
     repeated_mails: int = 0
-    recovery: float = 0.0  # seconds from the moment when everything was healed until the last job ended
+    recovery: float = 0.0  # seconds from the repair of all faults to the end of the last job
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed} on {self.database}: " + ("KEPT" if not self.violations else "BROKEN"),
             f"  {self.jobs.total()} jobs: {_listed(self.jobs)}; {self.mails} mails"
-            + (f", {self.repeated_mails} of them twice in the honest instant" if self.repeated_mails else ""),
+            + (f", {self.repeated_mails} of them sent twice" if self.repeated_mails else ""),
             f"  {self.faults.total()} faults: {_listed(self.faults)}",
-            f"  answers by status: {_listed(self.statuses)}",
-            f"  the last job ended {self.recovery:.1f} s after everything was healed",
+            f"  responses by status: {_listed(self.statuses)}",
+            f"  the last job ended {self.recovery:.1f} s after the repair of all faults",
         ]
         if self.violations:
             lines += [f"  {len(self.violations)} broken promises; logs are in {self.folder}:", *self.violations]
@@ -56,35 +56,35 @@ class Report:
 
 
 def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> Report:
-    """Let faults come for `seconds`, heal everything, wait, and report. The logs are in `folder` afterwards."""
-    town = Town(folder, database, postgres)
+    """Cause faults for `seconds`, repair all of them, wait, and report. The logs are stored in `folder`."""
+    system = Town(folder, database, postgres)
     report = Report(seed, database, folder)
-    with town.open() as app:
-        town.smtp.delay = SMTP_DELAY
-        people = People(town.url, seed)
+    with system.open() as app:
+        system.smtp.delay = SMTP_DELAY
+        people = People(system.url, seed)
         people.settle()
         people.live()
-        faults = Faults(town, people, app)
+        faults = Faults(system, people, app)
         faults.run(plan(seed, seconds))
         people.rest()
-        healed = town.heal()
-        _wait_for_ends(town, people, faults, until=healed + PROMISE)
-        _judge(report, app, Verdict(town, people, faults), healed)
+        healed = system.heal()
+        _wait_for_ends(system, people, faults, until=healed + PROMISE)
+        _judge(report, app, Verdict(system, people, faults), healed)
         report.faults = Counter(struck.fault.kind for struck in faults.struck)
         report.statuses = people.statuses()
-        report.mails = len(town.smtp.deliveries)
+        report.mails = len(system.smtp.deliveries)
     return report
 
 
-def _wait_for_ends(town: Town, people: People, faults: Faults, until: float) -> None:
-    """Return when every job has ended and everything is cleared away, or at `until`."""
+def _wait_for_ends(system: Town, people: People, faults: Faults, until: float) -> None:
+    """Return when every job has ended and no promise is broken, or at the time `until`."""
     while time.time() < until:
         with contextlib.suppress(sa.exc.OperationalError):
             unfinished = db.session.scalar(
                 sa.select(Task.id).where(Task.unfinished, Task.user_id.is_not(None)).limit(1)
             )
             db.session.rollback()
-            if unfinished is None and not list(Verdict(town, people, faults).violations()):
+            if unfinished is None and not list(Verdict(system, people, faults).violations()):
                 return
         time.sleep(1)
 
@@ -98,13 +98,13 @@ def _judge(report: Report, app: Flask, verdict: Verdict, healed: float) -> None:
 
 
 def _evidence(violation: Violation, folder: Path) -> Iterator[str]:
-    """The broken promise, with the rows of its job and what the logs say of it."""
+    """Yield the broken promise, the rows of its job, and the log lines about it."""
     yield f"  * {violation.job_id or ''} {violation.what}"
     tasks = db.session.scalars(sa.select(Task).where(Task.root_id == violation.job_id).order_by(Task.position)).all()
     ids = [task.id for task in tasks] or [violation.job_id or violation.what]
     for task in tasks:
-        facts = {name: value for name, value in vars(task).items() if name not in ("signature", "_sa_instance_state")}
-        yield f"      {facts}"
+        columns = {name: value for name, value in vars(task).items() if name not in ("signature", "_sa_instance_state")}
+        yield f"      {columns}"
     shown = 0
     for log in sorted(folder.glob("*.log")):
         for line in log.read_text(errors="replace").splitlines():
@@ -115,5 +115,5 @@ def _evidence(violation: Violation, folder: Path) -> Iterator[str]:
 
 def _listed(counts: Counter[str] | Counter[int]) -> str:
     return (
-        ", ".join(f"{count} {name or 'nobody answered'}" for name, count in sorted(counts.items(), key=str)) or "none"
+        ", ".join(f"{count} {name or 'without response'}" for name, count in sorted(counts.items(), key=str)) or "none"
     )

@@ -1,4 +1,4 @@
-"""Which faults come when: all of it from the seed, so that the seed repeats it."""
+"""The schedule of the faults, which depends only on the seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 FIRST = 3.0  # seconds before the first fault
 PAUSES = (2.0, 5.0)  # seconds from one fault to the next
 
-#: Each kind with the range of seconds that it lasts; a kind that strikes more often is here more than once.
+#: Each kind with the range of its duration in seconds; more frequent kinds are listed more than once.
 KINDS: list[tuple[str, tuple[float, float]]] = [
     ("kill_child", (0, 0)),
     ("kill_child", (0, 0)),
@@ -35,30 +35,30 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: when it strikes and how long it lasts, in seconds, and the seed of the choices left to make."""
+    """One fault: its time and duration in seconds, and the seed of its random choices."""
 
     at: float
     kind: str
     length: float
-    dice: int
+    rng: int
 
     def __str__(self) -> str:
         return f"{self.at:6.1f} s  {self.kind}" + (f" for {self.length:.1f} s" if self.length else "")
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run that lasts `seconds`."""
-    dice = random.Random(seed)
-    kinds = _shuffled(dice)
+    """Return the faults of a run that lasts `seconds`."""
+    rng = random.Random(seed)
+    kinds = _shuffled(rng)
     faults, at = [], FIRST
     while at < seconds:
         kind, (shortest, longest) = next(kinds)
-        faults.append(Fault(at, kind, dice.uniform(shortest, longest), dice.getrandbits(32)))
-        at += dice.uniform(*PAUSES)
+        faults.append(Fault(at, kind, rng.uniform(shortest, longest), rng.getrandbits(32)))
+        at += rng.uniform(*PAUSES)
     return faults
 
 
-def _shuffled(dice: random.Random) -> Iterator[tuple[str, tuple[float, float]]]:
-    """All kinds in some order, then all again in another: a short run has nearly every kind, too."""
+def _shuffled(rng: random.Random) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Yield all kinds in random order, again and again, so that even a short run has nearly every kind."""
     while True:
-        yield from dice.sample(KINDS, len(KINDS))
+        yield from rng.sample(KINDS, len(KINDS))

@@ -1,4 +1,4 @@
-"""A minute in which everything breaks, and the promises hold."""
+"""Every promise is kept during a minute of random faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that runs, as in production, and whoever starts it again when it dies: the supervisor."""
+"""All programs, as in production, and a supervisor that restarts them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.support.programs import ROOT
 from tests.support.servers import Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
-RESTART_PAUSE = 0.3  # seconds until the supervisor has noticed that a program died
-BOOT = 120.0  # seconds that the town may take to be ready on a busy machine
+RESTART_PAUSE = 0.3  # seconds between two checks of the supervisor
+BOOT = 120.0  # seconds within which the system must be ready, on a busy machine
 
 
 class LastingRedis(RedisServer):
-    """A redis-server whose data survive a kill, unless they are deleted."""
+    """A redis-server whose data survives SIGKILL, unless it is deleted."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -36,19 +36,19 @@ class LastingRedis(RedisServer):
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        command = [redis_server.binary(), *place, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
+        address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
+        command = [redis_server.binary(), *address, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
         with (self.folder.parent / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(self._answers, timeout=30, what="redis-server answers")
 
     def forget(self) -> None:
-        """While it is stopped: delete its data."""
+        """Delete the data; the server must be stopped."""
         shutil.rmtree(self.folder)
 
 
 class Program:
-    """One program under the supervisor, with all its children in a process group of its own."""
+    """One program under the supervisor, in its own process group together with its children."""
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
@@ -79,25 +79,25 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def children(self) -> list[int]:
-        """The pids of the processes that it forked."""
+        """Return the ids of its child processes."""
         with contextlib.suppress(OSError):
             return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         return []
 
     def signal(self, number: int) -> None:
-        """Signal it and all its children; no error if they are gone."""
+        """Send a signal to the process group; no error if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill (SIGKILL) the process group."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()
 
 
 class Supervisor:
-    """Starts again what dies."""
+    """Restarts programs that have ended."""
 
     def __init__(self, programs: list[Program]) -> None:
         self._programs = programs
@@ -122,7 +122,7 @@ class Supervisor:
         while not self._ending.wait(RESTART_PAUSE):
             for program in self._programs:
                 if not program.running:
-                    program.end()  # whoever of its group has outlived it
+                    program.end()  # kill the remaining processes of its group
                     program.start()
 
 
@@ -160,7 +160,7 @@ class Town:
             "MAIL_TIMEOUT": "3",
             "RATELIMIT_ENABLED": "false",
             "EXPORT_ATTACHMENT_LIMIT": "100000",  # so that some archives are mailed as a link
-            # Short, so that in a run of a minute every lease, look and sweep has its turn many times.
+            # Short, so that leases expire and the periodic tasks run many times within a minute.
             "TASK_LEASE": "4",
             "RECONCILE_INTERVAL": "1",
             "SWEEP_INTERVAL": "2",
@@ -174,7 +174,7 @@ class Town:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Flask]:
-        """The town is there and works, inside the block; yields the application, for a look at its tables."""
+        """Run the system during the block; yield the application, for queries."""
         with contextlib.ExitStack() as stack:
             if self.postgres is not None and self.sqlite is None:
                 stack.callback(self.postgres.drop, self.database_name)
@@ -182,20 +182,20 @@ class Town:
             stack.callback(self.redis.stop)
             self.smtp.start()
             stack.callback(self.smtp.stop)
-            here = self.environment | {"LOG_LEVEL": "ERROR"}
-            app_factory.migrate(here, here["DATABASE_URL"])
-            app = stack.enter_context(app_factory.application(here))
+            environment = self.environment | {"LOG_LEVEL": "ERROR"}
+            app_factory.migrate(environment, environment["DATABASE_URL"])
+            app = stack.enter_context(app_factory.application(environment))
             stack.callback(self.supervisor.end)
             self.supervisor.start()
-            wait_for(self._ready, timeout=BOOT, what=f"the town is ready, see {self.folder}")
+            wait_for(self._ready, timeout=BOOT, what=f"the system is ready, see {self.folder}")
             yield app
 
     def heal(self) -> float:
-        """End every fault; returns when that was, once every program has been started again."""
+        """End every fault, wait until all programs have been restarted, and return the time."""
         self.smtp.behave()
         for worker in self.workers:
             worker.signal(signal.SIGCONT)
-        wait_for(self.supervisor.all_running, what="all programs have been started again")
+        wait_for(self.supervisor.all_running, what="all programs have been restarted")
         return time.time()
 
     def _ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""The API against its own OpenAPI document, by schemathesis: right and wrong requests to each operation."""
+"""Check of the API against its OpenAPI document with schemathesis: valid and invalid requests to each operation."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ CHECKS = [
 ]
 
 
-# With what a request may be refused that is right by the document: by what it cannot say. A key of a page is any text,
-# and hardly any is one; the one whom a message is for may not be there, a name or an address may be taken; of what
-# is sought there may be no word; and a file may have no posts.
+# The statuses with which a request that conforms to the document may be rejected, for reasons that a schema cannot
+# express: the text is not a key of a page, the recipient of a message does not exist, a name or an address is taken,
+# a query has no words, or a file has no posts.
 _ANSWERED = ["2xx", "401", "403", "404", "409"]
 _REFUSED = {
     "GET /api/search": ["400", "422"],
@@ -50,8 +50,8 @@ def _accepted(statuses: list[str]) -> dict[str, Any]:
     return {"positive_data_acceptance": {"expected-statuses": [*_ANSWERED, *statuses]}}
 
 
-# Without a look through our source for values to try, which takes longer than a short run itself; and the credentials
-# are those that are given, so that most requests get past the door.
+# Searching the source code for constants is disabled, since it takes longer than a short run. Credentials are not
+# generated but passed, so that most requests are authenticated.
 SETTINGS = {
     "analysis": {"constants": {"enabled": False}},
     "generation": {"with-security-parameters": False},
@@ -64,7 +64,7 @@ SETTINGS = {
 
 
 def operations_of(app: Flask) -> Iterator[Any]:
-    """All operations that the document of `app` has, as schemathesis knows them."""
+    """Yield all operations of the OpenAPI document of `app`, as objects of schemathesis."""
     config = SchemathesisConfig.from_dict(SETTINGS)
     for result in schemathesis.openapi.from_wsgi("/api/openapi.json", app, config=config).get_all_operations():
         yield result.ok()
@@ -73,10 +73,10 @@ def operations_of(app: Flask) -> Iterator[Any]:
 def hold_to_its_word(
     operation: Any, authorization: str | None, known: dict[str, Any], examples: int, chosen_seed: int
 ) -> None:
-    """Send `examples` right and as many wrong requests; raises what schemathesis finds wrong with an answer.
+    """Send `examples` valid and as many invalid requests. Raises the failures that schemathesis finds in a response.
 
-    `authorization` is the header of that name, if there is to be one. Half of the right requests have in their address
-    what is `known` to exist, by the names of the arguments.
+    `authorization` is the value of that header, or None. `known` maps names of path parameters to existing values,
+    which half of the valid requests use.
     """
     headers = {"Authorization": authorization} if authorization else {}
     existing = {each.name: known[each.name] for each in operation.path_parameters if each.name in known}
@@ -90,9 +90,9 @@ def hold_to_its_word(
 
 
 def _can_be_wrong(operation: Any) -> bool:
-    """Whether a request can be wrong by its document: any text will do in an address.
+    """Return whether a request to the operation can be invalid; any text is valid as a string in the path.
 
-    Without this, looking in vain for wrong requests to such operations would take most of the time.
+    Otherwise the search for invalid requests would take most of the time.
     """
     numbers = [each for each in operation.path_parameters if each.definition["schema"]["type"] != "string"]
     return bool(operation.body or operation.query or numbers)

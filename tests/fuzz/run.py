@@ -1,4 +1,4 @@
-"""Sends the requests, and hears what is wrong with the answers."""
+"""Send the requests and report the faults in the responses."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tests.fuzz.requests import Person, Sender, Sent
 from tests.fuzz.values import Known
 
 PASSWORD = "cat-dog-fish"
-ROUND = 1000  # requests with the same people; then there are new ones, since some have lost their accounts by then
+ROUND = 1000  # requests with the same users; then new ones are added, since requests delete accounts
 SLOW = 5.0  # seconds
-FIRST_BYTES = 1  # pieces that are read of an answer that never ends
-MAY_BE_AWAY = ("/readyz",)  # says with 503 that no worker runs here, and none does
+FIRST_BYTES = 1  # chunks that are read of an event stream
+MAY_BE_AWAY = ("/readyz",)  # returns 503, since no worker runs here
 
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The results."""
 
     faults: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Report:
 
 
 class Fuzzer:
-    """Sends request after request to `app`, whose database has all tables."""
+    """Sends requests to `app`, whose database has been migrated."""
 
     def __init__(self, app: Flask, seed: int) -> None:
         self._app = app
@@ -58,11 +58,11 @@ class Fuzzer:
         self.report = Report()
 
     def run(self, first: int, count: int) -> Report:
-        """Send `count` requests, from number `first` on."""
+        """Send `count` requests, starting with number `first`. Return the report."""
         for number in range(first, first + count):
             if number == first or number % ROUND == 0:
-                people, known = self._people(number // ROUND), self._known()
-            self._send(number, self._sender.make(self._seed, number, people, known))
+                people, existing = self._people(number // ROUND), self._existing()
+            self._send(number, self._sender.make(self._seed, number, people, existing))
         return self.report
 
     def _send(self, number: int, sent: Sent) -> None:
@@ -76,12 +76,12 @@ class Fuzzer:
         self.report.statuses[response.status_code] += 1
         self.report.slowest = max(self.report.slowest, seconds)
         if response.status_code >= 500 and not (response.status_code == 503 and sent.rule in MAY_BE_AWAY):
-            self._complain(number, sent, f"{response.status_code}\n{''.join(raised)}")
+            self._add_fault(number, sent, f"{response.status_code}\n{''.join(raised)}")
         if seconds > SLOW:
-            self._complain(number, sent, f"took {seconds:.1f} s")
+            self._add_fault(number, sent, f"took {seconds:.1f} s")
 
     def _read(self, sent: Sent, response: TestResponse) -> None:
-        """The whole answer; of an event stream, which never ends, the beginning."""
+        """Read the whole response, or the beginning of an event stream, which does not end."""
         if response.mimetype == "text/event-stream":
             self.report.streams[sent.rule] += 1
             for _, _piece in zip(range(FIRST_BYTES), response.response, strict=False):
@@ -90,12 +90,12 @@ class Fuzzer:
             response.get_data()
         response.close()
 
-    def _complain(self, number: int, sent: Sent, what: str) -> None:
-        repeat = f"python -m tests.fuzz --seed {self._seed} --first {number} --requests 1"
-        self.report.faults.append(f"{what}\n  request {number}: {sent}\n  once more: {repeat}\n")
+    def _add_fault(self, number: int, sent: Sent, what: str) -> None:
+        command = f"python -m tests.fuzz --seed {self._seed} --first {number} --requests 1"
+        self.report.faults.append(f"{what}\n  request {number}: {sent}\n  to repeat it: {command}\n")
 
     def _people(self, generation: int) -> list[Person]:
-        """A reader with posts, messages and jobs; another; and an operator: all new, and each has written to each."""
+        """Return two new users and a new operator, with posts, jobs, and messages to each other."""
         names = [f"{name}-{generation}" for name in ("susan", "david", "operator")]
         people = [self._person(name) for name in names]
         with self._app.app_context():
@@ -125,7 +125,7 @@ class Fuzzer:
         assert cookie
         return Person(f"session={cookie.value}", csrf_token[1], token, name)
 
-    def _known(self) -> Known:
+    def _existing(self) -> Known:
         with self._app.app_context():
             newest = lambda column: db.session.scalars(sa.select(column).order_by(column.desc()).limit(20))  # noqa: E731
             names = list(db.session.scalars(sa.select(User.username).order_by(User.id.desc()).limit(6)))
@@ -137,16 +137,16 @@ class Fuzzer:
 
 @contextmanager
 def _exceptions(app: Flask) -> Iterator[list[str]]:
-    """The tracebacks of what is raised meanwhile and ends as a 500."""
+    """Collect the tracebacks of exceptions that lead to a 500 during the block."""
     raised: list[str] = []
 
-    def hear(sender: Flask, exception: BaseException, **_: Any) -> None:
+    def collect(sender: Flask, exception: BaseException, **_: Any) -> None:
         raised.extend(traceback.format_exception(exception))
 
-    with got_request_exception.connected_to(hear, app):
+    with got_request_exception.connected_to(collect, app):
         yield raised
 
 
 def random_seed() -> int:
-    """A seed, where none is given."""
+    """Return a random seed, the default."""
     return random.randrange(1_000_000)

@@ -1,4 +1,4 @@
-"""What is put into addresses, queries and bodies: what is known to exist, what is nearly right, and what is hostile."""
+"""Values for URLs, queries and bodies: existing, almost valid, and hostile ones."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ LANGUAGES = ("en", "es", "ko", "ru", "de;q=0.5, *", "tlh", "x" * 300, "¿".encod
 
 @dataclass
 class Known:
-    """What exists, by the kind of address that it belongs in."""
+    """Existing values, by the kind of URL argument that they belong to."""
 
     names: list[str] = field(default_factory=list)
     numbers: list[str] = field(default_factory=list)
@@ -109,44 +109,44 @@ class Known:
     secrets: list[str] = field(default_factory=list)
 
 
-def text(chance: random.Random, known: Known) -> str:
-    """Some text: of what exists, of what is nearly right, of what is hostile, or of random characters."""
-    kind = chance.random()
+def text(rng: random.Random, existing: Known) -> str:
+    """Return a text: an existing, almost valid or hostile value, or random characters."""
+    kind = rng.random()
     if kind < 0.35:
-        return chance.choice(chance.choice([known.names, known.numbers, known.tasks, known.secrets]) or TEXTS)
+        return rng.choice(rng.choice([existing.names, existing.numbers, existing.tasks, existing.secrets]) or TEXTS)
     if kind < 0.5:
-        return chance.choice(chance.choice([NUMBERS, KEYS, TIMES]))
+        return rng.choice(rng.choice([NUMBERS, KEYS, TIMES]))
     if kind < 0.9:
-        return chance.choice(TEXTS)
-    return "".join(_character(chance) for _ in range(chance.randrange(1, 40)))
+        return rng.choice(TEXTS)
+    return "".join(_character(rng) for _ in range(rng.randrange(1, 40)))
 
 
-def json_value(chance: random.Random, known: Known, depth: int = 0) -> Any:
-    """Some JSON."""
-    kind = chance.randrange(10)
+def json_value(rng: random.Random, existing: Known, depth: int = 0) -> Any:
+    """Return a random JSON value."""
+    kind = rng.randrange(10)
     if kind < 5 or depth > 3:
-        return text(chance, known)
+        return text(rng, existing)
     if kind == 5:
-        return chance.choice([None, True, False, 0, -1, 1, 2**31, 2**63, 2**64 - 1, 1.5, 1e300])
+        return rng.choice([None, True, False, 0, -1, 1, 2**31, 2**63, 2**64 - 1, 1.5, 1e300])
     if kind == 6:
-        return [json_value(chance, known, depth + 1) for _ in range(chance.randrange(4))]
+        return [json_value(rng, existing, depth + 1) for _ in range(rng.randrange(4))]
     if kind == 7:
-        return {text(chance, known): json_value(chance, known, depth + 1) for _ in range(chance.randrange(4))}
-    return chance.choice(["cat-dog-fish", "hello", "susan@example.com", 5, True])
+        return {text(rng, existing): json_value(rng, existing, depth + 1) for _ in range(rng.randrange(4))}
+    return rng.choice(["cat-dog-fish", "hello", "susan@example.com", 5, True])
 
 
-def argument(name: str, converter: str, chance: random.Random, known: Known) -> str:
-    """What goes into an address in the place of the argument called `name`, mostly what belongs there."""
-    if chance.random() < 0.7:
-        by_name = known.names if "user" in name or name == "followed" else known.tasks if "task" in name else None
-        belongs = known.numbers if converter == "int" else by_name
+def argument(name: str, converter: str, rng: random.Random, existing: Known) -> str:
+    """Return a value for the URL argument `name`, usually one of the right kind."""
+    if rng.random() < 0.7:
+        by_name = existing.names if "user" in name or name == "followed" else existing.tasks if "task" in name else None
+        belongs = existing.numbers if converter == "int" else by_name
         if belongs:
-            return chance.choice(belongs)
-    if converter == "int" and chance.random() < 0.7:
-        return chance.choice(NUMBERS)
-    return text(chance, known)
+            return rng.choice(belongs)
+    if converter == "int" and rng.random() < 0.7:
+        return rng.choice(NUMBERS)
+    return text(rng, existing)
 
 
-def _character(chance: random.Random) -> str:
-    code = chance.choice([chance.randrange(0x80), chance.randrange(0x800), chance.randrange(0x110000)])
+def _character(rng: random.Random) -> str:
+    code = rng.choice([rng.randrange(0x80), rng.randrange(0x800), rng.randrange(0x110000)])
     return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)

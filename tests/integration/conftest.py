@@ -1,4 +1,4 @@
-"""Who is in most of these tests, users by their names and the browsers of two of them; and a terminal."""
+"""Fixtures of the integration tests: users, the browsers of two of them, and a terminal."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def ben(make_user: Callable[..., User]) -> User:
 
 @pytest.fixture
 def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
-    """Susan's."""
+    """A browser in which Susan is signed in."""
     return signed_in(susan)
 
 
 @pytest.fixture
 def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> FlaskClient:
-    """The browser of an operator."""
+    """A browser in which an operator is signed in."""
     user = make_user("olga")
     user.is_operator = True
     db.session.commit()

@@ -1,4 +1,4 @@
-"""/account: another password, another mail address."""
+"""/account: changing the password and the email address."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def change_address(client: FlaskClient, address: str = "new@example.com", passwo
 
 
 def end_mails() -> None:
-    """As if a worker had sent what is waiting."""
+    """Mark all tasks as successful, as if a worker had sent the mails."""
     db.session.execute(sa.update(Task).values(state="SUCCESS", finished_at=utcnow()))
     db.session.commit()
 
@@ -65,29 +65,29 @@ def address_of(user: User) -> str:
     return user.email
 
 
-def test_a_new_password_ends_all_sessions_but_this_one(
+def test_password_change_ends_all_other_sessions(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
-    elsewhere = signed_in(susan)
+    other_browser = signed_in(susan)
     client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
     remembered = client.get_cookie("remember_token")
     assert remembered is not None
-    here = signed_in(susan)
+    browser = signed_in(susan)
     ApiToken.issue(susan, timedelta(days=1))
     db.session.commit()
 
-    assert "Your new password is set." in change_password(here).text
+    assert "Your new password is set." in change_password(browser).text
 
     client.delete_cookie("session")
-    assert here.get("/").status_code == 200
-    assert elsewhere.get("/").status_code == 302
+    assert browser.get("/").status_code == 200
+    assert other_browser.get("/").status_code == 302
     assert client.get("/").status_code == 302
     assert db.session.scalars(sa.select(ApiToken)).all() == []
     assert not signs_in_with(OLD)
     assert signs_in_with(NEW)
 
 
-def test_who_is_remembered_here_still_is_with_the_new_password(susan: User, client: FlaskClient) -> None:
+def test_remember_me_survives_password_change(susan: User, client: FlaskClient) -> None:
     client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
     change_password(client)
 
@@ -105,7 +105,7 @@ def test_who_is_remembered_here_still_is_with_the_new_password(susan: User, clie
         ({"again": "something else"}, "The two passwords differ."),
     ],
 )
-def test_a_password_is_not_changed_without_the_old_one_and_a_good_new_one(
+def test_invalid_password_change_is_refused(
     susan: User, signed_in: Callable[..., FlaskClient], fields: dict[str, str], sentence: str
 ) -> None:
     response = change_password(signed_in(susan), **fields)
@@ -115,9 +115,7 @@ def test_a_password_is_not_changed_without_the_old_one_and_a_good_new_one(
     assert signs_in_with(OLD)
 
 
-def test_a_cookie_of_another_user_or_of_no_form_signs_nobody_in(
-    susan: User, make_user: Callable[..., User], client: FlaskClient
-) -> None:
+def test_forged_user_id_in_session_is_refused(susan: User, make_user: Callable[..., User], client: FlaskClient) -> None:
     proof = make_user("ben").get_id().partition(".")[2]
 
     for forged in (str(susan.id), f"{susan.id}.", f"{susan.id}.{proof}", "x.y", ".", "", f"{susan.id}.é"):
@@ -126,35 +124,35 @@ def test_a_cookie_of_another_user_or_of_no_form_signs_nobody_in(
         assert client.get("/").status_code == 302, forged
 
 
-def test_an_address_changes_when_the_link_that_was_mailed_there_is_confirmed(
+def test_email_changes_once_link_is_confirmed(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient, smtp_server: SmtpServer, worker: Worker
 ) -> None:
-    here = signed_in(susan)
-    assert "A link is on its way to new@example.com." in change_address(here).text
-    assert "new@example.com has yet to be confirmed" in here.get("/account").text
+    browser = signed_in(susan)
+    assert "A link is on its way to new@example.com." in change_address(browser).text
+    assert "new@example.com has yet to be confirmed" in browser.get("/account").text
     wait_for(lambda: smtp_server.messages, what="the link is mailed")
-    [asked] = smtp_server.messages
-    path = link_in(asked)
+    [confirmation] = smtp_server.messages
+    path = link_in(confirmation)
 
-    # Mail programs look behind links, and so change nothing by it.
+    # Mail programs prefetch links, so a GET request must change nothing.
     assert "Is this your address?" in client.get(path).text
     assert address_of(susan) == "susan@example.com"
     client.post(path)
-    wait_for(lambda: len(smtp_server.messages) == 2, what="the old address is told")
+    wait_for(lambda: len(smtp_server.messages) == 2, what="the old address is notified")
 
-    told = smtp_server.messages[1]
+    notice = smtp_server.messages[1]
     wait_for(lambda: unfinished_tasks() == 0, what="the results of the tasks are stored")
-    assert (asked["To"], told["To"]) == ("new@example.com", "susan@example.com")
-    assert "new@example.com" not in told.as_string()
+    assert (confirmation["To"], notice["To"]) == ("new@example.com", "susan@example.com")
+    assert "new@example.com" not in notice.as_string()
     assert address_of(susan) == "new@example.com"
-    assert "has yet to be confirmed" not in here.get("/account").text
-    assert "This link does not work" in here.post(path, follow_redirects=True).text
+    assert "has yet to be confirmed" not in browser.get("/account").text
+    assert "This link does not work" in browser.post(path, follow_redirects=True).text
     for task in db.session.scalars(sa.select(Task)):
         assert "@example.com" not in str((task.signature, task.result, task.description))
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_the_mail_to_the_old_address_asks_for_an_answer_only_where_somebody_gets_it(app: Flask, susan: User) -> None:
+def test_change_notice_invites_reply_only_with_admins(app: Flask, susan: User) -> None:
     change = EmailChange(user=susan, old_address="susan@example.com", new_address="new@example.com")
 
     unanswerable = email_changed_email(change)
@@ -169,7 +167,7 @@ def test_the_mail_to_the_old_address_asks_for_an_answer_only_where_somebody_gets
         assert "answer this mail" in getattr(answerable, part)
 
 
-def test_the_mail_to_the_old_address_is_not_for_whoever_took_the_account_over_to_cancel(
+def test_change_notice_cannot_be_cancelled_by_user(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     thief = signed_in(susan)
@@ -191,7 +189,7 @@ def test_the_mail_to_the_old_address_is_not_for_whoever_took_the_account_over_to
         ("new@example.com", "wrong", "This is not your password."),
     ],
 )
-def test_a_bad_change_of_address_is_refused_with_a_sentence(
+def test_invalid_email_change_is_refused(
     susan: User,
     make_user: Callable[..., User],
     signed_in: Callable[..., FlaskClient],
@@ -209,7 +207,7 @@ def test_a_bad_change_of_address_is_refused_with_a_sentence(
 
 
 @both_databases
-def test_an_address_that_was_taken_in_the_meantime_is_refused_with_a_sentence(
+def test_confirmation_refused_if_address_taken_meanwhile(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     change_address(signed_in(susan), "ben@example.com")
@@ -227,15 +225,15 @@ def test_an_address_that_was_taken_in_the_meantime_is_refused_with_a_sentence(
 
 
 @both_databases
-def test_a_second_change_kills_the_link_of_the_first(
+def test_second_email_change_invalidates_first_link(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
-    here = signed_in(susan)
-    change_address(here, "first@example.com")
+    browser = signed_in(susan)
+    change_address(browser, "first@example.com")
     first = token_for(susan)
-    assert "is still on its way" in change_address(here, "second@example.com").text
+    assert "is still on its way" in change_address(browser, "second@example.com").text
     end_mails()
-    change_address(here, "second@example.com")
+    change_address(browser, "second@example.com")
 
     client.post(f"/account/email/{first}")
     assert address_of(susan) == "susan@example.com"
@@ -243,7 +241,9 @@ def test_a_second_change_kills_the_link_of_the_first(
     assert address_of(susan) == "second@example.com"
 
 
-def test_a_new_password_kills_the_link(susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient) -> None:
+def test_password_change_invalidates_confirmation_link(
+    susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
+) -> None:
     change_address(signed_in(susan))
     token = token_for(susan)
     replace_password(susan, NEW)
@@ -262,7 +262,7 @@ def test_a_new_password_kills_the_link(susan: User, signed_in: Callable[..., Fla
     ],
     ids=["by a second click", "by a new password"],
 )
-def test_a_click_that_is_overtaken_changes_nothing_and_mails_nothing(
+def test_overtaken_confirmation_changes_and_mails_nothing(
     susan: User,
     signed_in: Callable[..., FlaskClient],
     client: FlaskClient,
@@ -271,15 +271,15 @@ def test_a_click_that_is_overtaken_changes_nothing_and_mails_nothing(
     address: str,
     mails: int,
 ) -> None:
-    here = signed_in(susan)
-    change_address(here)
+    browser = signed_in(susan)
+    change_address(browser)
     token = token_for(susan)
     read = tokens.email_change_of_token
 
     def overtaken(token: str) -> EmailChange:
         change = read(token)
         monkeypatch.setattr(tokens, "email_change_of_token", read)
-        overtake(here, token)
+        overtake(browser, token)
         return change
 
     monkeypatch.setattr(tokens, "email_change_of_token", overtaken)
@@ -289,11 +289,11 @@ def test_a_click_that_is_overtaken_changes_nothing_and_mails_nothing(
         [(_category, sentence)] = session["_flashes"]
     assert sentence.startswith("This link does not work")
     assert address_of(susan) == address
-    told = sa.select(sa.func.count()).select_from(Task).where(Task.name == "email_changed_address")
-    assert db.session.scalar(told) == mails
+    notices = sa.select(sa.func.count()).select_from(Task).where(Task.name == "email_changed_address")
+    assert db.session.scalar(notices) == mails
 
 
-def test_a_link_for_a_password_confirms_no_address_and_the_other_way_round(
+def test_reset_and_confirmation_links_are_not_interchangeable(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     change_address(signed_in(susan))
@@ -303,7 +303,7 @@ def test_a_link_for_a_password_confirms_no_address_and_the_other_way_round(
     assert client.get(f"/auth/reset_password/{token_for(susan)}").status_code == 302
 
 
-def test_a_link_to_confirm_expires(
+def test_confirmation_link_expires(
     make_app: Callable[..., Flask], susan: User, signed_in: Callable[..., FlaskClient]
 ) -> None:
     change_address(signed_in(susan))
@@ -314,7 +314,7 @@ def test_a_link_to_confirm_expires(
 
 
 @both_databases
-def test_old_addresses_are_forgotten(app: Flask, susan: User) -> None:
+def test_expired_email_changes_are_purged(app: Flask, susan: User) -> None:
     lifetime = timedelta(seconds=app.config["ACCOUNT_LINK_LIFETIME"])
     for age in (lifetime + KEPT_FOR + timedelta(seconds=1), lifetime + KEPT_FOR - timedelta(hours=1)):
         values = {"old_address": "a@example.com", "new_address": "b@example.com"}
@@ -324,6 +324,6 @@ def test_old_addresses_are_forgotten(app: Flask, susan: User) -> None:
     assert email_change.purge_expired_changes() == 1
 
 
-def test_only_who_is_signed_in_sees_the_pages(client: FlaskClient) -> None:
+def test_account_pages_require_login(client: FlaskClient) -> None:
     for path in ("/account", "/account/password", "/account/email", "/account/delete", "/account/delete/confirm"):
         assert client.get(path).location.startswith("/auth/login")

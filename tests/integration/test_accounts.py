@@ -1,4 +1,4 @@
-"""Signing up, in and out, and the profile."""
+"""Registration, login, logout and the profile page."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def count_users(app) -> int:
         return db.session.scalar(sa.select(sa.func.count()).select_from(User))
 
 
-def sign_in(client, username="susan", password="cat-dog-fish", onward="", **fields):
-    return client.post("/auth/login" + onward, data={"username": username, "password": password, **fields})
+def sign_in(client, username="susan", password="cat-dog-fish", query="", **fields):
+    return client.post("/auth/login" + query, data={"username": username, "password": password, **fields})
 
 
-def test_somebody_signs_up_signs_in_and_signs_out(client):
+def test_register_login_and_logout(client):
     signed_up = client.post("/auth/register", data=NEWCOMER)
     assert signed_up.headers["Location"] == "/auth/login"
 
@@ -46,7 +46,7 @@ def test_somebody_signs_up_signs_in_and_signs_out(client):
     assert client.get("/").headers["Location"] == "/auth/login"
 
 
-def test_the_password_is_not_kept(app, client):
+def test_only_password_hash_is_stored(app, client):
     client.post("/auth/register", data=NEWCOMER)
 
     with app.app_context():
@@ -77,7 +77,7 @@ BAD_SIGN_UPS = [
 ]
 
 
-def test_a_bad_sign_up_is_refused_with_a_sentence(app, client):
+def test_invalid_registration_is_refused(app, client):
     for field, value, sentence in BAD_SIGN_UPS:
         response = client.post("/auth/register", data=NEWCOMER | {field: value})
 
@@ -94,7 +94,7 @@ def test_a_bad_sign_up_is_refused_with_a_sentence(app, client):
         ({"email": "SUSAN@example.com"}, "account with this"),
     ],
 )
-def test_a_name_is_taken_in_whatever_case(app, client, make_user, fields, sentence):
+def test_registration_refuses_taken_name_in_any_case(app, client, make_user, fields, sentence):
     make_user("susan")
 
     response = client.post("/auth/register", data=NEWCOMER | fields)
@@ -106,7 +106,7 @@ def test_a_name_is_taken_in_whatever_case(app, client, make_user, fields, senten
 
 @both_databases
 @pytest.mark.parametrize("other", [("SUSAN", "other@example.com"), ("other", "Susan@Example.com")])
-def test_the_database_itself_holds_a_name_unique_in_whatever_case(app, make_user, other):
+def test_database_enforces_case_insensitive_uniqueness(app, make_user, other):
     make_user("susan")
 
     username, email = other
@@ -117,17 +117,17 @@ def test_the_database_itself_holds_a_name_unique_in_whatever_case(app, make_user
 
 
 @both_databases
-def test_of_two_who_take_a_name_in_the_same_moment_one_is_told_so(app, client, monkeypatch):
-    # Both forms have looked, and found the name free, before either is kept.
-    both_looked = threading.Barrier(2)
+def test_concurrent_registrations_of_name_have_one_winner(app, client, monkeypatch):
+    # Both requests find the name free before either of them stores it.
+    both_checked = threading.Barrier(2)
     hash_password = models.generate_password_hash
 
-    def hash_when_both_looked(password: str) -> str:
+    def hash_once_both_checked(password: str) -> str:
         if password == NEWCOMER["password"]:
-            both_looked.wait(timeout=PATIENCE)
+            both_checked.wait(timeout=PATIENCE)
         return hash_password(password)
 
-    monkeypatch.setattr(models, "generate_password_hash", hash_when_both_looked)
+    monkeypatch.setattr(models, "generate_password_hash", hash_once_both_checked)
     answers = []
 
     def sign_up() -> None:
@@ -147,7 +147,7 @@ def test_of_two_who_take_a_name_in_the_same_moment_one_is_told_so(app, client, m
 
 
 @both_databases
-def test_signing_in_takes_the_username_or_the_email_in_whatever_case(app, make_user):
+def test_login_accepts_username_or_email_in_any_case(app, make_user):
     make_user("susan")
 
     for name in ("susan", "SUSAN", "susan@example.com", "Susan@Example.COM"):
@@ -158,14 +158,14 @@ def test_signing_in_takes_the_username_or_the_email_in_whatever_case(app, make_u
 @pytest.mark.parametrize(
     "typed", ["susan@exämple.com", "Susan@EXÄMPLE.com", "susan@xn--exmple-cua.com", "susan@ｅxa\u0308mple。com"]
 )
-def test_an_address_is_the_same_however_it_is_typed(client, make_user, typed):
+def test_login_normalizes_internationalized_address(client, make_user, typed):
     make_user("susan").email = "susan@exämple.com"
     db.session.commit()
 
     assert sign_in(client, typed).status_code == 302
 
 
-def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user):
+def test_login_does_not_reveal_unknown_username(client, make_user):
     make_user("susan")
 
     for name, password in (("susan", "wrong"), ("nobody", "cat-dog-fish"), ("a@b.example", "x")):
@@ -178,7 +178,7 @@ def test_a_wrong_name_and_a_wrong_password_sound_the_same(client, make_user):
 
 
 @pytest.mark.parametrize("module", [models, services])
-def test_password_hash_costs_what_werkzeug_recommends(app, make_user, monkeypatch, module):
+def test_password_hash_has_werkzeug_default_cost(app, make_user, monkeypatch, module):
     user, costs = make_user(), generate_password_hash("").split("$")[0]
     monkeypatch.setattr(module, "generate_password_hash", generate_password_hash)
 
@@ -191,10 +191,10 @@ def test_password_hash_costs_what_werkzeug_recommends(app, make_user, monkeypatc
     assert user.check_password("horse-bird-cow")
 
 
-def test_a_wrong_name_costs_a_password_check_too(app, make_user, monkeypatch):
+def test_login_checks_hash_for_unknown_username(app, make_user, monkeypatch):
     make_user("susan")
     checked = []
-    monkeypatch.setattr(models, "check_password_hash", lambda kept, given: checked.append(given))
+    monkeypatch.setattr(models, "check_password_hash", lambda stored, given: checked.append(given))
 
     with app.app_context():
         for name in ("susan", "nobody", "nobody@example.com"):
@@ -204,7 +204,7 @@ def test_a_wrong_name_costs_a_password_check_too(app, make_user, monkeypatch):
 
 
 @both_databases
-def test_a_nul_at_sign_in_is_refused_with_a_sentence(client):
+def test_login_refuses_nul_characters(client):
     for name, password in (("a\x00b", "cat-dog-fish"), ("a\x00@b.example", "x"), ("susan", "a\x00b")):
         response = sign_in(client, name, password)
 
@@ -212,7 +212,7 @@ def test_a_nul_at_sign_in_is_refused_with_a_sentence(client):
         assert "characters that cannot be kept" in response.text
 
 
-def test_who_is_remembered_is_still_signed_in_when_the_session_is_gone(client, make_user):
+def test_remember_me_outlives_session_cookie(client, make_user):
     make_user("susan")
     sign_in(client, remember_me="y")
 
@@ -221,7 +221,7 @@ def test_who_is_remembered_is_still_signed_in_when_the_session_is_gone(client, m
     assert client.get("/").status_code == 200
 
 
-def test_who_is_not_remembered_is_not(client, make_user):
+def test_login_without_remember_me_ends_with_session(client, make_user):
     make_user("susan")
     sign_in(client)
 
@@ -230,24 +230,24 @@ def test_who_is_not_remembered_is_not(client, make_user):
     assert client.get("/").status_code == 302
 
 
-def test_signing_in_leads_back_to_the_page_that_asked_for_it(client, make_user):
+def test_login_redirects_to_requested_page(client, make_user):
     make_user("susan")
 
-    asked = client.get("/user/susan?x=1").headers["Location"]
-    response = sign_in(client, onward=asked.removeprefix("/auth/login"))
+    login_url = client.get("/user/susan?x=1").headers["Location"]
+    response = sign_in(client, query=login_url.removeprefix("/auth/login"))
 
     assert response.headers["Location"] == "/user/susan?x=1"
 
 
-def test_signing_in_leads_to_no_other_site(app, make_user):
+def test_login_never_redirects_to_another_site(app, make_user):
     make_user("susan")
 
     for target in ("https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"):
-        signed_in = sign_in(app.test_client(), onward=f"?next={target}")
+        signed_in = sign_in(app.test_client(), query=f"?next={target}")
         assert signed_in.headers["Location"] == "/", target
 
 
-def test_following_a_link_signs_nobody_out(signed_in, make_user):
+def test_get_request_does_not_log_out(signed_in, make_user):
     browser = signed_in(make_user())
 
     page = browser.get("/auth/logout")
@@ -261,7 +261,7 @@ def test_following_a_link_signs_nobody_out(signed_in, make_user):
     ("path", "fields"),
     [("/auth/login", {"username": "susan", "password": "wrong"}), ("/auth/register", {"username": "susan"})],
 )
-def test_guessing_is_slowed_down(make_app, path, fields):
+def test_login_and_registration_are_rate_limited(make_app, path, fields):
     strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_SIGN_IN="3 per hour")
     client = strict.test_client()
 
@@ -276,21 +276,21 @@ def test_guessing_is_slowed_down(make_app, path, fields):
 
 
 @both_databases
-def test_a_profile_is_found_in_whatever_case(signed_in, make_user):
+def test_profile_is_found_in_any_case(signed_in, make_user):
     browser = signed_in(make_user("susan"))
 
     assert "<h1>susan</h1>" in browser.get("/user/SUSAN").text
 
 
 @both_databases
-def test_the_profile_of_nobody_is_not_found(signed_in, make_user):
+def test_unknown_profile_is_404(signed_in, make_user):
     browser = signed_in(make_user())
 
     for name in ("nobody", "%00", "a%00b", "%ED%A0%80", "two%20words", "%F0%9F%98%80"):
         assert browser.get(f"/user/{name}").status_code == 404, name
 
 
-def test_the_export_button_is_on_ones_own_profile_only(signed_in, make_user):
+def test_export_button_is_only_on_own_profile(signed_in, make_user):
     browser = signed_in(make_user("susan"))
     make_user("david")
 
@@ -299,7 +299,7 @@ def test_the_export_button_is_on_ones_own_profile_only(signed_in, make_user):
     assert "david@example.com" not in browser.get("/user/david").text
 
 
-def test_a_file_in_the_place_of_text_is_refused(client, make_user, signed_in):
+def test_file_in_text_field_is_refused(client, make_user, signed_in):
     browser = signed_in(make_user())
     for visitor, path, field in (
         *((client, "/auth/login", "username"), (client, "/auth/register", "email")),

@@ -1,4 +1,4 @@
-"""/admin: operators see and steer the jobs of all; to everybody else there is nothing there."""
+"""/admin: operators see and control the jobs of all users; other users get a 404."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring import status
 from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
@@ -25,11 +24,11 @@ from tests.support.factories import make_finished, start_for, state_of
 from tests.support.servers import Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
-PATIENTLY = 60.0  # seconds that a worker has to answer where an answer is expected: the machine may be busy
+WORKER_TIMEOUT = 60.0  # seconds for an expected reply of a worker; the machine may be busy
 
 
 def shown(html: str) -> list[str]:
-    """The ids of the jobs in a list, in its order."""
+    """Return the ids of the listed jobs, in the order of the page."""
     return re.findall(r'<tr data-job="([^"]+)"', html)
 
 
@@ -40,7 +39,7 @@ def listed(client: FlaskClient, **criteria: Any) -> list[str]:
 
 
 def admin_requests(app: Flask) -> list[tuple[str, str]]:
-    """Every route of the operators' pages, as a method and a path."""
+    """Return the method and path of every route of the operator pages."""
     return [
         (method, re.sub(r"<any\((\w+).*?>", r"\1", rule.rule).replace("<task_id>", UNKNOWN_ID))
         for rule in app.url_map.iter_rules()
@@ -49,28 +48,28 @@ def admin_requests(app: Flask) -> list[tuple[str, str]]:
     ]
 
 
-class TestWhoMay:
-    def test_to_everybody_else_there_is_nothing_on_any_of_its_routes(self, app, susan, signed_in):
+class TestAccess:
+    def test_every_route_is_404_for_other_users(self, app, susan, signed_in):
         client = signed_in(susan)
         requests = admin_requests(app)
-        nothing = without_csrf_tokens(client.get("/nothing").text)
+        not_found = without_csrf_tokens(client.get("/nothing").text)
 
         assert len(requests) >= 8
         for method, path in requests:
             answer = client.open(path, method=method)
-            assert (answer.status_code, without_csrf_tokens(answer.text)) == (404, nothing), path
+            assert (answer.status_code, without_csrf_tokens(answer.text)) == (404, not_found), path
 
-    def test_who_is_not_signed_in_is_asked_to_on_any_of_its_routes(self, app, client):
+    def test_every_route_requires_login(self, app, client):
         for method, path in admin_requests(app):
             answer = client.open(path, method=method)
             assert answer.status_code == 302, path
             assert answer.headers["Location"].startswith("/auth/login"), path
 
-    def test_only_operators_have_the_link(self, susan, signed_in, operator):
+    def test_link_is_shown_only_to_operators(self, susan, signed_in, operator):
         assert 'href="/admin/tasks"' in operator.get("/").text
         assert 'href="/admin/tasks"' not in signed_in(susan).get("/").text
 
-    def test_the_role_ends_with_the_next_request(self, operator):
+    def test_revoked_role_ends_with_next_request(self, operator):
         assert operator.get("/admin/tasks").status_code == 200
 
         db.session.execute(sa.update(User).values(is_operator=False))
@@ -78,7 +77,7 @@ class TestWhoMay:
 
         assert operator.get("/admin/tasks").status_code == 404
 
-    def test_a_forged_form_changes_nothing(self, make_app, operator, susan):
+    def test_forged_csrf_token_is_refused(self, make_app, operator, susan):
         task_id = start_for(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
@@ -92,19 +91,19 @@ class TestWhoMay:
 
 @pytest.mark.both_databases
 class TestList:
-    def test_it_has_the_jobs_of_all_users_and_of_none(self, operator, susan, make_user):
+    def test_lists_jobs_with_and_without_user(self, operator, susan, make_user):
         old = make_finished(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
-        nobodys = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
+        without_user = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
         young = start_for(make_user("ben"))
 
-        assert listed(operator) == [young, nobodys, old]
+        assert listed(operator) == [young, without_user, old]
 
     @pytest.mark.exhaustive
-    def test_it_can_be_narrowed_and_sorted(self, operator, susan, make_user):
+    def test_filters_and_sort_order(self, operator, susan, make_user):
         ben, now = make_user("ben"), utcnow()
-        facts = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
+        columns = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
         done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
-        failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **facts)
+        failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **columns)
         waiting = start_for(susan)
         db.session.execute(sa.update(Task).where(Task.id == failed).values(queue="mail"))
         db.session.commit()
@@ -130,7 +129,7 @@ class TestList:
         ]:
             assert listed(operator, **criteria) == found, criteria
 
-    def test_a_criterion_that_is_none_is_refused_beside_its_field(self, operator):
+    def test_invalid_filter_is_422_with_field_error(self, operator):
         for criteria, sentence in [
             ({"user": "nobody"}, "There is nobody of this name."),
             ({"state": "sleeping"}, "Not a valid choice"),
@@ -142,12 +141,12 @@ class TestList:
             assert sentence in response.text
             assert 'aria-invalid="true"' in response.text
 
-    def test_an_address_that_names_nothing_is_refused(self, operator):
+    def test_invalid_cursor_or_period_is_400(self, operator):
         for query in ("after=nonsense", "before=nonsense", "after=x&before=x", "period=year"):
             assert operator.get(f"/admin/tasks?{query}").status_code == 400, query
 
     @pytest.mark.both_databases(each_run=False)
-    def test_it_is_read_page_by_page_with_its_filter(self, operator, susan, monkeypatch):
+    def test_paging_preserves_filter(self, operator, susan, monkeypatch):
         monkeypatch.setattr(admin, "PAGE_SIZE", 2)
         ids = [
             make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=n), user_id=susan.id) for n in range(5)
@@ -166,7 +165,7 @@ class TestList:
         assert 'rel="next"' not in third
         assert shown(follow("prev", second)) == ids[:2]
 
-    def test_texts_of_users_are_no_markup(self, operator, susan):
+    def test_user_texts_are_escaped(self, operator, susan):
         make_finished(("noop", "FAILURE"), description="<script>alert(1)</script>", error="<b>", user_id=susan.id)
 
         html = operator.get("/admin/tasks").text
@@ -175,9 +174,9 @@ class TestList:
         assert "<b>" not in html
 
 
-class TestFigures:
+class TestChartsAndStatus:
     @pytest.mark.both_databases
-    def test_charts_and_their_tables_have_what_ended(self, operator, susan):
+    def test_charts_and_tables_count_finished_jobs(self, operator, susan):
         at = (utcnow() - timedelta(hours=1)).replace(minute=30)  # all within one hour
         for _n in range(3):
             make_finished(("export_posts", "SUCCESS"), at=at, wait=90.0)
@@ -190,22 +189,22 @@ class TestFigures:
         assert re.findall(r"<td>(.*?)</td>", row) == ["3", "1", "0"]
         assert "The printer was on fire." in html
 
-    def test_a_house_in_which_nothing_happened_has_no_empty_pictures(self, operator):
+    def test_no_charts_without_finished_jobs(self, operator):
         html = operator.get("/admin/tasks").text
 
         assert "data:image" not in html
         assert html.count("Nothing in this time.") == 3
 
     @pytest.mark.both_databases
-    def test_each_period_has_its_charts(self, operator):
+    def test_every_period_has_charts(self, operator):
         make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=1))
 
         for period in ("day", "week", "month"):
             assert "data:image" in operator.get(f"/admin/tasks?period={period}").text
 
-    def test_workers_and_queues_are_told_as_they_are(self, operator, worker, monkeypatch):
-        monkeypatch.setattr(status, "TIMEOUT", PATIENTLY)
-        wait_for(lambda: worker.name in operator.get("/admin/status").text, what="the worker has signed in")
+    def test_status_lists_workers_and_queues(self, operator, worker, monkeypatch):
+        monkeypatch.setattr(admin, "TIMEOUT", WORKER_TIMEOUT)
+        wait_for(lambda: worker.name in operator.get("/admin/status").text, what="the worker is listed")
 
         html = operator.get("/admin/status").text
 
@@ -214,27 +213,27 @@ class TestFigures:
             assert f"queue={queue}" in html
 
     @pytest.mark.exhaustive
-    def test_a_frozen_worker_is_named_and_waited_for_no_longer_than_promised(
+    def test_status_names_frozen_worker_within_timeout(
         self, operator: FlaskClient, make_worker: Callable[..., Worker]
     ) -> None:
-        def look_quickly() -> str:
-            """The page, if it took no longer than promised: it may take longer while the machine is busy."""
+        def load_in_time() -> str:
+            """Return the page, or an empty string if it took too long, as it may on a busy machine."""
             began = time.monotonic()
             html = operator.get("/admin/status").text
-            return html if time.monotonic() - began < status.TIMEOUT + 1 else ""
+            return html if time.monotonic() - began < admin.TIMEOUT + 1 else ""
 
         worker = make_worker()
-        wait_for(lambda: "0 of 2" in operator.get("/admin/status").text, what="the worker has signed in")
+        wait_for(lambda: "0 of 2" in operator.get("/admin/status").text, what="the worker is listed")
         worker.send_signal(signal.SIGSTOP)
         try:
-            html = wait_for(look_quickly, what="an answer in time")
+            html = wait_for(load_in_time, what="the page loads in time")
         finally:
             worker.send_signal(signal.SIGCONT)
 
         assert "Silent" in html
         assert worker.name in html
 
-    def test_redis_away_the_pages_answer_and_say_so(self, operator, susan, redis_server):
+    def test_pages_report_unavailable_redis(self, operator, susan, redis_server):
         task_id = start_for(susan)
 
         with redis_server.away():
@@ -247,7 +246,7 @@ class TestFigures:
 
 
 class TestJob:
-    def test_its_page_has_all_that_is_known(self, operator, susan):
+    def test_page_shows_all_details_of_job(self, operator, susan):
         root_id = make_finished(
             ("export_posts", "SUCCESS"),
             ("email_export", "FAILURE"),
@@ -270,14 +269,14 @@ class TestJob:
         assert ("Succeeded", "1") in events
         assert events[-1] in [("Failed", "2"), ("Given to the broker", "2")]
 
-    def test_a_step_leads_to_its_job_too(self, operator):
+    def test_step_id_shows_its_job(self, operator):
         root_id = make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"))
         step_id = db.session.scalars(sa.select(Task.id).where(Task.root_id == root_id, Task.position == 1)).one()
 
         assert root_id in operator.get(f"/admin/tasks/{step_id}").text
 
     @pytest.mark.both_databases
-    def test_there_is_no_such_task(self, operator):
+    def test_unknown_task_is_404(self, operator):
         for task_id in (UNKNOWN_ID, "nonsense", "%00"):
             assert operator.get(f"/admin/tasks/{task_id}").status_code == 404
             assert operator.post(f"/admin/tasks/{task_id}/cancel").status_code == 404

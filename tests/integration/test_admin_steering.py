@@ -1,4 +1,4 @@
-"""/admin: what operators do to jobs: one, those that were ticked, or all that match."""
+"""/admin: operators cancel and retry one job, the selected jobs, or all jobs that match a filter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 
 
 def end(task_id: str, state: str) -> None:
-    """As the mirror would write it."""
+    """Finish a job, as its worker would store it."""
     db.session.execute(sa.update(Task).where(Task.root_id == task_id).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
@@ -30,7 +30,7 @@ def until_of(confirmation: str) -> str:
     return re.findall(r'name="until" value="([^"]+)"', confirmation)[0]
 
 
-def test_a_job_of_anybody_is_cancelled(operator, susan):
+def test_operator_cancels_job_of_any_user(operator, susan):
     task_id = start_for(susan)
 
     response = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
@@ -39,7 +39,7 @@ def test_a_job_of_anybody_is_cancelled(operator, susan):
     assert "noop of susan: cancelled." in response.text
 
 
-def test_trying_again_makes_a_new_job_of_the_same_user_and_leads_to_it(operator, susan):
+def test_retry_redirects_to_new_job_of_user(operator, susan):
     task_id = start_for(susan)
     end(task_id, "FAILURE")
 
@@ -50,7 +50,7 @@ def test_trying_again_makes_a_new_job_of_the_same_user_and_leads_to_it(operator,
     assert response.headers["Location"] == f"/admin/tasks/{again.id}"
 
 
-def test_what_cannot_be_done_is_said(operator, susan):
+def test_refused_action_shows_reason(operator, susan):
     task_id = start_for(susan)
     end(task_id, "SUCCESS")
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_done_is_said(operator, susan):
     assert "Only what failed or was cancelled" in retried.text
 
 
-def test_those_that_were_ticked_are_cancelled_and_no_others(operator, make_user):
+def test_only_selected_jobs_are_cancelled(operator, make_user):
     ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
     ended = start_for(make_user("dan"))
     end(ended, "SUCCESS")
@@ -74,7 +74,7 @@ def test_those_that_were_ticked_are_cancelled_and_no_others(operator, make_user)
     assert f"2 jobs were cancelled. 1 was not: {ended}: It has already ended." in response.text
 
 
-def test_without_a_tick_nothing_is_done(operator, susan):
+def test_empty_selection_changes_nothing(operator, susan):
     task_id = start_for(susan)
 
     response = operator.post("/admin/tasks/selected/cancel", follow_redirects=True)
@@ -83,7 +83,7 @@ def test_without_a_tick_nothing_is_done(operator, susan):
     assert state_of(task_id) == "PENDING"
 
 
-def test_all_that_match_are_counted_first_and_done_by_a_button(operator, make_user):
+def test_matching_jobs_are_retried_after_confirmation(operator, make_user):
     ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
     for task_id in ids[:2]:
         end(task_id, "FAILURE")
@@ -99,17 +99,17 @@ def test_all_that_match_are_counted_first_and_done_by_a_button(operator, make_us
     assert sorted(retried) == sorted(ids[:2])
 
 
-def test_what_came_after_the_question_is_left_alone(operator, make_user):
-    before = start_for(make_user("ann"))
+def test_jobs_created_after_confirmation_are_skipped(operator, make_user):
+    earlier = start_for(make_user("ann"))
     confirmation = operator.get("/admin/tasks/all/cancel").text
-    after = start_for(make_user("ben"))
+    later = start_for(make_user("ben"))
 
     operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
 
-    assert [state_of(before), state_of(after)] == ["REVOKED", "PENDING"]
+    assert [state_of(earlier), state_of(later)] == ["REVOKED", "PENDING"]
 
 
-def test_nothing_that_matches_is_said_and_has_no_button(operator, susan):
+def test_no_button_if_no_job_matches(operator, susan):
     end(start_for(susan), "SUCCESS")
 
     for query in ("", "?state=success", "?state=failure"):
@@ -118,7 +118,7 @@ def test_nothing_that_matches_is_said_and_has_no_button(operator, susan):
         assert "Cancel them" not in html
 
 
-def test_no_more_are_done_at_once_than_is_said(operator, make_user, monkeypatch):
+def test_number_of_cancelled_jobs_is_limited(operator, make_user, monkeypatch):
     monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
     ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
 
@@ -130,7 +130,7 @@ def test_no_more_are_done_at_once_than_is_said(operator, make_user, monkeypatch)
     assert [state_of(task_id) for task_id in ids] == ["PENDING", "REVOKED", "REVOKED"]
 
 
-def test_a_form_that_is_none_of_ours_changes_nothing(operator, susan):
+def test_invalid_until_is_refused(operator, susan):
     task_id = start_for(susan)
 
     for until in (None, "", "soon", "2026-01-01", "9999-01-01T00:00:00+00:00"):
@@ -139,7 +139,7 @@ def test_a_form_that_is_none_of_ours_changes_nothing(operator, susan):
     assert state_of(task_id) == "PENDING"
 
 
-def test_a_filter_that_is_none_steers_nothing(operator, susan):
+def test_invalid_filter_is_refused(operator, susan):
     task_id = start_for(susan)
 
     response = operator.post("/admin/tasks/all/cancel?user=nobody", data={"until": utcnow().isoformat()})

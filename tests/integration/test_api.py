@@ -1,4 +1,4 @@
-"""The JSON API: what it answers, and how it refuses."""
+"""The JSON API: exports, tasks and error responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def david(app: Flask, make_user: Callable[..., User]) -> Caller:
 
 
 def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, **columns: Any) -> str:
-    """The id of an export that has ended, as it is in the database."""
+    """Insert the rows of an export that has ended, and return its id."""
     user = User.with_username(username)
     assert user is not None
     created_at = utcnow() - timedelta(minutes=minutes_ago)
@@ -60,7 +60,7 @@ def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, 
 
 
 class TestExports:
-    def test_an_export_is_accepted_with_its_address(self, susan):
+    def test_export_is_accepted_with_location(self, susan):
         started = susan.post("/api/exports")
 
         assert started.status_code == 202
@@ -70,14 +70,14 @@ class TestExports:
         assert [step["name"] for step in started.json["steps"]] == ["export_posts", "email_export"]
         assert susan.get(started.headers["Location"]).json == started.json
 
-    def test_an_empty_request_is_as_good_as_none(self, susan):
+    def test_empty_body_is_accepted(self, susan):
         for body in ({"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}):
             started = susan.post("/api/exports", **body)
 
             assert started.status_code == 202
             susan.post(f"{started.headers['Location']}/cancel")
 
-    def test_a_second_export_is_refused_and_told_which_one_runs(self, susan):
+    def test_second_export_is_409_with_running_task(self, susan):
         first = susan.post("/api/exports")
 
         second = susan.post("/api/exports")
@@ -86,12 +86,12 @@ class TestExports:
         assert second.headers["Location"] == first.headers["Location"]
         assert len(susan.get("/api/tasks").json["items"]) == 1
 
-    def test_another_users_export_is_in_nobodys_way(self, susan, david):
+    def test_exports_of_other_users_do_not_conflict(self, susan, david):
         susan.post("/api/exports")
 
         assert david.post("/api/exports").status_code == 202
 
-    def test_the_rate_limit_is_each_users_own(self, make_app, make_user):
+    def test_rate_limit_is_per_user(self, make_app, make_user):
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
         susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
 
@@ -100,9 +100,9 @@ class TestExports:
         assert_problem(susan.post("/api/exports"), 429)
         assert david.post("/api/exports").status_code == 202
 
-    def test_what_cannot_be_told_of_has_not_been_started(self, make_app, make_user, monkeypatch):
+    def test_export_is_rolled_back_if_response_fails(self, make_app, make_user, monkeypatch):
         def fail(*_: Any) -> None:
-            raise RuntimeError("it cannot be read")
+            raise RuntimeError("the job cannot be read")
 
         susan = caller_for(make_app(TESTING=False), make_user("susan"))
         with monkeypatch.context() as patch:
@@ -111,7 +111,7 @@ class TestExports:
 
         assert susan.get("/api/tasks").json["items"] == []
 
-    def test_redis_being_away_loses_nothing(self, susan, redis_server: RedisServer):
+    def test_export_is_accepted_while_redis_is_unavailable(self, susan, redis_server: RedisServer):
         with redis_server.away():
             started = susan.post("/api/exports")
 
@@ -119,7 +119,7 @@ class TestExports:
             assert susan.get(started.headers["Location"]).json["state"] == states.PENDING
 
     @pytest.mark.parametrize("database", ["sqlite"])
-    def test_it_can_be_followed_to_its_end(self, susan, worker: Worker):
+    def test_export_can_be_polled_until_success(self, susan, worker: Worker):
         path = susan.post("/api/exports").headers["Location"]
 
         wait_for(lambda: susan.get(path).json["state"] in states.FINISHED, what="the export ends")
@@ -133,7 +133,7 @@ class TestExports:
 
 
 class TestTasks:
-    def test_the_list_is_paged_newest_first(self, susan):
+    def test_list_is_paged_newest_first(self, susan):
         ids = [ended_job("susan", minutes_ago=minutes) for minutes in range(5)]
 
         first = susan.get("/api/tasks?limit=2")
@@ -147,22 +147,22 @@ class TestTasks:
         assert susan.get(third.json["prev"]).json["items"] == second.json["items"]
         assert third.headers["Link"] == f'<{third.json["prev"]}>; rel="prev"'
 
-    def test_the_list_has_only_ones_own_jobs(self, susan, david):
+    def test_list_has_only_own_jobs(self, susan, david):
         ended_job("susan")
 
         assert david.get("/api/tasks").json["items"] == []
 
-    def test_a_page_of_impossible_size_is_refused_with_its_field(self, susan):
+    def test_invalid_limit_is_422_with_field(self, susan):
         for limit in ("0", "101", "abc", "", "-1", "1.5", "9" * 30):
             problem = assert_problem(susan.get(f"/api/tasks?limit={limit}"), 422)
 
             assert problem["errors"]["query"]["limit"]
 
-    def test_a_page_key_that_is_none_is_refused(self, susan):
+    def test_invalid_page_key_is_400(self, susan):
         for key in ("x", "", "2026-13-01T00:00:00.000000Z_1", "%00", "2026-01-01T00:00:00.000000Z_"):
             assert_problem(susan.get(f"/api/tasks?before={key}"), 400)
 
-    def test_a_later_step_has_its_own_facts_and_the_steps_of_its_job(self, susan):
+    def test_step_has_own_fields_and_steps_of_job(self, susan):
         job = susan.post("/api/exports").json
         mail = job["steps"][1]
 
@@ -173,7 +173,7 @@ class TestTasks:
         assert set(step) == set(job)
         assert TaskSchema().validate(step) == {}
 
-    def test_a_foreign_task_is_as_unknown_as_one_that_never_was(self, susan, david):
+    def test_foreign_task_looks_like_unknown_task(self, susan, david):
         job = susan.post("/api/exports").json
         foreign = [job["id"], job["steps"][1]["id"]]
         unknown = [UNKNOWN_ID, "x", "%00", "x" * 5000, "é", "' OR 1=1"]
@@ -185,7 +185,7 @@ class TestTasks:
             assert {(answer.status_code, answer.data) for answer in answers} == {(404, answers[0].data)}
         assert susan.get(f"/api/tasks/{job['id']}").json == job
 
-    def test_a_waiting_job_is_cancelled_at_once_and_only_once(self, susan):
+    def test_pending_job_is_cancelled_only_once(self, susan):
         job = susan.post("/api/exports").json
 
         cancelled = susan.post(f"/api/tasks/{job['id']}/cancel")
@@ -195,7 +195,7 @@ class TestTasks:
         assert [step["state"] for step in cancelled.json["steps"]] == [states.REVOKED, states.REVOKED]
         assert_problem(susan.post(f"/api/tasks/{job['id']}/cancel"), 409)
 
-    def test_cancelling_a_step_cancels_the_job(self, susan):
+    def test_cancelling_a_step_cancels_its_job(self, susan):
         job = susan.post("/api/exports").json
         mail = job["steps"][1]["id"]
 
@@ -204,7 +204,7 @@ class TestTasks:
         assert cancelled.json["id"] == mail
         assert susan.get(f"/api/tasks/{job['id']}").json["state"] == states.REVOKED
 
-    def test_what_ended_badly_can_be_tried_again_as_a_new_job(self, susan):
+    def test_retry_creates_new_job(self, susan):
         for minutes_ago, state in enumerate([states.FAILURE, states.REVOKED]):
             old = ended_job("susan", state, minutes_ago)
 
@@ -217,12 +217,12 @@ class TestTasks:
             assert susan.get(f"/api/tasks/{old}").json["state"] == state
             susan.post(f"{again.headers['Location']}/cancel")
 
-    def test_what_succeeded_cannot_be_tried_again(self, susan):
+    def test_retry_of_successful_job_is_409(self, susan):
         old = ended_job("susan", states.SUCCESS)
 
         assert "task" not in assert_problem(susan.post(f"/api/tasks/{old}/retry"), 409)
 
-    def test_a_retry_beside_a_running_job_is_told_which_one_that_is(self, susan):
+    def test_retry_is_409_with_running_task(self, susan):
         old = ended_job("susan", states.FAILURE)
         running = susan.post("/api/exports").json["id"]
 
@@ -231,38 +231,38 @@ class TestTasks:
         assert assert_problem(refused, 409)["task"] == running
         assert refused.headers["Location"] == f"/api/tasks/{running}"
 
-    def test_what_operators_see_stays_with_them(self, susan):
+    def test_operator_fields_are_not_exposed(self, susan):
         ended_job("susan", traceback="secret traceback", worker="secret worker")
 
         assert "secret" not in susan.get("/api/tasks").text
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-class TestRefusals:
-    def test_json_that_is_none_is_refused(self, susan):
+class TestErrors:
+    def test_malformed_json_is_400(self, susan):
         bodies = [b"{", b'{"a": NaN}', b'{"a": 1} {', b"\xff", b"[" * 100_000, b'"\\ud800"', b"\0"]
         for path in ("/api/exports", f"/api/tasks/{UNKNOWN_ID}/cancel", "/api/tokens"):
             for body in bodies:
                 assert_problem(susan.post(path, data=body, content_type="application/json"), 400)
 
-    def test_json_that_is_not_what_was_asked_for_is_refused_with_its_fields(self, susan):
+    def test_unexpected_json_is_422_with_fields(self, susan):
         for body in (b"[]", b"null", b'"text"', b"1", b'{"format": "html"}'):
             response = susan.post("/api/exports", data=body, content_type="application/json")
 
             assert assert_problem(response, 422)["errors"]["json"]
         assert susan.get("/api/tasks").json["items"] == []
 
-    def test_what_is_no_json_is_refused(self, susan):
+    def test_other_content_type_is_415(self, susan):
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "text/html; x=é", ""):
             assert_problem(susan.post("/api/exports", data=b"a=b", content_type=content_type), 415)
 
-    def test_what_is_too_large_is_refused(self, susan):
+    def test_large_body_is_413(self, susan):
         assert_problem(susan.post("/api/exports", data=b"x" * 2_000_000, content_type="application/json"), 413)
 
-    def test_a_stranger_learns_nothing_of_what_is_wrong_with_a_body(self, client):
+    def test_body_is_validated_only_after_authentication(self, client):
         assert_problem(client.post("/api/exports", data=b"{", content_type="application/json"), 401)
 
-    def test_an_unknown_address_and_a_wrong_method_are_problems_too(self, susan):
+    def test_unknown_path_and_wrong_method_are_problems(self, susan):
         refused = susan.put("/api/tasks")
 
         assert_problem(susan.get("/api/nothing"), 404)
@@ -273,7 +273,7 @@ class TestRefusals:
     def in_production(self, make_app, make_user) -> Iterator[Caller]:
         return caller_for(make_app(TESTING=False), make_user("susan"))
 
-    def test_a_fault_of_ours_is_a_problem_without_a_secret(self, in_production, monkeypatch):
+    def test_internal_error_exposes_no_details(self, in_production, monkeypatch):
         def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError("secret detail")
 
@@ -284,7 +284,7 @@ class TestRefusals:
         assert_problem(response, 500)
         assert "secret" not in response.text
 
-    def test_a_database_that_is_away_is_a_problem_with_a_hint_when_to_come_back(self, in_production, monkeypatch):
+    def test_unavailable_database_is_503_with_retry_after(self, in_production, monkeypatch):
         def fail(*_: Any, **__: Any) -> None:
             raise sa.exc.OperationalError("SELECT secret", {}, Exception("secret detail"))
 

@@ -1,4 +1,4 @@
-"""The API's search, messages and notifications: what they answer, and to whom."""
+"""The API's search, messages and notifications: responses and access."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stranger(app: Flask, make_user: Callable[..., User]) -> Caller:
 
 
 def bodies(caller: Caller, path: str) -> list[list[str]]:
-    """What the items say, of all pages from `path` on."""
+    """Return the bodies of the items of each page, beginning with the page at `path`."""
     pages = []
     while path:
         page = caller.get(path).json
@@ -43,7 +43,7 @@ def bodies(caller: Caller, path: str) -> list[list[str]]:
 
 
 class TestSearch:
-    def test_it_finds_what_the_page_finds_in_pages_that_lead_both_ways(self, susan):
+    def test_search_is_paged_in_both_directions(self, susan):
         author = User.with_username("susan")
         for body in ("Rowing at dawn", "The dawn", "Dawn of rowing dawn", "Something else"):
             db.session.add(Post(body=body, author=author))
@@ -60,9 +60,9 @@ class TestSearch:
         assert bodies(susan, '/api/search?q="the dawn"') == [["The dawn"]]
         assert bodies(susan, "/api/search?q=nowhere") == [[]]
 
-    def test_what_is_no_search_is_refused(self, susan):
-        for wanted in ("", " ", "...", "a\0b", "x" * (forms.MAX_LENGTH + 1)):
-            refused = susan.get("/api/search", query_string={"q": wanted})
+    def test_invalid_search_is_refused(self, susan):
+        for query in ("", " ", "...", "a\0b", "x" * (forms.MAX_LENGTH + 1)):
+            refused = susan.get("/api/search", query_string={"q": query})
             assert assert_problem(refused, 422)["errors"]["query"]["q"]
         assert_problem(susan.get("/api/search"), 422)
         for key in ("before=1", "before=1_1_1&after=1_1_1", "after=x"):
@@ -70,14 +70,14 @@ class TestSearch:
 
 
 class TestMessages:
-    def test_a_message_is_for_the_two_whom_it_is_between(self, susan, miguel, stranger):
+    def test_message_is_visible_to_sender_and_recipient(self, susan, miguel, stranger):
         sent = susan.post("/api/messages", json={"to": "MIGUEL", "message": " Hello,\r\nyou \n"})
         path = sent.headers["Location"]
 
         assert sent.status_code == 201
         assert MessageSchema().validate(sent.json) == {}
-        told = {key: sent.json[key] for key in ("body", "from", "to", "read")}
-        assert told == {"body": "Hello,\nyou", "from": "susan", "to": "miguel", "read": True}
+        shown = {key: sent.json[key] for key in ("body", "from", "to", "read")}
+        assert shown == {"body": "Hello,\nyou", "from": "susan", "to": "miguel", "read": True}
         assert miguel.get(path).json == sent.json | {"read": False}
         assert miguel.get("/api/messages").json["items"] == [sent.json | {"read": False}]
         assert susan.get("/api/messages/sent").json["items"] == [sent.json]
@@ -86,7 +86,7 @@ class TestMessages:
         for request in (stranger.get, stranger.delete):
             assert_problem(request(path), 404)
 
-    def test_lists_of_messages_come_in_pages(self, susan, miguel):
+    def test_message_lists_are_paged(self, susan, miguel):
         for number in range(3):
             susan.post("/api/messages", json={"to": "miguel", "message": str(number)})
 
@@ -94,7 +94,7 @@ class TestMessages:
         assert bodies(susan, "/api/messages/sent?limit=2") == [["2", "1"], ["0"]]
         assert MessagePageSchema().validate(miguel.get("/api/messages").json) == {}
 
-    def test_a_message_is_read_when_its_reader_says_so_and_not_by_others(self, susan, miguel, stranger):
+    def test_only_recipient_marks_message_as_read(self, susan, miguel, stranger):
         sent = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).json
 
         for caller in (susan, stranger):
@@ -103,11 +103,11 @@ class TestMessages:
 
         assert miguel.post("/api/messages/read", json={"ids": [sent["id"], 2**31 - 1]}).status_code == 204
         assert miguel.get("/api/messages").json["items"][0]["read"]
-        assert miguel.get("/api/notifications").json["items"][0]["read"], "there is nothing new to be told of"
+        assert miguel.get("/api/notifications").json["items"][0]["read"], "the notification is read too"
         for ids in ([], [0], [2**63], ["x"], 1, None):
             assert_problem(miguel.post("/api/messages/read", json={"ids": ids}), 422)
 
-    def test_a_message_is_deleted_for_whoever_deletes_it(self, susan, miguel):
+    def test_message_is_deleted_for_one_user_only(self, susan, miguel):
         path = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).headers["Location"]
 
         assert miguel.delete(path).status_code == 204
@@ -119,7 +119,7 @@ class TestMessages:
             assert_problem(susan.get(f"/api/messages/{number}"), 404)
             assert_problem(susan.delete(f"/api/messages/{number}"), 404)
 
-    def test_what_cannot_be_sent_is_refused_with_its_field(self, susan, miguel):
+    def test_invalid_message_is_422_with_field(self, susan, miguel):
         good = {"to": "miguel", "message": "x" * MAX_LENGTH + " "}
         for field, value in (
             *(("to", "nobody"), ("to", "susan"), ("to", ""), ("to", "a\0b"), ("to", None), ("to", 7)),
@@ -129,7 +129,7 @@ class TestMessages:
             assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
         assert susan.post("/api/messages", json=good).status_code == 201
 
-    def test_messages_of_the_page_and_of_programs_are_counted_together(self, make_app, make_user):
+    def test_rate_limit_is_shared_with_page(self, make_app, make_user):
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
         susan, browser = make_user("susan"), app.test_client()
         make_user("miguel")
@@ -148,7 +148,7 @@ class TestMessages:
 
 
 class TestNotifications:
-    def test_what_happened_is_told_until_it_is_read(self, susan, miguel):
+    def test_notifications_are_unread_until_marked(self, susan, miguel):
         miguel.put("/api/users/me/following/susan")
         for _ in range(2):
             miguel.post("/api/messages", json={"to": "susan", "message": "Hello"})
@@ -157,8 +157,8 @@ class TestNotifications:
         message, follower = answer.json["items"], susan.get(answer.json["next"]).json["items"]
 
         assert NotificationPageSchema().validate(answer.json) == {}
-        told = [[row[key] for key in ("kind", "link", "read")] for row in (*message, *follower)]
-        assert told == [["message", "/send_message/miguel", False], ["follower", "/user/miguel", False]]
+        summaries = [[row[key] for key in ("kind", "link", "read")] for row in (*message, *follower)]
+        assert summaries == [["message", "/send_message/miguel", False], ["follower", "/user/miguel", False]]
         miguel_id = str(User.with_username("miguel").id)
         assert [row["subject"] for row in (*message, *follower)] == [miguel_id, miguel_id]
         sentences = [row["sentence"] for row in (*message, *follower)]
@@ -170,7 +170,7 @@ class TestNotifications:
 
     @pytest.mark.parametrize("database", ["sqlite"])
     @pytest.mark.exhaustive
-    def test_it_is_told_in_the_callers_language(self, make_app, make_user, tmp_path):
+    def test_sentence_is_in_language_of_user(self, make_app, make_user, tmp_path):
         pseudo.write_catalog(tmp_path / "translations")
         translated = {"BABEL_TRANSLATION_DIRECTORIES": str(tmp_path / "translations")}
         app = make_app(LANGUAGES=["en", pseudo.LANGUAGE], **translated)
@@ -179,11 +179,11 @@ class TestNotifications:
         susan, miguel = (caller_for(app, user) for user in (reader, make_user("miguel")))
         miguel.put("/api/users/me/following/susan")
 
-        told = susan.get("/api/notifications", headers={"Accept-Language": "en"}).json["items"]
+        items = susan.get("/api/notifications", headers={"Accept-Language": "en"}).json["items"]
 
-        assert [row["sentence"] for row in told] == ["⟦miguel began to follow you.⟧"]
+        assert [row["sentence"] for row in items] == ["⟦miguel began to follow you.⟧"]
 
-    def test_everybody_has_and_reads_their_own(self, susan, miguel):
+    def test_users_read_only_their_own_notifications(self, susan, miguel):
         miguel.put("/api/users/me/following/susan")
         own = susan.get("/api/notifications").json["items"]
 
@@ -194,7 +194,7 @@ class TestNotifications:
         assert_problem(miguel.post("/api/notifications/read", json={"ids": []}), 422)
 
 
-def test_a_post_says_what_it_is_written_in(susan):
+def test_post_has_detected_language(susan):
     written = susan.post("/api/posts", json={"body": "The weather is very nice today, is it not?"})
 
     assert written.json["language"] == "en"

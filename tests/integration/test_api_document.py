@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the whole truth about the API, and the page that shows it needs nobody else."""
+"""The OpenAPI document describes the whole API, and its page loads nothing from other sites."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.api import JOB_FIELDS
 
 TAGS = {"tokens", "users", "posts", "timelines", "search", "messages", "notifications", "exports", "imports", "tasks"}
 
-# What each operation may answer besides what all may.
-ANSWERS = {
+# The statuses of each operation, in addition to those of every operation.
+STATUSES = {
     ("post", "/api/tokens"): "201 401 409 422",
     ("get", "/api/tokens"): "200 401 422",
     ("delete", "/api/tokens"): "204 401",
@@ -54,7 +54,7 @@ ANSWERS = {
     ("get", "/api/imports/{task_id}/refusals"): "200 401 404 422",
 }
 
-# It asks no database.
+# These tests do not use the database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
 
@@ -76,7 +76,7 @@ def operations(document) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
-def test_it_describes_every_route_and_no_other(app, operations):
+def test_document_has_every_route_and_no_other(app, operations):
     served = {
         (method.lower(), re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
@@ -87,19 +87,19 @@ def test_it_describes_every_route_and_no_other(app, operations):
     assert set(operations) == served
 
 
-def test_what_it_does_not_have_is_refused_and_the_refusal_says_what_there_is(client, document, operations):
+def test_undocumented_method_is_405_with_allow_header(client, document, operations):
     assert "refused with 405" in document["info"]["description"]
     for path in document["paths"]:
-        taken = {method.upper() for method, of in operations if of == path}
-        implied = {"OPTIONS", *(["HEAD"] if "GET" in taken else [])}
-        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - taken - implied:
+        documented = {method.upper() for method, operation_path in operations if operation_path == path}
+        implied = {"OPTIONS", *(["HEAD"] if "GET" in documented else [])}
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} - documented - implied:
             refusal = client.open(re.sub(r"{\w+}", "1", path), method=method)
             assert refusal.status_code == 405, (method, path)
-            assert set(refusal.allow) == taken | implied, path
+            assert set(refusal.allow) == documented | implied, path
             assert refusal.content_type == "application/problem+json"
 
 
-def test_what_is_sent_has_no_other_fields_by_the_document_and_what_is_answered_may(document, operations):
+def test_only_request_schemas_forbid_additional_properties(document, operations):
     closed = {name for name, each in document["components"]["schemas"].items() if "additionalProperties" in each}
     sent = {
         body["schema"]["$ref"].rpartition("/")[2]
@@ -111,7 +111,7 @@ def test_what_is_sent_has_no_other_fields_by_the_document_and_what_is_answered_m
     assert closed == sent
 
 
-def test_every_reference_in_it_leads_somewhere(document):
+def test_every_reference_resolves(document):
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             if "$ref" in part:
@@ -122,13 +122,13 @@ def test_every_reference_in_it_leads_somewhere(document):
                 yield from references(item)
 
     for reference in references(document):
-        place: Any = document
+        target: Any = document
         for name in reference.removeprefix("#/").split("/"):
-            place = place[name]
-        assert place
+            target = target[name]
+        assert target
 
 
-def test_it_has_what_every_document_must(document, operations):
+def test_document_has_required_parts(document, operations):
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"]
     assert document["info"]["version"]
@@ -139,28 +139,28 @@ def test_it_has_what_every_document_must(document, operations):
     assert {tag["name"] for tag in document["tags"]} == TAGS
     for (_method, path), operation in operations.items():
         assert operation["summary"]
-        named = {each["name"] for each in document["paths"][path].get("parameters", [])}
-        assert set(re.findall(r"{(\w+)}", path)) <= named
+        path_parameters = {each["name"] for each in document["paths"][path].get("parameters", [])}
+        assert set(re.findall(r"{(\w+)}", path)) <= path_parameters
 
 
-def test_a_token_is_bought_with_a_password_and_all_else_with_a_token(document, operations):
+def test_security_schemes_of_operations(document, operations):
     assert document["security"] == [{"bearer": []}]
     overridden = {key: each["security"] for key, each in operations.items() if "security" in each}
     assert overridden == {("post", "/api/tokens"): [{"basic": []}], ("post", "/api/users"): []}
 
 
-def test_each_answer_is_documented(document, operations):
+def test_every_status_is_documented(document, operations):
     always = ["400", "413", "415", "429", "500", "503"]
 
     documented = {key: operation["responses"] for key, operation in operations.items()}
 
     assert {key: set(each) for key, each in documented.items()} == {
         key: {*statuses.split(), *always, *(["304", "412"] if key[0] == "get" else [])}
-        for key, statuses in ANSWERS.items()
+        for key, statuses in STATUSES.items()
     }
 
 
-def test_each_answer_has_its_headers(document, operations):
+def test_response_headers_are_documented(document, operations):
     def headers_of(answer: dict[str, Any]) -> set[str]:
         if "$ref" in answer:
             answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
@@ -174,7 +174,7 @@ def test_each_answer_has_its_headers(document, operations):
             assert ("Retry-After" in headers) == (status in ("429", "503")), path
 
 
-def test_each_refusal_is_documented_as_a_problem(document, operations):
+def test_error_responses_are_documented_as_problems(document, operations):
     for operation in operations.values():
         for status, response in operation["responses"].items():
             if int(status) >= HTTPStatus.BAD_REQUEST:
@@ -183,7 +183,7 @@ def test_each_refusal_is_documented_as_a_problem(document, operations):
                 assert schema == {"$ref": "#/components/schemas/Problem"}
 
 
-def test_the_schema_says_what_a_task_is_under_which_id(document):
+def test_task_schema_has_fields_and_states(document):
     task = document["components"]["schemas"]["Task"]
 
     assert "steps" in task["description"]
@@ -191,7 +191,7 @@ def test_the_schema_says_what_a_task_is_under_which_id(document):
     assert set(task["properties"]["state"]["enum"]) == set(states.ALL)
 
 
-def test_its_page_has_nothing_inline_and_nothing_from_elsewhere(client):
+def test_page_has_no_inline_or_external_assets(client):
     page = client.get("/api/docs")
 
     assert page.status_code == 200

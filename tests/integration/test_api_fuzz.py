@@ -1,6 +1,6 @@
-"""Nothing that is sent to the site makes it fail, and the API answers nothing that its document does not say.
+"""Fuzz tests: no request makes the site fail, and the API responds as its OpenAPI document says.
 
-API_FUZZ_EXAMPLES is how many requests of each kind each operation gets; API_FUZZ_SEED chooses others.
+API_FUZZ_EXAMPLES is the number of requests of each kind per operation; another API_FUZZ_SEED selects other requests.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.fuzz.run import PASSWORD, Fuzzer
 EXAMPLES = int(os.environ.get("API_FUZZ_EXAMPLES", "2"))
 SEED = int(os.environ.get("API_FUZZ_SEED", "1"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "1500"))
-PATIENCE = 600 if EXAMPLES < 10 else 0  # seconds; none if more was asked for
-PATIENCE_FOR_A_REQUEST = 60.0  # seconds: one that takes longer hangs, however busy the machine is
-# Each on one database, which saves half of the time; on both if more was asked for.
+TEST_TIMEOUT = 600 if EXAMPLES < 10 else 0  # seconds; no limit for a longer run
+REQUEST_TIMEOUT = 60.0  # seconds: a request that takes longer hangs, even on a busy machine
+# Each case runs on one database, which halves the time; a longer run covers both.
 RUNS = (
     [("postgresql", True), ("sqlite", False)]
     if EXAMPLES < 10
@@ -41,7 +41,7 @@ RUNS = (
 
 @pytest.fixture
 def fuzzed(make_app) -> Flask:
-    """An app that fails as it would in production, with its rate limits on, but out of reach."""
+    """An app with the error handling of production, and rate limits that are too high to be reached."""
     app: Flask = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     limits = [name for name, value in app.config.items() if name.startswith("RATELIMIT_") and " per " in str(value)]
     app.config.update(dict.fromkeys(limits, "1000000 per minute"))
@@ -50,14 +50,14 @@ def fuzzed(make_app) -> Flask:
 
 @dataclass
 class Caller:
-    """Somebody whose account, posts, jobs and tokens the requests are about."""
+    """A user whose account, posts, jobs and tokens the requests refer to."""
 
     token: str
-    known: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 def new_caller(number: int) -> Caller:
-    """A new one each time: a request may change a name, or revoke a token."""
+    """Create a caller. Each operation gets its own, because a request may rename the user or revoke the token."""
     user, other = (
         User(username=f"{name}-{number}", email=f"{name}-{number}@example.com", password_hash=hash_of(PASSWORD))
         for name in ("susan", "david")
@@ -71,14 +71,14 @@ def new_caller(number: int) -> Caller:
     _token, spare = ApiToken.issue(user, timedelta(hours=1), "spare")
     db.session.commit()
     message = send_message(other, user, "Hello")
-    known = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
-    return Caller(token, known | {"task_id": task.id, "message_id": message.id})
+    arguments = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
+    return Caller(token, arguments | {"task_id": task.id, "message_id": message.id})
 
 
-@pytest.mark.timeout(PATIENCE)
+@pytest.mark.timeout(TEST_TIMEOUT)
 @pytest.mark.parametrize(("database", "signed_in"), RUNS, ids=str)
 @pytest.mark.exhaustive
-def test_the_api_answers_as_its_document_says(fuzzed, signed_in):
+def test_api_conforms_to_its_document(fuzzed, signed_in):
     faults = []
     for number, operation in enumerate(operations_of(fuzzed)):
         caller = new_caller(number)
@@ -86,33 +86,33 @@ def test_the_api_answers_as_its_document_says(fuzzed, signed_in):
         if operation.label == "POST /api/tokens":
             authorization = f"Basic {b64encode(f'susan-{number}:{PASSWORD}'.encode()).decode()}"
         try:
-            hold_to_its_word(operation, authorization, caller.known, EXAMPLES if signed_in else 1, SEED)
+            hold_to_its_word(operation, authorization, caller.arguments, EXAMPLES if signed_in else 1, SEED)
         except (AssertionError, BaseExceptionGroup) as fault:
             faults.append("".join([operation.label, *traceback.format_exception_only(fault)]))
 
     assert faults == [], "\n".join(faults)
 
 
-def test_what_was_deleted_is_gone(fuzzed, database):
+def test_deleted_resources_are_404(fuzzed, database):
     caller = new_caller(0)
     client, headers = fuzzed.test_client(), {"Authorization": f"Bearer {caller.token}"}
     paths = client.get("/api/openapi.json").get_json()["paths"]
-    readable = [path.format(**caller.known) for path, item in paths.items() if {"get", "delete"} <= set(item)]
-    things = [path for path in readable if path != "/api/tokens"]
-    assert len(things) >= 2
+    readable = [path.format(**caller.arguments) for path, item in paths.items() if {"get", "delete"} <= set(item)]
+    deletable = [path for path in readable if path != "/api/tokens"]
+    assert len(deletable) >= 2
 
     statuses = [
         [client.open(path, method=method, headers=headers).status_code for method in ("GET", "DELETE", "GET", "DELETE")]
-        for path in things
+        for path in deletable
     ]
 
-    assert statuses == [[200, 204, 404, 404]] * len(things)
+    assert statuses == [[200, 204, 404, 404]] * len(deletable)
 
 
-@pytest.mark.timeout(PATIENCE)
+@pytest.mark.timeout(TEST_TIMEOUT)
 @pytest.mark.exhaustive
-def test_random_requests_to_every_route_are_never_a_fault_of_ours(make_app, database, monkeypatch):
-    monkeypatch.setattr(run, "SLOW", PATIENCE_FOR_A_REQUEST)
+def test_random_requests_cause_no_internal_error(make_app, database, monkeypatch):
+    monkeypatch.setattr(run, "SLOW", REQUEST_TIMEOUT)
     app = make_app(TESTING=False, STREAM_HEARTBEAT=1.0)
 
     report = Fuzzer(app, SEED).run(0, REQUESTS // 2)

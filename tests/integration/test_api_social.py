@@ -1,4 +1,4 @@
-"""The API's users, followers, posts and timelines: what they answer, and to whom."""
+"""The API's users, followers, posts and timelines: responses and access."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def david(app: Flask, make_user: Callable[..., User]) -> Caller:
 
 
 def all_of(caller: Caller, path: str, link: str = "next") -> list:
-    """The items of all pages from `path` on."""
+    """Return the items of each page, beginning with the page at `path`."""
     items = []
     while path:
         page = caller.get(path).json
@@ -37,27 +37,27 @@ def all_of(caller: Caller, path: str, link: str = "next") -> list:
 
 
 class TestUsers:
-    def test_they_are_listed_by_name_in_pages_that_lead_both_ways(self, susan, make_user):
+    def test_list_is_paged_by_name_in_both_directions(self, susan, make_user):
         for name in ("adam", "Bert", "carol", "zoe"):
             make_user(name)
 
-        forth = all_of(susan, "/api/users?limit=2")
+        pages = all_of(susan, "/api/users?limit=2")
         last = susan.get("/api/users?limit=2&after=susan")
 
-        assert [[user["username"] for user in page] for page in forth] == [
+        assert [[user["username"] for user in page] for page in pages] == [
             ["adam", "Bert"],
             ["carol", "susan"],
             ["zoe"],
         ]
         assert UserPageSchema().validate(last.json) == {}
         assert last.headers["Link"] == f'<{last.json["prev"]}>; rel="prev"'
-        assert all_of(susan, last.json["prev"], "prev") == forth[1::-1]
+        assert all_of(susan, last.json["prev"], "prev") == pages[1::-1]
 
-    def test_a_page_that_is_named_by_no_name_is_refused(self, susan):
+    def test_invalid_page_key_is_400(self, susan):
         for query in ("after=%00", "before=a%20b", "after=" + "x" * 65, "before=adam&after=adam", "after="):
             assert_problem(susan.get(f"/api/users?{query}"), 400)
 
-    def test_one_is_shown_with_counts_and_the_address_only_to_themselves(self, susan, david):
+    def test_profile_shows_email_only_to_its_user(self, susan, david):
         susan.put("/api/users/susan/following/david")
 
         seen = susan.get("/api/users/DAVID").json
@@ -69,18 +69,18 @@ class TestUsers:
         assert own["email"] == "David@example.com"
         assert_problem(susan.get("/api/users/nobody"), 404)
 
-    def test_an_account_can_be_made_and_buys_a_token(self, client):
-        wanted = {"username": "ines", "email": "Ines@EXAMPLE.com", "password": "cat-dog-fish"}
+    def test_created_account_can_get_a_token(self, client):
+        account = {"username": "ines", "email": "Ines@EXAMPLE.com", "password": "cat-dog-fish"}
 
-        made = client.post("/api/users", json=wanted)
+        created = client.post("/api/users", json=account)
 
-        assert made.status_code == 201
-        assert made.headers["Location"] == "/api/users/ines"
-        assert made.json["email"] == "Ines@example.com"
-        assert "password" not in made.text
+        assert created.status_code == 201
+        assert created.headers["Location"] == "/api/users/ines"
+        assert created.json["email"] == "Ines@example.com"
+        assert "password" not in created.text
         assert client.post("/api/tokens", auth=("ines", "cat-dog-fish")).status_code == 201
 
-    def test_an_account_that_cannot_be_is_refused_with_its_fields(self, client, make_user):
+    def test_invalid_account_is_422_with_field(self, client, make_user):
         make_user("susan")
         good = {"username": "ines", "email": "ines@example.com", "password": "cat-dog-fish"}
         for field, value in (
@@ -100,20 +100,20 @@ class TestUsers:
             assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
         assert User.with_username("ines") is None
 
-    def test_making_accounts_is_limited(self, make_app):
+    def test_account_creation_is_rate_limited(self, make_app):
         client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="1 per hour").test_client()
 
-        wanted = {"username": "ines", "email": "no address", "password": "cat-dog-fish"}
+        account = {"username": "ines", "email": "no address", "password": "cat-dog-fish"}
 
-        assert_problem(client.post("/api/users", json=wanted), 422)
-        assert_problem(client.post("/api/users", json=wanted), 429)
+        assert_problem(client.post("/api/users", json=account), 422)
+        assert_problem(client.post("/api/users", json=account), 429)
 
-    def test_one_changes_ones_own_profile_and_nobody_elses(self, susan, david):
+    def test_users_change_only_their_own_profile(self, susan, david):
         changed = susan.patch("/api/users/susan", json={"username": "Susanna", "about_me": "Rows.\r\nReads."})
-        kept = susan.patch("/api/users/me", json={})
+        unchanged = susan.patch("/api/users/me", json={})
 
         assert changed.json["about_me"] == "Rows.\nReads."
-        assert changed.json == kept.json == susan.get("/api/users/susanna").json
+        assert changed.json == unchanged.json == susan.get("/api/users/susanna").json
         assert (
             "username"
             in assert_problem(susan.patch("/api/users/me", json={"username": "DAVID"}), 422)["errors"]["json"]
@@ -121,25 +121,25 @@ class TestUsers:
         assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
         assert_problem(david.patch("/api/users/nobody", json={}), 404)
 
-    def test_one_chooses_language_and_zone_and_others_do_not_see_it(self, susan, david):
+    def test_language_and_timezone_are_private(self, susan, david):
         chosen = susan.patch("/api/users/me", json={"language": "es", "timezone": "Europe/Madrid"})
-        left_open = susan.patch("/api/users/me", json={"timezone": None})
+        cleared = susan.patch("/api/users/me", json={"timezone": None})
         refused = susan.patch("/api/users/me", json={"language": "tlh", "timezone": "Mars/Olympus"})
 
         assert (chosen.json["language"], chosen.json["timezone"]) == ("es", "Europe/Madrid")
-        assert (left_open.json["language"], left_open.json["timezone"]) == ("es", None)
-        assert ProfileSchema().validate(left_open.json) == {}
+        assert (cleared.json["language"], cleared.json["timezone"]) == ("es", None)
+        assert ProfileSchema().validate(cleared.json) == {}
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["language", "timezone"]
         assert not {"language", "timezone"} & david.get("/api/users/susan").json.keys()
 
-    def test_it_is_told_when_somebody_was_last_seen(self, susan, david, signed_in):
-        before = susan.get("/api/users/David").json["last_seen_at"]
+    def test_profile_has_last_seen_at(self, susan, david, signed_in):
+        initial = susan.get("/api/users/David").json["last_seen_at"]
         signed_in(User.with_username("david")).get("/explore").close()
 
-        assert before is None
+        assert initial is None
         assert susan.get("/api/users/David").json["last_seen_at"].endswith("Z")
 
-    def test_a_name_with_a_line_end_is_no_name(self, susan):
+    def test_username_with_newline_is_refused(self, susan):
         refused = susan.patch("/api/users/me", json={"username": "susan\n"})
 
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["username"]
@@ -147,7 +147,7 @@ class TestUsers:
 
 
 class TestFollowing:
-    def test_following_twice_is_like_once_and_so_is_no_longer(self, susan, david):
+    def test_follow_and_unfollow_are_idempotent(self, susan, david):
         for _ in range(2):
             assert susan.put("/api/users/me/following/David").status_code == 204
             assert [user["username"] for user in susan.get("/api/users/david/followers").json["items"]] == ["susan"]
@@ -156,7 +156,7 @@ class TestFollowing:
             assert susan.delete("/api/users/susan/following/David").status_code == 204
             assert susan.get("/api/users/david/followers").json["items"] == []
 
-    def test_nobody_is_made_to_follow_and_nobody_follows_themselves(self, susan, david):
+    def test_follow_refused_for_self_and_other_users(self, susan, david):
         assert_problem(susan.put("/api/users/me/following/susan"), 409)
         assert_problem(susan.put("/api/users/david/following/susan"), 403)
         assert_problem(susan.delete("/api/users/david/following/susan"), 403)
@@ -164,7 +164,7 @@ class TestFollowing:
 
 
 class TestPosts:
-    def test_what_is_written_can_be_read_and_deleted_by_its_writer_alone(self, susan, david):
+    def test_post_is_deleted_only_by_author(self, susan, david):
         written = susan.post("/api/posts", json={"body": " Hello,\r\nworld \n"})
         path = written.headers["Location"]
 
@@ -177,20 +177,20 @@ class TestPosts:
         assert_problem(susan.get(path), 404)
         assert_problem(susan.delete(path), 404)
 
-    def test_what_says_nothing_or_too_much_is_refused(self, susan):
+    def test_empty_or_long_post_is_refused(self, susan):
         for body in ("", " \n", "x" * (MAX_LENGTH + 1), "a\0b", None, 7, ["x"]):
             assert assert_problem(susan.post("/api/posts", json={"body": body}), 422)["errors"]["json"]["body"]
         assert_problem(susan.post("/api/posts", json={}), 422)
         assert susan.post("/api/posts", json={"body": "x" * MAX_LENGTH}).status_code == 201
 
-    def test_a_number_that_no_post_can_have_is_one_that_none_has(self, susan):
+    def test_out_of_range_id_is_404(self, susan):
         for number in ("0", "999", str(2**31), str(2**63), "9" * 40, "-1", "x"):
             assert_problem(susan.get(f"/api/posts/{number}"), 404)
             assert_problem(susan.delete(f"/api/tokens/{number}"), 404)
 
 
 class TestTimelines:
-    def test_each_has_what_it_should_in_pages(self, susan, david, make_user):
+    def test_timelines_are_paged(self, susan, david, make_user):
         stranger, now = make_user("stranger"), utcnow()
         for minutes, name in enumerate(["susan", "david", "stranger", "susan", "david"]):
             author = User.with_username(name)
@@ -198,19 +198,22 @@ class TestTimelines:
         db.session.commit()
         susan.put("/api/users/me/following/david")
 
-        def told(path: str) -> list[list[str]]:
+        def bodies(path: str) -> list[list[str]]:
             return [[post["body"] for post in page] for page in all_of(susan, path)]
 
-        assert told("/api/timelines/home?limit=2") == [["susan 0", "david 1"], ["susan 3", "david 4"]]
-        assert told("/api/timelines/explore?limit=4") == [["susan 0", "david 1", "stranger 2", "susan 3"], ["david 4"]]
-        assert told(f"/api/users/{stranger.username}/posts") == [["stranger 2"]]
+        assert bodies("/api/timelines/home?limit=2") == [["susan 0", "david 1"], ["susan 3", "david 4"]]
+        assert bodies("/api/timelines/explore?limit=4") == [
+            ["susan 0", "david 1", "stranger 2", "susan 3"],
+            ["david 4"],
+        ]
+        assert bodies(f"/api/users/{stranger.username}/posts") == [["stranger 2"]]
         assert PostPageSchema().validate(susan.get("/api/timelines/home").json) == {}
         assert_problem(susan.get("/api/users/nobody/posts"), 404)
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestHeaders:
-    def test_what_has_not_changed_is_not_sent_again(self, susan):
+    def test_unchanged_response_is_304(self, susan):
         first = susan.get("/api/users/me")
         tag = first.headers["ETag"]
 
@@ -226,21 +229,21 @@ class TestHeaders:
             assert {"Authorization", "Accept-Language"} <= set(answer.vary)
         assert_problem(susan.get("/api/users/me", headers={"If-Match": '"other"'}), 412)
 
-    def test_head_is_get_without_its_body_and_options_says_what_there_is(self, susan, client):
+    def test_head_and_options(self, susan, client):
         read, headed = susan.get("/api/users/me"), susan.head("/api/users/me")
 
         assert (headed.status_code, headed.data, headed.headers["ETag"]) == (200, b"", read.headers["ETag"])
-        asked = client.options("/api/users/me")
-        assert asked.status_code == 200
-        assert asked.allow.as_set() == {"get", "head", "patch", "options"}
+        options = client.options("/api/users/me")
+        assert options.status_code == 200
+        assert options.allow.as_set() == {"get", "head", "patch", "options"}
 
-    def test_a_refusal_is_kept_by_nobody(self, susan):
+    def test_error_response_is_not_cached(self, susan):
         refused = susan.get("/api/users/nobody")
 
         assert "ETag" not in refused.headers
         assert refused.headers["Cache-Control"] == "no-store"
 
-    def test_requests_are_counted_for_each_token_and_told(self, make_app, make_user, redis_server):
+    def test_rate_limit_headers_are_per_token(self, make_app, make_user, redis_server):
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="3 per hour")
         susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
 
@@ -254,14 +257,14 @@ class TestHeaders:
         assert refused.headers["X-RateLimit-Limit"] == "3"
         assert 0 < int(refused.headers["Retry-After"]) <= 3600
         assert david.get("/api/users").headers["X-RateLimit-Remaining"] == "2"
-        with redis_server.away():  # each process counts for itself then
+        with redis_server.away():  # each process then counts its own requests
             assert david.get("/api/users").headers["X-RateLimit-Remaining"] == "2"
 
-    def test_strangers_are_counted_by_their_address(self, make_app):
+    def test_anonymous_requests_are_limited_by_address(self, make_app):
         client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="1 per hour").test_client()
 
         assert_problem(client.get("/api/users"), 401)
         assert_problem(client.get("/api/users", headers={"Authorization": "Bearer guessed"}), 429)
 
-    def test_limits_can_be_turned_off(self, susan):
+    def test_rate_limits_can_be_disabled(self, susan):
         assert "X-RateLimit-Limit" not in susan.get("/api/users").headers

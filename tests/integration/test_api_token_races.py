@@ -1,4 +1,4 @@
-"""Tokens while something else happens to them, or to the account: on both databases, whose locks differ."""
+"""API tokens under concurrent changes, on both databases because their locks differ."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.servers import PATIENCE
 pytestmark = pytest.mark.both_databases
 
 
-def test_a_token_that_is_revoked_while_it_is_presented_opens_nothing(app, make_user, monkeypatch):
+def test_token_revoked_during_request_is_refused(app, make_user, monkeypatch):
     susan = caller_for(app, make_user())
     find = ApiToken.find
 
     def found_and_revoked(token):
         row = find(token)
-        with db.engine.begin() as elsewhere:
-            elsewhere.execute(sa.delete(ApiToken))
+        with db.engine.begin() as connection:
+            connection.execute(sa.delete(ApiToken))
         return row
 
     monkeypatch.setattr(ApiToken, "find", found_and_revoked)
@@ -34,25 +34,25 @@ def test_a_token_that_is_revoked_while_it_is_presented_opens_nothing(app, make_u
 
 
 @pytest.fixture
-def overtaken(monkeypatch):
-    """Each token is asked for in the moment in which somebody changes the password, or closes the account."""
+def change_before_issue(monkeypatch):
+    """Return a function that makes another connection change the user immediately before each token is issued."""
     issue = ApiToken.issue
 
-    def by(**change):
-        def overtaken_issue(user, *arguments):
-            with db.engine.begin() as elsewhere:
-                elsewhere.execute(sa.update(User).values(**change))
+    def change_before_issue(**change):
+        def issue_after_change(user, *arguments):
+            with db.engine.begin() as connection:
+                connection.execute(sa.update(User).values(**change))
             return issue(user, *arguments)
 
-        monkeypatch.setattr(ApiToken, "issue", overtaken_issue)
+        monkeypatch.setattr(ApiToken, "issue", issue_after_change)
 
-    return by
+    return change_before_issue
 
 
 @pytest.mark.parametrize("change", [{"password_hash": "another"}, {"deleted_at": utcnow()}], ids=["password", "closed"])
-def test_a_password_that_is_changed_meanwhile_buys_no_token(client, make_user, signed_in, overtaken, change):
+def test_no_token_if_account_changes_meanwhile(client, make_user, signed_in, change_before_issue, change):
     browser = signed_in(make_user("susan", "cat-dog-fish"))
-    overtaken(**change)
+    change_before_issue(**change)
 
     on_page = browser.post("/account/tokens", data={"name": "backup"})
     db.session.execute(sa.update(User).values(password_hash=hash_of("cat-dog-fish"), deleted_at=None))
@@ -64,21 +64,21 @@ def test_a_password_that_is_changed_meanwhile_buys_no_token(client, make_user, s
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
 
 
-def test_several_at_once_make_no_more_tokens_than_one_may_have(app, make_user, monkeypatch):
+def test_concurrent_requests_respect_token_limit(app, make_user, monkeypatch):
     app.config["API_TOKENS_PER_USER"] = 1
     make_user("susan", "cat-dog-fish")
-    all_asked = threading.Barrier(4)
+    all_requested = threading.Barrier(4)
     issue, statuses = ApiToken.issue, []
 
     def issue_at_once(*arguments):
-        all_asked.wait(timeout=PATIENCE)
+        all_requested.wait(timeout=PATIENCE)
         return issue(*arguments)
 
-    def ask() -> None:
+    def request_token() -> None:
         statuses.append(app.test_client().post("/api/tokens", auth=("susan", "cat-dog-fish")).status_code)
 
     monkeypatch.setattr(ApiToken, "issue", issue_at_once)
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=request_token) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

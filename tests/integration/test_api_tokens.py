@@ -1,4 +1,4 @@
-"""The keys to the API: how one is had, what it opens, and when it stops."""
+"""API tokens: how they are issued, what they allow, and when they end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
 
-# All other tests of the API present tokens to both databases.
+# The other tests of the API use tokens with both databases.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
 
@@ -26,31 +26,31 @@ def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
     return caller_for(app, make_user("susan"))
 
 
-def test_a_password_buys_a_token_that_opens_the_api(app, client, make_user):
+def test_token_is_issued_for_password(app, client, make_user):
     make_user("susan", "cat-dog-fish")
 
-    bought = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
+    issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
 
-    assert bought.status_code == 201
-    assert TokenSchema().validate(bought.json) == {}
-    assert bought.headers["Cache-Control"] == "no-store"
-    assert Caller(client, bought.json["token"]).get("/api/tasks").json["items"] == []
+    assert issued.status_code == 201
+    assert TokenSchema().validate(issued.json) == {}
+    assert issued.headers["Cache-Control"] == "no-store"
+    assert Caller(client, issued.json["token"]).get("/api/tasks").json["items"] == []
 
 
-def test_only_the_hash_of_a_token_is_kept(app, susan):
+def test_only_token_hash_is_stored(app, susan):
     row = db.session.scalar(sa.select(ApiToken))
 
     assert len(row.hash) == 64
     assert susan.token not in repr(vars(row))
 
 
-def test_an_email_address_will_do_for_a_name(client, make_user):
+def test_token_is_issued_for_email_address(client, make_user):
     make_user("susan", "cat-dog-fish")
 
     assert client.post("/api/tokens", auth=("susan@example.com", "cat-dog-fish")).status_code == 201
 
 
-def test_a_wrong_password_and_an_unknown_user_are_refused_alike(client, make_user):
+def test_wrong_password_looks_like_unknown_user(client, make_user):
     make_user("susan")
 
     wrong = client.post("/api/tokens", auth=("susan", "dog"))
@@ -61,7 +61,7 @@ def test_a_wrong_password_and_an_unknown_user_are_refused_alike(client, make_use
     assert unknown.data == wrong.data
 
 
-def test_without_credentials_there_is_no_token(client):
+def test_no_token_without_credentials(client):
     for header in ("", "Basic", "Basic !", "Basic 4pyT", "Basic c3VzYW4=", "Bearer x", "Basic AAAAOgAA", "x"):
         response = client.post("/api/tokens", headers={"Authorization": header})
 
@@ -69,14 +69,14 @@ def test_without_credentials_there_is_no_token(client):
         assert response.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_a_password_longer_than_any_is_not_hashed(client, make_user, monkeypatch):
+def test_overlong_password_is_not_hashed(client, make_user, monkeypatch):
     make_user("susan")
-    monkeypatch.setattr(User, "with_credentials", lambda *_: pytest.fail("it was hashed"))
+    monkeypatch.setattr(User, "with_credentials", lambda *_: pytest.fail("the password was hashed"))
 
     assert_problem(client.post("/api/tokens", auth=("susan", "x" * 5000)), 401)
 
 
-def test_the_rate_limit_of_signing_in_holds(make_app):
+def test_login_rate_limit_applies_to_tokens(make_app):
     client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="2 per hour").test_client()
 
     for _ in range(2):
@@ -87,7 +87,7 @@ def test_the_rate_limit_of_signing_in_holds(make_app):
     assert int(refused.headers["Retry-After"]) > 0
 
 
-def test_nothing_opens_without_a_live_token(client):
+def test_request_without_valid_token_is_401(client):
     for header in ("", "Bearer", "Bearer wrong", "Bearer é", "Bearer \0", "Basic c3VzYW46eA==", "x"):
         response = client.get("/api/tasks", headers={"Authorization": header})
 
@@ -95,7 +95,7 @@ def test_nothing_opens_without_a_live_token(client):
         assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
 
 
-def test_an_expired_token_opens_nothing_and_goes_with_the_next_one(app, susan):
+def test_expired_token_is_refused_and_later_deleted(app, susan):
     db.session.execute(sa.update(ApiToken).values(expires_at=utcnow()))
     db.session.commit()
 
@@ -107,7 +107,7 @@ def test_an_expired_token_opens_nothing_and_goes_with_the_next_one(app, susan):
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1
 
 
-def test_a_revoked_token_opens_nothing_and_the_others_stay(app, susan):
+def test_revoking_a_token_leaves_other_tokens(app, susan):
     other = caller_for(app, User.with_username("susan"))
 
     assert susan.delete("/api/tokens").status_code == 204
@@ -117,11 +117,11 @@ def test_a_revoked_token_opens_nothing_and_the_others_stay(app, susan):
     assert other.get("/api/tasks").status_code == 200
 
 
-def test_tokens_have_names_and_are_listed_and_revoked_one_by_one(client, make_user):
+def test_named_tokens_are_listed_and_revoked(client, make_user):
     make_user("susan", "cat-dog-fish")
     other = caller_for(client.application, make_user("david"))
-    bought = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": " backup "})
-    first, second = Caller(client, bought.json["token"]), caller_for(client.application, User.with_username("susan"))
+    issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": " backup "})
+    first, second = Caller(client, issued.json["token"]), caller_for(client.application, User.with_username("susan"))
 
     listed = first.get("/api/tokens")
 
@@ -134,7 +134,7 @@ def test_tokens_have_names_and_are_listed_and_revoked_one_by_one(client, make_us
     assert_problem(first.get("/api/tokens"), 401)
 
 
-def test_a_name_that_cannot_be_kept_is_refused(client, make_user):
+def test_invalid_token_name_is_refused(client, make_user):
     make_user("susan", "cat-dog-fish")
     for name in ("x" * 65, "a\0b", 7, None):
         refused = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": name})
@@ -142,35 +142,35 @@ def test_a_name_that_cannot_be_kept_is_refused(client, make_user):
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["name"]
 
 
-def test_there_are_so_many_and_those_that_are_gone_do_not_count(app, client, make_user):
+def test_token_limit_ignores_revoked_and_expired_tokens(app, client, make_user):
     app.config["API_TOKENS_PER_USER"] = 3
     user = make_user("susan", "cat-dog-fish")
     first, *_others = (caller_for(app, user) for _ in range(3))
 
-    def ask():
+    def request_token():
         return client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
 
-    refused = assert_problem(ask(), 409)
+    refused = assert_problem(request_token(), 409)
     first.delete("/api/tokens")
-    after_revoking = ask()
-    used_up = ask()
+    after_revoking = request_token()
+    at_limit = request_token()
     db.session.scalars(sa.select(ApiToken).limit(1)).one().expires_at = utcnow()
     db.session.commit()
 
     assert refused["detail"] == "You have as many tokens as one may have (3). Revoke one that you no longer need."
-    assert [after_revoking.status_code, used_up.status_code, ask().status_code] == [201, 409, 201]
+    assert [after_revoking.status_code, at_limit.status_code, request_token().status_code] == [201, 409, 201]
     caller_for(app, make_user("david"))
 
 
 class TestPage:
-    def test_a_token_is_made_shown_once_and_revoked(self, app, make_user, signed_in):
+    def test_token_is_created_shown_once_and_revoked(self, app, make_user, signed_in):
         browser = signed_in(make_user("susan"))
 
-        made = browser.post("/account/tokens", data={"name": "my <script>"})
+        created = browser.post("/account/tokens", data={"name": "my <script>"})
 
-        token = re.search(r'id="new-token" value="([^"]+)"', made.text)[1]
-        assert made.status_code == 201
-        assert made.headers["Cache-Control"] == "no-store"
+        token = re.search(r'id="new-token" value="([^"]+)"', created.text)[1]
+        assert created.status_code == 201
+        assert created.headers["Cache-Control"] == "no-store"
         assert Caller(app.test_client(use_cookies=False), token).get("/api/users/me").json["username"] == "susan"
         page = browser.get("/account/tokens").text
         assert token not in page
@@ -178,19 +178,19 @@ class TestPage:
         browser.post(re.search(r'action="([^"]+/revoke)"', page)[1])
         assert_problem(Caller(app.test_client(use_cookies=False), token).get("/api/users/me"), 401)
 
-    def test_nobody_revokes_what_is_not_theirs(self, susan, make_user, signed_in):
+    def test_revoking_foreign_token_is_404(self, susan, make_user, signed_in):
         token_id = susan.get("/api/tokens").json["items"][0]["id"]
 
         assert signed_in(make_user("david")).post(f"/account/tokens/{token_id}/revoke").status_code == 404
         assert susan.get("/api/tokens").status_code == 200
 
-    def test_a_token_without_a_name_is_not_made_there(self, make_user, signed_in):
+    def test_invalid_name_is_refused(self, make_user, signed_in):
         browser = signed_in(make_user("susan"))
         for name in ("", "x" * 65, "a\0b"):
             assert browser.post("/account/tokens", data={"name": name}).status_code == 422
         assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
 
-    def test_one_too_many_is_refused_with_a_sentence(self, app, make_user, signed_in):
+    def test_token_over_limit_is_refused(self, app, make_user, signed_in):
         app.config["API_TOKENS_PER_USER"] = 1
         browser = signed_in(make_user("susan"))
         browser.post("/account/tokens", data={"name": "backup"})
@@ -200,11 +200,11 @@ class TestPage:
         assert refused.status_code == 422
         assert "You have as many tokens as one may have (1)." in refused.text
 
-    def test_it_is_for_those_who_are_signed_in(self, client):
+    def test_page_requires_login(self, client):
         assert client.get("/account/tokens").status_code == client.post("/account/tokens").status_code == 302
 
 
-def test_use_is_noted_at_most_once_a_minute(susan):
+def test_last_use_is_stored_once_a_minute(susan):
     def last_used_at():
         return db.session.scalar(sa.select(ApiToken.last_used_at))
 
@@ -220,21 +220,21 @@ def test_use_is_noted_at_most_once_a_minute(susan):
     assert last_used_at() >= first
 
 
-def test_a_token_of_a_closed_account_opens_nothing(susan):
+def test_token_of_closed_account_is_refused(susan):
     db.session.execute(sa.update(User).values(deleted_at=utcnow()))
     db.session.commit()
 
     assert_problem(susan.get("/api/tasks"), 401)
 
 
-def test_a_session_cookie_opens_nothing(make_user, signed_in):
+def test_session_cookie_is_refused(make_user, signed_in):
     browser = signed_in(make_user("susan"))
 
     assert_problem(browser.get("/api/tasks"), 401)
     assert_problem(browser.post("/api/exports"), 401)
 
 
-def test_no_csrf_token_is_asked_for(make_app, make_user):
+def test_csrf_token_is_not_required(make_app, make_user):
     app = make_app(WTF_CSRF_ENABLED=True)
 
     assert caller_for(app, make_user("susan")).post("/api/exports").status_code == 202

@@ -1,4 +1,4 @@
-"""A program has a post translated, as a reader does on the page."""
+"""Translating a post through the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.translator import TranslationServer
 RUSSIAN = "Кто знает хорошую пекарню у старого вокзала?"
 ENGLISH = "Does anyone know a good bakery near the old station?"
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the pages are tested with both
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the tests of the pages use both
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
 
 @pytest.fixture
 def path(susan: Caller) -> str:
-    """That of a post in Russian."""
+    """The API path of the translation of a Russian post."""
     written = susan.post("/api/posts", json={"body": RUSSIAN})
     assert written.json["language"] == "ru"
     return f"{written.headers['Location']}/translation"
 
 
-def test_it_is_made_once_and_in_the_callers_language(susan: Caller, path: str, service: TranslationServer) -> None:
+def test_translation_is_made_once_in_users_language(susan: Caller, path: str, service: TranslationServer) -> None:
     answers = [susan.post(path) for _ in range(2)]
 
     for answer in answers:
@@ -58,18 +58,18 @@ def test_it_is_made_once_and_in_the_callers_language(susan: Caller, path: str, s
     assert_problem(susan.post(path), 404)
 
 
-def test_what_is_in_the_way_is_a_problem(susan: Caller, path: str, service: TranslationServer) -> None:
-    for status, told in ((500, 503), (400, 502)):
+def test_translation_errors_are_problems(susan: Caller, path: str, service: TranslationServer) -> None:
+    for status, expected in ((500, 503), (400, 502)):
         service.answer = (status, b"{}")
-        assert_problem(susan.post(path), told)
+        assert_problem(susan.post(path), expected)
     assert_problem(susan.post("/api/posts/999/translation"), 404)
 
 
-def test_the_post_may_go_meanwhile(susan: Caller, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(post: Post, language: str) -> None:
+def test_post_deleted_during_translation_is_404(susan: Caller, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def delete_post(post: Post, language: str) -> None:
         db.session.delete(post)
         db.session.commit()
 
-    monkeypatch.setattr("microblog.posts.translation.service.translate_once", gone)
+    monkeypatch.setattr("microblog.posts.translation.service.translate_once", delete_post)
 
     assert_problem(susan.post(path), 404)

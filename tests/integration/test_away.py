@@ -1,4 +1,4 @@
-"""Redis or the database goes away under a task that is at work: it ends as it would have, a little later."""
+"""A task that runs while Redis or the database becomes unavailable ends with the same result, only later."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support import tasks
 from tests.support.factories import crash, make_older, rows_of, start, states_of
 from tests.support.servers import Postgres, RedisServer, Worker, wait_for
 
-Away = Callable[[], contextlib.AbstractContextManager[None]]
+Outage = Callable[[], contextlib.AbstractContextManager[None]]
 
-# SQLite is a file, and does not go away.
+# SQLite is a file and is always available.
 ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"])
 
 
@@ -36,24 +36,24 @@ def gate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database_away(app: Flask, postgres_server: Postgres) -> Away:
+def database_outage(app: Flask, postgres_server: Postgres) -> Outage:
     @contextlib.contextmanager
-    def away() -> Iterator[None]:
+    def outage() -> Iterator[None]:
         db.session.rollback()
         with postgres_server.closed(str(db.engine.url.database)):
             yield
 
-    return away
+    return outage
 
 
 def in_broker(redis_server: RedisServer) -> str:
-    """The messages that wait, and those that a worker has and did not acknowledge."""
+    """Return the queued messages and those that a worker has not acknowledged, as text."""
     client = redis_server.client
     return f"{client.lrange('default', 0, -1)} {client.hvals('unacked')}"
 
 
 @pytest.mark.both_databases
-def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: RedisServer) -> None:
+def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_server: RedisServer) -> None:
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     noop = app.extensions["celery"].tasks["noop"]
@@ -67,7 +67,7 @@ def test_a_second_attempt_begins_though_redis_is_away(app: Flask, redis_server: 
 
 
 @pytest.mark.both_databases
-def test_claim_that_the_schema_refuses_is_reported_and_not_requeued(app: Flask) -> None:
+def test_claim_is_reported_not_requeued_on_schema_error(app: Flask) -> None:
     task_id = start(tasks.noop.s())
     noop = app.extensions["celery"].tasks["noop"]
     noop.push_request(id=task_id, hostname="one@host")
@@ -84,12 +84,12 @@ def test_claim_that_the_schema_refuses_is_reported_and_not_requeued(app: Flask) 
     db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
     db.session.commit()
     make_older(task_id, published_at=30)
-    assert reconcile_all() == 1, "it is published again once the schema is right"
+    assert reconcile_all() == 1, "the task is published again once the schema is repaired"
     noop.pop_request()
 
 
 @pytest.mark.exhaustive
-def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
+def test_next_step_runs_once_redis_is_back(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path, diary: Path
 ) -> None:
     worker = make_worker()
@@ -107,7 +107,7 @@ def test_a_step_whose_turn_comes_while_redis_is_away_follows_later(
 
 @pytest.mark.both_databases
 @pytest.mark.exhaustive
-def test_a_retry_that_finds_redis_away_is_published_later(
+def test_retry_is_published_once_redis_is_back(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path
 ) -> None:
     make_worker()
@@ -116,7 +116,7 @@ def test_a_retry_that_finds_redis_away_is_published_later(
 
     with redis_server.away():
         gate.touch()
-        wait_for(lambda: states_of(task_id) == ["RETRY"], what="it is to be tried again")
+        wait_for(lambda: states_of(task_id) == ["RETRY"], what="the retry is stored")
     assert rows_of(task_id)[0].published_at is None
     make_older(task_id, eta=30)
     assert reconcile_all() == 1
@@ -127,18 +127,18 @@ def test_a_retry_that_finds_redis_away_is_published_later(
 
 @ONLY_POSTGRESQL
 @pytest.mark.exhaustive
-def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
+def test_message_is_requeued_while_database_is_unavailable(
     app: Flask,
     make_worker: Callable[..., Worker],
     redis_server: RedisServer,
-    database_away: Away,
+    database_outage: Outage,
     diary: Path,
 ) -> None:
     task_id = start(tasks.record.s(str(diary)))
 
-    with database_away():
+    with database_outage():
         make_worker()
-        wait_for(lambda: "redelivered" in in_broker(redis_server), what="it has been given back")
+        wait_for(lambda: "redelivered" in in_broker(redis_server), what="the message is requeued")
 
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
@@ -147,14 +147,14 @@ def test_a_message_that_finds_the_database_away_goes_back_to_its_queue(
 
 @ONLY_POSTGRESQL
 @pytest.mark.exhaustive
-def test_a_result_that_finds_the_database_away_is_in_its_row_later(
-    app: Flask, make_worker: Callable[..., Worker], database_away: Away, gate: Path
+def test_result_reaches_row_once_database_is_back(
+    app: Flask, make_worker: Callable[..., Worker], database_outage: Outage, gate: Path
 ) -> None:
     worker = make_worker()
     task_id = start(tasks.stand.s(str(gate)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
-    with database_away():
+    with database_outage():
         gate.touch()
         wait_for(lambda: "SUCCESS of" in worker.text(), what="the row cannot be written")
         assert AsyncResult(task_id).state == "SUCCESS"

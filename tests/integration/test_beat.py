@@ -1,4 +1,4 @@
-"""Beat outlives its Redis, and its schedule comes back where Redis forgot it."""
+"""Beat survives an outage of Redis, and restores its schedule if Redis has lost it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Start = Callable[[], Program]
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """What beats have written so far."""
+    """The log file of all beat processes."""
     return tmp_path / "beat.log"
 
 
 @pytest.fixture
 def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
-    """Starts a beat that reconciles twice a second."""
+    """Return a function that starts a beat with a reconcile interval of half a second."""
     started: list[Program] = []
 
     def start() -> Program:
@@ -45,54 +45,50 @@ def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
 
 
 def scheduled(redis_server: RedisServer) -> bool:
-    """Whether a message of the schedule has come since the last look."""
+    """Return True if beat has published a message since the last call."""
     return bool(redis_server.client.delete("default"))
 
 
-def test_beat_schedules(start_beat: Start, redis_server: RedisServer) -> None:
+def test_beat_publishes_scheduled_tasks(start_beat: Start, redis_server: RedisServer) -> None:
     start_beat()
 
     wait_for(lambda: scheduled(redis_server))
-    wait_for(lambda: scheduled(redis_server), what="and again")
-    assert redis_server.client.exists(EPOCH_KEY), "since when Redis remembers is known before there is any job"
+    wait_for(lambda: scheduled(redis_server), what="beat publishes a second message")
+    assert redis_server.client.exists(EPOCH_KEY), "beat stores the epoch of Redis before the first job"
 
 
 @pytest.mark.exhaustive
-def test_beat_outlives_a_redis_that_dies_and_comes_back_empty(
-    start_beat: Start, redis_server: RedisServer, log: Path
-) -> None:
+def test_beat_survives_restart_of_empty_redis(start_beat: Start, redis_server: RedisServer, log: Path) -> None:
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
     with redis_server.away():
-        wait_for(lambda: "the schedule waits for Redis" in log.read_text(), what="it has noticed")
+        wait_for(lambda: "the schedule waits for Redis" in log.read_text(), what="beat notices the outage")
 
-    wait_for(lambda: scheduled(redis_server), what="it goes on")
+    wait_for(lambda: scheduled(redis_server), what="beat continues")
     assert beat.poll() is None
 
 
-def test_a_second_beat_waits_for_the_first_to_end(start_beat: Start, redis_server: RedisServer) -> None:
+def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: RedisServer) -> None:
     first = start_beat()
     wait_for(lambda: scheduled(redis_server))
     start_beat()
 
     first.terminate()
     first.wait(PATIENCE)
-    redis_server.client.delete("default")  # what the first one sent
+    redis_server.client.delete("default")  # messages of the first beat
 
-    wait_for(lambda: scheduled(redis_server), what="the second goes on")
+    wait_for(lambda: scheduled(redis_server), what="the second beat takes over")
 
 
 @pytest.mark.exhaustive
-def test_what_redis_forgot_while_a_beat_waited_for_its_turn_is_scheduled_all_the_same(
-    start_beat: Start, redis_server: RedisServer
-) -> None:
+def test_waiting_beat_restores_schedule_lost_by_redis(start_beat: Start, redis_server: RedisServer) -> None:
     first = start_beat()
     wait_for(lambda: scheduled(redis_server))
     [statics] = redis_server.client.keys("microblog:redbeat:*statics*")
     redis_server.client.delete(statics)
     start_beat()
-    wait_for(lambda: redis_server.client.exists(statics), what="the second has stored its schedule")
+    wait_for(lambda: redis_server.client.exists(statics), what="the second beat stores its schedule")
 
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -102,7 +98,7 @@ def test_what_redis_forgot_while_a_beat_waited_for_its_turn_is_scheduled_all_the
 
 
 @pytest.mark.exhaustive
-def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_server: RedisServer) -> None:
+def test_beat_stops_while_redis_is_unavailable(start_beat: Start, redis_server: RedisServer) -> None:
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
@@ -112,20 +108,20 @@ def test_beat_ends_when_told_to_though_redis_is_away(start_beat: Start, redis_se
 
 
 @pytest.mark.exhaustive
-def test_a_signal_that_is_lost_in_the_middle_of_publishing_ends_beat_all_the_same(
+def test_beat_stops_if_system_exit_is_lost(
     app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Celery's handler closes the scheduler and raises SystemExit, which kombu may take for a broken connection."""
     scheduler = Scheduler(app=app.extensions["celery"])
 
-    def is_told_to_end(self: RedBeatScheduler) -> float:
+    def close_during_tick(self: RedBeatScheduler) -> float:
         scheduler.close()
         return 1.0
 
-    monkeypatch.setattr(RedBeatScheduler, "tick", is_told_to_end)
+    monkeypatch.setattr(RedBeatScheduler, "tick", close_during_tick)
 
     with pytest.raises(SystemExit):
         scheduler.tick()
-    assert redis_server.client.exists(scheduler.lock_key), "the lock is kept as long as the tick takes"
+    assert redis_server.client.exists(scheduler.lock_key), "the lock is held until the tick has ended"
     scheduler.close()
     assert not redis_server.client.exists(scheduler.lock_key)

@@ -1,4 +1,4 @@
-"""Celery's own programs work on this application as Celery documents them, and a stock Flower runs beside it."""
+"""Celery's own commands and an unmodified Flower work with this application as documented."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.cluster import Staff, staffed
 from tests.support.servers import PATIENCE, Worker, free_port, wait_for
 
 CELERY = ["celery", "-A", "celery_app"]
-PATIENTLY = ("--timeout", "60")  # for an answer that is expected, which comes sooner unless the machine is busy
+TIMEOUT_OPTION = ("--timeout", "60")  # for an expected reply, which arrives sooner unless the machine is busy
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def worker(staff: Staff) -> Worker:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """Jobs called `count` run until this file is there; it is when the test is over."""
+    """A file that ends the running `count` jobs; it is created when the test ends."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -48,126 +48,126 @@ def celery(staff: Staff, *arguments: str) -> subprocess.CompletedProcess[str]:
     return programs.run([*CELERY, *arguments], staff.environment)
 
 
-def told(staff: Staff, worker: Worker, *arguments: str) -> Any:
-    """What the worker said to a program of Celery's that asked for JSON."""
+def reply_of(staff: Staff, worker: Worker, *arguments: str) -> Any:
+    """Run a Celery command with --json for one worker, and return its reply."""
     program, *rest = arguments
-    done = celery(staff, program, *PATIENTLY, "--destination", worker.name, "--json", *rest)
+    done = celery(staff, program, *TIMEOUT_OPTION, "--destination", worker.name, "--json", *rest)
     assert done.returncode == 0, done.stderr
     reply = json.loads(done.stdout.splitlines()[0])
-    if isinstance(reply, list):  # `control`; `inspect` tells it by name
+    if isinstance(reply, list):  # `control` prints a list of replies, `inspect` one object
         [reply] = reply
     return reply[worker.name]
 
 
 class TestInspect:
-    def test_it_tells_what_workers_know(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_active_queues_and_registered(self, staff: Staff, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
-        # A process tells its worker that it has begun, which may be heard later than its first progress.
-        wait_for(lambda: [task["id"] for task in told(staff, worker, "inspect", "active")] == [counting])
-        said = {name: told(staff, worker, "inspect", name) for name in ("active_queues", "registered")}
+        # The worker may learn that the task has started only after the first progress is stored.
+        wait_for(lambda: [task["id"] for task in reply_of(staff, worker, "inspect", "active")] == [counting])
+        replies = {name: reply_of(staff, worker, "inspect", name) for name in ("active_queues", "registered")}
 
-        assert {queue["name"] for queue in said["active_queues"]} == {"exports", "mail", "default"}
-        assert "reconcile" in said["registered"]
+        assert {queue["name"] for queue in replies["active_queues"]} == {"exports", "mail", "default"}
+        assert "reconcile" in replies["registered"]
 
     @pytest.mark.parametrize("command", ["reserved", "scheduled", "revoked"])
-    def test_it_lists(self, staff: Staff, worker: Worker, command: str) -> None:
-        listed = told(staff, worker, "inspect", command)
+    def test_other_lists_are_empty(self, staff: Staff, worker: Worker, command: str) -> None:
+        listed = reply_of(staff, worker, "inspect", command)
 
-        # Other tests have tasks revoked, and workers remember those.
+        # Workers remember the tasks that other tests have revoked.
         assert [task for task in listed if command != "revoked" or staff.state(task) != states.REVOKED] == []
 
     @pytest.mark.exhaustive
-    def test_the_rest_of_it_works_too(self, staff: Staff, worker: Worker) -> None:
-        assert told(staff, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
-        assert told(staff, worker, "inspect", "ping") == {"ok": "pong"}
-        assert told(staff, worker, "inspect", "conf")["task_acks_late"] is True
-        assert told(staff, worker, "inspect", "clock")["clock"] > 0
-        assert "celery:5" in told(staff, worker, "inspect", "report")["ok"]
+    def test_stats_ping_conf_clock_and_report(self, staff: Staff, worker: Worker) -> None:
+        assert reply_of(staff, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
+        assert reply_of(staff, worker, "inspect", "ping") == {"ok": "pong"}
+        assert reply_of(staff, worker, "inspect", "conf")["task_acks_late"] is True
+        assert reply_of(staff, worker, "inspect", "clock")["clock"] > 0
+        assert "celery:5" in reply_of(staff, worker, "inspect", "report")["ok"]
 
-    def test_query_task_finds_what_runs(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_query_task_finds_running_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
-        wait_for(lambda: told(staff, worker, "inspect", "query_task", counting)[counting][0] == "active")
+        wait_for(lambda: reply_of(staff, worker, "inspect", "query_task", counting)[counting][0] == "active")
 
-    def test_status_lists_the_workers(self, staff: Staff, worker: Worker) -> None:
+    def test_status_lists_workers(self, staff: Staff, worker: Worker) -> None:
         def online() -> str:
-            """What it prints; nothing if no worker answered in time. It always waits for as long as it may."""
+            """Return the output, or an empty string if no worker replied within the timeout."""
             status = celery(staff, "status", "--timeout", "1")
             return status.stdout if status.returncode == 0 else ""
 
-        printed = wait_for(online, what="the worker answers in time")
+        printed = wait_for(online, what="the worker replies in time")
 
         assert worker.name in printed
         assert "1 node online" in printed
 
     @pytest.mark.exhaustive
-    def test_without_an_answer_it_says_so(self, staff: Staff, worker: Worker) -> None:
-        nobody = celery(staff, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
+    def test_ping_fails_without_reply(self, staff: Staff, worker: Worker) -> None:
+        result = celery(staff, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
 
-        assert nobody.returncode == 69
-        assert "No nodes replied within time constraint" in nobody.stderr
+        assert result.returncode == 69
+        assert "No nodes replied within time constraint" in result.stderr
 
 
 @pytest.mark.exhaustive
 class TestControl:
-    def test_it_changes_the_pool(self, staff: Staff, worker: Worker) -> None:
+    def test_pool_is_resized_and_restarted(self, staff: Staff, worker: Worker) -> None:
         wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
-        assert told(staff, worker, "control", "pool_grow", "1") == {"ok": "pool will grow"}
+        assert reply_of(staff, worker, "control", "pool_grow", "1") == {"ok": "pool will grow"}
         wait_for(lambda: staff.worker(worker)["concurrency"] == 3)
-        assert told(staff, worker, "control", "pool_shrink", "1") == {"ok": "pool will shrink"}
+        assert reply_of(staff, worker, "control", "pool_shrink", "1") == {"ok": "pool will shrink"}
         wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
-        assert told(staff, worker, "control", "pool_restart") == {"ok": "reload started"}
-        assert "Autoscale not enabled" in told(staff, worker, "control", "autoscale", "3", "1")["error"]
+        assert reply_of(staff, worker, "control", "pool_restart") == {"ok": "reload started"}
+        assert "Autoscale not enabled" in reply_of(staff, worker, "control", "autoscale", "3", "1")["error"]
 
-    def test_it_changes_what_is_consumed(self, staff: Staff, worker: Worker) -> None:
-        told(staff, worker, "control", "cancel_consumer", "mail")
+    def test_consumers_are_cancelled_and_added(self, staff: Staff, worker: Worker) -> None:
+        reply_of(staff, worker, "control", "cancel_consumer", "mail")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports"])
-        told(staff, worker, "control", "add_consumer", "mail")
+        reply_of(staff, worker, "control", "add_consumer", "mail")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports", "mail"])
 
-    def test_it_changes_limits_and_they_hold(self, staff: Staff, worker: Worker, gate: Path) -> None:
-        assert "ok" in told(staff, worker, "control", "rate_limit", "noop", "7/s")
-        assert "ok" in told(staff, worker, "control", "time_limit", "count", "1", "60")
-        [noop] = [task for task in staff.json("registered", *PATIENTLY) if task["name"] == "noop"]
+    def test_rate_and_time_limits_apply(self, staff: Staff, worker: Worker, gate: Path) -> None:
+        assert "ok" in reply_of(staff, worker, "control", "rate_limit", "noop", "7/s")
+        assert "ok" in reply_of(staff, worker, "control", "time_limit", "count", "1", "60")
+        [noop] = [task for task in staff.json("registered", *TIMEOUT_OPTION) if task["name"] == "noop"]
         counting = staff.launch("count", str(gate))
 
         wait_for(lambda: staff.state(counting) == states.FAILURE)
 
         assert noop["rate_limit"] == "7/s"
-        told(staff, worker, "control", "rate_limit", "noop", "0")
-        told(staff, worker, "control", "time_limit", "count", "3300", "3600")
+        reply_of(staff, worker, "control", "rate_limit", "noop", "0")
+        reply_of(staff, worker, "control", "time_limit", "count", "3300", "3600")
 
-    def test_a_task_that_it_revokes_does_not_run_and_its_row_says_so(self, staff: Staff, worker: Worker) -> None:
-        staff.run("pause", "mail", *PATIENTLY)
+    def test_revoked_task_does_not_run(self, staff: Staff, worker: Worker) -> None:
+        staff.run("pause", "mail", *TIMEOUT_OPTION)
         waiting = staff.launch("noop", queue="mail")
 
-        assert "flagged as revoked" in told(staff, worker, "control", "revoke", waiting)["ok"]
+        assert "flagged as revoked" in reply_of(staff, worker, "control", "revoke", waiting)["ok"]
 
-        staff.run("resume", "mail", *PATIENTLY)
+        staff.run("resume", "mail", *TIMEOUT_OPTION)
         wait_for(lambda: staff.state(waiting) == states.REVOKED)
 
-    def test_a_task_that_it_terminates_ends_and_its_row_says_so(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_terminated_task_is_revoked(self, staff: Staff, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
-        told(staff, worker, "control", "terminate", "SIGTERM", counting)
+        reply_of(staff, worker, "control", "terminate", "SIGTERM", counting)
 
         wait_for(lambda: staff.state(counting) == states.REVOKED)
 
-    def test_events_are_on(self, staff: Staff, worker: Worker) -> None:
-        assert told(staff, worker, "control", "enable_events") == {"ok": "task events already enabled"}
+    def test_events_are_enabled(self, staff: Staff, worker: Worker) -> None:
+        assert reply_of(staff, worker, "control", "enable_events") == {"ok": "task events already enabled"}
 
-    def test_shutdown_ends_a_worker(self, staff: Staff, worker: Worker) -> None:
+    def test_shutdown_stops_worker(self, staff: Staff, worker: Worker) -> None:
         leaving = staff.hire("-Q", "mail", concurrency=1)
 
         celery(staff, "control", "--timeout", "1", "--destination", leaving.name, "shutdown")
 
         assert leaving.process.wait(PATIENCE) == 0
 
-    def test_call_and_result_run_a_task(self, staff: Staff, worker: Worker) -> None:
+    def test_call_and_result(self, staff: Staff, worker: Worker) -> None:
         task_id = celery(staff, "call", "echo", "--args", "[7]").stdout.strip()
 
         assert len(task_id) == 36
@@ -180,16 +180,16 @@ def test_events_are_dumped(staff: Staff, worker: Worker, tmp_path: Path) -> None
     printed = tmp_path / "events"
     printed.touch()
 
-    def is_told(event: str, job: str) -> bool:
+    def is_printed(event: str, job: str) -> bool:
         return any(event in line and job in line for line in printed.read_text().splitlines())
 
     dump = programs.Program([*CELERY, "events", "--dump"], staff.environment, stdout=printed)
     try:
-        wait_for(lambda: worker.name in printed.read_text(), what="its heartbeat")
+        wait_for(lambda: worker.name in printed.read_text(), what="the heartbeat of the worker")
         job = staff.launch("noop")
 
         for event in ("task received", "task started", "task succeeded"):
-            wait_for(lambda event=event: is_told(event, job), what=event)
+            wait_for(lambda event=event: is_printed(event, job), what=event)
     finally:
         dump.terminate()
         dump.wait(PATIENCE)
@@ -197,7 +197,7 @@ def test_events_are_dumped(staff: Staff, worker: Worker, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def flower(staff: Staff, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Flower as it comes, on our application."""
+    """The URL of an unmodified Flower that runs with this application."""
     port = free_port()
     log = tmp_path_factory.mktemp("flower") / "log"
     program = programs.Program(
@@ -207,28 +207,30 @@ def flower(staff: Staff, worker: Worker, tmp_path_factory: pytest.TempPathFactor
     )
     address = f"http://127.0.0.1:{port}"
     wait_for(lambda: answers(f"{address}/healthcheck"), what="Flower answers")
-    wait_for(lambda: ask(f"{address}/api/workers?status=1").get(worker.name), what="Flower hears the worker's events")
+    wait_for(
+        lambda: ask(f"{address}/api/workers?status=1").get(worker.name), what="Flower receives the worker's events"
+    )
     yield address
-    program.kill()  # it would first wait for workers that do not answer any more
+    program.kill()  # SIGTERM would make it wait for workers that no longer reply
     program.wait(PATIENCE)
 
 
 @pytest.mark.exhaustive
 class TestFlower:
-    def test_it_knows_the_workers(self, flower: str, worker: Worker) -> None:
-        known = wait_for(lambda: all_known(flower, worker), what="the worker has told it all")
+    def test_workers_are_shown(self, flower: str, worker: Worker) -> None:
+        details = wait_for(lambda: worker_details(flower, worker), what="the worker has replied to Flower")
 
-        assert known["stats"]["pool"]["max-concurrency"] == 2
-        assert {queue["name"] for queue in known["active_queues"]} == {"exports", "mail", "default"}
+        assert details["stats"]["pool"]["max-concurrency"] == 2
+        assert {queue["name"] for queue in details["active_queues"]} == {"exports", "mail", "default"}
 
-    def test_it_sees_a_task_and_its_outcome(self, flower: str, staff: Staff) -> None:
+    def test_task_and_result_are_shown(self, flower: str, staff: Staff) -> None:
         job = staff.launch("echo", "seen by Flower")
 
         wait_for(lambda: ask(f"{flower}/api/tasks").get(job, {}).get("state") == "SUCCESS")
         assert "seen by Flower" in json.dumps(ask(f"{flower}/api/task/info/{job}"))
 
-    def test_what_it_steers_is_done(self, flower: str, staff: Staff, worker: Worker) -> None:
-        wait_for(lambda: all_known(flower, worker), what="it knows the worker")
+    def test_consumers_are_controlled(self, flower: str, staff: Staff, worker: Worker) -> None:
+        wait_for(lambda: worker_details(flower, worker), what="the worker has replied to Flower")
 
         ask(f"{flower}/api/worker/queue/cancel-consumer/{worker.name}", queue="mail")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports"])
@@ -237,18 +239,18 @@ class TestFlower:
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports", "mail"])
 
 
-def all_known(flower: str, worker: Worker) -> dict[str, Any]:
-    """What Flower knows of a worker, once that has answered all of its questions; nothing before.
+def worker_details(flower: str, worker: Worker) -> dict[str, Any]:
+    """Return Flower's details of a worker, or {} until the worker has replied to all of Flower's requests.
 
-    It asks this one alone: it would wait for the answers of all for as long as it may.
+    The query is restricted to this worker, because a query of all workers always takes the whole timeout.
     """
     try:
-        known: dict[str, Any] = ask(f"{flower}/api/workers?refresh=1&workername={worker.name}")[worker.name]
+        details: dict[str, Any] = ask(f"{flower}/api/workers?refresh=1&workername={worker.name}")[worker.name]
     except urllib.error.HTTPError as error:
         if error.code != HTTPStatus.NOT_FOUND:
             raise
         return {}
-    return known if {"stats", "active_queues"} <= known.keys() else {}
+    return details if {"stats", "active_queues"} <= details.keys() else {}
 
 
 def answers(url: str) -> bool:
@@ -260,7 +262,7 @@ def answers(url: str) -> bool:
 
 
 def ask(url: str, **form: str) -> Any:
-    """What Flower's API answers; with a form it is posted."""
+    """Return the response of Flower's API; send a POST request if there is a form."""
     data = urlencode(form).encode() if form else None
     with urllib.request.urlopen(url, data=data, timeout=PATIENCE) as response:
         return json.load(response)

@@ -1,4 +1,4 @@
-"""A task runs once at a time, and what a worker that lost its claim writes does not count."""
+"""A task runs in one worker at a time, and a worker that lost its claim cannot write."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
 
-LEASE = 600.0  # seconds: none runs out by itself while a test looks at it
+LEASE = 600.0  # seconds: no lease expires by itself during a test
 COUNTS = {"current": 1, "total": 2, "percent": 50, "message": "half"}
 
 
 @pytest.fixture
 def task_id(app: Flask) -> str:
-    """A launched task that no worker has."""
+    """The id of a launched task that no worker has claimed."""
     app.config["TASK_LEASE"] = LEASE
     row = launch(tasks.add.s(1, 2))
     db.session.commit()
@@ -50,7 +50,7 @@ def backend(app: Flask) -> Any:
     return app.extensions["celery"].backend
 
 
-def take(executor: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
+def claim(executor: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
     held = transitions.claim_task(executor, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None
     return held
@@ -64,22 +64,22 @@ def row_of(task_id: str) -> Task:
 
 
 def request_of(held: Claim) -> Context:
-    """The context that Celery hands to the backend for a task that holds a claim."""
+    """Return the request that Celery passes to the backend for a task with a claim."""
     context = Context({"id": held.task_id, "hostname": "one@host", "delivery_info": {}})
     context.run = CurrentRun(held)
     return context
 
 
-def run_out(held: Claim) -> None:
-    """Let the lease of a claim run out, for its holder's own clock too."""
+def expire(held: Claim) -> None:
+    """Expire the lease of a claim, in the row and for its holder."""
     past = utcnow() - timedelta(seconds=1)
     db.session.execute(sa.update(Task).where(Task.id == held.task_id).values(lease_expires_at=past))
     db.session.commit()
     held.expires_at = past
 
 
-def test_a_claim_says_who_runs_the_task_and_until_when(executor: AutocommitExecutor, task_id: str) -> None:
-    held = take(executor, task_id)
+def test_claim_stores_worker_and_lease(executor: AutocommitExecutor, task_id: str) -> None:
+    held = claim(executor, task_id)
 
     row = row_of(task_id)
     assert (row.state, row.worker, row.attempts, row.crashes) == ("STARTED", "one@host", 1, 0)
@@ -87,14 +87,14 @@ def test_a_claim_says_who_runs_the_task_and_until_when(executor: AutocommitExecu
     assert row.started_at is not None
 
 
-def test_only_one_of_many_wins_a_claim(app: Flask, executor: AutocommitExecutor, task_id: str) -> None:
+def test_concurrent_claims_have_one_winner(app: Flask, executor: AutocommitExecutor, task_id: str) -> None:
     barrier = threading.Barrier(8)
     outcomes: list[str] = []
 
     def try_to_claim(number: int) -> None:
         barrier.wait()
         try:
-            take(executor, task_id, worker=f"{number}@host")
+            claim(executor, task_id, worker=f"{number}@host")
             outcomes.append("won")
         except ClaimRefused:
             outcomes.append("refused")
@@ -108,19 +108,19 @@ def test_only_one_of_many_wins_a_claim(app: Flask, executor: AutocommitExecutor,
     assert sorted(outcomes) == ["refused"] * 7 + ["won"]
 
 
-def test_a_live_lease_keeps_others_out_and_a_dead_one_does_not(executor: AutocommitExecutor, task_id: str) -> None:
-    first = take(executor, task_id)
+def test_claim_refused_while_lease_valid(executor: AutocommitExecutor, task_id: str) -> None:
+    first = claim(executor, task_id)
     with pytest.raises(transitions.HeldElsewhere):
-        take(executor, task_id, worker="two@host")
+        claim(executor, task_id, worker="two@host")
 
-    run_out(first)
-    second = take(executor, task_id, worker="two@host")
+    expire(first)
+    second = claim(executor, task_id, worker="two@host")
 
     assert (second.attempt, row_of(task_id).worker, row_of(task_id).crashes) == (2, "two@host", 1)
 
 
-def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(executor: AutocommitExecutor, task_id: str) -> None:
-    run_out(take(executor, task_id))
+def test_lease_is_renewed_only_by_its_worker(executor: AutocommitExecutor, task_id: str) -> None:
+    expire(claim(executor, task_id))
 
     transitions.renew_leases(executor, [task_id], worker="two@host", lease=LEASE)
     assert row_of(task_id).lease_expires_at < utcnow()
@@ -128,53 +128,53 @@ def test_a_renewed_lease_lives_on_but_only_for_its_own_worker(executor: Autocomm
     assert row_of(task_id).lease_expires_at > utcnow()
 
 
-def test_a_process_that_died_gives_its_claim_up_at_once(executor: AutocommitExecutor, task_id: str) -> None:
-    take(executor, task_id)
+def test_claim_succeeds_after_process_died(executor: AutocommitExecutor, task_id: str) -> None:
+    claim(executor, task_id)
 
     transitions.expire_lease(executor, task_id, worker="one@host")
 
-    assert take(executor, task_id, worker="two@host").attempt == 2
+    assert claim(executor, task_id, worker="two@host").attempt == 2
     assert row_of(task_id).crashes == 1
 
 
-def test_a_task_that_crashed_three_workers_is_claimed_no_more(executor: AutocommitExecutor, task_id: str) -> None:
+def test_claim_refused_after_three_crashes(executor: AutocommitExecutor, task_id: str) -> None:
     for _ in range(3):
-        run_out(take(executor, task_id))
+        expire(claim(executor, task_id))
 
     with pytest.raises(transitions.TooManyCrashes):
-        take(executor, task_id)
+        claim(executor, task_id)
 
 
-def test_a_task_that_is_to_be_cancelled_is_not_claimed(executor: AutocommitExecutor, task_id: str) -> None:
+def test_claim_refused_after_cancel_request(executor: AutocommitExecutor, task_id: str) -> None:
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
     with pytest.raises(transitions.CancelRequested):
-        take(executor, task_id)
+        claim(executor, task_id)
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
-def test_what_has_ended_is_claimed_no_more(executor: AutocommitExecutor, task_id: str, state: str) -> None:
+def test_claim_refused_for_finished_task(executor: AutocommitExecutor, task_id: str, state: str) -> None:
     db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
     with pytest.raises(transitions.AlreadyFinished):
-        take(executor, task_id)
+        claim(executor, task_id)
 
     assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
 
 
-def test_a_task_without_a_row_needs_no_claim(executor: AutocommitExecutor) -> None:
+def test_task_without_row_needs_no_claim(executor: AutocommitExecutor) -> None:
     assert transitions.claim_task(executor, "unknown", worker="one@host", lease=LEASE, max_crashes=3) is None
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "RETRY"])
-def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_nor_redis(
+def test_store_result_is_fenced_after_takeover(
     executor: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
-    stale = take(executor, task_id)
-    run_out(stale)
-    take(executor, task_id, worker="two@host")
+    stale = claim(executor, task_id)
+    expire(stale)
+    claim(executor, task_id, worker="two@host")
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, RuntimeError() if state != "SUCCESS" else 1, state, request=request_of(stale))
@@ -184,12 +184,12 @@ def test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_
 
 
 @pytest.mark.parametrize("persist", [True, False])
-def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
+def test_progress_raises_claim_lost_after_takeover(
     executor: AutocommitExecutor, backend: Any, task_id: str, persist: bool
 ) -> None:
-    stale = take(executor, task_id)
-    run_out(stale)
-    take(executor, task_id, worker="two@host")
+    stale = claim(executor, task_id)
+    expire(stale)
+    claim(executor, task_id, worker="two@host")
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(stale), persist=persist)
@@ -198,18 +198,18 @@ def test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over(
 
 
 def take_over(executor: AutocommitExecutor, stale: Claim) -> Claim:
-    """Another worker takes a task over while its holder, frozen, believes that its own lease is live."""
+    """Let another worker claim a task whose frozen holder believes that its own lease is valid."""
     past = utcnow() - timedelta(seconds=1)
     db.session.execute(sa.update(Task).where(Task.id == stale.task_id).values(lease_expires_at=past))
     db.session.commit()
-    return take(executor, stale.task_id, worker="two@host")
+    return claim(executor, stale.task_id, worker="two@host")
 
 
 @pytest.mark.parametrize("state", ["PROGRESS", "SUCCESS", "FAILURE", "RETRY"])
-def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_nothing(
+def test_frozen_worker_does_not_overwrite_finished_task(
     executor: AutocommitExecutor, backend: Any, task_id: str, state: str
 ) -> None:
-    stale = take(executor, task_id)
+    stale = claim(executor, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(take_over(executor, stale)))
     late = {"PROGRESS": COUNTS, "SUCCESS": 4}.get(state, RuntimeError("late"))
 
@@ -220,10 +220,8 @@ def test_a_worker_that_froze_between_its_look_and_its_word_to_redis_overwrites_n
     assert row_of(task_id).result == {"result": 3}
 
 
-def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said(
-    executor: AutocommitExecutor, backend: Any, task_id: str
-) -> None:
-    stale = take(executor, task_id)
+def test_frozen_worker_does_not_overwrite_progress(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    stale = claim(executor, task_id)
     second = take_over(executor, stale)
     backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(second))
 
@@ -233,10 +231,10 @@ def test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_sec
     assert (AsyncResult(task_id).state, row_of(task_id).state) == ("PROGRESS", "PROGRESS")
 
 
-def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
+def test_new_holder_overwrites_result_of_frozen_worker(
     executor: AutocommitExecutor, backend: Any, task_id: str
 ) -> None:
-    stale = take(executor, task_id)
+    stale = claim(executor, task_id)
     second = take_over(executor, stale)
     backend.store_result(task_id, RuntimeError("late"), "FAILURE", request=request_of(stale))
     assert row_of(task_id).state == "STARTED"
@@ -246,9 +244,7 @@ def test_what_a_frozen_worker_did_tell_redis_gives_way_to_whoever_took_over(
     assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
 
 
-def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
-    executor: AutocommitExecutor, backend: Any, task_id: str
-) -> None:
+def test_revoke_preserves_success_in_redis(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
     meta = {"status": "SUCCESS", "result": 3, "traceback": None}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
 
@@ -257,9 +253,9 @@ def test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done(
     assert (AsyncResult(task_id).state, row_of(task_id).state) == ("SUCCESS", "SUCCESS")
 
 
-def test_progress_renews_the_lease(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(executor, task_id)
-    run_out(held)
+def test_progress_renews_lease(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    held = claim(executor, task_id)
+    expire(held)
 
     backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
@@ -269,8 +265,10 @@ def test_progress_renews_the_lease(executor: AutocommitExecutor, backend: Any, t
     assert held.lease_valid
 
 
-def test_a_cancellation_is_heard_at_the_next_progress(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(executor, task_id)
+def test_progress_raises_cancelled_after_cancel_request(
+    executor: AutocommitExecutor, backend: Any, task_id: str
+) -> None:
+    held = claim(executor, task_id)
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
@@ -278,27 +276,27 @@ def test_a_cancellation_is_heard_at_the_next_progress(executor: AutocommitExecut
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
 
-def test_a_terminal_row_never_changes(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    held = take(executor, task_id)
+def test_terminal_row_never_changes(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    held = claim(executor, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(held))
-    before = row_of(task_id).finished_at
+    finished_at = row_of(task_id).finished_at
 
     backend.store_result(task_id, RuntimeError("late"), "FAILURE")
     backend.mark_as_revoked(task_id, "late")
 
     row = row_of(task_id)
-    assert (row.state, row.result, row.error, row.finished_at) == ("SUCCESS", {"result": 3}, None, before)
+    assert (row.state, row.result, row.error, row.finished_at) == ("SUCCESS", {"result": 3}, None, finished_at)
     assert AsyncResult(task_id).state == "SUCCESS"
 
 
-def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended(
+def test_late_result_does_not_change_revoked_task(
     executor: AutocommitExecutor, backend: Any, task_id: str, redis_server: RedisServer
 ) -> None:
-    frozen = take(executor, task_id)
-    run_out(frozen)
+    frozen = claim(executor, task_id)
+    expire(frozen)
     backend.end(task_id, TaskRevokedError("cancelled"))
     assert AsyncResult(task_id).state == "REVOKED"
-    redis_server.client.flushall()  # the row has to know it alone
+    redis_server.client.flushall()  # only the row has the state now
 
     with pytest.raises(ClaimLost):
         backend.store_result(task_id, 3, "SUCCESS", request=request_of(frozen))
@@ -307,8 +305,8 @@ def test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ende
     assert AsyncResult(task_id).state == "PENDING"
 
 
-def test_nobody_ends_a_task_that_another_worker_holds(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
-    take(executor, task_id)
+def test_claimed_task_is_not_ended_by_others(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
+    claim(executor, task_id)
 
     backend.mark_as_revoked(task_id, "not yours")
     backend.mark_as_failure(

@@ -1,4 +1,4 @@
-"""``flask tasks``: what operators see of all jobs, how they steer them, and what a script can rely on."""
+"""``flask tasks``: operators list, show, cancel and retry jobs, and scripts read the JSON output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.factories import make_job
 from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
-NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
 
 
@@ -49,18 +49,18 @@ def listed(result: Result) -> list[str]:
 
 @pytest.mark.both_databases
 class TestList:
-    def test_it_has_the_jobs_of_all_users_newest_first(self, run, susan, make_user):
+    def test_lists_jobs_of_all_users_newest_first(self, run, susan, make_user):
         old = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=2000)
         young = make_job(make_user("david"), "FAILURE", "FAILURE")
-        nobodys = make_job(None, "SUCCESS", seconds_ago=1000)
+        without_user = make_job(None, "SUCCESS", seconds_ago=1000)
 
         result = run("list", "--json")
 
-        assert listed(result) == [young, nobodys, old]
+        assert listed(result) == [young, without_user, old]
         assert [job["user"] for job in json.loads(result.stdout)] == ["david", None, "susan"]
         assert result.stderr == ""
 
-    def test_its_text_has_a_line_for_each_job_and_columns_that_align(self, run, susan):
+    def test_text_has_aligned_columns(self, run, susan):
         make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=1)
         make_job(susan, "FAILURE", "FAILURE")
 
@@ -71,7 +71,7 @@ class TestList:
             assert line.index(state) == heading.index("STATE")
             assert line.index("export_posts") == heading.index("NAME")
 
-    def test_it_can_be_narrowed(self, run, susan, make_user):
+    def test_filters(self, run, susan, make_user):
         david = make_user("david")
         running = make_job(susan, "SUCCESS", "PROGRESS", seconds_ago=3)
         failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=2)
@@ -84,7 +84,7 @@ class TestList:
         assert listed(run("list", "--json", "--limit", "1")) == [short]
         assert listed(run("list", "--json", "--user", "david", "--state", "FAILURE")) == []
 
-    def test_the_state_of_a_job_is_the_same_in_the_database_as_in_the_program(self, run, susan):
+    def test_job_state_is_equal_in_sql_and_python(self, run, susan):
         made = [
             make_job(None, *pair, seconds_ago=1000 * number)
             for number, pair in enumerate(product(states.ALL, repeat=2))
@@ -95,13 +95,13 @@ class TestList:
 
             assert [job.id for job in find_jobs(Filters(states=frozenset({state})), size=100).jobs] == expected
 
-    def test_no_job_is_an_empty_list_and_no_error(self, run):
+    def test_empty_list_is_no_error(self, run):
         assert listed(run("list", "--json")) == []
-        nothing = run("list")
-        assert (nothing.exit_code, nothing.stdout) == (0, "")
-        assert nothing.stderr == "There are no such jobs.\n"
+        result = run("list")
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "There are no such jobs.\n"
 
-    def test_what_it_cannot_understand_it_refuses(self, run):
+    def test_invalid_options_are_refused(self, run):
         for wrong in (["--state", "DONE"], ["--limit", "0"], ["--limit", "x"], ["--user", "nobody"], ["--user", "\0"]):
             result = run("list", *wrong)
 
@@ -111,7 +111,7 @@ class TestList:
 
 
 class TestShow:
-    def test_it_tells_all_that_is_known(self, run, susan):
+    def test_text_has_all_details(self, run, susan):
         job = make_job(
             susan,
             "SUCCESS",
@@ -125,7 +125,7 @@ class TestShow:
 
         text = run("show", job).stdout
 
-        for fact in (
+        for expected in (
             job,
             "susan",
             "export_posts",
@@ -135,30 +135,30 @@ class TestShow:
             "Boom",
             f"[[{susan.id}],{{}}]",
         ):
-            assert fact in text
+            assert expected in text
         assert "workers that died: 1" in text
-        assert "failed" in text.partition("Time line")[2]
+        assert "failed" in text.partition("Timeline")[2]
 
-    def test_its_json_is_the_users_and_what_only_operators_see(self, run, susan):
+    def test_json_adds_operator_fields(self, run, susan):
         job = launch_export(susan)
-        facts = job.to_dict()
+        values_of_user = job.to_dict()
 
         shown = json.loads(run("show", job.id, "--json").stdout)
 
-        assert {key: shown[key] for key in facts if key != "steps"} == {
-            key: value for key, value in facts.items() if key != "steps"
+        assert {key: shown[key] for key in values_of_user if key != "steps"} == {
+            key: value for key, value in values_of_user.items() if key != "steps"
         }
         assert (shown["user"], shown["queue"], shown["worker"]) == ("susan", "exports", None)
         assert shown["published_at"].endswith("Z")
         assert [step["queue"] for step in shown["steps"]] == ["exports", "mail"]
         assert shown["steps"][0]["args"] == [susan.id]
 
-    def test_any_step_leads_to_its_job(self, run, susan):
+    def test_step_id_shows_its_job(self, run, susan):
         job = make_job(susan, "SUCCESS", "SUCCESS")
 
         assert json.loads(run("show", f"{job}-1", "--json").stdout)["id"] == job
 
-    def test_an_unknown_id_is_said_to_be_none(self, run):
+    def test_unknown_id_is_refused(self, run):
         for unknown in (UNKNOWN_ID, "x", "a\udcffb"):
             text, as_json = run("show", unknown), run("show", unknown, "--json")
 
@@ -167,7 +167,7 @@ class TestShow:
             assert (as_json.exit_code, json.loads(as_json.stdout)) == (2, None)
 
     @pytest.mark.parametrize("database", ["sqlite"])
-    def test_the_mail_of_an_export_can_be_found_by_its_message_id(self, run, susan, worker: Worker):
+    def test_export_has_mail_and_archive(self, run, susan, worker: Worker):
         job = launch_export(susan)
 
         def state() -> str:
@@ -182,15 +182,17 @@ class TestShow:
         assert archive["sha256"] == shown["result"]["sha256"]
         assert archive["size"] == shown["result"]["size"]
         assert archive["expires_at"] > archive["created_at"]
-        assert all(fact in text for fact in (mail["message_id"], archive["path"], archive["sha256"], "Expires at"))
+        assert all(
+            expected in text for expected in (mail["message_id"], archive["path"], archive["sha256"], "Expires at")
+        )
         assert worker.name in text
-        line = text.partition("Time line")[2].partition("Step 1")[0]
+        line = text.partition("Timeline")[2].partition("Step 1")[0]
         events = ["created", "published", "first started", "succeeded"]
         assert [line.count(event) for event in events] == [2, 2, 2, 2]
 
 
-class TestSteering:
-    def test_a_waiting_job_is_cancelled(self, run, susan):
+class TestCancelAndRetry:
+    def test_pending_job_is_cancelled(self, run, susan):
         job = launch_export(susan)
 
         result = run("cancel", job.id)
@@ -198,7 +200,7 @@ class TestSteering:
         assert (result.exit_code, result.stdout) == (0, f"{job.id}: cancelled.\n")
         assert find_job(job.id).state == states.REVOKED
 
-    def test_a_running_job_is_asked_to_stop(self, run, susan):
+    def test_running_job_is_asked_to_stop(self, run, susan):
         job = make_job(susan, "PROGRESS", "PENDING", lease_expires_at=utcnow() + timedelta(hours=1))
 
         result = run("cancel", job)
@@ -207,7 +209,7 @@ class TestSteering:
         assert "asked to stop" in result.stdout
         assert find_job(job).cancel_requested
 
-    def test_what_has_ended_is_left_alone(self, run, susan):
+    def test_finished_job_is_refused(self, run, susan):
         done = make_job(susan, "SUCCESS")
 
         for command in ("cancel", "retry"):
@@ -216,7 +218,7 @@ class TestSteering:
             assert (result.exit_code, result.stdout) == (1, "")
             assert result.stderr.startswith(f"{done}: ")
 
-    def test_what_failed_is_tried_again_as_its_users_new_job(self, run, susan):
+    def test_retry_creates_job_of_same_user(self, run, susan):
         failed = make_job(susan, "FAILURE", "FAILURE")
 
         result = run("retry", failed, "--json")
@@ -228,7 +230,7 @@ class TestSteering:
         assert json.loads(run("show", failed, "--json").stdout)["retried_as"] == [again["id"]]
         assert again["id"] in run("show", failed).stdout
 
-    def test_a_retry_beside_a_running_job_of_its_kind_is_refused(self, run, susan):
+    def test_retry_refused_while_job_is_running(self, run, susan):
         failed = make_job(susan, "FAILURE", "FAILURE")
         running = launch_export(susan)
 
@@ -237,7 +239,7 @@ class TestSteering:
         assert result.exit_code == 1
         assert running.id in result.stderr
 
-    def test_of_many_each_is_answered_for_and_the_worst_decides(self, run, susan, make_user):
+    def test_exit_code_is_that_of_worst_outcome(self, run, susan, make_user):
         job, done = launch_export(susan), make_job(susan, "SUCCESS")
         cancellable = launch_export(make_user("david"))
 
@@ -250,11 +252,11 @@ class TestSteering:
         assert [each["done"] for each in json.loads(unknown.stdout)] == [True, False, False]
         assert find_job(cancellable.id).state == states.REVOKED
 
-    def test_without_an_id_nothing_is_done(self, run):
+    def test_missing_id_is_refused(self, run):
         for command in ("cancel", "retry", "show"):
             assert run(command).exit_code == 2
 
-    def test_while_redis_is_away_it_says_what_will_happen_later(self, run, susan, redis_server: RedisServer):
+    def test_cancel_is_stored_while_redis_is_unavailable(self, run, susan, redis_server: RedisServer):
         failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", seconds_ago=1)
 
         with redis_server.away():
@@ -266,7 +268,7 @@ class TestSteering:
         assert len(listed(seen)) == 2
 
     @pytest.mark.both_databases(each_run=False)
-    def test_a_retry_while_redis_is_away_waits_for_it(self, run, susan, redis_server: RedisServer):
+    def test_retry_waits_while_redis_is_unavailable(self, run, susan, redis_server: RedisServer):
         failed = make_job(susan, "FAILURE")
 
         with redis_server.away():
@@ -275,7 +277,7 @@ class TestSteering:
         assert result.exit_code == 0
         assert "starts once Redis is back" in result.stdout
 
-    def test_redis_failing_in_the_middle_is_a_sentence(self, run, susan, monkeypatch):
+    def test_redis_error_is_reported(self, run, susan, monkeypatch):
         def fail(_job: Job) -> None:
             raise redis.ConnectionError("connection refused")
 
@@ -284,11 +286,11 @@ class TestSteering:
         result = run("cancel", make_job(susan, "PENDING"))
 
         assert (result.exit_code, result.stdout) == (3, "")
-        assert result.stderr == "Redis does not answer as it should: connection refused\n"
+        assert result.stderr == "Redis is unavailable: connection refused\n"
 
 
-def test_every_command_prints_json_where_it_is_asked_to(run, susan) -> None:
-    for name in set(tasks.commands) - {"watch"}:  # a screen; the other commands print what is on it
+def test_every_command_has_json_output(run, susan) -> None:
+    for name in set(tasks.commands) - {"watch"}:  # an interactive screen; the other commands print the same data
         command = tasks.commands[name]
         assert "--json" in {option for parameter in command.params for option in parameter.opts}, name
 
@@ -308,8 +310,8 @@ def is_json(text: str) -> bool:
     return True
 
 
-def test_a_length_of_time_is_told_in_two_numbers_at_most() -> None:
-    told = {0.004: "0.00 s", 0.25: "0.25 s", 12.345: "12.3 s", 59.9: "59.9 s", 60: "1 m 00 s", 245: "4 m 05 s"}
-    told |= {3 * 3600 + 7 * 60: "3 h 07 m", 51 * 3600 + 59: "2 d 03 h", -1: "0.00 s"}
+def test_duration_has_at_most_two_units() -> None:
+    expected = {0.004: "0.00 s", 0.25: "0.25 s", 12.345: "12.3 s", 59.9: "59.9 s", 60: "1 m 00 s", 245: "4 m 05 s"}
+    expected |= {3 * 3600 + 7 * 60: "3 h 07 m", 51 * 3600 + 59: "2 d 03 h", -1: "0.00 s"}
 
-    assert {seconds: output.format_duration(timedelta(seconds=seconds)) for seconds in told} == told
+    assert {seconds: output.format_duration(timedelta(seconds=seconds)) for seconds in expected} == expected

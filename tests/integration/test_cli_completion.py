@@ -1,4 +1,4 @@
-"""What the shell offers for ``flask tasks``: ids and names as they are now, quickly; and nothing where that fails."""
+"""Shell completion of ``flask tasks``: current ids and names within a deadline, and nothing on failure."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from tests.support import programs
 
 IDS = {state: f"{number}0b8e2f4-6a1d-4f7e-9c35-2d8a7e1b4f60" for number, state in enumerate(states.ALL, 1)}
 
-# The application as it is, but for how long a completion may take: the machine may be busy.
-PATIENT = """
+# The application with a longer deadline for completions, because the machine may be busy.
+APP_SOURCE = """
 from microblog import create_app
 from microblog.monitoring.cli import completion
 
 completion.DEADLINE = 60.0
 """
-TOO_LONG = 30.0  # seconds: many times what it takes, and far less than what is not waited for
+TOO_LONG = 30.0  # seconds: many times the usual duration; a completion that hangs takes longer
 
-Offered = Callable[..., list[str]]
+Complete = Callable[..., list[str]]
 
 
 @pytest.fixture
-def offered(environment: dict[str, str], tmp_path: Path) -> Offered:
-    """What bash is offered behind these words, the last of which is not finished; and nothing may be said besides."""
+def complete(environment: dict[str, str], tmp_path: Path) -> Complete:
+    """Return a function that completes the last of the given words as bash does, without other output."""
     application = tmp_path / "patient.py"
-    application.write_text(PATIENT)
+    application.write_text(APP_SOURCE)
 
-    def offered(*words: str, **settings: str) -> list[str]:
+    def complete(*words: str, **settings: str) -> list[str]:
         line = ["flask", "tasks", *words]
-        asked = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
-        variables = environment | settings | asked | {"FLASK_APP": f"{application}:create_app"}
+        shell = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
+        variables = environment | settings | shell | {"FLASK_APP": f"{application}:create_app"}
         done = programs.run(["flask"], variables)
         assert (done.returncode, done.stderr) == (0, "")
         return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
-    return offered
+    return complete
 
 
 @pytest.fixture
@@ -69,38 +69,38 @@ def jobs(app: Flask) -> None:
     db.session.commit()
 
 
-def test_ids_are_those_for_which_the_command_can_do_something(offered: Offered, jobs: None) -> None:
-    assert set(offered("show", "")) == set(IDS.values())
-    assert set(offered("cancel", "")) == {IDS[state] for state in states.UNFINISHED}
-    assert set(offered("retry", "")) == {IDS[states.FAILURE], IDS[states.REVOKED]}
-    assert offered("show", IDS[states.RETRY][:5]) == [IDS[states.RETRY]]
-    assert offered("cancel", IDS[states.SUCCESS][:5]) == []
-    assert offered("show", "x%") == []
+def test_only_applicable_ids_are_completed(complete: Complete, jobs: None) -> None:
+    assert set(complete("show", "")) == set(IDS.values())
+    assert set(complete("cancel", "")) == {IDS[state] for state in states.UNFINISHED}
+    assert set(complete("retry", "")) == {IDS[states.FAILURE], IDS[states.REVOKED]}
+    assert complete("show", IDS[states.RETRY][:5]) == [IDS[states.RETRY]]
+    assert complete("cancel", IDS[states.SUCCESS][:5]) == []
+    assert complete("show", "x%") == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_names_of_users_tasks_states_workers_and_queues_are_offered(offered: Offered, jobs: None, make_user) -> None:
+def test_option_values_are_completed(complete: Complete, jobs: None, make_user) -> None:
     for name in ("susan", "Sunny", "david"):
         make_user(name)
 
-    assert offered("list", "--user", "su") == ["Sunny", "susan"]
-    assert offered("list", "--name", "email_ex") == ["email_export"]
-    assert offered("list", "--state", "f") == ["FAILURE"]
-    assert offered("list", "--worker", "") == ["one@house", "two@house"]
-    assert offered("cancel", "--queue", "ex") == ["exports"]
+    assert complete("list", "--user", "su") == ["Sunny", "susan"]
+    assert complete("list", "--name", "email_ex") == ["email_export"]
+    assert complete("list", "--state", "f") == ["FAILURE"]
+    assert complete("list", "--worker", "") == ["one@house", "two@house"]
+    assert complete("cancel", "--queue", "ex") == ["exports"]
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.exhaustive
-def test_a_database_or_a_redis_that_is_away_is_no_word_on_the_line(offered: Offered, tmp_path: Path) -> None:
-    away = {"DATABASE_URL": f"sqlite:///{tmp_path}/no/such/folder/x.db", "REDIS_URL": "redis://127.0.0.1:1/0"}
+def test_no_completions_while_servers_are_unavailable(complete: Complete, tmp_path: Path) -> None:
+    unavailable = {"DATABASE_URL": f"sqlite:///{tmp_path}/no/such/folder/x.db", "REDIS_URL": "redis://127.0.0.1:1/0"}
 
     for words in (["show", ""], ["list", "--user", "s"], ["list", "--worker", ""], ["worker", ""]):
-        assert offered(*words, **away) == []
+        assert complete(*words, **unavailable) == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_one_that_hangs_is_not_waited_for(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_completion_is_abandoned(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completion, "DEADLINE", 0.1)
     over = Event()
 
@@ -112,10 +112,10 @@ def test_one_that_hangs_is_not_waited_for(app: Flask, monkeypatch: pytest.Monkey
     context = click.Context(click.Command("show"), obj=ScriptInfo(create_app=lambda: app))
     try:
         began = time.monotonic()
-        offered = complete_slowly(context, click.Argument(["task_id"]), "")
+        completions = complete_slowly(context, click.Argument(["task_id"]), "")
         took = time.monotonic() - began
     finally:
         over.set()
 
-    assert offered == []
+    assert completions == []
     assert took < TOO_LONG

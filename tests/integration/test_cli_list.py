@@ -1,4 +1,4 @@
-"""``flask tasks list``: whatever filters, whatever order, page by page: it has these jobs and no others."""
+"""``flask tasks list``: every combination of filters, order and page returns exactly the expected jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.console import Run, commands
 
 NOW = utcnow().replace(microsecond=0)
 NAMES = (("export_posts", "email_export"), ("tidy",), ("count", "count", "email_export"))
-WORKERS = (None, "one@house", "two@house")
+WORKERS = (None, "one@host", "two@host")
 TRACEBACK = "Traceback (most recent call last):\n  ConnectionRefusedError: 100%_of it"
 
 
@@ -48,13 +48,13 @@ def add_step(root_id: str, position: int, name: str, state: str, created_at: dat
     )
 
 
-def add_jobs(count: int, users: list[User], chance: random.Random) -> list[Job]:
-    """Jobs in every state that a job can come to, oldest first; some were created in the same instant."""
+def add_jobs(count: int, users: list[User], rng: random.Random) -> list[Job]:
+    """Create jobs in every state that a job can have, oldest first; some have the same creation time."""
     ids = [f"job-{number:03}" for number in range(count)]
     for number, root_id in enumerate(ids):
-        names = chance.choice(NAMES)
-        reached, ending = chance.randrange(len(names)), chance.choice(states.ALL)
-        user = chance.choice([None, *users])
+        names = rng.choice(NAMES)
+        reached, ending = rng.randrange(len(names)), rng.choice(states.ALL)
+        user = rng.choice([None, *users])
         if user is not None and has_unfinished(user, names):
             user = None
         for position, name in enumerate(names):
@@ -70,23 +70,23 @@ def add_jobs(count: int, users: list[User], chance: random.Random) -> list[Job]:
                 NOW - timedelta(minutes=(count - number) // 3),
                 user_id=user.id if user else None,
                 queue=f"{name}-queue",
-                worker=chance.choice(WORKERS),
-                error=chance.choice(["It broke.", "Refused: 100%_of it"]) if state == states.FAILURE else None,
-                traceback=chance.choice([None, TRACEBACK]) if state == states.FAILURE else None,
-                finished_at=NOW - timedelta(seconds=chance.randrange(10_000)) if ended else None,
+                worker=rng.choice(WORKERS),
+                error=rng.choice(["It broke.", "Refused: 100%_of it"]) if state == states.FAILURE else None,
+                traceback=rng.choice([None, TRACEBACK]) if state == states.FAILURE else None,
+                finished_at=NOW - timedelta(seconds=rng.randrange(10_000)) if ended else None,
             )
         db.session.commit()
     return jobs_with_ids(ids)
 
 
 def has_unfinished(user: User, names: tuple[str, ...]) -> bool:
-    """A user may have but one unfinished task of a name."""
-    taken = sa.select(Task.id).where(Task.user_id == user.id, Task.name.in_(names), Task.unfinished)
-    return db.session.scalar(taken.limit(1)) is not None
+    """Return True if the user has an unfinished task with one of these names; only one is allowed."""
+    unfinished = sa.select(Task.id).where(Task.user_id == user.id, Task.name.in_(names), Task.unfinished)
+    return db.session.scalar(unfinished.limit(1)) is not None
 
 
-def lets_through(filters: Filters, job: Job) -> bool:
-    """What Filters promises, said about a job that is in memory."""
+def matches(filters: Filters, job: Job) -> bool:
+    """Apply Filters, as it is documented, to a job in memory."""
     step, text = job.current, f"{job.current.error}\n{job.current.traceback}".lower()
     return (
         (not filters.states or job.state in filters.states)
@@ -107,7 +107,7 @@ def every_filter(users: list[User]) -> dict[str, list[Any]]:
         "user_id": [None, users[0].id],
         "name": [None, "email_export", "count", "unheard-of"],
         "queue": [None, "email_export-queue", "tidy-queue"],
-        "worker": [None, "one@house"],
+        "worker": [None, "one@host"],
         "error": [None, "REFUSED", "100%_of", "100x"],
         "created_after": [None, NOW - timedelta(minutes=20)],
         "created_before": [None, NOW - timedelta(minutes=10)],
@@ -115,7 +115,7 @@ def every_filter(users: list[User]) -> dict[str, list[Any]]:
 
 
 def all_pages(filters: Filters, order: Order, size: int) -> list[str]:
-    """The ids of all pages, read from the first to the last; and on the way each previous page is what it was."""
+    """Return the ids of all pages in order, and check that each link to the previous page returns the same page."""
     listed: list[str] = []
     page = job_queries.find_jobs(filters, size=size, order=order)
     while True:
@@ -124,36 +124,36 @@ def all_pages(filters: Filters, order: Order, size: int) -> list[str]:
             return listed
         following = job_queries.find_jobs(filters, size=size, order=order, after=page.next)
         if following.previous is not None:
-            before = job_queries.find_jobs(filters, size=size, order=order, before=following.previous)
-            assert [job.id for job in before.jobs] == [job.id for job in page.jobs]
+            previous = job_queries.find_jobs(filters, size=size, order=order, before=following.previous)
+            assert [job.id for job in previous.jobs] == [job.id for job in page.jobs]
         page = following
 
 
-def expected(filters: Filters, order: Order, made: list[Job]) -> list[str]:
-    wanted = [job for job in made if lets_through(filters, job)]
+def expected(filters: Filters, order: Order, jobs: list[Job]) -> list[str]:
+    matching = [job for job in jobs if matches(filters, job)]
     if order is Order.ENDED:
-        wanted = [job for job in wanted if job.finished_at]
+        matching = [job for job in matching if job.finished_at]
     key = (
         (lambda job: (job.finished_at, job.id)) if order is Order.ENDED else (lambda job: (job.root.created_at, job.id))
     )
-    return [job.id for job in sorted(wanted, key=key, reverse=order is not Order.OLDEST)]
+    return [job.id for job in sorted(matching, key=key, reverse=order is not Order.OLDEST)]
 
 
 @pytest.mark.both_databases
-def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_combined(app, make_user):
-    users, chance = [make_user("susan"), make_user("david")], random.Random(5)
-    made = add_jobs(60, users, chance)
+def test_combined_filters_list_each_job_once(app, make_user):
+    users, rng = [make_user("susan"), make_user("david")], random.Random(5)
+    jobs = add_jobs(60, users, rng)
     choices = every_filter(users)
     single = [{name: value} for name, values in choices.items() for value in values]
-    mixed = [{name: chance.choice(choices[name]) for name in chance.sample(list(choices), 3)} for _ in range(20)]
-    assert len({job.state for job in made}) == len(states.ALL)
+    mixed = [{name: rng.choice(choices[name]) for name in rng.sample(list(choices), 3)} for _ in range(20)]
+    assert len({job.state for job in jobs}) == len(states.ALL)
 
     for given in single + mixed:
         filters = Filters(**given)
         assert [job.id for job in job_queries.find_jobs(filters, size=100).jobs] == expected(
-            filters, Order.NEWEST, made
+            filters, Order.NEWEST, jobs
         ), given
-        assert list(job_queries.find_job_ids(filters)) == expected(filters, Order.NEWEST, made), given
+        assert list(job_queries.find_job_ids(filters)) == expected(filters, Order.NEWEST, jobs), given
 
 
 @pytest.mark.both_databases
@@ -161,18 +161,18 @@ def test_filters_let_through_what_they_say_and_no_job_twice_however_they_are_com
     "order",
     [Order.NEWEST, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in Order if one != Order.NEWEST)],
 )
-def test_pages_in_any_order_add_up_to_the_whole_list_and_lead_back(app, make_user, order: Order):
+def test_pages_cover_the_list_in_every_order(app, make_user, order: Order):
     users = [make_user("susan"), make_user("david")]
-    made = add_jobs(60, users, random.Random(7))
+    jobs = add_jobs(60, users, random.Random(7))
 
     for name, (anything, first, *_) in every_filter(users).items():
         for value in (anything, first):
             filters = Filters(**{name: value})
-            assert all_pages(filters, order, size=7) == expected(filters, order, made), (name, value)
+            assert all_pages(filters, order, size=7) == expected(filters, order, jobs), (name, value)
 
 
 @pytest.mark.both_databases
-def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_behind_next(app, monkeypatch):
+def test_error_search_is_limited_per_page(app, monkeypatch):
     monkeypatch.setattr(job_queries, "LOOK_THROUGH", 10)
     for number in range(25):
         text = "the needle" if number in (0, 3) else "hay"
@@ -191,7 +191,7 @@ def test_a_text_is_looked_for_in_so_many_failed_jobs_at_a_time_and_the_rest_is_b
 
 
 @pytest.mark.both_databases
-def test_a_page_tells_where_the_next_one_begins(run):
+def test_page_prints_cursor_of_next_page(run):
     for number in range(5):
         add_step(f"job-{number}", 0, "tidy", states.SUCCESS, NOW + timedelta(seconds=number))
     db.session.commit()
@@ -208,7 +208,7 @@ def test_a_page_tells_where_the_next_one_begins(run):
 
 
 @pytest.mark.both_databases
-def test_ages_are_read_as_they_are_written(run):
+def test_age_filters(run):
     for days in (0, 2, 30):
         add_step(f"job-{days}", 0, "tidy", states.SUCCESS, utcnow() - timedelta(days=days, minutes=1))
     db.session.commit()
@@ -239,7 +239,7 @@ def test_ages_are_read_as_they_are_written(run):
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_it_cannot_understand_it_refuses_in_a_sentence(run, wrong: list[str]):
+def test_invalid_options_are_refused(run, wrong: list[str]):
     result = run("list", *wrong)
 
     assert (result.exit_code, result.stdout) == (2, "")
@@ -247,7 +247,7 @@ def test_what_it_cannot_understand_it_refuses_in_a_sentence(run, wrong: list[str
     assert "Traceback" not in result.stderr
 
 
-def test_a_cursor_is_read_as_it_was_printed():
+def test_cursor_round_trip():
     cursor = Cursor(NOW, "job-1")
 
     assert Cursor.parse(str(cursor)) == cursor

@@ -1,4 +1,4 @@
-"""``flask tasks`` as a process of its own: what a shell, a script and a terminal see."""
+"""``flask tasks`` as a separate process: its output for a shell, a script and a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import programs
 from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.factories import make_job, start_for
 
-NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -34,7 +34,7 @@ def command(environment: dict[str, str]) -> Command:
     return command
 
 
-def test_nothing_but_json_is_on_stdout(app, command, susan):
+def test_stdout_has_only_json(app, command, susan):
     job = start_for(susan)
 
     cancelled = command("cancel", job, "--json", LOG_LEVEL="DEBUG")
@@ -43,7 +43,7 @@ def test_nothing_but_json_is_on_stdout(app, command, susan):
     assert json.loads(cancelled.stdout)[0]["state"] == states.REVOKED
 
 
-def test_a_database_that_is_away_is_a_sentence(command, tmp_path: Path):
+def test_unavailable_database_is_reported(command, tmp_path: Path):
     result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
     assert (result.returncode, result.stdout) == (3, "")
@@ -51,15 +51,15 @@ def test_a_database_that_is_away_is_a_sentence(command, tmp_path: Path):
     assert "Traceback" not in result.stderr
 
 
-def test_a_list_needs_no_redis(app, command, susan):
+def test_list_needs_no_redis(app, command, susan):
     job = make_job(susan, "SUCCESS")
 
-    result = command("list", "--json", REDIS_URL=NOBODY_LISTENS)
+    result = command("list", "--json", REDIS_URL=UNREACHABLE_REDIS)
 
     assert [each["id"] for each in json.loads(result.stdout)] == [job]
 
 
-def test_each_command_explains_itself_with_an_example(command):
+def test_help_has_an_example(command):
     for name in ("list", "show", "cancel", "retry"):
         result = command(name, "--help")
 
@@ -67,7 +67,7 @@ def test_each_command_explains_itself_with_an_example(command):
         assert f"flask tasks {name} " in result.stdout.partition("Example")[2]
 
 
-def test_a_terminal_gets_a_table(app, environment, susan):
+def test_terminal_output_is_a_table(app, environment, susan):
     job = make_job(susan, "FAILURE")
 
     text = on_a_terminal(flask_tasks("list"), environment)
@@ -77,7 +77,7 @@ def test_a_terminal_gets_a_table(app, environment, susan):
     assert "\x1b[31mFAILURE" in text
 
 
-def test_what_users_and_servers_wrote_cannot_steer_a_terminal(app, environment, susan):
+def test_escape_sequences_are_not_printed(app, environment, susan):
     job = make_job(susan, "FAILURE", error=ESCAPE, description=ESCAPE, message=ESCAPE, traceback=f"{ESCAPE}\n  below")
     db.session.execute(sa.update(Task).values(name=ESCAPE))
     db.session.commit()
@@ -86,4 +86,4 @@ def test_what_users_and_servers_wrote_cannot_steer_a_terminal(app, environment, 
 
     assert ESCAPE not in text
     assert "red" in text
-    assert re.search(r"^    .*red.*\r\n      below", text, re.M), "a traceback keeps its lines"
+    assert re.search(r"^    .*red.*\r\n      below", text, re.M), "the lines of a traceback stay separate"

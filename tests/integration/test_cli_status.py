@@ -1,4 +1,4 @@
-"""``flask tasks status``: on one screen, and in its exit code, whether any user waits for what will not come."""
+"""``flask tasks status``: the health of the system on one screen and in the exit code."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tests.support.console import flask_tasks
 from tests.support.servers import PATIENCE, Worker, wait_for
 
 FINISHED, UNFINISHED = 1_000, 50  # jobs
-SLACK = 10.0  # seconds beyond what a worker has to answer
-PATIENTLY = ("--timeout", "60")  # for workers that will answer, though the machine may be busy
+SLACK = 10.0  # seconds in addition to the timeout for replies
+TIMEOUT_OPTION = ("--timeout", "60")  # for expected replies on a busy machine
 
 
 @pytest.fixture(scope="module")
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Staff]:
-    """A house with three workers, a beat, 1,000 finished jobs and 50 that run or wait."""
-    with staffed(base_environment, tmp_path_factory.mktemp("house"), request) as staff:
+    """Three workers, a beat, 1,000 finished jobs and 50 unfinished jobs."""
+    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
         for _worker in range(3):
             staff.hire(concurrency=1)
         command = ["celery", "-A", "tests.support.worker_app", "beat"]
@@ -56,10 +56,10 @@ def frozen(staff: Staff) -> Iterator[Worker]:
     worker.send_signal(signal.SIGCONT)
 
 
-def quickly(act: Callable[[], Result], *, below: float, code: Verdict) -> Result:
-    """What `act` returns the first time that it takes less than so many seconds and exits with `code`.
+def run_within(act: Callable[[], Result], *, below: float, code: Verdict) -> Result:
+    """Call `act` until it takes less than `below` seconds and exits with `code`; return that result.
 
-    While the machine is busy with other things it takes longer, or what it asks does not answer in time.
+    On a busy machine a call may take longer, or a worker may not reply in time.
     """
 
     def attempt() -> Result | None:
@@ -68,13 +68,13 @@ def quickly(act: Callable[[], Result], *, below: float, code: Verdict) -> Result
         took = time.monotonic() - began
         return result if took < below and result.exit_code == code else None
 
-    result = wait_for(attempt, what=f"it takes less than {below} s and says {code.name}")
+    result = wait_for(attempt, what=f"a call takes less than {below} s and exits with {code.name}")
     assert result is not None
     return result
 
 
 def add_history() -> None:
-    """Jobs as a busy house has them; those that run are held by somebody whose lease is live."""
+    """Add the jobs of a busy site; the running ones have a valid lease."""
     db.session.execute(
         sa.insert(User), [{"username": f"u{n}", "email": f"u{n}@x.org", "password_hash": ""} for n in range(UNFINISHED)]
     )
@@ -84,7 +84,7 @@ def add_history() -> None:
     for number in range(FINISHED):
         at = now - timedelta(minutes=number)
         rows += job(
-            f"done-{number}", users[number % UNFINISHED], states.SUCCESS, at, finished_at=at, worker="past@house"
+            f"done-{number}", users[number % UNFINISHED], states.SUCCESS, at, finished_at=at, worker="past@host"
         )
     for number, user_id in enumerate(users):
         held = now + timedelta(hours=1)
@@ -98,7 +98,7 @@ def add_history() -> None:
 
 
 class Counts(NamedTuple):
-    """How many jobs are under way that are younger than a minute, and how many ended within the hour."""
+    """The numbers of running jobs younger than a minute and of jobs that ended within the hour."""
 
     younger: int
     ended: int
@@ -113,7 +113,7 @@ def counts() -> Counts:
 
 
 def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any) -> list[dict[str, Any]]:
-    """The rows of a job of two steps, of which the first is in `state` and the second succeeded or waits for it."""
+    """Return the rows of a job of two steps: both are in `state` if it is final, otherwise the second is pending."""
     second = state if state in states.FINISHED else states.PENDING
     return [
         {
@@ -134,25 +134,25 @@ def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any)
     ]
 
 
-def test_with_all_up_it_is_healthy(staff: Staff) -> None:
-    before: list[Counts] = []
+def test_status_is_healthy(staff: Staff) -> None:
+    counts_before: list[Counts] = []
 
     def left_by_others() -> int:
-        """How many jobs of other tests are still to end, which would be counted by one look and not by another."""
+        """Return the number of unfinished jobs of other tests, which would change the counts between two queries."""
         db.session.rollback()
         left = sa.select(sa.func.count()).select_from(Task).where(Task.unfinished, Task.user_id.is_(None))
         return db.session.scalars(left).one()
 
-    def look() -> Result:
-        before.append(counts())
-        return staff.run("status", "--json", *PATIENTLY)
+    def check() -> Result:
+        counts_before.append(counts())
+        return staff.run("status", "--json", *TIMEOUT_OPTION)
 
-    wait_for(lambda: staff.run("status").exit_code == 0, what="beat has taken up the schedule")
+    wait_for(lambda: staff.run("status").exit_code == 0, what="beat runs the schedule")
     wait_for(lambda: left_by_others() == 0, what="the jobs of other tests have ended")
 
-    result = quickly(look, below=PATIENCE, code=Verdict.HEALTHY)
+    result = run_within(check, below=PATIENCE, code=Verdict.HEALTHY)
 
-    after = counts()
+    counts_after = counts()
     found = json.loads(result.stdout)
     assert (found["status"], found["problems"], found["away"]) == ("healthy", [], {})
     assert {worker["name"] for worker in found["workers"] if worker["up"]} == {each.name for each in staff.workers}
@@ -160,34 +160,34 @@ def test_with_all_up_it_is_healthy(staff: Staff) -> None:
         ("exports", "mail", "default"), 3
     )
     assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
-    assert after.younger <= found["jobs"]["unfinished"]["PROGRESS"]["1m"] <= before[-1].younger
-    assert after.ended <= found["jobs"]["ended"] <= before[-1].ended
+    assert counts_after.younger <= found["jobs"]["unfinished"]["PROGRESS"]["1m"] <= counts_before[-1].younger
+    assert counts_after.ended <= found["jobs"]["ended"] <= counts_before[-1].ended
     assert {entry["name"] for entry in found["schedule"]} >= {"reconcile", "sweep_archives"}
     for entry in found["schedule"]:
         waited = datetime.fromisoformat(entry["next_run_at"]) - datetime.fromisoformat(entry["last_run_at"])
         assert waited == timedelta(seconds=entry["every"])
 
 
-def test_its_text_has_all_of_that_on_one_screen(staff: Staff) -> None:
-    text = staff.run("status", *PATIENTLY).stdout
+def test_text_fits_on_one_screen(staff: Staff) -> None:
+    text = staff.run("status", *TIMEOUT_OPTION).stdout
 
     assert len(text.splitlines()) <= 45
     for heading in (
         "Workers",
         "Queues",
         "Unfinished jobs, by age",
-        "Failed within the hour",
+        "Failed in the last hour",
         "Schedule",
-        "nobody waits",
+        "no user is waiting",
     ):
         assert heading in text
 
 
 @pytest.mark.exhaustive
-def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout_and_a_second(staff: Staff, frozen: Worker) -> None:
+def test_frozen_worker_is_named_within_timeout(staff: Staff, frozen: Worker) -> None:
     for timeout in (1.0, 2.0):
-        look = partial(staff.run, "status", "--json", "--timeout", str(timeout))
-        result = quickly(look, below=timeout + SLACK, code=Verdict.DEGRADED)
+        check = partial(staff.run, "status", "--json", "--timeout", str(timeout))
+        result = run_within(check, below=timeout + SLACK, code=Verdict.DEGRADED)
 
         found = json.loads(result.stdout)
         assert found["status"] == "degraded"
@@ -195,13 +195,13 @@ def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout_and_a_secon
         assert frozen.name in [worker["name"] for worker in found["workers"] if not worker["up"]]
 
 
-def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> None:
+def test_waiting_user_and_failures_degrade_status(staff: Staff) -> None:
     now = utcnow()
     patient = User(username="patient", email="p@x.org", password_hash="")
     db.session.add(patient)
     db.session.flush()
     user_id = patient.id
-    # Its message is on its way to the broker, as far as reconcile knows, which runs here too.
+    # In the future, so that reconcile, which runs here too, does not publish the job again.
     published_at = now + timedelta(hours=1)
     waiting = job("waiting", user_id, states.PENDING, now - timedelta(hours=6), published_at=published_at)
     failed = [
@@ -213,7 +213,7 @@ def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> 
     db.session.execute(sa.insert(Task), failed)
     db.session.commit()
     try:
-        found, text = staff.json("status", *PATIENTLY), staff.run("status", *PATIENTLY).stdout
+        found, text = staff.json("status", *TIMEOUT_OPTION), staff.run("status", *TIMEOUT_OPTION).stdout
     finally:
         db.session.execute(sa.delete(Task).where(Task.user_id == user_id))
         db.session.execute(sa.delete(User).where(User.id == user_id))
@@ -222,31 +222,31 @@ def test_a_user_who_waits_and_failures_are_told_and_degrade_it(staff: Staff) -> 
     waits = found["jobs"]["oldest_waiting"]
     assert (waits["user"], waits["job_id"], waits["state"]) == ("patient", "waiting", states.PENDING)
     assert found["status"] == "degraded"
-    assert "patient has been waiting for too long, for export_posts." in found["problems"]
+    assert "patient has been waiting too long for export_posts." in found["problems"]
     assert found["jobs"]["failed"] == 20
     assert any(problem.startswith("20 of the ") for problem in found["problems"])
     assert "patient, for 6 h" in text
 
 
-def test_a_paused_queue_that_holds_messages_degrades_it(staff: Staff) -> None:
-    def held() -> list[str]:
-        """What is said about a message more; the first may go to a worker that was listening when it heard."""
+def test_paused_queue_with_messages_degrades_status(staff: Staff) -> None:
+    def paused_problems() -> list[str]:
+        """Publish a message and return the problems of paused queues; a worker may still take the first message."""
         staff.launch("noop", queue="mail")
-        return [problem for problem in staff.json("status", *PATIENTLY)["problems"] if "paused" in problem]
+        return [problem for problem in staff.json("status", *TIMEOUT_OPTION)["problems"] if "paused" in problem]
 
-    assert staff.run("pause", "mail", *PATIENTLY).exit_code == 0
+    assert staff.run("pause", "mail", *TIMEOUT_OPTION).exit_code == 0
     try:
-        [problem] = wait_for(held)
+        [problem] = wait_for(paused_problems)
     finally:
-        staff.run("resume", "mail", *PATIENTLY)
+        staff.run("resume", "mail", *TIMEOUT_OPTION)
 
-    assert problem.startswith("The queue mail is paused, and holds ")
+    assert problem.startswith("The queue mail is paused; waiting messages: ")
 
 
-def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staff: Staff) -> None:
-    away = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
+def test_status_without_database_shows_workers_and_queues(staff: Staff) -> None:
+    environment = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
 
-    result = programs.run(flask_tasks("status", "--json", *PATIENTLY), away)
+    result = programs.run(flask_tasks("status", "--json", *TIMEOUT_OPTION), environment)
 
     found = json.loads(result.stdout)
     assert (result.returncode, found["status"], found["jobs"]) == (Verdict.DOWN, "down", None)
@@ -257,32 +257,32 @@ def test_without_the_database_it_still_tells_of_workers_queues_and_schedule(staf
     assert "Traceback" not in result.stderr
 
 
-def test_without_redis_it_still_tells_of_the_jobs(staff: Staff) -> None:
-    away = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
+def test_status_without_redis_shows_jobs(staff: Staff) -> None:
+    environment = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
-    result = programs.run(flask_tasks("status", *PATIENTLY), away)
-    found = json.loads(programs.run(flask_tasks("status", "--json", *PATIENTLY), away).stdout)
+    result = programs.run(flask_tasks("status", *TIMEOUT_OPTION), environment)
+    found = json.loads(programs.run(flask_tasks("status", "--json", *TIMEOUT_OPTION), environment).stdout)
 
     assert (result.returncode, found["status"]) == (Verdict.DOWN, "down")
     assert (found["workers"], found["queues"], found["schedule"]) == (None, None, None)
     assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
-    assert result.stdout.startswith("down\n- Redis does not answer as it should")
+    assert result.stdout.startswith("down\n- Redis is unavailable")
     assert result.stdout.count("Redis does not answer") == 1
 
 
-def test_a_part_that_hangs_is_away_and_keeps_nobody(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_query_is_reported_within_timeout(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Event()
-    monkeypatch.setattr(status, "_figures", over.wait)
+    monkeypatch.setattr(status, "_summarize_jobs", over.wait)
     try:
-        look = partial(staff.run, "status", "--json", "--timeout", "1")
-        result = quickly(look, below=1 + SLACK, code=Verdict.DOWN)
+        check = partial(staff.run, "status", "--json", "--timeout", "1")
+        result = run_within(check, below=1 + SLACK, code=Verdict.DOWN)
     finally:
         over.set()
 
     assert json.loads(result.stdout)["away"]["jobs"] == "The database does not answer in time."
 
 
-def test_its_help_says_what_each_exit_code_means(staff: Staff) -> None:
+def test_help_explains_exit_codes(staff: Staff) -> None:
     text = staff.run("status", "--help").stdout
 
     for word in ("Example", "0  healthy", "1  degraded", "2  down"):

@@ -1,4 +1,4 @@
-"""``flask tasks cancel`` and ``retry``: many jobs by filters, and a job that does not listen."""
+"""``flask tasks cancel`` and ``retry`` with filters, ``cancel --terminate``, and ``reconcile``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.factories import make_older
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.tasks import noop
 
-PATIENTLY = ("--timeout", "60")  # for a machine that has much to do, where the usual second is too short
+TIMEOUT_OPTION = ("--timeout", "60")  # for a busy machine, where the default of one second is too short
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def run(app: Flask) -> Run:
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Staff]:
-    with staffed(base_environment, tmp_path_factory.mktemp("deaf"), request) as staff:
+    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
         staff.hire()
         yield staff
 
@@ -64,26 +64,26 @@ def state_of(job_id: str) -> str:
     return job.state
 
 
-class TestManyAtOnce:
+class TestFilters:
     @pytest.fixture
     def waiting(self, app: Flask) -> list[str]:
-        """Jobs that wait, newest first, beside one that has ended."""
+        """The ids of pending jobs, newest first; there is also a finished job."""
         ids = [launch(noop.s()).id for _number in range(12)]
         add_job("done", states.SUCCESS)
         db.session.commit()
         return ids[::-1]
 
-    def test_it_is_shown_which_and_asked_first(self, run: Run, waiting: list[str]) -> None:
+    def test_cancel_lists_jobs_and_asks_for_confirmation(self, run: Run, waiting: list[str]) -> None:
         result = run("cancel", "--name", "noop", typed="n\n")
 
         assert result.exit_code == 1
         assert waiting[0] in result.stdout
         assert waiting[-1] not in result.stdout
         assert "… and 2 more\n12 jobs would be cancelled." in result.stdout
-        assert "Go on?" in result.stderr
+        assert "Continue?" in result.stderr
         assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
 
-    def test_a_yes_does_it_to_these_and_no_others(self, run: Run, waiting: list[str]) -> None:
+    def test_confirmed_cancel_affects_only_matching_jobs(self, run: Run, waiting: list[str]) -> None:
         result = run("cancel", "--name", "noop", typed="y\n")
 
         assert result.exit_code == 0
@@ -91,14 +91,14 @@ class TestManyAtOnce:
         assert {state_of(job_id) for job_id in waiting} == {states.REVOKED}
         assert state_of("done") == states.SUCCESS
 
-    def test_a_script_that_does_not_say_yes_does_nothing(self, run: Run, waiting: list[str]) -> None:
+    def test_cancel_aborts_without_confirmation(self, run: Run, waiting: list[str]) -> None:
         result = run("cancel", "--name", "noop")
 
         assert result.exit_code == 1
         assert "Aborted" in result.stderr
         assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
 
-    def test_a_script_says_yes_and_gets_json_alone(self, run: Run, waiting: list[str]) -> None:
+    def test_yes_and_json_print_only_json(self, run: Run, waiting: list[str]) -> None:
         result = run("cancel", "--state", "PENDING", "--queue", "default", "--yes", "--json")
 
         answers = json.loads(result.stdout)
@@ -107,7 +107,7 @@ class TestManyAtOnce:
             (job_id, True, states.REVOKED) for job_id in waiting
         ]
 
-    def test_a_dry_run_tells_and_does_nothing(self, run: Run, waiting: list[str]) -> None:
+    def test_dry_run_changes_nothing(self, run: Run, waiting: list[str]) -> None:
         text, as_json = (
             run("cancel", "--name", "noop", "--dry-run"),
             run("cancel", "--name", "noop", "--dry-run", "--json"),
@@ -118,19 +118,19 @@ class TestManyAtOnce:
         assert json.loads(as_json.stdout) == {"count": 12, "ids": waiting}
         assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
 
-    def test_what_no_job_is_like_is_said_to_be_nothing(self, run: Run, waiting: list[str]) -> None:
+    def test_no_matching_job_is_reported(self, run: Run, waiting: list[str]) -> None:
         for arguments in (["--state", "SUCCESS"], ["--queue", "mail"], ["--older-than", "1d"]):
             result = run("cancel", *arguments, "--yes")
 
             assert (result.exit_code, result.stdout, result.stderr) == (1, "", "There are no such jobs.\n")
 
-    def test_ids_and_filters_at_once_or_neither_are_refused(self, run: Run, waiting: list[str]) -> None:
+    def test_either_ids_or_filters_are_required(self, run: Run, waiting: list[str]) -> None:
         for command in ("cancel", "retry"):
             assert run(command, waiting[0], "--name", "noop", "--yes").exit_code == 2
             assert run(command, "--yes").exit_code == 2
         assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
 
-    def test_what_failed_is_tried_again_once_however_often_it_is_asked(self, run: Run) -> None:
+    def test_failed_job_is_retried_only_once(self, run: Run) -> None:
         add_job("failed", states.FAILURE, minutes_ago=3, error="The disk is full.")
         add_job("other", states.FAILURE, minutes_ago=2, error="The moon is full.")
         add_job("cancelled", states.REVOKED, minutes_ago=1)
@@ -146,7 +146,7 @@ class TestManyAtOnce:
         assert db.session.scalar(sa.select(sa.func.count()).where(Task.retried_from == "failed")) == 1
 
 
-class TestOneThatDoesNotListen:
+class TestTerminate:
     @pytest.fixture
     def worker(self, staff: Staff) -> Iterator[Worker]:
         yield staff.workers[0]
@@ -163,35 +163,31 @@ class TestOneThatDoesNotListen:
 
     @pytest.fixture
     def job(self, staff: Staff, worker: Worker, diary: Path, gate: Path) -> str:
-        """A job that runs, and would for ever."""
+        """The id of a running job that ignores cancel requests."""
         job: str = staff.launch("stubborn", str(diary), str(gate))
-        wait_for(diary.exists, what="it runs")
+        wait_for(diary.exists, what="the job runs")
         return job
 
-    def test_asking_it_is_not_enough(self, staff: Staff, job: str) -> None:
+    def test_cancel_request_does_not_stop_job(self, staff: Staff, job: str) -> None:
         result = staff.run("cancel", job)
 
         assert "asked to stop" in result.stdout
         assert staff.state(job) == states.STARTED
 
-    def test_it_is_killed_and_ends_as_cancelled_and_is_not_run_again(
-        self, staff: Staff, worker: Worker, job: str, diary: Path
-    ) -> None:
-        result = staff.run("cancel", "--terminate", *PATIENTLY, job)
+    def test_terminated_job_is_revoked_and_not_rerun(self, staff: Staff, worker: Worker, job: str, diary: Path) -> None:
+        result = staff.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
         assert (result.exit_code, result.stdout) == (0, f"{job}: killed.\n")
         assert staff.state(job) == states.REVOKED
         wait_for(lambda: staff.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
         later = staff.launch("noop")
-        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker goes on")
+        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker continues")
         assert reconcile_all() == 0
         assert staff.redis_server.client.llen("default") == 0
         assert diary.read_text() == "ran\n"
         assert staff.state(job) == states.REVOKED
 
-    def test_it_ends_as_cancelled_though_its_worker_is_frozen(
-        self, staff: Staff, worker: Worker, job: str, diary: Path
-    ) -> None:
+    def test_job_of_frozen_worker_is_revoked(self, staff: Staff, worker: Worker, job: str, diary: Path) -> None:
         worker.send_signal(signal.SIGSTOP)
 
         result = staff.run("cancel", "--terminate", "--timeout", "0.3", job)
@@ -203,23 +199,23 @@ class TestOneThatDoesNotListen:
 
         assert staff.state(job) == states.REVOKED
         later = staff.launch("noop")
-        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker goes on")
+        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker continues")
         assert staff.state(job) == states.REVOKED
         assert diary.read_text() == "ran\n"
 
-    def test_one_that_waits_is_cancelled_as_ever(self, staff: Staff, worker: Worker) -> None:
-        staff.run("pause", "mail", *PATIENTLY)
+    def test_pending_job_is_cancelled(self, staff: Staff, worker: Worker) -> None:
+        staff.run("pause", "mail", *TIMEOUT_OPTION)
         job = staff.launch("noop", queue="mail")
 
-        result = staff.run("cancel", "--terminate", *PATIENTLY, job)
+        result = staff.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
-        staff.run("resume", "mail", *PATIENTLY)
+        staff.run("resume", "mail", *TIMEOUT_OPTION)
         assert (result.exit_code, result.stdout) == (0, f"{job}: cancelled.\n")
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_server: RedisServer) -> None:
-    add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(hours=1), worker="one@house", attempts=1)
+def test_terminate_without_redis_stores_cancel_request(run: Run, redis_server: RedisServer) -> None:
+    add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(hours=1), worker="one@host", attempts=1)
 
     with redis_server.away():
         result = run("cancel", "--terminate", "runs")
@@ -232,54 +228,54 @@ def test_terminating_without_redis_marks_the_job_and_says_so(run: Run, redis_ser
 
 
 class TestReconcile:
-    def test_a_dry_run_says_what_would_be_done_to_which_job_and_why_and_does_nothing(
+    def test_dry_run_explains_repairs_and_changes_nothing(
         self, run: Run, app: Flask, redis_server: RedisServer
     ) -> None:
         now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
-        gone = {"lease_expires_at": now - timedelta(minutes=1), "attempts": 1, "worker": "gone@house"}
+        lost_claim = {"lease_expires_at": now - timedelta(minutes=1), "attempts": 1, "worker": "gone@host"}
         add_job("never-published", states.PENDING, 9)
-        add_job("worker-gone", states.PROGRESS, 8, published_at=long_ago, **gone)
-        add_job("cancelled", states.STARTED, 7, published_at=long_ago, cancel_requested_at=now, **gone)
-        add_job("crashing", states.STARTED, 6, published_at=long_ago, crashes=2, **gone)
-        add_job("heard-by-redis-alone", states.STARTED, 5, published_at=long_ago, **gone)
+        add_job("worker-gone", states.PROGRESS, 8, published_at=long_ago, **lost_claim)
+        add_job("cancelled", states.STARTED, 7, published_at=long_ago, cancel_requested_at=now, **lost_claim)
+        add_job("crashing", states.STARTED, 6, published_at=long_ago, crashes=2, **lost_claim)
+        add_job("heard-by-redis-alone", states.STARTED, 5, published_at=long_ago, **lost_claim)
         redis_server.client.set(
             "celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}})
         )
         add_job("held", states.STARTED, 4, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
-        before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
+        states_before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
 
         text, as_json = run("reconcile", "--dry-run"), run("reconcile", "--dry-run", "--json")
 
-        why = {each["id"]: each["why"] for each in json.loads(as_json.stdout)}
+        reasons = {each["id"]: each["why"] for each in json.loads(as_json.stdout)}
         assert (text.exit_code, as_json.exit_code) == (0, 0)
-        assert list(why) == ["never-published", "worker-gone", "cancelled", "crashing", "heard-by-redis-alone"]
-        assert "never published" in why["never-published"]
-        assert "its worker is gone" in why["worker-gone"]
-        assert "It was cancelled." in why["cancelled"]
-        assert "It is to end" in why["crashing"]
-        assert "It is over" in why["heard-by-redis-alone"]
-        assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in why.items())
-        assert {job_id: state_of(job_id) for job_id in before} == before
+        assert list(reasons) == ["never-published", "worker-gone", "cancelled", "crashing", "heard-by-redis-alone"]
+        assert "never published" in reasons["never-published"]
+        assert "its worker is gone" in reasons["worker-gone"]
+        assert "It was cancelled." in reasons["cancelled"]
+        assert "It must end" in reasons["crashing"]
+        assert "It is over" in reasons["heard-by-redis-alone"]
+        assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in reasons.items())
+        assert {job_id: state_of(job_id) for job_id in states_before} == states_before
         assert redis_server.client.llen("default") == 0
 
-        now = run("reconcile")
-        assert (now.exit_code, now.stdout) == (0, "Something was done for 5 jobs.\n")
-        assert {job_id: state_of(job_id) for job_id in before} == before | {
+        result = run("reconcile")
+        assert (result.exit_code, result.stdout) == (0, "Repaired 5 jobs.\n")
+        assert {job_id: state_of(job_id) for job_id in states_before} == states_before | {
             "cancelled": states.REVOKED,
             "crashing": states.FAILURE,
             "heard-by-redis-alone": states.SUCCESS,
         }
         assert redis_server.client.llen("default") == 2
 
-    def test_where_nothing_is_amiss_it_says_so(self, run: Run) -> None:
+    def test_nothing_to_repair_is_reported(self, run: Run) -> None:
         for arguments in ([], ["--dry-run"]):
             result = run("reconcile", *arguments)
 
-            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Nothing is to be done.\n")
+            assert (result.exit_code, result.stdout, result.stderr) == (1, "", "There is nothing to do.\n")
 
-    def test_beside_another_that_is_at_it_it_says_so(self, run: Run, redis_server: RedisServer) -> None:
+    def test_concurrent_reconcile_is_reported(self, run: Run, redis_server: RedisServer) -> None:
         with redis_server.client.lock(LOCK_KEY, timeout=60):
             result = run("reconcile", "--json")
 
         assert (result.exit_code, json.loads(result.stdout)) == (1, {"done": None})
-        assert "Another process is at it" in result.stderr
+        assert "Another process is reconciling" in result.stderr

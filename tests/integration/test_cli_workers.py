@@ -1,4 +1,4 @@
-"""``flask tasks workers`` and what else asks the workers: what they do, and who of them does not answer."""
+"""``flask tasks workers`` and the other commands that query workers, some of which may not reply."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support.console import flask_tasks, on_a_terminal
 from tests.support.servers import Worker, wait_for
 
 PASSWORD = "hunter2-of-redis"
-SLACK = 1.0  # seconds that a command itself may take
-PATIENCE = 60.0  # seconds that workers have to answer: the machine may be busy, and the usual second too short
-PATIENTLY = ("--timeout", str(PATIENCE))
-SOON = 30.0  # seconds: far less than they have
-FAR = "2099-01-01T00:00:00+00:00"
+SLACK = 1.0  # seconds for the command itself
+REPLY_TIMEOUT = 60.0  # seconds for replies; the default of one second is too short on a busy machine
+TIMEOUT_OPTION = ("--timeout", str(REPLY_TIMEOUT))
+SOON = 30.0  # seconds: far less than REPLY_TIMEOUT
+FAR_FUTURE = "2099-01-01T00:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +41,19 @@ def staff(
 
 @pytest.fixture(scope="module")
 def generalist(staff: Staff) -> Worker:
-    """A worker with two processes that takes from all queues."""
+    """A worker with two processes that consumes from all queues."""
     return staff.hire()
 
 
 @pytest.fixture(scope="module")
 def mailer(staff: Staff, generalist: Worker) -> Worker:
-    """A worker with one process that only mails, and takes one message in advance."""
+    """A worker with one process that consumes only from `mail` and prefetches one more message."""
     return staff.hire("-Q", "mail", "--prefetch-multiplier", "2", concurrency=1)
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """Jobs called `count` run until this file is there; it is when the test is over."""
+    """A file that ends the running `count` jobs; it is created when the test ends."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -66,19 +66,19 @@ def frozen(mailer: Worker) -> Iterator[Worker]:
     mailer.send_signal(signal.SIGCONT)
 
 
-def test_workers_tells_of_each_what_it_is(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_workers_lists_details_of_each_worker(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     began = time.monotonic()
-    result = staff.run("workers", "--json", *PATIENTLY)
+    result = staff.run("workers", "--json", *TIMEOUT_OPTION)
     took = time.monotonic() - began
 
     listed = {worker["name"]: worker for worker in json.loads(result.stdout)}
     assert (result.exit_code, result.stderr) == (0, "")
-    assert took < SOON, "it waits no longer than for the last answer"
+    assert took < SOON, "the command ends with the last reply"
     assert listed.keys() == {generalist.name, mailer.name}
     assert {(worker["up"], worker["pool"]) for worker in listed.values()} == {(True, "prefork")}
     one = listed[generalist.name]
-    # It takes one more for each that it keeps until its time comes.
-    prefetch = 2 + len(staff.json("scheduled", *PATIENTLY))
+    # The prefetch count grows by one for each task that waits for its ETA.
+    prefetch = 2 + len(staff.json("scheduled", *TIMEOUT_OPTION))
     assert (one["pid"], one["concurrency"], one["prefetch"]) == (generalist.process.pid, 2, prefetch)
     assert one["queues"] == ["default", "exports", "mail"]
     assert (listed[mailer.name]["concurrency"], listed[mailer.name]["queues"]) == (1, ["mail"])
@@ -86,21 +86,21 @@ def test_workers_tells_of_each_what_it_is(staff: Staff, generalist: Worker, mail
     assert one["last_seen"].endswith("Z")
 
 
-def test_workers_counts_what_each_has_processed(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_workers_counts_processed_tasks(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     def processed() -> dict[str, int]:
-        return {worker["name"]: worker["processed"] for worker in staff.json("workers", *PATIENTLY)}
+        return {worker["name"]: worker["processed"] for worker in staff.json("workers", *TIMEOUT_OPTION)}
 
-    before = processed()
+    counts_before = processed()
     jobs = [staff.launch("noop") for _ in range(3)]
     wait_for(lambda: {staff.state(job) for job in jobs} == {"SUCCESS"})
 
-    # A process tells its worker that it has begun, and may have ended before that is heard.
-    wait_for(lambda: processed() == before | {generalist.name: before[generalist.name] + 3})
+    # The worker may learn that a task has started only after it has ended.
+    wait_for(lambda: processed() == counts_before | {generalist.name: counts_before[generalist.name] + 3})
 
 
-def test_the_text_is_a_table_and_on_a_terminal_it_has_colours(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    heading, *lines = staff.run("workers", *PATIENTLY).stdout.splitlines()
-    on_terminal = on_a_terminal(flask_tasks("workers", *PATIENTLY), staff.environment)
+def test_table_has_colours_on_a_terminal(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+    heading, *lines = staff.run("workers", *TIMEOUT_OPTION).stdout.splitlines()
+    on_terminal = on_a_terminal(flask_tasks("workers", *TIMEOUT_OPTION), staff.environment)
 
     assert heading.split()[:3] == ["NAME", "STATE", "POOL"]
     assert [line.split()[:4] for line in lines] == [
@@ -111,47 +111,47 @@ def test_the_text_is_a_table_and_on_a_terminal_it_has_colours(staff: Staff, gene
     assert "\x1b[" in on_terminal
 
 
-def test_one_worker_tells_all_that_it_knows_but_no_secret(staff: Staff, generalist: Worker) -> None:
-    told, text = staff.worker(generalist), staff.run("worker", generalist.name, *PATIENTLY)
+def test_worker_shows_details_without_secrets(staff: Staff, generalist: Worker) -> None:
+    details, text = staff.worker(generalist), staff.run("worker", generalist.name, *TIMEOUT_OPTION)
 
-    assert told["registered"]
-    assert told["settings"]["worker_prefetch_multiplier"] == 1
-    assert told["settings"]["broker_url"].endswith(f"@127.0.0.1:{staff.redis_server.port}/0")
-    assert told["settings"]["result_backend"].startswith(
+    assert details["registered"]
+    assert details["settings"]["worker_prefetch_multiplier"] == 1
+    assert details["settings"]["broker_url"].endswith(f"@127.0.0.1:{staff.redis_server.port}/0")
+    assert details["settings"]["result_backend"].startswith(
         "microblog.taskqueue.result_backend:DatabaseResultBackend+redis://"
     )
-    assert {"active", "reserved", "scheduled", "revoked", "queues", "pool", "memory", "uptime"} <= told.keys()
+    assert {"active", "reserved", "scheduled", "revoked", "queues", "pool", "memory", "uptime"} <= details.keys()
     assert text.exit_code == 0
     for part in ("Concurrency", "prefork", "Active", "Reserved", "Revoked", "export_posts", "result_expires"):
         assert part in text.stdout
-    assert PASSWORD not in json.dumps(told) + text.stdout
+    assert PASSWORD not in json.dumps(details) + text.stdout
 
 
-def test_nothing_that_workers_say_has_a_secret_in_it(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    said = query_workers_about(all_questions(), PATIENCE)
+def test_worker_replies_contain_no_secret(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+    replies = query_workers_about(all_questions(), REPLY_TIMEOUT)
 
-    assert said.up.keys() == {generalist.name, mailer.name}
-    assert PASSWORD not in repr(said)
+    assert replies.up.keys() == {generalist.name, mailer.name}
+    assert PASSWORD not in repr(replies)
 
 
-def test_a_worker_that_nobody_knows_is_said_to_be_none(staff: Staff, generalist: Worker) -> None:
+def test_unknown_worker_is_refused(staff: Staff, generalist: Worker) -> None:
     result = staff.run("worker", "worker99@nowhere", "--json", "--timeout", "0.3")
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("There is no worker called worker99@nowhere; known are: ")
+    assert result.stderr.startswith("There is no worker called worker99@nowhere; known workers: ")
     assert generalist.name in result.stderr
 
 
-def test_active_lists_what_runs_and_reserved_what_was_taken(staff: Staff, mailer: Worker, gate: Path) -> None:
+def test_active_and_reserved_tasks(staff: Staff, mailer: Worker, gate: Path) -> None:
     running = staff.launch("count", str(gate), queue="mail")
     wait_for(lambda: staff.state(running) == "PROGRESS")
-    behind = [staff.launch("count", str(gate), queue="mail") for _ in range(3)]
-    # Three processes take one each, and the mailer another one in advance.
-    wait_for(lambda: len(staff.json("active", *PATIENTLY)) == 3)
-    wait_for(lambda: len(staff.json("reserved", *PATIENTLY)) == 1)
+    queued = [staff.launch("count", str(gate), queue="mail") for _ in range(3)]
+    # Each of the three processes runs one, and the mailer prefetches another.
+    wait_for(lambda: len(staff.json("active", *TIMEOUT_OPTION)) == 3)
+    wait_for(lambda: len(staff.json("reserved", *TIMEOUT_OPTION)) == 1)
 
-    active = {task["id"]: task for task in staff.json("active", *PATIENTLY)}
-    [waiting] = staff.json("reserved", *PATIENTLY)
+    active = {task["id"]: task for task in staff.json("active", *TIMEOUT_OPTION)}
+    [waiting] = staff.json("reserved", *TIMEOUT_OPTION)
 
     assert waiting["worker"] == mailer.name
     assert active[running]["name"] == "count"
@@ -159,51 +159,51 @@ def test_active_lists_what_runs_and_reserved_what_was_taken(staff: Staff, mailer
     assert active[running]["started_at"].endswith("Z")
     of_mailer = [task for task in active.values() if task["worker"] == mailer.name]
     assert [task["pid"] for task in of_mailer] == staff.children(mailer)
-    assert waiting["id"] in behind
+    assert waiting["id"] in queued
     assert waiting["started_at"] is None
-    assert staff.run("active", *PATIENTLY).stdout.count(running) == 1
-    assert waiting["id"] in staff.run("reserved", *PATIENTLY).stdout
+    assert staff.run("active", *TIMEOUT_OPTION).stdout.count(running) == 1
+    assert waiting["id"] in staff.run("reserved", *TIMEOUT_OPTION).stdout
 
 
-def test_scheduled_lists_what_waits_for_its_time(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    task_id = staff.app.extensions["celery"].tasks["add"].apply_async((1, 2), eta=FAR).id
+def test_scheduled_lists_task_with_eta(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+    task_id = staff.app.extensions["celery"].tasks["add"].apply_async((1, 2), eta=FAR_FUTURE).id
 
-    [found] = wait_for(lambda: staff.json("scheduled", *PATIENTLY))
+    [found] = wait_for(lambda: staff.json("scheduled", *TIMEOUT_OPTION))
     staff.app.extensions["celery"].control.revoke(task_id)
 
     assert (found["id"], found["args"], found["worker"]) == (task_id, [1, 2], generalist.name)
     assert found["eta"].startswith("2099-01-01T00:00:00")
-    assert "2099-01-01" in staff.run("scheduled", *PATIENTLY).stdout
+    assert "2099-01-01" in staff.run("scheduled", *TIMEOUT_OPTION).stdout
 
 
-def test_revoked_lists_what_workers_were_told_to_drop(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_revoked_lists_revoked_task(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     staff.app.extensions["celery"].control.revoke("never-to-run")
 
     def found() -> list[dict[str, object]]:
-        return [known for known in staff.json("revoked", *PATIENTLY) if known["id"] == "never-to-run"]
+        return [task for task in staff.json("revoked", *TIMEOUT_OPTION) if task["id"] == "never-to-run"]
 
     wait_for(lambda: found() == [{"id": "never-to-run", "workers": [generalist.name, mailer.name]}])
-    assert "never-to-run" in staff.run("revoked", *PATIENTLY).stdout
+    assert "never-to-run" in staff.run("revoked", *TIMEOUT_OPTION).stdout
 
 
-def test_registered_lists_what_workers_can_run(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    known = {entry["name"]: entry for entry in staff.json("registered", *PATIENTLY)}
+def test_registered_lists_tasks_with_limits(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+    registered = {entry["name"]: entry for entry in staff.json("registered", *TIMEOUT_OPTION)}
 
-    assert known["export_posts"]["workers"] == [generalist.name, mailer.name]
-    assert (known["deaf"]["soft_time_limit"], known["deaf"]["time_limit"]) == (1, 2)
-    assert known["deaf"]["rate_limit"] is None
-    assert "export_posts" in staff.run("registered", *PATIENTLY).stdout
+    assert registered["export_posts"]["workers"] == [generalist.name, mailer.name]
+    assert (registered["deaf"]["soft_time_limit"], registered["deaf"]["time_limit"]) == (1, 2)
+    assert registered["deaf"]["rate_limit"] is None
+    assert "export_posts" in staff.run("registered", *TIMEOUT_OPTION).stdout
 
 
-def test_queues_tells_what_waits_since_when_and_who_takes(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_queues_shows_length_age_and_consumers(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     pause_consuming("exports")
     wait_for(lambda: staff.worker(generalist)["queues"] == ["default", "mail"])
     jobs = [staff.launch("export_posts", 0) for _ in range(2)]
-    # One that the worker had asked for before, it puts back.
+    # The worker requeues a message that it had fetched already.
     wait_for(lambda: staff.redis_server.client.llen("exports") == 2)
 
-    by_name = {queue["name"]: queue for queue in staff.json("queues", *PATIENTLY)}
-    text = staff.run("queues", *PATIENTLY).stdout
+    by_name = {queue["name"]: queue for queue in staff.json("queues", *TIMEOUT_OPTION)}
+    text = staff.run("queues", *TIMEOUT_OPTION).stdout
     resume_consuming("exports")
 
     first = staff.job(jobs[0]).root.published_at
@@ -218,17 +218,15 @@ def test_queues_tells_what_waits_since_when_and_who_takes(staff: Staff, generali
     assert (by_name["mail"]["consumers"], by_name["mail"]["paused"], by_name["mail"]["oldest"]) == (2, False, None)
     assert text.splitlines()[1].split()[:2] == ["exports", "2"]
     assert "paused" in text
-    wait_for(lambda: all(staff.job(job).finished_at for job in jobs), what="the worker came back to them by itself")
+    wait_for(lambda: all(staff.job(job).finished_at for job in jobs), what="the worker consumes from the queue again")
 
 
 @pytest.mark.exhaustive
-def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout(
-    staff: Staff, generalist: Worker, frozen: Worker
-) -> None:
+def test_frozen_worker_is_named_within_timeout(staff: Staff, generalist: Worker, frozen: Worker) -> None:
     def run_quickly(command: str) -> Result | None:
-        """What it says, if the other worker answered in time and it took no longer than it may.
+        """Return the result if the other worker replied in time and the command did not take too long.
 
-        Either may take longer while the machine is busy.
+        Either may take longer on a busy machine.
         """
         began = time.monotonic()
         result = staff.run(command, "--timeout", "0.5")
@@ -253,73 +251,69 @@ def test_a_frozen_worker_is_named_and_costs_no_more_than_the_timeout(
 
 
 @pytest.mark.exhaustive
-def test_what_a_frozen_worker_was_told_it_does_not_do_when_nobody_waits_any_more(
-    staff: Staff, generalist: Worker, mailer: Worker
-) -> None:
+def test_frozen_worker_drops_expired_command(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     mailer.send_signal(signal.SIGSTOP)
-    told = staff.run("worker", mailer.name, "grow", "3", "--timeout", "0.3")
+    result = staff.run("worker", mailer.name, "grow", "3", "--timeout", "0.3")
     mailer.send_signal(signal.SIGCONT)
 
-    assert told.exit_code == 3
-    wait_for(lambda: "nobody waits any more for the answer to: pool_grow" in mailer.text())
+    assert result.exit_code == 3
+    wait_for(lambda: "the caller no longer waits; these commands are not run: pool_grow" in mailer.text())
     assert staff.worker(mailer)["concurrency"] == 1
 
 
-def test_many_who_ask_at_once_get_their_own_answers_and_leave_nothing_behind(
-    staff: Staff, generalist: Worker, mailer: Worker
-) -> None:
+def test_concurrent_queries_get_their_own_replies(staff: Staff, generalist: Worker, mailer: Worker) -> None:
     answered: list[set[str]] = []
 
-    def kept() -> set[str]:
+    def stored_keys() -> set[str]:
         patterns = ("microblog:asked:*", "microblog:answers:*", "*reply*")
         return {key for pattern in patterns for key in staff.redis_server.client.scan_iter(pattern)}
 
-    def ask() -> None:
+    def query() -> None:
         with staff.app.app_context():
             for _ in range(5):
-                said = query_workers_about({"ping": {}}, PATIENCE)
-                assert {reply["ping"]["ok"] for reply in said.up.values()} == {"pong"}
-                answered.append(set(said.up))
+                replies = query_workers_about({"ping": {}}, REPLY_TIMEOUT)
+                assert {reply["ping"]["ok"] for reply in replies.up.values()} == {"pong"}
+                answered.append(set(replies.up))
 
-    # Workers answer in order: none has yet to answer a question of an earlier test, too late.
+    # Workers reply in order, so after this query no reply to an earlier test can follow.
     with staff.app.app_context():
-        query_workers_about({"ping": {}}, PATIENCE)
-    kept_before = kept()
-    askers = [threading.Thread(target=ask) for _ in range(8)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+        query_workers_about({"ping": {}}, REPLY_TIMEOUT)
+    keys_before = stored_keys()
+    threads = [threading.Thread(target=query) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert answered == [{generalist.name, mailer.name}] * 40
-    assert kept() <= kept_before
+    assert stored_keys() <= keys_before
 
 
 @pytest.mark.exhaustive
-def test_an_answer_that_comes_too_late_does_not_stay(staff: Staff, generalist: Worker) -> None:
+def test_late_reply_expires(staff: Staff, generalist: Worker) -> None:
     client = staff.redis_server.client
     client.set(ASKED.format("late"), 1)
     with staff.app.extensions["celery"].connection_for_write() as connection:
         broadcast(connection, "late", {"ping": {}}, None)
 
-    wait_for(lambda: client.llen(ANSWERS.format("late")) == len(staff.workers), what="all have answered")
+    wait_for(lambda: client.llen(ANSWERS.format("late")) == len(staff.workers), what="all workers have replied")
 
     assert 0 < client.ttl(ANSWERS.format("late")) <= ANSWERS_KEPT
     client.delete(ASKED.format("late"), ANSWERS.format("late"))
 
 
-def test_a_shell_completes_names(
+def test_shell_completes_names(
     staff: Staff, generalist: Worker, mailer: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completion, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(completion, "DEADLINE", REPLY_TIMEOUT)
 
-    def offered(line: str) -> list[str]:
+    def completions(line: str) -> list[str]:
         *words, last = line.split(" ")
         completion = ShellComplete(staff.app.cli, {"obj": ScriptInfo(create_app=lambda: staff.app)}, "flask", "_F")
         return [item.value for item in completion.get_completions(words, last)]
 
-    assert offered("tasks worker work") == [generalist.name, mailer.name]
-    assert offered(f"tasks worker {mailer.name} gr") == ["grow"]
-    assert offered("tasks pause ex") == ["exports"]
-    assert offered("tasks run rec") == ["reconcile"]
-    assert offered("tasks rate-limit email_ex") == ["email_export"]
+    assert completions("tasks worker work") == [generalist.name, mailer.name]
+    assert completions(f"tasks worker {mailer.name} gr") == ["grow"]
+    assert completions("tasks pause ex") == ["exports"]
+    assert completions("tasks run rec") == ["reconcile"]
+    assert completions("tasks rate-limit email_ex") == ["email_export"]

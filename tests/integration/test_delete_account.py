@@ -1,4 +1,4 @@
-"""The end of an account: at once for its user and for all others, then row by row."""
+"""Deleting an account: it is closed at once for all users, then its rows are deleted in batches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.support.smtp import SmtpServer
 pytestmark = pytest.mark.both_databases
 
 PASSWORD = "cat-dog-fish"
-# What goes with either of two users whose it is.
+# Columns of rows that belong to two users and are deleted with either of them.
 OF_BOTH = (
     *("follow.follower_id", "follow.followed_id", "message.sender_id", "message.recipient_id"),
     *("notification.user_id", "notification.actor_id"),
@@ -54,13 +54,13 @@ def delete(client: FlaskClient, username: str = "susan", password: str = PASSWOR
 
 
 def register(client: FlaskClient) -> Any:
-    """Ask for an account with the name and the address that Susan has, or had."""
+    """Register an account with the username and the email address of Susan."""
     form = {"username": "susan", "email": "susan@example.com", "password": PASSWORD, "password2": PASSWORD}
     return client.post("/auth/register", data=form)
 
 
-def furnish(susan: User, ben: User, posts: int = 25) -> None:
-    """Susan has something of everything, and so has Ben."""
+def create_data(susan: User, ben: User, posts: int = 25) -> None:
+    """Create rows of every kind, and files, for Susan and for Ben."""
     for user, other in ((susan, ben), (ben, susan)):
         db.session.add_all(Post(user_id=user.id, body=f"{user.username} {n}") for n in range(posts))
         db.session.add(Follow(follower_id=user.id, followed_id=other.id))
@@ -68,8 +68,8 @@ def furnish(susan: User, ben: User, posts: int = 25) -> None:
         path = f"{user.username}.1.json"
         with current_storage().new(path) as file:
             file.write([b"{}"])
-        facts = {"path": path, "posts": posts, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
-        db.session.add(Archive(id=user.username, user_id=user.id, attempt=1, **facts))
+        columns = {"path": path, "posts": posts, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
+        db.session.add(Archive(id=user.username, user_id=user.id, attempt=1, **columns))
         db.session.add(EmailChange(user_id=user.id, old_address=user.email, new_address=f"new.{user.email}"))
         db.session.commit()
         send_message(user, other, f"A word of {user.username}")
@@ -84,8 +84,8 @@ def furnish(susan: User, ben: User, posts: int = 25) -> None:
     db.session.commit()
 
 
-def belongings(user_id: int) -> dict[str, int]:
-    """How many rows of each table are a user's."""
+def count_rows(user_id: int) -> dict[str, int]:
+    """Return the number of rows that refer to a user, by foreign key column."""
     db.session.rollback()
     return {
         f"{key.parent}": db.session.scalar(sa.select(sa.func.count()).where(key.parent == user_id)) or 0
@@ -105,7 +105,7 @@ def job(name: str) -> Task:
     return db.session.scalars(sa.select(Task).where(Task.name == name)).one()
 
 
-def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
+def test_deletion_closes_account_and_removes_all_data(
     app: Flask,
     susan: User,
     ben: User,
@@ -115,95 +115,99 @@ def test_an_account_is_closed_at_once_and_everything_of_its_users_goes(
     worker: Worker,
     tmp_path: Path,
 ) -> None:
-    furnish(susan, ben)
-    susan_id, bens = susan.id, belongings(ben.id)
+    create_data(susan, ben)
+    susan_id, rows_of_ben = susan.id, count_rows(ben.id)
     make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=60, finished_at=utcnow())
     running = launch(tasks.count.s(str(tmp_path / "never")), user_id=susan.id)
     db.session.commit()
-    wait_for(lambda: job("count").state == "PROGRESS", what="a job of hers runs")
-    here = signed_in(susan)
+    wait_for(lambda: job("count").state == "PROGRESS", what="a job of Susan runs")
+    browser = signed_in(susan)
 
-    assert "Export your posts" in here.get("/account/delete").text
-    assert "It will be cancelled." in here.get("/account/delete/confirm").text
-    assert "Your account is closed" in delete(here).text
+    assert "Export your posts" in browser.get("/account/delete").text
+    assert "It will be cancelled." in browser.get("/account/delete/confirm").text
+    assert "Your account is closed" in delete(browser).text
 
-    assert here.get("/").status_code == 302
+    assert browser.get("/").status_code == 302
     assert client.post("/auth/login", data={"username": "susan", "password": PASSWORD}).status_code == 401
     wait_for(lambda: job("delete_account").state == "SUCCESS", what="the account is deleted")
-    assert set(belongings(susan_id).values()) == {0}
+    assert set(count_rows(susan_id).values()) == {0}
     assert db.session.get(User, susan_id) is None
     assert files(app) == {"ben.1.json", "upload-of-ben.json"}
     assert db.session.scalars(sa.select(Refusal.upload_id)).all() == ["upload-of-ben"]
     assert [message["To"] for message in smtp_server.messages] == ["susan@example.com"]
     assert "Your account is deleted" in smtp_server.messages[0]["Subject"]
-    # Operators still see the job, and what statistics need of hers; Ben has lost what was between the two.
+    # The deletion job and the columns that statistics need remain. Ben loses only the rows shared with Susan.
     done = job("delete_account")
     assert (done.user_id, done.progress, done.error) == (None, 100, None)
     assert (done.result or {})["deleted"] >= 25
     assert done.signature["args"] == [susan_id, job("email_account_deleted").id]
     left = db.session.get_one(Task, running.id)
     assert (left.state, left.user_id, left.signature) == ("REVOKED", None, {})
-    assert belongings(ben.id) == bens | dict.fromkeys(OF_BOTH, 0)
+    assert count_rows(ben.id) == rows_of_ben | dict.fromkeys(OF_BOTH, 0)
     assert register(client).status_code == 302
 
 
-def test_from_the_moment_it_is_closed_nobody_is_there(
+def test_closed_account_is_hidden_from_pages(
     app: Flask, susan: User, ben: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
-    furnish(susan, ben, posts=5)
+    create_data(susan, ben, posts=5)
     app.config["TRANSLATE_URL"] = "http://127.0.0.1:1"
-    here, elsewhere, reader = signed_in(susan), signed_in(susan), signed_in(ben)
+    browser, other_browser, reader = signed_in(susan), signed_in(susan), signed_in(ben)
     token, _row = ApiToken.issue(susan, timedelta(days=1))
     db.session.commit()
-    theirs = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.user_id == susan.id))
+    post_id = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.user_id == susan.id))
     pages = ("/", "/explore", "/user/ben/followers", "/user/ben/following", "/messages/sent", "/notifications/all")
     for path in pages:
         assert "susan" in reader.get(path).text, path
     assert "No post has this." not in reader.get("/search?q=susan").text
-    assert reader.get(f"/post/{theirs}").status_code == 200
+    assert reader.get(f"/post/{post_id}").status_code == 200
     assert unread_counts.unread_counts(ben.id) == {"messages": 1, "notifications": 2}
 
-    delete(here)
+    delete(browser)
 
-    assert elsewhere.get("/").status_code == 302
+    assert other_browser.get("/").status_code == 302
     assert client.get("/api/tasks", headers={"Authorization": f"Bearer {token}"}).status_code == 401
     assert client.post("/api/tokens", auth=("susan", PASSWORD)).status_code == 401
-    for path in ("/user/susan", "/user/susan/followers", "/user/susan/popup", "/send_message/susan", f"/post/{theirs}"):
+    for path in (
+        "/user/susan",
+        "/user/susan/followers",
+        "/user/susan/popup",
+        "/send_message/susan",
+        f"/post/{post_id}",
+    ):
         assert reader.get(path).status_code == 404, path
     assert unread_counts.unread_counts(ben.id) == {"messages": 0, "notifications": 0}
     for path in (*pages, "/messages"):
         assert "susan" not in reader.get(path).text, path
     assert "No post has this." in reader.get("/search?q=susan").text
     assert count_follows(ben) == (0, 0)
-    for path in ("/follow/susan", "/send_message/susan", f"/posts/{theirs}/translation"):
+    for path in ("/follow/susan", "/send_message/susan", f"/posts/{post_id}/translation"):
         assert reader.post(path).status_code == 404, path
     db.session.rollback()
     listed = commands(app, "users")("list").stdout
     assert re.search(r"^susan .* is being deleted$", listed, re.MULTILINE)
 
 
-def test_nor_does_the_api_know_them(susan: User, ben: User, client: FlaskClient) -> None:
-    furnish(susan, ben, posts=5)
-    theirs = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.user_id == susan.id))
+def test_closed_account_is_hidden_from_api(susan: User, ben: User, client: FlaskClient) -> None:
+    create_data(susan, ben, posts=5)
+    post_id = db.session.scalar(sa.select(sa.func.min(Post.id)).where(Post.user_id == susan.id))
     token, _row = ApiToken.issue(ben, timedelta(days=1))
     db.session.commit()
-    asked = {"headers": {"Authorization": f"Bearer {token}"}}
-    own = ("/api/users/susan", "/api/users/susan/posts", f"/api/posts/{theirs}")
+    options = {"headers": {"Authorization": f"Bearer {token}"}}
+    own = ("/api/users/susan", "/api/users/susan/posts", f"/api/posts/{post_id}")
     shared = ("/api/users", "/api/timelines/home", "/api/timelines/explore", "/api/users/me/followers")
     for path in (*own, *shared):
-        assert "susan" in client.get(path, **asked).text, path
+        assert "susan" in client.get(path, **options).text, path
 
     deletion.close_account(susan)
 
     for path in own:
-        assert client.get(path, **asked).status_code == 404, path
+        assert client.get(path, **options).status_code == 404, path
     for path in shared:
-        assert "susan" not in client.get(path, **asked).text, path
+        assert "susan" not in client.get(path, **options).text, path
 
 
-def test_until_all_is_done_the_name_is_not_free_and_no_link_opens_the_account_again(
-    susan: User, client: FlaskClient
-) -> None:
+def test_name_stays_reserved_until_deletion_ends(susan: User, client: FlaskClient) -> None:
     deletion.close_account(susan)
 
     refused = register(client)
@@ -222,20 +226,20 @@ def test_until_all_is_done_the_name_is_not_free_and_no_link_opens_the_account_ag
         ("", PASSWORD, "Type your username."),
     ],
 )
-def test_it_is_asked_twice(
+def test_deletion_requires_username_and_password(
     susan: User, signed_in: Callable[..., FlaskClient], username: str, password: str, sentence: str
 ) -> None:
-    here = signed_in(susan)
+    browser = signed_in(susan)
 
-    response = delete(here, username, password)
+    response = delete(browser, username, password)
 
     assert response.status_code == 422
     assert sentence in response.text
-    assert here.get("/").status_code == 200
+    assert browser.get("/").status_code == 200
     assert db.session.scalars(sa.select(Task)).all() == []
 
 
-def test_of_two_clicks_one_counts(susan: User) -> None:
+def test_second_deletion_request_is_ignored(susan: User) -> None:
     assert deletion.close_account(susan)
 
     assert not deletion.close_account(susan)
@@ -244,47 +248,45 @@ def test_of_two_clicks_one_counts(susan: User) -> None:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_no_more_readers_are_told_at_once_than_the_request_can_wait_for(
+def test_number_of_notified_readers_is_limited(
     susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = {make_user(name).id for name in ("ann", "ben", "cid")}
     for reader_id in readers:
         notify(reader_id, FOLLOWER, str(susan.id), actor_id=susan.id)
     db.session.commit()
-    told: list[int] = []
-    monkeypatch.setattr(deletion, "push", told.append)
+    notified: list[int] = []
+    monkeypatch.setattr(deletion, "push", notified.append)
     monkeypatch.setattr(deletion, "MOST_TOLD", 2)
 
     deletion.close_account(susan)
 
-    assert len(told) == 2
-    assert set(told) < readers
-    assert unread_counts.unread_counts(readers.pop())["notifications"] == 0  # of which they hear with their next event
+    assert len(notified) == 2
+    assert set(notified) < readers
+    assert unread_counts.unread_counts(readers.pop())["notifications"] == 0  # shown with the next event
 
 
-def test_a_deletion_that_was_killed_halfway_goes_on_where_it_was(
-    app: Flask, susan: User, ben: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    furnish(susan, ben)
+def test_killed_deletion_is_resumed(app: Flask, susan: User, ben: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_data(susan, ben)
     susan_id = susan.id
     deletion.close_account(susan)
     monkeypatch.setattr(deletion, "BATCH", 10)
-    wanted = deletion.count_user_data(susan_id)
+    expected = deletion.count_user_data(susan_id)
 
     first = deletion.delete_user_data(susan_id)
     killed = next(first) + next(first)
     first.close()
     rest = list(deletion.delete_user_data(susan_id))
 
-    assert killed + sum(rest) == wanted
+    assert killed + sum(rest) == expected
     assert max(rest) <= 10  # in batches
     assert sum(deletion.delete_user_data(susan_id)) == 0
     deletion.delete_user(susan_id)
     deletion.delete_user(susan_id)
-    assert set(belongings(susan_id).values()) == {0}
+    assert set(count_rows(susan_id).values()) == {0}
 
 
-def test_the_newest_posts_go_first(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newest_posts_are_deleted_first(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     days = (3, 1, 5, 2, 4)
     db.session.add_all(Post(user_id=susan.id, body=f"{day}", timestamp=utcnow() + timedelta(days=day)) for day in days)
     db.session.commit()
@@ -297,21 +299,21 @@ def test_the_newest_posts_go_first(susan: User, monkeypatch: pytest.MonkeyPatch)
     assert [{"1", "2", "3"}, {"1"}, set()] == [bodies for n, bodies in enumerate(left) if bodies not in left[:n]][-3:]
 
 
-def test_whose_account_is_open_loses_nothing(app: Flask, susan: User, ben: User) -> None:
-    # A process that stood still may come back when the id is somebody else's.
-    furnish(susan, ben)
-    before = belongings(susan.id)
+def test_open_account_is_not_deleted(app: Flask, susan: User, ben: User) -> None:
+    # A frozen process may continue after the id has been given to another user.
+    create_data(susan, ben)
+    rows_before = count_rows(susan.id)
 
     assert list(deletion.delete_user_data(susan.id)) == []
     for column in deletion._owned():
         db.session.execute(deletion._delete_batch(column, susan.id))
     deletion.delete_user(susan.id)
 
-    assert belongings(susan.id) == before
+    assert count_rows(susan.id) == rows_before
     assert files(app) == {"susan.1.json", "ben.1.json", "upload-of-susan.json", "upload-of-ben.json"}
 
 
-def test_nothing_refers_to_a_user_that_would_stay_behind(app: Flask) -> None:
+def test_every_reference_to_user_is_deleted(app: Flask) -> None:
     rules = {
         str(key.parent): key.ondelete
         for table in db.metadata.sorted_tables
@@ -319,13 +321,13 @@ def test_nothing_refers_to_a_user_that_would_stay_behind(app: Flask) -> None:
         if key.column.table.name == "user"
     }
 
-    # A file that is stored while its user goes is found by its row: those that are there go first, the sweep finds it.
-    outlives = {"upload.user_id": "SET NULL"}
-    assert {column: rule for column, rule in rules.items() if rule != "CASCADE"} == outlives
-    assert {str(column) for column in deletion._owned()} == set(rules) - {"task.user_id", *outlives}
+    # Uploads are deleted before the user. If one is stored meanwhile, its row remains for the sweep to find.
+    exceptions = {"upload.user_id": "SET NULL"}
+    assert {column: rule for column, rule in rules.items() if rule != "CASCADE"} == exceptions
+    assert {str(column) for column in deletion._owned()} == set(rules) - {"task.user_id", *exceptions}
 
 
-def test_jobs_that_statistics_need_stay_without_their_user_and_the_others_go(susan: User) -> None:
+def test_jobs_needed_by_statistics_are_anonymized(susan: User) -> None:
     old = make_job(susan, "SUCCESS", "FAILURE", seconds_ago=90_000, finished_at=utcnow() - timedelta(hours=25))
     new = make_job(susan, "FAILURE", "FAILURE", finished_at=utcnow(), error="susan's", result={"a": "susan's"})
     db.session.execute(sa.update(RollUp).values(settled_until=utcnow() - timedelta(hours=2)))
@@ -337,6 +339,6 @@ def test_jobs_that_statistics_need_stay_without_their_user_and_the_others_go(sus
     left = db.session.scalars(sa.select(Task).where(Task.root_id.in_([old, new]))).all()
     assert {task.root_id for task in left} == {new}
     for task in left:
-        told = (task.user_id, task.error, task.result, task.signature, task.description)
-        assert told == (None, None, None, {}, task.name)
+        values = (task.user_id, task.error, task.result, task.signature, task.description)
+        assert values == (None, None, None, {}, task.name)
         assert task.finished_at is not None

@@ -1,4 +1,4 @@
-"""The demo's town: any amount, the same each time, in few statements."""
+"""The demo data: any amount, the same for the same seed, written in few statements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 @pytest.fixture
 def statements(app: Flask) -> Iterator[list[str]]:
-    """What is sent to the database meanwhile."""
+    """The SQL statements that are executed during the test."""
     sent: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
@@ -42,7 +42,7 @@ def statements(app: Flask) -> Iterator[list[str]]:
 
 @pytest.fixture
 def build(app: Flask) -> Callable[..., list[list[Any]]]:
-    """Builds a town where nothing was; returns all that is in it, but for the password."""
+    """Return a function that fills an empty database and returns its contents without passwords."""
 
     def build_one(users: int = 20, posts: int = 1000, seed: int = 1) -> list[list[Any]]:
         for table in (Follow, Post, User):
@@ -58,19 +58,19 @@ def contents() -> list[list[Any]]:
     author = sa.select(User.username).where(User.id == Post.user_id).scalar_subquery()
     follower = sa.select(User.username).where(User.id == Follow.follower_id).scalar_subquery()
     followed = sa.select(User.username).where(User.id == Follow.followed_id).scalar_subquery()
-    kept = sa.select(User.username).where(User.id == Notification.user_id).scalar_subquery()
-    in_order_of_ids = (Follow.follower_id, Follow.followed_id)  # several follow at the same time
+    recipient = sa.select(User.username).where(User.id == Notification.user_id).scalar_subquery()
+    in_order_of_ids = (Follow.follower_id, Follow.followed_id)  # several rows have the same time
     queries = (
         sa.select(User.username, User.about_me, User.created_at, User.last_seen_at).order_by(User.id),
         sa.select(author, Post.body, Post.language, Post.timestamp).order_by(Post.id),
         sa.select(follower, followed, Follow.created_at).order_by(Follow.created_at, *in_order_of_ids),
         sa.select(Message.body, Message.timestamp, Message.read_at).order_by(Message.id),
-        sa.select(kept, Notification.name, Notification.timestamp).order_by(Notification.id),
+        sa.select(recipient, Notification.name, Notification.timestamp).order_by(Notification.id),
     )
     return [list(map(tuple, db.session.execute(query))) for query in queries]
 
 
-def test_the_same_numbers_make_the_same_town(build: Callable[..., list[list[Any]]]) -> None:
+def test_same_seed_creates_same_data(build: Callable[..., list[list[Any]]]) -> None:
     first = build(seed=1)
 
     assert build(seed=1) == first
@@ -78,7 +78,7 @@ def test_the_same_numbers_make_the_same_town(build: Callable[..., list[list[Any]
     assert [a == b for a, b in zip(first, other, strict=True)] == [False] * 5
 
 
-def test_a_town_has_the_amount_that_was_asked_for(build: Callable[..., list[list[Any]]]) -> None:
+def test_data_has_requested_amounts(build: Callable[..., list[list[Any]]]) -> None:
     for users, posts, of_demo in ((1, 30, 30), (2, 400, 250), (40, 100, 100), (30, 1200, 250)):
         people, written, follows, *_waiting = build(users=users, posts=posts)
 
@@ -91,22 +91,22 @@ def test_a_town_has_the_amount_that_was_asked_for(build: Callable[..., list[list
         assert all(follower != followed for follower, followed, _time in follows)
 
 
-def test_its_people_speak_four_languages_and_answer_each_other(build: Callable[..., list[list[Any]]]) -> None:
+def test_users_write_and_reply_in_four_languages(build: Callable[..., list[list[Any]]]) -> None:
     people, written, follows, *_waiting = build(users=13, posts=800)
 
-    spoken = Counter(tag for _author, _body, tag, _time in written)
-    assert spoken.keys() == {"en", "es", "ko", "ru"}
-    assert min(spoken.values()) > 80
-    tongue = {author: tag for author, _body, tag, _time in written}
+    languages = Counter(tag for _author, _body, tag, _time in written)
+    assert languages.keys() == {"en", "es", "ko", "ru"}
+    assert min(languages.values()) > 80
+    language_of = {author: tag for author, _body, tag, _time in written}
     answers = [(author, body.split()[0][1:]) for author, body, *_rest in written if body.startswith("@")]
     assert len(answers) > 100
-    assert all(tongue[author] == tongue[name] and author != name for author, name in answers)
+    assert all(language_of[author] == language_of[name] and author != name for author, name in answers)
     assert all(about for _name, about, *_times in people)
     assert len({follower for follower, *_rest in follows}) == 13
 
 
-def test_whoever_signs_in_finds_messages_and_notifications(build: Callable[..., list[list[Any]]], app: Flask) -> None:
-    _people, _written, _follows, messages, _told = build(users=13, posts=10)
+def test_demo_user_has_unread_messages_and_notifications(build: Callable[..., list[list[Any]]], app: Flask) -> None:
+    _people, _written, _follows, messages, _notifications = build(users=13, posts=10)
 
     demo = User.with_username("demo")
     assert demo is not None
@@ -118,7 +118,7 @@ def test_whoever_signs_in_finds_messages_and_notifications(build: Callable[..., 
         assert len(renderers.render_notifications(page)) == len(page) > CORRESPONDENTS
 
 
-def test_nobody_wrote_or_followed_after_they_were_last_seen(build: Callable[..., list[list[Any]]]) -> None:
+def test_no_activity_after_last_seen_at(build: Callable[..., list[list[Any]]]) -> None:
     build(users=40, posts=1000)
 
     for actor_id, at in (
@@ -132,7 +132,7 @@ def test_nobody_wrote_or_followed_after_they_were_last_seen(build: Callable[...,
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
-def test_letters_are_whole_sentences_to_one_alone(book: Any) -> None:
+def test_messages_are_complete_sentences(book: Any) -> None:
     assert len(book.letters) * len(BOOKS) >= CORRESPONDENTS
     for letter in itertools.chain(*book.letters):
         assert letter[-1] in ".!?"
@@ -140,9 +140,7 @@ def test_letters_are_whole_sentences_to_one_alone(book: Any) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(
-    build: Callable[..., list[list[Any]]], statements: list[str]
-) -> None:
+def test_statements_do_not_grow_with_posts(build: Callable[..., list[list[Any]]], statements: list[str]) -> None:
     build(users=100, posts=100)
     few = len(statements)
     statements.clear()
@@ -152,7 +150,7 @@ def test_a_hundred_times_the_posts_take_no_more_statements_than_their_batches(
     assert len(statements) <= few + 1
 
 
-def test_nobody_can_sign_in_as_one_of_its_people_but_as_demo(build: Callable[..., list[list[Any]]]) -> None:
+def test_only_demo_user_can_log_in(build: Callable[..., list[list[Any]]]) -> None:
     build(users=13, posts=0)
 
     query = sa.select(User.username, User.password_hash)
@@ -163,7 +161,7 @@ def test_nobody_can_sign_in_as_one_of_its_people_but_as_demo(build: Callable[...
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
-def test_all_that_can_be_said_fits_into_a_post(book: Any) -> None:
+def test_longest_texts_fit_into_a_post(book: Any) -> None:
     longest = [max(map(len, parts)) for parts in (book.openings + book.answers, book.thoughts, book.closings)]
 
     assert sum(longest) + len(" " * 2 + "@ miguel12345 (99)") <= MAX_LENGTH
@@ -172,26 +170,26 @@ def test_all_that_can_be_said_fits_into_a_post(book: Any) -> None:
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
-def test_what_is_said_is_in_the_language_that_it_is_said_to_be(book: Any) -> None:
-    chance = random.Random(1)
-    said = [*itertools.islice(book.posts(chance), 200), *itertools.islice(book.replies(chance), 200)]
+def test_texts_are_in_language_of_book(book: Any) -> None:
+    rng = random.Random(1)
+    texts = [*itertools.islice(book.posts(rng), 200), *itertools.islice(book.replies(rng), 200)]
 
-    told = Counter(map(language_detection.detect_language, said))
+    detected = Counter(map(language_detection.detect_language, texts))
 
-    assert told.keys() <= {book.language, None}
-    assert told[book.language] > 390
+    assert detected.keys() <= {book.language, None}
+    assert detected[book.language] > 390
 
 
-def test_a_book_says_nothing_twice_however_much_is_wanted() -> None:
+def test_posts_of_a_book_are_unique() -> None:
     book = BOOKS[0]
     size = len(book.openings) * len(book.thoughts) * len(book.closings)
 
-    said = list(itertools.islice(book.posts(random.Random(3)), 2 * size))
+    texts = list(itertools.islice(book.posts(random.Random(3)), 2 * size))
 
-    assert len(set(said)) == 2 * size
+    assert len(set(texts)) == 2 * size
 
 
-def test_another_amount_is_refused_where_there_is_a_town(app: Flask) -> None:
+def test_different_amount_refused_if_data_exists(app: Flask) -> None:
     app.config["MICROBLOG_ENV"] = "development"
     run = app.test_cli_runner().invoke
 
@@ -204,7 +202,7 @@ def test_another_amount_is_refused_where_there_is_a_town(app: Flask) -> None:
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 300
 
 
-def test_a_name_that_is_taken_is_a_sentence(app: Flask, make_user: Callable[..., User]) -> None:
+def test_taken_username_is_reported(app: Flask, make_user: Callable[..., User]) -> None:
     make_user("susan")
     app.config["MICROBLOG_ENV"] = "development"
 

@@ -1,4 +1,4 @@
-"""deploy/: rules and a dashboard that Prometheus understands, and that ask for nothing that /metrics never tells."""
+"""deploy/: Prometheus accepts the rules and the dashboard, which query only metrics that /metrics exports."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def check(*command: str, cwd: Path = PROMETHEUS) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.parametrize("expressions", [expressions_of_rules, expressions_of_dashboard])
-def test_only_what_is_told_is_asked_for(
+def test_only_exported_metrics_are_queried(
     make_app: Callable[..., Flask], expressions: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)
     monkeypatch.setattr(metrics, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
-    told = scrape(make_app(METRICS_TOKEN=TOKEN)).names
+    exported = scrape(make_app(METRICS_TOKEN=TOKEN)).names
 
-    asked = {name for expression in expressions() for name in re.findall(r"\bmicroblog_\w+", expression)}
+    queried = {name for expression in expressions() for name in re.findall(r"\bmicroblog_\w+", expression)}
 
-    assert len(asked) > 10
-    assert asked <= told
+    assert len(queried) > 10
+    assert queried <= exported
 
 
-def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_alerts_have_severity_and_description() -> None:
     for group in RULES["groups"]:
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in ("page", "warn"), rule["alert"]
@@ -66,39 +66,39 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
             assert rule["annotations"]["description"].endswith("."), rule["alert"]
 
 
-def test_the_alerts_that_operators_need_are_there() -> None:
+def test_required_alerts_exist() -> None:
     alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"]}
 
     needed = {"UserWaiting", "QueueGrowing", "NoWorker", "FailuresRising", "DatabaseAway", "RedisAway"}
     assert {f"Microblog{name}" for name in needed} <= alerts
 
 
-def test_every_panel_of_the_dashboard_has_a_place_and_a_question() -> None:
-    taken: set[tuple[int, int]] = set()
+def test_dashboard_panels_have_position_and_query() -> None:
+    occupied: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not cells & taken, panel["title"]
+        assert not cells & occupied, panel["title"]
         assert max(x for x, _y in cells) < 24, panel["title"]
-        taken |= cells
+        occupied |= cells
         assert panel["type"] == "row" or panel["targets"], panel["title"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_prometheus_takes_the_configuration(promtool: str) -> None:
+def test_prometheus_accepts_configuration(promtool: str) -> None:
     check(promtool, "check", "config", "--syntax-only", "prometheus.yml")
 
 
-def test_the_alerts_do_what_they_are_meant_to(promtool: str) -> None:
+def test_alert_rules_pass_their_tests(promtool: str) -> None:
     check(promtool, "check", "rules", "alerts.yml")
     check(promtool, "test", "rules", "alerts.test.yml")
 
 
-def test_prometheus_understands_what_the_dashboard_asks(promtool: str, tmp_path: Path) -> None:
-    asked: list[dict[str, Any]] = [
-        {"record": f"panel:question:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+def test_prometheus_accepts_dashboard_expressions(promtool: str, tmp_path: Path) -> None:
+    rules: list[dict[str, Any]] = [
+        {"record": f"panel:expression:{number}", "expr": expression.replace("$__rate_interval", "5m")}
         for number, expression in enumerate(expressions_of_dashboard())
     ]
-    (tmp_path / "asked.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
+    (tmp_path / "dashboard.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
 
-    check(promtool, "check", "rules", "asked.yml", cwd=tmp_path)
+    check(promtool, "check", "rules", "dashboard.yml", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What holds at every door of the house: a test walks all routes, those that somebody adds tomorrow among them."""
+"""Access rules of every route. The tests iterate over all routes, so that they cover new ones too."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from microblog.notifications.services import notifications_of
 from microblog.posts.services import create_post
 from tests.support.factories import make_job
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # doors are closed before it is asked
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # access is refused before any query
 
 READING = {"GET", "HEAD", "OPTIONS"}
-# What strangers may open, and send.
+# The endpoints that do not require login.
 PUBLIC = {
     ("GET", "accounts.login"),
     ("POST", "accounts.login"),
@@ -51,14 +51,14 @@ PUBLIC = {
     ("POST", "api_tokens.create"),  # with a password in place of a token
     ("POST", "api_users.create"),
 }
-ANYTHING = {"action": "cancel", "filename": "site.css"}  # what an argument may be where nothing else is said
-#: Arguments that name a row which everybody may read.
+DEFAULTS = {"action": "cancel", "filename": "site.css"}  # default values of route arguments; of the others, 1
+#: The endpoints whose arguments identify a row that every user may read.
 READ_BY_ALL = {("GET", "posts.post"), ("GET", "translation.show"), ("POST", "translation.translate")}
 READ_BY_ALL |= {("GET", "api_posts.show"), ("POST", "api_posts.translate")}
 
 
-class Door(NamedTuple):
-    """One thing that can be asked for."""
+class RouteRequest(NamedTuple):
+    """A request that can be made to a route."""
 
     method: str
     endpoint: str
@@ -69,94 +69,94 @@ class Door(NamedTuple):
         return self.path.startswith("/api/")
 
 
-def doors(app: Flask, **arguments: Any) -> Iterator[Door]:
-    """Every route with every method, its `arguments` filled in."""
+def requests(app: Flask, **arguments: Any) -> Iterator[RouteRequest]:
+    """Yield a request for each method of each route, with `arguments` filled in."""
     adapter = app.url_map.bind("localhost")
     for rule in app.url_map.iter_rules():
-        values = {name: arguments.get(name, ANYTHING.get(name, "1")) for name in rule.arguments}
+        values = {name: arguments.get(name, DEFAULTS.get(name, "1")) for name in rule.arguments}
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            yield Door(method, rule.endpoint, adapter.build(rule.endpoint, values, method))
+            yield RouteRequest(method, rule.endpoint, adapter.build(rule.endpoint, values, method))
 
 
-def test_strangers_are_asked_to_sign_in_wherever_it_is_not_said_that_they_may_come(app: Flask) -> None:
-    stranger = app.test_client()
-    known = {door[:2] for door in doors(app)}
-    assert known >= PUBLIC, "there is no such route any more"
+def test_login_is_required_unless_public(app: Flask) -> None:
+    anonymous = app.test_client()
+    existing = {request[:2] for request in requests(app)}
+    assert existing >= PUBLIC, "PUBLIC has an endpoint that no longer exists"
 
-    for door in doors(app):
-        if door[:2] in PUBLIC:
+    for request in requests(app):
+        if request[:2] in PUBLIC:
             continue
-        answer = stranger.open(door.path, method=door.method)
-        if door.is_api:
-            assert answer.status_code == 401, door
+        answer = anonymous.open(request.path, method=request.method)
+        if request.is_api:
+            assert answer.status_code == 401, request
         else:
-            assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (302, "/auth/login"), door
+            assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (302, "/auth/login"), request
 
 
-def test_a_page_from_elsewhere_can_change_nothing(
-    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
-) -> None:
+def test_changes_require_csrf_token(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     browser = signed_in(susan)
     app.config["WTF_CSRF_ENABLED"] = True
 
-    for door in doors(app):
-        if door.method in READING or (door.is_api and door[:2] in PUBLIC):
+    for request in requests(app):
+        if request.method in READING or (request.is_api and request[:2] in PUBLIC):
             continue
-        answer = browser.open(door.path, method=door.method, data={"csrf_token": "forged"})
-        # A page wants its own token, and the API one that no browser sends by itself: cookies count for nothing there.
-        assert answer.status_code == (401 if door.is_api else 400), door
-    assert browser.get("/account").status_code == 200, "nor was anybody signed out"
+        answer = browser.open(request.path, method=request.method, data={"csrf_token": "forged"})
+        # Pages require a CSRF token. The API ignores cookies and requires a token that no browser sends by itself.
+        assert answer.status_code == (401 if request.is_api else 400), request
+    assert browser.get("/account").status_code == 200, "the user is still signed in"
 
 
-def test_what_is_made_for_one_reader_is_kept_by_nobody(
+def test_personal_responses_are_not_cached(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_routes, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
     browser = signed_in(susan)
 
-    for door in doors(app, username="susan"):
-        if door.method != "GET" or door.endpoint.endswith("static"):
+    for request in requests(app, username="susan"):
+        if request.method != "GET" or request.endpoint.endswith("static"):
             continue
-        with browser.get(door.path, buffered=False) as answer:
-            kept = answer.headers.get("Cache-Control", "")
-        assert "no-store" in kept or "private, no-cache" in kept, (door, kept)
+        with browser.get(request.path, buffered=False) as answer:
+            cache_control = answer.headers.get("Cache-Control", "")
+        assert "no-store" in cache_control or "private, no-cache" in cache_control, (request, cache_control)
 
 
-def test_a_row_is_its_owners_whatever_is_done_with_it(
+def test_foreign_rows_are_refused_on_every_route(
     app: Flask, susan: User, ben: User, signed_in: Callable[..., FlaskClient]
 ) -> None:
-    hers = belongings(susan, ben, app)
+    rows_of_susan = create_rows(susan, ben, app)
     token, _row = ApiToken.issue(ben, timedelta(days=1))
     db.session.commit()
-    stranger = app.test_client()
-    bens = signed_in(ben)
-    named = {rule.endpoint: rule.arguments & hers.keys() for rule in app.url_map.iter_rules()}
-    asked = [door for door in doors(app, **hers, username="susan") if named[door.endpoint]]
+    api_client = app.test_client()
+    browser_of_ben = signed_in(ben)
+    row_arguments = {rule.endpoint: rule.arguments & rows_of_susan.keys() for rule in app.url_map.iter_rules()}
+    with_rows = [
+        request for request in requests(app, **rows_of_susan, username="susan") if row_arguments[request.endpoint]
+    ]
     unknown = {name for rule in app.url_map.iter_rules() for name in rule.arguments if name.endswith("_id")}
-    assert unknown <= hers.keys(), "make a row of the new kind, for this test to ask for"
+    assert unknown <= rows_of_susan.keys(), "create a row for the new argument in create_rows()"
 
-    for door in asked:
-        if door[:2] in READ_BY_ALL:
+    for request in with_rows:
+        if request[:2] in READ_BY_ALL:
             continue
-        if door.is_api:
-            answer = stranger.open(door.path, method=door.method, headers={"Authorization": f"Bearer {token}"})
+        if request.is_api:
+            answer = api_client.open(request.path, method=request.method, headers={"Authorization": f"Bearer {token}"})
         else:
-            answer = bens.open(door.path, method=door.method)
-        # Whoever may read a row is told that it is another's.
-        assert answer.status_code == (403 if door[:2] == ("DELETE", "api_posts.delete") else 404), door
+            answer = browser_of_ben.open(request.path, method=request.method)
+        # The status is 403 only if the user may read the row.
+        assert answer.status_code == (403 if request[:2] == ("DELETE", "api_posts.delete") else 404), request
     db.session.rollback()
-    assert len(asked) > len(READ_BY_ALL)
+    assert len(with_rows) > len(READ_BY_ALL)
     browser = signed_in(susan)
     for path in (
-        f"/post/{hers['post_id']}",
-        f"/tasks/{hers['task_id']}/card",
-        f"/exports/{hers['archive_id']}/download",
+        f"/post/{rows_of_susan['post_id']}",
+        f"/tasks/{rows_of_susan['task_id']}/card",
+        f"/exports/{rows_of_susan['archive_id']}/download",
     ):
         assert browser.get(path).status_code == 200, path
 
 
-def belongings(susan: User, ben: User, app: Flask) -> dict[str, Any]:
-    """What is Susan's alone, by the argument of a route that names it; Ben has no part in it."""
+def create_rows(susan: User, ben: User, app: Flask) -> dict[str, Any]:
+    """Create rows that belong to Susan and not to Ben; return their ids by route argument."""
     path, expires_at = "hers.json", utcnow() + timedelta(days=1)
     with current_storage().new(path) as file:
         file.write([b"{}"])
@@ -164,14 +164,14 @@ def belongings(susan: User, ben: User, app: Flask) -> dict[str, Any]:
     _token, api_token = ApiToken.issue(susan, timedelta(days=1))
     db.session.commit()
     follow_user(ben, susan)
-    others = User(username="dave", email="dave@example.com", password_hash="!")
-    db.session.add(others)
+    dave = User(username="dave", email="dave@example.com", password_hash="!")
+    db.session.add(dave)
     db.session.commit()
     return {
         "archive_id": "hers",
         "token_id": api_token.id,
         "post_id": create_post(susan.id, "Mine").id,
-        "message_id": send_message(susan, others, "For Dave").id,
+        "message_id": send_message(susan, dave, "For Dave").id,
         "notification_id": notifications_of(susan.id).items[0].id,
         "task_id": make_job(susan, "FAILURE", "FAILURE", finished_at=utcnow()),
     }

@@ -1,7 +1,7 @@
-"""The engine against a simple model of its promises: every operation in every order, in virtual time.
+"""The engine compared with a simple model of its promises: random sequences of operations in virtual time.
 
-No worker runs: the test is every worker. It claims, renews, stores and forgets as workers do, through the same
-functions; the model says what each must answer and what the row must then hold.
+No worker runs. The test acts as all workers: it claims, renews and stores through the same functions as they do. The
+model gives the expected outcome of each call and the expected row.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ ENDS = st.sampled_from([states.SUCCESS, states.FAILURE])
 
 
 class VirtualTime(datetime):
-    """The clock of microblog.clock, moved by the test."""
+    """The clock of microblog.clock, advanced by the test."""
 
-    moment = datetime(2026, 1, 1)
+    current_time = datetime(2026, 1, 1)
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-        return cls.moment.replace(tzinfo=tz)
+        return cls.current_time.replace(tzinfo=tz)
 
 
 @dataclass
 class Step:
-    """What the promises say of one task."""
+    """The expected state of one task."""
 
     id: str
     state: str = states.PENDING
@@ -72,24 +72,28 @@ class Step:
         return self.state in states.FINISHED
 
     def held(self) -> bool:
-        return self.state in states.RUNNING and self.lease_until is not None and VirtualTime.moment < self.lease_until
+        return (
+            self.state in states.RUNNING
+            and self.lease_until is not None
+            and VirtualTime.current_time < self.lease_until
+        )
 
 
 @dataclass
 class JobModel:
-    """Two steps, the second after the first."""
+    """A job of two steps, of which the second runs after the first."""
 
     steps: list[Step]
 
     def end(self, position: int, state: str) -> None:
-        """A step ends; what ends badly ends the steps behind it."""
+        """End a step; if it does not succeed, end the following steps too."""
         for step in self.steps[position:] if state != states.SUCCESS else self.steps[position : position + 1]:
             step.state, step.lease_until = state, None
 
 
 @dataclass
 class Holder:
-    """A worker's process that won a claim, and may have lost it without knowing."""
+    """A worker process that won a claim, and may have lost it without noticing."""
 
     claim: Claim
     job: JobModel
@@ -97,8 +101,8 @@ class Holder:
     worker: str
     dead: bool = False
 
-    def counts(self) -> bool:
-        """Whether what it writes is to be believed."""
+    def is_valid(self) -> bool:
+        """Return True if the engine must accept what this process writes."""
         return not self.step.finished and self.step.attempt == self.claim.attempt
 
     def context(self) -> Context:
@@ -108,7 +112,7 @@ class Holder:
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """The operations of launchers, workers, users and time."""
+    """The operations of users and workers, and the passing of time."""
 
     app: Flask
     redis: RedisServer
@@ -121,9 +125,9 @@ class EngineMachine(RuleBasedStateMachine):
         db.session.execute(sa.delete(Task))
         db.session.commit()
         self.redis.client.flushall()
-        VirtualTime.moment = datetime(2026, 1, 1)
+        VirtualTime.current_time = datetime(2026, 1, 1)
         self.all: list[JobModel] = []
-        self.forgotten: set[str] = set()
+        self.lost_results: set[str] = set()
 
     @property
     def backend(self) -> Any:
@@ -133,7 +137,7 @@ class EngineMachine(RuleBasedStateMachine):
     def executor(self) -> Any:
         return self.app.extensions["celery"].executor
 
-    # -- what users do
+    # -- users
 
     @rule(target=jobs)
     def launch(self) -> JobModel:
@@ -160,11 +164,11 @@ class EngineMachine(RuleBasedStateMachine):
         if current.state in states.WAITING:
             job.end(position, states.REVOKED)
 
-    # -- what workers do
+    # -- workers
 
     @rule(target=holders, job=jobs, worker=WORKERS)
     def claim(self, job: JobModel, worker: str) -> Any:
-        """A message arrives: the first, a duplicate or one published again, nobody can tell."""
+        """A message arrives; it may be the first, a duplicate or one that was published again."""
         _position, step = self.current(job)
         lost = step.state in states.RUNNING and step.lease_until is not None
         refused = step.finished or step.held() or step.cancel or step.crashes + lost >= MAX_CRASHES
@@ -176,22 +180,22 @@ class EngineMachine(RuleBasedStateMachine):
         assert held is not None
         step.state, step.worker, step.attempt = states.STARTED, worker, step.attempt + 1
         step.crashes += lost
-        step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+        step.lease_until = VirtualTime.current_time + timedelta(seconds=LEASE)
         assert held.attempt == step.attempt
         return Holder(held, job, step, worker)
 
     @rule(holder=holders)
     def renew(self, holder: Holder) -> None:
-        """The main process of a holder's worker renews: by name, whichever of its processes holds the task."""
+        """The main process of the worker renews the lease by worker name, whichever of its processes runs the task."""
         transitions.renew_leases(self.executor, [holder.step.id], worker=holder.worker, lease=LEASE)
         step = holder.step
         if step.state in states.RUNNING and step.worker == holder.worker:
-            step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+            step.lease_until = VirtualTime.current_time + timedelta(seconds=LEASE)
 
     @rule(holder=holders)
-    def hand_back(self, holder: Holder) -> None:
-        """The worker was told to stop: it ended the process, and gives the task up for it."""
-        if not holder.counts():
+    def interrupt(self, holder: Holder) -> None:
+        """The worker shuts down: it ends the process and releases the task."""
+        if not holder.is_valid():
             return
         holder.dead = True
         transitions.release_on_shutdown(self.executor, holder.step.id, worker=holder.worker)
@@ -204,51 +208,51 @@ class EngineMachine(RuleBasedStateMachine):
         try:
             self.backend.store_result(holder.step.id, meta, states.PROGRESS, request=holder.context())
         except ClaimLost:
-            assert not holder.counts()
+            assert not holder.is_valid()
             return
         except Cancelled:
-            assert holder.counts()
+            assert holder.is_valid()
             assert holder.step.cancel
         else:
-            assert holder.counts()
+            assert holder.is_valid()
             assert not holder.step.cancel
 
         holder.step.state = states.PROGRESS
-        holder.step.lease_until = VirtualTime.moment + timedelta(seconds=LEASE)
+        holder.step.lease_until = VirtualTime.current_time + timedelta(seconds=LEASE)
 
     @rule(holder=holders.filter(lambda holder: not holder.dead), state=ENDS)
     def finish(self, holder: Holder, state: str) -> None:
-        counts = holder.counts()
+        is_valid = holder.is_valid()
         result = 3 if state == states.SUCCESS else RuntimeError("broken")
         try:
             self.backend.store_result(holder.step.id, result, state, request=holder.context())
         except ClaimLost:
-            assert not counts
+            assert not is_valid
             return
-        if counts:
+        if is_valid:
             holder.job.end(holder.job.steps.index(holder.step), state)
 
     @rule(holder=holders.filter(lambda holder: not holder.dead))
     def retry(self, holder: Holder) -> None:
-        counts = holder.counts()
+        is_valid = holder.is_valid()
         try:
             self.backend.store_result(holder.step.id, OSError("not now"), states.RETRY, request=holder.context())
         except ClaimLost:
-            assert not counts
+            assert not is_valid
             return
-        if counts:
+        if is_valid:
             holder.step.state, holder.step.lease_until = states.RETRY, None
 
-    # -- what befalls them
+    # -- time, Redis and beat
 
     @rule(seconds=st.sampled_from([1, 10, 31, 100]))
     def time_passes(self, seconds: int) -> None:
-        VirtualTime.moment += timedelta(seconds=seconds)
+        VirtualTime.current_time += timedelta(seconds=seconds)
 
     @rule()
-    def redis_forgets(self) -> None:
+    def redis_loses_data(self) -> None:
         self.redis.client.flushall()
-        self.forgotten.update(step.id for job in self.all for step in job.steps)
+        self.lost_results.update(step.id for job in self.all for step in job.steps)
 
     @rule()
     def reconcile(self) -> None:
@@ -263,10 +267,10 @@ class EngineMachine(RuleBasedStateMachine):
                 step.crashes = MAX_CRASHES
                 job.end(position, states.FAILURE)
 
-    # -- what must hold after each of them
+    # -- invariants after each operation
 
     @invariant()
-    def rows_are_as_the_promises_say(self) -> None:
+    def rows_equal_model(self) -> None:
         db.session.rollback()
         rows = {row.id: row for row in db.session.scalars(sa.select(Task))}
         for job in getattr(self, "all", []):
@@ -279,15 +283,15 @@ class EngineMachine(RuleBasedStateMachine):
     def results_equal_rows(self) -> None:
         for job in getattr(self, "all", []):
             for step in job.steps:
-                if step.finished and step.id not in self.forgotten:
+                if step.finished and step.id not in self.lost_results:
                     assert AsyncResult(step.id).state == step.state
 
     def teardown(self) -> None:
-        """Heal everything and let an honest worker work: then every job ends."""
+        """Check that every job ends once time passes, reconcile runs and a worker runs its tasks."""
         for _ in range(40):
             if self.all_finished():
                 break
-            VirtualTime.moment += timedelta(seconds=31)
+            VirtualTime.current_time += timedelta(seconds=31)
             self.reconcile()
             for job in getattr(self, "all", []):
                 _position, step = self.current(job)
@@ -310,7 +314,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @staticmethod
     def current(job: JobModel) -> tuple[int, Step]:
-        """The first step that has yet to end, else the last."""
+        """Return the position and the model of the first unfinished step, or of the last step if all have ended."""
         unfinished = [(position, step) for position, step in enumerate(job.steps) if not step.finished]
         return unfinished[0] if unfinished else (len(job.steps) - 1, job.steps[-1])
 
@@ -321,21 +325,19 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(1800)  # on a busy machine
-@pytest.mark.parametrize("orders", [10, pytest.param(60, marks=pytest.mark.exhaustive)])
-def test_the_engine_keeps_its_promises_in_every_order(
-    app: Flask, redis_server: RedisServer, virtual_time: None, orders: int
-) -> None:
+@pytest.mark.parametrize("sequences", [10, pytest.param(60, marks=pytest.mark.exhaustive)])
+def test_engine_conforms_to_model(app: Flask, redis_server: RedisServer, virtual_time: None, sequences: int) -> None:
     app.config["TASK_LEASE"] = LEASE
     EngineMachine.app, EngineMachine.redis = app, redis_server
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         EngineMachine,
         settings=settings(
-            max_examples=orders,
+            max_examples=sequences,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            derandomize=True,  # the same orders in each run
+            derandomize=True,  # the same sequences in each run
             database=None,
         ),
     )

@@ -1,4 +1,4 @@
-"""Every way in which a task can end, on both databases: the row and Celery's result tell the same."""
+"""Every way in which a task can end, on both databases: the row agrees with Celery's result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.both_databases
 
 @pytest.fixture
 def launch(app: Flask) -> Callable[..., list[str]]:
-    """Launches a chain of signatures as a job; returns the ids of its steps."""
+    """Return a function that launches a chain of signatures as a job and returns the ids of its steps."""
 
     def launch(*steps: Any) -> list[str]:
         root = launching.launch(chain(*steps))
@@ -39,7 +39,7 @@ def launch(app: Flask) -> Callable[..., list[str]]:
 
 
 def row_of(task_id: str) -> Task:
-    """The row as it is now."""
+    """Return the current row of a task."""
     db.session.rollback()
     row = db.session.get(Task, task_id, populate_existing=True)
     assert row is not None
@@ -47,7 +47,7 @@ def row_of(task_id: str) -> Task:
 
 
 def finished(task_id: str) -> Task:
-    """The row, once its task has ended."""
+    """Wait until a task has ended, and return its row."""
     wait_for(lambda: not row_of(task_id).unfinished, what=f"{row_of(task_id)} ends")
     return row_of(task_id)
 
@@ -72,7 +72,7 @@ def test_success(launch: Callable[..., list[str]], worker: Worker) -> None:
     assert_row_equals_result(task_id)
 
 
-def test_a_step_gets_the_result_of_the_step_before(
+def test_step_receives_result_of_previous_step(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
     first, second = launch(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "diary")))
@@ -84,7 +84,7 @@ def test_a_step_gets_the_result_of_the_step_before(
     assert_row_equals_result(second)
 
 
-def test_a_failure_ends_the_steps_behind_it(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
+def test_failure_fails_following_steps(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     first, second, third = launch(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(diary)))
 
@@ -97,7 +97,7 @@ def test_a_failure_ends_the_steps_behind_it(launch: Callable[..., list[str]], wo
     assert not diary.exists()
 
 
-def test_a_task_can_tell_its_user_why_it_failed(launch: Callable[..., list[str]], worker: Worker) -> None:
+def test_task_sets_error_for_its_user(launch: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch(tasks.fail_politely.s())
 
     assert finished(task_id).error == "The moon is in the wrong house."
@@ -112,7 +112,7 @@ def test_automatic_retry(launch: Callable[..., list[str]], worker: Worker) -> No
     assert_row_equals_result(task_id)
 
 
-def test_automatic_retries_run_out(launch: Callable[..., list[str]], worker: Worker) -> None:
+def test_automatic_retries_are_limited(launch: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch(tasks.flaky.s(99))
 
     assert (finished(task_id).state, row_of(task_id).attempts) == ("FAILURE", 6)
@@ -138,9 +138,7 @@ def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
     assert_row_equals_result(second)
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_does_not_run(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
-) -> None:
+def test_cancelled_pending_job_does_not_run(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     gates = [tmp_path / "first gate", tmp_path / "second gate"]
     diary = tmp_path / "diary"
     for gate in gates:  # both processes of the worker are busy
@@ -160,9 +158,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_does_not_run(
     assert not diary.exists()
 
 
-def test_a_running_job_stops_at_its_next_progress(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
-) -> None:
+def test_cancelled_job_stops_at_next_progress(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
     job = find_job(first)
@@ -176,7 +172,7 @@ def test_a_running_job_stops_at_its_next_progress(
     assert_row_equals_result(second)
 
 
-def test_an_operator_terminates_a_task(
+def test_terminated_task_is_revoked(
     app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
     first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
@@ -191,7 +187,7 @@ def test_an_operator_terminates_a_task(
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_killed_child_is_replaced_and_its_task_runs_again(
+def test_task_runs_again_after_killing_its_process(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
     [task_id] = launch(tasks.die.s(str(tmp_path / "diary"), 2))
@@ -203,9 +199,7 @@ def test_a_killed_child_is_replaced_and_its_task_runs_again(
 
 
 @pytest.mark.exhaustive
-def test_a_task_that_kills_its_worker_three_times_is_given_up(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
-) -> None:
+def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     first, second = launch(tasks.die.s(str(diary), 99), tasks.noop.s())
 
@@ -222,14 +216,14 @@ def test_a_task_that_kills_its_worker_three_times_is_given_up(
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_child_killed_from_outside_loses_nothing(
+def test_task_runs_again_after_kill_from_outside(
     app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     [task_id] = launch(tasks.count.s(str(gate)))
     wait_for(lambda: row_of(task_id).state == "PROGRESS")
 
-    inspect = app.extensions["celery"].control.inspect([worker.name], timeout=PATIENCE)  # returns with the answer
+    inspect = app.extensions["celery"].control.inspect([worker.name], timeout=PATIENCE)  # returns with the reply
     os.kill(inspect.active()[worker.name][0]["worker_pid"], signal.SIGKILL)
     gate.touch()
 
@@ -237,16 +231,14 @@ def test_a_child_killed_from_outside_loses_nothing(
     assert_row_equals_result(task_id)
 
 
-def test_a_task_without_a_row_passes_through_untouched(app: Flask, worker: Worker) -> None:
+def test_task_without_row_runs_as_usual(app: Flask, worker: Worker) -> None:
     result = tasks.add.delay(20, 22)
 
     assert result.get(timeout=PATIENCE) == 42
     assert db.session.get(Task, result.id) is None
 
 
-def test_processes_of_a_worker_share_no_connection(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
-) -> None:
+def test_worker_processes_share_no_connection(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     launched = [launch(tasks.introduce.s(str(tmp_path)))[0] for _ in range(2)]
 
     one, two = (finished(task_id).result for task_id in launched)

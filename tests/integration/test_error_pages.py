@@ -1,4 +1,4 @@
-"""Each error as a reader or a program really meets it: in the site's own face, and as problem JSON."""
+"""Errors as users and API clients get them: pages in the layout of the site, and problem JSON."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from microblog.exports.models import Archive
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # nothing here depends on which it is
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # independent of the database
 
 DRAFT = "half an hour's <work>"
 
 
 @pytest.fixture
 def production(app: Flask, make_app: Callable[..., Flask]) -> Flask:
-    """An app that answers as it would in production, and counts what is done too often."""
+    """An app with the error handling of production and with rate limits."""
     app = make_app(TESTING=False, RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
     assert isinstance(app, Flask)
     return app
@@ -66,14 +66,14 @@ def expired_link(user: User) -> str:
     return download_url(archive).removeprefix("http://localhost")
 
 
-def test_pages_say_what_is_wrong_in_the_sites_own_face(production: Flask, browser: FlaskClient, susan: User) -> None:
+def test_error_pages_have_layout_of_site(production: Flask, browser: FlaskClient, susan: User) -> None:
     link = expired_link(susan)
     production.config |= {"EXPORT_LINK_LIFETIME": -1, "MAX_CONTENT_LENGTH": 10_000}
 
     form = {"content_type": "application/x-www-form-urlencoded"}
     assert_page(browser.post("/", data=b"post=%ED%A0%80", **form), 400, "That did not work")
     assert_page(browser.get("/nothing"), 404, "Not found")
-    assert_page(browser.get("/admin/tasks"), 404, "Not found")  # what is not for all is not there for others
+    assert_page(browser.get("/admin/tasks"), 404, "Not found")  # pages of operators do not exist for other users
     assert_page(browser.delete("/explore"), 405, "Not this way")
     assert_page(browser.get(link), 410, "Gone")
     assert_page(browser.post("/", data={"post": "x" * 20_000}), 413, "Too large")
@@ -81,12 +81,12 @@ def test_pages_say_what_is_wrong_in_the_sites_own_face(production: Flask, browse
     assert_page(browser.post("/export_posts"), 429, "Too many attempts")
 
 
-def test_programs_are_told_as_problem_json(production: Flask, caller: Caller) -> None:
+def test_api_errors_are_problem_json(production: Flask, caller: Caller) -> None:
     production.config["MAX_CONTENT_LENGTH"] = 10_000
-    nobody = production.test_client()
+    anonymous = production.test_client()
 
     assert_problem(caller.post("/api/exports", data=b"{", content_type="application/json"), 400)
-    assert_problem(nobody.get("/api/tasks"), 401)
+    assert_problem(anonymous.get("/api/tasks"), 401)
     assert_problem(caller.get("/api/tasks/none"), 404)
     assert_problem(caller.put("/api/tasks"), 405)
     assert_problem(caller.post("/api/exports", data=b" " * 20_000, content_type="application/json"), 413)
@@ -94,9 +94,7 @@ def test_programs_are_told_as_problem_json(production: Flask, caller: Caller) ->
     assert_problem(answers[-1], 429)
 
 
-def test_an_error_of_ours_is_a_page_with_the_draft_and_a_problem_for_programs(
-    browser: FlaskClient, caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_internal_error_preserves_draft(browser: FlaskClient, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret detail")
 
@@ -111,19 +109,19 @@ def test_an_error_of_ours_is_a_page_with_the_draft_and_a_problem_for_programs(
     assert "secret detail" not in page.text + problem.text
 
 
-def test_a_database_that_is_away_is_a_503_for_both_and_the_draft_is_handed_back(
+def test_unavailable_database_is_503_and_preserves_draft(
     production: Flask, browser: FlaskClient, caller: Caller
 ) -> None:
-    def away(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise sa.exc.OperationalError("SELECT 1", {}, OSError())
 
     with production.app_context():
         engine = db.engine
-    sa.event.listen(engine, "before_cursor_execute", away)
+    sa.event.listen(engine, "before_cursor_execute", fail)
     try:
         page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
     finally:
-        sa.event.remove(engine, "before_cursor_execute", away)
+        sa.event.remove(engine, "before_cursor_execute", fail)
 
     assert_page(page, 503, "Away for a moment")
     assert "half an hour&#39;s &lt;work&gt;</textarea>" in page.text

@@ -1,4 +1,4 @@
-"""Errors that nobody expected are mailed to those whom it concerns: once a minute each, and nothing secret with it."""
+"""Unexpected errors are mailed to the admins, each at most once a minute and without secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKEN = f"secret-token.{'x' * 40}"
 
 @pytest.fixture
 def faulty(app: Flask, make_app: Callable[..., Flask], redis_server: RedisServer) -> Iterator[Flask]:
-    """An app as in production, with an address at which it fails."""
+    """An app with the error handling of production and a route that fails."""
     faulty = make_app(TESTING=False, ADMINS=ADMINS)
 
     def crash(token: str = "") -> None:
@@ -41,23 +41,23 @@ def faulty(app: Flask, make_app: Callable[..., Flask], redis_server: RedisServer
 
     faulty.add_url_rule("/crash/<token>", "crash", crash, methods=["GET", "POST"])
     yield faulty
-    wait_for(lambda: idle(), what="no report is under way")
+    wait_for(lambda: idle(), what="no report is in progress")
 
 
 def idle() -> bool:
-    """Whether no report is being made in this process."""
-    taken = []
+    """Return True if no report is in progress in this process."""
+    acquired = []
     while handlers._room.acquire(blocking=False):
-        taken.append(True)
-    for _ in taken:
+        acquired.append(True)
+    for _ in acquired:
         handlers._room.release()
-    return len(taken) == handlers.AT_ONCE
+    return len(acquired) == handlers.AT_ONCE
 
 
 def crash(app: Flask, client: FlaskClient, **options: Any) -> None:
-    """Fail, and wait until that has been seen to."""
+    """Request the route that fails, and wait until the report is processed."""
     assert client.post(f"/crash/{TOKEN}?q=secret-query", **options).status_code == 500
-    wait_for(idle, what="the report is made")
+    wait_for(idle, what="the report is processed")
 
 
 def reports() -> list[ErrorReport]:
@@ -71,7 +71,7 @@ def text_of(message: EmailMessage) -> str:
     return str(part.get_content())
 
 
-def test_an_error_of_a_page_is_mailed_without_anything_that_was_secret(
+def test_page_error_is_mailed_without_secrets(
     faulty: Flask, make_user: Callable[..., User], make_worker: Callable[..., Worker], smtp_server: SmtpServer
 ) -> None:
     make_worker(ADMINS=",".join(ADMINS))
@@ -87,45 +87,48 @@ def test_an_error_of_a_page_is_mailed_without_anything_that_was_secret(
     assert {address.strip() for address in str(message["To"]).split(",")} == set(ADMINS)
     assert message["Subject"].startswith("[Microblog] RuntimeError in ")
     text = text_of(message)
-    for told in ("builtins.RuntimeError", "POST /crash/[token]", "it-1", f"User id: {user.id}", "Traceback (most"):
-        assert told in text
+    for expected in ("builtins.RuntimeError", "POST /crash/[token]", "it-1", f"User id: {user.id}", "Traceback (most"):
+        assert expected in text
     assert "secret" not in message.as_string()
     [report] = reports()
     [task] = db.session.scalars(sa.select(Task))
     assert task.signature["args"] == [report.id]
     assert "RuntimeError" not in json.dumps(task.signature)
-    assert User.with_username("half-done") is None, "what had failed was not committed"
+    assert User.with_username("half-done") is None, "the failed transaction is not committed"
 
 
-@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("redis_unavailable", [False, True])
 @pytest.mark.exhaustive
-def test_the_same_error_is_mailed_once_a_minute_and_the_next_mail_counts_the_others(
-    faulty: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, away: bool
+def test_repeated_error_is_mailed_once_a_minute(
+    faulty: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, redis_unavailable: bool
 ) -> None:
     browser = faulty.test_client()
     monkeypatch.setattr(throttle, "_here", type(throttle._here)())
 
-    def four_times_and_once_later() -> None:
+    def crash_four_times_and_once_later() -> None:
         for _ in range(4):
             crash(faulty, browser)
         assert [report.suppressed for report in reports()] == [0]
-        for key in [] if away else redis_client.connection.scan_iter("microblog:error:*:mailed"):
+        for key in [] if redis_unavailable else redis_client.connection.scan_iter("microblog:error:*:mailed"):
             assert 0 < redis_client.connection.ttl(key) <= throttle.PERIOD
             redis_client.connection.delete(key)  # as if the minute were over
-        monkeypatch.setattr(throttle, "PERIOD", 0 if away else throttle.PERIOD)
+        monkeypatch.setattr(throttle, "PERIOD", 0 if redis_unavailable else throttle.PERIOD)
         crash(faulty, browser)
 
-    if away:
+    if redis_unavailable:
         with redis_server.away():
-            four_times_and_once_later()
+            crash_four_times_and_once_later()
     else:
-        four_times_and_once_later()
+        crash_four_times_and_once_later()
 
     assert [report.suppressed for report in reports()] == [0, 3]
-    assert [task.published_at is None for task in db.session.scalars(sa.select(Task))] == [away, away]
+    assert [task.published_at is None for task in db.session.scalars(sa.select(Task))] == [
+        redis_unavailable,
+        redis_unavailable,
+    ]
 
 
-def test_another_error_has_a_mail_of_its_own(faulty: Flask) -> None:
+def test_different_errors_are_reported_separately(faulty: Flask) -> None:
     def crash_elsewhere() -> None:
         raise RuntimeError
 
@@ -136,16 +139,14 @@ def test_another_error_has_a_mail_of_its_own(faulty: Flask) -> None:
     wait_for(lambda: len(reports()) == 2, what="both are reported")
 
 
-def test_while_the_database_is_away_nothing_else_goes_wrong_and_what_was_not_told_is_counted(
-    faulty: Flask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_report_is_counted_while_database_is_unavailable(faulty: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = faulty.test_client()
 
-    def away(columns: Any) -> None:
+    def fail(columns: Any) -> None:
         raise sa.exc.OperationalError("INSERT", {}, OSError())
 
     with monkeypatch.context() as patch:
-        patch.setattr(handlers, "_store", away)
+        patch.setattr(handlers, "_store", fail)
         crash(faulty, browser)
     assert reports() == []
     crash(faulty, browser)
@@ -153,7 +154,7 @@ def test_while_the_database_is_away_nothing_else_goes_wrong_and_what_was_not_tol
     assert [report.suppressed for report in reports()] == [1]
 
 
-def test_an_error_of_a_task_is_mailed_but_neither_one_that_its_user_is_told_nor_one_of_the_mail(
+def test_only_unexpected_task_error_is_mailed(
     environment: dict[str, str], app: Flask, make_worker: Callable[..., Worker], smtp_server: SmtpServer
 ) -> None:
     from tests.support.tasks import fail, fail_politely
@@ -168,7 +169,7 @@ def test_an_error_of_a_task_is_mailed_but_neither_one_that_its_user_is_told_nor_
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
     [message] = smtp_server.messages
     text = text_of(message)
-    assert "RuntimeError: secret detail" in text, "the error's own words, as in the log"
+    assert "RuntimeError: secret detail" in text, "the message of the exception, as in the log"
     assert f"Task: fail, {failed}" in text
     assert "secret-argument" not in text
     [report] = reports()
@@ -176,9 +177,7 @@ def test_an_error_of_a_task_is_mailed_but_neither_one_that_its_user_is_told_nor_
 
 
 @pytest.mark.both_databases
-def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_behind_it_are_not(
-    faulty: Flask, make_user: Callable[..., User]
-) -> None:
+def test_crashing_task_is_reported_without_following_steps(faulty: Flask, make_user: Callable[..., User]) -> None:
     job_id = make_user("susan").launch_task("export_posts", "Export").id
     db.session.commit()
     claimed = {"state": "STARTED", "crashes": 2, "attempts": 3, "worker": "gone@host", "lease_expires_at": utcnow()}
@@ -186,22 +185,22 @@ def test_a_task_that_took_its_workers_down_with_it_is_reported_and_the_steps_beh
     db.session.commit()
 
     assert reconcile_all() == 1
-    wait_for(idle, what="the report is made")
+    wait_for(idle, what="the report is processed")
 
     assert {row.state for row in rows_of(job_id)} == {"FAILURE"}
     [report] = reports()
     assert report.exception == "microblog.taskqueue.interface.WorkerDied"
     assert (report.task_id, report.task_name, report.place) == (job_id, "export_posts", "export_posts")
-    assert report.traceback == "It was given up after 3 workers died under it, the last of them gone@host."
+    assert report.traceback == "The task was given up after 3 worker crashes; the last worker was gone@host."
 
 
 @pytest.mark.exhaustive
-def test_reports_that_waited_while_redis_was_away_are_one_mail_and_the_next_counts_the_others(
+def test_reports_delayed_by_redis_are_one_mail(
     faulty: Flask, redis_server: RedisServer, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = faulty.test_client()
     with redis_server.away():
-        for _ in range(3):  # as many processes, each of which counts for itself
+        for _ in range(3):  # simulate three processes, each with its own counters
             monkeypatch.setattr(throttle, "_here", type(throttle._here)())
             crash(faulty, browser)
             crash(faulty, browser)
@@ -211,7 +210,7 @@ def test_reports_that_waited_while_redis_was_away_are_one_mail_and_the_next_coun
     outcomes = [email_error_report.apply(args=[report_id]).result for report_id in (*waiting, waiting[0])]
 
     assert [outcome["message_id"] is None for outcome in outcomes] == [False, True, True, False]
-    assert len(smtp_server.messages) == 2, "only what was mailed may be tried again"
+    assert len(smtp_server.messages) == 2, "only the report that was mailed is mailed again on a retry"
     crash(faulty, browser)
     assert reports()[-1].suppressed == 2
 
@@ -221,11 +220,14 @@ def state(task_id: str) -> str:
     return db.session.get_one(Task, task_id).state
 
 
-def test_a_report_is_forgotten_when_its_time_is_over(app: Flask) -> None:
-    facts = {"exception": "E", "place": "p", "traceback": "t"}
+def test_expired_reports_are_purged(app: Flask) -> None:
+    columns = {"exception": "E", "place": "p", "traceback": "t"}
     lifetime = timedelta(seconds=app.config["ERROR_REPORT_LIFETIME"])
     db.session.add_all(
-        [ErrorReport(created_at=utcnow() - lifetime - timedelta(1), **facts), ErrorReport(created_at=utcnow(), **facts)]
+        [
+            ErrorReport(created_at=utcnow() - lifetime - timedelta(1), **columns),
+            ErrorReport(created_at=utcnow(), **columns),
+        ]
     )
     db.session.commit()
 
@@ -234,7 +236,7 @@ def test_a_report_is_forgotten_when_its_time_is_over(app: Flask) -> None:
     assert len(reports()) == 1
 
 
-def test_without_admins_nobody_is_told(make_app: Callable[..., Flask]) -> None:
+def test_no_report_without_admins(make_app: Callable[..., Flask]) -> None:
     app = make_app(TESTING=False)
     app.add_url_rule("/crash/<token>", "crash", lambda token: 1 / 0, methods=["POST"])
 

@@ -1,4 +1,4 @@
-"""What a reader gets when something is wrong, and what the log gets."""
+"""Error responses, and the log lines of errors, requests and tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODES = [400, 401, 403, 404, 405, 410, 413, 429, 500, 503]
 
 @pytest.fixture
 def faulty(make_app):
-    """An app that fails as it would in production, with addresses at which it does what it is told to."""
+    """An app with the error handling of production and routes that fail with a given status or exception."""
     faulty = make_app(TESTING=False)
 
     def fail(code: int):
@@ -41,7 +41,7 @@ def faulty(make_app):
 
 @pytest.fixture
 def log():
-    """The lines that are logged meanwhile, as they would come out on stderr."""
+    """Return a function that returns the lines logged during the test, formatted as on stderr."""
     written = io.StringIO()
     root = logging.getLogger()
     handler = logging.StreamHandler(written)
@@ -51,7 +51,7 @@ def log():
     root.removeHandler(handler)
 
 
-def test_an_error_is_a_page_with_a_sentence(faulty):
+def test_error_is_a_page_with_explanation(faulty):
     for code in CODES:
         response = faulty.test_client().get(f"/fault/{code}")
 
@@ -61,7 +61,7 @@ def test_an_error_is_a_page_with_a_sentence(faulty):
         assert re.search(r'<p class="error-sentence">[^<]+\.</p>', response.text)
 
 
-def test_an_error_of_the_api_is_a_problem(faulty):
+def test_api_error_is_a_problem(faulty):
     for code in CODES:
         response = faulty.test_client().get(f"/api/fault/{code}")
 
@@ -73,14 +73,14 @@ def test_an_error_of_the_api_is_a_problem(faulty):
         assert problem["detail"].endswith(".")
 
 
-def test_an_address_that_the_api_does_not_have_is_a_problem_too(client):
+def test_unknown_api_path_is_a_problem(client):
     response = client.get("/api/no/such/thing")
 
     assert response.status_code == 404
     assert response.mimetype == "application/problem+json"
 
 
-def test_a_method_that_is_not_taken_says_which_are(client):
+def test_wrong_method_has_allow_header(client):
     response = client.post("/explore")
 
     assert response.status_code == 405
@@ -88,7 +88,7 @@ def test_a_method_that_is_not_taken_says_which_are(client):
 
 
 @pytest.mark.parametrize("path", ["/crash", "/api/crash"])
-def test_a_traceback_goes_to_the_log_in_one_line_and_never_to_the_reader(faulty, log, path):
+def test_traceback_is_logged_and_not_shown(faulty, log, path):
     response = faulty.test_client().get(path, headers={"X-Request-ID": "crash-1"})
 
     assert response.status_code == 500
@@ -108,23 +108,23 @@ CANNOT_OPEN.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
 @pytest.mark.parametrize(
     "fault", [CANNOT_OPEN, sqlite3.ProgrammingError("Cannot operate on a closed database.")], ids=["fault0", "fault1"]
 )
-def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back(faulty, make_user, fault):
+def test_unavailable_database_is_503_with_retry_after(faulty, make_user, fault):
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
     assert browser.get("/").status_code == 200
 
-    def away(*args) -> None:
+    def fail(*args) -> None:
         raise fault
 
     with faulty.app_context():
         engine = db.engine
-    sa.event.listen(engine, "do_execute", away)
+    sa.event.listen(engine, "do_execute", fail)
     try:
         read = browser.get("/")
         written = browser.post("/", data={"post": "not lost"})
     finally:
-        sa.event.remove(engine, "do_execute", away)
+        sa.event.remove(engine, "do_execute", fail)
 
     assert read.status_code == 503
     assert int(read.headers["Retry-After"]) > 0
@@ -136,7 +136,7 @@ def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back(faulty, ma
 
 
 @pytest.mark.both_databases
-def test_a_statement_that_is_wrong_is_a_fault_of_ours_and_not_a_database_that_is_away(faulty):
+def test_invalid_statement_is_500_not_503(faulty):
     faults = []
     got_request_exception.connect(lambda _app, exception: faults.append(exception), faulty, weak=False)
     faulty.add_url_rule("/wrong", "wrong", lambda: str(db.session.scalar(sa.text("SELECT no_such_column"))))
@@ -146,18 +146,22 @@ def test_a_statement_that_is_wrong_is_a_fault_of_ours_and_not_a_database_that_is
     assert response.status_code == 500
     assert "Something broke" in response.text
     assert "no_such_column" not in response.text
-    assert len(faults) == 1, "whoever reports faults has heard of it"
+    assert len(faults) == 1, "the error is reported"
 
 
 @pytest.mark.both_databases
-def test_a_database_is_away_if_it_cannot_be_reached_or_is_held_by_others(faulty, database, tmp_path):
+def test_unreachable_or_locked_database_is_unavailable(faulty, database, tmp_path):
     with faulty.app_context():
-        engine, here = db.engine, database == "sqlite"
-    nowhere = sa.create_engine(f"sqlite:///{tmp_path}/no/such" if here else "postgresql+psycopg://127.0.0.1:1/none")
-    wait, hold = ("PRAGMA busy_timeout = 1", "BEGIN IMMEDIATE") if here else ("SET lock_timeout = 1", "LOCK TABLE post")
+        engine, is_sqlite = db.engine, database == "sqlite"
+    unreachable = sa.create_engine(
+        f"sqlite:///{tmp_path}/no/such" if is_sqlite else "postgresql+psycopg://127.0.0.1:1/none"
+    )
+    wait, hold = (
+        ("PRAGMA busy_timeout = 1", "BEGIN IMMEDIATE") if is_sqlite else ("SET lock_timeout = 1", "LOCK TABLE post")
+    )
 
     with pytest.raises(DatabaseUnavailable):
-        nowhere.connect()
+        unreachable.connect()
     with engine.connect() as holder, engine.connect() as other:
         holder.execute(sa.text(hold))
         other.execute(sa.text(wait))
@@ -165,12 +169,12 @@ def test_a_database_is_away_if_it_cannot_be_reached_or_is_held_by_others(faulty,
             other.execute(sa.text("UPDATE post SET body = body"))
 
 
-def test_while_redis_is_away_every_page_that_does_not_need_it_works(make_app, make_user, redis_server):
+def test_pages_work_while_redis_is_unavailable(make_app, make_user, redis_server):
     app = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     make_user("susan")
     browser = app.test_client()
     pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and not rule.arguments}
-    pages -= {"/readyz", "/notifications/stream"}  # the one says that Redis is away, the other never ends
+    pages -= {"/readyz", "/notifications/stream"}  # /readyz reports the outage, and the stream never ends
 
     with redis_server.away():
         signed_in = browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -183,7 +187,7 @@ def test_while_redis_is_away_every_page_that_does_not_need_it_works(make_app, ma
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_a_database_that_was_restarted_costs_nobody_a_page(faulty, make_user, postgres_server):
+def test_pages_work_after_database_restart(faulty, make_user, postgres_server):
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -194,7 +198,7 @@ def test_a_database_that_was_restarted_costs_nobody_a_page(faulty, make_user, po
     assert browser.get("/").status_code == 200
 
 
-def test_a_form_from_elsewhere_is_refused_and_what_was_typed_is_handed_back(app, signed_in, make_user):
+def test_forged_form_is_refused_with_draft(app, signed_in, make_user):
     browser = signed_in(make_user())
     app.config["WTF_CSRF_ENABLED"] = True
 
@@ -206,7 +210,7 @@ def test_a_form_from_elsewhere_is_refused_and_what_was_typed_is_handed_back(app,
     assert "half an hour" not in browser.get("/").text
 
 
-def test_a_body_that_is_too_large_is_refused(app, signed_in, make_user):
+def test_large_body_is_refused(app, signed_in, make_user):
     browser = signed_in(make_user())
     app.config["MAX_CONTENT_LENGTH"] = 1000
 
@@ -216,25 +220,25 @@ def test_a_body_that_is_too_large_is_refused(app, signed_in, make_user):
     assert "larger than this site takes" in response.text
 
 
-def test_a_page_is_in_a_language_that_we_have_whatever_is_asked_for(client):
-    for asked in ("de", "en-GB;q=0.5, tlh", "", "*", "¿?"):
-        page = client.get("/auth/login", headers={"Accept-Language": asked.encode().decode("latin-1")})
+def test_unsupported_languages_fall_back_to_english(client):
+    for requested in ("de", "en-GB;q=0.5, tlh", "", "*", "¿?"):
+        page = client.get("/auth/login", headers={"Accept-Language": requested.encode().decode("latin-1")})
         assert page.status_code == 200
         assert '<html lang="en">' in page.text
 
 
-def test_a_request_keeps_the_id_that_it_came_with(client):
+def test_valid_request_id_is_returned(client):
     for given in ("abc-123", "A.b_c", "x" * 64):
         assert client.get("/auth/login", headers={"X-Request-ID": given}).headers["X-Request-ID"] == given
 
 
-def test_an_id_that_does_not_look_like_one_is_replaced(client):
+def test_invalid_request_id_is_replaced(client):
     for given in ("", "x" * 65, "two words", "<b>", '{"a":1}'):
-        answered = client.get("/auth/login", headers={"X-Request-ID": given}).headers["X-Request-ID"]
-        assert re.fullmatch(r"[0-9a-f]{32}", answered)
+        returned = client.get("/auth/login", headers={"X-Request-ID": given}).headers["X-Request-ID"]
+        assert re.fullmatch(r"[0-9a-f]{32}", returned)
 
 
-def test_a_request_is_one_line_without_its_query_or_its_cookies(client, log):
+def test_request_log_omits_query_and_cookies(client, log):
     client.set_cookie("session", "confidential")
 
     client.get("/auth/login?next=/exports/1/download?token=confidential", headers={"X-Request-ID": "line-1"})
@@ -248,7 +252,7 @@ def test_a_request_is_one_line_without_its_query_or_its_cookies(client, log):
     assert "confidential" not in json.dumps(line)
 
 
-def test_what_celery_says_about_a_task_names_it_and_repeats_none_of_its_arguments(app, log):
+def test_celery_log_has_task_id_without_arguments(app, log):
     data = {"id": "task-1", "name": "export_posts", "args": "('confidential',)", "kwargs": "{}"}
 
     logging.getLogger("celery.worker.strategy").warning("Task received", extra={"data": data})
@@ -258,7 +262,7 @@ def test_what_celery_says_about_a_task_names_it_and_repeats_none_of_its_argument
     assert "confidential" not in json.dumps(line)
 
 
-def test_a_line_of_a_task_names_the_task_and_the_request_that_launched_it(app, log):
+def test_task_log_has_task_id_and_request_id(app, log):
     task = next(iter(app.extensions["celery"].tasks.values()))
     task.push_request(id="task-1", request_id="click-1")
     _task_stack.push(task)

@@ -1,4 +1,4 @@
-"""The mail of an export: sent once, whatever the mail server, the database or a worker does."""
+"""The mail of an export is sent once, whether the mail server, the database or a worker fails."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 from celery import Signature
 from flask import Flask
-from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
@@ -23,14 +23,12 @@ from tests.support.smtp import SmtpServer
 
 
 def retried(user: User) -> Task | None:
-    """The step of a user's job that is to be tried again; None while there is none."""
+    """Return the current step of the user's job if it is in state RETRY, otherwise None."""
     job = only_job(user)
     return job.current if job.state == "RETRY" else None
 
 
-def test_a_permanent_refusal_fails_at_once_with_the_servers_words(
-    susan: User, worker: Worker, smtp_server: SmtpServer
-) -> None:
+def test_permanent_refusal_fails_with_server_reply(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
     smtp_server.answer = "554 5.7.1 We do not like you"
     susan.launch_task("export_posts", "Export")
     db.session.commit()
@@ -43,7 +41,7 @@ def test_a_permanent_refusal_fails_at_once_with_the_servers_words(
 
 
 @pytest.mark.parametrize("fault", ["451 4.3.0 later", "drop"])
-def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
+def test_temporary_refusal_is_retried_until_accepted(
     susan: User, worker: Worker, smtp_server: SmtpServer, fault: str
 ) -> None:
     smtp_server.answer, smtp_server.drop = (None, True) if fault == "drop" else (fault, False)
@@ -59,20 +57,18 @@ def test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once(
     assert len(smtp_server.messages) == 1
 
 
-def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
-    app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mail_is_retried_if_database_is_unavailable(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
     db.session.add(archive)
     db.session.commit()
-    faults, sent = [OperationalError("SELECT", {}, Exception("the connection was cut"))], []
+    faults, sent = [DatabaseUnavailable("SELECT", {}, Exception("the connection was cut"))], []
 
-    def write_letter(user: User, archive: Archive) -> str:
+    def build_mail(user: User, archive: Archive) -> str:
         if faults:
             raise faults.pop()
         return f"to {user.username}"
 
-    monkeypatch.setattr("microblog.exports.tasks.archive_email", write_letter)
+    monkeypatch.setattr("microblog.exports.tasks.archive_email", build_mail)
     monkeypatch.setattr("microblog.exports.tasks.deliver", lambda task, message: sent.append(message))
 
     outcome = email_export.apply(args=[{"archive_id": "a" * 36}])
@@ -82,7 +78,7 @@ def test_a_mail_whose_letter_finds_the_database_away_is_tried_again(
 
 
 @pytest.mark.both_databases
-def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
+def test_connection_lost_after_delivery_is_no_failure(
     app: Flask, susan: User, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
@@ -106,7 +102,7 @@ def test_a_connection_that_is_cut_after_the_work_was_done_takes_nothing_back(
 @pytest.mark.both_databases
 @pytest.mark.parametrize("found_by", ["reconcile", "a worker"])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled(
+def test_accepted_mail_is_not_resent_or_revoked(
     susan: User, worker: Worker, smtp_server: SmtpServer, redis_server: RedisServer, cancelled: bool, found_by: str
 ) -> None:
     susan.launch_task("export_posts", "Export")
@@ -115,10 +111,10 @@ def test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled(
     assert len(smtp_server.messages) == 1
     accepted = dict(job.steps[1].result or {})
 
-    # As if the worker had died between the server's 250 and the result: the row says that it still runs.
+    # Simulate a worker that died between the server's 250 and storing the result: the row is still STARTED.
     redis_server.client.delete(f"celery-task-meta-{job.steps[1].id}")
     values: dict[str, Any] = {"state": "STARTED", "result": None, "finished_at": None, "lease_expires_at": utcnow()}
-    values |= {"cancel_requested_at": utcnow() if cancelled else None, "worker": "gone@tests"}  # so nobody renews it
+    values |= {"cancel_requested_at": utcnow() if cancelled else None, "worker": "gone@tests"}  # so no worker renews it
     db.session.execute(sa.update(type(job.root)).where(type(job.root).id == job.steps[1].id).values(values))
     db.session.commit()
 

@@ -38,7 +38,7 @@ BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x"
 
 
 def write_posts(user: User, count: int = 250) -> None:
-    """Posts of the user, the newest first in the table, so that order is not an accident."""
+    """Insert posts of the user, newest first, so that the expected order is not the order of the table."""
     db.session.add_all(
         Post(user_id=user.id, body=BODIES[n % len(BODIES)][:130] + f" {n}", timestamp=BEGINNING + timedelta(hours=n))
         for n in reversed(range(count))
@@ -71,7 +71,7 @@ def files(app: Flask) -> list[str]:
 
 
 @pytest.mark.both_databases
-def test_an_export_is_built_stored_and_mailed(
+def test_export_is_built_stored_and_mailed(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], worker: Worker, smtp_server: SmtpServer
 ) -> None:
     write_posts(susan, 250)
@@ -90,7 +90,7 @@ def test_an_export_is_built_stored_and_mailed(
     assert message["Message-ID"] == f"<{job.steps[1].id}@localhost>"
     assert {part.get_content_type() for part in message.walk()} >= {"text/plain", "text/html"}
     assert json.loads(attachment(smtp_server)) == {"posts": expected_posts(250)}
-    assert len(attachment(smtp_server).splitlines()) == 252, "each post has a line of its own"
+    assert len(attachment(smtp_server).splitlines()) == 252, "one line for each post"
 
     downloaded = client.get(f"/exports/{job.id}/download")
     assert downloaded.data == attachment(smtp_server)
@@ -107,10 +107,10 @@ def test_an_export_is_built_stored_and_mailed(
     assert files(app) == [f"{job.id}.1.json"]
 
 
-def test_whatever_the_texts_are_the_archive_is_json_with_a_line_for_each() -> None:
-    chance = random.Random(7)
+def test_archive_is_json_with_one_line_per_post() -> None:
+    rng = random.Random(7)
     pieces = ["{", "}", ",", '"', "\\", "\n", ":", "body", "},{", '},{"', '},{"body":', '"},', "x"]
-    texts = ["".join(chance.choices(pieces, k=chance.randrange(1, 8))) for _ in range(20_000)]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(1, 8))) for _ in range(20_000)]
     posts = [{"body": text, "timestamp": BEGINNING} for text in texts]
 
     archive = b"".join(to_json(iter([posts[:5000], posts[5000:]])))
@@ -120,7 +120,7 @@ def test_whatever_the_texts_are_the_archive_is_json_with_a_line_for_each() -> No
     assert [json.loads(line.removesuffix(","))["body"] for line in lines] == texts
 
 
-def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
+def test_export_without_posts_is_empty_list(susan: User, worker: Worker, smtp_server: SmtpServer) -> None:
     susan.launch_task("export_posts", "Export")
     db.session.commit()
 
@@ -129,14 +129,14 @@ def test_a_user_without_posts_gets_an_empty_list(susan: User, worker: Worker, sm
 
 
 @pytest.mark.both_databases
-def test_the_archive_holds_only_the_users_own_posts(susan: User, make_user: Callable[..., User], app: Flask) -> None:
+def test_archive_has_only_own_posts(susan: User, make_user: Callable[..., User], app: Flask) -> None:
     write_posts(make_user("ben"), 3)
 
     assert json.loads(b"".join(to_json(read_posts(susan.id)))) == {"posts": []}
 
 
 @pytest.mark.both_databases
-def test_a_second_click_starts_nothing_and_says_so(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_second_export_is_refused_while_running(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
     client.post("/export_posts")
 
@@ -146,7 +146,7 @@ def test_a_second_click_starts_nothing_and_says_so(susan: User, signed_in: Calla
     assert len(newest_jobs(susan.id, BEGINNING)) == 1
 
 
-def test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use(
+def test_large_archive_is_mailed_as_private_link(
     susan: User,
     make_user: Callable[..., User],
     signed_in: Callable[..., FlaskClient],
@@ -170,9 +170,7 @@ def test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use(
     assert signed_in(make_user("ben")).get(path).status_code == 404
 
 
-def test_an_expired_or_forged_link_is_refused_with_a_sentence(
-    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
-) -> None:
+def test_expired_or_forged_link_is_refused(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     archive = Archive(
         id="a" * 36, user_id=susan.id, path="x.json", posts=0, size=2, sha256="", expires_at=BEGINNING + timedelta(9999)
     )
@@ -190,7 +188,7 @@ def test_an_expired_or_forged_link_is_refused_with_a_sentence(
     assert "There is no such archive" in forged.text
 
 
-def test_somebody_elses_archive_looks_like_none(
+def test_foreign_archive_looks_like_unknown_archive(
     app: Flask, susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     archive = Archive(
@@ -207,22 +205,22 @@ def test_somebody_elses_archive_looks_like_none(
 
 
 @pytest.mark.parametrize(
-    ("posts", "heard_at_the_end"), [pytest.param(4 * BATCH, False, marks=pytest.mark.exhaustive), (BATCH, True)]
+    ("posts", "detected_at_end"), [pytest.param(4 * BATCH, False, marks=pytest.mark.exhaustive), (BATCH, True)]
 )
-def test_a_cancelled_export_leaves_no_file(
-    app: Flask, susan: User, worker: Worker, smtp_server: SmtpServer, posts: int, heard_at_the_end: bool
+def test_cancelled_export_leaves_no_file(
+    app: Flask, susan: User, worker: Worker, smtp_server: SmtpServer, posts: int, detected_at_end: bool
 ) -> None:
     write_posts(susan, posts)
     parts = Path(app.config["EXPORT_STORAGE_URL"]) / "parts"
     parts.mkdir(parents=True)
     task = susan.launch_task("export_posts", "Export")
-    # A pipe in the place of the temporary file: while nobody reads on, the export stands still in mid-work.
+    # A pipe instead of the temporary file: the export blocks until the test reads on.
     os.mkfifo(parts / f"{task.id}.1.json")
     db.session.commit()
     with (parts / f"{task.id}.1.json").open("rb") as pipe:
         assert pipe.read(9) == b'{"posts":'
         cancel_job(only_job(susan))
-        pause = timedelta(seconds=0 if heard_at_the_end else ROW_INTERVAL)
+        pause = timedelta(seconds=0 if detected_at_end else ROW_INTERVAL)
         wait_for(lambda: utcnow() - only_job(susan).root.updated_at > pause, what="the row may be written again")
 
         pipe.read()
@@ -234,7 +232,7 @@ def test_a_cancelled_export_leaves_no_file(
 
 
 @pytest.mark.both_databases
-def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: Worker) -> None:
+def test_expired_archive_is_deleted(app: Flask, susan: User, worker: Worker) -> None:
     susan.launch_task("export_posts", "Export")
     db.session.commit()
     job = ended(susan)
@@ -250,7 +248,7 @@ def test_an_archive_goes_when_its_time_is_over(app: Flask, susan: User, worker: 
 
 
 @pytest.mark.both_databases
-def test_what_a_killed_worker_left_is_swept_up(app: Flask, susan: User) -> None:
+def test_parts_of_killed_worker_are_deleted(app: Flask, susan: User) -> None:
     parts = Path(app.config["EXPORT_STORAGE_URL"]) / "parts"
     parts.mkdir(parents=True)
     task_id = susan.launch_task("export_posts", "Export").id
@@ -265,7 +263,7 @@ def test_what_a_killed_worker_left_is_swept_up(app: Flask, susan: User) -> None:
 
 
 @pytest.mark.both_databases
-def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flask, susan: User) -> None:
+def test_archive_of_cancelled_job_is_deleted(app: Flask, susan: User) -> None:
     task_id = susan.launch_task("export_posts", "Export").id
     db.session.execute(sa.update(Task).where(Task.id == task_id).values(state="REVOKED"))
     db.session.add(
@@ -278,17 +276,15 @@ def test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up(app: Flas
 
 
 @pytest.mark.both_databases
-def test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won(
-    app: Flask, susan: User
-) -> None:
-    facts = {"user_id": susan.id, "posts": 1, "size": 2, "expires_at": utcnow() + timedelta(days=1)}
+def test_stale_attempt_does_not_replace_archive(app: Flask, susan: User) -> None:
+    columns = {"user_id": susan.id, "posts": 1, "size": 2, "expires_at": utcnow() + timedelta(days=1)}
     for attempt, content in ((1, "first"), (2, "second")):
         with current_storage().new(path_of("job", attempt)) as file:
-            record(id="job", attempt=attempt, path=path_of("job", attempt), sha256=content, **facts)
+            record(id="job", attempt=attempt, path=path_of("job", attempt), sha256=content, **columns)
             file.write([content.encode()])
 
     with pytest.raises(ClaimLost):
-        record(id="job", attempt=1, path=path_of("job", 1), sha256="first", **facts)
+        record(id="job", attempt=1, path=path_of("job", 1), sha256="first", **columns)
 
     archive = db.session.get_one(Archive, "job")
     assert (archive.attempt, archive.sha256) == (2, "second")
@@ -298,14 +294,14 @@ def test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_
 
 
 @pytest.mark.both_databases
-def test_two_attempts_that_finish_at_the_same_instant_leave_the_later_ones_archive(app: Flask, susan: User) -> None:
-    facts = {"user_id": susan.id, "posts": 1, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
+def test_concurrent_attempts_leave_archive_of_latest(app: Flask, susan: User) -> None:
+    columns = {"user_id": susan.id, "posts": 1, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
     at_once = threading.Barrier(8)
 
     def finish(attempt: int) -> None:
         with app.app_context(), contextlib.suppress(ClaimLost):
             at_once.wait()
-            record(id="job", attempt=attempt, path=path_of("job", attempt), **facts)
+            record(id="job", attempt=attempt, path=path_of("job", attempt), **columns)
 
     attempts = [threading.Thread(target=finish, args=[attempt]) for attempt in range(1, 9)]
     for thread in attempts:

@@ -1,4 +1,4 @@
-"""Following: what a reader's home page is made of, and who reads whom."""
+"""Following: the home timeline, the lists of followers and the profile."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def follows(follower: User, followed: User) -> bool:
     return is_following(follower, followed)
 
 
-def test_the_home_page_has_what_the_reader_and_those_they_follow_wrote(
-    browser: FlaskClient, susan: User, miguel: User
-) -> None:
+def test_home_page_has_own_and_followed_posts(browser: FlaskClient, susan: User, miguel: User) -> None:
     [stranger] = add_users(1)
     for author, hour in ((susan, 1), (miguel, 2), (stranger, 3)):
         write(author, hour)
@@ -64,14 +62,14 @@ def test_the_home_page_has_what_the_reader_and_those_they_follow_wrote(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app: Flask, seed: int) -> None:
+def test_home_pages_equal_query_of_all_posts(app: Flask, seed: int) -> None:
     app.config["POSTS_PER_PAGE"] = 5
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     reader, *others = add_users(8)
     for other in others[:5]:
         follow_user(reader, other)
-    for author in (reader, *others):  # some never wrote, some fill pages alone, and many wrote in the same moment
-        write(author, *(chance.randrange(40) for _ in range(chance.choice([0, 1, 4, 30]))))
+    for author in (reader, *others):  # some have no posts, some fill whole pages, and many posts have the same time
+        write(author, *(rng.randrange(40) for _ in range(rng.choice([0, 1, 4, 30]))))
     authors = [reader.id, *(other.id for other in others[:5])]
     newest_first = sa.select(Post.id).where(Post.user_id.in_(authors)).order_by(Post.timestamp.desc(), Post.id.desc())
     expected = list(db.session.scalars(newest_first))
@@ -90,7 +88,7 @@ def test_every_page_of_the_home_page_is_what_a_look_at_all_posts_would_give(app:
     assert up == expected
 
 
-def test_no_more_than_a_page_of_each_author_may_be_shown_even_if_all_was_written_in_one_moment(app: Flask) -> None:
+def test_home_query_reads_one_page_per_author(app: Flask) -> None:
     reader, author = add_users(2)
     follow_user(reader, author)
     write(author, *[1] * 50)
@@ -99,13 +97,13 @@ def test_no_more_than_a_page_of_each_author_may_be_shown_even_if_all_was_written
     middle = db.session.scalars(sa.select(Post).order_by(Post.id).offset(50).limit(1)).one()
     edge = sa.tuple_(sa.literal(middle.timestamp, Post.timestamp.type), sa.literal(middle.id))
 
-    for behind, upward in ((None, False), (edge, False), (edge, True)):
-        query = may_be_shown(behind, upward, 5)
-        looked_at = pagination.after_key(query, Post.timestamp, Post.id, behind, upward)
-        assert 5 <= len(db.session.scalars(looked_at).all()) <= 10
+    for key, upward in ((None, False), (edge, False), (edge, True)):
+        query = may_be_shown(key, upward, 5)
+        candidates = pagination.after_key(query, Post.timestamp, Post.id, key, upward)
+        assert 5 <= len(db.session.scalars(candidates).all()) <= 10
 
 
-def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, database: str) -> None:
+def test_home_query_skips_posts_of_other_authors(app: Flask, database: str) -> None:
     reader, author, stranger = add_users(3)
     follow_user(reader, author)
     write(author, *range(30))
@@ -129,7 +127,7 @@ def test_the_home_page_does_not_read_through_what_strangers_wrote(app: Flask, da
     assert max(map(int, re.findall(r"Rows Removed by \w+: (\d+)", plan)), default=0) < 100, plan
 
 
-def test_following_is_counted_shown_and_done_once(browser: FlaskClient, susan: User, miguel: User) -> None:
+def test_follow_is_shown_and_counted_once(browser: FlaskClient, susan: User, miguel: User) -> None:
     profile = browser.get("/user/miguel").text
     assert "0 followers" in profile
     assert 'action="/follow/miguel"' in profile
@@ -145,37 +143,35 @@ def test_following_is_counted_shown_and_done_once(browser: FlaskClient, susan: U
     assert "miguel" in browser.get("/user/susan/following").text
 
 
-def test_nobody_follows_themselves_or_nobody(browser: FlaskClient, susan: User) -> None:
+def test_follow_refused_for_self_and_unknown_user(browser: FlaskClient, susan: User) -> None:
     assert "cannot follow yourself" in browser.post("/follow/susan", follow_redirects=True).text
     assert browser.post("/follow/nobody").status_code == 404
     assert browser.post("/unfollow/nobody").status_code == 404
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Follow)) == 0
-    with pytest.raises(ValueError, match="nobody follows themselves"):
+    with pytest.raises(ValueError, match="users cannot follow themselves"):
         follow_user(susan, susan)
 
 
-def test_whoever_has_just_gone_is_not_called_followed(susan: User, miguel: User) -> None:
-    gone = User(id=miguel.id, username="miguel")
+def test_follow_of_deleted_user_is_refused(susan: User, miguel: User) -> None:
+    deleted = User(id=miguel.id, username="miguel")
     db.session.execute(sa.delete(User).where(User.id == miguel.id))
     db.session.commit()
 
     with pytest.raises(UserUnavailable):
-        follow_user(susan, gone)
+        follow_user(susan, deleted)
 
 
-def test_following_takes_a_form_and_an_account(
-    browser: FlaskClient, client: FlaskClient, susan: User, miguel: User
-) -> None:
+def test_follow_requires_post_and_login(browser: FlaskClient, client: FlaskClient, susan: User, miguel: User) -> None:
     assert browser.get("/follow/miguel").status_code == 405
     assert client.post("/follow/miguel").status_code == 302
     assert not follows(susan, miguel)
 
 
-def test_unfollowing_whom_one_does_not_follow_says_so(browser: FlaskClient, miguel: User) -> None:
+def test_unfollow_without_follow_is_reported(browser: FlaskClient, miguel: User) -> None:
     assert "You do not follow miguel." in browser.post("/unfollow/miguel", follow_redirects=True).text
 
 
-def test_the_lists_of_followers_are_paged_newest_first(app: Flask, browser: FlaskClient, susan: User) -> None:
+def test_follower_list_is_paged_newest_first(app: Flask, browser: FlaskClient, susan: User) -> None:
     app.config["POSTS_PER_PAGE"] = 2
     fans = add_users(3)
     for day, fan in enumerate(fans):
@@ -190,7 +186,7 @@ def test_the_lists_of_followers_are_paged_newest_first(app: Flask, browser: Flas
     assert re.findall(r">(user\d)</a>", second) == ["user0"]
 
 
-def test_a_profile_is_edited_and_seen_by_others(browser: FlaskClient, susan: User) -> None:
+def test_edited_profile_is_shown(browser: FlaskClient, susan: User) -> None:
     saved = browser.post("/edit_profile", data={"username": "Susan", "about_me": " I <b>row</b>.\r\n "})
 
     assert saved.headers["Location"] == "/user/Susan"
@@ -207,7 +203,7 @@ def test_a_profile_is_edited_and_seen_by_others(browser: FlaskClient, susan: Use
         ({"username": "susan", "about_me": "x" * 281}, "This has at most 280 characters."),
     ],
 )
-def test_a_bad_profile_is_refused_with_a_sentence(
+def test_invalid_profile_is_refused(
     browser: FlaskClient, susan: User, miguel: User, fields: dict[str, str], sentence: str
 ) -> None:
     answer = browser.post("/edit_profile", data=fields)

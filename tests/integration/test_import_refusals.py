@@ -1,4 +1,4 @@
-"""All that an import refuses is listed, for its owner alone, and for as long as what an export makes."""
+"""The list of entries that an import refused: visible to its owner only, and stored as long as an export archive."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def susan(make_user: Callable[..., User]) -> User:
     return make_user("susan")
 
 
-def attempted(user: User, content: bytes) -> tuple[str, EagerResult]:
-    """The id of the job that imports `content`, which has ended, and what came of it."""
+def run_import(user: User, content: bytes) -> tuple[str, EagerResult]:
+    """Import `content` in a job that has ended; return the job's id and its result."""
     upload = store(user, content)
     task_id = user.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
@@ -54,22 +54,22 @@ def attempted(user: User, content: bytes) -> tuple[str, EagerResult]:
 
 
 def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
-    """The id of the job that imports `content`, and its result."""
-    task_id, outcome = attempted(user, content)
+    """Import `content`; return the job's id and its report. Fails if the import does."""
+    task_id, outcome = run_import(user, content)
     assert outcome.state == "SUCCESS", outcome.traceback
     return task_id, outcome.result
 
 
-def kept() -> int:
+def refusal_count() -> int:
     db.session.rollback()
     return db.session.scalar(sa.select(sa.func.count()).select_from(Refusal)) or 0
 
 
-def bad_ones() -> bytes:
+def invalid_archive() -> bytes:
     return archive(post("good"), *(post("x" * 141, n) for n in range(BAD)))
 
 
-def test_all_of_them_are_downloaded_by_whoever_imported(
+def test_refusals_are_downloaded_as_csv_by_owner(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importer, "BATCH", 40)
@@ -77,7 +77,7 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
     address = "https://tooting.example/@susan/1"
     note = {"type": "Note", "content": "<p>a</p>", "to": "as:Public", "published": "never", "url": address}
     outbox = b'{"orderedItems": [%s]}' % archive({"type": "Create", "object": note})[11:-2]
-    task_id, result = imported(susan, bad_ones().rstrip(b"}") + b",\n" + outbox[1:])
+    task_id, result = imported(susan, invalid_archive().rstrip(b"}") + b",\n" + outbox[1:])
     browser = signed_in(susan)
 
     response = browser.get(f"/import/{task_id}/refusals")
@@ -92,11 +92,11 @@ def test_all_of_them_are_downloaded_by_whoever_imported(
     assert browser.get("/import/none/refusals").status_code == 404
 
 
-def test_an_address_that_cannot_be_kept_as_it_is_spoils_nothing_else(app: Flask, susan: User) -> None:
-    odd = ["https://x/\ud800", "https://x/\0", "https://x/SPOILT", "https://x/" + "\ud83d" * 600]
+def test_invalid_address_is_sanitized(app: Flask, susan: User) -> None:
+    invalid = ["https://x/\ud800", "https://x/\0", "https://x/SPOILT", "https://x/" + "\ud83d" * 600]
     notes = [
         {"type": "Note", "content": f"<p>{url}</p>", "to": PUBLIC, "url": url, "published": BEGINNING.isoformat()}
-        for url in ["https://x/good", *(f"{url}{'!' * 150}" for url in odd), "https://x/better"]
+        for url in ["https://x/good", *(f"{url}{'!' * 150}" for url in invalid), "https://x/better"]
     ]
     outbox = json.dumps({"orderedItems": [{"type": "Create", "object": note} for note in notes]}).encode()
 
@@ -105,12 +105,15 @@ def test_an_address_that_cannot_be_kept_as_it_is_spoils_nothing_else(app: Flask,
     assert db.session.scalars(sa.select(Post.body).order_by(Post.id)).all() == ["https://x/good", "https://x/better"]
     listed = [item["address"] for item in caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]]
     assert listed == [refusal["address"] for refusal in result["refusals"]]
-    ends = "!" * 150
-    assert listed == [f"https://x/\ufffd{ends}"] * 2 + [f"https://x/sp\ufffdilt{ends}", "https://x/" + "\ufffd" * 490]
+    suffix = "!" * 150
+    assert listed == [f"https://x/\ufffd{suffix}"] * 2 + [
+        f"https://x/sp\ufffdilt{suffix}",
+        "https://x/" + "\ufffd" * 490,
+    ]
 
 
-def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: Callable[..., User]) -> None:
-    task_id, _result = imported(susan, bad_ones())
+def test_api_pages_refusals(app: Flask, susan: User, make_user: Callable[..., User]) -> None:
+    task_id, _result = imported(susan, invalid_archive())
     export_id = susan.launch_task("export_posts", "Export").id
     caller, pages = caller_for(app, susan), []
     path: str | None = f"/api/imports/{task_id}/refusals?limit=60"
@@ -129,15 +132,13 @@ def test_a_program_reads_them_page_by_page(app: Flask, susan: User, make_user: C
     assert_problem(caller_for(app, make_user("ben")).get(f"/api/imports/{task_id}/refusals"), 404)
 
 
-def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
-    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
-) -> None:
-    task_id, outcome = attempted(susan, bad_ones()[:-1])
+def test_refusals_before_broken_json_are_listed(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    task_id, outcome = run_import(susan, invalid_archive()[:-1])
     browser = signed_in(susan)
 
     assert outcome.state == "FAILURE"
     assert cleanup.delete_expired() == 0
-    assert (kept(), files()) == (BAD, [])
+    assert (refusal_count(), files()) == (BAD, [])
     card = browser.get(f"/tasks/{task_id}/card").text
     assert "What came before that has been imported." in card
     [link] = re.findall(r'href="([^"]*/refusals)"', card)
@@ -150,54 +151,52 @@ def test_of_a_file_that_is_broken_what_was_refused_before_that_is_listed_too(
     assert "/refusals" not in browser.get(f"/tasks/{task_id}/card").text
 
 
-def test_a_user_has_those_of_one_file_at_a_time(
+def test_new_import_replaces_previous_refusals(
     susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rejected_entries, "BATCH", 40)
     user_id, ben = susan.id, make_user("ben")
-    imported(ben, bad_ones())
+    imported(ben, invalid_archive())
 
     counts = []
-    for content in (bad_ones(), bad_ones()[:-1], archive([], []), archive(post("good", 1))):
-        attempted(susan, content)
+    for content in (invalid_archive(), invalid_archive()[:-1], archive([], []), archive(post("good", 1))):
+        run_import(susan, content)
         listed = sa.select(Refusal.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
         counts.append([count for _upload, count in db.session.execute(listed.group_by(Refusal.upload_id))])
 
     assert counts == [[BAD], [BAD], [2], []]
-    assert kept() == BAD, "those of others stay"
+    assert refusal_count() == BAD, "refusals of other users remain"
 
 
-def test_they_go_with_the_time_of_an_archive_or_with_their_user(
+def test_refusals_expire_and_are_deleted_with_user(
     app: Flask, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rejected_entries, "BATCH", 40)
     ben = make_user("ben")
-    imported(susan, bad_ones())
-    imported(ben, bad_ones())
+    imported(susan, invalid_archive())
+    imported(ben, invalid_archive())
 
     assert cleanup.delete_expired() == 0
-    assert (kept(), files()) == (2 * BAD, [])
-    of_susan = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id)).one()
+    assert (refusal_count(), files()) == (2 * BAD, [])
+    upload = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id)).one()
     lifetime = timedelta(seconds=app.config["EXPORT_LIFETIME"])
-    assert lifetime - timedelta(minutes=5) < of_susan.expires_at - utcnow() < lifetime
-    susans, of_susan.expires_at = susan.id, BEGINNING
+    assert lifetime - timedelta(minutes=5) < upload.expires_at - utcnow() < lifetime
+    susan_id, upload.expires_at = susan.id, BEGINNING
     db.session.commit()
     assert cleanup.delete_expired() == 1
-    assert kept() == BAD
-    assert cleanup.delete_all_of(susans) == 0
+    assert refusal_count() == BAD
+    assert cleanup.delete_all_of(susan_id) == 0
     assert cleanup.delete_all_of(ben.id) == 1
-    assert kept() == 0
+    assert refusal_count() == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_was_read_before_is_not_listed_twice_and_a_file_that_is_all_brackets_fills_no_disk(
-    susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_import_lists_capped_refusals_once(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer, "LISTED", 20)
     content = archive(*[[]] * 30)
     imported(susan, content)
     upload = db.session.scalars(sa.select(Upload)).one()
-    upload.report = None  # as if the worker had been killed before it said so
+    upload.report = None  # as if the worker was killed before it stored the report
     db.session.commit()
     with current_storage().new(upload.path) as file:
         file.write([content])
@@ -205,4 +204,4 @@ def test_what_was_read_before_is_not_listed_twice_and_a_file_that_is_all_bracket
     again = import_posts.apply(args=[susan.id, upload.id])
 
     assert again.result["refused"] == 30
-    assert kept() == 20
+    assert refusal_count() == 20

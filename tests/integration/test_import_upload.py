@@ -1,4 +1,4 @@
-"""A file of posts at the door: of the page, and of the API."""
+"""Uploading a file of posts, by the form and by the API."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def launched(user: User) -> Iterable[str]:
 
 
 @pytest.mark.both_databases
-def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_second_upload_refused_while_import_running(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
     upload_page(client, archive(post("one")))
 
@@ -48,11 +48,11 @@ def test_a_second_file_waits_for_the_first(susan: User, signed_in: Callable[...,
 
 
 @pytest.mark.both_databases
-def test_a_new_file_takes_the_place_of_those_that_wait_for_another_attempt(
+def test_upload_replaces_files_waiting_for_retry(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
-    waiting, of_ben = store(susan, archive(post("old"))), store(make_user("ben"), archive(post("theirs")))
-    waiting_id, kept = waiting.id, of_ben.path
+    waiting, other = store(susan, archive(post("old"))), store(make_user("ben"), archive(post("theirs")))
+    waiting_id, other_path = waiting.id, other.path
     browser = signed_in(susan)
 
     upload_page(browser, archive(post("new")))
@@ -62,26 +62,26 @@ def test_a_new_file_takes_the_place_of_those_that_wait_for_another_attempt(
     assert new.id != waiting_id
     [task] = db.session.scalars(sa.select(Task).where(Task.user_id == susan.id))
     assert task.signature["args"] == [susan.id, new.id]
-    assert files() == sorted([kept, new.path])
-    upload_page(browser, archive(post("refused, for one is running")))
-    assert files() == sorted([kept, new.path])
+    assert files() == sorted([other_path, new.path])
+    upload_page(browser, archive(post("refused, since an import is running")))
+    assert files() == sorted([other_path, new.path])
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_is_no_file_of_posts_is_refused_at_the_door(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_invalid_upload_is_refused_without_job(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
 
-    answers = [upload_page(client, b"\x1f\x8b\x08packed\xff"), client.post("/import", data={"file": ""})]
+    responses = [upload_page(client, b"\x1f\x8b\x08packed\xff"), client.post("/import", data={"file": ""})]
 
-    assert [answer.status_code for answer in answers] == [422, 422]
-    assert "unpack it" in answers[0].text
-    assert "Choose a file first." in answers[1].text
+    assert [response.status_code for response in responses] == [422, 422]
+    assert "unpack it" in responses[0].text
+    assert "Choose a file first." in responses[1].text
     assert launched(susan) == []
     assert not Path(current_storage()._root).exists()
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_file_may_be_larger_than_a_form_but_not_than_its_own_limit_and_for_nobody_else(
+def test_import_size_limit_applies_to_signed_in_users(
     app: Flask, susan: User, client: FlaskClient, signed_in: Callable[..., FlaskClient]
 ) -> None:
     app.config |= {"MAX_CONTENT_LENGTH": 10_000, "IMPORT_MAX_SIZE": 100_000, "WTF_CSRF_ENABLED": False}
@@ -97,25 +97,25 @@ def test_a_file_may_be_larger_than_a_form_but_not_than_its_own_limit_and_for_nob
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_imports_and_exports_are_counted_together_for_their_user(susan: User, make_app: Callable[..., Flask]) -> None:
+def test_imports_and_exports_share_rate_limit(susan: User, make_app: Callable[..., Flask]) -> None:
     browser = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="2 per hour").test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
 
-    answers = [
+    responses = [
         browser.post("/export_posts"),
         upload_page(browser, archive(post("one"))),
         browser.post("/export_posts"),
         upload_page(browser, archive(post("two"))),
     ]
 
-    assert [answer.status_code for answer in answers] == [302, 302, 429, 429]
+    assert [response.status_code for response in responses] == [302, 302, 429, 429]
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_nothing_is_read_of_a_file_that_comes_too_soon(susan: User, make_app: Callable[..., Flask]) -> None:
+def test_rate_limited_upload_is_not_read(susan: User, make_app: Callable[..., Flask]) -> None:
     class Untouched(io.BytesIO):
         def read(self, *_: Any) -> bytes:
-            pytest.fail("it was read")
+            pytest.fail("the body was read")
 
         readinto: Any = read
 
@@ -134,7 +134,9 @@ def test_nothing_is_read_of_a_file_that_comes_too_soon(susan: User, make_app: Ca
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_upload_with_forged_csrf_token_is_refused(
+    app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
+) -> None:
     browser = signed_in(susan)
     app.config["WTF_CSRF_ENABLED"] = True
 
@@ -145,7 +147,7 @@ def test_a_file_from_elsewhere_is_refused(app: Flask, susan: User, signed_in: Ca
 
 
 @pytest.mark.both_databases
-def test_a_program_sends_the_file_as_it_is_and_follows_its_import(app: Flask, susan: User) -> None:
+def test_api_import_returns_task(app: Flask, susan: User) -> None:
     caller = caller_for(app, susan)
 
     response = caller.post("/api/imports", data=archive(post("one")), content_type=JSON)
@@ -174,9 +176,7 @@ def test_a_program_sends_the_file_as_it_is_and_follows_its_import(app: Flask, su
         (archive(post("x" * 150_000)), JSON, 413),
     ],
 )
-def test_a_program_that_sends_no_file_of_posts_hears_why(
-    app: Flask, susan: User, content: bytes, content_type: str, status: int
-) -> None:
+def test_api_refuses_invalid_import(app: Flask, susan: User, content: bytes, content_type: str, status: int) -> None:
     app.config["IMPORT_MAX_SIZE"] = 100_000
 
     response = caller_for(app, susan).post("/api/imports", data=content, content_type=content_type)
@@ -188,12 +188,12 @@ def test_a_program_that_sends_no_file_of_posts_hears_why(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_file_larger_than_other_bodies_is_read_of_nobody_without_a_token(app: Flask, susan: User) -> None:
+def test_api_import_size_limit_requires_token(app: Flask, susan: User) -> None:
     app.config |= {"MAX_CONTENT_LENGTH": 10_000, "IMPORT_MAX_SIZE": 100_000}
     caller, middling = caller_for(app, susan), archive(post("x" * 50_000))
 
-    stranger = app.test_client().post("/api/imports", data=middling, content_type=JSON)
+    unauthenticated = app.test_client().post("/api/imports", data=middling, content_type=JSON)
 
-    assert_problem(stranger, 401)
+    assert_problem(unauthenticated, 401)
     assert_problem(caller.post("/api/posts", data=middling, content_type=JSON), 413)
     assert caller.post("/api/imports", data=middling, content_type=JSON).status_code == 202

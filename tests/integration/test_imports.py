@@ -1,4 +1,4 @@
-"""The import: a file on a page, a task, and each post at most once."""
+"""Importing posts: upload, task, report and duplicate detection."""
 
 from __future__ import annotations
 
@@ -41,23 +41,29 @@ FOLLOWERS = "https://tooting.example/users/susan/followers"
 
 
 def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> dict[str, Any]:
-    thing = {"type": "Note", "content": content, "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc} | more
-    return {"type": "Create", "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc, "object": thing}
+    activity_object = {
+        "type": "Note",
+        "content": content,
+        "published": "2025-05-01T10:00:00Z",
+        "to": to,
+        "cc": cc,
+    } | more
+    return {"type": "Create", "published": "2025-05-01T10:00:00Z", "to": to, "cc": cc, "object": activity_object}
 
 
 def outbox(*activities: Any) -> bytes:
     return json.dumps({"@context": "x", "type": "OrderedCollection", "orderedItems": activities}).encode()
 
 
-def attempt(user: User, upload: Upload) -> EagerResult:
+def run_import(user: User, upload: Upload) -> EagerResult:
     outcome = import_posts.apply(args=[user.id, upload.id])
     db.session.rollback()
     return outcome
 
 
 def imported(user: User, content: bytes) -> dict[str, Any]:
-    """What the import of `content` says of itself."""
-    outcome = attempt(user, store(user, content))
+    """Import `content` and return the report. Fails if the import does."""
+    outcome = run_import(user, store(user, content))
     assert outcome.state == "SUCCESS", outcome.traceback
     result: dict[str, Any] = outcome.result
     return result
@@ -71,7 +77,7 @@ def bodies(user: User) -> list[str]:
     return [one["body"] for batch in read_posts(user.id) for one in batch]
 
 
-def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
+def test_upload_is_imported_by_worker_and_deleted(
     susan: User, signed_in: Callable[..., FlaskClient], worker: Worker
 ) -> None:
     client = signed_in(susan)
@@ -91,16 +97,14 @@ def test_a_file_is_uploaded_read_back_by_a_worker_and_gone_afterwards(
     assert "It is empty." in shown
 
 
-def test_export_import_into_an_empty_account_export_again_is_the_same_file(
-    susan: User, make_user: Callable[..., User]
-) -> None:
-    chance, ben = random.Random(3), make_user("ben")
-    moments = [BEGINNING + timedelta(microseconds=chance.randrange(0, 10**9)) for _ in range(900)]
-    for moment in moments + moments[:400] + [BEGINNING] * 1300:  # of some two or more, and many at one moment
-        body = chance.choice(
+def test_export_import_export_round_trip(susan: User, make_user: Callable[..., User]) -> None:
+    rng, ben = random.Random(3), make_user("ben")
+    timestamps = [BEGINNING + timedelta(microseconds=rng.randrange(0, 10**9)) for _ in range(900)]
+    for timestamp in timestamps + timestamps[:400] + [BEGINNING] * 1300:  # some timestamps occur twice, one very often
+        body = rng.choice(
             ["한국어 🎉", "line\nbreak ", "\u2028-", "x" * 140, "a" + chr(0x10FFFF), " \\ud83d \r\n", '"']
         )
-        db.session.add(Post(user_id=susan.id, body=body, timestamp=moment))
+        db.session.add(Post(user_id=susan.id, body=body, timestamp=timestamp))
     db.session.commit()
     first = exported(susan)
 
@@ -113,7 +117,7 @@ def test_export_import_into_an_empty_account_export_again_is_the_same_file(
     assert exported(ben) == exported(susan) == first
 
 
-def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: User) -> None:
+def test_duplicates_within_a_file_are_imported(susan: User) -> None:
     far_apart = [post("twice"), *(post(f"between {n}", 1 + n % 7) for n in range(BETWEEN)), post("twice")]
     db.session.add(Post(user_id=susan.id, body="twice", timestamp=BEGINNING))
     db.session.commit()
@@ -127,7 +131,7 @@ def test_what_a_file_has_twice_is_there_twice_wherever_in_the_file_it_is(susan: 
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_posts_of_one_moment_are_counted_in_bounded_memory(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_counted_in_bounded_memory(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "MOST", 50)
     monkeypatch.setattr(importer, "BATCH", 20)
     anywhere = Mock(side_effect=duplicates.count_anywhere)
@@ -145,17 +149,15 @@ def test_posts_of_one_moment_are_counted_in_bounded_memory(susan: User, monkeypa
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_the_progress_of_a_file_that_is_read_twice_does_not_run_back(
-    susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_monotonic_over_two_passes(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer, "BATCH", 10)
     monkeypatch.setattr(json_reader, "CHUNK", 200)
-    told: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
 
     class Watched(Progress):
         def _store(self, *, persist: bool) -> None:
             assert self._describe is not None
-            told.append((self.percent, int(self._describe(self.current, self.total).split()[0])))
+            updates.append((self.percent, int(self._describe(self.current, self.total).split()[0])))
 
         def advance(self, by: int = 1) -> None:
             super().advance(by)
@@ -165,22 +167,22 @@ def test_the_progress_of_a_file_that_is_read_twice_does_not_run_back(
 
     imported(susan, archive(*(post(f"number {n}", n) for n in range(60)), *(post("early", n) for n in range(20))))
 
-    percents, counts = zip(*told, strict=True)
+    percents, counts = zip(*updates, strict=True)
     assert list(percents) == sorted(percents)
     assert list(counts) == sorted(counts)
     assert (percents[0], percents[-1], counts[-1]) == (0, 100, 80)
-    assert len(set(percents)) > 10, "it moves in the second reading, too"
+    assert len(set(percents)) > 10, "it also advances in the second pass"
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_takes_long_is_found_out_before_others_have_to_wait(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    others = sqlite3.connect(str(db.engine.url.database), timeout=0, isolation_level=None)
-    found: list[str] = []
+def test_language_is_detected_outside_write_transaction(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_connection = sqlite3.connect(str(db.engine.url.database), timeout=0, isolation_level=None)
+    detected: list[str] = []
 
     def detect(body: str) -> str:
-        others.execute("BEGIN IMMEDIATE")  # raises if it would have to wait
-        others.execute("ROLLBACK")
-        found.append(body)
+        other_connection.execute("BEGIN IMMEDIATE")  # raises if the database is locked
+        other_connection.execute("ROLLBACK")
+        detected.append(body)
         return "en"
 
     monkeypatch.setattr(importer, "detect_language", detect)
@@ -188,32 +190,32 @@ def test_what_takes_long_is_found_out_before_others_have_to_wait(susan: User, mo
     imported(susan, archive(post("one"), post("one", 1), post("two")))
     imported(susan, archive(post("one"), post("three")))
 
-    others.close()
-    assert sorted(found) == ["one", "three", "two"], "of what is known nothing is found out again"
+    other_connection.close()
+    assert sorted(detected) == ["one", "three", "two"], "known posts are not analysed again"
     assert db.session.scalars(sa.select(Post.language).distinct()).all() == ["en"]
     assert db.session.scalars(sa.select(Post.terms).distinct().order_by(Post.terms)).all() == ["one", "three", "two"]
 
 
-def test_of_many_posts_at_one_moment_each_is_counted_with_its_own_text_and_time(susan: User) -> None:
-    there = [post("both"), post("both"), post("both", 1), post("other"), *(post(f"number {n}") for n in range(50))]
-    imported(susan, archive(*there))
+def test_duplicates_match_by_body_and_timestamp(susan: User) -> None:
+    existing = [post("both"), post("both"), post("both", 1), post("other"), *(post(f"number {n}") for n in range(50))]
+    imported(susan, archive(*existing))
 
     result = imported(susan, archive(*[post("both")] * 3, *[post("both", 1)] * 3, post("other", 1)))
 
     assert (result["imported"], result["known"]) == (4, 3)
-    assert len(bodies(susan)) == len(there) + 4
+    assert len(bodies(susan)) == len(existing) + 4
 
 
-def test_two_attempts_at_once_double_nothing(app: Flask, susan: User) -> None:
+def test_concurrent_imports_create_no_duplicates(app: Flask, susan: User) -> None:
     posts = [post(f"number {n // 2}", n // 4) for n in range(3000)]
     uploads = [store(susan, archive(*posts)) for _ in range(2)]
     user_id, ids = susan.id, [uploads[0].id, uploads[0].id, uploads[1].id]
     db.session.rollback()
-    at_once, outcomes = threading.Barrier(len(ids)), []
+    barrier, outcomes = threading.Barrier(len(ids)), []
 
     def run(upload_id: str) -> None:
         with app.app_context():
-            at_once.wait()
+            barrier.wait()
             outcomes.append(import_posts.apply(args=[user_id, upload_id]))
 
     threads = [threading.Thread(target=run, args=[upload_id]) for upload_id in ids]
@@ -223,14 +225,14 @@ def test_two_attempts_at_once_double_nothing(app: Flask, susan: User) -> None:
         thread.join()
 
     assert bodies(susan) == [one["body"] for one in posts]
-    # Whichever ends first takes the file that the other reads too: that one may have been told so.
+    # The first one to finish deletes the file that the other one reads; the other one may fail for that reason.
     assert {outcome.state for outcome in outcomes} <= {"SUCCESS", "FAILURE"}
     db.session.rollback()
     assert sum(db.session.scalars(sa.select(Upload.imported))) == len(posts)
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_bad_post_is_listed_with_its_line_and_a_reason_and_the_others_come_in(susan: User) -> None:
+def test_invalid_posts_are_listed_with_line_and_reason(susan: User) -> None:
     later = (utcnow() + timedelta(days=1)).isoformat()
     bad = [
         (post(17), "It has no text."),
@@ -250,14 +252,14 @@ def test_a_bad_post_is_listed_with_its_line_and_a_reason_and_the_others_come_in(
     result = imported(susan, ('{"posts": [\n' + ",\n".join(lines) + "\n]}").encode())
 
     assert (result["read"], result["imported"], result["refused"]) == (len(bad) + 2, 2, len(bad))
-    for number, (told, (_entry, reason)) in enumerate(zip(result["refusals"], bad, strict=True), start=2):
-        assert (told["number"], told["line"]) == (number, number + 1)
-        assert told["reason"].startswith(reason)
+    for number, (refusal, (_entry, reason)) in enumerate(zip(result["refusals"], bad, strict=True), start=2):
+        assert (refusal["number"], refusal["line"]) == (number, number + 1)
+        assert refusal["reason"].startswith(reason)
     assert bodies(susan) == ["good", "x" * 140]
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_a_byte_that_is_no_text_spoils_its_own_post_only_and_a_long_list_is_cut(susan: User) -> None:
+def test_invalid_utf8_is_refused_and_list_is_capped(susan: User) -> None:
     content = archive(post("first"), *[post("spoilt")] * 150, post("last", 1)).replace(b"spoilt", b"sp\xffilt")
 
     result = imported(susan, content)
@@ -266,12 +268,12 @@ def test_a_byte_that_is_no_text_spoils_its_own_post_only_and_a_long_list_is_cut(
     assert (result["refused"], len(result["refusals"])) == (150, 100)
 
 
-def test_broken_half_way_what_came_before_stays_and_the_file_goes(susan: User) -> None:
+def test_truncated_file_keeps_imported_posts(susan: User) -> None:
     count = importer.BATCH + 500
     whole = ('{"posts": [\n' + ",\n".join(json.dumps(post(f"number {n}", n)) for n in range(count)) + "\n]}").encode()
     upload = store(susan, whole[:-40])
 
-    first, second = (attempt(susan, upload) for _ in range(2))
+    first, second = (run_import(susan, upload) for _ in range(2))
 
     assert (first.state, second.state) == ("FAILURE", "FAILURE")
     sentence = str(first.result)
@@ -298,8 +300,8 @@ def test_broken_half_way_what_came_before_stays_and_the_file_goes(susan: User) -
         (b'{"posts": []}\n\n{}', "broken in line 3, column 1"),
     ],
 )
-def test_a_file_that_is_none_of_ours_fails_with_a_sentence(susan: User, content: bytes, reason: str) -> None:
-    outcome = attempt(susan, store(susan, content))
+def test_unknown_file_format_fails_with_reason(susan: User, content: bytes, reason: str) -> None:
+    outcome = run_import(susan, store(susan, content))
 
     assert outcome.state == "FAILURE"
     assert reason in str(outcome.result)
@@ -307,7 +309,7 @@ def test_a_file_that_is_none_of_ours_fails_with_a_sentence(susan: User, content:
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_of_a_mastodon_outbox_come_in_the_public_posts_as_text(susan: User) -> None:
+def test_mastodon_outbox_imports_public_posts_as_text(susan: User) -> None:
     mention = (
         '<p><span class="h-card"><a href="https://x.example/@ben" class="u-url mention">@<span>ben</span></a></span> hi'
     )
@@ -340,14 +342,14 @@ def test_of_a_mastodon_outbox_come_in_the_public_posts_as_text(susan: User) -> N
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_worker_that_died_half_way_is_taken_over_and_the_report_counts_once(
+def test_report_counts_posts_once_after_worker_crash(
     app: Flask, susan: User, make_worker: Callable[..., Worker]
 ) -> None:
     upload = store(susan, archive(*(post(f"number {n}", n) for n in range(10))))
     task_id = susan.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
     crash(app, task_id)
-    importer.store_posts(upload.id, susan.id, [(importer.FORMATS["posts"](post("number 0")), 1)])  # what it got done
+    importer.store_posts(upload.id, susan.id, [(importer.FORMATS["posts"](post("number 0")), 1)])  # before the crash
 
     make_worker()
 
@@ -357,14 +359,12 @@ def test_a_worker_that_died_half_way_is_taken_over_and_the_report_counts_once(
     assert row.result is not None
     assert (row.result["imported"], row.result["known"]) == (10, 0)
     assert len(bodies(susan)) == 10
-    again = attempt(susan, upload)  # as if it had been killed before its success was stored
+    again = run_import(susan, upload)  # as if the worker was killed before its success was stored
     assert (again.state, again.result) == ("SUCCESS", row.result)
 
 
 @pytest.mark.exhaustive
-def test_a_cancelled_import_keeps_its_file_for_another_attempt_and_then_the_sweep_takes_it(
-    susan: User, make_worker: Callable[..., Worker]
-) -> None:
+def test_cancelled_import_keeps_file_for_retry(susan: User, make_worker: Callable[..., Worker]) -> None:
     upload = store(susan, archive(post("one")))
     susan.launch_task("import_posts", "Import", upload.id)
     db.session.commit()
@@ -378,22 +378,20 @@ def test_a_cancelled_import_keeps_its_file_for_another_attempt_and_then_the_swee
     make_worker()
 
     wait_for(lambda: bodies(susan) == ["one"], what="the second attempt imports")
-    wait_for(lambda: files() == [], what="the file goes")
+    wait_for(lambda: files() == [], what="the file is deleted")
     wait_for(lambda: not db.session.scalar(sa.select(Task.id).where(Task.unfinished)), what="the job ends")
     assert cleanup.delete_expired() == 1
     assert db.session.scalar(sa.select(Upload.id)) is None
 
 
-def test_the_sweep_takes_what_has_had_its_time_or_lost_its_user_and_leaves_what_is_being_read(
-    susan: User, make_user: Callable[..., User]
-) -> None:
+def test_cleanup_deletes_expired_and_orphaned_uploads(susan: User, make_user: Callable[..., User]) -> None:
     ben, eve = make_user("ben"), make_user("eve")
-    kept, old, _lost, read = (store(user, b"{}") for user in (susan, susan, ben, eve))
-    eve.launch_task("import_posts", "Import", read.id)
-    db.session.execute(sa.update(Upload).where(Upload.id.in_([old.id, read.id])).values(expires_at=BEGINNING))
+    unused, expired, _orphaned, in_use = (store(user, b"{}") for user in (susan, susan, ben, eve))
+    eve.launch_task("import_posts", "Import", in_use.id)
+    db.session.execute(sa.update(Upload).where(Upload.id.in_([expired.id, in_use.id])).values(expires_at=BEGINNING))
     db.session.execute(sa.delete(User).where(User.id == ben.id))
     db.session.commit()
 
     assert cleanup.delete_expired() == 2
-    assert files() == sorted([kept.path, read.path])
-    assert attempt(susan, old).state == "FAILURE"
+    assert files() == sorted([unused.path, in_use.path])
+    assert run_import(susan, expired).state == "FAILURE"

@@ -1,4 +1,4 @@
-"""launch(): rows and messages, together or not at all, and one unfinished job of a kind per user."""
+"""launch(): rows and messages are written together, and a user has one unfinished job of a kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.servers import PATIENCE, Postgres, RedisServer, Worker, wait_
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
-    """How many messages wait in a queue."""
+    """Return the number of messages in a queue."""
     return int(redis_server.client.llen(queue))
 
 
@@ -35,7 +35,7 @@ def rows() -> list[Task]:
 
 
 @pytest.mark.both_databases
-def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_server: RedisServer) -> None:
+def test_rollback_leaves_neither_row_nor_message(app: Flask, redis_server: RedisServer) -> None:
     launch(chain(tasks.add.s(1, 2), tasks.noop.s()))
 
     db.session.rollback()
@@ -46,7 +46,7 @@ def test_a_rolled_back_request_leaves_neither_row_nor_message(app: Flask, redis_
 
 
 @pytest.mark.both_databases
-def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisServer) -> None:
+def test_nothing_is_published_before_commit(app: Flask, redis_server: RedisServer) -> None:
     launch(tasks.add.s(1, 2))
     assert queued(redis_server) == 0
 
@@ -56,7 +56,7 @@ def test_nothing_is_published_before_the_commit(app: Flask, redis_server: RedisS
 
 
 @pytest.mark.both_databases
-def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: RedisServer) -> None:
+def test_released_savepoint_publishes_nothing(app: Flask, redis_server: RedisServer) -> None:
     with db.session.begin_nested():
         launch(tasks.add.s(1, 2))
     assert queued(redis_server) == 0
@@ -67,9 +67,7 @@ def test_a_released_savepoint_publishes_nothing_yet(app: Flask, redis_server: Re
 
 
 @pytest.mark.both_databases
-def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
-    app: Flask, redis_server: RedisServer
-) -> None:
+def test_savepoint_rollback_discards_only_its_launches(app: Flask, redis_server: RedisServer) -> None:
     kept = launch(tasks.add.s(1, 2))
     savepoint = db.session.begin_nested()
     launch(tasks.add.s(3, 4))
@@ -82,7 +80,7 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own_launches_along(
 
 
 @pytest.mark.both_databases
-def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redis_server: RedisServer) -> None:
+def test_only_first_step_is_published(app: Flask, redis_server: RedisServer) -> None:
     root = launch(chain(tasks.add.s(1, 2), tasks.noop.s()), description="Adding")
     db.session.commit()
 
@@ -96,7 +94,7 @@ def test_every_step_has_its_row_and_only_the_first_is_published(app: Flask, redi
     assert queued(redis_server) == 1
 
 
-def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker) -> None:
+def test_message_carries_task_id_and_request_id(app: Flask, worker: Worker) -> None:
     with app.test_request_context(headers={"X-Request-ID": "abc-123"}):
         app.preprocess_request()
         root = launch(tasks.add.s(1, 2))
@@ -106,7 +104,7 @@ def test_a_message_carries_ids_and_where_it_came_from(app: Flask, worker: Worker
 
 
 @pytest.mark.both_databases
-def test_an_argument_that_is_no_json_is_refused_at_the_door(app: Flask) -> None:
+def test_launch_refuses_non_json_argument(app: Flask) -> None:
     with pytest.raises((TypeError, sa.exc.StatementError)):
         launch(tasks.add.s(object(), 2))
 
@@ -121,7 +119,7 @@ def test_an_argument_that_is_no_json_is_refused_at_the_door(app: Flask) -> None:
         (chain(tasks.noop.s(), tasks.noop.s()).on_error(tasks.noop.s()), "has a callback"),
     ],
 )
-def test_launch_refuses_what_rows_cannot_mirror(app: Flask, job: Signature, reason: str) -> None:
+def test_launch_refuses_groups_and_callbacks(app: Flask, job: Signature, reason: str) -> None:
     with pytest.raises(TypeError, match=reason):
         launch(job)
 
@@ -149,7 +147,7 @@ def test_launch_task_refuses_an_unknown_name(app: Flask) -> None:
 
 
 @pytest.mark.both_databases
-def test_a_user_has_one_unfinished_job_of_a_kind(app: Flask, make_user: Callable[..., User]) -> None:
+def test_launch_refused_while_same_job_unfinished(app: Flask, make_user: Callable[..., User]) -> None:
     user = make_user()
     first = user.launch_task("noop", "Once")
     db.session.commit()
@@ -167,9 +165,7 @@ def test_a_user_has_one_unfinished_job_of_a_kind(app: Flask, make_user: Callable
 
 
 @pytest.mark.both_databases
-def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
-    app: Flask, make_user: Callable[..., User]
-) -> None:
+def test_refused_launch_preserves_transaction_of_caller(app: Flask, make_user: Callable[..., User]) -> None:
     user = make_user()
     user.launch_task("noop", "Once")
     db.session.commit()
@@ -184,7 +180,7 @@ def test_a_refused_launch_leaves_the_transaction_of_its_caller_alone(
 
 
 @pytest.mark.both_databases
-def test_two_clicks_at_the_same_instant_make_one_job(
+def test_concurrent_launches_create_one_job(
     app: Flask, make_user: Callable[..., User], redis_server: RedisServer
 ) -> None:
     user_id = make_user().id
@@ -215,7 +211,7 @@ def test_two_clicks_at_the_same_instant_make_one_job(
     assert queued(redis_server, "exports") == 1
 
 
-def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back(
+def test_launch_while_redis_is_down_runs_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -239,9 +235,7 @@ def test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_a_database_that_was_restarted_costs_no_launch(
-    app: Flask, redis_server: RedisServer, postgres_server: Postgres
-) -> None:
+def test_launch_survives_database_restart(app: Flask, redis_server: RedisServer, postgres_server: Postgres) -> None:
     for _ in range(2):
         postgres_server.cut_connections(str(db.engine.url.database))
         launch(tasks.noop.s())
@@ -252,18 +246,18 @@ def test_a_database_that_was_restarted_costs_no_launch(
 
 
 @pytest.mark.exhaustive
-def test_a_message_that_is_no_json_is_refused(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
+def test_worker_refuses_pickle_message(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     tasks.record.apply_async(args=[str(diary)], serializer="pickle")
     last = tasks.add.delay(1, 2)
 
-    make_worker(concurrency=1, C_FORCE_ROOT="1")  # or root's worker would refuse to start, were it to take pickle
+    make_worker(concurrency=1, C_FORCE_ROOT="1")  # a worker that accepts pickle refuses to run as root
 
     assert last.get(timeout=PATIENCE) == 3
     assert not diary.exists()
 
 
-def test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id(
+def test_export_message_contains_only_user_id(
     app: Flask, make_user: Callable[..., User], redis_server: RedisServer
 ) -> None:
     user = make_user()
@@ -280,7 +274,7 @@ def test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id(
         assert private not in raw + base64.b64decode(message["body"]).decode()
 
 
-def test_a_duplicate_message_does_not_run_twice(
+def test_duplicate_message_runs_once(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     diary = tmp_path / "diary"
@@ -293,5 +287,5 @@ def test_a_duplicate_message_does_not_run_twice(
 
     refused = [f"{task_id} is SUCCESS already", f"{task_id} is being run by another worker"]
     wait_for(lambda: sum(worker.text().count(sentence) for sentence in refused) >= 2)
-    wait_for(lambda: rows_of(task_id)[0].finished_at, what="the one that was not refused ends")
+    wait_for(lambda: rows_of(task_id)[0].finished_at, what="the accepted message's task ends")
     assert diary.read_text() == "ran\n"

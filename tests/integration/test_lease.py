@@ -1,4 +1,4 @@
-"""A worker's main process renews the leases of what it runs, and of nothing that it has given back."""
+"""The main process of a worker renews the leases of running tasks, but not of released ones."""
 
 from __future__ import annotations
 
@@ -26,113 +26,111 @@ WORKER = "one@host"
 
 
 class EndOfTest(Exception):
-    """Ends the thread of a keeper, which in a worker ends with its process."""
+    """Ends the thread of a renewer. In a worker, the thread ends with its process."""
 
 
-class Keeper(LeaseRenewer):
-    """A keeper whose thread can end."""
+class StoppableRenewer(LeaseRenewer):
+    """A lease renewer whose thread can be stopped."""
 
     def _run(self, worker: Any) -> None:
         with contextlib.suppress(EndOfTest):
             super()._run(worker)
 
 
-class Running:
-    """A message that a worker has given to one of its children."""
+class Request:
+    """A request that the worker has passed to one of its child processes."""
 
     def __init__(self, task_id: str) -> None:
         self.id = task_id
 
 
 @pytest.fixture
-def given_out() -> Iterator[Callable[[str], Running]]:
-    """Gives a task's message to one of the children of this process."""
-    running: list[Running] = []
+def deliver() -> Iterator[Callable[[str], Request]]:
+    """Marks a task as active in this process, as if its message was passed to a child process."""
+    requests: list[Request] = []
 
-    def give_out(task_id: str) -> Running:
-        running.append(Running(task_id))
-        worker_state.active_requests.add(running[-1])
-        return running[-1]
+    def mark_active(task_id: str) -> Request:
+        requests.append(Request(task_id))
+        worker_state.active_requests.add(requests[-1])
+        return requests[-1]
 
-    yield give_out
-    for request in running:
+    yield mark_active
+    for request in requests:
         worker_state.active_requests.discard(request)
 
 
 @pytest.fixture
 def run(
-    make_app: Callable[..., Flask], given_out: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Running]]:
-    """Claims a new task for a worker whose main process keeps its leases."""
+    make_app: Callable[..., Flask], deliver: Callable[[str], Request], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Request]]:
+    """Claims a new task for a worker whose main process renews its leases."""
     app = make_app(TASK_LEASE=0.3).extensions["celery"]
     worker = SimpleNamespace(app=app, hostname=WORKER)
-    over = threading.Event()
+    finished = threading.Event()
 
     def sleep(seconds: float) -> None:
-        if over.wait(seconds):
+        if finished.wait(seconds):
             raise EndOfTest
 
     monkeypatch.setattr("microblog.taskqueue.worker.time", SimpleNamespace(sleep=sleep))
-    keeper = Keeper(worker)
-    keeper.start(worker)
+    renewer = StoppableRenewer(worker)
+    renewer.start(worker)
 
-    def run() -> Running:
+    def run() -> Request:
         task_id = start(tasks.noop.s())
         transitions.claim_task(app.executor, task_id, worker=WORKER, lease=0.3, max_crashes=3)
-        return given_out(task_id)
+        return deliver(task_id)
 
     yield run
-    over.set()
-    wait_for(lambda: not keepers(), what="the keeper's thread ends")
+    finished.set()
+    wait_for(lambda: not renewer_threads(), what="the renewer's thread ends")
 
 
-def keepers() -> list[threading.Thread]:
-    """The threads that renew leases in this process."""
+def renewer_threads() -> list[threading.Thread]:
+    """Return the threads that renew leases in this process."""
     return [thread for thread in threading.enumerate() if thread.name == "lease-renewer"]
 
 
-def lease_of(request: Running) -> datetime | None:
+def lease_of(request: Request) -> datetime | None:
     [row] = rows_of(request.id)
     return row.lease_expires_at
 
 
-def wait_for_a_round(request: Running) -> None:
-    """Wait until the lease of what is still running has been renewed, from a new reading of what is."""
+def wait_for_renewal(request: Request) -> None:
+    """Wait until the lease of a running task has been renewed from a new list of active requests."""
     for _ in range(2):
-        before: Any = lease_of(request)
-        wait_for(lambda before=before: lease_of(request) > before, what="the lease is renewed")  # type: ignore[misc]
+        old: Any = lease_of(request)
+        wait_for(lambda old=old: lease_of(request) > old, what="the lease is renewed")  # type: ignore[misc]
 
 
-def test_a_lease_that_was_given_back_is_not_renewed(app: Flask, run: Callable[[], Running]) -> None:
-    kept, given_back = run(), run()
-    wait_for_a_round(kept)
+def test_released_lease_is_not_renewed(app: Flask, run: Callable[[], Request]) -> None:
+    active, released = run(), run()
+    wait_for_renewal(active)
 
-    with stop_renewing(given_back):
-        transitions.release_on_shutdown(app.extensions["celery"].executor, given_back.id, worker=WORKER)
+    with stop_renewing(released):
+        transitions.release_on_shutdown(app.extensions["celery"].executor, released.id, worker=WORKER)
 
-    wait_for_a_round(kept)
-    assert lease_of(given_back) is None
+    wait_for_renewal(active)
+    assert lease_of(released) is None
 
 
-def test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again(
-    app: Flask, given_out: Callable[[str], Running]
-) -> None:
+def test_expired_lease_is_not_renewed_after_redelivery(app: Flask, deliver: Callable[[str], Request]) -> None:
     worker = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
-    rows, died = worker.app.executor, given_out(start(tasks.noop.s()))
-    assert transitions.claim_task(rows, died.id, worker=WORKER, lease=30.0, max_crashes=3)
-    known = renew_running_leases(worker, renew_running_leases(worker, set()))
-    with stop_renewing(died):
-        transitions.expire_lease(rows, died.id, worker=WORKER)
+    executor, crashed = worker.app.executor, deliver(start(tasks.noop.s()))
+    assert transitions.claim_task(executor, crashed.id, worker=WORKER, lease=30.0, max_crashes=3)
+    running = renew_running_leases(worker, renew_running_leases(worker, set()))
+    with stop_renewing(crashed):
+        transitions.expire_lease(executor, crashed.id, worker=WORKER)
 
-    again = given_out(died.id)
-    known = renew_running_leases(worker, known)
+    redelivered = deliver(crashed.id)
+    running = renew_running_leases(worker, running)
 
-    ended = lease_of(again)
-    assert ended is not None
-    assert ended <= utcnow()
-    claimed = transitions.claim_task(rows, again.id, worker=WORKER, lease=0.1, max_crashes=3)
+    expiry = lease_of(redelivered)
+    assert expiry is not None
+    assert expiry <= utcnow()
+    claimed = transitions.claim_task(executor, redelivered.id, worker=WORKER, lease=0.1, max_crashes=3)
     assert claimed is not None
-    renew_running_leases(worker, known)
-    renewed = lease_of(again)
+    renew_running_leases(worker, running)
+    renewed = lease_of(redelivered)
     assert renewed is not None
     assert renewed > claimed.expires_at

@@ -1,4 +1,4 @@
-"""What open pages hear of posts: new ones, and those that are gone; and that each is published once."""
+"""Live events of posts: open pages receive new and deleted posts, and each change is published once."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from microblog.posts.services import create_post, delete_post
 from tests.integration.test_posts import count_queries
 from tests.support.servers import PATIENCE, RedisServer
 
-LIVES_ON_ONE_DATABASE = pytest.mark.parametrize("database", ["sqlite"])  # its promise has nothing to do with it
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
 
 
 @pytest.fixture
 def others(susan: User) -> list[User]:
-    """Miguel, whom susan follows, and ben, whom she does not."""
-    made = [User(username=name, email=f"{name}@example.com", password_hash="") for name in ("miguel", "ben")]
-    db.session.add_all(made)
+    """Miguel, whom Susan follows, and Ben, whom she does not follow."""
+    users = [User(username=name, email=f"{name}@example.com", password_hash="") for name in ("miguel", "ben")]
+    db.session.add_all(users)
     db.session.commit()
-    follow_user(susan, made[0])
-    return made
+    follow_user(susan, users[0])
+    return users
 
 
-def told(client: FlaskClient, query: str, since: float) -> list[tuple[str, int]]:
-    """The events of posts that a page hears of which asks for them."""
-    answer = client.get(f"/notifications?since={since}&{query}")
-    assert answer.status_code == 200, answer.text
-    return [(event["name"], event["data"]["id"]) for event in answer.json if event["name"].startswith("post")]
+def poll(client: FlaskClient, query: str, since: float) -> list[tuple[str, int]]:
+    """Return the name and post id of each post event that a poll with `query` returns."""
+    response = client.get(f"/notifications?since={since}&{query}")
+    assert response.status_code == 200, response.text
+    return [(event["name"], event["data"]["id"]) for event in response.json if event["name"].startswith("post")]
 
 
-def test_a_page_hears_of_the_posts_that_its_timeline_missed(
+def test_poll_returns_missed_posts_of_timeline(
     susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     client = signed_in(susan)
-    before = utcnow().timestamp()
-    hers, miguels, bens = (create_post(author.id, "Hello").id for author in (susan, *others))
+    since = utcnow().timestamp()
+    own, followed, other = (create_post(author.id, "Hello").id for author in (susan, *others))
 
-    everything = [("post", hers), ("post", miguels), ("post", bens)]
-    assert told(client, "posts=home", before) == everything[:2]
-    assert told(client, "posts=explore", before) == everything
-    assert told(client, "posts=@BEN", before) == everything[2:]
-    assert told(client, "posts=@nobody", before) == []
-    assert told(client, "", before) == []
-    assert told(client, "posts=explore", utcnow().timestamp()) == []
+    everything = [("post", own), ("post", followed), ("post", other)]
+    assert poll(client, "posts=home", since) == everything[:2]
+    assert poll(client, "posts=explore", since) == everything
+    assert poll(client, "posts=@BEN", since) == everything[2:]
+    assert poll(client, "posts=@nobody", since) == []
+    assert poll(client, "", since) == []
+    assert poll(client, "posts=explore", utcnow().timestamp()) == []
 
 
-def test_what_a_page_missed_is_bounded_and_the_oldest_comes_first(
+def test_missed_posts_are_capped_and_oldest_first(
     susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     now = utcnow()
@@ -70,21 +70,21 @@ def test_what_a_page_missed_is_bounded_and_the_oldest_comes_first(
     client = signed_in(susan)
 
     for timeline, count in (("home", 150), ("explore", 300), ("@ben", 150)):
-        missed = told(client, f"posts={timeline}", now.timestamp() - 1)
+        missed = poll(client, f"posts={timeline}", now.timestamp() - 1)
         assert len(missed) == MOST + 1 < count
         assert missed == sorted(missed)
 
 
-def test_a_page_hears_which_of_its_posts_are_gone(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    kept, deleted = (create_post(susan.id, "Hello").id for _ in range(2))
+def test_poll_reports_deleted_posts(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    visible, deleted = (create_post(susan.id, "Hello").id for _ in range(2))
     delete_post(deleted, susan.id)
 
-    shown = f"posts=home&shown={kept},{deleted},9999999999"
+    shown = f"posts=home&shown={visible},{deleted},9999999999"
 
-    assert told(signed_in(susan), shown, utcnow().timestamp()) == [("post-deleted", deleted)]
+    assert poll(signed_in(susan), shown, utcnow().timestamp()) == [("post-deleted", deleted)]
 
 
-def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
+def test_closing_account_removes_posts_from_open_pages(
     app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     miguel = others[0]
@@ -93,14 +93,14 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
     hub: Hub = app.extensions["hub"]
     with contextlib.ExitStack() as pages:
 
-        def opened(topic: str) -> Iterator[Any]:
+        def open_page(topic: str) -> Iterator[Any]:
             page = hub.join([topic])
             pages.callback(page.close)
             return page.read(heartbeat=PATIENCE, lifetime=2 * PATIENCE)
 
-        explore = opened(EVERYBODY)
-        assert next(explore) == RESYNC, "Redis is listened to"
-        home, badges = opened(post_topic(miguel.id)), opened(topic_of(susan.id))
+        explore = open_page(EVERYBODY)
+        assert next(explore) == RESYNC, "the hub is subscribed"
+        home, badges = open_page(post_topic(miguel.id)), open_page(topic_of(susan.id))
 
         assert deletion.close_account(miguel)
 
@@ -108,25 +108,23 @@ def test_what_somebody_wrote_goes_from_open_pages_when_they_close_their_account(
         unread = [next(badges) for _ in range(2)]
     assert {(event["subject"], event["data"]["count"]) for event in unread} == {("messages", 0), ("notifications", 0)}
     for timeline_name in ("explore", "@miguel"):
-        asked = f"posts={timeline_name}&shown={post}"
-        assert told(signed_in(susan), asked, utcnow().timestamp()) == [("post-deleted", post)], asked
+        query = f"posts={timeline_name}&shown={post}"
+        assert poll(signed_in(susan), query, utcnow().timestamp()) == [("post-deleted", post)], query
 
 
-@LIVES_ON_ONE_DATABASE
+@ON_SQLITE
 @pytest.mark.parametrize("query", ["posts=", "posts=all", "posts=home&shown=x", "posts=home&shown=" + "1," * 200 + "1"])
-def test_a_page_that_asks_for_nonsense_is_told_so(
-    susan: User, signed_in: Callable[..., FlaskClient], query: str
-) -> None:
+def test_invalid_posts_query_is_refused(susan: User, signed_in: Callable[..., FlaskClient], query: str) -> None:
     client = signed_in(susan)
 
     for path in ("/notifications", "/notifications/stream"):
-        answer = client.get(f"{path}?{query}")
-        assert answer.status_code == 400
-        assert "must be" in answer.text
+        response = client.get(f"{path}?{query}")
+        assert response.status_code == 400
+        assert "must be" in response.text
 
 
-@LIVES_ON_ONE_DATABASE
-def test_a_page_listens_to_the_authors_that_it_shows(app: Flask, susan: User, others: list[User]) -> None:
+@ON_SQLITE
+def test_page_subscribes_to_topics_of_its_timeline(app: Flask, susan: User, others: list[User]) -> None:
     miguel, ben = others
 
     def topics(name: str) -> set[str]:
@@ -139,8 +137,8 @@ def test_a_page_listens_to_the_authors_that_it_shows(app: Flask, susan: User, ot
     assert topics("explore") == {EVERYBODY}
 
 
-@LIVES_ON_ONE_DATABASE
-def test_a_post_is_published_once_and_its_end_too_and_neither_says_what_it_said(
+@ON_SQLITE
+def test_post_events_are_published_once_without_body(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     hub: Hub = app.extensions["hub"]
@@ -149,19 +147,19 @@ def test_a_post_is_published_once_and_its_end_too_and_neither_says_what_it_said(
     assert next(events) == RESYNC
     client = signed_in(susan)
 
-    client.post("/", data={"post": "Nobody's business"})
-    written: Any = next(events)
-    client.post(f"/post/{written['data']['id']}/delete")
+    client.post("/", data={"post": "Private text"})
+    created: Any = next(events)
+    client.post(f"/post/{created['data']['id']}/delete")
     deleted: Any = next(events)
     redis_server.client.publish(CHANNEL, '{"topics": ["posts"], "event": {"name": "last"}}')
 
-    assert (written["name"], deleted["name"]) == ("post", "post-deleted")
-    assert written["data"] == deleted["data"] == {"id": int(written["subject"]), "author": susan.id}
-    assert next(events) == {"name": "last"}, "told twice"
+    assert (created["name"], deleted["name"]) == ("post", "post-deleted")
+    assert created["data"] == deleted["data"] == {"id": int(created["subject"]), "author": susan.id}
+    assert next(events) == {"name": "last"}, "an event was published twice"
     page.close()
 
 
-def test_the_home_page_and_its_stream_cost_the_same_queries_however_many_are_followed(
+def test_home_page_query_count_is_independent_of_followees(
     app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     client = signed_in(susan)
@@ -178,7 +176,7 @@ def test_the_home_page_and_its_stream_cost_the_same_queries_however_many_are_fol
     assert [count_queries(app, client, path) for path in pages] == few
 
 
-@LIVES_ON_ONE_DATABASE
-def test_the_bar_has_a_text_for_each_plural_of_the_language(app: Flask) -> None:
+@ON_SQLITE
+def test_post_labels_cover_every_plural_form(app: Flask) -> None:
     with app.test_request_context():
         assert post_labels() == {"one": "{n} new post", "other": "{n} new posts", "most": "More than 100 new posts"}

@@ -1,4 +1,4 @@
-"""One mail for each task that sends one, and for how long, and how often, it is tried."""
+"""SMTP delivery by a task: one mail for each task, retries with growing pauses, and the retry window."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
-def held(app: Flask) -> Claim:
-    """The claim on a task that is about to send a mail."""
+def claim(app: Flask) -> Claim:
+    """The claim of a task that is about to send a mail."""
     row = launch(email_export.s({"archive_id": "a"}))
     db.session.commit()
-    return take(app, row.id, "one@host")
+    return claim_as(app, row.id, "one@host")
 
 
-def take(app: Flask, task_id: str, worker: str) -> Claim:
-    held = transitions.claim_task(app.extensions["celery"].executor, task_id, worker=worker, lease=30, max_crashes=3)
-    assert held is not None
-    return held
+def claim_as(app: Flask, task_id: str, worker: str) -> Claim:
+    claim = transitions.claim_task(app.extensions["celery"].executor, task_id, worker=worker, lease=30, max_crashes=3)
+    assert claim is not None
+    return claim
 
 
-def attempt(held: Claim, to: str = "susan@example.com") -> Any:
-    """Deliver a mail as the task that holds the claim: what came of it, or what was raised."""
+def try_delivery(claim: Claim, to: str = "susan@example.com") -> Any:
+    """Deliver a mail as the task that holds the claim. Return the result, or the exception that was raised."""
     message = Message(subject="Hello", recipients=[to], body="Hello")
-    facts = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
-    email_export.push_request(id=held.task_id, hostname="one@host", run=CurrentRun(held), **facts)
+    request = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
+    email_export.push_request(id=claim.task_id, hostname="one@host", run=CurrentRun(claim), **request)
     try:
         return deliver(email_export, message)
     except Exception as error:
@@ -60,14 +60,12 @@ def attempt(held: Claim, to: str = "susan@example.com") -> Any:
         email_export.pop_request()
 
 
-def change(held: Claim, **columns: Any) -> None:
-    db.session.execute(sa.update(Task).where(Task.id == held.task_id).values(**columns))
+def change(claim: Claim, **columns: Any) -> None:
+    db.session.execute(sa.update(Task).where(Task.id == claim.task_id).values(**columns))
     db.session.commit()
 
 
-def test_a_mail_whose_message_comes_twice_is_sent_once(
-    app: Flask, make_user: Callable[..., User], smtp_server: SmtpServer
-) -> None:
+def test_duplicate_message_sends_one_mail(app: Flask, make_user: Callable[..., User], smtp_server: SmtpServer) -> None:
     user = make_user()
     archive = Archive(id="a" * 36, user_id=user.id, path="x", posts=0, size=1 << 40, sha256="", expires_at=utcnow())
     db.session.add(archive)
@@ -81,60 +79,60 @@ def test_a_mail_whose_message_comes_twice_is_sent_once(
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back(
-    held: Claim, smtp_server: SmtpServer, postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+def test_sent_mail_is_recorded_after_database_outage(
+    claim: Claim, smtp_server: SmtpServer, postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = str(db.engine.url.database)
-    with contextlib.ExitStack() as away:
-        # It goes when the server has the mail, and is back after the first pause.
-        smtp_server.on_data = lambda port: away.enter_context(postgres_server.closed(name))
+    with contextlib.ExitStack() as outage:
+        # The database becomes unavailable once the server has the mail, and is available after the first pause.
+        smtp_server.on_data = lambda port: outage.enter_context(postgres_server.closed(name))
         pauses: list[float] = []
 
         def sleep(pause: float) -> None:
             pauses.append(pause)
-            away.close()
+            outage.close()
 
         monkeypatch.setattr("microblog.mail.sending.time", SimpleNamespace(sleep=sleep))
 
-        outcome = attempt(held)
+        outcome = try_delivery(claim)
 
     assert len(pauses) == 1
-    assert outcome == {"message_id": f"<{held.task_id}@localhost>"}
-    assert db.session.get(SentMail, held.task_id) is not None
+    assert outcome == {"message_id": f"<{claim.task_id}@localhost>"}
+    assert db.session.get(SentMail, claim.task_id) is not None
 
 
-def test_a_worker_whose_task_was_taken_over_sends_no_mail(app: Flask, held: Claim, smtp_server: SmtpServer) -> None:
-    change(held, lease_expires_at=utcnow())
-    take(app, held.task_id, "two@host")
+def test_no_mail_is_sent_after_takeover(app: Flask, claim: Claim, smtp_server: SmtpServer) -> None:
+    change(claim, lease_expires_at=utcnow())
+    claim_as(app, claim.task_id, "two@host")
 
-    assert isinstance(attempt(held), ClaimLost)
+    assert isinstance(try_delivery(claim), ClaimLost)
     assert smtp_server.messages == []
 
 
-def test_what_was_cancelled_before_the_server_had_it_is_not_mailed(held: Claim, smtp_server: SmtpServer) -> None:
-    change(held, cancel_requested_at=utcnow())
+def test_no_mail_is_sent_after_cancellation(claim: Claim, smtp_server: SmtpServer) -> None:
+    change(claim, cancel_requested_at=utcnow())
 
-    assert isinstance(attempt(held), Cancelled)
+    assert isinstance(try_delivery(claim), Cancelled)
     assert smtp_server.messages == []
 
 
-def test_a_mail_is_given_up_when_its_window_is_over(held: Claim, smtp_server: SmtpServer, app: Flask) -> None:
+def test_delivery_fails_after_retry_window(claim: Claim, smtp_server: SmtpServer, app: Flask) -> None:
     smtp_server.answer = "451 4.3.0 later"
-    held.started_at -= timedelta(seconds=app.config["MAIL_RETRY_WINDOW"])
+    claim.started_at -= timedelta(seconds=app.config["MAIL_RETRY_WINDOW"])
 
-    error = attempt(held)
+    error = try_delivery(claim)
 
     assert isinstance(error, JobError)
     assert str(error) == "It was given up: The mail server refused: 451 4.3.0 later"
 
 
-def test_pauses_between_two_attempts_grow_and_are_never_quite_the_same(held: Claim, smtp_server: SmtpServer) -> None:
+def test_retry_pauses_grow_with_jitter(claim: Claim, smtp_server: SmtpServer) -> None:
     smtp_server.answer = "451 4.3.0 later"
 
     def pauses(attempts: int) -> list[float]:
-        change(held, attempts=attempts)
-        held.attempt = attempts
-        errors = [attempt(held) for _ in range(5)]
+        change(claim, attempts=attempts)
+        claim.attempt = attempts
+        errors = [try_delivery(claim) for _ in range(5)]
         assert all(isinstance(error, Retry) for error in errors)
         return [error.when for error in errors]
 
@@ -150,17 +148,17 @@ def test_pauses_between_two_attempts_grow_and_are_never_quite_the_same(held: Cla
 @pytest.mark.parametrize("command", ["RCPT", "DATA"])
 @pytest.mark.parametrize("code", [550, 450])
 @pytest.mark.parametrize("to", ["susan@example.com", "susan@exämple.com"])
-def test_of_a_refusal_is_kept_what_the_server_said_but_not_the_address(
-    held: Claim, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch, command: str, code: int, to: str
+def test_refusal_is_reported_without_address(
+    claim: Claim, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch, command: str, code: int, to: str
 ) -> None:
-    spelled = to.replace("exämple", "XN--exmple-cua").capitalize()
+    server_spelling = to.replace("exämple", "XN--exmple-cua").capitalize()
 
     async def refuse(*_: Any) -> str:
-        return f"{code} 5.1.1 <{spelled}>: User unknown"
+        return f"{code} 5.1.1 <{server_spelling}>: User unknown"
 
     monkeypatch.setattr(smtp_server, f"handle_{command}", refuse, raising=False)
 
-    error = attempt(held, to)
+    error = try_delivery(claim, to)
 
     assert str(getattr(error, "exc", error)) == f"The mail server refused: {code} 5.1.1 <…>: User unknown"
     assert isinstance(error, JobError if code == 550 else Retry)

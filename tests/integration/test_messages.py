@@ -1,4 +1,4 @@
-"""Private messages: written, read and deleted by the two whom they are between, and by nobody else."""
+"""Private messages: sent, read and deleted by their sender and recipient only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def his_browser(signed_in: Callable[..., FlaskClient], miguel: User) -> FlaskClient:
+def recipient_browser(signed_in: Callable[..., FlaskClient], miguel: User) -> FlaskClient:
     return signed_in(miguel)
 
 
@@ -36,10 +36,10 @@ def shown(page: str) -> list[str]:
 
 
 def badge(page: str, name: str = "messages") -> str | None:
-    """The number that the navigation shows, None if it shows none."""
-    found = re.search(rf'data-unread="{name}"( hidden)?><span data-number>(.*?)<', page)
-    assert found is not None
-    return None if found[1] else found[2]
+    """Return the number in the navigation's badge, or None if the badge is hidden."""
+    match = re.search(rf'data-unread="{name}"( hidden)?><span data-number>(.*?)<', page)
+    assert match is not None
+    return None if match[1] else match[2]
 
 
 def add_messages(sender: User, recipient: User, *hours: int) -> None:
@@ -63,16 +63,14 @@ def unread(user: User) -> dict[str, int]:
     return unread_counts.unread_counts(user.id)
 
 
-def test_a_message_is_read_by_whom_it_is_for_and_is_new_until_then(
-    browser: FlaskClient, his_browser: FlaskClient
-) -> None:
+def test_message_is_new_until_recipient_reads_it(browser: FlaskClient, recipient_browser: FlaskClient) -> None:
     sent = browser.post("/send_message/MIGUEL", data={"message": " Hello\r\n<b>you</b> "}, follow_redirects=True)
 
     assert "Your message is sent." in sent.text
     assert shown(sent.text) == ["Hello\n&lt;b&gt;you&lt;/b&gt;"]
     assert badge(sent.text) is None
-    assert badge(his_browser.get("/explore").text) == "1"
-    first, second = his_browser.get("/messages").text, his_browser.get("/messages").text
+    assert badge(recipient_browser.get("/explore").text) == "1"
+    first, second = recipient_browser.get("/messages").text, recipient_browser.get("/messages").text
     assert shown(first) == shown(second) == ["Hello\n&lt;b&gt;you&lt;/b&gt;"]
     assert badge(first) is badge(second) is None
     assert "New</span>" in first
@@ -81,7 +79,7 @@ def test_a_message_is_read_by_whom_it_is_for_and_is_new_until_then(
     assert shown(browser.get("/messages").text) == []
 
 
-def test_nobody_else_gets_to_see_a_message_or_to_delete_it(
+def test_third_user_cannot_see_or_delete_message(
     browser: FlaskClient,
     susan: User,
     miguel: User,
@@ -89,44 +87,44 @@ def test_nobody_else_gets_to_see_a_message_or_to_delete_it(
     signed_in: Callable[..., FlaskClient],
 ) -> None:
     message = services.send_message(susan, miguel, "For you alone")
-    stranger = signed_in(make_user("stranger"))
+    third_browser = signed_in(make_user("stranger"))
 
     pages = ("/messages", "/messages/sent", "/send_message/susan", "/send_message/miguel", "/notifications/all")
-    assert all("For you alone" not in stranger.get(page).text for page in pages)
-    assert stranger.get(f"/messages/{message.id}/delete").status_code == 404
-    assert stranger.post(f"/messages/{message.id}/delete").status_code == 404
+    assert all("For you alone" not in third_browser.get(page).text for page in pages)
+    assert third_browser.get(f"/messages/{message.id}/delete").status_code == 404
+    assert third_browser.post(f"/messages/{message.id}/delete").status_code == 404
     assert count(Message) == 1
 
 
-def test_a_message_takes_an_account_and_somebody_else(client: FlaskClient, browser: FlaskClient, susan: User) -> None:
+def test_message_requires_sign_in_and_another_user(client: FlaskClient, browser: FlaskClient, susan: User) -> None:
     assert client.get("/messages").status_code == 302
     assert client.post("/send_message/susan", data={"message": "Hello"}).status_code == 302
     assert browser.get("/send_message/nobody").status_code == 404
-    for answer in (
+    for response in (
         browser.get("/send_message/SUSAN", follow_redirects=True),
         browser.post("/send_message/susan", data={"message": "Hello me"}, follow_redirects=True),
     ):
-        assert "You cannot write to yourself." in answer.text
-    with pytest.raises(ValueError, match="nobody writes to themselves"):
+        assert "You cannot write to yourself." in response.text
+    with pytest.raises(ValueError, match="users cannot send messages to themselves"):
         services.send_message(susan, susan, "Hello me")
     assert count(Message) == 0
 
 
-def test_a_bad_message_is_refused_with_a_sentence(browser: FlaskClient, miguel: User) -> None:
-    for text, sentence in (
+def test_invalid_message_is_refused_with_reason(browser: FlaskClient, miguel: User) -> None:
+    for text, reason in (
         (" \r\n ", "at least one character"),
         ("\u200b\u2800\u3164", "at least one character"),
         ("x" * (MAX_LENGTH + 1), "at most 1000 characters; this one has 1001"),
         ("\0", "characters that cannot be kept"),
         (None, "at least one character"),
     ):
-        answer = browser.post("/send_message/miguel", data={} if text is None else {"message": text})
-        assert answer.status_code == 422
-        assert sentence in answer.text
+        response = browser.post("/send_message/miguel", data={} if text is None else {"message": text})
+        assert response.status_code == 422
+        assert reason in response.text
     assert count(Message) == count(Notification) == 0
 
 
-def test_the_longest_message_is_taken(browser: FlaskClient, miguel: User) -> None:
+def test_longest_message_is_accepted(browser: FlaskClient, miguel: User) -> None:
     longest = "\N{DOVE OF PEACE}" * MAX_LENGTH
 
     browser.post("/send_message/miguel", data={"message": longest})
@@ -134,7 +132,7 @@ def test_the_longest_message_is_taken(browser: FlaskClient, miguel: User) -> Non
     assert db.session.scalars(sa.select(Message.body)).one() == longest
 
 
-def test_a_sender_is_limited_and_keeps_what_was_not_sent(
+def test_rate_limited_message_stays_in_form(
     make_app: Callable[..., Flask], miguel: User, make_user: Callable[..., User]
 ) -> None:
     app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
@@ -142,27 +140,29 @@ def test_a_sender_is_limited_and_keeps_what_was_not_sent(
     for client, user in zip(senders, (make_user("susan"), make_user("ben")), strict=True):
         client.post("/auth/login", data={"username": user.username, "password": "cat-dog-fish"})
 
-    answers = [senders[0].post("/send_message/miguel", data={"message": f"Number {n}"}) for n in range(3)]
+    responses = [senders[0].post("/send_message/miguel", data={"message": f"Number {n}"}) for n in range(3)]
 
-    assert [answer.status_code for answer in answers] == [302, 302, 429]
-    assert "Number 2" in answers[2].text
+    assert [response.status_code for response in responses] == [302, 302, 429]
+    assert "Number 2" in responses[2].text
     assert senders[0].get("/send_message/miguel").status_code == 200
     assert senders[1].post("/send_message/miguel", data={"message": "Mine"}).status_code == 302
 
 
-def test_only_what_was_shown_is_read(app: Flask, his_browser: FlaskClient, susan: User, miguel: User) -> None:
+def test_only_shown_messages_are_marked_read(
+    app: Flask, recipient_browser: FlaskClient, susan: User, miguel: User
+) -> None:
     app.config["POSTS_PER_PAGE"] = 2
     add_messages(susan, miguel, 1, 2, 3)
 
-    first = his_browser.get("/messages").text
+    first = recipient_browser.get("/messages").text
     [older] = re.findall(r'rel="next" href="([^"]+)"', first)
-    second = his_browser.get(older.replace("&amp;", "&")).text
+    second = recipient_browser.get(older.replace("&amp;", "&")).text
 
     assert (shown(first), badge(first)) == (["susan 3", "susan 2"], "1")
     assert (shown(second), badge(second)) == (["susan 1"], None)
 
 
-def test_a_conversation_has_what_two_wrote_to_each_other_page_by_page(
+def test_conversation_pages_messages_of_both_users(
     app: Flask, browser: FlaskClient, susan: User, miguel: User, make_user: Callable[..., User]
 ) -> None:
     app.config["POSTS_PER_PAGE"] = 3
@@ -188,26 +188,26 @@ def test_a_conversation_has_what_two_wrote_to_each_other_page_by_page(
     assert unread(susan)["messages"] == 4
 
 
-def test_whoever_deletes_a_message_no_longer_has_it_and_the_other_does(
-    browser: FlaskClient, his_browser: FlaskClient, susan: User, miguel: User
+def test_deleted_message_remains_for_other_user(
+    browser: FlaskClient, recipient_browser: FlaskClient, susan: User, miguel: User
 ) -> None:
     message = services.send_message(susan, miguel, "Hello")
     delete = f"/messages/{message.id}/delete"
 
-    question = browser.get(delete, headers={"Referer": "http://localhost/messages/sent"}).text
-    assert "Delete this message?" in question
-    assert 'name="next" value="/messages/sent"' in question
+    confirmation = browser.get(delete, headers={"Referer": "http://localhost/messages/sent"}).text
+    assert "Delete this message?" in confirmation
+    assert 'name="next" value="/messages/sent"' in confirmation
     assert browser.post(delete, data={"next": "/messages/sent"}).location == "/messages/sent"
     assert browser.get(delete).status_code == browser.post(delete).status_code == 404
     assert [shown(browser.get(page).text) for page in ("/messages/sent", "/send_message/miguel")] == [[], []]
     assert unread(miguel) == {"messages": 1, "notifications": 1}
 
-    assert his_browser.post(delete).status_code == 302
+    assert recipient_browser.post(delete).status_code == 302
     assert unread(miguel) == {"messages": 0, "notifications": 0}
     assert count(Message) == 0
 
 
-def test_the_greatest_number_in_an_address_is_no_error(browser: FlaskClient) -> None:
+def test_out_of_range_id_is_no_server_error(browser: FlaskClient) -> None:
     for number in ("2147483647", "2147483648", "9" * 40):
         assert browser.get(f"/messages/{number}/delete").status_code == 404
         assert browser.post(f"/messages/{number}/delete").status_code in (404, 405)
@@ -216,64 +216,65 @@ def test_the_greatest_number_in_an_address_is_no_error(browser: FlaskClient) -> 
         assert browser.get(f"{page}?before=2026-01-01T00:00:00.000000Z_999999999999999999").status_code == 200
 
 
-@pytest.mark.parametrize("who", ["susan", "miguel"])
-def test_messages_go_with_either_of_the_two(susan: User, miguel: User, who: str) -> None:
+@pytest.mark.parametrize("username", ["susan", "miguel"])
+def test_messages_are_deleted_with_either_user(susan: User, miguel: User, username: str) -> None:
     services.send_message(susan, miguel, "Hello")
     services.send_message(miguel, susan, "Hello")
 
-    db.session.execute(sa.delete(User).where(User.username == who))
+    db.session.execute(sa.delete(User).where(User.username == username))
     db.session.commit()
 
     assert count(Message) == count(Notification) == 0
 
 
-def test_a_message_to_somebody_who_has_just_gone_is_not_sent(susan: User, miguel: User) -> None:
-    gone = User(id=miguel.id, username="miguel")
+def test_message_to_deleted_user_is_refused(susan: User, miguel: User) -> None:
+    deleted = User(id=miguel.id, username="miguel")
     db.session.execute(sa.delete(User).where(User.id == miguel.id))
     db.session.commit()
 
     with pytest.raises(services.RecipientUnavailable):
-        services.send_message(susan, gone, "Hello")
+        services.send_message(susan, deleted, "Hello")
     assert count(Message) == 0
 
 
-def test_what_is_kept_is_not_called_lost_if_the_database_goes_away_right_after(
-    app: Flask, browser: FlaskClient, his_browser: FlaskClient, susan: User, miguel: User
+def test_database_failure_after_commit_reports_success(
+    app: Flask, browser: FlaskClient, recipient_browser: FlaskClient, susan: User, miguel: User
 ) -> None:
-    def go_away(session: object) -> None:
-        sa.event.listen(db.engine, "before_cursor_execute", be_away)
+    def start_outage(session: object) -> None:
+        sa.event.listen(db.engine, "before_cursor_execute", fail)
 
-    def be_away(connection: object, cursor: object, statement: str, *rest: object) -> None:
+    def fail(connection: object, cursor: object, statement: str, *rest: object) -> None:
         raise sa.exc.OperationalError(statement, {}, OSError("gone"))
 
-    answers = []
+    responses = []
     for path, data in (("/", {"post": "Kept"}), ("/send_message/miguel", {"message": "Kept"})):
-        sa.event.listen(db.session, "after_commit", go_away)
+        sa.event.listen(db.session, "after_commit", start_outage)
         try:
-            answers.append(browser.post(path, data=data))
+            responses.append(browser.post(path, data=data))
         finally:
-            sa.event.remove(db.session, "after_commit", go_away)
-            sa.event.remove(db.engine, "before_cursor_execute", be_away)
+            sa.event.remove(db.session, "after_commit", start_outage)
+            sa.event.remove(db.engine, "before_cursor_execute", fail)
 
-    assert [(answer.status_code, answer.location) for answer in answers] == [(302, "/"), (302, "/send_message/miguel")]
-    assert shown(his_browser.get("/messages").text) == ["Kept"]
+    assert [(response.status_code, response.location) for response in responses] == [
+        (302, "/"),
+        (302, "/send_message/miguel"),
+    ]
+    assert shown(recipient_browser.get("/messages").text) == ["Kept"]
     assert db.session.scalars(sa.select(Post.body)).all() == ["Kept"]
 
 
-def test_what_is_sent_while_another_message_is_read_is_told_of(
-    susan: User, miguel: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted = services.unread_from
+def test_message_sent_during_read_stays_unread(susan: User, miguel: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    count_unread = services.unread_from
     first = services.send_message(miguel, susan, "First")
 
     def send_meanwhile(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
-        found = counted(reader_id, sender_ids)
+        counts = count_unread(reader_id, sender_ids)
         db.session.add(Message(sender_id=miguel.id, recipient_id=susan.id, body="Second"))
         notify(susan.id, services.KIND, str(miguel.id), actor_id=miguel.id)
-        return found
+        return counts
 
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(services, "unread_from", send_meanwhile)
+    with monkeypatch.context() as patch:
+        patch.setattr(services, "unread_from", send_meanwhile)
         assert services.mark_messages_read(susan, [first]) == {first.id}
 
     assert unread(susan) == {"messages": 1, "notifications": 1}
@@ -281,9 +282,7 @@ def test_what_is_sent_while_another_message_is_read_is_told_of(
     assert unread(susan) == {"messages": 0, "notifications": 0}
 
 
-def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_are(
-    susan: User, miguel: User, database: str
-) -> None:
+def test_unread_count_is_one_capped_index_query(susan: User, miguel: User, database: str) -> None:
     read = {"sender_id": susan.id, "recipient_id": miguel.id, "body": "Old", "read_at": utcnow()}
     db.session.execute(sa.insert(Message), [read | {"timestamp": BEGINNING} for _ in range(3000)])
     add_messages(susan, miguel, *range(unread_counts.MOST + 20))
@@ -291,13 +290,13 @@ def test_the_unread_count_is_one_look_into_an_index_however_many_messages_there_
         db.session.execute(sa.text("ANALYZE"))
     statements: list[tuple[str, object]] = []
 
-    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+    def record(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
         statements.append((statement, parameters))
 
     user_id = miguel.id
-    sa.event.listen(db.engine, "before_cursor_execute", note)
+    sa.event.listen(db.engine, "before_cursor_execute", record)
     number = services.unread_message_count(user_id)
-    sa.event.remove(db.engine, "before_cursor_execute", note)
+    sa.event.remove(db.engine, "before_cursor_execute", record)
 
     [(statement, parameters)] = statements
     explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "

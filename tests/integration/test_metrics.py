@@ -1,4 +1,4 @@
-"""/metrics: what it tells is so, whichever process tells it and whatever is away; and only whom it is meant for."""
+"""``/metrics``: access by token, the values from the database and Redis, and partial outages."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SLACK = 60.0  # seconds that a busy machine may add
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a part that is there take its time to answer, since the machine may be busy."""
+    """Allow each check PATIENCE seconds, since the machine may be busy."""
     monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)
 
 
 @pytest.fixture
-def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait but a moment for workers: there are none."""
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the timeout for workers: none is running."""
     monkeypatch.setattr(metrics, "PING_TIMEOUT", 0.05)
 
 
@@ -52,7 +52,7 @@ def app(app: Flask) -> Flask:
 
 
 def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "noop", **columns: object) -> Task:
-    """A task that has been waiting, or whatever `columns` say, for `age` seconds."""
+    """Create a task that was created `age` seconds ago, PENDING unless `state` or `columns` say otherwise."""
     task = Task(
         **{"id": f"{name}-{state}-{age}", "root_id": f"{name}-{state}-{age}", "position": 0, "name": name}
         | {"queue": "default", "state": state, "signature": {}, "created_at": utcnow() - timedelta(seconds=age)}
@@ -63,24 +63,24 @@ def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "no
     return task
 
 
-@pytest.mark.usefixtures("nobody_answers")
+@pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestAccess:
-    def test_without_a_token_in_the_settings_there_is_nothing(self, make_app: Callable[..., Flask]) -> None:
+    def test_not_found_without_configured_token(self, make_app: Callable[..., Flask]) -> None:
         client = make_app(METRICS_TOKEN=None).test_client()
 
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}"}):
             assert client.get("/metrics", headers=headers).status_code == 404
 
-    def test_who_does_not_show_it_is_told_nothing(self, app: Flask) -> None:
-        for shown in (None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é", TOKEN):
-            response = app.test_client().get("/metrics", headers={"Authorization": shown} if shown else {})
+    def test_wrong_token_is_unauthorized(self, app: Flask) -> None:
+        for header in (None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é", TOKEN):
+            response = app.test_client().get("/metrics", headers={"Authorization": header} if header else {})
 
-            assert response.status_code == 401, shown
+            assert response.status_code == 401, header
             assert response.headers["WWW-Authenticate"] == "Bearer"
             assert "microblog_" not in response.text
 
-    def test_who_shows_it_gets_what_may_not_be_kept(self, app: Flask) -> None:
+    def test_response_is_not_cacheable(self, app: Flask) -> None:
         response = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
 
         assert response.status_code == 200
@@ -89,7 +89,7 @@ class TestAccess:
         assert "Set-Cookie" not in response.headers
         assert TOKEN not in response.text
 
-    def test_openmetrics_are_there_for_who_asks_for_them(self, app: Flask) -> None:
+    def test_openmetrics_format_on_request(self, app: Flask) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "application/openmetrics-text; version=1.0.0"}
 
         response = app.test_client().get("/metrics", headers=headers)
@@ -98,30 +98,30 @@ class TestAccess:
         assert len(list(read_openmetrics(response.text))) > 20
 
 
-@pytest.mark.usefixtures("nobody_answers")
+@pytest.mark.usefixtures("no_workers")
 @pytest.mark.both_databases
 class TestTasks:
-    def test_what_ended_is_counted_by_name_and_state_and_what_did_not_is_there_to_see(self, app: Flask) -> None:
+    def test_tasks_and_jobs_are_counted_by_state(self, app: Flask) -> None:
         make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
         make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), lease_expires_at=utcnow())
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert told.value("microblog_tasks_finished_total", name="export_posts", state="SUCCESS") == 2
-        assert told.value("microblog_tasks_finished_total", name="email_export", state="FAILURE") == 1
-        assert told.value("microblog_tasks_finished_total", name="email_export", state="SUCCESS") == 0
-        assert told.values("microblog_tasks_unfinished", ["name", "state"]) == {("email_export", "STARTED"): 1}
-        assert told.values("microblog_jobs_finished_total", ["name", "state"]) == {("export_posts", "FAILURE"): 1}
-        assert told.value("microblog_jobs_unfinished", name="export_posts") == 1
-        assert told.value("microblog_task_attempts_total", name="email_export") == 2
+        assert scraped.value("microblog_tasks_finished_total", name="export_posts", state="SUCCESS") == 2
+        assert scraped.value("microblog_tasks_finished_total", name="email_export", state="FAILURE") == 1
+        assert scraped.value("microblog_tasks_finished_total", name="email_export", state="SUCCESS") == 0
+        assert scraped.values("microblog_tasks_unfinished", ["name", "state"]) == {("email_export", "STARTED"): 1}
+        assert scraped.values("microblog_jobs_finished_total", ["name", "state"]) == {("export_posts", "FAILURE"): 1}
+        assert scraped.value("microblog_jobs_unfinished", name="export_posts") == 1
+        assert scraped.value("microblog_task_attempts_total", name="email_export") == 2
 
-    def test_how_long_they_waited_and_ran_is_a_histogram_with_exact_bounds(self, app: Flask) -> None:
+    def test_wait_and_run_times_are_histograms(self, app: Flask) -> None:
         for run in (0.5, 1.0, 1.5, 8.0):
             make_finished(("add", "SUCCESS"), wait=2.0, run=run)
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        buckets = told.values("microblog_task_run_seconds_bucket", ["name", "le"])
+        buckets = scraped.values("microblog_task_run_seconds_bucket", ["name", "le"])
         assert [buckets["add", le] for le in ("0.25", "0.5", "1.0", "2.0", "4.0", "8.0", "+Inf")] == [
             0,
             1,
@@ -131,22 +131,22 @@ class TestTasks:
             4,
             4,
         ]
-        assert told.value("microblog_task_run_seconds_sum", name="add") == pytest.approx(11.0)
-        assert told.values("microblog_task_wait_seconds_bucket", ["name", "le"])["add", "2.0"] == 4
+        assert scraped.value("microblog_task_run_seconds_sum", name="add") == pytest.approx(11.0)
+        assert scraped.values("microblog_task_wait_seconds_bucket", ["name", "le"])["add", "2.0"] == 4
 
-    def test_workers_that_died_and_tasks_given_up_for_it_are_told_from_retries(self, app: Flask) -> None:
+    def test_crashes_are_distinguished_from_retries(self, app: Flask) -> None:
         make_finished(("die", "FAILURE"), attempts=3, crashes=3)
         make_finished(("die", "SUCCESS"), attempts=4, crashes=1)
         make_unfinished("STARTED", name="die", attempts=2, crashes=1, started_at=utcnow())
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert told.value("microblog_task_attempts_total", name="die") == 9
-        assert told.value("microblog_task_crashes_total", name="die") == 5
-        assert told.value("microblog_task_given_up_total", name="die") == 1
-        assert told.value("microblog_task_retries_total", name="die") == 2
+        assert scraped.value("microblog_task_attempts_total", name="die") == 9
+        assert scraped.value("microblog_task_crashes_total", name="die") == 5
+        assert scraped.value("microblog_task_given_up_total", name="die") == 1
+        assert scraped.value("microblog_task_retries_total", name="die") == 2
 
-    def test_mails_are_counted_as_sent_tried_again_and_given_up(
+    def test_mails_are_counted_as_sent_retried_failed(
         self, app: Flask, make_user: Callable[..., User], worker: Worker, smtp_server: SmtpServer
     ) -> None:
         smtp_server.answer = "451 come back later"
@@ -157,13 +157,13 @@ class TestTasks:
         wait_for(lambda: scrape(app).value("microblog_mails_sent_total"), what="the mail is sent")
         make_finished(("export_posts", "FAILURE"))
         make_finished(("email_export", "FAILURE"))
-        make_finished(("email_export", "FAILURE"), wait=None)  # taken along by the step before
+        make_finished(("email_export", "FAILURE"), wait=None)  # never started, since the previous step failed
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert told.value("microblog_mails_sent_total") == len(smtp_server.messages) == 1
-        assert told.value("microblog_mails_retried_total") == smtp_server.refused
-        assert told.value("microblog_mails_failed_total") == 1
+        assert scraped.value("microblog_mails_sent_total") == len(smtp_server.messages) == 1
+        assert scraped.value("microblog_mails_retried_total") == smtp_server.refused
+        assert scraped.value("microblog_mails_failed_total") == 1
 
     @pytest.mark.parametrize(
         ("state", "columns"),
@@ -174,41 +174,41 @@ class TestTasks:
             ("PROGRESS", {"updated_at": -100}),
         ],
     )
-    def test_who_waits_for_what_does_not_come_is_seen(self, app: Flask, state: str, columns: dict[str, float]) -> None:
+    def test_waiting_seconds_of_overdue_task(self, app: Flask, state: str, columns: dict[str, float]) -> None:
         times = {name: utcnow() + timedelta(seconds=seconds) for name, seconds in columns.items()}
         make_unfinished(state, age=300 if columns else 100, **times)
 
         assert 100 <= (scrape(app).value("microblog_task_waiting_seconds", queue="default") or 0) < 250
 
-    def test_who_does_not_wait_is_not_counted_as_waiting(self, app: Flask) -> None:
+    def test_waiting_seconds_ignore_tasks_not_due(self, app: Flask) -> None:
         later = utcnow() + timedelta(hours=1)
         make_unfinished("RETRY", age=500, eta=later)
         make_unfinished("PROGRESS", age=500, lease_expires_at=later)
         make_finished(("export_posts", "STARTED"), ("noop", "PENDING"), run=500, lease_expires_at=later)
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert told.value("microblog_task_waiting_seconds", queue="default") == 0
-        assert 500 <= (told.value("microblog_job_age_seconds", name="noop") or 0) < 650
+        assert scraped.value("microblog_task_waiting_seconds", queue="default") == 0
+        assert 500 <= (scraped.value("microblog_job_age_seconds", name="noop") or 0) < 650
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-class TestWhatRedisTells:
-    @pytest.mark.usefixtures("nobody_answers")
-    def test_messages_that_wait_and_a_queue_that_is_paused(self, app: Flask) -> None:
+class TestRedis:
+    @pytest.mark.usefixtures("no_workers")
+    def test_queue_length_age_and_pause(self, app: Flask) -> None:
         for _ in range(3):
             launch(tasks.noop.s())
         db.session.commit()
         pause_consuming("mail")
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert told.values("microblog_queue_length", ["queue"]) == {("exports",): 0, ("mail",): 0, ("default",): 3}
-        assert 0 < (told.value("microblog_queue_age_seconds", queue="default") or 0) < PATIENCE
-        assert told.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
+        assert scraped.values("microblog_queue_length", ["queue"]) == {("exports",): 0, ("mail",): 0, ("default",): 3}
+        assert 0 < (scraped.value("microblog_queue_age_seconds", queue="default") or 0) < PATIENCE
+        assert scraped.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
 
     @pytest.mark.exhaustive
-    def test_messages_dropped_and_messages_published_again(
+    def test_refused_claims_and_republished_messages(
         self, app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
     ) -> None:
         make_worker()
@@ -219,48 +219,46 @@ class TestWhatRedisTells:
         db.session.execute(Task.__table__.update().values(created_at=utcnow() - timedelta(minutes=1)))
         db.session.commit()
         assert reconcile_all() == 1
-        wait_for(lambda: db.session.rollback() or not db.session.get(Task, task_id).unfinished, what="it ran")
+        wait_for(lambda: db.session.rollback() or not db.session.get(Task, task_id).unfinished, what="the task ends")
         tasks.noop.apply_async(task_id=task_id)
 
         wait_for(
             lambda: scrape(app).value("microblog_claims_refused_total", reason=AlreadyFinished.__name__),
             what="the duplicate is dropped",
         )
-        told = scrape(app)
-        assert told.value("microblog_messages_relayed_total") == 1
-        assert told.value("microblog_claims_refused_total", reason="HeldElsewhere") == 0
+        scraped = scrape(app)
+        assert scraped.value("microblog_messages_relayed_total") == 1
+        assert scraped.value("microblog_claims_refused_total", reason="HeldElsewhere") == 0
         assert signature["task"] == "noop"
 
     @pytest.mark.exhaustive
-    def test_workers_that_answer_and_one_that_does_not(self, app: Flask, make_worker: Callable[..., Worker]) -> None:
+    def test_workers_up_and_silent(self, app: Flask, make_worker: Callable[..., Worker]) -> None:
         frozen, _other = make_worker(concurrency=1), make_worker(concurrency=1)
-        wait_for(lambda: scrape(app).value("microblog_workers_up") == 2, what="both have signed in")
+        wait_for(lambda: scrape(app).value("microblog_workers_up") == 2, what="both workers answer")
         frozen.send_signal(signal.SIGSTOP)
 
         def up_and_silent() -> tuple[float | None, float | None]:
-            told = scrape(app)
-            return told.value("microblog_workers_up"), told.value("microblog_workers_silent")
+            scraped = scrape(app)
+            return scraped.value("microblog_workers_up"), scraped.value("microblog_workers_silent")
 
-        wait_for(lambda: up_and_silent() == (1, 1), what="the other one answers in time")
+        wait_for(lambda: up_and_silent() == (1, 1), what="one worker answers and one does not")
         frozen.send_signal(signal.SIGCONT)
 
     @pytest.mark.exhaustive
-    def test_pages_that_listen_in_any_process_are_counted_and_processes_that_are_gone_are_not(
-        self, app: Flask, redis_server: RedisServer
-    ) -> None:
+    def test_open_streams_of_live_processes_are_counted(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.client.sadd(pubsub.PROCESSES, "other:1", "killed:2")
         redis_server.client.set(pubsub.LISTENERS.format("other:1"), 5, ex=3600)
         subscriptions = [app.extensions["hub"].join("user:1") for _ in range(2)]
-        wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="two here and five there")
-        wait_for(lambda: redis_server.client.scard(pubsub.PROCESSES) == 2, what="the one that was killed is left out")
+        wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="2 local and 5 other streams are open")
+        wait_for(lambda: redis_server.client.scard(pubsub.PROCESSES) == 2, what="the killed process is removed")
 
         for subscription in subscriptions:
             subscription.close()
 
-        wait_for(lambda: scrape(app).value("microblog_open_streams") == 5, what="those here are gone")
+        wait_for(lambda: scrape(app).value("microblog_open_streams") == 5, what="the local streams are closed")
 
-    @pytest.mark.usefixtures("nobody_answers")
-    def test_what_redis_forgot_begins_again_at_zero(self, app: Flask, redis_server: RedisServer) -> None:
+    @pytest.mark.usefixtures("no_workers")
+    def test_counters_restart_at_zero_after_flush(self, app: Flask, redis_server: RedisServer) -> None:
         with app.app_context():
             from microblog.taskqueue.interface import message_republished
 
@@ -272,52 +270,50 @@ class TestWhatRedisTells:
         assert scrape(app).value("microblog_messages_relayed_total") == 0
 
 
-@pytest.mark.usefixtures("nobody_answers")
+@pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("database", ["sqlite"])
-class TestWhatIsAway:
-    def test_without_redis_there_is_what_the_database_knows(
+class TestOutages:
+    def test_database_metrics_while_redis_is_down(
         self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_finished(("add", "SUCCESS"))
 
-        monkeypatch.setattr(metrics, "DEADLINE", 30.0)  # enough for the database, however busy the machine is
+        monkeypatch.setattr(metrics, "DEADLINE", 30.0)  # enough for the database on a busy machine
         with redis_server.away():
             began = time.monotonic()
-            told = scrape(app)
+            scraped = scrape(app)
             took = time.monotonic() - began
 
-        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (1, 0)
-        assert told.value("microblog_tasks_finished_total", name="add", state="SUCCESS") == 1
-        assert not told.names & {"microblog_queue_length", "microblog_workers_up", "microblog_open_streams"}
+        assert (scraped.value("microblog_database_up"), scraped.value("microblog_redis_up")) == (1, 0)
+        assert scraped.value("microblog_tasks_finished_total", name="add", state="SUCCESS") == 1
+        assert not scraped.names & {"microblog_queue_length", "microblog_workers_up", "microblog_open_streams"}
         assert took < metrics.DEADLINE + SLACK
 
-    def test_without_a_database_there_is_what_redis_knows(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    def test_redis_metrics_while_database_is_down(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
         app = make_app(METRICS_TOKEN=TOKEN, SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
-        told = scrape(app)
+        scraped = scrape(app)
 
-        assert (told.value("microblog_database_up"), told.value("microblog_redis_up")) == (0, 1)
-        assert told.value("microblog_queue_length", queue="default") == 0
-        assert told.value("microblog_workers_up") == 0
-        assert "microblog_tasks_finished_total" not in told.names, "a zero would be a lie"
+        assert (scraped.value("microblog_database_up"), scraped.value("microblog_redis_up")) == (0, 1)
+        assert scraped.value("microblog_queue_length", queue="default") == 0
+        assert scraped.value("microblog_workers_up") == 0
+        assert "microblog_tasks_finished_total" not in scraped.names, "a zero would be wrong"
 
-    def test_a_part_that_hangs_does_not_take_the_others_along(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        released = threading.Event()
+    def test_hanging_check_does_not_affect_others(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        release = threading.Event()
 
         def hang() -> task_snapshot.TaskTableSnapshot:
-            released.wait()
+            release.wait()
             raise OperationalError("", {}, Exception())
 
         monkeypatch.setitem(metrics.QUESTIONS, "database", hang)
         monkeypatch.setattr(metrics, "DEADLINE", 0.5)
 
         def up() -> tuple[float | None, float | None]:
-            told = scrape(app)
-            return told.value("microblog_database_up"), told.value("microblog_redis_up")
+            scraped = scrape(app)
+            return scraped.value("microblog_database_up"), scraped.value("microblog_redis_up")
 
         try:
             wait_for(lambda: up() == (0, 1), what="Redis answers in time")
         finally:
-            released.set()
+            release.set()

@@ -1,4 +1,4 @@
-"""What /metrics counts equals the Task table, after a thousand jobs that went every way a job can go."""
+"""The counters of ``/metrics`` equal the Task table after a thousand jobs with every possible outcome."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ FINISHED = "microblog_tasks_finished_total"
 
 
 def launch_all(folder: Path) -> list[str]:
-    """The ids of a thousand jobs: most succeed, some of two steps; others fail, are retried, cancelled or kill."""
+    """Launch a thousand jobs and return their ids.
+
+    Most succeed, some of them with two steps; others fail, are retried, are cancelled or kill their worker process.
+    """
     kinds: list[Callable[[], list[Signature]]] = [
         *[lambda: [tasks.add.s(1, 2)]] * 14,
         *[lambda: [tasks.add.s(1, 2), tasks.noop.s()]] * 2,
@@ -58,98 +61,98 @@ def unfinished() -> int:
 
 
 def all_ended() -> bool:
-    reconcile_all()  # as beat has it done every few seconds
+    reconcile_all()  # beat schedules this task every few seconds
     return not unfinished()
 
 
 def kill_a_child(worker: Worker) -> None:
-    """kill -9 of one of the worker's processes."""
+    """Kill one of the worker's child processes with SIGKILL."""
     while True:
         children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
-        with contextlib.suppress(ProcessLookupError):  # it died by itself meanwhile, as some tasks make it
+        with contextlib.suppress(ProcessLookupError):  # some tasks kill their process: it may be gone already
             os.kill(int(children[-1]), signal.SIGKILL)
             return
 
 
-def assert_equal_to_the_table(told: Scrape, launched: list[str]) -> None:
-    """All that is told of tasks, against the rows; of jobs, against what their users are told."""
+def assert_equals_table(scraped: Scrape, launched: list[str]) -> None:
+    """Compare the task metrics with the rows, and the job metrics with the states that users see."""
     rows = db.session.scalars(sa.select(Task)).all()
     ended = Counter((row.name, row.state) for row in rows)
-    assert {key: value for key, value in told.values(FINISHED, ["name", "state"]).items() if value} == ended
-    states_of_jobs = Counter((job.root.name, job.state) for job in jobs_with_ids(launched))
-    assert told.values("microblog_jobs_finished_total", ["name", "state"]) == states_of_jobs
+    assert {key: value for key, value in scraped.values(FINISHED, ["name", "state"]).items() if value} == ended
+    job_states = Counter((job.root.name, job.state) for job in jobs_with_ids(launched))
+    assert scraped.values("microblog_jobs_finished_total", ["name", "state"]) == job_states
     for column in ("attempts", "crashes"):
         sums: Counter[tuple[str]] = Counter()
         for row in rows:
             sums[row.name,] += getattr(row, column)
-        assert told.values(f"microblog_task_{column}_total", ["name"]) == sums
+        assert scraped.values(f"microblog_task_{column}_total", ["name"]) == sums
     ran = Counter((row.name,) for row in rows if row.started_at is not None)
     for times in ("wait", "run"):
-        assert told.values(f"microblog_task_{times}_seconds_count", ["name"]) == ran
+        assert scraped.values(f"microblog_task_{times}_seconds_count", ["name"]) == ran
     run = sum((row.finished_at - row.started_at).total_seconds() for row in rows if row.started_at and row.finished_at)
-    assert sum(told.values("microblog_task_run_seconds_sum", ["name"]).values()) == pytest.approx(run)
+    assert sum(scraped.values("microblog_task_run_seconds_sum", ["name"]).values()) == pytest.approx(run)
 
 
 @pytest.fixture
-def webs(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> list[Flask]:
-    """Two web processes' applications."""
+def web_apps(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> list[Flask]:
+    """The applications of two web processes."""
     monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)  # seconds that the database has on a busy machine
     return [make_app(METRICS_TOKEN=TOKEN) for _ in range(2)]
 
 
 @pytest.fixture
-def watched(webs: list[Flask]) -> Iterator[Callable[[], None]]:
-    """Scrapes one of them after the other; fails if anything that is counted ever fell."""
-    seen: dict[object, float] = {}
+def check_counters(web_apps: list[Flask]) -> Iterator[Callable[[], None]]:
+    """Scrapes the two applications in turn; fails if a counter has decreased."""
+    previous: dict[object, float] = {}
 
-    def look() -> None:
-        webs.reverse()
-        for counter, value in scrape(webs[0]).counters().items():
-            assert value >= seen.get(counter, 0.0) - 1e-6, counter
-            seen[counter] = value
+    def check() -> None:
+        web_apps.reverse()
+        for counter, value in scrape(web_apps[0]).counters().items():
+            assert value >= previous.get(counter, 0.0) - 1e-6, counter
+            previous[counter] = value
 
-    yield look
-    assert seen
+    yield check
+    assert previous
 
 
 @pytest.mark.exhaustive
-def test_what_is_counted_equals_the_table_whatever_was_killed(
-    webs: list[Flask], watched: Callable[[], None], make_worker: Callable[..., Worker], tmp_path: Path
+def test_counters_equal_task_table_after_crashes(
+    web_apps: list[Flask], check_counters: Callable[[], None], make_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     launched = launch_all(tmp_path)
     first = make_worker(TASK_LEASE="6")
-    wait_for(lambda: unfinished() < JOBS * 0.9, what="some have ended")
+    wait_for(lambda: unfinished() < JOBS * 0.9, what="some tasks have ended")
     kill_a_child(first)
-    watched()
-    wait_for(lambda: unfinished() < JOBS * 0.8, what="more have ended")
+    check_counters()
+    wait_for(lambda: unfinished() < JOBS * 0.8, what="more tasks have ended")
     first.kill()
-    watched()
+    check_counters()
     make_worker(TASK_LEASE="6")
-    wait_for(lambda: unfinished() < 50, timeout=2 * PATIENCE, what="nearly all have ended")
+    wait_for(lambda: unfinished() < 50, timeout=2 * PATIENCE, what="nearly all tasks have ended")
     roll_up(lag=timedelta(seconds=10))
-    watched()
-    wait_for(all_ended, what="all have ended")
-    watched()
+    check_counters()
+    wait_for(all_ended, what="all tasks have ended")
+    check_counters()
 
-    told = scrape(webs[0])
+    scraped = scrape(web_apps[0])
 
-    assert_equal_to_the_table(told, launched)
-    assert told.value(FINISHED, name="die", state="SUCCESS") == 1
-    assert told.value("microblog_task_given_up_total", name="die") == 1
-    assert told.value("microblog_task_crashes_total", name="die") >= 5
+    assert_equals_table(scraped, launched)
+    assert scraped.value(FINISHED, name="die", state="SUCCESS") == 1
+    assert scraped.value("microblog_task_given_up_total", name="die") == 1
+    assert scraped.value("microblog_task_crashes_total", name="die") >= 5
     flaky = db.session.scalars(sa.select(Task).where(Task.name == "flaky")).all()
-    again = sum(row.attempts - 1 - row.crashes for row in flaky)
-    assert told.value("microblog_task_retries_total", name="flaky") == again > 0
-    assert not told.values("microblog_tasks_unfinished", ["name", "state"])
-    assert {state for _name, state in told.values("microblog_jobs_finished_total", ["name", "state"])} == set(
+    retries = sum(row.attempts - 1 - row.crashes for row in flaky)
+    assert scraped.value("microblog_task_retries_total", name="flaky") == retries > 0
+    assert not scraped.values("microblog_tasks_unfinished", ["name", "state"])
+    assert {state for _name, state in scraped.values("microblog_jobs_finished_total", ["name", "state"])} == set(
         states.FINISHED
     )
 
     roll_up(lag=timedelta(0))
-    rolled_up = scrape(webs[1]).counters()
-    for counter, value in told.counters().items():
+    rolled_up = scrape(web_apps[1]).counters()
+    for counter, value in scraped.counters().items():
         if "_claims_" not in counter[0] and "_messages_" not in counter[0]:  # duplicates are still being dropped
-            assert rolled_up[counter] == pytest.approx(value), "the same, rolled up, in another process"
+            assert rolled_up[counter] == pytest.approx(value), "the rolled-up value differs in another process"
     db.session.execute(sa.delete(Task))
     db.session.commit()
-    watched()
+    check_counters()

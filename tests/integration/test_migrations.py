@@ -1,4 +1,4 @@
-"""The migrations make the schema that the models describe, and undo it."""
+"""The migrations create the schema that the models describe, and a downgrade removes it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def shapes() -> dict[str, tuple[object, ...]]:
 
 def columns_of(table: str) -> list[sa.Row[tuple[object, ...]]]:
     columns = execute(f"""SELECT name, type, "notnull", pk FROM pragma_table_info('{table}')""").all()
-    return [row for row in columns if row.name != "terms"]  # its type is the dialect's own
+    return [row for row in columns if row.name != "terms"]  # its type depends on the dialect
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_migrated_columns_and_ids_are_those_of_the_models(app: Flask, tmp_path: Path) -> None:
+def test_migrated_columns_match_models(app: Flask, tmp_path: Path) -> None:
     migrated = shapes()
 
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'models.db'}")
@@ -48,20 +48,20 @@ def test_migrated_columns_and_ids_are_those_of_the_models(app: Flask, tmp_path: 
         described = shapes()
 
     assert migrated == described
-    assert sum(bool(once) for once, *_columns in described.values()) >= 7
+    assert sum(bool(autoincrement) for autoincrement, *_columns in described.values()) >= 7
     engine.dispose()
 
 
 @pytest.mark.filterwarnings("ignore:.*expression-based index")
-def test_migrated_schema_is_that_of_the_models(app: Flask) -> None:
-    flask_migrate.check(directory=MIGRATIONS)  # exits with 1 if they miss something
+def test_migrated_schema_matches_models(app: Flask) -> None:
+    flask_migrate.check(directory=MIGRATIONS)  # exits with 1 if they differ
 
 
-def test_downgrade_leaves_no_table_and_can_be_undone(app: Flask) -> None:
+def test_downgrade_and_upgrade_round_trip(app: Flask) -> None:
     flask_migrate.downgrade(directory=MIGRATIONS, revision="base")
-    left = sa.inspect(db.engine).get_table_names()
+    tables = sa.inspect(db.engine).get_table_names()
 
     flask_migrate.upgrade(directory=MIGRATIONS)
 
-    assert left == ["alembic_version"]
+    assert tables == ["alembic_version"]
     assert set(sa.inspect(db.engine).get_table_names()) >= set(db.metadata.tables)

@@ -1,4 +1,4 @@
-"""What users are told: one row for each thing, in words, kept for a while, and on their open pages at once."""
+"""Notifications: one row per kind and subject, texts rendered on display, retention, and events for open pages."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from tests.support.servers import PATIENCE
 
 @pytest.fixture
 def statements() -> Iterator[list[str]]:
-    """What is sent to any database meanwhile."""
+    """The statements that any database receives during the test."""
     sent: list[str] = []
 
-    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+    def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
         sent.append(statement)
 
-    sa.event.listen(Engine, "before_cursor_execute", note)
+    sa.event.listen(Engine, "before_cursor_execute", record)
     yield sent
-    sa.event.remove(Engine, "before_cursor_execute", note)
+    sa.event.remove(Engine, "before_cursor_execute", record)
 
 
-def told(browser: FlaskClient) -> list[str]:
-    """The sentences on the page, those that are new with a star."""
+def sentences(browser: FlaskClient) -> list[str]:
+    """Return the sentences on the notifications page; unread ones begin with a star."""
     items = re.findall(
         r"<li( class=\"unread\")?[^>]*>\s*<p>\s*<a [^>]*>(.*?)</a>", browser.get("/notifications/all").text
     )
-    return [f"* {sentence}" if new else sentence for new, sentence in items]
+    return [f"* {sentence}" if unread else sentence for unread, sentence in items]
 
 
 def links(browser: FlaskClient) -> list[str]:
@@ -65,38 +65,36 @@ def unread(user: User) -> int:
 
 
 def end(app: Flask, root_id: str, user: User | None, state: str, position: int = 1) -> None:
-    """Announce, as the engine does, that a step has ended."""
+    """Announce that a step has ended, as the engine does."""
     user_id = user.id if user else None
     notify_job_ended(app, TaskChange(f"{root_id}-{position}", root_id, position, user_id, state, None, utcnow()))
 
 
-def test_users_are_told_who_follows_them_and_who_wrote(browser: FlaskClient, susan: User, miguel: User) -> None:
+def test_followers_and_messages_notify_user(browser: FlaskClient, susan: User, miguel: User) -> None:
     follow_user(miguel, susan)
     for number in range(3):
         send_message(miguel, susan, f"Number {number}")
 
-    assert told(browser) == ["* miguel wrote you 3 new messages.", "* miguel began to follow you."]
+    assert sentences(browser) == ["* miguel wrote you 3 new messages.", "* miguel began to follow you."]
     message, follower = links(browser)
     assert browser.get(follower).headers["Location"] == "/user/miguel"
-    assert told(browser) == ["* miguel wrote you 3 new messages.", "miguel began to follow you."]
+    assert sentences(browser) == ["* miguel wrote you 3 new messages.", "miguel began to follow you."]
     assert browser.get(message).headers["Location"] == "/send_message/miguel"
     browser.get("/send_message/miguel")
-    assert told(browser) == ["miguel wrote to you.", "miguel began to follow you."]
+    assert sentences(browser) == ["miguel wrote to you.", "miguel began to follow you."]
     send_message(miguel, susan, "One more")
-    assert told(browser) == ["* miguel wrote you 1 new message.", "miguel began to follow you."]
+    assert sentences(browser) == ["* miguel wrote you 1 new message.", "miguel began to follow you."]
 
 
-def test_words_are_made_when_they_are_shown_of_what_is_true_then(
-    browser: FlaskClient, susan: User, miguel: User
-) -> None:
+def test_notification_shows_current_username(browser: FlaskClient, susan: User, miguel: User) -> None:
     follow_user(miguel, susan)
     miguel.username = "Mike"
     db.session.commit()
 
-    assert told(browser) == ["* Mike began to follow you."]
+    assert sentences(browser) == ["* Mike began to follow you."]
 
 
-def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
+def test_message_count_in_notification_is_capped(
     browser: FlaskClient, susan: User, miguel: User, statements: list[str]
 ) -> None:
     send_message(miguel, susan, "Hello")
@@ -106,11 +104,11 @@ def test_what_somebody_wrote_is_counted_as_far_as_a_badge_counts(
     db.session.commit()
     statements.clear()
 
-    assert told(browser) == ["* miguel wrote you more than 99 new messages."]
+    assert sentences(browser) == ["* miguel wrote you more than 99 new messages."]
     assert len([one for one in statements if "FROM notification" in one and "count(*)" in one]) == 1, "counted twice"
 
 
-def test_whoever_reads_the_messages_is_told_of_them_no_longer(
+def test_reading_messages_marks_notifications_read(
     browser: FlaskClient, susan: User, miguel: User, make_user: Callable[..., User]
 ) -> None:
     send_message(miguel, susan, "Hello")
@@ -118,19 +116,19 @@ def test_whoever_reads_the_messages_is_told_of_them_no_longer(
     assert unread(susan) == 2
 
     browser.get("/send_message/miguel")
-    assert told(browser) == ["* ben wrote you 1 new message.", "miguel wrote to you."]
+    assert sentences(browser) == ["* ben wrote you 1 new message.", "miguel wrote to you."]
     browser.get("/messages")
     assert unread(susan) == 0
 
 
 @pytest.mark.both_databases
-def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, miguel: User) -> None:
+def test_following_again_creates_no_notification(browser: FlaskClient, susan: User, miguel: User) -> None:
     follow_user(miguel, susan)
     mark_notifications_read(susan.id)
     db.session.commit()
     unfollow_user(miguel, susan)
 
-    assert told(browser) == ["miguel began to follow you."], "which is true still"
+    assert sentences(browser) == ["miguel began to follow you."], "the notification remains"
     assert follow_user(miguel, susan)
 
     assert len(all_rows()) == 1
@@ -138,7 +136,7 @@ def test_following_again_tells_nothing_new(browser: FlaskClient, susan: User, mi
 
 
 @pytest.mark.both_databases
-def test_all_are_marked_as_read_at_once_and_only_ones_own(
+def test_mark_all_read_affects_own_notifications_only(
     browser: FlaskClient, susan: User, miguel: User, make_user: Callable[..., User]
 ) -> None:
     ben = make_user("ben")
@@ -150,24 +148,24 @@ def test_all_are_marked_as_read_at_once_and_only_ones_own(
 
     assert "Mark all as read" not in page
     assert (unread(susan), unread(miguel)) == (0, 1)
-    [hers] = [row for row in all_rows() if row.user_id == miguel.id]
-    assert browser.get(f"/notifications/{hers.id}").status_code == 404
+    [other_row] = [row for row in all_rows() if row.user_id == miguel.id]
+    assert browser.get(f"/notifications/{other_row.id}").status_code == 404
     assert browser.get("/notifications/read").status_code == 405
     assert unread(miguel) == 1
 
 
-def test_a_kind_that_nobody_tells_of_any_longer_is_left_out(browser: FlaskClient, susan: User) -> None:
+def test_unknown_notification_kind_is_skipped(browser: FlaskClient, susan: User) -> None:
     row = notify(susan.id, "of-old", "1")
     db.session.commit()
     assert row is not None
 
-    assert told(browser) == []
+    assert sentences(browser) == []
     assert browser.get(f"/notifications/{row.id}").headers["Location"] == "/notifications/all"
     assert unread(susan) == 0
 
 
 @pytest.mark.both_databases
-def test_two_running_tasks_do_not_overwrite_each_other(susan: User) -> None:
+def test_notifications_of_two_tasks_are_separate(susan: User) -> None:
     for subject in ("one", "two", "one"):
         notify(susan.id, "export_posts", subject, payload={"state": subject})
     db.session.commit()
@@ -175,38 +173,34 @@ def test_two_running_tasks_do_not_overwrite_each_other(susan: User) -> None:
     assert [(row.subject, row.payload) for row in all_rows()] == [("one", {"state": "one"}), ("two", {"state": "two"})]
 
 
-def test_the_end_of_a_task_that_nobody_tells_of_costs_no_question(
-    app: Flask, susan: User, statements: list[str]
-) -> None:
+def test_task_without_notification_runs_no_query(app: Flask, susan: User, statements: list[str]) -> None:
     user_id = susan.id
 
-    for name, questions in (("noop", False), ("import_posts", True)):
+    for name, expects_query in (("noop", False), ("import_posts", True)):
         statements.clear()
         notify_job_ended(app, TaskChange("one", "one", 0, user_id, "SUCCESS", None, utcnow(), name))
-        assert bool(statements) is questions, name
+        assert bool(statements) is expects_query, name
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("state", "sentence"), [("SUCCESS", "* Your export is ready."), ("FAILURE", "* Your export has failed.")]
 )
-def test_the_end_of_a_job_is_told_once(
-    app: Flask, browser: FlaskClient, susan: User, state: str, sentence: str
-) -> None:
+def test_job_end_notifies_once(app: Flask, browser: FlaskClient, susan: User, state: str, sentence: str) -> None:
     root_id = make_job(susan, "SUCCESS", state)
 
     end(app, root_id, susan, "SUCCESS", position=0)
     assert all_rows() == []
-    for _again in range(2):
+    for _ in range(2):
         end(app, root_id, susan, state)
 
-    assert told(browser) == [sentence]
+    assert sentences(browser) == [sentence]
     assert browser.get(links(browser)[0]).headers["Location"] == "/tasks"
     end(app, root_id, susan, state)
     assert unread(susan) == 0
 
 
-def test_a_cancelled_job_a_system_job_and_a_kind_without_words_are_not_told(app: Flask, susan: User) -> None:
+def test_cancelled_and_system_jobs_do_not_notify(app: Flask, susan: User) -> None:
     end(app, make_job(susan, "REVOKED"), susan, "REVOKED", position=0)
     end(app, make_job(None, "SUCCESS"), None, "SUCCESS", position=0)
     end(app, make_job(susan, "SUCCESS", name="noop"), susan, "SUCCESS", position=0)
@@ -216,30 +210,28 @@ def test_a_cancelled_job_a_system_job_and_a_kind_without_words_are_not_told(app:
 
 
 @pytest.mark.both_databases
-def test_a_row_that_cannot_be_written_does_no_harm_to_the_engine(
-    app: Flask, susan: User, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_notification_is_logged(app: Flask, susan: User, caplog: pytest.LogCaptureFixture) -> None:
     root_id = make_job(susan, "SUCCESS")
     db.session.execute(sa.text("DROP TABLE notification"))
     db.session.commit()
 
     end(app, root_id, susan, "SUCCESS", position=0)
 
-    assert f"the end of {root_id} is not among its user's notifications" in caplog.text
+    assert f"failed to write the notification that job {root_id} has ended" in caplog.text
 
 
-def test_a_finished_export_is_among_the_notifications(
+def test_finished_export_notifies_user(
     app: Flask, susan: User, browser: FlaskClient, worker: object, wait_for: Callable[..., Any]
 ) -> None:
     browser.post("/export_posts")
 
-    wait_for(lambda: told(browser) == ["* Your export is ready."], what="the row is there")
+    wait_for(lambda: sentences(browser) == ["* Your export is ready."], what="the notification is shown")
 
     [row] = all_rows()
     assert db.session.scalars(sa.select(Task.id).where(Task.position == 0)).one() == row.subject
 
 
-def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel: User) -> None:
+def test_open_pages_receive_notification_and_counts(app: Flask, susan: User, miguel: User) -> None:
     hub: Hub = app.extensions["hub"]
     page = hub.join([topic_of(susan.id)])
     events = page.read(heartbeat=PATIENCE, lifetime=5 * PATIENCE)
@@ -247,10 +239,10 @@ def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel
 
     send_message(miguel, susan, "Hello")
 
-    told = [next(events) for _ in range(3)]
+    received = [next(events) for _ in range(3)]
     page.close()
-    assert all(event is not None and set(event) == {"name", "subject", "timestamp", "data"} for event in told)
-    row, *numbers = [(event["name"], event["subject"], event["data"]) for event in told if event]
+    assert all(event is not None and set(event) == {"name", "subject", "timestamp", "data"} for event in received)
+    row, *numbers = [(event["name"], event["subject"], event["data"]) for event in received if event]
     assert row == ("message", str(miguel.id), {"id": all_rows()[0].id, "read": False})
     assert sorted(numbers, key=lambda number: number[1]) == [
         ("unread", "messages", {"count": 1}),
@@ -259,11 +251,11 @@ def test_open_pages_are_told_of_rows_and_numbers(app: Flask, susan: User, miguel
 
 
 @pytest.mark.both_databases
-def test_asking_tells_what_the_stream_told(browser: FlaskClient, susan: User, miguel: User) -> None:
-    before = utcnow().timestamp()
+def test_poll_returns_same_events_as_stream(browser: FlaskClient, susan: User, miguel: User) -> None:
+    since = utcnow().timestamp()
     send_message(miguel, susan, "Hello")
 
-    events = browser.get(f"/notifications?since={before}").json
+    events = browser.get(f"/notifications?since={since}").json
     assert [event["name"] for event in events] == ["message", "unread", "unread"]
     assert [event["data"]["count"] for event in events[1:]] == [1, 1]
     read_from = events[0]["timestamp"]
@@ -276,7 +268,7 @@ def test_asking_tells_what_the_stream_told(browser: FlaskClient, susan: User, mi
 
 
 @pytest.mark.both_databases
-def test_what_was_told_long_ago_is_forgotten(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_notifications_are_purged(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "BATCH", 2)
     day = 24 * 3600
     app.config["NOTIFICATION_LIFETIME"] = 7 * day
@@ -292,29 +284,29 @@ def test_what_was_told_long_ago_is_forgotten(app: Flask, susan: User, monkeypatc
     assert [row.subject for row in all_rows()] == ["6.9", "0"]
 
 
-def test_the_page_takes_as_many_queries_for_many_rows_as_for_few(
+def test_page_query_count_is_independent_of_rows(
     browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
     def queries() -> int:
         statements: list[str] = []
 
-        def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
             statements.append(statement)
 
-        sa.event.listen(db.engine, "before_cursor_execute", note)
+        sa.event.listen(db.engine, "before_cursor_execute", record)
         browser.get("/notifications/all")
-        sa.event.remove(db.engine, "before_cursor_execute", note)
+        sa.event.remove(db.engine, "before_cursor_execute", record)
         return len(statements)
 
-    def add_fans(names: range) -> None:
+    def add_followers(names: range) -> None:
         for number in names:
-            fan = User(username=f"fan{number}", email=f"fan{number}@example.com", password_hash="")
-            db.session.add(fan)
+            follower = User(username=f"fan{number}", email=f"fan{number}@example.com", password_hash="")
+            db.session.add(follower)
             db.session.commit()
-            follow_user(fan, susan)
+            follow_user(follower, susan)
 
-    add_fans(range(1))
+    add_followers(range(1))
     few = queries()
-    add_fans(range(1, 12))
+    add_followers(range(1, 12))
 
     assert queries() == few

@@ -1,4 +1,4 @@
-"""What reaches an open page: as it happens, and afterwards for whoever was away."""
+"""Events for open pages: by the stream while it is open, and by replay or polling for what a page missed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
 from tests.support.servers import PATIENCE, RedisServer, wait_for
 
-LIFETIME = 600.0  # seconds, longer than a test may take: such a stream ends for another reason
+LIFETIME = 600.0  # seconds, longer than a test may take: a stream must end for another reason
 
 
 class Stream:
-    """An open page's stream, read in a thread as a browser would, until the page is closed."""
+    """The event stream of an open page, read in a thread, as a browser does, until the page is closed."""
 
     pages_open = True
 
@@ -58,7 +58,7 @@ class Stream:
 
 @pytest.fixture
 def streaming(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
-    """An application whose streams end with the test, and with them the threads that read them."""
+    """An app whose streams, and the threads that read them, end with the test."""
     app.config.update(STREAM_HEARTBEAT=0.2, STREAM_LIFETIME=LIFETIME)
     yield app
     hub: Hub = app.extensions["hub"]
@@ -68,12 +68,12 @@ def streaming(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
 
 
 def subscriptions(redis_server: RedisServer) -> int:
-    """How many connections listen to the channel."""
+    """Return the number of connections that are subscribed to the channel."""
     return int(redis_server.client.pubsub_numsub(CHANNEL)[0][1])
 
 
 def wake_all(redis_server: RedisServer) -> int:
-    """Let each hub look at once whether anybody still listens to it; returns how many connections hear it."""
+    """Make each hub check now whether it has subscribers. Return the number of connections that got the message."""
     return int(redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}'))
 
 
@@ -83,14 +83,12 @@ def sign_in(app: Flask, user: User) -> FlaskClient:
     return client
 
 
-def test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses(
-    streaming: Flask, make_user: Callable[..., User]
-) -> None:
+def test_task_event_reaches_pages_of_its_user_only(streaming: Flask, make_user: Callable[..., User]) -> None:
     susan, ben = make_user("susan"), make_user("ben")
     with streaming.app_context():
         pages = [Stream(sign_in(streaming, susan)) for _ in range(2)]
-        bens = Stream(sign_in(streaming, ben))
-        wait_for(lambda: "resync" in "".join(pages[0].frames), what="the process listens")
+        ben_stream = Stream(sign_in(streaming, ben))
+        wait_for(lambda: "resync" in "".join(pages[0].frames), what="the process is subscribed")
 
         task = susan.launch_task("noop", "Nothing")
         db.session.commit()
@@ -99,65 +97,65 @@ def test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses(
             wait_for(page.events, what="the event arrives")
             assert page.events()[0]["subject"] == task.id
             assert page.events()[0]["data"]["state"] == "PENDING"
-        bens_task = ben.launch_task("noop", "Nothing")
+        ben_task = ben.launch_task("noop", "Nothing")
         db.session.commit()
-        wait_for(bens.events, what="his own event, which comes behind theirs")
-        assert {event["subject"] for event in bens.events()} == {bens_task.id}
+        wait_for(ben_stream.events, what="Ben's own event, which follows Susan's")
+        assert {event["subject"] for event in ben_stream.events()} == {ben_task.id}
 
 
-def test_operators_hear_of_every_task_and_everybody_else_only_of_their_own(
+def test_operator_stream_has_tasks_of_all_users(
     streaming: Flask, make_user: Callable[..., User], redis_server: RedisServer
 ) -> None:
     susan, ben, olga = make_user("susan"), make_user("ben"), make_user("olga")
     olga.is_operator = True
     db.session.commit()
     with streaming.app_context():
-        hers, his = sign_in(streaming, olga), sign_in(streaming, ben)
-        operators, olgas, bens = Stream(hers, "/admin/stream"), Stream(hers), Stream(his)
-        wait_for(lambda: any("resync" in frame for frame in operators.frames), what="the process listens")
-        wait_for(lambda: wake_all(redis_server) == 1, what="once for all; and that of the test before has ended")
+        olga_browser, ben_browser = sign_in(streaming, olga), sign_in(streaming, ben)
+        admin, personal, ben_stream = Stream(olga_browser, "/admin/stream"), Stream(olga_browser), Stream(ben_browser)
+        wait_for(lambda: any("resync" in frame for frame in admin.frames), what="the process is subscribed")
+        wait_for(lambda: wake_all(redis_server) == 1, what="only the subscription of this app is left")
 
-        susans_task = susan.launch_task("noop", "Nothing")
-        bens_task = ben.launch_task("noop", "Nothing")
-        nobodys_task = launch_task("noop", "Nothing", user_id=None)
+        susan_task = susan.launch_task("noop", "Nothing")
+        ben_task = ben.launch_task("noop", "Nothing")
+        system_task = launch_task("noop", "Nothing", user_id=None)
         db.session.commit()
 
-        wait_for(lambda: len(operators.events()) == 3 and bens.events(), what="the events arrive")
-        told = [event["subject"] for event in operators.events()]
-        assert sorted(told) == sorted([susans_task.id, bens_task.id, nobodys_task.id])
-        assert [event["subject"] for event in bens.events()] == [bens_task.id]
-        assert olgas.events() == []
+        wait_for(lambda: len(admin.events()) == 3 and ben_stream.events(), what="the events arrive")
+        subjects = [event["subject"] for event in admin.events()]
+        assert sorted(subjects) == sorted([susan_task.id, ben_task.id, system_task.id])
+        assert [event["subject"] for event in ben_stream.events()] == [ben_task.id]
+        assert personal.events() == []
 
 
-def test_the_operators_stream_is_for_operators(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_operator_stream_requires_operator(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     assert signed_in(susan).get("/admin/stream").status_code == 404
 
 
 @pytest.mark.both_databases
-def test_a_stream_begins_with_what_its_page_missed(streaming: Flask, make_user: Callable[..., User]) -> None:
+def test_stream_replays_missed_events(streaming: Flask, make_user: Callable[..., User]) -> None:
     susan = make_user("susan")
     with streaming.app_context():
-        before = utcnow().timestamp()
+        start = utcnow().timestamp()
         task = susan.launch_task("noop", "Nothing")
         db.session.commit()
 
-        stream = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{before:.6f}"})
+        stream = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{start:.6f}"})
 
         wait_for(stream.events, what="the replay")
         assert [event["subject"] for event in stream.events()] == [task.id]
-        long_after = float(stream.ids()[0]) + OVERLAP
-        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{long_after:.6f}"})
-        wait_for(lambda: later.frames[1:], what="a sign of life")
+        resume_at = float(stream.ids()[0]) + OVERLAP
+        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{resume_at:.6f}"})
+        wait_for(lambda: later.frames[1:], what="a heartbeat")
         assert later.events() == []
 
 
-def test_a_quiet_stream_says_that_it_is_alive(streaming: Flask, make_user: Callable[..., User]) -> None:
+def test_idle_stream_sends_heartbeats(streaming: Flask, make_user: Callable[..., User]) -> None:
     stream = Stream(sign_in(streaming, make_user("susan")))
 
     wait_for(lambda: ": still here\n\n" in stream.frames)
 
 
-def test_a_stream_ends_with_its_lifetime_and_leaves_nothing(app: Flask, susan: User) -> None:
+def test_stream_ends_after_its_lifetime(app: Flask, susan: User) -> None:
     app.config.update(STREAM_HEARTBEAT=0.05, STREAM_LIFETIME=0.2)
     hub: Hub = app.extensions["hub"]
     response = sign_in(app, susan).get("/notifications/stream", buffered=False)
@@ -189,25 +187,25 @@ def signed_out(susan: User) -> None:
 
 
 @pytest.mark.parametrize("event", [new_password, closed_account, demoted, signed_out])
-def test_a_stream_ends_when_what_it_was_opened_with_does(
+def test_stream_ends_when_access_is_revoked(
     streaming: Flask, make_user: Callable[..., User], event: Callable[[User], None]
 ) -> None:
     with streaming.app_context():
         susan, ben = make_user("susan"), make_user("ben")
-        susans, bens = Stream(sign_in(streaming, susan)), Stream(sign_in(streaming, ben))
-        wait_for(lambda: "resync" in "".join(susans.frames), what="the process listens")
+        susan_stream, ben_stream = Stream(sign_in(streaming, susan)), Stream(sign_in(streaming, ben))
+        wait_for(lambda: "resync" in "".join(susan_stream.frames), what="the process is subscribed")
 
         event(susan)
 
-        wait_for(lambda: susans.ended, what="her stream ends")
-        assert "end" not in [told["name"] for told in susans.events()]
-        assert not bens.ended
+        wait_for(lambda: susan_stream.ended, what="Susan's stream ends")
+        assert "end" not in [received["name"] for received in susan_stream.events()]
+        assert not ben_stream.ended
         ben.launch_task("noop", "Nothing")
         db.session.commit()
-        wait_for(bens.events, what="his goes on")
+        wait_for(ben_stream.events, what="Ben's stream continues")
 
 
-def test_what_a_reader_is_behind_keeps_no_stream_from_ending(app: Flask) -> None:
+def test_full_backlog_does_not_prevent_stream_end(app: Flask) -> None:
     hub: Hub = app.extensions["hub"]
     subscription = Subscription(hub, frozenset())
 
@@ -218,7 +216,7 @@ def test_what_a_reader_is_behind_keeps_no_stream_from_ending(app: Flask) -> None
     assert list(subscription.read(heartbeat=0.01, lifetime=60.0)) == []
 
 
-def test_asking_tells_nothing_of_others(
+def test_poll_excludes_events_of_other_users(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     susan.launch_task("noop", "Nothing")
@@ -228,13 +226,13 @@ def test_asking_tells_nothing_of_others(
 
 
 @pytest.mark.both_databases
-def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_poll_returns_task_events(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     client = signed_in(susan)
-    before = utcnow().timestamp()
+    start = utcnow().timestamp()
     task = susan.launch_task("noop", "Nothing")
     db.session.commit()
 
-    [event] = client.get(f"/notifications?since={before}").json
+    [event] = client.get(f"/notifications?since={start}").json
     assert (event["name"], event["subject"]) == ("task", task.id)
     assert event["data"]["progress"] == {"current": 0, "total": None, "percent": 0, "message": ""}
     assert client.get(f"/notifications?since={event['timestamp']}").json == []
@@ -246,25 +244,21 @@ def test_asking_gives_the_same_events(app: Flask, susan: User, signed_in: Callab
     assert cancelled["data"]["state"] == "REVOKED"
 
 
-def test_a_page_that_says_what_its_badges_show_is_told_of_those_that_are_others_by_now(
-    susan: User, ben: User, signed_in: Callable[..., FlaskClient]
-) -> None:
+def test_poll_returns_changed_unread_counts(susan: User, ben: User, signed_in: Callable[..., FlaskClient]) -> None:
     send_message(ben, susan, "Hello")
     client, now = signed_in(susan), utcnow().timestamp() + 60
 
-    def told(shown: str) -> list[tuple[str, int]]:
+    def changed(shown: str) -> list[tuple[str, int]]:
         events = client.get(f"/notifications?since={now}{shown}").json
         return sorted((event["subject"], event["data"]["count"]) for event in events)
 
-    assert told("") == told("&unread-messages=1") == told("&unread-messages=1&unread-notifications=1") == []
-    assert told("&unread-messages=0&unread-notifications=1") == [("messages", 1)]
-    assert told("&unread-messages=x&unread-notifications=") == [("messages", 1), ("notifications", 1)]
+    assert changed("") == changed("&unread-messages=1") == changed("&unread-messages=1&unread-notifications=1") == []
+    assert changed("&unread-messages=0&unread-notifications=1") == [("messages", 1)]
+    assert changed("&unread-messages=x&unread-notifications=") == [("messages", 1), ("notifications", 1)]
 
 
 @pytest.mark.parametrize("since", ["yesterday", "nan", "inf", "-inf", "1e300", ""])
-def test_a_since_that_is_no_time_is_refused_with_a_sentence(
-    susan: User, signed_in: Callable[..., FlaskClient], since: str
-) -> None:
+def test_invalid_since_is_refused(susan: User, signed_in: Callable[..., FlaskClient], since: str) -> None:
     client = signed_in(susan)
 
     for path in ("/notifications", "/notifications/stream"):
@@ -273,12 +267,12 @@ def test_a_since_that_is_no_time_is_refused_with_a_sentence(
         assert "must be a time" in response.text
 
 
-def test_a_stranger_gets_no_stream(client: FlaskClient) -> None:
+def test_stream_requires_sign_in(client: FlaskClient) -> None:
     assert client.get("/notifications/stream").status_code in (302, 401)
     assert client.get("/notifications").status_code in (302, 401)
 
 
-def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
+def test_process_shares_one_redis_subscription(
     app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_for(lambda: wake_all(redis_server) == 0, what="the hubs of other tests have ended")
@@ -290,41 +284,41 @@ def test_a_process_holds_one_subscription_whatever_the_number_of_its_pages(
     assert subscriptions(redis_server) == 1
     for page in pages:
         page.close()
-    wait_for(lambda: subscriptions(redis_server) == 0, what="a hub that nobody listens to ends")
+    wait_for(lambda: subscriptions(redis_server) == 0, what="a hub without subscribers ends")
     assert hub.open_streams() == 0
 
 
-def test_a_message_of_another_form_stops_nothing(app: Flask, redis_server: RedisServer) -> None:
+def test_malformed_pubsub_message_is_ignored(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
     page = hub.join(["somebody"])
     events = page.read(heartbeat=PATIENCE, lifetime=LIFETIME)
     assert next(events) == RESYNC
 
-    strange = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
-    for message in (*strange, '{"topics": ["somebody"], "event": {"name": "task"}}'):
+    malformed = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
+    for message in (*malformed, '{"topics": ["somebody"], "event": {"name": "task"}}'):
         redis_server.client.publish(CHANNEL, message)
 
     assert next(events) == {"name": "task"}
     page.close()
 
 
-def test_every_stream_ends_when_redis_was_away_for_its_end_may_not_have_been_heard(
+def test_streams_end_after_redis_outage(
     streaming: Flask, make_user: Callable[..., User], redis_server: RedisServer
 ) -> None:
     with streaming.app_context():
         susan, ben = make_user("susan"), make_user("ben")
         browsers = [sign_in(streaming, user) for user in (susan, ben)]
         streams = [Stream(browser) for browser in browsers]
-        wait_for(lambda: "resync" in "".join(streams[0].frames), what="the process listens")
+        wait_for(lambda: "resync" in "".join(streams[0].frames), what="the process is subscribed")
 
         with redis_server.away():
             assert replace_password(susan, "another-secret")
 
-        wait_for(lambda: all(stream.ended for stream in streams), what="both end")
+        wait_for(lambda: all(stream.ended for stream in streams), what="both streams end")
         assert [browser.get("/notifications").status_code for browser in browsers] == [302, 200]
 
 
-def test_a_page_that_is_too_far_behind_is_told_to_ask() -> None:
+def test_full_backlog_requests_resync() -> None:
     page = Subscription(hub=None, topics=frozenset())  # type: ignore[arg-type]
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of Flower is all of Flower, can be typed, and is tested against real workers."""
+"""The Flower table of docs/operations.md is complete, its commands are valid, and each has an integration test."""
 
 from __future__ import annotations
 
@@ -13,97 +13,96 @@ from microblog.monitoring import cli
 from tests.support.programs import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-# By what the table names: the test that does it with real workers, and the module it is in.
+# The module and the test that run each command or request of the table, with real workers where it needs them.
 TESTS = {
-    "flask tasks watch": "test_watch:"
-    "test_it_shows_an_exports_bar_moving_cancels_it_by_key_and_outlives_a_restart_of_redis",
-    "flask tasks tail": "test_tail:test_a_jobs_life_is_told_from_its_arrival_to_its_end",
-    "flask tasks list": "test_cli_control:test_it_is_a_job_that_is_seen_and_belongs_to_nobody",
-    "flask tasks show ID": "test_cli_control:test_it_is_a_job_that_is_seen_and_belongs_to_nobody",
+    "flask tasks watch": "test_watch:test_watch_shows_progress_cancels_and_survives_redis_restart",
+    "flask tasks tail": "test_tail:test_tail_prints_task_lifecycle",
+    "flask tasks list": "test_cli_control:test_launched_job_is_listed_without_user",
+    "flask tasks show ID": "test_cli_control:test_launched_job_is_listed_without_user",
     "flask tasks show ID --json": "test_cli_control:test_arguments_are_json_or_text",
-    "flask tasks workers": "test_cli_workers:test_workers_tells_of_each_what_it_is",
-    "flask tasks status": "test_cli_status:test_with_all_up_it_is_healthy",
-    "flask tasks worker NAME": "test_cli_workers:test_one_worker_tells_all_that_it_knows_but_no_secret",
-    "flask tasks worker NAME shutdown": "test_cli_control:test_it_ends_and_hands_back_what_it_cannot_finish_in_time",
-    "flask tasks worker NAME restart-pool": "test_cli_control:test_its_processes_are_replaced_and_none_loses_its_task",
-    "flask tasks worker NAME grow N": "test_cli_control:test_it_grows_and_shrinks",
-    "flask tasks worker NAME shrink N": "test_cli_control:test_it_grows_and_shrinks",
-    "flask tasks worker NAME autoscale MAX MIN": "test_cli_control:test_only_one_started_with_autoscale_scales_itself",
-    "flask tasks worker NAME consume Q": "test_cli_control:test_it_takes_from_a_queue_or_no_longer",
-    "flask tasks worker NAME stop-consuming Q": "test_cli_control:test_it_takes_from_a_queue_or_no_longer",
-    "flask tasks active": "test_cli_workers:test_active_lists_what_runs_and_reserved_what_was_taken",
-    "flask tasks reserved": "test_cli_workers:test_active_lists_what_runs_and_reserved_what_was_taken",
-    "flask tasks scheduled": "test_cli_workers:test_scheduled_lists_what_waits_for_its_time",
-    "flask tasks revoked": "test_cli_workers:test_revoked_lists_what_workers_were_told_to_drop",
-    "flask tasks registered": "test_cli_workers:test_registered_lists_what_workers_can_run",
-    "flask tasks time-limit TASK SOFT HARD": "test_cli_control:test_a_time_limit_ends_what_takes_longer",
-    "flask tasks rate-limit TASK RATE": "test_cli_control:test_a_rate_limit_holds_tasks_back_until_it_is_lifted",
-    "flask tasks cancel ID": "test_cli_control:test_a_job_that_runs_is_cancelled",
-    "flask tasks cancel ID --terminate": "test_cli_steer:test_it_is_killed_and_ends_as_cancelled_and_is_not_run_again",
-    "flask tasks run NAME": "test_cli_control:test_it_is_a_job_that_is_seen_and_belongs_to_nobody",
+    "flask tasks workers": "test_cli_workers:test_workers_lists_details_of_each_worker",
+    "flask tasks status": "test_cli_status:test_status_is_healthy",
+    "flask tasks worker NAME": "test_cli_workers:test_worker_shows_details_without_secrets",
+    "flask tasks worker NAME shutdown": "test_cli_control:test_shutdown_releases_unfinished_task",
+    "flask tasks worker NAME restart-pool": "test_cli_control:test_restart_pool_loses_no_task",
+    "flask tasks worker NAME grow N": "test_cli_control:test_grow_and_shrink",
+    "flask tasks worker NAME shrink N": "test_cli_control:test_grow_and_shrink",
+    "flask tasks worker NAME autoscale MAX MIN": "test_cli_control:test_autoscale_refused_without_autoscale_option",
+    "flask tasks worker NAME consume Q": "test_cli_control:test_consume_and_stop_consuming",
+    "flask tasks worker NAME stop-consuming Q": "test_cli_control:test_consume_and_stop_consuming",
+    "flask tasks active": "test_cli_workers:test_active_and_reserved_tasks",
+    "flask tasks reserved": "test_cli_workers:test_active_and_reserved_tasks",
+    "flask tasks scheduled": "test_cli_workers:test_scheduled_lists_task_with_eta",
+    "flask tasks revoked": "test_cli_workers:test_revoked_lists_revoked_task",
+    "flask tasks registered": "test_cli_workers:test_registered_lists_tasks_with_limits",
+    "flask tasks time-limit TASK SOFT HARD": "test_cli_control:test_time_limit_stops_slow_task",
+    "flask tasks rate-limit TASK RATE": "test_cli_control:test_rate_limit_delays_tasks_until_removed",
+    "flask tasks cancel ID": "test_cli_control:test_running_job_is_cancelled",
+    "flask tasks cancel ID --terminate": "test_cli_steer:test_terminated_job_is_revoked_and_not_rerun",
+    "flask tasks run NAME": "test_cli_control:test_launched_job_is_listed_without_user",
     "flask tasks run NAME --arg VALUE": "test_cli_control:test_arguments_are_json_or_text",
-    "flask tasks queues": "test_cli_workers:test_queues_tells_what_waits_since_when_and_who_takes",
-    "celery -A celery_app call NAME": "test_celery_cli:test_call_and_result_run_a_task",
-    "GET /metrics": "test_metrics_count:test_what_is_counted_equals_the_table_whatever_was_killed",
-    "GET /healthz": "test_health:test_a_process_is_alive_whatever_is_away",
-    "GET /readyz": "test_health:test_it_is_ready_with_a_database_redis_and_a_worker_that_answers",
-    "/admin/tasks": "test_admin:test_a_running_job_is_cancelled_by_a_click_on_its_page",
+    "flask tasks queues": "test_cli_workers:test_queues_shows_length_age_and_consumers",
+    "celery -A celery_app call NAME": "test_celery_cli:test_call_and_result",
+    "GET /metrics": "test_metrics_count:test_counters_equal_task_table_after_crashes",
+    "GET /healthz": "test_health:test_healthz_is_ok_without_database_and_redis",
+    "GET /readyz": "test_health:test_readyz_requires_database_redis_and_worker",
+    "/admin/tasks": "test_admin:test_running_job_is_cancelled_on_its_page",
 }
 
 
-def rows_of_flower() -> list[tuple[str, str]]:
-    """The rows of the first table: what Flower has, and what is here in its place."""
+def flower_rows() -> list[tuple[str, str]]:
+    """Return the rows of the first table: a feature of Flower, and its equivalent in this project."""
     table = PAGE.partition("| Flower | here |")[2].partition("\n\n")[0]
     cells = [line.strip("|").split(" | ") for line in table.splitlines()[2:]]
     return [(left.strip(), right.strip()) for left, right in cells]
 
 
-def named(text: str) -> list[str]:
-    """What a text says can be typed or asked for."""
+def named_commands(text: str) -> list[str]:
+    """Return the commands, requests and paths that a text names."""
     return [code for code in re.findall(r"`([^`]+)`", text) if code.startswith(("flask", "celery", "GET", "/"))]
 
 
-def lines() -> list[str]:
-    """Every call of ``flask tasks`` that the page names anywhere."""
-    return sorted({code for code in named(PAGE) if code.startswith("flask tasks ")})
+def command_lines() -> list[str]:
+    """Return every ``flask tasks`` command line on the page."""
+    return sorted({code for code in named_commands(PAGE) if code.startswith("flask tasks ")})
 
 
-@pytest.mark.parametrize("line", lines())
-def test_every_command_that_it_names_exists_and_takes_what_is_said(line: str) -> None:
+@pytest.mark.parametrize("line", command_lines())
+def test_documented_command_exists_with_its_options(line: str) -> None:
     command: click.Command = cli.tasks
     words = shlex.split(line)[2:]
     while isinstance(command, click.Group) and words:
-        words = parsed(command, words)
+        words = parse(command, words)
         if words:
             name, *words = words
             assert name in command.commands
             command = command.commands[name]
 
     assert command is not cli.tasks
-    assert parsed(command, words) == []
-    assert "Example" in (command.help or ""), "its help has no example"
+    assert parse(command, words) == []
+    assert "Example" in (command.help or ""), "the help has no example"
 
 
-def parsed(command: click.Command, words: list[str]) -> list[str]:
-    """What is left of the words behind a command by its own options and arguments; click refuses a wrong option."""
-    _, left, _ = command.make_parser(click.Context(command)).parse_args(words)
-    return left
+def parse(command: click.Command, words: list[str]) -> list[str]:
+    """Parse the words that follow a command and return the remaining ones; click refuses an unknown option."""
+    _, rest, _ = command.make_parser(click.Context(command)).parse_args(words)
+    return rest
 
 
-def test_every_route_of_flowers_api_is_there() -> None:
+def test_every_flower_api_route_is_documented() -> None:
     routes = [handler.regex.pattern if hasattr(handler, "regex") else handler[0] for handler in handlers]
-    wanted = {re.split(r"/\(\.[*+]\)", route)[0].rstrip("$") for route in routes}
-    wanted = {route for route in wanted if route.startswith(("/api/", "/metrics", "/healthcheck"))}
-    said = "\n".join(flowers for flowers, _ in rows_of_flower())
+    expected = {re.split(r"/\(\.[*+]\)", route)[0].rstrip("$") for route in routes}
+    expected = {route for route in expected if route.startswith(("/api/", "/metrics", "/healthcheck"))}
+    documented = "\n".join(flower_cell for flower_cell, _ in flower_rows())
 
-    assert len(wanted) > 20
-    assert [route for route in sorted(wanted) if not re.search(rf"{re.escape(route)}(/…)?`", said)] == []
+    assert len(expected) > 20
+    assert [route for route in sorted(expected) if not re.search(rf"{re.escape(route)}(/…)?`", documented)] == []
 
 
-@pytest.mark.parametrize(("flowers", "ours"), rows_of_flower())
-def test_every_row_is_tested_with_real_workers(flowers: str, ours: str) -> None:
-    assert named(ours), "nothing is named that does it"
-    for code in named(ours):
+@pytest.mark.parametrize(("flower_cell", "own_cell"), flower_rows())
+def test_every_row_has_an_integration_test(flower_cell: str, own_cell: str) -> None:
+    assert named_commands(own_cell), "the row names no command"
+    for code in named_commands(own_cell):
         module, test = TESTS[code].split(":")
         modules = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob(f"*/{module}.py")]
 

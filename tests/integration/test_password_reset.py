@@ -1,4 +1,4 @@
-"""A forgotten password: who reads the account's mails sets a new one; nobody else learns anything."""
+"""Password reset: by a mailed link, without revealing whether an address has an account."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tests.support.links import link_in
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
-ASK = "/auth/reset_password_request"
-SAID = "If there is an account with this address, a mail with a link is on its way. The link works for 1 hour."
-NEW = "horse-bird-cow"
+REQUEST_PATH = "/auth/reset_password_request"
+CONFIRMATION = "If there is an account with this address, a mail with a link is on its way. The link works for 1 hour."
+NEW_PASSWORD = "horse-bird-cow"
 
 
 def token_for(user: User) -> str:
     return tokens.password_reset_url(user).rpartition("/")[2]
 
 
-def set_password(client: FlaskClient, token: str, password: str = NEW) -> Any:
+def set_password(client: FlaskClient, token: str, password: str = NEW_PASSWORD) -> Any:
     fields = {"password": password, "password2": password}
     return client.post(f"/auth/reset_password/{token}", data=fields, follow_redirects=True)
 
@@ -54,22 +54,22 @@ def jobs() -> list[Task]:
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """What the database is told meanwhile."""
-    told: list[str] = []
+    """The statements that are sent to the database inside the block."""
+    executed: list[str] = []
 
-    def hear(connection: Any, cursor: Any, statement: str, *details: Any) -> None:
-        told.append(statement)
+    def record(connection: Any, cursor: Any, statement: str, *details: Any) -> None:
+        executed.append(statement)
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", hear)
+    sa.event.listen(sa.Engine, "before_cursor_execute", record)
     try:
-        yield told
+        yield executed
     finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", hear)
+        sa.event.remove(sa.Engine, "before_cursor_execute", record)
 
 
 @contextmanager
 def log_lines() -> Iterator[io.StringIO]:
-    """The log as it is written meanwhile."""
+    """The log that is written inside the block."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.Formatter())
@@ -80,7 +80,7 @@ def log_lines() -> Iterator[io.StringIO]:
         logging.getLogger("microblog").removeHandler(handler)
 
 
-def test_the_link_in_the_mail_sets_a_new_password_and_ends_what_the_old_one_opened(
+def test_reset_link_sets_password_and_ends_sessions(
     app: Flask,
     susan: User,
     client: FlaskClient,
@@ -88,12 +88,14 @@ def test_the_link_in_the_mail_sets_a_new_password_and_ends_what_the_old_one_open
     smtp_server: SmtpServer,
     worker: Worker,
 ) -> None:
-    elsewhere = signed_in(susan)
+    other_browser = signed_in(susan)
     ApiToken.issue(susan, timedelta(days=1))
     db.session.commit()
 
     with log_lines() as log:
-        assert SAID in client.post(ASK, data={"email": "Susan@Example.com"}, follow_redirects=True).text
+        assert (
+            CONFIRMATION in client.post(REQUEST_PATH, data={"email": "Susan@Example.com"}, follow_redirects=True).text
+        )
         wait_for(lambda: [job.state for job in jobs()] == ["SUCCESS"], what="the mail is sent")
         [message] = smtp_server.messages
         path = link_in(message)
@@ -105,52 +107,54 @@ def test_the_link_in_the_mail_sets_a_new_password_and_ends_what_the_old_one_open
     assert "For the account susan." in page.text
     assert page.headers["Cache-Control"] == "no-store"
     assert "Your new password is set." in done.text
-    assert elsewhere.get("/").status_code == 302
+    assert other_browser.get("/").status_code == 302
     assert db.session.scalars(sa.select(ApiToken)).all() == []
     assert not signs_in_with("cat-dog-fish")
-    assert signs_in_with(NEW)
+    assert signs_in_with(NEW_PASSWORD)
 
     token = path.rpartition("/")[2]
     [job] = jobs()
-    kept = json.dumps([job.signature, job.result, job.description, job.message])
-    for written in (log.getvalue(), worker.text(), kept):
-        assert token not in written
-        assert "susan@example.com" not in written
+    stored_job = json.dumps([job.signature, job.result, job.description, job.message])
+    for text in (log.getvalue(), worker.text(), stored_job):
+        assert token not in text
+        assert "susan@example.com" not in text
     assert '"path": "/auth/reset_password/[token]"' in log.getvalue()
 
 
 @pytest.mark.both_databases
-def test_nobody_learns_whether_an_address_has_an_account(
+def test_request_does_not_reveal_accounts(
     app: Flask, susan: User, redis_server: RedisServer, client: FlaskClient
 ) -> None:
-    # Not measured in seconds, but in what is done: the same statements, the same rows, the same messages.
-    seen = []
+    # Compares what is done instead of the time taken: the same statements, rows and messages.
+    outcomes = []
     for address in ("nobody@example.com", "susan@example.com"):
-        with statements() as told:
-            page = client.post(ASK, data={"email": address}, follow_redirects=True)
-        seen.append(
-            (told, page.status_code, without_csrf_tokens(page.text), redis_server.client.llen("mail"), len(jobs()))
+        with statements() as executed:
+            page = client.post(REQUEST_PATH, data={"email": address}, follow_redirects=True)
+        outcomes.append(
+            (executed, page.status_code, without_csrf_tokens(page.text), redis_server.client.llen("mail"), len(jobs()))
         )
 
-    (told, *answer, queued, rows), (told_of_susan, *answer_for_susan, queued_then, rows_then) = seen
-    assert told == told_of_susan
-    assert answer == answer_for_susan
+    (executed, *response, queued, rows), (known_executed, *known_response, known_queued, known_rows) = outcomes
+    assert executed == known_executed
+    assert response == known_response
     assert (queued, rows) == (1, 1)
-    assert (queued_then, rows_then) == (2, 2)
+    assert (known_queued, known_rows) == (2, 2)
 
 
-def test_who_is_nobody_or_is_leaving_is_mailed_nothing(susan: User, smtp_server: SmtpServer) -> None:
+def test_no_mail_without_active_account(susan: User, smtp_server: SmtpServer) -> None:
     user_id = susan.id
     db.session.execute(sa.update(User).values(deleted_at=susan.created_at))
     db.session.commit()
 
-    for asked in (None, user_id):
-        assert email_password_reset.apply(args=[asked]).result == {"message_id": None}
+    for requested_id in (None, user_id):
+        assert email_password_reset.apply(args=[requested_id]).result == {"message_id": None}
     assert smtp_server.messages == []
 
 
-def test_the_job_is_in_nobodys_list(susan: User, client: FlaskClient, signed_in: Callable[..., FlaskClient]) -> None:
-    client.post(ASK, data={"email": "susan@example.com"})
+def test_reset_job_is_not_listed_for_user(
+    susan: User, client: FlaskClient, signed_in: Callable[..., FlaskClient]
+) -> None:
+    client.post(REQUEST_PATH, data={"email": "susan@example.com"})
 
     [job] = jobs()
     assert job.user_id is None
@@ -159,7 +163,7 @@ def test_the_job_is_in_nobodys_list(susan: User, client: FlaskClient, signed_in:
 
 
 @pytest.mark.both_databases
-def test_of_several_jobs_for_one_user_the_oldest_sends(susan: User, make_user: Callable[..., User]) -> None:
+def test_oldest_pending_job_sends_the_mail(susan: User, make_user: Callable[..., User]) -> None:
     ben = make_user("ben")
     for address in ("susan@example.com", "susan@example.com", "ben@example.com"):
         password_reset.request_password_reset(address)
@@ -182,50 +186,48 @@ def test_of_several_jobs_for_one_user_the_oldest_sends(susan: User, make_user: C
     ],
     ids=["password", "address", "deleted"],
 )
-def test_a_link_dies_with_what_it_was_made_for(susan: User, client: FlaskClient, change: Callable[[User], Any]) -> None:
+def test_link_is_invalid_after_account_change(susan: User, client: FlaskClient, change: Callable[[User], Any]) -> None:
     token = token_for(susan)
     assert client.get(f"/auth/reset_password/{token}").status_code == 200
 
     change(susan)
     db.session.commit()
-    kept = susan.password_hash
+    password_hash = susan.password_hash
 
     assert "This link does not work, or no longer" in set_password(client, token).text
     db.session.expire_all()
-    assert susan.password_hash == kept
+    assert susan.password_hash == password_hash
 
 
-def test_a_link_works_once(susan: User, client: FlaskClient) -> None:
+def test_link_works_once(susan: User, client: FlaskClient) -> None:
     token = token_for(susan)
 
     assert "Your new password is set." in set_password(client, token).text
 
     assert "This link does not work, or no longer" in set_password(client, token, "yet-another").text
-    assert signs_in_with(NEW)
+    assert signs_in_with(NEW_PASSWORD)
 
 
 @pytest.mark.both_databases
-def test_of_two_who_use_a_link_in_the_same_moment_one_sets_the_password(susan: User) -> None:
+def test_concurrent_uses_of_link_set_password_once(susan: User) -> None:
     token = token_for(susan)
     user = tokens.user_of_reset_token(token)
     db.session.expunge(user)
-    assert replace_password(tokens.user_of_reset_token(token), NEW)
+    assert replace_password(tokens.user_of_reset_token(token), NEW_PASSWORD)
 
     assert not replace_password(user, "too-late-too-late")
 
-    assert signs_in_with(NEW)
+    assert signs_in_with(NEW_PASSWORD)
 
 
-def test_a_link_expires(app: Flask, susan: User, client: FlaskClient) -> None:
+def test_link_expires(app: Flask, susan: User, client: FlaskClient) -> None:
     app.config["ACCOUNT_LINK_LIFETIME"] = -1
     token = token_for(susan)
 
     assert "This link is too old" in set_password(client, token).text
 
 
-def test_a_forged_link_is_refused_with_a_sentence(
-    susan: User, make_user: Callable[..., User], client: FlaskClient
-) -> None:
+def test_forged_link_is_refused(susan: User, make_user: Callable[..., User], client: FlaskClient) -> None:
     payload, _, rest = token_for(susan).partition(".")
     foreign = token_for(make_user("ben")).partition(".")[0]
 
@@ -233,34 +235,32 @@ def test_a_forged_link_is_refused_with_a_sentence(
         assert "This link does not work" in client.get(f"/auth/reset_password/{token}", follow_redirects=True).text
 
 
-def test_a_bad_password_or_address_is_refused_with_a_sentence(susan: User, client: FlaskClient) -> None:
+def test_invalid_password_or_address_is_refused(susan: User, client: FlaskClient) -> None:
     assert "8 to 1024 characters" in set_password(client, token_for(susan), "short").text
-    for address, sentence in (("", "Enter your email"), ("nobody", "no email address"), ("a\x00@b.org", "be kept")):
-        response = client.post(ASK, data={"email": address})
+    for address, reason in (("", "Enter your email"), ("nobody", "no email address"), ("a\x00@b.org", "be kept")):
+        response = client.post(REQUEST_PATH, data={"email": address})
         assert response.status_code == 422
-        assert sentence in response.text
+        assert reason in response.text
     assert jobs() == []
 
 
-def test_an_address_is_mailed_no_more_than_a_few_links_and_nobody_is_told_so(
-    make_app: Callable[..., Flask], make_user: Callable[..., User]
-) -> None:
+def test_links_per_address_are_silently_limited(make_app: Callable[..., Flask], make_user: Callable[..., User]) -> None:
     make_user("susan")
-    strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="99 per hour", RATELIMIT_LINKS="2 per hour")
-    client = strict.test_client()
+    app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="99 per hour", RATELIMIT_LINKS="2 per hour")
+    client = app.test_client()
 
-    spelled = (" SUSAN@example.com", "susan@ｅxample.com", "susan@ℯxample.com", "susan@example。com")
-    for address in ("susan@example.com", "nobody@example.com", *spelled):
+    spellings = (" SUSAN@example.com", "susan@ｅxample.com", "susan@ℯxample.com", "susan@example。com")
+    for address in ("susan@example.com", "nobody@example.com", *spellings):
         for _ in range(3):
-            assert SAID in client.post(ASK, data={"email": address}, follow_redirects=True).text
+            assert CONFIRMATION in client.post(REQUEST_PATH, data={"email": address}, follow_redirects=True).text
 
     assert len(jobs()) == 4
 
 
-def test_a_client_may_not_ask_without_end(make_app: Callable[..., Flask]) -> None:
-    strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_SIGN_IN="2 per hour")
-    client = strict.test_client()
+def test_requests_per_client_are_limited(make_app: Callable[..., Flask]) -> None:
+    app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_SIGN_IN="2 per hour")
+    client = app.test_client()
 
-    statuses = [client.post(ASK, data={"email": f"a{n}@example.com"}).status_code for n in range(3)]
+    statuses = [client.post(REQUEST_PATH, data={"email": f"a{n}@example.com"}).status_code for n in range(3)]
 
     assert statuses == [302, 302, 429]

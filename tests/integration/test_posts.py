@@ -1,4 +1,4 @@
-"""Writing posts and reading them."""
+"""Writing and reading posts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from microblog.posts.models import Post
 LISTS = ("/", "/explore", "/user/susan")
 
 
-def kept_posts(app) -> list[str]:
+def stored_posts(app) -> list[str]:
     with app.app_context():
         return list(db.session.scalars(sa.select(Post.body).order_by(Post.id)))
 
@@ -38,7 +38,7 @@ def link(page, label: str) -> str:
     return href.replace("&amp;", "&")
 
 
-def test_a_post_is_on_the_home_page_in_explore_and_on_its_authors_profile(browser):
+def test_post_appears_in_every_list(browser):
     posted = browser.post("/", data={"post": "Hello, world"})
 
     assert posted.headers["Location"] == "/"
@@ -47,26 +47,26 @@ def test_a_post_is_on_the_home_page_in_explore_and_on_its_authors_profile(browse
 
 
 @pytest.mark.both_databases
-def test_a_post_has_1_to_140_characters_whatever_they_are(app, browser):
-    typed_and_kept = {
+def test_post_accepts_1_to_140_characters(app, browser):
+    expected = {
         "x": "x",
         "🚲" * 140: "🚲" * 140,
         "  around  ": "around",
         "one\r\ntwo": "one\ntwo",
         "\r\n".join("x" * 70): "\n".join("x" * 70),
         "e\u0301": "e\u0301",
-        "\U0001fae9": "\U0001fae9",  # newer than the tables of some Pythons
+        "\U0001fae9": "\U0001fae9",  # newer than the Unicode tables of some Python versions
     }
 
-    for typed in typed_and_kept:
+    for typed in expected:
         assert browser.post("/", data={"post": typed}).status_code == 302
 
-    assert kept_posts(app) == list(typed_and_kept.values())
+    assert stored_posts(app) == list(expected.values())
 
 
 @pytest.mark.both_databases
-def test_a_bad_post_is_refused_with_a_sentence_beside_what_was_typed(app, browser):
-    for typed, sentence in {
+def test_invalid_post_is_refused_and_stays_in_form(app, browser):
+    for typed, reason in {
         "": "at least one character",
         " \n\t\u3000": "at least one character",
         "\u200b\u2800\u3164": "at least one character",
@@ -77,18 +77,18 @@ def test_a_bad_post_is_refused_with_a_sentence_beside_what_was_typed(app, browse
         response = browser.post("/", data={"post": typed})
 
         assert response.status_code == 422
-        assert sentence in response.text
+        assert reason in response.text
         assert 'aria-invalid="true"' in response.text
         shown = re.search(r"<textarea[^>]*>\r?\n(.*?)</textarea>", response.text, re.DOTALL)
         assert shown[1] == typed.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    assert kept_posts(app) == []
+    assert stored_posts(app) == []
 
 
-def test_a_form_without_the_field_is_an_empty_post(app, browser):
+def test_missing_post_field_is_refused(app, browser):
     assert browser.post("/", data={}).status_code == 422
 
 
-def test_a_post_is_text_and_nothing_else(browser):
+def test_post_is_escaped(browser):
     browser.post("/", data={"post": "<script>alert(1)</script>"})
 
     page = browser.get("/")
@@ -96,7 +96,7 @@ def test_a_post_is_text_and_nothing_else(browser):
     assert shown_posts(page) == ["&lt;script&gt;alert(1)&lt;/script&gt;"]
 
 
-def test_times_are_utc_until_the_reader_says_otherwise(app, browser, susan):
+def test_times_are_utc_by_default(app, browser, susan):
     write_posts(app, susan.id, 1)
 
     time = re.search(r'<time datetime="([^"]+)">([^<]+)</time>', browser.get("/explore").text)
@@ -105,7 +105,7 @@ def test_times_are_utc_until_the_reader_says_otherwise(app, browser, susan):
 
 
 @pytest.mark.both_databases
-def test_every_list_is_read_page_by_page_and_back(app, browser, susan):
+def test_lists_are_paged_in_both_directions(app, browser, susan):
     app.config["POSTS_PER_PAGE"] = 10
     write_posts(app, susan.id, 25)
 
@@ -122,7 +122,7 @@ def test_every_list_is_read_page_by_page_and_back(app, browser, susan):
 
 
 @pytest.mark.both_databases
-def test_a_page_key_that_is_none_is_refused_with_a_sentence(browser):
+def test_invalid_page_key_is_refused(browser):
     for path, argument in itertools.product(LISTS, ("before", "after")):
         response = browser.get(path, query_string={argument: "nonsense"})
 
@@ -130,32 +130,32 @@ def test_a_page_key_that_is_none_is_refused_with_a_sentence(browser):
         assert "names no page" in response.text
 
 
-def test_a_list_costs_the_same_queries_however_many_wrote_in_it(app, browser, susan, make_user):
+def test_query_count_is_independent_of_authors(app, browser, susan, make_user):
     write_posts(app, susan.id, 1)
-    alone = count_queries(app, browser, "/explore")
+    one_author = count_queries(app, browser, "/explore")
     for name in ("ann", "bob", "cid"):
         write_posts(app, make_user(name).id, 5)
 
-    assert count_queries(app, browser, "/explore") == alone
+    assert count_queries(app, browser, "/explore") == one_author
 
 
 def count_queries(app, browser, path: str) -> int:
     statements = []
 
-    def note(connection, cursor, statement, *rest) -> None:
+    def record(connection, cursor, statement, *rest) -> None:
         statements.append(statement)
 
     with app.app_context():
         engine = db.engine
-    sa.event.listen(engine, "before_cursor_execute", note)
+    sa.event.listen(engine, "before_cursor_execute", record)
     try:
         assert browser.get(path).status_code == 200
     finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
+        sa.event.remove(engine, "before_cursor_execute", record)
     return len(statements)
 
 
-def test_reading_takes_an_account(client):
+def test_lists_require_sign_in(client):
     for path in LISTS:
         response = client.get(path)
 
@@ -164,18 +164,18 @@ def test_reading_takes_an_account(client):
 
 
 @pytest.mark.both_databases
-def test_the_demo_user_has_250_posts_of_the_past_year_in_development_only(app):
+def test_demo_command_creates_posts_in_development_only(app):
     run = app.test_cli_runner().invoke
 
     app.config["MICROBLOG_ENV"] = "production"
     refused = run(args=["demo"])
     assert refused.exit_code == 1
     assert "development only" in refused.output
-    assert kept_posts(app) == []
+    assert stored_posts(app) == []
 
     app.config["MICROBLOG_ENV"] = "development"
     assert run(args=["demo"]).exit_code == 0
-    everything = kept_posts(app)
+    everything = stored_posts(app)
     with app.app_context():
         posts = list(db.session.scalars(sa.select(Post).where(Post.author.has(username="demo"))))
         times = [post.timestamp for post in posts]
@@ -186,21 +186,21 @@ def test_the_demo_user_has_250_posts_of_the_past_year_in_development_only(app):
     assert max(times) <= datetime.now(UTC)
 
     assert run(args=["demo"]).exit_code == 0
-    assert kept_posts(app) == everything
+    assert stored_posts(app) == everything
 
 
 @pytest.mark.both_databases
-def test_a_post_bears_its_language_for_whoever_reads_it_aloud(app, browser, susan):
+def test_posts_have_lang_attribute(app, browser, susan):
     browser.post("/", data={"post": "Кто знает хорошую пекарню у старого вокзала?"})
     browser.post("/", data={"post": "ok"})
     with app.app_context():
-        many = ["Die Katze des Nachbarn ist bei uns eingezogen.", "La abuela tenía razón con lo de las cebollas."]
-        db.session.execute(sa.insert(Post), [{"body": body, "user_id": susan.id} for body in many])
+        bodies = ["Die Katze des Nachbarn ist bei uns eingezogen.", "La abuela tenía razón con lo de las cebollas."]
+        db.session.execute(sa.insert(Post), [{"body": body, "user_id": susan.id} for body in bodies])
         db.session.commit()
 
-        kept = list(db.session.scalars(sa.select(Post.language).order_by(Post.id)))
+        languages = list(db.session.scalars(sa.select(Post.language).order_by(Post.id)))
 
-    assert kept == ["ru", None, "de", "es"]
+    assert languages == ["ru", None, "de", "es"]
     assert re.findall(r'<p dir="auto" class="post-body"( lang="[a-z]+")?>', browser.get("/explore").text) == [
         ' lang="es"',
         ' lang="de"',

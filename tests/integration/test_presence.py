@@ -1,4 +1,4 @@
-"""Who is known to be there, through faults; what is said where nobody is there at all; how queues are measured."""
+"""Registered workers after faults, commands without workers or Redis, and queue measurements."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from microblog.monitoring.workers import query_workers, registered_workers
 from microblog.taskqueue.launch import launch_task
 from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
 
-SOON = 60.0  # seconds: commands that wait for Redis would wait without end, and a loaded machine adds some
-ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the databases differ in nothing that is asked there
+TIME_LIMIT = 60.0  # seconds, enough on a busy machine; a command that waited for Redis would never return
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
 
 
 @ON_SQLITE
 @pytest.mark.exhaustive
-def test_a_worker_that_was_killed_is_down_for_a_while_and_then_forgotten(
-    app: Flask, make_worker: Callable[..., Worker]
-) -> None:
+def test_killed_worker_is_down_then_removed(app: Flask, make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     wait_for(lambda: query_workers(1.0).up)
 
@@ -42,7 +40,7 @@ def test_a_worker_that_was_killed_is_down_for_a_while_and_then_forgotten(
 
 
 @ON_SQLITE
-def test_a_worker_that_ends_is_not_missed(app: Flask, make_worker: Callable[..., Worker]) -> None:
+def test_stopped_worker_is_unregistered(app: Flask, make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     wait_for(registered_workers)
 
@@ -54,7 +52,7 @@ def test_a_worker_that_ends_is_not_missed(app: Flask, make_worker: Callable[...,
 
 @ON_SQLITE
 @pytest.mark.exhaustive
-def test_a_worker_signs_in_again_where_redis_forgot_it(
+def test_worker_registers_again_after_redis_data_loss(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer
 ) -> None:
     worker = make_worker()
@@ -66,10 +64,10 @@ def test_a_worker_signs_in_again_where_redis_forgot_it(
 
 
 @ON_SQLITE
-class TestAway:
+class TestUnavailable:
     COMMANDS = ("workers", "active", "reserved", "scheduled", "revoked", "registered", "queues", "schedule")
 
-    def test_without_a_worker_there_is_a_sentence_and_an_exit_code(self, app: Flask) -> None:
+    def test_commands_fail_without_worker(self, app: Flask) -> None:
         for command in self.COMMANDS[:6]:
             result = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2"])
 
@@ -77,15 +75,15 @@ class TestAway:
             as_json = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2", "--json"])
             assert (as_json.exit_code, json.loads(as_json.stdout)) == (3, [])
 
-    def test_without_a_beat_the_schedule_says_so(self, app: Flask) -> None:
+    def test_schedule_warns_without_beat(self, app: Flask) -> None:
         result = app.test_cli_runner().invoke(args=["tasks", "schedule", "--json"])
 
         assert result.exit_code == 1
-        assert result.stderr == "No beat is running: nothing of this is sent.\n"
+        assert result.stderr == "Beat is not running: none of these tasks is sent.\n"
         entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
         assert (entries["reconcile"]["every"], entries["reconcile"]["last_run_at"]) == (5.0, None)
 
-    def test_without_redis_there_is_one_sentence_and_soon(self, make_app: Callable[..., Flask]) -> None:
+    def test_commands_fail_promptly_without_redis(self, make_app: Callable[..., Flask]) -> None:
         app = make_app(REDIS_URL="redis://127.0.0.1:1/0")
 
         for command in self.COMMANDS:
@@ -93,14 +91,14 @@ class TestAway:
             result = app.test_cli_runner().invoke(args=["tasks", command])
 
             assert (result.exit_code, result.stdout) == (3, "")
-            assert result.stderr.startswith("Redis does not answer as it should: ")
+            assert result.stderr.startswith("Redis is unavailable: ")
             assert result.stderr.count("\n") == 1
-            assert time.monotonic() - began < SOON
+            assert time.monotonic() - began < TIME_LIMIT
 
 
 class TestMeasure:
     @pytest.mark.both_databases
-    def test_the_oldest_is_the_one_that_was_published_first_whether_or_not_others_have_no_row(self, app: Flask) -> None:
+    def test_oldest_message_is_first_published(self, app: Flask) -> None:
         app.extensions["celery"].tasks["add"].apply_async((1, 2))
         first, second = launch_task("noop", ""), launch_task("noop", "")
         db.session.commit()
@@ -114,14 +112,14 @@ class TestMeasure:
         assert default.oldest == first.published_at < second.published_at
         assert (utcnow() - default.oldest).total_seconds() < 60
 
-    def test_a_message_from_elsewhere_does_no_harm(self, app: Flask, redis_server: RedisServer) -> None:
+    def test_foreign_messages_have_no_age(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.client.lpush("mail", "not JSON", '{"headers": 7}', "[]")
 
         [mail] = [queue for queue in measure_queues() if queue.name == "mail"]
 
         assert (mail.length, mail.oldest) == (3, None)
 
-    def test_redis_away_is_its_own_error(self, make_app: Callable[..., Flask]) -> None:
+    def test_measure_raises_without_redis(self, make_app: Callable[..., Flask]) -> None:
         make_app(REDIS_URL="redis://127.0.0.1:1/0")
 
         with pytest.raises(redis.ConnectionError):

@@ -1,4 +1,4 @@
-"""What one sees of others: when they were here last, their picture, their card."""
+"""What users see of each other: last seen, avatar and card."""
 
 from __future__ import annotations
 
@@ -18,57 +18,55 @@ from microblog.messages.services import send_message
 from microblog.posts.services import create_post
 
 
-def seen(user: User) -> datetime | None:
+def last_seen_of(user: User) -> datetime | None:
     db.session.refresh(user)
     return user.last_seen_at
 
 
-def ask(browser: FlaskClient, path: str, **headers: str) -> str:
-    """Read an answer to its end, as a browser does."""
-    answer = browser.get(path, headers=headers, buffered=True)
-    text: str = answer.text
-    answer.close()
+def fetch(browser: FlaskClient, path: str, **headers: str) -> str:
+    """Read a response to its end, as a browser does; return the text."""
+    response = browser.get(path, headers=headers, buffered=True)
+    text: str = response.text
+    response.close()
     return text
 
 
 @pytest.mark.both_databases
-def test_whoever_opens_a_page_is_seen_and_whoever_has_one_open_is_not(browser: FlaskClient, susan: User) -> None:
-    fetched = {"Sec-Fetch-Mode": "cors"}
-    ask(browser, "/notifications?since=0")
-    ask(browser, "/notifications/nothing")
-    ask(browser, "/", **fetched)
-    assert seen(susan) is None
-    assert "Last seen" not in ask(browser, "/user/susan", **fetched)
+def test_navigation_updates_last_seen(browser: FlaskClient, susan: User) -> None:
+    background = {"Sec-Fetch-Mode": "cors"}
+    fetch(browser, "/notifications?since=0")
+    fetch(browser, "/notifications/nothing")
+    fetch(browser, "/", **background)
+    assert last_seen_of(susan) is None
+    assert "Last seen" not in fetch(browser, "/user/susan", **background)
 
-    ask(browser, "/", **{"Sec-Fetch-Mode": "navigate"})
+    fetch(browser, "/", **{"Sec-Fetch-Mode": "navigate"})
 
-    moment = seen(susan)
-    assert moment is not None
-    assert utcnow() - moment < timedelta(minutes=5)
-    assert f'Last seen <time datetime="{moment:%Y-%m-%dT%H:%M:%S.%fZ}"' in ask(browser, "/user/susan", **fetched)
+    seen_at = last_seen_of(susan)
+    assert seen_at is not None
+    assert utcnow() - seen_at < timedelta(minutes=5)
+    assert f'Last seen <time datetime="{seen_at:%Y-%m-%dT%H:%M:%S.%fZ}"' in fetch(browser, "/user/susan", **background)
 
 
 @pytest.mark.both_databases
-def test_it_is_noted_once_a_minute(susan: User) -> None:
+def test_last_seen_is_recorded_once_a_minute(susan: User) -> None:
     first = utcnow()
-    moments = [first, first + timedelta(seconds=59), first + timedelta(seconds=60), first + timedelta(seconds=90)]
+    times = [first, first + timedelta(seconds=59), first + timedelta(seconds=60), first + timedelta(seconds=90)]
 
-    noted = []
-    for moment in moments:
-        last_seen.record_last_seen(susan.id, moment)
-        noted.append(seen(susan))
+    recorded = []
+    for time in times:
+        last_seen.record_last_seen(susan.id, time)
+        recorded.append(last_seen_of(susan))
 
-    assert noted == [first, first, moments[2], moments[2]]
+    assert recorded == [first, first, times[2], times[2]]
 
 
-def test_a_user_has_a_card_which_is_a_page_or_a_piece_of_one(
-    browser: FlaskClient, make_user: Callable[..., User]
-) -> None:
+def test_user_card_as_page_or_fragment(browser: FlaskClient, make_user: Callable[..., User]) -> None:
     miguel = make_user("miguel")
     miguel.about_me = "I <b>row</b>."
     db.session.commit()
 
-    page, card = ask(browser, "/user/MIGUEL/popup"), ask(browser, "/user/miguel/popup?part=card")
+    page, card = fetch(browser, "/user/MIGUEL/popup"), fetch(browser, "/user/miguel/popup?part=card")
 
     assert page.lstrip().startswith("<!doctype html>")
     assert card.strip().startswith("<article")
@@ -76,11 +74,11 @@ def test_a_user_has_a_card_which_is_a_page_or_a_piece_of_one(
         assert "I &lt;b&gt;row&lt;/b&gt;." in text
         assert "0 followers" in text
         assert 'action="/follow/miguel"' in text
-    assert "<form" not in ask(browser, "/user/susan/popup?part=card")
+    assert "<form" not in fetch(browser, "/user/susan/popup?part=card")
     assert browser.get("/user/nobody/popup").status_code == 404
 
 
-def test_pictures_are_always_the_same_symmetrical_and_seldom_alike() -> None:
+def test_avatars_are_stable_symmetrical_and_varied() -> None:
     pictures = [avatar_of(user_id) for user_id in range(2000)]
     avatar_of.cache_clear()
 
@@ -92,13 +90,13 @@ def test_pictures_are_always_the_same_symmetrical_and_seldom_alike() -> None:
 
 
 def cells(path: str) -> set[tuple[int, int]]:
-    """The cells that a path fills."""
+    """Return the cells that a path fills."""
     runs = [map(int, run) for run in re.findall(r"M(\d) (\d)h(\d)v1h-\3z", path)]
     return {(x + n, y) for x, y, width in runs for n in range(width)}
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_somebody_wrote_is_shown_in_its_own_direction_and_their_name_opens_their_card(
+def test_user_text_has_direction_and_card_link(
     browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
     hebrew = "\u05e9\u05dc\u05d5\u05dd"

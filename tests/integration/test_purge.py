@@ -1,4 +1,4 @@
-"""What has had its time is deleted, a few rows at a time, and nothing else is."""
+"""Expired rows are deleted in small batches; other rows are kept."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def app(app: Flask) -> Flask:
     return app
 
 
-def finished(*days_ago: float | None) -> str:
-    """A job whose steps ended so many days ago; None: has yet to end."""
+def finished_job(*days_ago: float | None) -> str:
+    """Create a job whose steps ended the given numbers of days ago (None: unfinished); return its id."""
     root = launch(chain(*[tasks.noop.s() for _ in days_ago]))
     db.session.commit()
     for position, days in enumerate(days_ago):
@@ -42,7 +42,7 @@ def finished(*days_ago: float | None) -> str:
     return root.id
 
 
-def purge_what_is_counted() -> None:
+def roll_up_and_purge() -> None:
     roll_up()
     purge_tasks()
 
@@ -51,58 +51,58 @@ def remaining() -> set[str]:
     return set(db.session.scalars(sa.select(Task.root_id)))
 
 
-def test_jobs_that_ended_before_the_lifetime_go_with_all_their_steps(app: Flask) -> None:
-    finished(3, 2)
-    finished(1.1)
-    kept = {finished(0.9), finished(None), finished(3, None), finished(3, 0.5)}
+def test_expired_jobs_are_deleted_with_all_steps(app: Flask) -> None:
+    finished_job(3, 2)
+    finished_job(1.1)
+    expected = {finished_job(0.9), finished_job(None), finished_job(3, None), finished_job(3, 0.5)}
 
-    purge_what_is_counted()
+    roll_up_and_purge()
 
-    assert remaining() == kept
+    assert remaining() == expected
 
 
-def test_many_rows_are_deleted_in_small_transactions(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_deleted_in_small_transactions(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microblog.jobs.tasks.BATCH", 2)
     for days in range(2, 7):
-        finished(days)
+        finished_job(days)
     commits: list[object] = []
 
-    def note(session: object) -> None:
+    def record(session: object) -> None:
         commits.append(session)
 
     roll_up()
-    sa.event.listen(db.session, "after_commit", note)
+    sa.event.listen(db.session, "after_commit", record)
     purge_tasks()
-    sa.event.remove(db.session, "after_commit", note)
+    sa.event.remove(db.session, "after_commit", record)
 
     assert remaining() == set()
     assert len(commits) == 3
 
 
-def test_what_is_in_no_statistics_yet_stays(app: Flask) -> None:
-    kept = {finished(3), finished(2)}
+def test_jobs_not_rolled_up_are_not_purged(app: Flask) -> None:
+    expected = {finished_job(3), finished_job(2)}
 
     purge_tasks()
-    assert remaining() == kept
+    assert remaining() == expected
 
-    purge_what_is_counted()
+    roll_up_and_purge()
     assert remaining() == set()
 
 
-def test_a_lifetime_of_nothing_keeps_them_for_good(app: Flask) -> None:
+def test_lifetime_zero_disables_purge(app: Flask) -> None:
     app.config["TASK_LIFETIME"] = 0
-    kept = finished(10_000)
-    db.session.add(SentMail(id=kept, message_id="<a@b>", accepted_at=utcnow() - timedelta(days=10_000)))
+    job_id = finished_job(10_000)
+    db.session.add(SentMail(id=job_id, message_id="<a@b>", accepted_at=utcnow() - timedelta(days=10_000)))
     db.session.commit()
 
-    purge_what_is_counted()
+    roll_up_and_purge()
     purge_sent_mails()
 
-    assert remaining() == {kept}
-    assert db.session.get(SentMail, kept) is not None
+    assert remaining() == {job_id}
+    assert db.session.get(SentMail, job_id) is not None
 
 
-def test_what_was_mailed_is_forgotten_with_the_job_that_mailed_it(app: Flask) -> None:
+def test_expired_sent_mails_are_purged(app: Flask) -> None:
     for name, days in (("old", 2), ("new", 0.5)):
         db.session.add(SentMail(id=name, message_id=f"<{name}@b>", accepted_at=utcnow() - timedelta(days=days)))
     db.session.commit()
@@ -112,7 +112,7 @@ def test_what_was_mailed_is_forgotten_with_the_job_that_mailed_it(app: Flask) ->
     assert db.session.scalars(sa.select(SentMail.id)).all() == ["new"]
 
 
-def test_what_is_old_is_found_by_an_index(app: Flask, database: str) -> None:
+def test_purge_query_uses_index(app: Flask, database: str) -> None:
     if database == "postgresql":
         db.session.execute(sa.text("SET enable_seqscan = off"))
     explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "

@@ -1,4 +1,4 @@
-"""What the README says can be typed can be typed, and works."""
+"""The commands and the code in the README work as written."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ from tests.support.servers import PATIENCE, free_port
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-# The options of `celery inspect`: it waits for the one worker's answer as long as that takes, and no longer.
-PATIENTLY = {"CELERY_INSPECT_DESTINATION": f"celery@{gethostname()}", "CELERY_INSPECT_TIMEOUT": str(PATIENCE)}
+# The options of `celery inspect`: it waits up to PATIENCE for the one worker, and returns once that has answered.
+INSPECT_OPTIONS = {"CELERY_INSPECT_DESTINATION": f"celery@{gethostname()}", "CELERY_INSPECT_TIMEOUT": str(PATIENCE)}
 
 
 def blocks(language: str) -> list[str]:
-    """The README's blocks of code in a language, in order."""
+    """Return the README's code blocks in a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def commands(beginning: str) -> str:
-    """The block of commands that begins with `beginning`."""
+    """Return the block of shell commands that begins with `beginning`."""
     [block] = [block for block in blocks("sh") if block.startswith(beginning)]
     return block
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A running `make run`, without the make."""
-    house = House(tmp_path_factory.mktemp("readme") / "instance", free_port())
-    house.wait_until_ready()
-    yield house
-    house.end()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The development environment that ``make run`` starts, started without make."""
+    server = House(tmp_path_factory.mktemp("readme") / "instance", free_port())
+    server.wait_until_ready()
+    yield server
+    server.end()
 
 
-def type_in(house: House, text: str) -> str:
-    """Run commands in a second terminal beside the house; returns what they print."""
-    text = text.replace("http://127.0.0.1:8000", house.url).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+def run_commands(server: House, text: str) -> str:
+    """Run commands in a second terminal, next to the running server; return their output."""
+    text = text.replace("http://127.0.0.1:8000", server.url).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
     shell = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=ROOT,
-        env=kept | PATIENTLY | {"INSTANCE_PATH": str(house.instance)},
+        env=environment | INSPECT_OPTIONS | {"INSTANCE_PATH": str(server.instance)},
         capture_output=True,
         text=True,
         timeout=3 * PATIENCE,
@@ -70,38 +70,41 @@ def type_in(house: House, text: str) -> str:
 
 
 @pytest.mark.exhaustive
-def test_the_program_of_a_user(house: House) -> None:
-    started, listed = map(json.loads, type_in(house, commands("TOKEN=")).strip().splitlines())
+def test_api_example_works(server: House) -> None:
+    started, listed = map(json.loads, run_commands(server, commands("TOKEN=")).strip().splitlines())
 
     assert started["name"] == "export_posts"
     assert [job["id"] for job in listed["items"]] == [started["id"]]
 
 
 @pytest.mark.exhaustive
-def test_the_commands_of_an_operator(house: House) -> None:
-    printed = type_in(house, commands(".venv/bin/flask tasks list"))
+def test_operator_commands_work(server: House) -> None:
+    printed = run_commands(server, commands(".venv/bin/flask tasks list"))
 
     assert "cancel" in printed
     assert "->" in printed
     assert '"total"' in printed
 
 
-def test_the_files_it_names_are_there() -> None:
+def test_linked_files_exist() -> None:
     for name in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / name).exists(), name
 
 
-def test_the_targets_it_names_are_in_the_makefile() -> None:
-    path = {"PATH": os.environ["PATH"]}  # not the options of a `make` that runs the tests
-    known = subprocess.run(["make", "help"], cwd=ROOT, env=path, capture_output=True, text=True, check=True).stdout
+def test_make_targets_exist() -> None:
+    path = {"PATH": os.environ["PATH"]}  # without the options of a `make` that runs the tests
+    make_help = subprocess.run(["make", "help"], cwd=ROOT, env=path, capture_output=True, text=True, check=True).stdout
 
     for target in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", README + CONTRIBUTING, re.MULTILINE):
-        assert f"make {''.join(target)} " in known
+        assert f"make {''.join(target)} " in make_help
 
 
 @pytest.fixture(scope="module")
-def new_kind() -> dict[str, Any]:
-    """What the README's new kind of job defines: once, since a task's name is registered once in a process."""
+def example() -> dict[str, Any]:
+    """The names that the README's example of a new task defines.
+
+    It is executed once, since a task name can be registered only once in a process.
+    """
     names: dict[str, Any] = {
         "__name__": "readme",
         "shared_task": shared_task,
@@ -115,13 +118,11 @@ def new_kind() -> dict[str, Any]:
     return names
 
 
-def test_the_new_kind_of_job_works_as_written(
-    new_kind: dict[str, Any], app: Flask, make_user: Callable[..., User]
-) -> None:
+def test_new_task_example_works(example: dict[str, Any], app: Flask, make_user: Callable[..., User]) -> None:
     user = make_user()
     db.session.add_all(Post(body="three little words", user_id=user.id) for _ in range(4))
     db.session.commit()
 
-    assert new_kind["count_words"].apply(args=(user.id,)).get() == {"words": 12}
+    assert example["count_words"].apply(args=(user.id,)).get() == {"words": 12}
     exec(blocks("python")[1], {"current_user": user, "db": db, "_": str})
     assert user.get_task_in_progress("count_words") is not None

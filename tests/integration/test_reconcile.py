@@ -1,4 +1,4 @@
-"""After a fault is healed every job ends, whoever was killed and whatever was forgotten."""
+"""Every job ends after a fault is repaired, whichever process was killed and whatever Redis lost."""
 
 from __future__ import annotations
 
@@ -39,44 +39,42 @@ def diary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def statements(app: Flask) -> Iterator[list[str]]:
-    """The SQL that the test's process sends."""
+    """The SQL statements that this process sends during the test."""
     sent: list[str] = []
 
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def record(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         sent.append(statement)
 
-    sa.event.listen(db.engine, "before_cursor_execute", note)
+    sa.event.listen(db.engine, "before_cursor_execute", record)
     yield sent
-    sa.event.remove(db.engine, "before_cursor_execute", note)
+    sa.event.remove(db.engine, "before_cursor_execute", record)
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What this thread sends to any Redis."""
+    """The commands that this thread sends to Redis during the test."""
     sent: list[Any] = []
-    us, send = threading.current_thread(), redis.connection.AbstractConnection.send_packed_command
+    this_thread, send = threading.current_thread(), redis.connection.AbstractConnection.send_packed_command
 
-    def note(connection: Any, command: Any, *rest: Any, **options: Any) -> None:
-        if threading.current_thread() is us:
+    def record(connection: Any, command: Any, *rest: Any, **options: Any) -> None:
+        if threading.current_thread() is this_thread:
             sent.append(command)
         send(connection, command, *rest, **options)
 
-    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", note)
+    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", record)
     return sent
 
 
-def test_nothing_to_do_costs_one_query_and_no_word_with_redis(
-    app: Flask, commands: list[Any], statements: list[str]
-) -> None:
+def test_idle_reconcile_costs_one_query(app: Flask, commands: list[Any], statements: list[str]) -> None:
     assert reconcile_all() == 0
 
     assert (len(statements), commands) == (1, [])
 
     start(tasks.noop.s())
-    assert commands, "what is sent is noted"
+    assert commands, "the fixture records commands"
 
 
-def test_the_query_for_unfinished_rows_uses_an_index_of_them(app: Flask, database: str, statements: list[str]) -> None:
+def test_unfinished_query_uses_index(app: Flask, database: str, statements: list[str]) -> None:
     if database == "postgresql":
         db.session.execute(sa.text("SET enable_seqscan = off"))
     reconcile_all()
@@ -89,24 +87,22 @@ def test_the_query_for_unfinished_rows_uses_an_index_of_them(app: Flask, databas
     assert "task_unfinished" in str(plan.all())
 
 
-def test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting(
-    app: Flask, redis_server: RedisServer
-) -> None:
-    broken, whole = start(tasks.noop.s()), start(tasks.noop.s())
-    for task_id in (broken, whole):
+def test_failed_reconcile_does_not_block_other_jobs(app: Flask, redis_server: RedisServer) -> None:
+    broken, intact = start(tasks.noop.s()), start(tasks.noop.s())
+    for task_id in (broken, intact):
         crash(app, task_id)
         make_older(task_id, published_at=60)
     make_older(broken, created_at=60)
     backend = app.extensions["celery"].backend
     redis_server.client.set(backend.get_key_for_task(broken), "no json")
-    before = utcnow()
+    start_time = utcnow()
 
     assert reconcile_all() == 1
-    assert rows_of(whole)[0].published_at >= before
+    assert rows_of(intact)[0].published_at >= start_time
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_killed_worker_loses_nothing(
+def test_killed_worker_loses_no_task(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -125,16 +121,16 @@ def test_a_killed_worker_loses_nothing(
 
 
 @pytest.mark.exhaustive
-def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
+def test_stopping_worker_releases_tasks_in_time(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:
     gate = tmp_path / "gate"
-    leaving = make_worker(WORKER_STOP_TIMEOUT="0.5")
+    stopping = make_worker(WORKER_STOP_TIMEOUT="0.5")
     job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
     wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
-    leaving.process.terminate()
-    wait_for(lambda: leaving.process.poll() is not None, what="the worker ends")
+    stopping.process.terminate()
+    wait_for(lambda: stopping.process.poll() is not None, what="the worker ends")
     gate.touch()
     make_worker()
 
@@ -144,24 +140,22 @@ def test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time(
 
 
 @pytest.mark.exhaustive
-def test_a_worker_that_is_told_to_stop_lets_a_short_task_end(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path
-) -> None:
+def test_stopping_worker_finishes_short_task(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    leaving = make_worker(WORKER_STOP_TIMEOUT=FOREVER)
+    stopping = make_worker(WORKER_STOP_TIMEOUT=FOREVER)
     task_id = start(tasks.count.s(str(gate)))
     wait_for(lambda: states_of(task_id)[0] == "PROGRESS")
 
-    leaving.process.terminate()
+    stopping.process.terminate()
     gate.touch()
-    leaving.process.wait(PATIENCE)
+    stopping.process.wait(PATIENCE)
 
     assert states_of(task_id) == ["SUCCESS"]
     assert rows_of(task_id)[0].attempts == 1
 
 
 class Interpreter(subprocess.Popen[bytes]):
-    """Used like Program, but by an interpreter of its own: one that was forked has the hash seed of its parent."""
+    """Like Program, but in a new interpreter: a forked process has the hash seed of its parent."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path) -> None:
         with stdout.open("wb") as log:
@@ -177,28 +171,28 @@ class Interpreter(subprocess.Popen[bytes]):
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-@pytest.mark.parametrize("order", ["1", "3"])  # in which a worker stops its parts
+@pytest.mark.parametrize("hash_seed", ["1", "3"])  # decides the order in which a worker stops its components
 @pytest.mark.exhaustive
-def test_a_worker_that_is_told_to_stop_keeps_the_leases_of_what_it_still_runs(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch
+def test_stopping_worker_renews_running_leases(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, hash_seed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "Program", Interpreter)
     gate = tmp_path / "gate"
-    leaving = make_worker(TASK_LEASE="1", WORKER_STOP_TIMEOUT=FOREVER, PYTHONHASHSEED=order)
+    stopping = make_worker(TASK_LEASE="1", WORKER_STOP_TIMEOUT=FOREVER, PYTHONHASHSEED=hash_seed)
     task_id = start(tasks.stand.s(str(gate)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
-    leaving.process.terminate()
-    asked = utcnow()
-    wait_for(lambda: (rows_of(task_id)[0].lease_expires_at or asked) > asked + timedelta(seconds=3))
+    stopping.process.terminate()
+    stopped_at = utcnow()
+    wait_for(lambda: (rows_of(task_id)[0].lease_expires_at or stopped_at) > stopped_at + timedelta(seconds=3))
     gate.touch()
-    leaving.process.wait(PATIENCE)
+    stopping.process.wait(PATIENCE)
 
     assert [(row.state, row.attempts) for row in rows_of(task_id)] == [("SUCCESS", 1)]
 
 
 @pytest.mark.exhaustive
-def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
+def test_frozen_worker_is_fenced_after_takeover(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -208,10 +202,10 @@ def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
 
     frozen.send_signal(signal.SIGSTOP)
     other = make_worker(TASK_LEASE=FOREVER)
-    wait_for(lambda: bool(reconcile_all()) or rows_of(job_id)[0].worker == other.name, what="it is taken over")
+    wait_for(lambda: bool(reconcile_all()) or rows_of(job_id)[0].worker == other.name, what="the task is taken over")
     wait_for(lambda: rows_of(job_id)[0].worker == other.name)
     frozen.send_signal(signal.SIGCONT)
-    wait_for(lambda: "was taken over" in frozen.text() or "ignored" in frozen.text(), what="it hears of it")
+    wait_for(lambda: "was taken over" in frozen.text() or "ignored" in frozen.text(), what="the takeover is detected")
     assert states_of(job_id)[0] in ("STARTED", "PROGRESS")
     gate.touch()
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
@@ -221,11 +215,9 @@ def test_a_frozen_worker_that_wakes_up_does_not_finish_what_was_taken_over(
 
 
 @pytest.mark.exhaustive
-def test_a_long_task_keeps_its_lease_without_any_progress(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path
-) -> None:
+def test_lease_is_renewed_without_progress(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    make_worker(TASK_LEASE="8")  # renewed every two seconds: only a worker that stands still for four loses it
+    make_worker(TASK_LEASE="8")  # renewed every two seconds: only a worker that hangs for several seconds loses it
     task_id = start(tasks.stand.s(str(gate)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
     leases = {rows_of(task_id)[0].lease_expires_at}
@@ -240,7 +232,7 @@ def test_a_long_task_keeps_its_lease_without_any_progress(
     assert rows_of(task_id)[0].attempts == 1
 
 
-def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
+def test_reconcile_copies_result_from_redis(app: Flask) -> None:
     first, second = start(tasks.add.s(1, 2), tasks.noop.s()), start(tasks.fail.s())
     for task_id in (first, second):
         crash(app, task_id)
@@ -257,9 +249,7 @@ def test_an_outcome_that_the_row_missed_is_copied(app: Flask) -> None:
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
-    app: Flask, make_worker: Callable[..., Worker], diary: Path
-) -> None:
+def test_republished_step_receives_previous_result(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
     crash(app, job_id)
     store_outcome(app, job_id, "SUCCESS", 3)
@@ -275,9 +265,7 @@ def test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before(
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_what_an_earlier_attempt_achieved_is_not_done_again(
-    app: Flask, make_worker: Callable[..., Worker], diary: Path
-) -> None:
+def test_stored_result_is_reused_after_crash(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
     task_id = start(tasks.record.s(str(diary)))
     crash(app, task_id)
     store_outcome(app, task_id, "SUCCESS", {"received": []})
@@ -289,7 +277,7 @@ def test_what_an_earlier_attempt_achieved_is_not_done_again(
 
 
 @pytest.mark.parametrize("ended", ["FAILURE", "REVOKED"])
-def test_a_step_whose_predecessor_ended_badly_ends_with_it(app: Flask, ended: str) -> None:
+def test_step_ends_with_failed_predecessor(app: Flask, ended: str) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.noop.s())
     db.session.execute(sa.update(Task).where(Task.id == job_id).values(state=ended, error="why", finished_at=utcnow()))
     db.session.commit()
@@ -300,7 +288,7 @@ def test_a_step_whose_predecessor_ended_badly_ends_with_it(app: Flask, ended: st
     assert AsyncResult(rows_of(job_id)[1].id).state == ended
 
 
-def test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out(app: Flask) -> None:
+def test_reconcile_cancels_task_of_lost_worker(app: Flask) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.noop.s())
     crash(app, job_id)
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
@@ -311,7 +299,7 @@ def test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out(app: Flask) 
     assert states_of(job_id) == ["REVOKED", "REVOKED"]
 
 
-def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: Flask) -> None:
+def test_task_fails_after_too_many_crashes(app: Flask) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.noop.s())
     for _ in range(3):
         crash(app, job_id)
@@ -323,17 +311,19 @@ def test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence(app: F
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
+def test_next_step_waits_for_committed_success(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
 ) -> None:
     gate = tmp_path / "gate"
-    make_worker(concurrency=1)  # which leaves the next message in the queue
+    make_worker(concurrency=1)  # leaves the next message in the queue
     job_id = start(tasks.stand.s(str(gate)), tasks.record.s(str(diary)))
     wait_for(lambda: states_of(job_id) == ["STARTED", "PENDING"])
-    db.session.execute(sa.update(Task).values(message="locked"))  # until the rollback the row takes no success
+    db.session.execute(
+        sa.update(Task).values(message="locked")
+    )  # locks the row: no success is stored until the rollback
 
     gate.touch()
-    wait_for(lambda: AsyncResult(job_id).state == "SUCCESS", what="Redis knows of the success")
+    wait_for(lambda: AsyncResult(job_id).state == "SUCCESS", what="the success is in Redis")
     assert redis_server.client.llen("default") == 0
 
     db.session.rollback()
@@ -342,7 +332,7 @@ def test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded(
     assert first.finished_at < second.published_at < second.started_at
 
 
-def test_a_job_of_a_kind_that_no_longer_exists_ends_once_every_process_must_have_learned_of_a_new_one(
+def test_unknown_task_fails_after_one_hour(
     app: Flask,
 ) -> None:
     task_id = start(tasks.noop.s())

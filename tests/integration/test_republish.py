@@ -1,4 +1,4 @@
-"""A message that is missing, for all that can be known, is published again: once, and not at each turn."""
+"""A message that appears to be lost is republished once, and not by every run of reconcile."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ pytestmark = pytest.mark.both_databases
 
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let reconcile find each row exactly as old as make_older() made it, whatever time has passed since."""
+    """Stop the clock, so that reconcile finds each row exactly as old as make_older() made it."""
     now = utcnow()
     for module in (reconcile, factories):
         monkeypatch.setattr(module, "utcnow", lambda: now)
 
 
-def test_a_job_that_is_being_launched_right_now_is_left_alone(app: Flask, redis_server: RedisServer) -> None:
+def test_new_job_is_not_republished(app: Flask, redis_server: RedisServer) -> None:
     start(tasks.noop.s())
 
     assert reconcile_all() == 0
     assert redis_server.client.llen("default") == 1
 
 
-def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> None:
+def test_unpublished_job_is_published(app: Flask, redis_server: RedisServer) -> None:
     with redis_server.away():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
@@ -48,7 +48,7 @@ def test_what_was_never_published_is(app: Flask, redis_server: RedisServer) -> N
     assert redis_server.client.llen("default") == 1
 
 
-def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: RedisServer) -> None:
+def test_republished_message_keeps_root_id(app: Flask, redis_server: RedisServer) -> None:
     with redis_server.away():
         task_id = start(tasks.noop.s(), tasks.noop.s())
     make_older(task_id, created_at=60)
@@ -59,7 +59,7 @@ def test_what_reconcile_publishes_keeps_its_own_root(app: Flask, redis_server: R
     assert json.loads(message)["headers"]["root_id"] == task_id
 
 
-def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisServer) -> None:
+def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
@@ -71,7 +71,7 @@ def test_what_redis_forgot_is_published_again(app: Flask, redis_server: RedisSer
     assert redis_server.client.llen("default") == 2
 
 
-def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+def test_waiting_job_is_not_republished_every_run(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
@@ -83,17 +83,17 @@ def test_what_waits_in_a_queue_is_not_published_again_at_each_turn(app: Flask, r
     assert redis_server.client.llen("default") == 2
 
 
-def test_an_orphan_is_published_again_once_and_not_at_each_turn(app: Flask, redis_server: RedisServer) -> None:
+def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, created_at=30, published_at=30)
 
-    assert [reconcile_all() for _turn in range(3)] == [1, 0, 0]
+    assert [reconcile_all() for _run in range(3)] == [1, 0, 0]
     assert redis_server.client.llen("default") == 2
 
 
-def test_what_an_empty_queue_lost_is_published_again_soon(app: Flask, redis_server: RedisServer) -> None:
+def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     redis_server.client.delete("default")
@@ -109,7 +109,7 @@ def test_what_an_empty_queue_lost_is_published_again_soon(app: Flask, redis_serv
 @pytest.mark.parametrize(
     ("created_at", "published_at", "published"), [(300, 100, 0), (300, 151, 1), (10_000, 890, 0), (10_000, 910, 1)]
 )
-def test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour(
+def test_republish_pauses_grow_to_15_minutes(
     app: Flask, redis_server: RedisServer, created_at: float, published_at: float, published: int
 ) -> None:
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
@@ -120,7 +120,7 @@ def test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour(
 
 
 @pytest.mark.parametrize("published_before", [False, True])
-def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, published_before: bool) -> None:
+def test_concurrent_reconcile_publishes_once(app: Flask, redis_server: RedisServer, published_before: bool) -> None:
     with contextlib.nullcontext() if published_before else redis_server.away():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
@@ -135,7 +135,7 @@ def test_two_at_once_publish_a_row_once(app: Flask, redis_server: RedisServer, p
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_what_was_cancelled_a_moment_ago_is_not_published(app: Flask, redis_server: RedisServer) -> None:
+def test_just_cancelled_job_is_not_published(app: Flask, redis_server: RedisServer) -> None:
     with redis_server.away():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)

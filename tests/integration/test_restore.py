@@ -1,4 +1,4 @@
-"""A database that is restored from a backup goes on by itself, with a Redis that knows nothing."""
+"""After the database is restored from a backup, jobs continue by themselves with an empty Redis."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def unfinished() -> list[str]:
 
 @pytest.mark.both_databases
 @pytest.mark.exhaustive
-def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_its_restoration(
+def test_unfinished_jobs_finish_after_database_restore(
     app: Flask,
     make_worker: Callable[..., Worker],
     make_user: Callable[..., User],
@@ -63,14 +63,14 @@ def test_jobs_that_waited_and_jobs_that_ran_at_the_time_of_the_backup_end_after_
     wait_for(lambda: state_of(running) == "PROGRESS")
     backup = back_up()
     gate.touch()
-    wait_for(lambda: not unfinished(), what="all jobs end, after the backup")
+    wait_for(lambda: not unfinished(), what="all jobs end after the backup")
     worker.kill()
 
     redis_server.client.flushall()
     restore(backup)
     assert len(unfinished()) == 4
     make_worker()
-    wait_for(lambda: reconcile_all() is not None and not unfinished(), what="they end once more")
+    wait_for(lambda: reconcile_all() is not None and not unfinished(), what="the restored jobs end")
 
     assert [jobs_with_ids([job_id])[0].state for job_id in (running, export)] == ["SUCCESS", "SUCCESS"]
     assert len({message["Message-ID"] for message in smtp_server.messages}) == 1

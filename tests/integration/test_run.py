@@ -1,4 +1,4 @@
-"""`make run` brings up all of Microblog, ends all of it, and finds everything again the next time."""
+"""``make run`` starts every process of Microblog, stops them all, and keeps the state for the next start."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from dotenv import dotenv_values
 from tests.support.programs import ROOT
 from tests.support.servers import PATIENCE, free_port, wait_for
 
-TIME_TO_END = 30.0  # seconds: it kills what has not ended by itself after 7.5, and a loaded machine adds some
+TIME_TO_END = 30.0  # seconds: the runner kills remaining processes after 7.5; the rest is for a busy machine
 
 
 class House:
-    """The runner and all that it started."""
+    """The development runner and the processes that it started."""
 
     def __init__(self, instance: Path, port: int) -> None:
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+        environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         self.url = f"http://127.0.0.1:{port}"
         self.runner = subprocess.Popen(
             [sys.executable, "-m", "microblog.development.runner"],
             cwd=ROOT,
-            env=kept | {"INSTANCE_PATH": str(instance), "PORT": str(port)},
+            env=environment | {"INSTANCE_PATH": str(instance), "PORT": str(port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -44,17 +44,17 @@ class House:
         self.instance = instance
 
     def wait_until_ready(self) -> None:
-        """Until it says so; then its processes and what it tells a second terminal are known."""
+        """Wait for the ready line; then set `processes`, and `shared`, the environment for a second terminal."""
         wait_for(self._is_ready, timeout=2 * PATIENCE, what="the ready line")
         self.processes = descendants(self.runner.pid)
         self.shared = {name: value or "" for name, value in dotenv_values(self.instance / "dev.env").items()}
 
     def end(self, number: signal.Signals = signal.SIGINT) -> float:
-        """Ask for the end; returns how many seconds it took."""
-        asked_at = time.monotonic()
+        """Stop the runner; return the number of seconds that it took."""
+        stopped_at = time.monotonic()
         self.runner.send_signal(number)
         self.runner.wait(timeout=PATIENCE)
-        return time.monotonic() - asked_at
+        return time.monotonic() - stopped_at
 
     def _read(self) -> None:
         assert self.runner.stdout is not None
@@ -66,13 +66,13 @@ class House:
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes below `pid`."""
+    """Return the ids of all processes below `pid`."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in map(str.split, table.splitlines())}
-    found, wave = set[int](), {pid}
-    while wave:
-        wave = {child for child, parent in parents.items() if parent in wave}
-        found |= wave
+    found, generation = set[int](), {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation}
+        found |= generation
     return found
 
 
@@ -83,43 +83,48 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], House]]:
-    """Starts the house, each time in the same folder."""
-    houses: list[House] = []
+    """Starts the runner, each time in the same folder."""
+    servers: list[House] = []
 
-    def start_house() -> House:
-        house = House(tmp_path / "instance", free_port())
-        houses.append(house)
-        house.wait_until_ready()
-        return house
+    def start_server() -> House:
+        server = House(tmp_path / "instance", free_port())
+        servers.append(server)
+        server.wait_until_ready()
+        return server
 
-    yield start_house
-    for house in houses:
-        house.end()
+    yield start_server
+    for server in servers:
+        server.end()
 
 
 @pytest.mark.exhaustive
-def test_it_ends_whole_and_in_time_and_finds_everything_again(start: Callable[[], House], tmp_path: Path) -> None:
-    house = start()
-    only = ["--destination", f"celery@{gethostname()}", "--timeout", str(PATIENCE)]  # returns as soon as it answers
+def test_run_stops_completely_and_keeps_state(start: Callable[[], House], tmp_path: Path) -> None:
+    server = start()
+    only = [
+        "--destination",
+        f"celery@{gethostname()}",
+        "--timeout",
+        str(PATIENCE),
+    ]  # returns once this worker has answered
     assert "pong" in second_terminal(tmp_path / "instance", "celery", "-A", "celery_app", "inspect", "ping", *only)
-    send_mail("kept", house.shared["MAIL_SERVER"], int(house.shared["MAIL_PORT"]))
-    redis.Redis.from_url(house.shared["REDIS_URL"]).set("kept", "yes")
+    send_mail("kept", server.shared["MAIL_SERVER"], int(server.shared["MAIL_PORT"]))
+    redis.Redis.from_url(server.shared["REDIS_URL"]).set("kept", "yes")
 
-    seconds = house.end(signal.SIGTERM)
+    seconds = server.end(signal.SIGTERM)
 
     assert seconds < TIME_TO_END
-    assert house.runner.returncode == 0
-    assert len(house.processes) > 5
-    assert [pid for pid in house.processes if is_running(pid)] == []
+    assert server.runner.returncode == 0
+    assert len(server.processes) > 5
+    assert [pid for pid in server.processes if is_running(pid)] == []
 
-    house = start()
+    server = start()
 
-    assert redis.Redis.from_url(house.shared["REDIS_URL"]).get("kept") == b"yes"
+    assert redis.Redis.from_url(server.shared["REDIS_URL"]).get("kept") == b"yes"
     assert [mail["Subject"] for mail in mailbox.Maildir(tmp_path / "instance" / "mail")] == ["kept"]
 
 
 def second_terminal(instance: Path, *command: str) -> str:
-    """What `python -m` of a command prints that knows nothing but the folder."""
+    """Run a command with ``python -m``, with only the instance folder in its environment; return its output."""
     environment = {"PATH": os.environ["PATH"], "INSTANCE_PATH": str(instance)}
     return subprocess.run(
         [sys.executable, "-m", *command],

@@ -1,4 +1,4 @@
-"""Search: what is typed, what is found, in which order, and how it is shown. Both databases answer the same."""
+"""Search: queries, results, ranking and markup, which are the same on both databases."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ POSTS = {
     "hebrew": "שָׁלוֹם עולם",
     "markup": "<b>bold</b> & 'quoted' \"words\"",
 }
-# What is typed, and the names of the posts that have it, in whatever order.
+# Queries, and the names of the posts that match, in any order.
 FOUND = {
     "creme": "creme",
     "CRÈME": "creme",
@@ -129,7 +129,7 @@ NO_WORD = ("?!", '"', '""', "*", "-", "--", "' '", "(", "%_", "\\", "…")
 
 
 def write(author: User, *bodies: str) -> list[int]:
-    """Posts an hour apart, the newest last; returns their ids."""
+    """Create posts an hour apart, the newest last; return their ids."""
     first = db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0
     posts = [
         Post(body=body, timestamp=BEGINNING + timedelta(hours=hour), user_id=author.id)
@@ -141,13 +141,13 @@ def write(author: User, *bodies: str) -> list[int]:
 
 
 def import_old_posts(user: User, *bodies: str) -> None:
-    """Posts of the year before, the newest last."""
+    """Import posts of the previous year, the newest last."""
     drafts = [Draft(body, BEGINNING - timedelta(days=365 - day)) for day, body in enumerate(bodies)]
     store_posts(store(user, b"").id, user.id, [(draft, 1) for draft in drafts])
 
 
-def found(browser: FlaskClient, text: str) -> list[str]:
-    """The posts on the first page, as they were written."""
+def search(browser: FlaskClient, text: str) -> list[str]:
+    """Return the bodies of the posts on the first page of results, without the marks."""
     page = browser.get("/search", query_string={"q": text})
     assert page.status_code == 200, text
     return [html.unescape(re.sub("</?mark>", "", body)) for body in bodies_in(page.text)]
@@ -162,40 +162,38 @@ def link(page: str, label: str) -> str:
     return html.unescape(href)
 
 
-def test_both_databases_find_the_same_posts_for_whatever_is_typed(browser: FlaskClient, susan: User) -> None:
+def test_queries_find_expected_posts(browser: FlaskClient, susan: User) -> None:
     write(susan, *POSTS.values())
     names = {body: name for name, body in POSTS.items()}
 
-    answers = {typed: " ".join(sorted(names[body] for body in found(browser, typed))) for typed in FOUND}
+    results = {query: " ".join(sorted(names[body] for body in search(browser, query))) for query in FOUND}
 
-    assert answers == FOUND
+    assert results == FOUND
 
 
-def test_what_has_no_word_in_it_and_what_cannot_be_sought_is_answered_with_a_sentence(
-    browser: FlaskClient, susan: User
-) -> None:
+def test_empty_and_invalid_queries_show_reason(browser: FlaskClient, susan: User) -> None:
     write(susan, *POSTS.values())
 
-    for typed in NO_WORD:
-        page = browser.get("/search", query_string={"q": typed})
-        assert (page.status_code, "There is no word in this" in page.text) == (200, True), typed
+    for query in NO_WORD:
+        page = browser.get("/search", query_string={"q": query})
+        assert (page.status_code, "There is no word in this" in page.text) == (200, True), query
     assert "Type words" in browser.get("/search").text
     assert "Type words" in browser.get("/search?q=+").text
     assert "No post has this" in browser.get("/search?q=nobody").text
-    for typed, sentence in (("a\x00b", "cannot be kept"), ("x" * 141, "at most 140 characters")):
-        page = browser.get("/search", query_string={"q": typed})
-        assert (page.status_code, sentence in page.text) == (422, True), typed
+    for query, reason in (("a\x00b", "cannot be kept"), ("x" * 141, "at most 140 characters")):
+        page = browser.get("/search", query_string={"q": query})
+        assert (page.status_code, reason in page.text) == (422, True), query
     assert browser.get("/search?q=%ff%fe").status_code == 200
     for key in ("before=nonsense", "after=1_2", "before=1_2_3&after=1_2_3", "before=999_999999999999999999_9"):
         assert browser.get(f"/search?q=night&{key}").status_code == (200 if "999" in key else 400)
 
 
-def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClient, susan: User) -> None:
+def test_matches_are_marked_and_text_is_escaped(browser: FlaskClient, susan: User) -> None:
     write(susan, *POSTS.values())
 
     marked = {
-        typed: bodies_in(browser.get("/search", query_string={"q": typed}).text)[0]
-        for typed in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー", "น้ำ")
+        query: bodies_in(browser.get("/search", query_string={"q": query}).text)[0]
+        for query in ("creme", "breakf", '"night train"', "국어", "bold words", "straSSe", "コーヒー", "น้ำ")
     }
 
     assert marked == {
@@ -210,23 +208,21 @@ def test_what_was_found_is_marked_and_everything_else_is_text(browser: FlaskClie
     }
 
 
-def test_a_word_that_unfolds_to_thousands_of_letters_is_kept_found_and_marked(
-    app: Flask, browser: FlaskClient, susan: User
-) -> None:
-    longest, shorter, beside = "ﷺ" * 140, "ﷺ" * 3, f"a {'ﷺ' * 130} b"
+def test_word_with_long_expansion_is_found(app: Flask, browser: FlaskClient, susan: User) -> None:
+    longest, shorter, surrounded = "ﷺ" * 140, "ﷺ" * 3, f"a {'ﷺ' * 130} b"
 
     assert browser.post("/", data={"post": longest}).status_code == 302
-    assert caller_for(app, susan).post("/api/posts", json={"body": beside}).status_code == 201
+    assert caller_for(app, susan).post("/api/posts", json={"body": surrounded}).status_code == 201
     import_old_posts(susan, shorter)
 
-    assert found(browser, longest) == [longest, beside]
-    assert found(browser, shorter)[0] == shorter
+    assert search(browser, longest) == [longest, surrounded]
+    assert search(browser, shorter)[0] == shorter
     marked = bodies_in(browser.get("/search", query_string={"q": longest}).text)
     assert marked == [f"<mark>{longest}</mark>", f"a <mark>{'ﷺ' * 130}</mark> b"]
     assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
 
 
-def test_the_best_come_first(browser: FlaskClient, susan: User) -> None:
+def test_results_are_ranked_by_relevance(browser: FlaskClient, susan: User) -> None:
     best_last = [
         "carpets for sale here",
         "the car that I saw was far too red for a car of his",
@@ -238,7 +234,7 @@ def test_the_best_come_first(browser: FlaskClient, susan: User) -> None:
     ]
     write(susan, *best_last)
 
-    assert found(browser, "red car") == [
+    assert search(browser, "red car") == [
         "Red: car!",
         "my red car",
         "the red car was mine yesterday evening",
@@ -246,29 +242,27 @@ def test_the_best_come_first(browser: FlaskClient, susan: User) -> None:
         "a car, and it is red",
         "the car that I saw was far too red for a car of his",
     ]
-    assert found(browser, "car")[-1] == "carpets for sale here"
+    assert search(browser, "car")[-1] == "carpets for sale here"
 
 
-def test_equals_come_newest_first_page_by_page_and_back(app: Flask, browser: FlaskClient, susan: User) -> None:
+def test_equal_results_are_paged_newest_first(app: Flask, browser: FlaskClient, susan: User) -> None:
     app.config["POSTS_PER_PAGE"] = 10
     write(susan, *(f"rain {n}." for n in range(25)))
 
     first = browser.get("/search?q=rain").text
     second = browser.get(link(first, "next")).text
-    write(susan, "rain now", "rain again")  # what comes meanwhile moves nothing
+    write(susan, "rain now", "rain again")  # new posts do not shift the pages
     third = browser.get(link(second, "next")).text
 
     pages = [[re.sub("</?mark>", "", body) for body in bodies_in(page)] for page in (first, second, third)]
     assert [body for page in pages for body in page] == [f"rain {n}." for n in reversed(range(25))]
     assert 'rel="next"' not in third
     assert 'rel="prev"' not in first
-    back = browser.get(link(third, "prev")).text
-    assert bodies_in(back) == bodies_in(second)
+    previous = browser.get(link(third, "prev")).text
+    assert bodies_in(previous) == bodies_in(second)
 
 
-def test_of_very_many_only_those_added_last_are_looked_at_and_it_is_said(
-    browser: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_candidates_are_capped_with_notice(browser: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "CANDIDATES", 5)
     write(susan, *(f"rain {n}" for n in range(8)))
 
@@ -279,7 +273,7 @@ def test_of_very_many_only_those_added_last_are_looked_at_and_it_is_said(
     assert "were looked at" not in browser.get("/search?q=rain+7").text
 
 
-def test_an_import_hides_nothing_that_was_written_here(
+def test_imported_posts_do_not_displace_local_posts(
     browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finding, "CANDIDATES", 5)
@@ -289,30 +283,30 @@ def test_an_import_hides_nothing_that_was_written_here(
     import_old_posts(collector, *(f"rain {n} old" for n in range(4, 8)))
     write(susan, "rain 2 new")
 
-    assert sorted(found(browser, "rain")) == ["rain 0 new", "rain 1 new", "rain 2 new", "rain 6 old", "rain 7 old"]
-    assert found(browser, "rain 3") == ["rain 3 old"]
+    assert sorted(search(browser, "rain")) == ["rain 0 new", "rain 1 new", "rain 2 new", "rain 6 old", "rain 7 old"]
+    assert search(browser, "rain 3") == ["rain 3 old"]
     assert index.look() == index.State(posts=11, missing=0, wrong=0, whole=True)
 
 
-def test_the_index_follows_what_was_imported(browser: FlaskClient, susan: User) -> None:
+def test_index_follows_imported_posts(browser: FlaskClient, susan: User) -> None:
     import_old_posts(susan, "old plums", "old pears")
     plums, pears = db.session.scalars(sa.select(Post).order_by(Post.id))
     plums.body = "old grapes"
     db.session.delete(pears)
     db.session.commit()
 
-    assert [len(found(browser, typed)) for typed in ("plums", "grapes", "pears")] == [0, 1, 0]
+    assert [len(search(browser, query)) for query in ("plums", "grapes", "pears")] == [0, 1, 0]
     assert index.look() == index.State(posts=1, missing=0, wrong=0, whole=True)
 
 
-def test_what_somebody_wrote_who_is_leaving_takes_nobodys_place(
+def test_posts_of_deleted_user_are_no_candidates(
     browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finding, "CANDIDATES", 5)
-    leaving = make_user("leaving")
+    deleted_user = make_user("leaving")
     write(susan, "rain in May")
-    write(leaving, *(f"rain {n}" for n in range(8)))
-    leaving.deleted_at = BEGINNING
+    write(deleted_user, *(f"rain {n}" for n in range(8)))
+    deleted_user.deleted_at = BEGINNING
     db.session.commit()
 
     page = browser.get("/search?q=rain").text
@@ -321,38 +315,38 @@ def test_what_somebody_wrote_who_is_leaving_takes_nobodys_place(
     assert "were looked at" not in page
 
 
-def test_the_index_follows_posts_that_are_written_edited_and_deleted_by_whatever_way(
+def test_index_follows_inserts_updates_and_deletes(
     browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
     first, second = write(susan, "apples", "pears")
     db.session.execute(sa.insert(Post), [{"body": f"plums {n}", "user_id": susan.id} for n in range(2)])
     other = make_user("other")
     write(other, "cherries")
-    assert [len(found(browser, typed)) for typed in ("apples", "pears", "plums", "cherries")] == [1, 1, 2, 1]
+    assert [len(search(browser, query)) for query in ("apples", "pears", "plums", "cherries")] == [1, 1, 2, 1]
 
     db.session.get_one(Post, first).body = "grapes"
     db.session.delete(db.session.get_one(Post, second))
     db.session.execute(sa.delete(User).where(User.id == other.id))
     db.session.commit()
 
-    assert [len(found(browser, typed)) for typed in ("apples", "grapes", "pears", "cherries")] == [0, 1, 0, 0]
+    assert [len(search(browser, query)) for query in ("apples", "grapes", "pears", "cherries")] == [0, 1, 0, 0]
     assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
 
 
-def test_posts_written_past_the_index_are_found_once_the_task_came_by(browser: FlaskClient, susan: User) -> None:
+def test_index_task_adds_missing_posts(browser: FlaskClient, susan: User) -> None:
     db.session.execute(
         sa.text("INSERT INTO post (body, timestamp, user_id) VALUES ('Quinces', '2026-01-01 12:00:00+00:00', :author)"),
         {"author": susan.id},
     )
     db.session.commit()
-    assert found(browser, "quinces") == []
+    assert search(browser, "quinces") == []
     assert index.look().missing == 1
 
     index_posts()
 
-    assert found(browser, "quinces") == ["Quinces"]
+    assert search(browser, "quinces") == ["Quinces"]
     assert index.look().sound
 
 
-def test_reading_takes_an_account(client: FlaskClient) -> None:
+def test_search_requires_sign_in(client: FlaskClient) -> None:
     assert client.get("/search?q=x").headers["Location"].startswith("/auth/login")

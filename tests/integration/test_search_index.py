@@ -1,4 +1,4 @@
-"""The index of the search: what `flask search` tells of it, and how it is mended."""
+"""The search index: checking and repairing it, with ``flask search`` and without."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def run(app: Flask) -> Run:
 
 @pytest.fixture
 def posts(make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some, of which each two make a batch."""
+    """A few posts, indexed in batches of two."""
     monkeypatch.setattr(index, "BATCH", 2)
     author = make_user("susan").id
     db.session.add_all(Post(body=f"apples {number}", user_id=author) for number in range(POSTS))
     db.session.commit()
 
 
-def edit_past_the_index() -> None:
-    """Every post, by one that knows nothing of words."""
+def edit_without_indexing() -> None:
+    """Edit every post with a statement that does not update its search terms."""
     db.session.execute(sa.text("UPDATE post SET body = replace(body, 'apples', 'pears')"))
     db.session.commit()
 
@@ -56,43 +56,43 @@ def count(word: str) -> int:
 
 
 @pytest.mark.usefixtures("posts")
-def test_reindexing_finds_what_a_search_does_not_and_tells_how_far_it_is(run: Run, worker: Worker) -> None:
-    edit_past_the_index()
-    before = run("check")
-    assert (before.exit_code, count("apples"), count("pears")) == (1, POSTS, 0)
-    assert before.stdout == f"{POSTS} posts: 0 not indexed, {POSTS} indexed with other words.\n"
+def test_reindex_repairs_terms_and_reports_progress(run: Run, worker: Worker) -> None:
+    edit_without_indexing()
+    check = run("check")
+    assert (check.exit_code, count("apples"), count("pears")) == (1, POSTS, 0)
+    assert check.stdout == f"{POSTS} posts: 0 not indexed, {POSTS} indexed with outdated terms.\n"
 
-    done = run("reindex", "--wait")
-    again = run("reindex", "--wait", "--json")
+    first = run("reindex", "--wait")
+    second = run("reindex", "--wait", "--json")
 
-    assert (done.exit_code, done.stdout) == (0, f"Compared {POSTS} posts, {POSTS} of them are indexed anew.\n")
-    job = json.loads(again.stdout)
-    assert (again.exit_code, job["state"]) == (0, states.SUCCESS)
+    assert (first.exit_code, first.stdout) == (0, f"Compared {POSTS} posts, {POSTS} of them were reindexed.\n")
+    job = json.loads(second.stdout)
+    assert (second.exit_code, job["state"]) == (0, states.SUCCESS)
     assert job["result"] == {"posts": POSTS, "changed": 0, "rebuilt": False}
     assert job["steps"][0]["progress"]["message"] == f"{POSTS} of {POSTS} posts"
     assert (count("apples"), count("pears"), run("check").exit_code) == (0, POSTS, 0)
 
 
 @pytest.mark.usefixtures("posts")
-def test_only_one_reindexing_is_launched_at_a_time(run: Run) -> None:
+def test_second_reindex_is_refused(run: Run) -> None:
     launched = run("reindex", "--json")
 
     refused = run("reindex")
 
     job_id = json.loads(launched.stdout)["id"]
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert refused.stderr.startswith(f"{job_id}: reindexing is under way already")
+    assert refused.stderr.startswith(f"{job_id}: reindexing is already running")
     job = find_job(job_id)
     assert job is not None
     assert job.root.user_id is None
 
 
-def test_two_at_once_launch_one_reindexing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    both_come = threading.Barrier(2)
+def test_concurrent_reindex_launches_one_job(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(2)
 
     def launch_task(*arguments: str) -> Task:
-        with contextlib.suppress(threading.BrokenBarrierError):  # one that has to wait does not come
-            both_come.wait(timeout=1)
+        with contextlib.suppress(threading.BrokenBarrierError):  # a blocked thread does not reach the barrier
+            barrier.wait(timeout=1)
         return launch.launch_task(*arguments)
 
     def launch_one() -> str:
@@ -102,14 +102,14 @@ def test_two_at_once_launch_one_reindexing(app: Flask, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tasks, "launch_task", launch_task)
     with ThreadPoolExecutor(2) as pool:
-        launched = [one.result() for one in [pool.submit(launch_one) for _each in range(2)]]
+        launched = [one.result() for one in [pool.submit(launch_one) for _ in range(2)]]
 
     assert db.session.scalars(sa.select(Task.id)).all() == [one for one in launched if one]
 
 
 @pytest.mark.usefixtures("posts")
-def test_what_was_interrupted_is_done_by_the_next_run_and_the_search_answers_meanwhile() -> None:
-    edit_past_the_index()
+def test_interrupted_reindex_is_completed_by_next_run() -> None:
+    edit_without_indexing()
     interrupted = index.refresh()
 
     assert next(interrupted) == (2, 2)
@@ -121,20 +121,20 @@ def test_what_was_interrupted_is_done_by_the_next_run_and_the_search_answers_mea
 
 
 @pytest.mark.usefixtures("posts")
-def test_a_check_as_json_is_json_alone(run: Run) -> None:
+def test_check_json_output(run: Run) -> None:
     result = run("check", "--json")
 
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {"posts": POSTS, "missing": 0, "wrong": 0, "whole": True, "sound": True}
 
 
-@pytest.mark.parametrize("database", ["sqlite"])  # PostgreSQL's index cannot part from its table
+@pytest.mark.parametrize("database", ["sqlite"])  # PostgreSQL's index cannot diverge from its table
 @pytest.mark.usefixtures("posts")
-def test_an_index_of_the_databases_own_that_is_broken_is_made_anew(run: Run) -> None:
+def test_broken_fts_index_is_rebuilt(run: Run) -> None:
     db.session.execute(sa.text("INSERT INTO post_fts(post_fts) VALUES ('delete-all')"))
     db.session.commit()
     assert count("apples") == 0
-    assert run("check").stdout.endswith("The database's own index is broken.\n")
+    assert run("check").stdout.endswith("The database's full-text index is corrupt.\n")
 
     assert index.mend()
 

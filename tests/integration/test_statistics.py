@@ -1,4 +1,4 @@
-"""Statistics of finished tasks: each counted once, whenever and however often the rows are added up."""
+"""Statistics of finished tasks: each task is counted once, whenever and however often rows are rolled up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def totals() -> dict[tuple[str, str], TaskAggregate]:
 
 
 def counted() -> dict[tuple[str, str], int]:
-    return {key: figures.count for key, figures in totals().items() if figures.count}
+    return {key: aggregate.count for key, aggregate in totals().items() if aggregate.count}
 
 
 def in_table() -> dict[tuple[str, str], int]:
@@ -42,28 +42,28 @@ def in_table() -> dict[tuple[str, str], int]:
     return {(name, state): count for name, state, count in rows}
 
 
-class TestRollingUp:
-    def test_what_is_counted_is_the_same_before_and_after(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestRollUp:
+    def test_roll_up_does_not_change_totals(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
         monkeypatch.setattr(rollup, "utcnow", lambda: now)
         for minutes in range(0, 300, 20):
             make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=now - timedelta(minutes=minutes))
-        before = totals(), statistics.by_hour(NOON, now + HOUR)
+        previous = totals(), statistics.by_hour(NOON, now + HOUR)
 
         added = roll_up()
 
-        assert added == 28, "two of them ended just now"
-        assert (totals(), statistics.by_hour(NOON, now + HOUR)) == before
+        assert added == 28, "two tasks have ended just now"
+        assert (totals(), statistics.by_hour(NOON, now + HOUR)) == previous
         assert counted() == in_table()
 
-    def test_twice_is_as_good_as_once(self, app: Flask) -> None:
+    def test_roll_up_is_idempotent(self, app: Flask) -> None:
         make_finished(("noop", "SUCCESS"), at=NOON)
 
         assert (roll_up(), roll_up()) == (1, 0)
 
         assert counted() == {("noop", "SUCCESS"): 1}
 
-    def test_rows_that_are_deleted_afterwards_stay_counted(self, app: Flask) -> None:
+    def test_deleted_rows_stay_counted(self, app: Flask) -> None:
         make_finished(("noop", "SUCCESS"), at=NOON)
         roll_up()
 
@@ -74,7 +74,7 @@ class TestRollingUp:
         assert counted() == {("noop", "SUCCESS"): 1}
         assert [hour.finished for hour in statistics.by_hour(NOON, NOON + HOUR)] == [1]
 
-    def test_many_at_once_add_each_task_once(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_concurrent_roll_ups_count_each_task_once(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rollup, "BATCH", 7)
         for second in range(60):
             make_finished(("noop", "SUCCESS"), at=NOON + timedelta(seconds=second // 3))
@@ -93,7 +93,7 @@ class TestRollingUp:
         assert sum(added) == 60
         assert counted() == {("noop", "SUCCESS"): 60}
 
-    def test_a_task_that_was_written_late_is_counted_before_its_row_may_go(self, app: Flask) -> None:
+    def test_late_task_is_counted(self, app: Flask) -> None:
         make_finished(("noop", "SUCCESS"), at=NOON)
         db.session.execute(sa.update(RollUp).values(until=NOON + HOUR))
         db.session.commit()
@@ -106,7 +106,7 @@ class TestRollingUp:
         [noop] = statistics.by_hour(NOON, NOON + HOUR, "noop")
         assert (noop.finished, noop.run.count) == (2, 2)
 
-    def test_rows_may_go_once_their_hour_is_settled(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rolled_up_until_is_last_settled_hour(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
         monkeypatch.setattr(rollup, "utcnow", lambda: now)
         make_finished(("noop", "SUCCESS"), at=NOON)
@@ -118,10 +118,10 @@ class TestRollingUp:
         assert timedelta(hours=1) <= now - settled <= timedelta(hours=2) + rollup.LAG
         assert settled.minute == settled.second == settled.microsecond == 0
 
-    def test_a_failure_in_the_middle_adds_nothing(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_roll_up_is_rolled_back(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         make_finished(("noop", "SUCCESS"), at=NOON)
-        with monkeypatch.context() as broken:
-            broken.setattr(RollUp, "until", property(lambda _: NOON - HOUR, lambda *_: 1 / 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(RollUp, "until", property(lambda _: NOON - HOUR, lambda *_: 1 / 0))
             with pytest.raises(ZeroDivisionError):
                 roll_up()
         assert db.session.scalar(sa.select(sa.func.count()).select_from(TaskHour)) == 0
@@ -130,7 +130,7 @@ class TestRollingUp:
 
 
 class TestByHour:
-    def test_each_task_has_a_line_for_each_hour_in_which_one_ended(self, app: Flask) -> None:
+    def test_by_hour_groups_by_hour_and_name(self, app: Flask) -> None:
         for _ in range(3):
             make_finished(("add", "SUCCESS"), at=NOON, wait=0.5, run=4.0)
         make_finished(("add", "FAILURE"), at=NOON + timedelta(minutes=59), attempts=3, crashes=1)
@@ -148,23 +148,23 @@ class TestByHour:
         assert first.run.p50 == first.run.p99 == pytest.approx(4.0, rel=0.045)
         assert first.run.mean == pytest.approx(3.5)
 
-    def test_a_step_waits_from_when_the_one_before_has_ended(self, app: Flask) -> None:
+    def test_wait_of_step_begins_after_previous_step(self, app: Flask) -> None:
         make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON, wait=1.0, run=500.0)
 
         for hour in statistics.by_hour(NOON, NOON + HOUR):
             assert hour.wait.mean == pytest.approx(1.0), hour.name
 
-    def test_a_job_is_counted_once_by_the_name_that_it_began_with(self, app: Flask) -> None:
+    def test_job_is_counted_by_first_step_name(self, app: Flask) -> None:
         make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=NOON)
         make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON)
         make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON)
         make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), at=NOON)
 
-        jobs = {key: figures.jobs for key, figures in totals().items() if figures.jobs}
+        jobs = {key: aggregate.jobs for key, aggregate in totals().items() if aggregate.jobs}
 
         assert jobs == {("export_posts", "FAILURE"): 2, ("export_posts", "SUCCESS"): 1}
 
-    def test_tasks_newer_than_the_sums_are_read_by_an_index(self, app: Flask, database: str) -> None:
+    def test_query_for_new_tasks_uses_index(self, app: Flask, database: str) -> None:
         columns = {"name": "noop", "queue": "default", "state": "SUCCESS", "signature": {}}
         db.session.execute(
             sa.insert(Task),
@@ -173,7 +173,7 @@ class TestByHour:
                 for n in range(-10, 5000)
             ],
         )
-        db.session.execute(sa.text("ANALYZE task"))  # PostgreSQL chooses by what it knows of the rows
+        db.session.execute(sa.text("ANALYZE task"))  # PostgreSQL's planner needs statistics of the rows
         query = str(
             sa.select(Task.name)
             .where(Task.finished_at > NOON)
@@ -187,7 +187,7 @@ class TestByHour:
 
 
 class TestFailures:
-    def test_they_are_grouped_by_what_was_raised(self, app: Flask) -> None:
+    def test_failures_are_grouped_by_exception(self, app: Flask) -> None:
         for number in (1, 2):
             make_finished(
                 ("add", "FAILURE"),
@@ -207,7 +207,7 @@ class TestFailures:
         assert statistics.group_failures(NOON + HOUR) == [moon]
         assert statistics.group_failures(NOON, "noop") == []
 
-    def test_steps_that_a_failure_takes_along_are_not_failures_of_their_own(self, app: Flask) -> None:
+    def test_steps_failed_with_predecessor_are_not_counted(self, app: Flask) -> None:
         job = make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON, error="Broken.")
 
         [cause] = statistics.group_failures(NOON)

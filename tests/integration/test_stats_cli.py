@@ -1,4 +1,4 @@
-"""``flask tasks stats`` and ``failures``: what an operator and a script read of what became of tasks."""
+"""``flask tasks stats`` and ``flask tasks failures``: tables for operators, JSON for scripts, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import programs
 from tests.support.console import Run, commands, flask_tasks, on_a_terminal
 from tests.support.factories import make_finished
 
-NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
 
 
@@ -27,7 +27,7 @@ def run(app: Flask) -> Run:
 
 class TestStats:
     @pytest.mark.both_databases
-    def test_it_has_a_line_for_each_task_and_one_for_each_task_and_hour(self, run: Run) -> None:
+    def test_stats_by_task_and_by_hour(self, run: Run) -> None:
         now = utcnow()
         for hours_ago in (0, 2):
             make_finished(("add", "SUCCESS"), at=now - timedelta(hours=hours_ago), run=4.0)
@@ -36,24 +36,24 @@ class TestStats:
         result = run("stats")
 
         assert (result.exit_code, result.stderr) == (0, "")
-        together, hours = (part.splitlines() for part in result.stdout.split("\n\n"))
-        assert together[1].split()[:2] == ["add", "3"]
-        assert "33.3 %" in together[1]
-        assert "▄·█" in together[1], "the course from hour to hour"
-        assert [line.split()[:6] for line in hours[1:]] == [
+        by_task, by_hour = (part.splitlines() for part in result.stdout.split("\n\n"))
+        assert by_task[1].split()[:2] == ["add", "3"]
+        assert "33.3 %" in by_task[1]
+        assert "▄·█" in by_task[1], "the sparkline shows the values by hour"
+        assert [line.split()[:6] for line in by_hour[1:]] == [
             [f"{now - timedelta(hours=2):%Y-%m-%d}", f"{now - timedelta(hours=2):%H}:00", "add", "1", "0", "0"],
             [f"{now:%Y-%m-%d}", f"{now:%H}:00", "add", "1", "1", "0"],
         ]
-        assert hours[0].index("RUN P50") == hours[1].index("3.8"), "columns align"
+        assert by_hour[0].index("RUN P50") == by_hour[1].index("3.8"), "columns align"
 
     @pytest.mark.both_databases
-    def test_its_json_has_all_figures(self, run: Run) -> None:
+    def test_stats_json_output(self, run: Run) -> None:
         now = utcnow()
         make_finished(("add", "SUCCESS"), at=now, wait=1.0, run=4.0)
 
-        told = json.loads(run("stats", "--json").stdout)
+        stats = json.loads(run("stats", "--json").stdout)
 
-        [task], [hour] = told["tasks"], told["hours"]
+        [task], [hour] = stats["tasks"], stats["hours"]
         assert hour["hour"] == f"{hour_of(now):%Y-%m-%dT%H:%M:%S}Z"
         for line in (task, hour):
             assert (line["name"], line["finished"], line["failure_rate"]) == ("add", 1, 0.0)
@@ -62,7 +62,7 @@ class TestStats:
             assert line["run"]["mean"] == pytest.approx(4.0)
 
     @pytest.mark.both_databases
-    def test_it_can_be_narrowed(self, run: Run) -> None:
+    def test_stats_filters_by_time_and_name(self, run: Run) -> None:
         old = utcnow() - timedelta(days=3)
         make_finished(("add", "SUCCESS"), at=old)
         make_finished(("noop", "SUCCESS"))
@@ -74,7 +74,7 @@ class TestStats:
         assert names("--since", "4d") == names("--since", f"{old:%Y-%m-%d}") == ["add", "noop"]
         assert names("--since", "4d", "--name", "add") == ["add"]
 
-    def test_nothing_is_no_error(self, run: Run) -> None:
+    def test_empty_stats_succeed(self, run: Run) -> None:
         result = run("stats")
 
         assert (result.exit_code, result.stdout) == (0, "")
@@ -84,7 +84,7 @@ class TestStats:
 
 class TestFailures:
     @pytest.mark.both_databases
-    def test_each_cause_has_a_line_with_a_job_to_look_at(self, run: Run) -> None:
+    def test_failures_are_grouped_with_example_job(self, run: Run) -> None:
         for number in (1, 2):
             job = make_finished(("add", "FAILURE"), error=f"The server said 55{number}.")
         make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
@@ -98,7 +98,7 @@ class TestFailures:
         assert first.endswith(job)
         assert "ValueError: no" in second
 
-    def test_its_json_has_the_same(self, run: Run) -> None:
+    def test_failures_json_output(self, run: Run) -> None:
         job = make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
 
         [cause] = json.loads(run("failures", "--json").stdout)
@@ -108,7 +108,7 @@ class TestFailures:
         assert cause["first"] == cause["last"]
         assert cause["last"].endswith("Z")
 
-    def test_nothing_is_no_error(self, run: Run) -> None:
+    def test_empty_failures_succeed(self, run: Run) -> None:
         make_finished(("noop", "FAILURE"), at=utcnow() - timedelta(hours=2))
 
         result = run("failures", "--since", "1h")
@@ -121,15 +121,15 @@ class TestFailures:
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestBoth:
     @pytest.mark.parametrize("command", ["stats", "failures"])
-    def test_a_time_that_is_none_is_refused_with_a_sentence(self, run: Run, command: str) -> None:
-        for wrong in ("yesterday", "", "-1h", "7 moons", "9999999999d", "999999w", "2026-13-01"):
-            result = run(command, "--since", wrong)
+    def test_invalid_since_is_refused(self, run: Run, command: str) -> None:
+        for since in ("yesterday", "", "-1h", "7 moons", "9999999999d", "999999w", "2026-13-01"):
+            result = run(command, "--since", since)
 
-            assert (result.exit_code, result.stdout) == (2, ""), wrong
-            assert "neither an age such as" in result.stderr, wrong
+            assert (result.exit_code, result.stdout) == (2, ""), since
+            assert "neither an age such as" in result.stderr, since
 
     @pytest.mark.parametrize("command", ["stats", "failures"])
-    def test_it_needs_no_redis_and_says_when_the_database_is_away(
+    def test_command_needs_database_but_not_redis(
         self, app: Flask, environment: dict[str, str], tmp_path: object, command: str
     ) -> None:
         make_finished(("noop", "FAILURE"), error="No.")
@@ -137,21 +137,21 @@ class TestBoth:
         def run(**settings: str) -> subprocess.CompletedProcess[str]:
             return programs.run(flask_tasks(command, "--json"), environment | settings)
 
-        answered = run(REDIS_URL=NOBODY_LISTENS)
-        away = run(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
+        without_redis = run(REDIS_URL=UNREACHABLE_REDIS)
+        without_database = run(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
-        assert answered.returncode == 0
-        assert "noop" in answered.stdout
-        assert (away.returncode, away.stdout) == (3, "")
-        assert "The database does not answer" in away.stderr
+        assert without_redis.returncode == 0
+        assert "noop" in without_redis.stdout
+        assert (without_database.returncode, without_database.stdout) == (3, "")
+        assert "The database does not answer" in without_database.stderr
 
     @pytest.mark.parametrize("command", ["stats", "failures"])
-    def test_it_explains_itself_with_an_example(self, run: Run, command: str) -> None:
+    def test_help_has_example(self, run: Run, command: str) -> None:
         result = run(command, "--help")
 
         assert f"flask tasks {command} " in result.stdout.partition("Example")[2]
 
-    def test_a_terminal_gets_tables_that_nobody_else_can_steer(self, app: Flask, environment: dict[str, str]) -> None:
+    def test_terminal_output_is_escaped(self, app: Flask, environment: dict[str, str]) -> None:
         make_finished(("add", "FAILURE"), error=ESCAPE)
 
         text = on_a_terminal(flask_tasks("failures"), environment) + on_a_terminal(flask_tasks("stats"), environment)
@@ -161,7 +161,7 @@ class TestBoth:
         assert ESCAPE not in text
 
 
-def test_a_sparkline_is_as_wide_as_it_may_be_and_shows_the_largest() -> None:
+def test_sparkline_fits_width_and_shows_maximum() -> None:
     assert output.draw_sparkline([0, 1, 2, 4, 8, None]) == "·▁▂▄█·"
     assert output.draw_sparkline([]) == ""
     assert output.draw_sparkline([0, None]) == "··"
@@ -169,7 +169,7 @@ def test_a_sparkline_is_as_wide_as_it_may_be_and_shows_the_largest() -> None:
     assert output.draw_sparkline([0] * 30 + [5] + [0] * 17, width=24).count("█") == 1
 
 
-def test_a_share_and_seconds_are_told_for_people() -> None:
+def test_share_and_seconds_are_formatted() -> None:
     assert (output.format_share(0.125), output.format_share(None)) == ("12.5 %", "-")
     assert (output.format_seconds(0.25), output.format_seconds(90), output.format_seconds(None)) == (
         "0.25 s",

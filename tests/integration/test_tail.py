@@ -1,4 +1,4 @@
-"""``flask tasks tail``: each event a line, for people or for programs, whatever happens to Redis or to the reader."""
+"""``flask tasks tail``: one line for each event, as text or JSON, also after faults of Redis or of the reader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AT = 1779019471.25
 
 
 class Tailing:
-    """A `flask tasks tail` that runs."""
+    """A running ``flask tasks tail``."""
 
     def __init__(self, environment: dict[str, str], folder: Path, *options: str) -> None:
         self._out, self._err = folder / "out", folder / "err"
@@ -34,15 +34,15 @@ class Tailing:
 
     @property
     def lines(self) -> list[str]:
-        whole, _newline, _part = self._out.read_text().rpartition("\n")
-        return whole.splitlines()
+        complete, _newline, _incomplete = self._out.read_text().rpartition("\n")
+        return complete.splitlines()
 
     @property
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines]
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         return self._err.read_text()
 
     def has(self, *kinds: str) -> bool:
@@ -55,7 +55,7 @@ class Tailing:
 
 @pytest.fixture
 def tail(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Tailing]]:
-    """Starts `flask tasks tail`."""
+    """Starts ``flask tasks tail``."""
     started: list[Tailing] = []
 
     def start(*options: str) -> Tailing:
@@ -70,8 +70,8 @@ def tail(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., 
             tailing.process.wait()
 
 
-def clients_that_listen(redis_server: RedisServer) -> set[str]:
-    """The ids, none of which is given twice, of the connections that listen to a pattern of channels."""
+def pattern_subscribers(redis_server: RedisServer) -> set[str]:
+    """Return the ids of the connections that are subscribed to a channel pattern. Redis does not reuse ids."""
     return {client["id"] for client in redis_server.client.client_list() if client["psub"] != "0"}
 
 
@@ -83,67 +83,65 @@ def launch_count(user: User, gate: Path) -> str:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestTail:
-    def test_a_jobs_life_is_told_from_its_arrival_to_its_end(self, tail, worker: Worker, make_user, tmp_path: Path):
+    def test_tail_prints_task_lifecycle(self, tail, worker: Worker, make_user, tmp_path: Path):
         tailing = tail("--json")
-        wait_for(lambda: tailing.has("worker-heartbeat"), what="it hears")
+        wait_for(lambda: tailing.has("worker-heartbeat"), what="tail receives events")
 
         job = launch_count(make_user(), tmp_path / "gate")
         wait_for(lambda: tailing.has(PROGRESS), what="progress")
         (tmp_path / "gate").touch()
-        wait_for(lambda: tailing.has("task-received", "task-started", "task-succeeded"), what="its end")
+        wait_for(lambda: tailing.has("task-received", "task-started", "task-succeeded"), what="the task's end")
 
-        of_job = [event for event in tailing.events if event.get("uuid") == job]
-        assert {event["name"] for event in of_job} == {"count"}, "also of events that have no name themselves"
-        assert {event["hostname"] for event in of_job} == {worker.name}
-        assert [event["percent"] for event in of_job if event["type"] == PROGRESS][-1] == 100
+        job_events = [event for event in tailing.events if event.get("uuid") == job]
+        assert {event["name"] for event in job_events} == {"count"}, "also for events that have no name themselves"
+        assert {event["hostname"] for event in job_events} == {worker.name}
+        assert [event["percent"] for event in job_events if event["type"] == PROGRESS][-1] == 100
         assert tailing.end() == 0
-        assert "Traceback" not in tailing.said
+        assert "Traceback" not in tailing.stderr
 
-    def test_it_lets_through_what_is_asked_for(
+    def test_tail_filters_by_job_and_task(
         self, tail, worker: Worker, make_user, redis_server: RedisServer, tmp_path: Path
     ):
-        listeners = clients_that_listen(redis_server)
+        subscribers = pattern_subscribers(redis_server)
         gates = tmp_path / "gate", tmp_path / "other"
-        wanted = launch_count(make_user(), gates[0])
+        job = launch_count(make_user(), gates[0])
         launch_count(make_user("david"), gates[1])
-        by_job = tail("--json", "--job", wanted, "--task", "count")
-        wait_for(lambda: by_job.has(PROGRESS), what="progress of a task that had begun before")
-        wait_for(lambda: clients_that_listen(redis_server) - listeners, what="it hears Celery's events, too")
+        by_job = tail("--json", "--job", job, "--task", "count")
+        wait_for(lambda: by_job.has(PROGRESS), what="progress of a task that had started earlier")
+        wait_for(lambda: pattern_subscribers(redis_server) - subscribers, what="tail receives Celery's events, too")
         for gate in gates:
             gate.touch()
-        wait_for(lambda: by_job.has("task-succeeded"), what="its end")
+        wait_for(lambda: by_job.has("task-succeeded"), what="the task's end")
 
-        assert {event["root_id"] for event in by_job.events} == {wanted}
+        assert {event["root_id"] for event in by_job.events} == {job}
 
     @pytest.mark.exhaustive
-    def test_it_outlives_a_restart_of_redis_and_says_so(
-        self, tail, make_worker: Callable[..., Worker], redis_server: RedisServer
-    ):
+    def test_tail_survives_redis_restart(self, tail, make_worker: Callable[..., Worker], redis_server: RedisServer):
         worker = make_worker()
         tailing = tail("--worker", worker.name)
         wait_for(lambda: tailing.lines, what="a heartbeat")
 
         with redis_server.away():
-            wait_for(lambda: "Redis is away" in tailing.said, what="that Redis is away")
-        wait_for(lambda: "Redis is back." in tailing.said, what="that Redis is back")
+            wait_for(lambda: "Redis is unavailable" in tailing.stderr, what="tail reports that Redis is unavailable")
+        wait_for(lambda: "Redis is back." in tailing.stderr, what="tail reports that Redis is available")
 
-        heard = len(tailing.lines)
-        wait_for(lambda: len(tailing.lines) > heard, what="events again")
-        assert tailing.said.count("Redis is away") == 1
+        count = len(tailing.lines)
+        wait_for(lambda: len(tailing.lines) > count, what="new events")
+        assert tailing.stderr.count("Redis is unavailable") == 1
         assert all(worker.name in line for line in tailing.lines)
         assert tailing.end() == 0
 
     @pytest.mark.exhaustive
-    def test_it_waits_for_a_redis_and_a_worker_that_are_yet_to_come(self, app, tail, redis_server: RedisServer):
+    def test_tail_waits_for_redis_and_worker(self, app, tail, redis_server: RedisServer):
         with redis_server.away():
             tailing = tail()
-            wait_for(lambda: "Redis is away" in tailing.said, what="that Redis is away")
-        wait_for(lambda: "Redis is back." in tailing.said, what="that Redis is back")
-        wait_for(lambda: "No worker has given a sign of life" in tailing.said, what="that there is no worker")
+            wait_for(lambda: "Redis is unavailable" in tailing.stderr, what="tail reports that Redis is unavailable")
+        wait_for(lambda: "Redis is back." in tailing.stderr, what="tail reports that Redis is available")
+        wait_for(lambda: "No worker has sent an event" in tailing.stderr, what="the report of no worker")
         assert tailing.process.poll() is None
 
     @pytest.mark.exhaustive
-    def test_it_ends_when_nobody_reads_any_more_even_if_there_is_nothing_to_print(self, environment, worker: Worker):
+    def test_idle_tail_ends_when_stdout_is_closed(self, environment, worker: Worker):
         command = flask_tasks("tail", "--worker", "nobody@nowhere")
         process = subprocess.Popen(
             from_nothing(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -158,7 +156,7 @@ class TestTail:
         process.stderr.close()
 
     @pytest.mark.exhaustive
-    def test_it_ends_in_peace_when_its_reader_leaves(self, environment, worker: Worker):
+    def test_tail_ends_cleanly_when_stdout_is_closed(self, environment, worker: Worker):
         process = subprocess.Popen(
             from_nothing(flask_tasks("tail")), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -173,8 +171,8 @@ class TestTail:
         process.stderr.close()
 
 
-class TestWhatIsKnownOfAnEvent:
-    def test_progress_gets_the_name_and_the_id_of_its_step_from_the_table(self, app: Flask, make_user):
+class TestTaskLookup:
+    def test_progress_event_gets_name_and_id_from_table(self, app: Flask, make_user):
         user = make_user()
         user.launch_task("export_posts", "Exporting your posts")
         db.session.commit()
@@ -186,15 +184,15 @@ class TestWhatIsKnownOfAnEvent:
         assert (event["name"], event["uuid"], event["root_id"]) == ("email_export", ids[1], ids[0])
         assert TaskLookup().root_of(ids[1]) == ids[0]
 
-    def test_events_without_a_name_get_it_from_those_before(self, app: Flask):
-        directory = TaskLookup()
-        directory.complete({"type": "task-received", "timestamp": AT, "uuid": "a", "name": "sweep", "root_id": "r"})
+    def test_event_gets_name_from_earlier_event(self, app: Flask):
+        lookup = TaskLookup()
+        lookup.complete({"type": "task-received", "timestamp": AT, "uuid": "a", "name": "sweep", "root_id": "r"})
 
-        event = directory.complete({"type": "task-started", "timestamp": AT, "uuid": "a", "hostname": "w@h"})
+        event = lookup.complete({"type": "task-started", "timestamp": AT, "uuid": "a", "hostname": "w@h"})
 
         assert (event["name"], event["root_id"]) == ("sweep", "r")
 
-    def test_what_nobody_knows_stays_as_it_is(self, app: Flask):
+    def test_unknown_event_is_unchanged(self, app: Flask):
         event = {"type": "task-started", "timestamp": AT, "uuid": "a"}
         assert TaskLookup().complete(event) == event
         assert TaskLookup().complete({"type": CHANGE, "root_id": "x", "position": 0})["type"] == CHANGE
@@ -214,19 +212,19 @@ class TestWhatIsKnownOfAnEvent:
         (EventFilter(task="count", job="root", worker="v@h"), False),
     ],
 )
-def test_all_filters_must_fit(filters: EventFilter, passes: bool) -> None:
+def test_all_filters_must_match(filters: EventFilter, passes: bool) -> None:
     event = {"type": "task-started", "uuid": "step", "root_id": "root", "name": "count", "hostname": "w@h"}
     assert filters.let_through(event) is passes
 
 
-def test_events_of_workers_have_no_task() -> None:
+def test_worker_events_match_no_task_filter() -> None:
     heartbeat = {"type": "worker-heartbeat", "hostname": "w@h"}
     assert EventFilter().let_through(heartbeat)
     assert not EventFilter(task="count").let_through(heartbeat)
     assert not EventFilter(job="root").let_through(heartbeat)
 
 
-def test_a_line_is_one_line_and_steers_no_terminal() -> None:
+def test_event_line_is_printable() -> None:
     event = {"type": "task-failed", "timestamp": AT, "uuid": "a", "name": "x", "exception": "Bad('\x1b[2J\nnext')"}
 
     line = event_line(event)
@@ -237,7 +235,7 @@ def test_a_line_is_one_line_and_steers_no_terminal() -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.parametrize("command", ["watch", "tail"])
-def test_each_explains_itself_with_an_example(app: Flask, command: str) -> None:
+def test_help_has_example(app: Flask, command: str) -> None:
     result = app.test_cli_runner().invoke(args=["tasks", command, "--help"])
 
     assert result.exit_code == 0

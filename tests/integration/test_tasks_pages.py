@@ -1,4 +1,4 @@
-"""/tasks: a user sees, cancels and retries their own jobs, and nobody else's."""
+"""``/tasks``: users see, cancel and retry their own jobs only."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.support.servers import RedisServer
 
 
 def end(task_id: str, state: str, error: str = "The printer was on fire.") -> None:
-    """As the mirror would write it."""
+    """End a job's tasks as the result backend would."""
     values = {"state": state, "error": error, "finished_at": utcnow()}
     db.session.execute(sa.update(Task).where(Task.root_id == task_id).values(values))
     db.session.commit()
 
 
-def test_a_user_without_jobs_is_told_how_to_start_one(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_empty_list_explains_how_to_start(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     assert "You have not started any task yet" in signed_in(susan).get("/tasks").text
 
 
 @pytest.mark.both_databases
-def test_all_jobs_are_listed_newest_first_page_by_page(
+def test_jobs_are_paged_newest_first(
     app: Flask, susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     app.config["POSTS_PER_PAGE"] = 2
@@ -51,19 +51,19 @@ def test_all_jobs_are_listed_newest_first_page_by_page(
     assert started[1] not in second
 
 
-def test_a_key_that_is_no_key_is_refused(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_invalid_page_key_is_refused(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     assert signed_in(susan).get("/tasks?before=nonsense").status_code == 400
 
 
 @pytest.mark.parametrize("action", ["card", "cancel", "retry"])
-def test_somebody_elses_task_looks_like_none(
+def test_task_of_another_user_is_not_found(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], action: str
 ) -> None:
     task_id = start_for(make_user("ben"))
     client = signed_in(susan)
-    ask = client.get if action == "card" else client.post
+    request = client.get if action == "card" else client.post
 
-    foreign, unknown = ask(f"/tasks/{task_id}/{action}"), ask(f"/tasks/nonsense/{action}")
+    foreign, unknown = request(f"/tasks/{task_id}/{action}"), request(f"/tasks/nonsense/{action}")
 
     assert foreign.status_code == unknown.status_code == 404
     assert without_csrf_tokens(foreign.text) == without_csrf_tokens(unknown.text)
@@ -71,7 +71,7 @@ def test_somebody_elses_task_looks_like_none(
 
 
 @pytest.mark.both_databases
-def test_a_waiting_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_pending_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     task_id = start_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/cancel", follow_redirects=True)
@@ -82,7 +82,7 @@ def test_a_waiting_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskC
 
 
 @pytest.mark.both_databases
-def test_what_has_ended_cannot_be_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_finished_job_cannot_be_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     task_id = start_for(susan)
     end(task_id, "SUCCESS", error="")
 
@@ -94,7 +94,7 @@ def test_what_has_ended_cannot_be_cancelled(susan: User, signed_in: Callable[...
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("state", ["FAILURE", "REVOKED"])
-def test_trying_again_makes_a_new_job(
+def test_retry_creates_new_job(
     susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer, state: str
 ) -> None:
     task_id = start_for(susan)
@@ -102,15 +102,15 @@ def test_trying_again_makes_a_new_job(
 
     signed_in(susan).post(f"/tasks/{task_id}/retry")
 
-    again = db.session.scalar(sa.select(Task).where(Task.retried_from == task_id))
-    assert again is not None
-    assert (again.state, again.description, again.user_id) == ("PENDING", "noop of susan", susan.id)
+    retried = db.session.scalar(sa.select(Task).where(Task.retried_from == task_id))
+    assert retried is not None
+    assert (retried.state, retried.description, retried.user_id) == ("PENDING", "noop of susan", susan.id)
     assert state_of(task_id) == state
     assert redis_server.client.llen("default") == 2
 
 
 @pytest.mark.both_databases
-def test_only_what_failed_or_was_cancelled_is_tried_again(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_retry_requires_failed_or_cancelled_job(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     task_id = start_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
@@ -120,7 +120,7 @@ def test_only_what_failed_or_was_cancelled_is_tried_again(susan: User, signed_in
 
 
 @pytest.mark.both_databases
-def test_trying_again_while_one_runs_starts_nothing(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     task_id = start_for(susan)
     end(task_id, "FAILURE")
     start_for(susan)
@@ -130,7 +130,7 @@ def test_trying_again_while_one_runs_starts_nothing(susan: User, signed_in: Call
     assert "A job of this kind is already running." in response.text
 
 
-def test_a_failure_shows_its_reason_and_no_traceback(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+def test_failure_shows_error_without_traceback(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     task_id = start_for(susan)
     db.session.execute(sa.update(Task).values(traceback="Traceback: secret detail"))
     end(task_id, "FAILURE")
@@ -149,7 +149,7 @@ def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., Fl
         assert client.get(path).text.count(f'data-job="{task_id}"') == 1
 
 
-def test_no_page_shows_the_jobs_of_others(
+def test_pages_hide_jobs_of_other_users(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     foreign = start_for(make_user("ben"))
@@ -159,7 +159,7 @@ def test_no_page_shows_the_jobs_of_others(
         assert foreign not in client.get(path).text
 
 
-def test_a_forged_form_changes_nothing(app: Flask, susan: User, client: FlaskClient) -> None:
+def test_forged_csrf_token_is_refused(app: Flask, susan: User, client: FlaskClient) -> None:
     task_id = start_for(susan)
     app.config["WTF_CSRF_ENABLED"] = True
     with client.session_transaction() as session:
@@ -170,7 +170,7 @@ def test_a_forged_form_changes_nothing(app: Flask, susan: User, client: FlaskCli
     assert state_of(task_id) == "PENDING"
 
 
-def test_redis_away_the_page_answers_and_the_cancellation_is_kept(
+def test_cancel_while_redis_is_down(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     app.testing = False  # an error is a page, as in production
@@ -184,7 +184,7 @@ def test_redis_away_the_page_answers_and_the_cancellation_is_kept(
     assert "Cancelling…" in response.text
 
 
-def test_redis_away_an_export_is_accepted(
+def test_export_while_redis_is_down(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     app.testing = False

@@ -1,4 +1,4 @@
-"""A post is translated once for each language, and what goes wrong with the service is a sentence."""
+"""Translation of posts: once for each language, with a readable error if the service fails."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from microblog.posts.translation.models import Translation
 from tests.support.servers import PATIENCE, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 
-NOBODY_LISTENS = "http://127.0.0.1:1"
+UNREACHABLE = "http://127.0.0.1:1"
 KEY = "the-key-of-the-service"
 RUSSIAN = "Кто знает хорошую пекарню у старого вокзала?"
 ENGLISH = "Does anyone know a good bakery near the old station?"
-AWAY, REFUSED = (503, "does not answer right now"), (502, "could not translate")
-BAD_ANSWERS = [
-    ((500, b'{"error": "boom"}'), AWAY),
-    ((429, b'{"error": "Slowdown"}'), AWAY),
+UNAVAILABLE, REFUSED = (503, "does not answer right now"), (502, "could not translate")
+FAILURES = [
+    ((500, b'{"error": "boom"}'), UNAVAILABLE),
+    ((429, b'{"error": "Slowdown"}'), UNAVAILABLE),
     ((400, b'{"error": "ru is not supported"}'), REFUSED),
     ((403, f'{{"error": "Invalid API key {KEY}"}}'.encode()), REFUSED),
     ((307, b""), REFUSED),
@@ -78,96 +78,92 @@ def post(app: Flask, make_user: Callable[..., User]) -> Post:
 
 @pytest.fixture
 def browser(post: Post, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> FlaskClient:
-    """A reader's, in English."""
+    """The browser of a reader whose language is English."""
     return signed_in(make_user("susan"))
 
 
-def address(post: Post) -> str:
+def path_of(post: Post) -> str:
     return f"/posts/{post.id}/translation"
 
 
-def ask(browser: FlaskClient, post: Post) -> TestResponse:
-    return browser.post(address(post), follow_redirects=True)
+def translate(browser: FlaskClient, post: Post) -> TestResponse:
+    return browser.post(path_of(post), follow_redirects=True)
 
 
-def kept() -> list[tuple[str, str]]:
+def stored() -> list[tuple[str, str]]:
     db.session.rollback()
     return [(one.language, one.body) for one in db.session.scalars(sa.select(Translation))]
 
 
-def test_a_post_in_another_language_is_translated_by_the_service(
-    browser: FlaskClient, post: Post, service: TranslationServer
-) -> None:
+def test_post_is_translated_by_service(browser: FlaskClient, post: Post, service: TranslationServer) -> None:
     assert "Translate from Russian" in browser.get("/explore").text
 
-    page = ask(browser, post)
+    page = translate(browser, post)
 
     assert page.status_code == 200
     assert f'<p dir="auto" class="post-body" lang="ru">{RUSSIAN}</p>' in page.text
     assert f'<p dir="auto" class="post-translation" lang="en">{ENGLISH}</p>' in page.text
-    question = {"q": RUSSIAN, "source": "ru", "target": "en", "format": "text", "api_key": KEY}
-    assert service.questions == [question]
-    assert kept() == [("en", ENGLISH)]
+    expected = {"q": RUSSIAN, "source": "ru", "target": "en", "format": "text", "api_key": KEY}
+    assert service.questions == [expected]
+    assert stored() == [("en", ENGLISH)]
 
 
-def test_what_was_translated_once_is_not_asked_for_again(
-    browser: FlaskClient, post: Post, service: TranslationServer
-) -> None:
+def test_stored_translation_is_reused(browser: FlaskClient, post: Post, service: TranslationServer) -> None:
     for _reader in range(3):
-        assert ENGLISH in ask(browser, post).text
-    assert ENGLISH in browser.get(address(post)).text
+        assert ENGLISH in translate(browser, post).text
+    assert ENGLISH in browser.get(path_of(post)).text
 
     assert len(service.questions) == 1
 
 
 @pytest.mark.both_databases
-def test_readers_who_click_at_the_same_instant_ask_once(
+def test_concurrent_requests_call_service_once(
     app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, redis_server: RedisServer
 ) -> None:
-    where, pages, cookie = address(post), list[TestResponse](), browser.get_cookie("session")
+    path, pages, cookie = path_of(post), list[TestResponse](), browser.get_cookie("session")
     assert cookie is not None
 
     def click() -> None:
-        own = app.test_client(use_cookies=False)
-        pages.append(own.post(where, headers={"Cookie": f"session={cookie.value}"}))
+        client = app.test_client(use_cookies=False)
+        pages.append(client.post(path, headers={"Cookie": f"session={cookie.value}"}))
 
     readers = [threading.Thread(target=click) for _reader in range(6)]
     with service.silent():
         for reader in readers:
             reader.start()
-        wait_for(lambda: service.questions, what="the first question")
+        wait_for(lambda: service.questions, what="the first request to the service")
     for reader in readers:
         reader.join()
 
     assert [page.status_code for page in pages] == [302] * 6
     assert len(service.questions) == 1
-    assert kept() == [("en", ENGLISH)]
+    assert stored() == [("en", ENGLISH)]
     assert redis_server.client.keys("translation:*") == []
 
 
-def test_redis_away_a_post_is_translated(
+def test_translation_works_while_redis_is_down(
     browser: FlaskClient, post: Post, service: TranslationServer, redis_server: RedisServer
 ) -> None:
     with redis_server.away():
-        page = ask(browser, post)
+        page = translate(browser, post)
 
     assert ENGLISH in page.text
-    assert kept() == [("en", ENGLISH)]
+    assert stored() == [("en", ENGLISH)]
 
 
-def test_an_answer_that_is_none_is_a_sentence_and_is_not_kept(
+def test_invalid_service_response_is_not_stored(
     browser: FlaskClient, post: Post, service: TranslationServer, log: Callable[[], str]
 ) -> None:
-    for answer, outcome in BAD_ANSWERS:
-        service.answer = answer
+    for response, outcome in FAILURES:
+        service.answer = response
         expect_failure(browser, post, outcome, log)
 
-    assert len(service.questions) == len(BAD_ANSWERS)
+    assert len(service.questions) == len(FAILURES)
     service.answer = None
-    assert ENGLISH in ask(browser, post).text
+    assert ENGLISH in translate(browser, post).text
 
 
-def test_an_answer_without_an_end_is_not_read_to_its_end(
+def test_endless_service_response_is_refused(
     browser: FlaskClient, post: Post, service: TranslationServer, log: Callable[[], str]
 ) -> None:
     service.endless = True
@@ -175,25 +171,25 @@ def test_an_answer_without_an_end_is_not_read_to_its_end(
     expect_failure(browser, post, REFUSED, log)
 
 
-def test_a_service_that_hangs_or_is_gone_counts_as_away(
+def test_unreachable_service_is_unavailable(
     app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, log: Callable[[], str]
 ) -> None:
     app.config["TRANSLATE_TIMEOUT"] = 0.2
     with service.silent():
-        expect_failure(browser, post, AWAY, log)
+        expect_failure(browser, post, UNAVAILABLE, log)
 
     del app.extensions["translator"]
-    app.config["TRANSLATE_URL"] = NOBODY_LISTENS
-    expect_failure(browser, post, AWAY, log)
+    app.config["TRANSLATE_URL"] = UNREACHABLE
+    expect_failure(browser, post, UNAVAILABLE, log)
 
 
 def expect_failure(browser: FlaskClient, post: Post, outcome: tuple[int, str], log: Callable[[], str]) -> None:
-    """Ask; the page has a sentence, the log a line, and neither has the key."""
-    page = ask(browser, post)
+    """Request a translation; expect a sentence on the page and a line in the log, both without the API key."""
+    page = translate(browser, post)
 
     assert page.status_code == outcome[0]
     assert outcome[1] in page.text
-    assert kept() == []
+    assert stored() == []
     assert "translation service" in log()
     assert "Traceback" not in log()
     assert KEY not in page.text + log()
@@ -201,33 +197,33 @@ def expect_failure(browser: FlaskClient, post: Post, outcome: tuple[int, str], l
 
 @pytest.fixture
 def log() -> Iterator[Callable[[], str]]:
-    """All that is logged meanwhile, down to the last detail."""
-    written = io.StringIO()
-    root, handler = logging.getLogger(), logging.StreamHandler(written)
+    """Returns everything that has been logged during the test, at level DEBUG."""
+    stream = io.StringIO()
+    root, handler = logging.getLogger(), logging.StreamHandler(stream)
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    yield written.getvalue
+    yield stream.getvalue
     root.setLevel(level)
     root.removeHandler(handler)
 
 
-def test_only_what_is_in_another_language_can_be_translated(
+def test_only_foreign_language_posts_are_translatable(
     app: Flask, browser: FlaskClient, post: Post, service: TranslationServer
 ) -> None:
     posts = [post, Post(body=ENGLISH, user_id=post.user_id), Post(body="ок", user_id=post.user_id)]
     db.session.add_all(posts)
     db.session.commit()
-    addresses = [*map(address, posts), "/posts/2147483647/translation"]
+    paths = [*map(path_of, posts), "/posts/2147483647/translation"]
 
-    codes = [browser.post(one).status_code for one in addresses]
+    codes = [browser.post(one).status_code for one in paths]
 
     assert codes == [302, 404, 404, 404]
     assert browser.get("/explore").text.count("Translate from") == 1
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_what_the_service_cannot_translate_is_not_offered_and_what_it_can_is_asked_for_by_its_own_codes(
+def test_offers_follow_languages_of_service(
     app: Flask, browser: FlaskClient, post: Post, service: TranslationServer
 ) -> None:
     service.languages = {"ru": ["es"], "nb": ["en-GB"], "zh-Hant": ["en"], "zh-Hans": ["en-GB", "en"]}
@@ -236,45 +232,45 @@ def test_what_the_service_cannot_translate_is_not_offered_and_what_it_can_is_ask
     db.session.commit()
 
     page = browser.get("/explore").text
-    codes = [browser.post(address(one)).status_code for one in posts]
+    codes = [browser.post(path_of(one)).status_code for one in posts]
 
     assert re.findall(r"Translate from (\w+)", page) == ["Chinese", "Norwegian"]
     assert codes == [404, 302, 302, 404]
-    assert [(asked["source"], asked["target"]) for asked in service.questions] == [("nb", "en-GB"), ("zh-Hans", "en")]
+    assert [(call["source"], call["target"]) for call in service.questions] == [("nb", "en-GB"), ("zh-Hans", "en")]
 
 
-@pytest.mark.parametrize("said", [b"[]]", b'{"error": 1}', b'[{"code": "ru"}]', b"[1]", b'[{"code": 1, "targets": 1}]'])
-def test_whose_languages_nobody_knows_is_asked_all_the_same(
-    app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, said: bytes
+@pytest.mark.parametrize("body", [b"[]]", b'{"error": 1}', b'[{"code": "ru"}]', b"[1]", b'[{"code": 1, "targets": 1}]'])
+def test_invalid_language_list_does_not_prevent_translation(
+    app: Flask, browser: FlaskClient, post: Post, service: TranslationServer, body: bytes
 ) -> None:
-    service.said_of_languages = said
+    service.said_of_languages = body
 
     for _page in range(3):
         assert "Translate from Russian" in browser.get("/explore").text
 
-    assert ENGLISH in ask(browser, post).text
+    assert ENGLISH in translate(browser, post).text
     assert service.asked_for_languages == 1
 
 
-def test_without_a_service_there_is_no_button(app: Flask, browser: FlaskClient, post: Post) -> None:
+def test_no_translate_button_without_service(app: Flask, browser: FlaskClient, post: Post) -> None:
     app.config["TRANSLATE_URL"] = None
 
     assert "Translate" not in browser.get("/explore").text
-    assert browser.post(address(post)).status_code == 404
+    assert browser.post(path_of(post)).status_code == 404
 
 
-def test_nobody_asks_without_an_account_or_by_a_link_or_from_elsewhere(
+def test_translation_requires_sign_in_and_csrf_token(
     app: Flask, client: FlaskClient, browser: FlaskClient, post: Post, service: TranslationServer
 ) -> None:
-    assert client.post(address(post)).headers["Location"].startswith("/auth/login")
-    assert "Translate from Russian" in browser.get(address(post)).text
+    assert client.post(path_of(post)).headers["Location"].startswith("/auth/login")
+    assert "Translate from Russian" in browser.get(path_of(post)).text
     app.config["WTF_CSRF_ENABLED"] = True
 
-    assert browser.post(address(post)).status_code == 400
+    assert browser.post(path_of(post)).status_code == 400
     assert service.questions == []
 
 
-def test_a_user_may_ask_so_many_times_a_minute(
+def test_translations_are_rate_limited(
     make_app: Callable[..., Flask], post: Post, service: TranslationServer, make_user: Callable[..., User]
 ) -> None:
     susan = make_user("susan")
@@ -283,16 +279,16 @@ def test_a_user_may_ask_so_many_times_a_minute(
     browser = app.test_client()
     browser.post("/auth/login", data={"username": susan.username, "password": "cat-dog-fish"})
 
-    codes = [browser.post(address(post)).status_code for _click in range(3)]
+    codes = [browser.post(path_of(post)).status_code for _click in range(3)]
 
     assert codes == [302, 302, 429]
 
 
 @pytest.mark.both_databases
-def test_a_translation_goes_with_its_post(browser: FlaskClient, post: Post) -> None:
-    ask(browser, post)
+def test_translation_is_deleted_with_post(browser: FlaskClient, post: Post) -> None:
+    translate(browser, post)
 
     db.session.execute(sa.delete(Post).where(Post.id == post.id))
     db.session.commit()
 
-    assert kept() == []
+    assert stored() == []

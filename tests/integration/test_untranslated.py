@@ -1,4 +1,4 @@
-"""Nothing that readers see is out of a translator's reach: each string has brackets here, and what has none is seen."""
+"""Every text that users see is translatable: the pseudo language adds brackets, so a text without them is found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from microblog.taskqueue.models import Task
 from tests.support import pseudo
 from tests.support.api import caller_for
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # what a page says does not depend on it
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # texts do not depend on the database
 
 PASSWORD = "cat-dog-fish"
 ANONYMOUS = ["/auth/login", "/auth/register", "/auth/reset_password_request", "/auth/reset_password/1", "/nothing"]
@@ -66,7 +66,7 @@ IMPORTED = {
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
-    """The site in the language in which every string has brackets."""
+    """An app in the pseudo language, in which every translatable text has brackets."""
     pseudo.write_catalog(tmp_path / "translations")
     return make_app(
         LANGUAGES=[pseudo.LANGUAGE],
@@ -77,15 +77,15 @@ def app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
 
 @pytest.fixture
 def reader(make_user: Callable[..., User]) -> User:
-    """Somebody who has some of everything. What users wrote has no letters, so that every letter is the site's."""
+    """A user with data of every kind. User content has no letters, so that every letter is the application's."""
     user, other = make_user("111"), make_user("222")
     for one in (user, other):
         one.email, one.last_seen_at = f"{one.username}@1.1", utcnow()
     db.session.add_all(Post(user_id=one.id, body="333", language="ru") for one in (user, other) for _ in range(30))
     db.session.add(EmailChange(user=user, old_address=user.email, new_address="112@1.1"))
-    ended = {"state": "SUCCESS", "finished_at": utcnow(), "result": IMPORTED, "signature": {"args": [user.id, "1"]}}
+    columns = {"state": "SUCCESS", "finished_at": utcnow(), "result": IMPORTED, "signature": {"args": [user.id, "1"]}}
     db.session.add(Upload(id="1", user_id=user.id, expires_at=utcnow()))
-    db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", user_id=user.id, **ended))
+    db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", user_id=user.id, **columns))
     db.session.flush()
     db.session.add(Refusal(upload_id="1", place=1, number=1, line=1, reason="555"))
     notify(user.id, "follower", str(other.id), actor_id=other.id)
@@ -97,12 +97,12 @@ def reader(make_user: Callable[..., User]) -> User:
     return user
 
 
-def test_no_page_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+def test_every_page_is_translatable(app: Flask, reader: User) -> None:
     browser = app.test_client()
     browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudo.LANGUAGE
     reset, confirm = tokens.password_reset_url(reader), tokens.confirm_email_url(db.session.get_one(EmailChange, 1))
 
-    pages = read(browser, [*ANONYMOUS, urlsplit(reset).path])
+    pages = fetch_pages(browser, [*ANONYMOUS, urlsplit(reset).path])
     pages["wrong"] = browser.post("/auth/login", data={"username": "111", "password": "444"}).text
     pages["empty"] = browser.post("/auth/register", data={}).text
     pages["reset"] = browser.post("/auth/reset_password_request", data={"email": "0@1.1"}, follow_redirects=True).text
@@ -117,15 +117,15 @@ def test_no_page_says_anything_that_a_translator_cannot_change(app: Flask, reade
         pages[state] = browser.get("/tasks").text
     reader.is_operator = True
     db.session.commit()
-    pages |= read(browser, [*OWN, urlsplit(confirm).path, *OPERATORS, f"/admin/tasks/{task.id}"])
+    pages |= fetch_pages(browser, [*OWN, urlsplit(confirm).path, *OPERATORS, f"/admin/tasks/{task.id}"])
 
     assert pseudo.hard_coded("<p title='x' data-labels='{\"one\": \"y\"}'>⟦a⟧ b</p>") == ["x", "y", "b"]
     assert [path for path, page in pages.items() if "⟦" not in page] == []
-    assert {path: left for path, page in pages.items() if (left := without_codes(app, page))} == {}
+    assert {path: texts for path, page in pages.items() if (texts := untranslated_texts(app, page))} == {}
 
 
 @pytest.mark.exhaustive
-def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+def test_every_mail_is_translatable(app: Flask, reader: User) -> None:
     reader.locale = pseudo.LANGUAGE
     expiry = datetime.now(UTC)
     archive = Archive(id="a", user_id=reader.id, path="", posts=2, size=1 << 40, sha256="", expires_at=expiry)
@@ -138,12 +138,12 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
         email_changed_email(change),
         account_deleted_email(reader),
     ]
-    facts = {"exception": "1.2", "place": "3", "traceback": "4", "created_at": expiry, "suppressed": 5}
+    columns = {"exception": "1.2", "place": "3", "traceback": "4", "created_at": expiry, "suppressed": 5}
     app.config["ADMINS"] = ["1@1.1"]
     with force_locale(pseudo.LANGUAGE):
         messages.append(email_changed_email(change))
-        messages.append(report_email(ErrorReport(task_id="6", task_name="7", **facts)))
-        messages.append(report_email(ErrorReport(method="6", path="7", **facts)))
+        messages.append(report_email(ErrorReport(task_id="6", task_name="7", **columns)))
+        messages.append(report_email(ErrorReport(method="6", path="7", **columns)))
 
     for message in messages:
         for text in (message.subject, message.body, message.html):
@@ -152,9 +152,9 @@ def test_no_mail_says_anything_that_a_translator_cannot_change(app: Flask, reade
 
 
 @pytest.mark.exhaustive
-def test_no_refusal_of_the_api_says_anything_that_a_translator_cannot_change(app: Flask, reader: User) -> None:
+def test_every_api_error_is_translatable(app: Flask, reader: User) -> None:
     reader.locale = pseudo.LANGUAGE
-    program = caller_for(app, reader)
+    caller = caller_for(app, reader)
     bad_fields = {
         "/api/users": {"username": "1", "email": "2", "password": "3"},
         "/api/users#": {"username": "?" * 65, "email": 4, "password": None, "5": 6},
@@ -171,37 +171,37 @@ def test_no_refusal_of_the_api_says_anything_that_a_translator_cannot_change(app
         "/api/tokens": {"name": "12" * 50},
     }
 
-    answers = {path: program.post(path, json=fields) for path, fields in bad_fields.items()}
-    answers["patch"] = program.patch("/api/users/me", json={"about_me": "1" * 300, "language": "13", "timezone": 14})
-    answers["query"] = program.get("/api/users?limit=0")
-    answers["no number"] = program.get("/api/users?limit=x")
-    answers["search"] = program.get("/api/search?q=" + "1" * 1000)
-    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 422)
-    answers["gone"] = program.get("/api/posts/999")
-    answers["nobody"] = app.test_client().get("/api/tasks", headers={"Accept-Language": pseudo.LANGUAGE})
+    responses = {path: caller.post(path, json=fields) for path, fields in bad_fields.items()}
+    responses["patch"] = caller.patch("/api/users/me", json={"about_me": "1" * 300, "language": "13", "timezone": 14})
+    responses["query"] = caller.get("/api/users?limit=0")
+    responses["no number"] = caller.get("/api/users?limit=x")
+    responses["search"] = caller.get("/api/search?q=" + "1" * 1000)
+    assert {name: response.status_code for name, response in responses.items()} == dict.fromkeys(responses, 422)
+    responses["gone"] = caller.get("/api/posts/999")
+    responses["nobody"] = app.test_client().get("/api/tasks", headers={"Accept-Language": pseudo.LANGUAGE})
 
-    problems = {name: answer.get_json(force=True) for name, answer in answers.items()}
-    said = {name: sentences([problem["detail"], problem.get("errors", [])]) for name, problem in problems.items()}
-    assert [name for name, texts in said.items() if len(texts) == 1] == ["gone", "nobody"]
-    assert [text for texts in said.values() for text in texts if pseudo.unbracketed(text)] == []
+    problems = {name: response.get_json(force=True) for name, response in responses.items()}
+    messages = {name: sentences([problem["detail"], problem.get("errors", [])]) for name, problem in problems.items()}
+    assert [name for name, texts in messages.items() if len(texts) == 1] == ["gone", "nobody"]
+    assert [text for texts in messages.values() for text in texts if pseudo.unbracketed(text)] == []
 
 
 def sentences(errors: Any) -> list[str]:
-    """What is wrong, from wherever it is among `errors`."""
+    """Return the messages in `errors`, at any depth."""
     if isinstance(errors, str):
         return [errors]
     return [one for part in (errors.values() if isinstance(errors, dict) else errors) for one in sentences(part)]
 
 
-def read(browser: FlaskClient, paths: list[str]) -> dict[str, str]:
-    """What each page says, or the one that it leads to."""
+def fetch_pages(browser: FlaskClient, paths: list[str]) -> dict[str, str]:
+    """Return the HTML of each page, following redirects."""
     return {path: browser.get(path, follow_redirects=True).text for path in paths}
 
 
-def without_codes(app: Flask, page: str) -> list[str]:
-    """What `page` says in English, but for what operators call things by: names, ids, states, units."""
+def untranslated_texts(app: Flask, page: str) -> list[str]:
+    """Return the untranslated texts of `page`, except those that are identifiers: names, ids, states and units."""
     celery = app.extensions["celery"]
     codes = {*celery.tasks, *(queue.name for queue in celery.conf.task_queues)}
     codes |= {*states.UNFINISHED, *states.FINISHED, "UTC", "d", "h", "m", "s"}
-    an_id = re.compile(r"[0-9a-f-]{36}")
-    return [one for one in pseudo.hard_coded(page) if not set(re.findall(r"[^\W\d]+", an_id.sub("", one))) <= codes]
+    uuid = re.compile(r"[0-9a-f-]{36}")
+    return [one for one in pseudo.hard_coded(page) if not set(re.findall(r"[^\W\d]+", uuid.sub("", one))) <= codes]

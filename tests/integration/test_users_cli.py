@@ -1,4 +1,4 @@
-"""``flask users``: who operates the site."""
+"""``flask users``: list users, promote and demote operators."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ def is_operator(username: str) -> bool:
     return user.is_operator
 
 
-def test_nobody_is_an_operator_before_they_are_promoted(make_user: Callable[..., User]) -> None:
+def test_new_user_is_no_operator(make_user: Callable[..., User]) -> None:
     assert make_user("susan").is_operator is False
 
 
 @pytest.mark.both_databases
-def test_a_user_is_promoted_and_demoted_by_whatever_case_of_their_name(
-    run: Run, make_user: Callable[..., User]
-) -> None:
+def test_promote_and_demote_ignore_case(run: Run, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     promoted = run("promote", "Susan")
@@ -44,7 +42,7 @@ def test_a_user_is_promoted_and_demoted_by_whatever_case_of_their_name(
     assert not is_operator("susan")
 
 
-def test_what_is_so_already_is_told_apart_by_its_exit_code(run: Run, make_user: Callable[..., User]) -> None:
+def test_unchanged_role_exits_with_1(run: Run, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     demoted = run("demote", "susan")
@@ -56,15 +54,15 @@ def test_what_is_so_already_is_told_apart_by_its_exit_code(run: Run, make_user: 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("name", ["nobody", "no such name!", "-", "x\x00"])
-def test_nobody_of_that_name_is_said_in_a_sentence(run: Run, name: str) -> None:
+def test_unknown_user_is_refused(run: Run, name: str) -> None:
     for command in ("promote", "demote"):
         result = run(command, name)
         assert result.exit_code == 2
-        assert result.stderr == f"{name}: there is nobody of this name.\n"
+        assert result.stderr == f"{name}: no such user.\n"
 
 
 @pytest.mark.both_databases
-def test_users_are_listed_by_name_and_operators_alone(run: Run, make_user: Callable[..., User]) -> None:
+def test_list_of_users_and_of_operators(run: Run, make_user: Callable[..., User]) -> None:
     for name in ("susan", "ben", "Ada"):
         make_user(name)
     run("promote", "susan")
@@ -76,25 +74,25 @@ def test_users_are_listed_by_name_and_operators_alone(run: Run, make_user: Calla
     assert len(json.loads(run("list", "--limit", "2", "--json").stdout)) == 2
 
 
-def test_an_empty_list_says_so(run: Run) -> None:
+def test_empty_list_prints_message(run: Run) -> None:
     assert run("list", "--operators").stderr == "There are no operators.\n"
     assert run("list", "--json").stdout.strip() == "[]"
 
 
-def test_json_tells_what_became_of_it(run: Run, make_user: Callable[..., User]) -> None:
+def test_promote_json_output(run: Run, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
-    facts = json.loads(run("promote", "susan", "--json").stdout)
+    outcome = json.loads(run("promote", "susan", "--json").stdout)
 
-    assert facts["done"] is True
-    assert (facts["username"], facts["is_operator"]) == ("susan", True)
+    assert outcome["done"] is True
+    assert (outcome["username"], outcome["is_operator"]) == ("susan", True)
     assert json.loads(run("promote", "nobody", "--json").stdout) is None
 
 
-def test_a_database_that_is_away_is_one_sentence(make_app: Callable[..., Flask]) -> None:
+def test_database_unavailable_exits_with_3(make_app: Callable[..., Flask]) -> None:
     app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
 
     result = app.test_cli_runner().invoke(args=["users", "list"])
 
     assert result.exit_code == 3
-    assert result.stderr.startswith("The database does not answer as it should: ")
+    assert result.stderr.startswith("The database is unavailable: ")

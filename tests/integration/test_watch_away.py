@@ -1,4 +1,4 @@
-"""``flask tasks watch`` while something that it shows is away: it says so, and goes on."""
+"""``flask tasks watch`` during outages: it reports what is unavailable, and continues."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.terminal import WATCH, Tmux, shows
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.exhaustive
-class TestWorkersAway:
-    def test_without_a_worker_it_says_that_nothing_will_run(self, terminal: Tmux, app):
+class TestWorkersUnavailable:
+    def test_missing_worker_is_reported(self, terminal: Tmux, app):
         terminal.run(WATCH)
 
         shows(terminal, "No worker is up: nothing will run.")
 
-    def test_a_worker_that_freezes_is_named(self, terminal: Tmux, make_worker: Callable[..., Worker]) -> None:
+    def test_frozen_worker_is_named(self, terminal: Tmux, make_worker: Callable[..., Worker]) -> None:
         worker = make_worker()
         terminal.run(WATCH)
         shows(terminal, "Workers: 1 up")
@@ -38,9 +38,9 @@ class TestWorkersAway:
 
 
 @pytest.mark.exhaustive
-class TestDatabaseAway:
+class TestDatabaseUnavailable:
     @pytest.mark.parametrize("database", ["postgresql"])
-    def test_it_goes_on_with_what_the_workers_tell(
+    def test_watch_continues_with_worker_events(
         self,
         terminal: Tmux,
         make_worker: Callable[..., Worker],
@@ -56,7 +56,7 @@ class TestDatabaseAway:
         shows(terminal, "PROGRESS susan")
 
         with postgres_server.closed(database_url.rpartition("/")[2]):
-            shows(terminal, "Database is away")
+            shows(terminal, "Database is down")
             shows(terminal, "Workers: 1 up")
             shows(terminal, "PROGRESS susan")
             terminal.press("c", "y")

@@ -1,4 +1,4 @@
-"""``flask tasks watch`` and the terminal that it is given: it gives it back as it was, or refuses it."""
+"""``flask tasks watch`` restores the terminal when it ends, and refuses one that it cannot draw on."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from tests.support.terminal import WATCH, Tmux, exit_code, shows
 
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.exhaustive
-class TestTheTerminalAfterwards:
+class TestTerminalRestored:
     def settings(self, terminal: Tmux, tmp_path: Path, name: str) -> str:
         terminal.run(f"stty -a > {tmp_path}/{name}; echo {name} no''ted")
         shows(terminal, f"{name} noted")
         return (tmp_path / name).read_text()
 
-    def assert_given_back(self, terminal: Tmux, before: str, after: str) -> None:
+    def assert_restored(self, terminal: Tmux, before: str, after: str) -> None:
         assert after == before
         assert terminal.ask("alternate_on") == "0"
         assert terminal.ask("cursor_flag") == "1"
 
     @pytest.mark.parametrize(
-        ("how", "code"), [("q", 0), ("C-c", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+        ("action", "code"), [("q", 0), ("C-c", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
     )
-    def test_it_is_as_it_was(self, terminal: Tmux, app, tmp_path: Path, how, code):
+    def test_terminal_is_restored_on_exit(self, terminal: Tmux, app, tmp_path: Path, action, code):
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(f"sh -c 'echo $$ > {tmp_path}/pid; exec {WATCH}'; echo \"exit code: $?\"")
         shows(terminal, "Database up")
         assert terminal.ask("alternate_on") == "1"
 
-        if isinstance(how, signal.Signals):
-            os.kill(int((tmp_path / "pid").read_text()), how)
+        if isinstance(action, signal.Signals):
+            os.kill(int((tmp_path / "pid").read_text()), action)
         else:
-            terminal.press(how)
+            terminal.press(action)
 
         assert exit_code(terminal) == code
-        assert terminal.line_with("before noted"), "what was on the screen is there again"
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
+        assert terminal.line_with("before noted"), "the previous screen is restored"
+        self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
-    def test_ctrl_z_gives_it_to_the_shell_and_takes_it_again(self, terminal: Tmux, app, tmp_path: Path):
+    def test_suspend_and_resume(self, terminal: Tmux, app, tmp_path: Path):
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(WATCH)
         shows(terminal, "Database up")
@@ -55,13 +55,13 @@ class TestTheTerminalAfterwards:
         terminal.press("C-z")
 
         wait_for(lambda: terminal.ask("alternate_on") == "0", what="the shell's screen")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
+        self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
         terminal.run("fg")
         shows(terminal, "Database up")
         terminal.press("q")
         wait_for(lambda: terminal.ask("alternate_on") == "0", what="the shell's screen")
 
-    def test_after_a_crash_it_is_as_it_was_and_the_error_can_be_read(self, terminal: Tmux, app, tmp_path: Path):
+    def test_terminal_is_restored_after_crash(self, terminal: Tmux, app, tmp_path: Path):
         crash = (
             "from rich.console import Console; from microblog.monitoring.watch.terminal import Terminal\n"
             "with Terminal(Console()) as terminal: terminal.draw('drawn'); raise RuntimeError('it broke')"
@@ -72,35 +72,35 @@ class TestTheTerminalAfterwards:
         terminal.run(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/crash.py")
 
         shows(terminal, "RuntimeError: it broke")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
+        self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
-    def test_a_thread_that_breaks_ends_it_with_the_error(self, terminal: Tmux, app, tmp_path: Path):
-        """Nobody would notice that what is on the screen is no longer fed."""
-        breaking = (
+    def test_failed_thread_ends_watch_with_error(self, terminal: Tmux, app, tmp_path: Path):
+        """If watch did not end, the screen would silently stop being updated."""
+        script = (
             "from rich.console import Console; from microblog import create_app\n"
             "from microblog.monitoring.watch import console\n"
             "console.measure_queues = lambda answers: 1 / 0\n"
             "console.watch(create_app(), Console())"
         )
-        (tmp_path / "breaking.py").write_text(breaking)
+        (tmp_path / "breaking.py").write_text(script)
         before = self.settings(terminal, tmp_path, "before")
 
         terminal.run(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/breaking.py")
 
         shows(terminal, "ZeroDivisionError")
-        self.assert_given_back(terminal, before, self.settings(terminal, tmp_path, "after"))
+        self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-class TestWithoutATerminal:
-    def test_it_is_a_sentence_and_exit_code_2(self, app, environment):
+class TestWithoutTerminal:
+    def test_watch_exits_with_2(self, app, environment):
         result = programs.run(flask_tasks("watch"), environment)
 
         assert (result.returncode, result.stdout) == (2, "")
         assert "watch needs a terminal" in result.stderr
 
     @pytest.mark.exhaustive
-    def test_a_terminal_that_cannot_be_drawn_on_is_none(self, terminal: Tmux, app):
+    def test_dumb_terminal_is_refused(self, terminal: Tmux, app):
         terminal.run(f'TERM=dumb {WATCH}; echo "exit code: $?"')
 
         shows(terminal, "watch needs a terminal")

@@ -1,4 +1,4 @@
-"""`python -m tests.mutants`: exit code 0 if every mutant is noticed by the tests named for it."""
+"""`python -m tests.mutants`: the exit code is 0 if the tests named for each mutant detect it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.table import tables
 from tests.mutants.trial import Verdict, try_mutant, try_whole
 
-AT_ONCE = 2  # copies: as many as the cores of a small machine
+AT_ONCE = 2  # concurrent copies, one for each core of a small machine
 
 
 def main() -> int:
-    """Try each mutant; returns 0 if all are noticed, 1 if one survives."""
+    """Test each mutant. Return 0 if all are detected, 1 if one survives."""
     arguments = _arguments()
     if arguments.table:
         print(tables(PROMISES))
@@ -27,37 +27,37 @@ def main() -> int:
     began = time.monotonic()
     chosen = [mutant for mutant in MUTANTS if not arguments.only or mutant.name in arguments.only]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        if not _print(pool.map(lambda named: try_whole(*named), _by_file(chosen)), good="pass", bad="FAIL"):
-            print("Nothing was taken out: these tests fail by themselves.")
+        if not _print(pool.map(lambda group: try_whole(*group), _by_file(chosen)), good="pass", bad="FAIL"):
+            print("These tests fail without a mutant, so no mutant was tested.")
             return 1
-        noticed = _print(pool.map(try_mutant, chosen), good="noticed", bad="SURVIVED")
+        detected = _print(pool.map(try_mutant, chosen), good="detected", bad="SURVIVED")
     print(
-        f"{len(chosen)} mutants in {time.monotonic() - began:.0f} s: {'all noticed' if noticed else 'NOT all noticed'}"
+        f"{len(chosen)} mutants in {time.monotonic() - began:.0f} s: {'all detected' if detected else 'some SURVIVED'}"
     )
-    return 0 if noticed else 1
+    return 0 if detected else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.mutants", description="Take out each line that holds a promise, and see a test fail."
+        prog="python -m tests.mutants", description="Remove each line that keeps a promise, and require a test failure."
     )
     names = [mutant.name for mutant in MUTANTS]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="only these, as the output names them")
-    parser.add_argument("--table", action="store_true", help="print the tables of docs/promises.md, and end")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="only these, named as in the output")
+    parser.add_argument("--table", action="store_true", help="print the tables of docs/promises.md and exit")
     return parser.parse_args()
 
 
 def _by_file(mutants: Iterable[Mutant]) -> list[tuple[str, Sequence[str]]]:
-    """All tests that are named for any of `mutants`, in the order of the list, those of a file together."""
+    """Return all tests of `mutants`, grouped by file, in the order of the list."""
     tests: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for mutant in mutants:
         for test in mutant.tests:
             tests[test.partition("::")[0]][test] = None
-    return [(PurePosixPath(file).name, list(named)) for file, named in tests.items()]
+    return [(PurePosixPath(file).name, list(group)) for file, group in tests.items()]
 
 
 def _print(verdicts: Iterable[Verdict], *, good: str, bad: str) -> bool:
-    """Print each verdict as it comes; returns whether all are good."""
+    """Print each verdict as soon as it is known. Return whether all are good."""
     all_good = True
     for verdict in verdicts:
         all_good = all_good and not verdict.complaints

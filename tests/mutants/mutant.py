@@ -1,4 +1,4 @@
-"""A mutant: the program without one line that holds a promise, and the tests that must notice."""
+"""A mutant: the program without one line that keeps a promise, and the tests that must fail."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 class Outdated(Exception):
-    """The list names code that is no longer there as it says."""
+    """The catalogue refers to code that no longer exists or is not unique."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of the program: `code` within the definition `where` of `file` becomes something else.
+    """One change of the program: `code` within the definition `where` of `file` is replaced by `becomes`.
 
-    `where` is the dotted name of a function, a class or an assigned name. `code` is any part of its text, and is
-    there exactly once.
+    `where` is the dotted name of a function, a class or an assigned name. `code` is a part of its text and occurs in it
+    exactly once.
     """
 
     file: str
@@ -26,24 +26,24 @@ class Edit:
     becomes: str
 
     def apply(self, tree: Path) -> None:
-        """Change the file in `tree`. Raises Outdated, or SyntaxError if what comes out is no Python."""
+        """Change the file in `tree`. Raises Outdated, or SyntaxError if the result is not valid Python."""
         path = tree / self.file
         source = self.applied(path.read_text())
         compile(source, self.file, "exec")
         path.write_text(source)
 
     def applied(self, source: str) -> str:
-        """The text of the file, changed. Raises Outdated."""
+        """Return `source` with the change applied. Raises Outdated."""
         begin, end = _extent(source, self)
         found = source[begin:end].count(self.code)
         if found != 1:
-            raise Outdated(f"{self.file}, {self.where}: {self.code!r} is there {found} times, not once")
+            raise Outdated(f"{self.file}, {self.where}: {self.code!r} occurs {found} times instead of once")
         return source[:begin] + source[begin:end].replace(self.code, self.becomes) + source[end:]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """The sentence that no longer holds once all `edits` are made, and the tests (node ids) that then fail."""
+    """A sentence that is false once all `edits` are made, and the tests (node ids) that then fail."""
 
     name: str
     holds: str
@@ -53,19 +53,19 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Promise:
-    """One of the promises that Microblog makes, and a mutant for each line that holds a part of it."""
+    """One of the promises of Microblog, and a mutant for each line that keeps a part of it."""
 
     sentence: str
     mutants: tuple[Mutant, ...]
 
 
 def _extent(source: str, edit: Edit) -> tuple[int, int]:
-    """Where in `source` the definition begins and ends, its decorators included."""
+    """Return the begin and end of the definition in `source`, including its decorators."""
     body, node = ast.parse(source).body, None
     for name in edit.where.split("."):
         found = [child for child in body if name in _names(child)]
         if len(found) != 1:
-            raise Outdated(f"{edit.file}: {edit.where} is there {len(found)} times")
+            raise Outdated(f"{edit.file}: {edit.where} is defined {len(found)} times")
         [node] = found
         body = getattr(node, "body", [])
     assert node is not None
@@ -77,7 +77,7 @@ def _extent(source: str, edit: Edit) -> tuple[int, int]:
 
 
 def _names(node: ast.stmt) -> Iterator[str]:
-    """What a statement defines."""
+    """Yield the names that a statement defines."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name

@@ -1,6 +1,6 @@
-"""A pytest plugin: writes down of each test whether it passed, failed by an assertion, or broke.
+"""A pytest plugin that records whether each test passed, failed by an assertion, or raised another error.
 
-A test that breaks shows that something is wrong, but not that it is looking for just that; so only assertions count.
+Another error shows that something is wrong, but not that the test checks for it, so only assertions count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PASSED, ASSERTED, BROKE, SKIPPED = "passed", "asserted", "broke", "skipped"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--outcomes", type=Path, required=True, help="the file to write them to, as JSON")
+    parser.addoption("--outcomes", type=Path, required=True, help="the JSON file to which the outcomes are written")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,7 +28,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if call.when == "call" or (call.when == "setup" and not report.passed):
-        item.config.stash[_OUTCOMES][item.nodeid] = [_outcome(call, report), _words(call)]
+        item.config.stash[_OUTCOMES][item.nodeid] = [_outcome(call, report), _message(call)]
     return report
 
 
@@ -45,10 +45,10 @@ def _outcome(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
     if report.skipped:
         return SKIPPED
     error = call.excinfo.value
-    # What pytest.raises() says; any other pytest.fail() is a fixture's, or the time limit.
+    # The message of pytest.raises(); any other pytest.fail() comes from a fixture or the time limit.
     missed = isinstance(error, pytest.fail.Exception) and str(error).startswith("DID NOT RAISE")
     return ASSERTED if call.when == "call" and (missed or isinstance(error, AssertionError)) else BROKE
 
 
-def _words(call: pytest.CallInfo[None]) -> str:
+def _message(call: pytest.CallInfo[None]) -> str:
     return call.excinfo.exconly(tryshort=True).partition("\n")[0] if call.excinfo else ""

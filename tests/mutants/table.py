@@ -1,4 +1,4 @@
-"""The list as the tables of docs/promises.md."""
+"""The catalogue as the tables of docs/promises.md."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-LONGEST = 90  # characters of a line of code that are shown
+LONGEST = 90  # characters of a line of code in a table
 
 
 def tables(promises: Iterable[Promise]) -> str:
-    """A heading and a table in Markdown for each promise."""
+    """Return a heading and a table in Markdown for each promise."""
     return "\n".join(line for number, promise in enumerate(promises, 1) for line in _lines(number, promise))
 
 
@@ -34,7 +34,7 @@ def _shown(edit: Edit) -> str:
 
 
 def _file(path: str) -> str:
-    """Return the package and the file."""
+    """Return the path below microblog/, as code."""
     return f"`{path.removeprefix('microblog/')}`"
 
 

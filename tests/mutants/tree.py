@@ -1,4 +1,4 @@
-"""Copies of the project, to be broken."""
+"""Temporary copies of the project for mutants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEFT_OUT = shutil.ignore_patterns(".venv", ".git", "instance", "__pycache__", ".
 
 @contextlib.contextmanager
 def copied_tree() -> Iterator[Path]:
-    """A copy of the project as it is on disk, without what runs leave behind; gone afterwards."""
+    """Provide a temporary copy of the project on disk, without the files that runs create."""
     folder = Path(tempfile.mkdtemp(prefix="microblog-mutant-"))
     tree = folder / ROOT.name
     try:

@@ -1,4 +1,4 @@
-"""Runs tests in a copy of the project, whole or mutated, and says what that proves."""
+"""Run tests in a copy of the project, unchanged or mutated, and judge their outcomes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.outcomes import ASSERTED, PASSED, SKIPPED
 from tests.mutants.tree import copied_tree
 
-TESTS_FAILED = 1  # pytest's exit code; others say that it could not run them
+TESTS_FAILED = 1  # pytest's exit code; other codes mean that it could not run the tests
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one trial took, in seconds, how many tests it ran, and what is wrong with how they ended."""
+    """The result of one trial: duration in seconds, number of tests, and complaints about their outcomes."""
 
     name: str
     seconds: float
@@ -35,22 +35,22 @@ class _Run:
 
 
 def try_whole(name: str, tests: Collection[str]) -> Verdict:
-    """Demand that `tests` pass in an untouched copy."""
+    """Require that `tests` pass in an unchanged copy."""
     began = time.monotonic()
     with copied_tree() as tree:
         run = _run(tree, tests)
-    wrong = [
-        f"{test} does not pass without a change: {words}"
-        for test, (outcome, words) in run.outcomes.items()
+    complaints = [
+        f"{test} fails without a mutant: {message}"
+        for test, (outcome, message) in run.outcomes.items()
         if outcome not in (PASSED, SKIPPED)
     ]
-    if run.exit_code and not wrong:
-        wrong = [f"pytest ended with {run.exit_code}:\n{run.output}"]
-    return Verdict(name, time.monotonic() - began, len(run.outcomes), wrong)
+    if run.exit_code and not complaints:
+        complaints = [f"pytest ended with {run.exit_code}:\n{run.output}"]
+    return Verdict(name, time.monotonic() - began, len(run.outcomes), complaints)
 
 
 def try_mutant(mutant: Mutant) -> Verdict:
-    """Demand that each test named for `mutant` fails, by an assertion of its own, in a copy without its lines."""
+    """Require that each test of `mutant` fails by an assertion in a copy with its edits."""
     began = time.monotonic()
     with copied_tree() as tree:
         for edit in mutant.edits:
@@ -65,11 +65,11 @@ def _survivals(mutant: Mutant, run: _Run) -> Iterator[str]:
         return
     for test in mutant.tests:
         found = {name: outcome for name, outcome in run.outcomes.items() if name == test or name.startswith(f"{test}[")}
-        if all(outcome == SKIPPED for outcome, _words in found.values()):
+        if all(outcome == SKIPPED for outcome, _message in found.values()):
             yield f"{test} did not run"
-        for name, (outcome, words) in found.items():
+        for name, (outcome, message) in found.items():
             if outcome not in (ASSERTED, SKIPPED):
-                yield f"{name} {outcome} {words}".rstrip()
+                yield f"{name} {outcome} {message}".rstrip()
 
 
 def _run(tree: Path, tests: Collection[str]) -> _Run:
@@ -81,6 +81,6 @@ def _run(tree: Path, tests: Collection[str]) -> _Run:
     found = json.loads(outcomes.read_text()) if outcomes.exists() else {}
     return _Run(
         pytest.returncode,
-        {test: (outcome, words) for test, (outcome, words) in found.items()},
+        {test: (outcome, message) for test, (outcome, message) in found.items()},
         (pytest.stdout + pytest.stderr)[-2000:],
     )

@@ -1,4 +1,4 @@
-"""A program that calls the API, and what it may expect of a refusal."""
+"""A client of the JSON API, and a check of its error responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from microblog.api.models import ApiToken
 from microblog.api.schemas import ProblemSchema
 from microblog.extensions import db
 
-# What the outside contract promises of a task.
+# The fields of a job that the API documents.
 JOB_FIELDS = {
     *("id", "name", "description", "state", "progress", "result", "error", "attempts"),
     *("created_at", "started_at", "finished_at", "steps"),
@@ -23,7 +23,7 @@ JOB_FIELDS = {
 
 
 class Caller:
-    """A program that calls the API for one user."""
+    """A client that calls the API with the token of one user."""
 
     def __init__(self, client: FlaskClient, token: str) -> None:
         self.token = token
@@ -52,6 +52,6 @@ def assert_problem(response: TestResponse, status: int) -> dict[str, Any]:
     problem: dict[str, Any] = response.get_json(force=True)
     assert ProblemSchema().validate(problem) == {}
     assert problem["status"] == status
-    assert problem["detail"].endswith((".", ")")), "a sentence"
+    assert problem["detail"].endswith((".", ")")), "the detail is a sentence"
     assert "Traceback" not in response.text
     return problem

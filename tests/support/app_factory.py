@@ -1,4 +1,4 @@
-"""Applications under test, each with its environment and database."""
+"""Applications for the tests, each with its environment and database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.programs import ROOT
 
 
 def migrate(environment: dict[str, str], url: str) -> None:
-    """Make all tables in the database at `url`, by the migrations."""
+    """Create all tables in the database at `url` by running the migrations."""
     with application(environment | {"DATABASE_URL": url}):
         flask_migrate.upgrade(directory=str(ROOT / "migrations"))
 
@@ -36,8 +36,8 @@ def fresh_database(folder: Path, request: pytest.FixtureRequest) -> str:
     return f"sqlite:///{path}"
 
 
-class _Compiled(BytecodeCache):
-    """Templates are compiled once in this process, not once for each application."""
+class _TemplateCache(BytecodeCache):
+    """A cache of compiled templates that all applications of this process share."""
 
     def __init__(self) -> None:
         self._codes: dict[tuple[str, str], CodeType] = {}
@@ -50,12 +50,12 @@ class _Compiled(BytecodeCache):
             self._codes[bucket.key, bucket.checksum] = bucket.code
 
 
-_compiled = _Compiled()
+_template_cache = _TemplateCache()
 
 
 @contextlib.contextmanager
 def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask]:
-    """An application in this process, with its context pushed."""
+    """Create an application in this process and push its context."""
     with _environment(environment):
         app = _create(overrides)
         with app.app_context():
@@ -64,14 +64,14 @@ def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask
 
 
 class Applications:
-    """The applications of this process, by their environments: making one takes longer than most tests."""
+    """The applications of this process by environment. Creating one takes longer than most tests."""
 
     def __init__(self) -> None:
         self._made: dict[frozenset[tuple[str, str]], Flask] = {}
 
     @contextlib.contextmanager
     def borrow(self, environment: dict[str, str]) -> Iterator[Flask]:
-        """Yield the application for `environment` as if it were new, with its context pushed."""
+        """Yield the application for `environment` in its initial state, with its context pushed."""
         key = frozenset(environment.items())
         with _environment(environment):
             app = self._made.get(key)
@@ -89,11 +89,11 @@ def _close_connections(app: Flask) -> None:
 
 
 def _create(overrides: dict[str, Any]) -> Flask:
-    limiter._storage_dead = False  # one for all applications of a process: an outage that an earlier one met is over
+    limiter._storage_dead = False  # all applications of a process share it; an earlier outage is over
     app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
     app.test_client_class = Client
-    app.jinja_env.bytecode_cache = _compiled
-    import tests.support.tasks as _tasks  # noqa: F401 - registers the tests' tasks
+    app.jinja_env.bytecode_cache = _template_cache
+    import tests.support.tasks as _tasks  # noqa: F401 - register the tests' tasks
 
     return app
 
@@ -108,16 +108,16 @@ def _environment(environment: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored(app: Flask) -> Iterator[None]:
-    """Undo what others left behind in `app`, before and after."""
-    logs.configure(app.config["LOG_LEVEL"])  # to the stderr of this test
+    """Reset the state of `app` before the block, and restore its config and extensions after it."""
+    logs.configure(app.config["LOG_LEVEL"])  # log to the stderr of this test
     celery: CeleryApp = app.extensions["celery"]
     celery.set_default()
     celery.set_current()
-    celery.backend._cache.clear()  # of results: some tests name their tasks by themselves
-    limiter.enabled = app.config["RATELIMIT_ENABLED"]  # one for all applications of a process
+    celery.backend._cache.clear()  # cached results: some tests choose their own task ids
+    limiter.enabled = app.config["RATELIMIT_ENABLED"]  # all applications of a process share it
     app.extensions["hub"] = Hub(app.extensions["redis"])
     config, extensions = dict(app.config), dict(app.extensions)
     yield
-    for kept, state in ((config, app.config), (extensions, app.extensions)):
+    for saved, state in ((config, app.config), (extensions, app.extensions)):
         state.clear()
-        state.update(kept)
+        state.update(saved)

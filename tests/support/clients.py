@@ -1,4 +1,4 @@
-"""A browser whose requests share nothing but what a browser carries from one to the next: its cookies."""
+"""A test client whose requests share only their cookies, as those of a browser do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from flask.testing import FlaskClient
 
 
 class Client(FlaskClient):
-    """Gives each request an app context of its own.
+    """A test client that pushes a separate app context for each request.
 
-    Flask would let it use the one that the test has pushed, and `flask.g` with it: whoever was signed in for one
-    request would be for the next, whatever its cookies say.
+    Flask would reuse the context that the test has pushed, and `flask.g` with it: the user of one request would stay
+    signed in for the next, whatever its cookies are.
     """
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
-        """As FlaskClient.open()."""
+        """Send a request in a new app context, otherwise like FlaskClient.open()."""
         with self.application.app_context():
             return super().open(*args, **kwargs)
 
 
 def without_csrf_tokens(page: str) -> str:
-    """Return the page without its CSRF tokens, which are signed with the second in which they are made."""
+    """Return the page without its CSRF tokens, whose signature contains the time of their creation."""
     return re.sub(r'(name="csrf_token"[^>]* value=)"[^"]*"', r"\1", page)

@@ -1,4 +1,4 @@
-"""Workers that the tests of a module share, since each takes a second to start, and an operator's commands to them."""
+"""Workers shared by the tests of a module, since each takes a second to start, and the operator commands for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.servers import RedisServer, Worker, wait_for
 
 
 class Staff:
-    """An application, its workers, and what an operator can do."""
+    """An application with its workers, and the commands of an operator."""
 
     def __init__(self, app: Flask, environment: dict[str, str], folder: Path, redis_server: RedisServer) -> None:
         self.app = app
@@ -30,49 +30,49 @@ class Staff:
         self.workers: list[Worker] = []
 
     def hire(self, *options: str, concurrency: int = 2, **settings: str) -> Worker:
-        """Start a worker; it is up when this returns."""
+        """Start a worker and wait until it replies to commands."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         worker = Worker(self.environment | settings, *options, concurrency=concurrency, log=log)
         self.workers.append(worker)
-        wait_for(lambda: worker.name in self.names_up(), what=f"{worker.name} has signed in")
+        wait_for(lambda: worker.name in self.names_up(), what=f"{worker.name} replies")
         return worker
 
     def run(self, *arguments: str) -> Result:
-        """Run ``flask tasks`` in this process, with what it prints on stdout and on stderr apart."""
+        """Run ``flask tasks`` in this process, with separate stdout and stderr."""
         result: Result = self.app.test_cli_runner().invoke(args=["tasks", *arguments])
         db.session.rollback()
         return result
 
     def json(self, *arguments: str) -> Any:
-        """What ``flask tasks … --json`` prints, whatever it exits with."""
+        """Return the parsed output of ``flask tasks … --json``, whatever its exit code."""
         result = self.run(*arguments, "--json")
         assert result.stdout, result.stderr
         return json.loads(result.stdout)
 
     def worker(self, worker: Worker) -> dict[str, Any]:
-        """What a worker says of itself, even if it has much to do."""
-        told: dict[str, Any] = self.json("worker", worker.name, "--timeout", "60")
-        return told
+        """Return the reply of a worker to ``flask tasks worker``, with a timeout that suits a busy one."""
+        reply: dict[str, Any] = self.json("worker", worker.name, "--timeout", "60")
+        return reply
 
     def names_up(self) -> list[str]:
-        """The workers that answer."""
+        """Return the names of the workers that reply."""
         return [worker["name"] for worker in self.json("workers", "--timeout", "10") if worker["up"]]
 
     def children(self, worker: Worker) -> list[int]:
-        """The ids of a worker's processes, as the system has them."""
+        """Return the process ids of a worker's child processes, as listed in /proc."""
         return [
             int(child)
             for child in Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
         ]
 
     def launch(self, name: str, *args: Any, **options: Any) -> str:
-        """Launch a job of one task, with Celery's `options` such as `queue`; returns its id."""
+        """Launch a job of one task, with Celery's `options` such as `queue`, and return its id."""
         task_id = launch(self.app.extensions["celery"].tasks[name].s(*args).set(**options)).id
         db.session.commit()
         return task_id
 
     def job(self, task_id: str) -> Job:
-        """A job as it stands by now."""
+        """Return a job in its current state."""
         db.session.rollback()
         db.session.expire_all()
         job = find_job(task_id)
@@ -80,7 +80,7 @@ class Staff:
         return job
 
     def state(self, task_id: str) -> str:
-        """The state of a job by now."""
+        """Return the current state of a job."""
         return self.job(task_id).state
 
 
@@ -88,17 +88,17 @@ class Staff:
 def staffed(
     environment: dict[str, str], folder: Path, request: pytest.FixtureRequest, password: str = ""
 ) -> Iterator[Staff]:
-    """A staff without workers, with a database and a Redis of its own; those it hires are gone afterwards.
+    """Yield a Staff without workers, with its own database and Redis. Its workers are stopped after the block.
 
-    Its processes are told to use a `password` with Redis, which wants none and takes any.
+    Its processes use `password` with Redis, which requires none and accepts any.
     """
     redis_server = RedisServer()
     redis_server.start()
     url = redis_server.url.replace("redis://", f"redis://default:{password}@" if password else "redis://")
     database_url = app_factory.fresh_database(folder, request)
-    own = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
-    with app_factory.application(environment | own) as app:
-        staff = Staff(app, environment | own, folder, redis_server)
+    settings = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
+    with app_factory.application(environment | settings) as app:
+        staff = Staff(app, environment | settings, folder, redis_server)
         yield staff
     for worker in staff.workers:
         worker.stop()

@@ -1,4 +1,4 @@
-"""Commands as an operator runs them: in this process, as a process of their own, on a terminal."""
+"""Operator commands, run in this process, in a separate process or in a terminal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Run = Callable[..., Result]
 
 
 def commands(app: Flask, group: str) -> Run:
-    """Runs ``flask GROUP …`` in this process, with what it prints on stdout and on stderr apart.
+    """Return a function that runs ``flask GROUP …`` in this process, with separate stdout and stderr.
 
-    `typed` is what the operator answers.
+    Its argument `typed` is the operator's input.
     """
     runner = app.test_cli_runner()
 
@@ -34,26 +34,26 @@ def commands(app: Flask, group: str) -> Run:
 
 
 def flask_tasks(*arguments: str) -> list[str]:
-    """The command, for programs.run()."""
+    """Return the command line of ``flask tasks …``, for programs.run()."""
     return ["flask", "--app", "microblog:create_app", "tasks", *arguments]
 
 
 def from_nothing(command: Sequence[str]) -> list[str]:
-    """The same command for a shell, or for subprocess."""
+    """Return the command as a call of the Python interpreter, for a shell or subprocess."""
     return [sys.executable, "-m", *command]
 
 
 def on_a_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
-    """What `command` prints on a terminal that is rather narrow."""
-    ours, theirs = pty.openpty()
+    """Return the output of `command` in a terminal with 80 columns."""
+    controller, terminal = pty.openpty()
     settings = environment | {"TERM": "xterm", "COLUMNS": "80"}
-    process = Program(command, settings, stdout=Path(os.ttyname(theirs)), stderr=Path(os.devnull))
-    printed, ended = b"", False
+    process = Program(command, settings, stdout=Path(os.ttyname(terminal)), stderr=Path(os.devnull))
+    output, ended = b"", False
     while not ended:
         ended = process.poll() is not None
-        while select.select([ours], [], [], 0.02)[0]:
-            printed += os.read(ours, 4096)
-    os.close(ours)
-    os.close(theirs)
+        while select.select([controller], [], [], 0.02)[0]:
+            output += os.read(controller, 4096)
+    os.close(controller)
+    os.close(terminal)
     assert process.returncode == 0
-    return printed.decode()
+    return output.decode()

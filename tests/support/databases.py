@@ -1,4 +1,4 @@
-"""The databases of the tests: one of each kind for a process of pytest, emptied before each test that uses it."""
+"""Test databases: one of each kind per process of pytest, emptied before each test that uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.servers import Postgres
 LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-# Truncated, and without statistics: a query then has the plan that it has in a new database.
+# Truncate the tables and delete their statistics, so that queries get the same plans as in a new database.
 _EMPTY = """
     SET lock_timeout = '{timeout}s';
     DO $$ DECLARE names text; BEGIN
@@ -42,11 +42,11 @@ class Database(Protocol):
     url: str
 
     def empty(self) -> None:
-        """Make it what it was after the migrations, whatever a test did to its rows or its tables."""
+        """Restore the state after the migrations, whatever a test changed in rows or tables."""
 
 
 class SqliteDatabase:
-    """A copy of the file `template`, in `folder`."""
+    """A copy of the SQLite file `template`, in `folder`."""
 
     def __init__(self, template: Path, folder: Path) -> None:
         self._template = template
@@ -54,7 +54,7 @@ class SqliteDatabase:
         self.url = f"sqlite:///{self._path}"
 
     def empty(self) -> None:
-        """Copy the template over it in one transaction: other processes may have it open."""
+        """Copy the template over the file in one transaction, since other processes may have it open."""
         with (
             contextlib.closing(sqlite3.connect(self._template)) as template,
             contextlib.closing(sqlite3.connect(self._path, timeout=LOCK_TIMEOUT)) as database,
@@ -72,20 +72,20 @@ class PostgresDatabase:
         self._name = name
         self._schema = ""
         self._statements = ""
-        self._connection: psycopg.Connection[tuple[str]] | None = None  # kept: to connect takes longer than to empty
+        self._connection: psycopg.Connection[tuple[str]] | None = None  # reused: connecting takes longer than emptying
         self.url = server.url(name)
 
     def empty(self) -> None:
         """Restore the rows and restart the sequences, or copy the template again if a table was changed."""
-        if not self._emptied():
+        if not self._try_to_empty():
             self._copy()
 
-    def _emptied(self) -> bool:
-        """Return False if it does not exist yet, if rows stay locked, or if it has other tables than its template."""
+    def _try_to_empty(self) -> bool:
+        """Return False if the database does not exist yet, rows stay locked or its tables differ from the template."""
         if self._connection is None:
             return False
         try:
-            if self._schema_now() != self._schema:
+            if self._schema_hash() != self._schema:
                 return False
             self._connection.execute(self._statements.encode())
         except psycopg.OperationalError:
@@ -96,8 +96,8 @@ class PostgresDatabase:
         self._server.drop(self._name)
         self._server.create(self._name, self._template)
         self._connection = psycopg.connect(self.url, autocommit=True)
-        self._schema = self._schema_now()
-        self._connection.execute("CREATE SCHEMA template")  # with the rows that migrations insert
+        self._schema = self._schema_hash()
+        self._connection.execute("CREATE SCHEMA template")  # holds the rows that the migrations insert
         statements = [_EMPTY.format(timeout=LOCK_TIMEOUT), f"{_RESTART_SEQUENCES};"]
         for (name,) in self._connection.execute(_TABLES).fetchall():
             if self._connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1'.encode()).fetchone():
@@ -105,7 +105,7 @@ class PostgresDatabase:
                 statements.append(f'INSERT INTO "{name}" SELECT * FROM template."{name}";')
         self._statements = "".join(statements)
 
-    def _schema_now(self) -> str:
+    def _schema_hash(self) -> str:
         assert self._connection is not None
         row = self._connection.execute(_SCHEMA).fetchone()
         assert row is not None

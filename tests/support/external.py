@@ -1,4 +1,4 @@
-"""Programs that tests need and a machine may lack: such tests are then left out, and the summary says so."""
+"""External programs that some tests need. These tests are skipped without them, and the summary reports it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from microblog.development.process_manager import Failure
 from tests.support.servers import postgres_binaries
 
 CHROMIUM_NAMES = (
-    # The first is the same browser without windows: it leaves more of the machine to the other processes.
+    # The headless shell comes first: it is the same browser without windows and uses fewer resources.
     *("chromium-headless-shell", "chromium", "chromium-browser"),
     *("google-chrome", "google-chrome-stable", "chrome"),
 )
@@ -24,7 +24,7 @@ CHROMIUM_NAMES = (
 
 @dataclass(frozen=True)
 class ExternalProgram:
-    """A program: its `name`, how to `find` its path, how to `install` it (a sentence), what prints its version."""
+    """A program: `name`, a function to `find` its path, a sentence on how to `install` it, and its version option."""
 
     name: str
     find: Callable[[], str | None]
@@ -32,7 +32,7 @@ class ExternalProgram:
     version_option: str = "--version"
 
     def require(self) -> str:
-        """Return its path. Skips the test if it is not installed, or fails it in CI, where nothing may be left out."""
+        """Return its path. If it is not installed, skip the test, or fail it in CI, where no test may be skipped."""
         path = self.find()
         if path is not None:
             return path
@@ -46,12 +46,12 @@ class ExternalProgram:
         return f"{self.name} is not installed. {self.install}"
 
     def version(self) -> str:
-        """Return its name and version, or that it is not installed."""
+        """Return its name and version, or a note that it is not installed."""
         path = self.find()
         if path is None:
             return f"{self.name}: not installed"
-        printed = subprocess.run([path, self.version_option], capture_output=True, text=True, check=False).stdout
-        number = re.search(r"\d+(\.\d+)+", printed)
+        output = subprocess.run([path, self.version_option], capture_output=True, text=True, check=False).stdout
+        number = re.search(r"\d+(\.\d+)+", output)
         return f"{self.name} {number[0]}" if number else self.name
 
 
@@ -73,7 +73,9 @@ def _chromium() -> str | None:
 
 REDIS = ExternalProgram("Redis", _redis, "On Debian: apt install redis-server")
 POSTGRESQL = ExternalProgram("PostgreSQL", _postgres, "On Debian: apt install postgresql")
-CHROMIUM = ExternalProgram("Chromium", _chromium, "On Debian: apt install chromium-headless-shell; Chrome will do, too")
+CHROMIUM = ExternalProgram(
+    "Chromium", _chromium, "On Debian: apt install chromium-headless-shell; Chrome works as well"
+)
 TMUX = ExternalProgram("tmux", lambda: shutil.which("tmux"), "On Debian: apt install tmux", "-V")
 PROMTOOL = ExternalProgram("promtool", lambda: shutil.which("promtool"), "On Debian: apt install prometheus")
 ALL = (REDIS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL)

@@ -1,4 +1,4 @@
-"""Factories of jobs: launched, finished, aged, abandoned by a dead worker, or only rows."""
+"""Factories of jobs: launched, finished, aged, abandoned by a dead worker, or rows without a message."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def make_finished(
     run: float = 2.0,
     **columns: Any,
 ) -> str:
-    """The id of a job whose steps have these names and states, one behind the other, the first one ended at `at`.
+    """Create the rows of a job whose consecutive steps have these names and states, and return its id.
 
-    Each waited `wait` seconds, None for one that never started, and ran `run` seconds.
+    The first step ended at `at`. Each step waited `wait` seconds (None: it never started) and ran `run` seconds.
     """
     root_id = str(uuid.uuid4())
     end = at or utcnow()
@@ -58,21 +58,21 @@ def make_finished(
 
 
 def start(*steps: Any) -> str:
-    """Launch a job; returns its id."""
+    """Launch a job and return its id."""
     root = launch(chain(*steps))
     db.session.commit()
     return root.id
 
 
 def start_for(user: User, name: str = "noop") -> str:
-    """Launch a job of one step for a user; returns its id."""
+    """Launch a job of one step for a user and return its id."""
     task = user.launch_task(name, f"{name} of {user.username}")
     db.session.commit()
     return task.id
 
 
 def rows_of(root_id: str) -> list[Task]:
-    """A job's rows as they are now, in order."""
+    """Return the current rows of a job, in order."""
     db.session.rollback()
     query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
     return list(db.session.scalars(query.execution_options(populate_existing=True)))
@@ -83,55 +83,55 @@ def states_of(root_id: str) -> list[str]:
 
 
 def state_of(task_id: str) -> str:
-    """One task's, as it is now."""
+    """Return the current state of a task."""
     db.session.rollback()
     return db.session.scalars(sa.select(Task.state).where(Task.id == task_id)).one()
 
 
 def only_job(user: User) -> Job:
-    """The one job that a user has started lately, as it is now."""
+    """Return the only job that a user has started in the last hour, in its current state."""
     db.session.rollback()
     [job] = newest_jobs(user.id, since=utcnow() - timedelta(hours=1))
     return job
 
 
 def ended(user: User) -> Job:
-    """The same, as soon as it has ended."""
+    """Wait until the only job of a user has ended, and return it."""
     wait_for(lambda: not only_job(user).unfinished, what="the job ends")
     return only_job(user)
 
 
 def make_older(root_id: str, **ages: float) -> None:
-    """Move times of a job's rows into the past, each by so many seconds."""
+    """Set time columns of a job's rows to the given numbers of seconds before now."""
     past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
     db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
     db.session.commit()
 
 
 def crash(app: Flask, task_id: str) -> None:
-    """A worker claims the task and is never heard of again."""
-    held = transitions.claim_task(
+    """Claim the task for a worker that has died, with an expired lease."""
+    claim = transitions.claim_task(
         app.extensions["celery"].executor, task_id, worker="gone@host", lease=30, max_crashes=3
     )
-    assert held is not None
+    assert claim is not None
     make_older(task_id, lease_expires_at=1)
 
 
 def store_outcome(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
-    """An outcome is in Redis; the row knows nothing of it."""
+    """Store the result of a task in Redis without updating its row."""
     backend = app.extensions["celery"].backend
     meta = {"status": state, "result": result, "traceback": traceback}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
 
 
 def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
-    """The id of an export whose steps are in these states."""
+    """Create the rows of an export whose steps are in these states, and return its id."""
     root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
     at = utcnow() - timedelta(seconds=seconds_ago)
     for position, state in enumerate(step_states):
         name = columns.get("name", ("export_posts", "email_export")[position])
         args = [user.id] if user and not position else []
-        facts = {
+        values = {
             "id": f"{root}-{position}" if position else root,
             "root_id": root,
             "position": position,
@@ -144,6 +144,6 @@ def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **col
             "updated_at": at,
             "finished_at": at if state in FINISHED else None,
         }
-        db.session.add(Task(**facts | columns))
+        db.session.add(Task(**values | columns))
     db.session.commit()
     return root

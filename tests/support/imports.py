@@ -1,4 +1,4 @@
-"""Files of posts, as users upload them, and as they are stored."""
+"""Import files: their content, and the uploads in the storage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def archive(*posts: Any) -> bytes:
 
 
 def store(user: User, content: bytes) -> Upload:
-    """A file that the user has uploaded."""
+    """Store a file as an upload of the user."""
     upload = Upload(user_id=user.id, expires_at=utcnow() + timedelta(hours=1))
     db.session.add(upload)
     db.session.commit()

@@ -1,4 +1,4 @@
-"""The links in mails."""
+"""Links in mails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from email.message import EmailMessage
 
 
 def link_in(message: EmailMessage) -> str:
-    """The path of the one link in a mail, which its text and its HTML have alike."""
+    """Return the path of the only link in a mail, which its text and its HTML part share."""
     parts = {part.get_content_type(): part.get_content() for part in message.walk() if not part.is_multipart()}
     [path] = re.findall(r"http://localhost(/\S+)", parts["text/plain"])
     assert f'href="http://localhost{path}"' in parts["text/html"]

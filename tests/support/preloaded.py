@@ -1,4 +1,4 @@
-"""What the programs' server imports, so that they need not: see programs.py. Nothing here may start a thread."""
+"""Modules that the fork server of programs.py imports once for all programs. None may start a thread on import."""
 
 from __future__ import annotations
 

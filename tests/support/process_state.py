@@ -1,7 +1,7 @@
-"""The state that a process inherits from whoever starts it, set to the same for every run of the tests.
+"""Set the state that a process inherits from its parent to the same values in every test run.
 
-A shell that starts them in the background makes them ignore SIGINT, `nohup` makes them ignore SIGHUP, a login sets
-a language, a time zone and a umask. All of it reaches the programs under test.
+A shell that starts the tests in the background makes them ignore SIGINT, `nohup` makes them ignore SIGHUP, and a login
+sets a language, a time zone and a umask. The programs under test inherit all of these.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import signal
 import tempfile
 import time
 
-_KEPT = {"PATH", "TMPDIR", "CI", "SCREENSHOTS", "FUZZ_REQUESTS"}
-_KEPT_PREFIXES = ("PYTEST_", "PYTHON", "API_FUZZ_", "COV_", "COVERAGE_")
-_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself, so that a write raises an error
-# Neither UTC nor a zone of whole hours: nothing may rely on the machine's. In POSIX form, which needs no zone files.
+_INHERITED = {"PATH", "TMPDIR", "CI", "SCREENSHOTS", "FUZZ_REQUESTS"}
+_INHERITED_PREFIXES = ("PYTEST_", "PYTHON", "API_FUZZ_", "COV_", "COVERAGE_")
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these so that a write raises an error instead
+# Neither UTC nor a whole number of hours, to reveal reliance on the local zone. POSIX form needs no zone files.
 TIME_ZONE = "TEST-05:45"
 
 
 def normalize() -> None:
-    """Replace signal handling, umask, environment, HOME and closed standard streams by fixed values."""
+    """Set signal handling, umask, environment, HOME and closed standard streams to fixed values."""
     _open_standard_streams()
     _reset_signals()
     os.umask(0o022)
     for name in list(os.environ):
-        if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
+        if name not in _INHERITED and not name.startswith(_INHERITED_PREFIXES):
             del os.environ[name]
     os.environ |= {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "TZ": TIME_ZONE, "HOME": _empty_folder()}
     time.tzset()
 
 
 def _open_standard_streams() -> None:
-    """Open /dev/null in place of those that are closed: the next file opened would take their number."""
+    """Open /dev/null for closed standard streams; otherwise the next opened file would take their descriptor."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -41,7 +41,7 @@ def _open_standard_streams() -> None:
 
 def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in signal.valid_signals() - _PYTHONS_OWN:
+    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

@@ -1,7 +1,7 @@
-"""Python programs as processes of their own that need not import everything anew.
+"""Console scripts in separate processes that start without importing everything again.
 
-`celery` and `flask` spend most of their start importing. Here a server process imports all of it once for each process
-of pytest; a program is then forked from it, with its own environment, session and output, and runs its console script.
+`celery` and `flask` spend most of their start-up time on imports. For each process of pytest a fork server imports the
+modules once. A program is forked from it, with its own environment, session and output, and runs its console script.
 """
 
 from __future__ import annotations
@@ -24,52 +24,55 @@ _forks.set_forkserver_preload(["tests.support.preloaded"])
 
 
 class Program:
-    """A console script in a process of its own, which leads a session; used like subprocess.Popen."""
+    """A console script in a separate process and session, with the interface of subprocess.Popen."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path, stderr: Path | None = None
     ) -> None:
         self.command = list(command)
         outputs = (str(stdout), str(stderr or stdout))
-        self._process = _forks.Process(target=_become, args=(self.command, dict(environment), *outputs))
+        self._process = _forks.Process(target=_run_script, args=(self.command, dict(environment), *outputs))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        """As Popen's: None while it runs, negative for a signal."""
+        """The exit code as in Popen: None while the program runs, negative if a signal ended it."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it runs."""
+        """Return the exit code, or None while the program runs."""
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, once it has ended. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        """Wait for the program to end and return its exit code.
+
+        Raises subprocess.TimeoutExpired after `timeout` seconds.
+        """
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(self.command, timeout or 0)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, if it still runs."""
+        """Send a signal if the program is still running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Tell it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 def run(
     command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run a console script to its end, as subprocess.run() would: with its exit code and what it printed.
+    """Run a console script and return its exit code and captured output, like subprocess.run().
 
     Raises subprocess.TimeoutExpired after `timeout` seconds.
     """
@@ -83,7 +86,7 @@ def run(
         return subprocess.CompletedProcess(program.command, code, stdout.read_text(), stderr.read_text())
 
 
-def _become(command: list[str], environment: dict[str, str], stdout: str, stderr: str) -> None:
+def _run_script(command: list[str], environment: dict[str, str], stdout: str, stderr: str) -> None:
     os.setsid()
     os.chdir(ROOT)
     os.environ.clear()
@@ -92,7 +95,7 @@ def _become(command: list[str], environment: dict[str, str], stdout: str, stderr
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - open for as long as the program runs
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - stays open while the program runs
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.argv = command
     [script] = entry_points(group="console_scripts", name=command[0])
@@ -100,7 +103,7 @@ def _become(command: list[str], environment: dict[str, str], stdout: str, stderr
 
 
 def import_all(package: str) -> None:
-    """Import a package with all that is in it."""
+    """Import a package with all its modules."""
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

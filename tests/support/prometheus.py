@@ -1,4 +1,4 @@
-"""/metrics as Prometheus reads it."""
+"""/metrics, parsed as Prometheus parses it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one scrape had to tell."""
+    """The metric families of one scrape."""
 
     families: list[Metric]
 
     @property
     def names(self) -> set[str]:
-        """The names of all time series that there are, or will be once there is something to tell."""
+        """The names of all time series, including those without a sample so far."""
         return {family.name + suffix for family in self.families for suffix in SUFFIXES.get(family.type, ("",))}
 
     def value(self, name: str, /, **labels: str) -> float | None:
-        """The value of one time series; None if there is no such."""
+        """Return the value of a time series, or None if it does not exist."""
         return self.values(name, labels).get(tuple(labels.values()))
 
     def values(self, name: str, labels: Iterable[str]) -> dict[tuple[str, ...], float]:
-        """The values of all time series called `name`, by these labels."""
+        """Return the values of all time series called `name`, by the values of these labels."""
         return {
             tuple(sample.labels[label] for label in labels): sample.value
             for family in self.families
@@ -38,7 +38,7 @@ class Scrape:
         }
 
     def counters(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-        """All that may only grow."""
+        """Return the samples of counters and histograms, which may only grow."""
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in self.families

@@ -15,8 +15,8 @@ from babel.messages.pofile import read_po
 
 from tests.support.programs import ROOT
 
-LANGUAGE = "eo"  # Babel must know its dates and numbers; nobody has a catalog for it
-# What a reader sees or hears of an element beside its text, and what a script will show.
+LANGUAGE = "eo"  # a locale that Babel supports and no catalog uses
+# Attributes with text that is displayed or read aloud, and those with texts that scripts display.
 SPOKEN = (
     "alt",
     "aria-label",
@@ -32,7 +32,7 @@ SPOKEN = (
     "data-failed",
     "data-too-large",
 )
-SPOKEN_IN_JSON = "data-labels"  # an object, whose values are said
+SPOKEN_IN_JSON = "data-labels"  # a JSON object whose values are displayed
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _IN_BRACKETS = re.compile(r"⟦[^⟦⟧]*⟧")
 
@@ -61,7 +61,7 @@ def write_catalog(directory: Path) -> None:
 
 
 def unbracketed(text: str) -> str:
-    """What of `text` did not come from the catalog, if it has a letter; else nothing."""
+    """Return the part of `text` outside brackets, or an empty string if it has no letters."""
     text = text.replace("Microblog", "")
     while (rest := _IN_BRACKETS.sub("", text)) != text:
         text = rest
@@ -69,10 +69,10 @@ def unbracketed(text: str) -> str:
 
 
 class Reader(HTMLParser):
-    """Collects in `found` what a page says that did not come from the catalog.
+    """A parser that collects in `found` the texts of a page that do not come from the catalog.
 
-    Left out is what needs no catalog: the site's own name, what says ``translate="no"`` or that it is English (what
-    operators also read in a terminal), and the names of languages, zones and dates, which Babel has.
+    It ignores texts that need no catalog: the name of the site, elements with ``translate="no"``, English ones with
+    ``lang="en"`` (which operators also see in a terminal), and languages, time zones and dates, which Babel formats.
     """
 
     def __init__(self) -> None:
@@ -81,15 +81,17 @@ class Reader(HTMLParser):
         self._open: list[tuple[str, bool]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        silent = given.get("translate") == "no" or given.get("lang") == "en" or tag in ("script", "style", "time")
-        silent |= given.get("name") in ("locale", "timezone") or bool(self._open and self._open[-1][1])
-        if not silent:
-            said = [given.get(name) or "" for name in SPOKEN]
-            said += json.loads(given.get(SPOKEN_IN_JSON) or "{}").values()
-            self.found += filter(None, map(unbracketed, said))
+        attributes = dict(attrs)
+        ignored = (
+            attributes.get("translate") == "no" or attributes.get("lang") == "en" or tag in ("script", "style", "time")
+        )
+        ignored |= attributes.get("name") in ("locale", "timezone") or bool(self._open and self._open[-1][1])
+        if not ignored:
+            texts = [attributes.get(name) or "" for name in SPOKEN]
+            texts += json.loads(attributes.get(SPOKEN_IN_JSON) or "{}").values()
+            self.found += filter(None, map(unbracketed, texts))
         if tag not in _VOID:
-            self._open.append((tag, silent))
+            self._open.append((tag, ignored))
 
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop()[0] != tag:
@@ -101,7 +103,7 @@ class Reader(HTMLParser):
 
 
 def hard_coded(html: str) -> list[str]:
-    """What `html` says that did not come from the catalog."""
+    """Return the texts of `html` that do not come from the catalog."""
     reader = Reader()
     reader.feed(html)
     return reader.found

@@ -1,16 +1,16 @@
-"""How the tests are spread over the processes of pytest-xdist."""
+"""Distribution of the tests over the processes of pytest-xdist."""
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadFileScheduling
 
 BROWSER = "tests/browser/"
-ON_THEIR_OWN = (f"{BROWSER}test_journey.py",)  # needs a browser, but not the site of the others
+SEPARATE_FILES = (f"{BROWSER}test_journey.py",)  # needs a browser, but not the shared site
 
 
 class FileOrBrowserScheduling(LoadFileScheduling):
-    """Give each process a file after another; all tests in a browser go to one, which starts site and browser once."""
+    """Distribute the tests by file. One process runs all browser tests, so that site and browser start once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return BROWSER if file.startswith(BROWSER) and file not in ON_THEIR_OWN else file
+        return BROWSER if file.startswith(BROWSER) and file not in SEPARATE_FILES else file

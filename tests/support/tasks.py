@@ -1,4 +1,4 @@
-"""Tasks that end in every way a task can."""
+"""Tasks that end in every way a task can end."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def add(left: int, right: int) -> int:
 
 @shared_task(name="echo", runnable=True)
 def echo(*args: Any, name: str = "") -> dict[str, Any]:
-    """Returns what it was given."""
+    """Return the arguments."""
     return {"args": list(args), "name": name}
 
 
 @shared_task(name="record")
 def record(*args: Any) -> dict[str, Any]:
-    """Appends a line to the file that the last argument names: the proof that, and how often, it ran."""
+    """Append a line to the file named by the last argument, so that a test can count the runs."""
     with Path(args[-1]).open("a") as file:
         file.write("ran\n")
     return {"received": list(args[:-1])}
@@ -73,7 +73,7 @@ def deaf() -> None:
 
 @shared_task(name="count", bind=True)
 def count(self: JobTask, gate: str, total: int = 1_000_000) -> int:
-    """Counts, without end while there is no file `gate`, so that a test can act meanwhile; then to `total` at once."""
+    """Report progress until the file `gate` exists, so that a test can act meanwhile; then finish at once."""
     with Progress(self, total) as progress:
         while not Path(gate).exists():
             time.sleep(0.01)
@@ -84,7 +84,7 @@ def count(self: JobTask, gate: str, total: int = 1_000_000) -> int:
 
 @shared_task(name="stand")
 def stand(gate: str) -> str:
-    """Stands still, without a word of progress, while there is no file `gate`."""
+    """Wait for the file `gate` without reporting progress."""
     while not Path(gate).exists():
         time.sleep(0.01)
     return "through"
@@ -92,7 +92,7 @@ def stand(gate: str) -> str:
 
 @shared_task(name="retry_behind", bind=True)
 def retry_behind(self: JobTask, gate: str) -> str:
-    """Stands still while there is no file `gate`, and then asks to be tried again, at its first attempt."""
+    """Wait for the file `gate` in the first attempt, then request a retry."""
     if self.attempt == 1:
         stand.run(gate)
         raise self.retry(countdown=0, exc=OSError("not yet"))
@@ -100,9 +100,9 @@ def retry_behind(self: JobTask, gate: str) -> str:
 
 
 @shared_task(name="die", bind=True)
-def die(self: JobTask, diary: str, times: int) -> str:
-    """Kills its own process the first `times` times it runs."""
-    path = Path(diary)
+def die(self: JobTask, record_file: str, times: int) -> str:
+    """Kill its own process in the first `times` runs."""
+    path = Path(record_file)
     with path.open("a") as file:
         file.write("ran\n")
     if len(path.read_text().splitlines()) <= times:
@@ -112,7 +112,7 @@ def die(self: JobTask, diary: str, times: int) -> str:
 
 @shared_task(name="introduce", bind=True)
 def introduce(self: JobTask, folder: str) -> dict[str, Any]:
-    """Waits until two processes are in here, then tells which connections this one has."""
+    """Wait until two processes run this task, then return the ids of this process and its connections."""
     (Path(folder) / str(os.getpid())).touch()
     while len(list(Path(folder).iterdir())) < 2:
         time.sleep(0.01)
@@ -125,9 +125,9 @@ def introduce(self: JobTask, folder: str) -> dict[str, Any]:
 
 
 @shared_task(name="stubborn")
-def stubborn(diary: str, gate: str) -> None:
-    """Never looks at its progress, and so never hears of a cancellation; ends once there is a file `gate`."""
-    with Path(diary).open("a") as file:
+def stubborn(record_file: str, gate: str) -> None:
+    """Wait for the file `gate` without reporting progress, and so without noticing a cancellation."""
+    with Path(record_file).open("a") as file:
         file.write("ran\n")
     while not Path(gate).exists():
         time.sleep(0.01)

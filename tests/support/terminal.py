@@ -1,4 +1,4 @@
-"""A terminal that a test types into and reads: tmux with a server of its own."""
+"""A terminal that tests control and read: tmux with a separate server."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ from tests.support.servers import PATIENCE, wait_for
 
 
 class Tmux:
-    """A shell in a terminal of `columns` times `lines`, with `environment` and nothing else."""
+    """A shell in a terminal of `columns` × `lines` that has only the variables of `environment`."""
 
     def __init__(self, environment: Mapping[str, str], columns: int = 80, lines: int = 24) -> None:
-        self._folder = tempfile.mkdtemp(prefix="tmux-")  # short, as the path of a socket has to be
+        self._folder = tempfile.mkdtemp(prefix="tmux-")  # the path of a socket must be short
         self._environment = {**environment, "LANG": "C.UTF-8", "PS1": "$ ", "TERM": "xterm-256color"}
         self._tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), "sh")
 
     def stop(self) -> None:
-        """End it, with all that runs in it."""
+        """Stop the tmux server with all programs in it."""
         self._tmux("kill-server", check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, command: str) -> None:
-        """Type a command."""
+        """Type a command and press Enter."""
         self._tmux("send-keys", "-l", command)
         self.press("Enter")
 
     def press(self, *keys: str) -> None:
-        """Press keys: characters, or tmux's names of keys."""
+        """Press keys, given as characters or as tmux's key names."""
         self._tmux("send-keys", *keys)
 
     def text(self) -> str:
-        """What is on the screen."""
+        """Return the text on the screen."""
         return self._tmux("capture-pane", "-p")
 
     def line_with(self, text: str) -> str:
-        """The first line on the screen that has `text`; empty if there is none."""
+        """Return the first line on the screen that contains `text`, or an empty string."""
         return next((line for line in self.text().splitlines() if text in line), "")
 
     def resize(self, columns: int, lines: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 
     def ask(self, variable: str) -> str:
-        """One of tmux's variables, such as ``alternate_on``."""
+        """Return the value of a tmux variable, such as ``alternate_on``."""
         return self._tmux("display-message", "-p", f"#{{{variable}}}").strip()
 
     def _tmux(self, *arguments: str, check: bool = True) -> str:
         command = ["tmux", "-u", "-S", str(Path(self._folder) / "socket"), "-f", "/dev/null", *arguments]
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=PATIENCE
         )
-        return done.stdout
+        return process.stdout
 
 
 WATCH = shlex.join(from_nothing(flask_tasks("watch")))
 
 
 def shows(terminal: Tmux, text: str, timeout: float = PATIENCE) -> str:
-    """The line with `text`, once it is on the screen."""
+    """Wait until `text` is on the screen and return its line."""
     try:
         return wait_for(lambda: terminal.line_with(text), timeout)
     except AssertionError:
-        raise AssertionError(f"{text!r} does not come to the screen:\n{terminal.text()}") from None
+        raise AssertionError(f"{text!r} did not appear on the screen:\n{terminal.text()}") from None
 
 
 def no_longer_shows(terminal: Tmux, text: str) -> None:
-    wait_for(lambda: not terminal.line_with(text), what=f"{text!r} gone from the screen")
+    wait_for(lambda: not terminal.line_with(text), what=f"{text!r} disappears from the screen")
 
 
 def exit_code(terminal: Tmux) -> int:
-    """What the shell says of a command behind which was typed: ; echo "exit code: $?"."""
+    """Return the exit code that ``; echo "exit code: $?"``, typed after a command, has printed."""
     found = wait_for(lambda: re.search(r"^exit code: (\d+)$", terminal.text(), re.M), what="an exit code")
     return int(found[1])

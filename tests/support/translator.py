@@ -1,4 +1,4 @@
-"""A translation service like LibreTranslate, over HTTP, which misbehaves when told to."""
+"""An HTTP translation service with the API of LibreTranslate that can simulate faults."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SPOKEN = ("en", "es", "ko", "ru")
 
 
 class TranslationServer:
-    """Answers on a free port what `translations` has, or the text turned around; `questions` are those it got.
+    """A server on a free port that responds with the text in `translations`, or with the reversed text.
 
-    `answer` replaces its answer by a status and a body. While `gate` is closed (cleared), no answer comes.
-    `endless` makes the body one without an end. Whoever asks for its `languages` gets them all the same: by the code of
-    each, the codes of those into which it translates; `said_of_languages` is a body in their place.
+    `questions` are the received requests. `answer` replaces the response by a status and a body. No response is sent
+    while `gate` is cleared. `endless` makes the body endless. None of these applies to the list of `languages`, which
+    maps the code of each language to the codes of its targets; `said_of_languages` replaces the body of that list.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class TranslationServer:
             self._server = None
 
     def reset(self) -> None:
-        """As new."""
+        """Restore the initial state."""
         self.questions: list[dict[str, Any]] = []
         self.translations.clear()
         self.languages = {one: [other for other in SPOKEN if other != one] for one in SPOKEN}
@@ -54,7 +54,7 @@ class TranslationServer:
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
-        """Inside the block it takes questions and does not answer."""
+        """Accept requests without responding during the block."""
         self.gate.clear()
         try:
             yield
@@ -62,18 +62,18 @@ class TranslationServer:
             self.gate.set()
 
     def list_languages(self) -> bytes:
-        """The body of the answer to whoever asks for the languages."""
+        """Return the response body for a request for the languages."""
         self.asked_for_languages += 1
         listed = [{"code": code, "name": code, "targets": targets} for code, targets in self.languages.items()]
         return self.said_of_languages or orjson.dumps(listed)
 
-    def reply(self, question: dict[str, Any]) -> tuple[int, bytes]:
-        """The status and the body for a question."""
-        self.questions.append(question)
+    def reply(self, request: dict[str, Any]) -> tuple[int, bytes]:
+        """Return the status and body of the response to a translation request."""
+        self.questions.append(request)
         self.gate.wait()
         if self.answer is not None:
             return self.answer
-        text = self.translations.get(question["q"], question["q"][::-1])
+        text = self.translations.get(request["q"], request["q"][::-1])
         return 200, orjson.dumps({"translatedText": text})
 
 
@@ -97,9 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         service = self.server.service
-        question = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        status, body = service.reply(question) if self.path == "/translate" else (404, b"")
-        # Whoever asked may have left.
+        request = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, body = service.reply(request) if self.path == "/translate" else (404, b"")
+        # The client may have closed the connection.
         with contextlib.suppress(ConnectionError):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -114,4 +114,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Nothing: its questions are kept."""
+        """Log nothing: the requests are recorded in `questions`."""

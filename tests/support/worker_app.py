@@ -1,4 +1,4 @@
-"""`celery -A tests.support.worker_app`: the application's own Celery app, with the tests' tasks."""
+"""The application's Celery app with the tests' tasks, for `celery -A tests.support.worker_app`."""
 
 from __future__ import annotations
 

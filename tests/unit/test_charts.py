@@ -1,4 +1,4 @@
-"""Charts: what is drawn is what was counted, and a picture needs nothing but itself."""
+"""Charts: the values drawn are the values counted, and each SVG image is self-contained."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
-def _words() -> Iterator[None]:
-    """Titles and legends are translated, and so need an application."""
+def _request_context() -> Iterator[None]:
+    """Push a request context, which the translation of titles and legends needs."""
     app = Flask(__name__)
     Babel(app)
     with app.test_request_context():
         yield
 
 
-def hour(after: int, name: str, succeeded: int = 0, failed: int = 0, wait: float | None = None) -> Hour:
+def hour(offset: int, name: str, succeeded: int = 0, failed: int = 0, wait: float | None = None) -> Hour:
     counts = {"SUCCESS": succeeded, "FAILURE": failed, "REVOKED": 0}
     times = Times(succeeded + failed, wait, wait, wait, wait)
-    return Hour(hour=MIDNIGHT + after * HOUR, name=name, counts=counts, attempts=0, crashes=0, wait=times, run=times)
+    return Hour(hour=MIDNIGHT + offset * HOUR, name=name, counts=counts, attempts=0, crashes=0, wait=times, run=times)
 
 
 def day(*hours: Hour, span: timedelta = HOUR) -> list[Bucket]:
     return charts.sum_buckets(hours, MIDNIGHT, MIDNIGHT + timedelta(days=1) - span, span)
 
 
-def picture(chart: charts.Chart) -> str:
-    beginning, _comma, encoded = chart.image.partition(",")
-    assert beginning == "data:image/svg+xml;charset=utf-8;base64"
+def decode_svg(chart: charts.Chart) -> str:
+    prefix, _comma, encoded = chart.image.partition(",")
+    assert prefix == "data:image/svg+xml;charset=utf-8;base64"
     return base64.b64decode(encoded).decode()
 
 
-def test_tasks_of_an_hour_are_summed_and_hours_to_longer_spans() -> None:
+def test_buckets_sum_tasks_and_hours() -> None:
     hours = [hour(1, "a", succeeded=2, wait=1.0), hour(1, "b", failed=3), hour(5, "a", succeeded=4, wait=9.0)]
 
     hourly, quarterly = day(*hours), day(*hours, span=6 * HOUR)
@@ -55,11 +55,11 @@ def test_tasks_of_an_hour_are_summed_and_hours_to_longer_spans() -> None:
     assert quarterly[0].waits == {"a": 9.0}
 
 
-def test_what_lies_outside_is_left_out() -> None:
+def test_buckets_ignore_hours_outside_period() -> None:
     assert all(not any(span.counts.values()) for span in day(hour(-1, "a", succeeded=1), hour(24, "a", succeeded=1)))
 
 
-def test_a_chart_and_its_table_have_the_same_figures_newest_first() -> None:
+def test_chart_rows_match_series_newest_first() -> None:
     finished, waits, failures = charts.charts_of(
         day(hour(1, "a", succeeded=1200, wait=90.0), hour(2, "b", failed=3, wait=0.004))
     )
@@ -70,22 +70,22 @@ def test_a_chart_and_its_table_have_the_same_figures_newest_first() -> None:
     assert failures.rows() == [("02:00", ["3"])]
 
 
-def test_only_the_names_with_the_greatest_values_are_told_apart() -> None:
+def test_chart_has_series_of_largest_names_only() -> None:
     _finished, _waits, failures = charts.charts_of(day(*(hour(1, f"task{n}", failed=n) for n in range(1, 10))))
 
     assert list(failures.series) == ["task5", "task6", "task7", "task8", "task9"]
 
 
-def test_a_picture_asks_for_nothing_runs_nothing_and_follows_the_theme() -> None:
+def test_svg_is_self_contained_and_follows_theme() -> None:
     for chart in charts.charts_of(day(hour(1, "<b>a & b</b>", succeeded=3, failed=2, wait=0.5))):
-        svg = picture(chart)
+        svg = decode_svg(chart)
         assert "<script" not in svg
         assert "<b>" not in svg
         assert "prefers-color-scheme: dark" in svg or "prefers-color-scheme:dark" in svg
-        assert [way for way in ("href=", "@import", "url(", "<image") if way in svg] == []
+        assert [link for link in ("href=", "@import", "url(", "<image") if link in svg] == []
 
 
-def test_each_span_of_a_month_has_a_name_of_its_own() -> None:
+def test_bucket_labels_are_unique_in_each_period() -> None:
     for period in charts.PERIODS.values():
         count = period.length // period.span
         spans = charts.sum_buckets([], MIDNIGHT, MIDNIGHT + (count - 1) * period.span, period.span)
@@ -93,5 +93,5 @@ def test_each_span_of_a_month_has_a_name_of_its_own() -> None:
         assert len(set(labels)) == len(labels) == count
 
 
-def test_without_figures_there_is_no_picture_to_draw() -> None:
+def test_charts_are_empty_without_data() -> None:
     assert all(chart.empty for chart in charts.charts_of(day()))

@@ -1,4 +1,4 @@
-"""A wrong or missing setting stops the program at start, and is named."""
+"""A wrong or missing setting stops the program at start with an error that names it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from config import ConfigError, load_settings
 from tests.support import programs
 
-GOOD = {"MICROBLOG_ENV": "production", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
+VALID = {"MICROBLOG_ENV": "production", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A good production environment, and no instance folder of a developer's."""
+    """A valid production environment, independent of the developer's own instance folder."""
     for name in ("DATABASE_URL", "REDIS_URL", "PORT", "RATELIMIT_ENABLED"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in (GOOD | {"INSTANCE_PATH": str(tmp_path)}).items():
+    for name, value in (VALID | {"INSTANCE_PATH": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
 
 
-def test_a_good_environment_is_read_with_types_and_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_valid_environment_has_types_and_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EXPORT_ATTACHMENT_LIMIT", "123")
     monkeypatch.setenv("DATABASE_URL", "postgres://user:word@db/microblog")
 
@@ -35,7 +35,7 @@ def test_a_good_environment_is_read_with_types_and_defaults(monkeypatch: pytest.
     assert settings["SESSION_COOKIE_SECURE"] is True
 
 
-def test_outside_development_there_is_no_default_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY")
 
     with pytest.raises(ConfigError, match=r"^SECRET_KEY: "):
@@ -83,30 +83,30 @@ def test_outside_development_there_is_no_default_secret(monkeypatch: pytest.Monk
         ("TASK_SOFT_TIME_LIMIT", "7200"),
     ],
 )
-def test_each_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as raised:
         load_settings()
 
-    assert str(refusal.value).startswith(f"{name}: ")
-    assert "\n" not in str(refusal.value)
+    assert str(raised.value).startswith(f"{name}: ")
+    assert "\n" not in str(raised.value)
 
 
-def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_settings_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAIL_PORT", "x")
     monkeypatch.setenv("REDIS_URL", "x")
 
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as raised:
         load_settings()
 
-    assert sorted(line.split(":")[0] for line in str(refusal.value).splitlines()) == ["MAIL_PORT", "REDIS_URL"]
+    assert sorted(line.split(":")[0] for line in str(raised.value).splitlines()) == ["MAIL_PORT", "REDIS_URL"]
 
 
 @pytest.mark.parametrize(
     "command", [["flask", "routes"], ["celery", "-A", "celery_app", "report"]], ids=["flask", "celery"]
 )
-def test_the_programs_stop_with_the_sentence_and_no_traceback(tmp_path: Path, command: list[str]) -> None:
+def test_programs_exit_without_traceback_on_invalid_setting(tmp_path: Path, command: list[str]) -> None:
     environment = os.environ | {"REDIS_URL": "nonsense", "INSTANCE_PATH": str(tmp_path)}
 
     program = programs.run(command, environment)

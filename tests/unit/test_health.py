@@ -1,4 +1,4 @@
-"""What is found at one look makes a verdict, with a sentence for each trouble."""
+"""SystemStatus: its verdict, and one sentence for each problem."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from microblog.monitoring.status import SystemStatus, Verdict
 from microblog.monitoring.workers import WorkerReplies
 
 
-def health(pool: dict[str, Any]) -> SystemStatus:
-    answers = WorkerReplies(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
-    return SystemStatus(at=utcnow(), workers=answers, queues=[], schedule=[], jobs=None, away={})
+def status_with(pool: dict[str, Any]) -> SystemStatus:
+    replies = WorkerReplies(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
+    return SystemStatus(at=utcnow(), workers=replies, queues=[], schedule=[], jobs=None, away={})
 
 
-def test_a_worker_without_processes_is_no_healthy_one() -> None:
-    assert health({"processes": [1, 2]}).verdict is Verdict.HEALTHY
-    assert health({"max-concurrency": 4}).verdict is Verdict.HEALTHY  # a pool of threads
+def test_worker_without_processes_degrades_status() -> None:
+    assert status_with({"processes": [1, 2]}).verdict is Verdict.HEALTHY
+    assert status_with({"max-concurrency": 4}).verdict is Verdict.HEALTHY  # a pool of threads
 
-    found = health({"processes": []})
+    status = status_with({"processes": []})
 
-    assert found.verdict is Verdict.DEGRADED
-    assert found.problems == ["a@host has no processes: flask tasks worker a@host grow."]
+    assert status.verdict is Verdict.DEGRADED
+    assert status.problems == ["a@host has no processes: flask tasks worker a@host grow."]

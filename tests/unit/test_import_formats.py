@@ -1,4 +1,4 @@
-"""Entries of files that people upload: what cannot be read is refused alone, soon, and in a sentence."""
+"""Entries of uploaded files: one that cannot be read is refused on its own, early, and with a sentence."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from microblog.imports.json_reader import BrokenJson, EntryReader
 from microblog.imports.parsers import MAX_HTML, Refused, from_archive, from_outbox
 
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
-THEN = "2026-01-01T00:00:00Z"
+PUBLISHED = "2026-01-01T00:00:00Z"
 
-# They need the application, but no database.
-on_either_database = pytest.mark.parametrize("database", ["sqlite"])
+# These tests need the application but do not use the database, so one kind is enough.
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"])
 
 
 def note(content: str) -> dict[str, Any]:
     return {
         "type": "Create",
         "to": [PUBLIC],
-        "object": {"type": "Note", "to": [PUBLIC], "content": content, "published": THEN},
+        "object": {"type": "Note", "to": [PUBLIC], "content": content, "published": PUBLISHED},
     }
 
 
 @pytest.mark.parametrize("number", ["1.5", "-0.25E-3", "1.5e+10", "2E5", "-7e-1"])
-@pytest.mark.parametrize("around", ['{"posts": [%s, "x"]}', '{"posts": [{"a": %s}, "x"]}', '{"n":%s,"posts": ["x"]}'])
-def test_a_number_may_be_cut_anywhere_by_the_end_of_a_read(number: str, around: str) -> None:
-    content = (around % number).encode()
+@pytest.mark.parametrize("template", ['{"posts": [%s, "x"]}', '{"posts": [{"a": %s}, "x"]}', '{"n":%s,"posts": ["x"]}'])
+def test_number_may_span_reads(number: str, template: str) -> None:
+    content = (template % number).encode()
     for cut in range(1, len(content)):
         pieces = iter([content[:cut], content[cut:], b""])
         file = Mock(read=lambda _size, pieces=pieces: next(pieces))
@@ -41,7 +41,7 @@ def test_a_number_may_be_cut_anywhere_by_the_end_of_a_read(number: str, around: 
 
 
 @pytest.mark.parametrize("number", ["1.", "1.x", "1e+", "1e+,", "1.5.5"])
-def test_what_is_no_number_is_broken_wherever_it_is_cut(number: str) -> None:
+def test_invalid_number_is_refused_at_any_split(number: str) -> None:
     content = f'{{"posts": ["x", {number}]}}'.encode()
     for cut in range(1, len(content)):
         pieces = iter([content[:cut], content[cut:], b""])
@@ -51,21 +51,21 @@ def test_what_is_no_number_is_broken_wherever_it_is_cut(number: str) -> None:
             list(reader)
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize("html", ["a <![  b", "<![foo[bar]]>", "&#" + "9" * 4500 + ";"])
-def test_html_that_the_parser_breaks_at_is_refused_alone(app: Flask, html: str) -> None:
+def test_unparsable_html_is_refused(app: Flask, html: str) -> None:
     with pytest.raises(Refused):
         from_outbox(note(html))
 
 
-@on_either_database
-def test_html_that_would_take_hours_is_refused_unread(app: Flask) -> None:
+@sqlite_only
+def test_huge_html_is_refused_before_parsing(app: Flask) -> None:
     with pytest.raises(Refused, match="at most 140"):
         from_outbox(note("<a " * MAX_HTML))
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z"])
-def test_a_time_that_some_zones_cannot_tell_is_refused(app: Flask, time: str) -> None:
+def test_time_before_1970_is_refused(app: Flask, time: str) -> None:
     with pytest.raises(Refused, match="before 1970"):
         from_archive({"body": "hello", "timestamp": time})

@@ -1,4 +1,4 @@
-"""The language of a post is told where its few words tell it, and nowhere else."""
+"""Language detection: a post has a language only if its few words are enough to determine it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ MIXED = ["Just had the best tacos, ¡qué rico!", 'Reading "Война и мир
 
 
 @pytest.mark.parametrize("tag", CLEAR)
-def test_a_sentence_has_its_language(tag: str) -> None:
+def test_detect_language_of_sentences(tag: str) -> None:
     assert [detect_language(text) for text in CLEAR[tag]] == [tag] * len(CLEAR[tag])
 
 
 @pytest.mark.parametrize("text", [*SHORT, *NAMES, *MIXED])
-def test_what_is_short_or_mixed_or_no_words_at_all_has_none(text: str) -> None:
+def test_detect_language_none_for_short_or_mixed_text(text: str) -> None:
     assert detect_language(text) is None
 
 
-def test_names_and_addresses_do_not_count() -> None:
+def test_detect_language_ignores_mentions_and_urls() -> None:
     assert (
         detect_language("@the_morning_post danke dir, bis morgen! https://example.com/where/the/wild/things/are")
         == "de"
@@ -49,14 +49,14 @@ def test_names_and_addresses_do_not_count() -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_process_that_reads_no_post_does_not_load_the_detector() -> None:
+def test_posts_models_import_does_not_load_detector() -> None:
     program = "import sys, microblog.posts.models; sys.exit('fasttext' in sys.modules or 'requests' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == 0
 
 
 @pytest.mark.exhaustive
-def test_process_that_translates_nothing_does_not_load_the_http_client() -> None:
+def test_create_app_does_not_load_http_client() -> None:
     program = (
         "import sys; from microblog import create_app; create_app(MICROBLOG_ENV='testing');"
         "sys.exit('urllib3' in sys.modules)"

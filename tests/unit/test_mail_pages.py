@@ -1,4 +1,4 @@
-"""/dev/mail shows what was sent, lets nothing in a mail act, and exists in development only."""
+"""/dev/mail: shows sent mail, runs no content of a mail, and exists in development only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def key(tmp_path: Path) -> str:
     return Maildir(tmp_path / "mail").add(message.as_bytes())
 
 
-def test_the_list_links_to_each_mail(client: FlaskClient, key: str) -> None:
+def test_list_links_to_each_mail(client: FlaskClient, key: str) -> None:
     page = client.get("/dev/mail")
 
     assert page.status_code == 200
@@ -50,14 +50,14 @@ def test_the_list_links_to_each_mail(client: FlaskClient, key: str) -> None:
     assert HOSTILE not in page.text
 
 
-def test_an_empty_mailbox_is_a_page_too(client: FlaskClient) -> None:
+def test_list_of_empty_mailbox(client: FlaskClient) -> None:
     page = client.get("/dev/mail")
 
     assert page.status_code == 200
     assert "No mail yet." in page.text
 
 
-def test_a_mail_shows_its_headers_its_text_and_a_sandboxed_frame(client: FlaskClient, key: str) -> None:
+def test_mail_shows_headers_text_and_sandboxed_frame(client: FlaskClient, key: str) -> None:
     page = client.get(f"/dev/mail/{key}").text
 
     assert "Microblog &lt;no-reply@example.org&gt;" in page
@@ -67,7 +67,7 @@ def test_a_mail_shows_its_headers_its_text_and_a_sandboxed_frame(client: FlaskCl
     assert HOSTILE not in page
 
 
-def test_the_html_part_may_do_nothing(client: FlaskClient, key: str) -> None:
+def test_html_part_is_sandboxed(client: FlaskClient, key: str) -> None:
     part = client.get(f"/dev/mail/{key}/html")
 
     policy = part.headers["Content-Security-Policy"].split("; ")
@@ -84,9 +84,7 @@ def test_the_html_part_may_do_nothing(client: FlaskClient, key: str) -> None:
         (2, b"<p>", "attachment; filename=unsafe.html; filename*=UTF-8''%C3%BCnsafe.html"),
     ],
 )
-def test_an_attachment_is_a_download(
-    client: FlaskClient, key: str, number: int, content: bytes, disposition: str
-) -> None:
+def test_attachment_is_downloaded(client: FlaskClient, key: str, number: int, content: bytes, disposition: str) -> None:
     download = client.get(f"/dev/mail/{key}/attachments/{number}")
 
     assert download.data == content
@@ -96,11 +94,11 @@ def test_an_attachment_is_a_download(
 @pytest.mark.parametrize(
     "path", ["nobody", "nobody/html", "nobody/attachments/1", "{key}/attachments/0", "{key}/attachments/3"]
 )
-def test_what_is_not_there_is_not_found(client: FlaskClient, key: str, path: str) -> None:
+def test_unknown_mail_or_attachment_is_not_found(client: FlaskClient, key: str, path: str) -> None:
     assert client.get("/dev/mail/" + path.format(key=key)).status_code == 404
 
 
-def test_a_mail_without_html_has_no_html_part(client: FlaskClient, tmp_path: Path) -> None:
+def test_plain_text_mail_has_no_html_part(client: FlaskClient, tmp_path: Path) -> None:
     key = Maildir(tmp_path / "mail").add(b"Subject: plain\n\ntext\n")
 
     assert client.get(f"/dev/mail/{key}").status_code == 200
@@ -108,7 +106,7 @@ def test_a_mail_without_html_has_no_html_part(client: FlaskClient, tmp_path: Pat
 
 
 @pytest.mark.parametrize("environment", ["production", "testing"])
-def test_outside_development_there_is_no_such_page(
+def test_mail_pages_exist_in_development_only(
     environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     client = application(environment, tmp_path, monkeypatch).test_client()

@@ -1,4 +1,4 @@
-"""In development every mail is kept as it was sent, and can be looked at."""
+"""The SMTP server of development stores each mail unchanged in a Maildir, which MailFolder reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def maildir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(maildir: Path) -> Path:
-    """The mailbox, empty."""
+    """The Maildir, emptied."""
     for mail in maildir.glob("*/*"):
         mail.unlink()
     return maildir
@@ -31,13 +31,13 @@ def folder(maildir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def port(maildir: Path) -> Iterator[int]:
-    """Where the server listens, which keeps mails in `maildir`."""
+    """The port of an SMTP server that stores mails in `maildir`."""
     port = free_port()
     command = [sys.executable, "-m", "microblog.development.smtp_server"]
     server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(maildir)])
 
-    def answers() -> bool:
-        assert server.poll() is None, "the mailbox ended by itself"
+    def is_listening() -> bool:
+        assert server.poll() is None, "the SMTP server exited"
         try:
             connection(port).close()
         except ConnectionRefusedError:
@@ -45,7 +45,7 @@ def port(maildir: Path) -> Iterator[int]:
         return True
 
     try:
-        wait_for(answers, what="the mailbox answers")
+        wait_for(is_listening, what="the SMTP server accepts connections")
         yield port
     finally:
         server.terminate()
@@ -62,7 +62,7 @@ def connection(port: int) -> smtplib.SMTP:
     return smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE)
 
 
-def letter(**headers: str) -> EmailMessage:
+def make_message(**headers: str) -> EmailMessage:
     message = EmailMessage()
     for name, value in headers.items():
         message[name] = value
@@ -70,21 +70,21 @@ def letter(**headers: str) -> EmailMessage:
     return message
 
 
-def test_a_mail_is_on_disk_when_the_server_has_accepted_it(smtp: smtplib.SMTP, folder: Path) -> None:
+def test_accepted_mail_is_on_disk(smtp: smtplib.SMTP, folder: Path) -> None:
     posts = bytes(range(256)) * 4096
-    message = letter(Subject="Your posts ✓", From="a@example.org", To="b@example.org")
+    message = make_message(Subject="Your posts ✓", From="a@example.org", To="b@example.org")
     message.add_attachment(posts, maintype="application", subtype="octet-stream", filename="posts.json")
 
     smtp.send_message(message)
 
-    (kept,) = MailFolder(folder).newest(10)
-    whole = MailFolder(folder).get(kept.key)
-    assert whole.subject == "Your posts ✓"
-    assert whole.text == "Grüße\nfrom a <b>text</b>\n"
-    assert [(file.filename, file.content) for file in whole.attachments] == [("posts.json", posts)]
+    (stored,) = MailFolder(folder).newest(10)
+    mail = MailFolder(folder).get(stored.key)
+    assert mail.subject == "Your posts ✓"
+    assert mail.text == "Grüße\nfrom a <b>text</b>\n"
+    assert [(file.filename, file.content) for file in mail.attachments] == [("posts.json", posts)]
 
 
-def test_a_mail_of_eight_bit_lines_is_kept_byte_for_byte(smtp: smtplib.SMTP, folder: Path) -> None:
+def test_eight_bit_mail_is_stored_unchanged(smtp: smtplib.SMTP, folder: Path) -> None:
     mail = b"Subject: raw\r\n\r\n..a dot, \xff\xfe\x80, and\ttabs\r\n\r\n"
 
     smtp.sendmail("a@example.org", ["b@example.org"], mail, ["BODY=8BITMIME"])
@@ -93,39 +93,39 @@ def test_a_mail_of_eight_bit_lines_is_kept_byte_for_byte(smtp: smtplib.SMTP, fol
     assert Maildir(folder).get_bytes(key).endswith(mail.replace(b"\r\n", b"\n"))
 
 
-def test_recipients_that_no_header_names_are_kept_too(smtp: smtplib.SMTP, folder: Path) -> None:
+def test_bcc_recipients_are_stored(smtp: smtplib.SMTP, folder: Path) -> None:
     recipients = ["b@example.org", "hidden@example.org"]
 
-    smtp.send_message(letter(Subject="x", To="b@example.org"), "a@example.org", recipients)
+    smtp.send_message(make_message(Subject="x", To="b@example.org"), "a@example.org", recipients)
 
     message = MailFolder(folder).newest(1)[0].message
     assert message.get_all("Delivered-To") == recipients
     assert message["Return-Path"] == "<a@example.org>"
 
 
-def test_an_address_outside_ascii_is_accepted(smtp: smtplib.SMTP, folder: Path) -> None:
-    smtp.send_message(letter(Subject="x", To="grüße@example.org"), "a@example.org")
+def test_non_ascii_address_is_accepted(smtp: smtplib.SMTP, folder: Path) -> None:
+    smtp.send_message(make_message(Subject="x", To="grüße@example.org"), "a@example.org")
 
     assert MailFolder(folder).newest(1)[0].recipient == "grüße@example.org"
 
 
-def test_the_newest_mail_comes_first(smtp: smtplib.SMTP, folder: Path) -> None:
+def test_newest_mail_is_listed_first(smtp: smtplib.SMTP, folder: Path) -> None:
     for number in range(12):
-        smtp.send_message(letter(Subject=str(number), From="a@example.org", To="b@example.org"))
+        smtp.send_message(make_message(Subject=str(number), From="a@example.org", To="b@example.org"))
 
-    assert [kept.subject for kept in MailFolder(folder).newest(3)] == ["11", "10", "9"]
+    assert [stored.subject for stored in MailFolder(folder).newest(3)] == ["11", "10", "9"]
     assert len(MailFolder(folder)) == 12
 
 
-def test_a_text_in_an_unknown_charset_is_shown_as_far_as_it_can_be(folder: Path) -> None:
+def test_text_in_unknown_charset_has_replacement_characters(folder: Path) -> None:
     Maildir(folder).add(b"Subject: x\nContent-Type: text/plain; charset=klingon\n\nhi \xff\n")
 
-    (kept,) = MailFolder(folder).newest(1)
+    (stored,) = MailFolder(folder).newest(1)
 
-    assert MailFolder(folder).get(kept.key).text == "hi \ufffd\n"
+    assert MailFolder(folder).get(stored.key).text == "hi \ufffd\n"
 
 
 @pytest.mark.parametrize("key", ["1.M1P1Q0.nowhere", "../mail/new", "", "..", "new"])
-def test_a_key_that_names_no_mail_finds_none(folder: Path, key: str) -> None:
+def test_get_unknown_key_raises_key_error(folder: Path, key: str) -> None:
     with pytest.raises(KeyError):
         MailFolder(folder).get(key)

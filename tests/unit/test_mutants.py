@@ -1,4 +1,4 @@
-"""The list of mutants is about the code as it is, and the docs say what is in it."""
+"""The catalogue of mutants matches the current code and tests, and the documentation matches the catalogue."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support import programs
 
 @pytest.fixture(scope="module")
 def collected() -> set[str]:
-    """The tests that pytest finds in the files that the mutants name, with and without their parameters."""
+    """The test ids that pytest collects from the files that the mutants name, with and without parameters."""
     files = sorted({test.partition("::")[0] for mutant in MUTANTS for test in mutant.tests})
-    # Neither PYTEST_ADDOPTS nor what pytest-xdist tells its processes is meant for this one.
+    # PYTEST_ADDOPTS and the variables that pytest-xdist sets do not apply to this run.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     listed = programs.run(["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files], environment)
     assert listed.returncode == 0, listed.stdout
@@ -26,7 +26,7 @@ def collected() -> set[str]:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_the_lines_of_a_mutant_are_there_and_python_without_them_too(mutant: Mutant) -> None:
+def test_mutant_applies_and_compiles(mutant: Mutant) -> None:
     for edit in mutant.edits:
         source = (ROOT / edit.file).read_text(encoding="utf-8")
 
@@ -38,16 +38,16 @@ def test_the_lines_of_a_mutant_are_there_and_python_without_them_too(mutant: Mut
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 @pytest.mark.exhaustive
-def test_the_tests_that_must_notice_a_mutant_are_there(mutant: Mutant, collected: set[str]) -> None:
+def test_tests_of_mutant_exist(mutant: Mutant, collected: set[str]) -> None:
     assert mutant.tests
     assert set(mutant.tests) <= collected
 
 
-def test_no_two_mutants_share_a_name() -> None:
+def test_mutant_names_are_unique() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
-def test_the_docs_have_the_table_that_the_list_makes() -> None:
+def test_docs_contain_tables_of_catalogue() -> None:
     assert tables(PROMISES) in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8"), (
         "python -m tests.mutants --table"
     )
@@ -56,7 +56,7 @@ def test_the_docs_have_the_table_that_the_list_makes() -> None:
 @pytest.mark.parametrize(
     ("where", "code"), [("gone", "x = 1"), ("here", "x = 2"), ("here", "x"), ("here", "y = 2"), ("here.x", "y")]
 )
-def test_code_that_is_not_there_just_once_is_refused(where: str, code: str) -> None:
+def test_edit_requires_exactly_one_match(where: str, code: str) -> None:
     source = "def here():\n    x = 1\n    return x\n\n\ny = 2\n"
 
     with pytest.raises(Outdated):

@@ -1,4 +1,4 @@
-"""Paging by key: every item once, whatever happens meanwhile, at the price of one query."""
+"""Keyset pagination: each item appears once even if others are added meanwhile, and a page costs one query."""
 
 from __future__ import annotations
 
@@ -35,46 +35,46 @@ def bodies(page: pagination.Page[Post]) -> list[str]:
     return [post.body for post in page.items]
 
 
-def walk_to_the_end() -> list[pagination.Page[Post]]:
+def walk_to_end() -> list[pagination.Page[Post]]:
     pages = [page()]
     while pages[-1].older:
         pages.append(page(before=pages[-1].older))
     return pages
 
 
-def test_walking_older_meets_every_item_once_and_newest_first(author):
+def test_walk_shows_every_item_once_newest_first(author):
     for count in (0, 1, 9, 10, 11, 20, 25):
         db.session.execute(sa.delete(Post))
         write(author, count)
 
-        pages = walk_to_the_end()
+        pages = walk_to_end()
 
         walked = [body for page in pages for body in bodies(page)]
         assert walked == [f"post {n}" for n in reversed(range(count))]
 
 
-def test_items_of_the_same_instant_are_told_apart_by_their_id(author):
+def test_equal_timestamps_are_ordered_by_id(author):
     write(author, 25, every=timedelta(0))
 
-    pages = walk_to_the_end()
+    pages = walk_to_end()
 
     ids = [post.id for page in pages for post in page.items]
     assert ids == sorted(ids, reverse=True)
     assert len(set(ids)) == 25
 
 
-def test_walking_back_shows_the_same_pages(author):
+def test_walking_back_shows_same_pages(author):
     write(author, 25)
-    there = walk_to_the_end()
+    forward = walk_to_end()
 
-    back = [there[-1]]
-    while back[-1].newer:
-        back.append(page(after=back[-1].newer))
+    backward = [forward[-1]]
+    while backward[-1].newer:
+        backward.append(page(after=backward[-1].newer))
 
-    assert [bodies(page) for page in reversed(back)] == [bodies(page) for page in there]
+    assert [bodies(page) for page in reversed(backward)] == [bodies(page) for page in forward]
 
 
-def test_an_item_that_is_added_meanwhile_moves_nothing(author):
+def test_new_items_do_not_shift_older_pages(author):
     write(author, 20)
     first = page()
     write(author, 3, start=NOON + timedelta(days=1))
@@ -84,7 +84,7 @@ def test_an_item_that_is_added_meanwhile_moves_nothing(author):
     assert bodies(second) == [f"post {n}" for n in reversed(range(10))]
 
 
-def test_coming_back_to_the_top_shows_a_whole_page_and_what_is_new(author):
+def test_first_page_is_full_and_includes_new_items(author):
     write(author, 20)
     second = page(before=page().older)
     write(author, 3, start=NOON + timedelta(days=1))
@@ -97,7 +97,7 @@ def test_coming_back_to_the_top_shows_a_whole_page_and_what_is_new(author):
     assert top.newer is None
 
 
-def test_the_page_after_the_last_one_is_empty_and_leads_back(author):
+def test_page_past_end_is_empty_and_links_back(author):
     write(author, 3)
 
     beyond = page(before="2001-01-01T00:00:00.000000Z_1")
@@ -107,7 +107,7 @@ def test_the_page_after_the_last_one_is_empty_and_leads_back(author):
     assert len(page(after=beyond.newer).items) == 3
 
 
-def test_the_id_may_be_a_text(author, make_user):
+def test_id_may_be_text(author, make_user):
     names = ["ann", "bob", "cid"]
     for name in names:
         make_user(name)
@@ -124,7 +124,7 @@ def test_the_id_may_be_a_text(author, make_user):
     assert [user.username for user in first.items + second.items] == ["cid", "bob", "ann"]
 
 
-NO_KEYS = [
+INVALID_KEYS = [
     "",
     "_",
     "7",
@@ -143,39 +143,39 @@ NO_KEYS = [
 ]
 
 
-def test_what_is_no_key_is_refused_with_a_sentence(app):
-    for key in NO_KEYS:
-        with pytest.raises(pagination.InvalidKey) as refusal:
+def test_invalid_key_is_refused_with_sentence(app):
+    for key in INVALID_KEYS:
+        with pytest.raises(pagination.InvalidKey) as raised:
             page(before=key)
 
-        assert refusal.value.code == 400
-        assert refusal.value.description.endswith(".")
+        assert raised.value.code == 400
+        assert raised.value.description.endswith(".")
 
 
-def test_a_page_has_one_edge_only(app):
+def test_before_and_after_exclude_each_other(app):
     key = "2026-11-21T12:00:00.000000Z_7"
 
     with pytest.raises(pagination.InvalidKey):
         page(before=key, after=key)
 
 
-def test_a_page_costs_one_query_that_neither_counts_nor_skips(author):
+def test_page_is_one_query_without_count_or_offset(author):
     write(author, 25)
     older = page().older
     statements: list[tuple[str, tuple]] = []
 
-    def note(connection, cursor, statement, parameters, *rest) -> None:
+    def record(connection, cursor, statement, parameters, *rest) -> None:
         statements.append((statement.upper(), parameters))
 
-    sa.event.listen(db.engine, "before_cursor_execute", note)
+    sa.event.listen(db.engine, "before_cursor_execute", record)
     try:
         items = page(before=older).items
         authors = {post.author.username for post in items}
     finally:
-        sa.event.remove(db.engine, "before_cursor_execute", note)
+        sa.event.remove(db.engine, "before_cursor_execute", record)
 
     assert authors == {author.username}
     ((statement, parameters),) = statements
     assert "COUNT(" not in statement
-    # For SQLite a plain LIMIT is written with an OFFSET of 0.
+    # SQLAlchemy renders a plain LIMIT for SQLite with OFFSET 0.
     assert "OFFSET" not in statement or parameters[-1] == 0

@@ -1,4 +1,4 @@
-"""The programs of `make run` end in order, all of them, in time."""
+"""The process manager of `make run`: all programs are stopped, in order and in time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from microblog.development import process_manager
 from microblog.development.process_manager import STOP_SIGNALS, Console, Failure, ProcessManager, Program, StopRequest
 from tests.support.servers import PATIENCE, wait_for
 
-# A program that notes its end in a file, in the folder that it runs in.
-NOTES_ITS_END = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; while :; do sleep 0.02; done"
+# A program that records in a file of its working directory that it was terminated.
+RECORDS_TERMINATION = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; while :; do sleep 0.02; done"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def shell(name: str, script: str) -> Program:
 
 
 class SlowClock:
-    """A clock 60 times as slow as the real one; it goes `jump` seconds ahead after its first reading with `due()`."""
+    """A clock at 1/60 of real speed. It jumps `jump` seconds ahead after the first reading with a true `due()`."""
 
     def __init__(self, due: Callable[[], bool], jump: float) -> None:
         self._due = due
@@ -46,16 +46,16 @@ class SlowClock:
         return time.monotonic() / 60 + (self._jump if self._readings > 1 else 0)
 
 
-def test_what_started_last_has_ended_before_what_started_first(manager: ProcessManager, tmp_path: Path) -> None:
+def test_programs_stop_in_reverse_order(manager: ProcessManager, tmp_path: Path) -> None:
     with manager:
         for name in ("redis", "worker"):
-            manager.start(shell(name, NOTES_ITS_END.format(name=name)), grace=2 * PATIENCE)
+            manager.start(shell(name, RECORDS_TERMINATION.format(name=name)), grace=2 * PATIENCE)
             manager.wait_until((tmp_path / name).exists, name, seconds=PATIENCE)
 
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
 
-def test_a_program_that_ends_by_itself_is_named(manager: ProcessManager) -> None:
+def test_watch_names_program_that_exited(manager: ProcessManager) -> None:
     with manager:
         manager.start(shell("web", "exit 3"), grace=1)
 
@@ -63,18 +63,18 @@ def test_a_program_that_ends_by_itself_is_named(manager: ProcessManager) -> None
             manager.watch()
 
 
-def test_a_step_that_fails_stops_the_start(manager: ProcessManager) -> None:
+def test_failed_step_aborts_start(manager: ProcessManager) -> None:
     with pytest.raises(Failure, match=r"migrations failed \(exit code 1\)"), manager:
         manager.run(Program("migrations", "false"), grace=1)
 
 
-def test_what_does_not_answer_is_named(manager: ProcessManager) -> None:
+def test_wait_until_names_unresponsive_program(manager: ProcessManager) -> None:
     with pytest.raises(Failure, match=r"Redis did not answer within 0\.1 seconds"), manager:
         manager.wait_until(lambda: False, "Redis", seconds=0.1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_asks_for_the_end(manager: ProcessManager, number: signal.Signals) -> None:
+def test_stop_signal_raises_stop_request(manager: ProcessManager, number: signal.Signals) -> None:
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     with manager:
         os.kill(os.getpid(), number)
@@ -85,31 +85,31 @@ def test_a_signal_asks_for_the_end(manager: ProcessManager, number: signal.Signa
     assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
 
 
-def test_a_program_that_will_not_end_is_killed_with_its_children(manager: ProcessManager, tmp_path: Path) -> None:
+def test_stubborn_program_is_killed_with_children(manager: ProcessManager, tmp_path: Path) -> None:
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
     with manager:
         manager.start(shell("stubborn", stubborn), grace=0.2)
-        manager.wait_until(lambda: said(tmp_path / "child") != "", "the child", seconds=PATIENCE)
-    child = int(said(tmp_path / "child"))
+        manager.wait_until(lambda: content(tmp_path / "child") != "", "the child", seconds=PATIENCE)
+    child = int(content(tmp_path / "child"))
 
     wait_for(lambda: not is_running(child))
 
 
-def test_a_reminder_reaches_a_program_that_dawdles(
+def test_second_signal_is_sent_to_slow_program(
     manager: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "trap 'echo > asked' TERM; trap 'echo > hurried; exit' QUIT; echo > up; while :; do sleep 0.02; done"
-    clock = SlowClock((tmp_path / "asked").exists, jump=2.1)  # more than half of its time to end
+    script = "trap 'echo > first' TERM; trap 'echo > second; exit' QUIT; echo > up; while :; do sleep 0.02; done"
+    clock = SlowClock((tmp_path / "first").exists, jump=2.1)  # more than half of the grace period
     monkeypatch.setattr(process_manager, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     with manager:
         manager.start(shell("worker", script), grace=4)
         manager.wait_until((tmp_path / "up").exists, "worker", seconds=2)
 
-    assert (tmp_path / "hurried").exists()
+    assert (tmp_path / "second").exists()
 
 
 @pytest.mark.exhaustive
-def test_a_reader_who_stops_reading_stops_nothing(tmp_path: Path) -> None:
+def test_unread_output_does_not_block_shutdown(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
 from microblog.development.process_manager import Console
@@ -117,24 +117,24 @@ from microblog.development.process_manager import ProcessManager, Program, StopR
 console = Console(["talker"])
 try:
     with ProcessManager(pathlib.Path({str(tmp_path)!r}), os.environ, console) as manager:
-        manager.start(Program("talker", "sh -c 'seq 200000; echo > said; sleep 300'"), grace=1)
+        manager.start(Program("talker", "sh -c 'seq 200000; echo > written; sleep 300'"), grace=1)
         manager.watch()
 except StopRequest:
     console.close()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as house:
-        wait_for((tmp_path / "said").exists, what="the program has said it all")
-        house.send_signal(signal.SIGTERM)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        wait_for((tmp_path / "written").exists, what="the program has written all its output")
+        process.send_signal(signal.SIGTERM)
 
-        assert house.wait(timeout=PATIENCE) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
-def said(file: Path) -> str:
+def content(file: Path) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # it ends before the file is opened, or before it is read
+    except (FileNotFoundError, ProcessLookupError):  # the process ended before the file was opened or read
         return False

@@ -1,4 +1,4 @@
-"""Progress is seen often, written seldom, and its first and last counts always."""
+"""Progress: reported often, persisted rarely, and always persisted at the first and last count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from microblog.taskqueue.interface import Progress
 
 
 class RecordingTask:
-    """Stands in for a task: keeps what update_state() gets."""
+    """A stand-in for a task that records the calls of update_state()."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, Any], bool]] = []
@@ -21,7 +21,7 @@ class RecordingTask:
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that advances only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -31,7 +31,7 @@ class Clock:
 
 
 def count(seconds: float, step: float) -> RecordingTask:
-    """A task that counts one every `step` seconds, for so many seconds."""
+    """Return a task that advanced by one every `step` seconds for `seconds` seconds."""
     task, clock = RecordingTask(), Clock()
     with Progress(task, total=round(seconds / step), clock=clock) as progress:  # type: ignore[arg-type]
         for _ in range(round(seconds / step)):
@@ -40,14 +40,14 @@ def count(seconds: float, step: float) -> RecordingTask:
     return task
 
 
-def test_at_most_five_a_second_are_seen_and_one_a_second_is_written() -> None:
+def test_updates_are_throttled_and_persisted_once_a_second() -> None:
     task = count(seconds=10, step=0.001)
 
     assert 45 <= len(task.calls) <= 52
     assert 10 <= sum(persist for _meta, persist in task.calls) <= 12
 
 
-def test_the_first_and_the_last_count_are_always_written() -> None:
+def test_first_and_last_count_are_persisted() -> None:
     task = count(seconds=0.01, step=0.001)
 
     assert [(meta["current"], meta["percent"], persist) for meta, persist in task.calls] == [
@@ -56,11 +56,11 @@ def test_the_first_and_the_last_count_are_always_written() -> None:
     ]
 
 
-def test_slow_work_is_seen_at_each_step() -> None:
+def test_slow_steps_are_all_reported() -> None:
     assert len(count(seconds=20, step=2).calls) == 12
 
 
-def test_an_iterable_is_counted_as_it_is_consumed() -> None:
+def test_track_counts_consumed_items() -> None:
     task = RecordingTask()
 
     with Progress(task, total=3) as progress:  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def test_an_iterable_is_counted_as_it_is_consumed() -> None:
     assert progress.current == 3
 
 
-def test_what_failed_does_not_claim_to_be_done() -> None:
+def test_failed_work_reports_no_last_count() -> None:
     task = RecordingTask()
 
     def work() -> None:
@@ -84,11 +84,11 @@ def test_what_failed_does_not_claim_to_be_done() -> None:
 
 
 @pytest.mark.parametrize("total", [None, 0])
-def test_an_unknown_or_empty_total_is_no_division(total: int | None) -> None:
+def test_percent_is_zero_without_total(total: int | None) -> None:
     assert Progress(RecordingTask(), total=total).percent == 0  # type: ignore[arg-type]
 
 
-def test_the_description_is_made_of_the_counts() -> None:
+def test_describe_formats_message() -> None:
     task = RecordingTask()
 
     with Progress(task, total=2, describe=lambda current, total: f"{current} of {total}"):  # type: ignore[arg-type]

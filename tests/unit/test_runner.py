@@ -1,4 +1,4 @@
-"""`make run` says in one sentence why it cannot start, and tells a second terminal how to reach what runs."""
+"""`make run`: an error at start is one sentence, and a second terminal gets the environment of the running services."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.exhaustive
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_before_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -44,7 +44,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", ["abc", "65536", "٣"])
 @pytest.mark.exhaustive
-def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+def test_invalid_port_is_refused(tmp_path: Path, port: str) -> None:
     outcome = run(tmp_path / "instance", PORT=port)
 
     assert outcome.returncode != 0
@@ -53,18 +53,18 @@ def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
 
 
 @pytest.mark.exhaustive
-def test_one_folder_serves_one_run_at_a_time(tmp_path: Path) -> None:
+def test_second_run_in_same_folder_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         outcome = run(tmp_path, PORT=str(free_port()))
 
     assert outcome.returncode != 0
-    assert outcome.stderr == f"Another `make run` is working in {tmp_path}.\n"
+    assert outcome.stderr == f"Another `make run` is running in {tmp_path}.\n"
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", pytest.param("REDIS_URL", marks=pytest.mark.exhaustive)])
-def test_a_setting_that_is_no_good_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
+def test_invalid_setting_is_reported_before_start(tmp_path: Path, name: str) -> None:
     outcome = run(tmp_path, PORT=str(free_port()), **{name: "nonsense"})
 
     assert outcome.returncode != 0
@@ -76,7 +76,7 @@ def test_a_setting_that_is_no_good_is_named_before_anything_starts(tmp_path: Pat
     "database_url",
     ["postgresql://me:p%23w@host/db?sslmode=require", 'sqlite:////a folder/it\'s #1\\2 "$HOME".db'],
 )
-def test_a_second_terminal_reads_what_the_runner_decided(tmp_path: Path, database_url: str) -> None:
+def test_share_writes_environment_for_second_terminal(tmp_path: Path, database_url: str) -> None:
     given = {"DATABASE_URL": database_url, "PATH": "/bin", "EDITOR": "ed"}
     environment = compose(given, port=8001, redis_url="redis://127.0.0.1:4000/0", mail_port=4001)
 
@@ -93,7 +93,7 @@ def test_a_second_terminal_reads_what_the_runner_decided(tmp_path: Path, databas
     assert (tmp_path / "dev.env").stat().st_mode & 0o077 == 0
 
 
-def test_a_variable_that_is_given_empty_counts_as_not_given() -> None:
+def test_empty_variable_counts_as_unset() -> None:
     environment = compose({"DATABASE_URL": ""}, port=8000, redis_url="redis://127.0.0.1/0", mail_port=2525)
 
     assert "DATABASE_URL" not in environment

@@ -1,4 +1,4 @@
-"""What holds on every page, and where a redirect may lead."""
+"""Security of every response: headers, redirect targets and limits of forms."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from microblog.security import _check_escaped, local_path, referring_path
 
-# What the database is makes no difference to these.
-on_either_database = pytest.mark.parametrize("database", ["sqlite"])
+# The results do not depend on the kind of database, so one kind is enough.
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"])
 
 
 @pytest.mark.parametrize(
     "target",
     ["/", "/explore", "/user/susan?before=2026-11-21T09:30:00.000000Z_42", "/search?q=a%20b", "/ünï"],
 )
-def test_a_path_of_this_site_is_followed(target):
+def test_local_path_accepts_path_of_this_site(target):
     assert local_path(target) == target
 
 
@@ -45,12 +45,12 @@ def test_a_path_of_this_site_is_followed(target):
         "//user@elsewhere.example",
     ],
 )
-def test_what_a_browser_might_take_for_another_site_is_not(target):
+def test_local_path_refuses_other_sites(target):
     assert local_path(target) is None
 
 
-@on_either_database
-def test_every_response_carries_the_headers(client):
+@sqlite_only
+def test_every_response_has_security_headers(client):
     for path in ("/auth/login", "/nothing-here", "/static/site.css"):
         headers = client.get(path).headers
 
@@ -61,8 +61,8 @@ def test_every_response_carries_the_headers(client):
         assert "camera=()" in headers["Permissions-Policy"]
 
 
-@on_either_database
-def test_only_a_secure_connection_is_told_to_stay_secure(client):
+@sqlite_only
+def test_hsts_is_sent_over_https_only(client):
     plain = client.get("/auth/login", base_url="http://localhost")
     secure = client.get("/auth/login", base_url="https://localhost")
 
@@ -70,8 +70,8 @@ def test_only_a_secure_connection_is_told_to_stay_secure(client):
     assert secure.headers["Strict-Transport-Security"].startswith("max-age=")
 
 
-@on_either_database
-def test_the_pages_of_somebody_who_is_signed_in_are_kept_nowhere(client, signed_in, make_user):
+@sqlite_only
+def test_pages_of_signed_in_user_are_not_cached(client, signed_in, make_user):
     assert "no-store" not in client.get("/auth/login").headers.get("Cache-Control", "")
 
     browser = signed_in(make_user())
@@ -81,8 +81,8 @@ def test_the_pages_of_somebody_who_is_signed_in_are_kept_nowhere(client, signed_
     assert "no-store" not in browser.get("/static/site.css").headers["Cache-Control"]
 
 
-@on_either_database
-def test_a_form_that_is_not_utf8_is_refused_before_anything_reads_it(signed_in, make_user):
+@sqlite_only
+def test_form_with_invalid_utf8_is_refused(signed_in, make_user):
     browser = signed_in(make_user())
 
     for body in (b"post=%ED%A0%80", b"post=\xed\xa0\x80", b"post=%FF"):
@@ -93,8 +93,8 @@ def test_a_form_that_is_not_utf8_is_refused_before_anything_reads_it(signed_in, 
     assert "post-body" not in browser.get("/").text
 
 
-@on_either_database
-def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, signed_in, make_user):
+@sqlite_only
+def test_pages_have_no_inline_or_external_content(client, signed_in, make_user):
     browser = signed_in(make_user())
 
     for page in (
@@ -110,7 +110,7 @@ def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, signed_in,
         assert "://" not in page.text
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize(
     ("referrer", "path"),
     [
@@ -121,14 +121,14 @@ def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, signed_in,
         (None, None),
     ],
 )
-def test_a_reader_is_sent_back_only_to_a_page_of_this_site(app, referrer, path):
+def test_referring_path_is_limited_to_this_site(app, referrer, path):
     with app.test_request_context("/tasks/1/cancel", headers={"Referer": referrer} if referrer else {}):
         assert referring_path() == path
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize("mimetype", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-def test_half_a_character_is_refused_in_whichever_way_a_form_is_sent(client, mimetype):
+def test_lone_surrogate_is_refused_in_each_form_encoding(client, mimetype):
     half = b"ab\xed\xa0\x80cd"
     parts = b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\n' + half + b"\r\n--b--\r\n"
 
@@ -140,9 +140,9 @@ def test_half_a_character_is_refused_in_whichever_way_a_form_is_sent(client, mim
     assert "half a character" in response.text
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize("body", [b'{"username": "susan"}', b"[" * 2000, b"{"])
-def test_a_form_that_is_sent_as_json_is_refused_whatever_it_says(make_app, body):
+def test_form_sent_as_json_is_refused(make_app, body):
     client = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False).test_client()
 
     refused = client.post("/auth/login", data=body, content_type="application/json")
@@ -151,10 +151,10 @@ def test_a_form_that_is_sent_as_json_is_refused_whatever_it_says(make_app, body)
     assert "Nothing was changed." in refused.text
 
 
-@pytest.mark.parametrize("before", range(8))
+@pytest.mark.parametrize("missing", range(8))
 @pytest.mark.parametrize(("text", "is_text"), [("%F0%9F%90%B3", True), ("%F0%9F%90", False), ("%%F0%9F%90%B3%", True)])
-def test_a_form_is_looked_at_in_slices_that_cut_neither_an_escape_nor_a_character(before, text, is_text):
-    form = (b"x" * (4096 - before) + text.encode()) * 3
+def test_form_check_handles_characters_across_slices(missing, text, is_text):
+    form = (b"x" * (4096 - missing) + text.encode()) * 3
 
     with contextlib.nullcontext() if is_text else pytest.raises(UnicodeDecodeError):
         _check_escaped(form)
@@ -162,20 +162,20 @@ def test_a_form_is_looked_at_in_slices_that_cut_neither_an_escape_nor_a_characte
 
 @pytest.mark.parametrize("form", [b"%" * 400_000, b"%25" * 133_000, b"\xc3\xa4%41" * 80_000])
 @pytest.mark.exhaustive
-def test_to_look_at_a_form_takes_no_memory_to_speak_of(form):
+def test_form_check_uses_little_memory(form):
     tracemalloc.start()
     try:
         _check_escaped(form)
-        _now, most = tracemalloc.get_traced_memory()
+        _current, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert most < 2_000_000
+    assert peak < 2_000_000
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.parametrize("path", ["/auth/login", "/import", "/api/imports"])
-def test_of_a_form_without_a_file_is_read_no_more_than_may_be_in_memory(app, signed_in, make_user, path):
+def test_oversized_form_is_refused_unread(app, signed_in, make_user, path):
     class Untouched(io.BytesIO):
         def read(self, *_):
             pytest.fail("it was read")
@@ -194,24 +194,24 @@ def test_of_a_form_without_a_file_is_read_no_more_than_may_be_in_memory(app, sig
     assert refused.mimetype == ("application/problem+json" if path.startswith("/api/") else "text/html")
 
 
-@on_either_database
+@sqlite_only
 @pytest.mark.exhaustive
-def test_the_longest_form_of_a_stranger_takes_little_memory(app, client):
+def test_largest_anonymous_form_uses_little_memory(app, client):
     body = b"%" * app.config["MAX_FORM_MEMORY_SIZE"]
-    client.get("/auth/login")  # which loads what every request needs
+    client.get("/auth/login")  # load what every request needs before measuring
     tracemalloc.start()
     try:
         response = client.post("/auth/login", data=body, content_type="application/x-www-form-urlencoded")
-        _now, most = tracemalloc.get_traced_memory()
+        _current, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
     assert response.status_code == 422
-    assert most < 60_000_000
+    assert peak < 60_000_000
 
 
-@on_either_database
-def test_a_form_with_a_file_has_few_other_fields(app, signed_in, make_user):
+@sqlite_only
+def test_upload_with_many_other_fields_is_refused(app, signed_in, make_user):
     fields = {f"field{number}": "x" * 1000 for number in range(20)}
 
     refused = signed_in(make_user()).post("/import", data=fields | {"file": (io.BytesIO(b"{}"), "posts.json")})

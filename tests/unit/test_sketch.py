@@ -1,4 +1,4 @@
-"""Durations in buckets: how exact their percentiles are, and that nothing is lost when they are added."""
+"""DurationHistogram: the accuracy of its percentiles, and addition without loss."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ import pytest
 from microblog.monitoring.rollup import LONGEST, SHORTEST, DurationHistogram
 
 
-def sketch_of(*durations: float) -> DurationHistogram:
-    sketch = DurationHistogram()
+def histogram_of(*durations: float) -> DurationHistogram:
+    histogram = DurationHistogram()
     for duration in durations:
-        sketch.observe(duration)
-    return sketch
+        histogram.observe(duration)
+    return histogram
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
-def test_a_percentile_is_within_four_and_a_half_per_cent(share: float) -> None:
+def test_percentile_error_is_within_bound(share: float) -> None:
     durations = [random.lognormvariate(0, 2) for _ in range(5000)]
 
-    estimate = sketch_of(*durations).percentile(share)
+    estimate = histogram_of(*durations).percentile(share)
 
-    true = sorted(durations)[math.ceil(share * len(durations)) - 1]
-    assert estimate == pytest.approx(true, rel=0.045)
+    exact = sorted(durations)[math.ceil(share * len(durations)) - 1]
+    assert estimate == pytest.approx(exact, rel=0.045)
 
 
-def test_of_nothing_there_is_nothing_to_tell() -> None:
+def test_empty_histogram_has_no_mean_or_percentile() -> None:
     empty = DurationHistogram()
 
     assert (empty.count, empty.mean, empty.percentile(0.5)) == (0, None, None)
 
 
-def test_how_many_are_at_most_a_power_of_two_is_exact() -> None:
-    sketch = sketch_of(0.5, 1.0, 1.0000001, 2.0, 4.0, 4.1)
+def test_at_most_is_exact_at_powers_of_two() -> None:
+    histogram = histogram_of(0.5, 1.0, 1.0000001, 2.0, 4.0, 4.1)
 
-    assert sketch.at_most([-2, -1, 0, 1, 2, 3]) == [0, 1, 2, 4, 5, 6]
+    assert histogram.at_most([-2, -1, 0, 1, 2, 3]) == [0, 1, 2, 4, 5, 6]
 
 
-def test_sketches_add_up_as_if_all_had_been_counted_in_one() -> None:
+def test_add_equals_one_histogram_of_all() -> None:
     durations = [random.expovariate(0.1) for _ in range(1000)]
-    sum_of_two = sketch_of(*durations[:300])
+    sum_of_two = histogram_of(*durations[:300])
 
-    sum_of_two.add(sketch_of(*durations[300:]))
+    sum_of_two.add(histogram_of(*durations[300:]))
 
-    assert sum_of_two.buckets == sketch_of(*durations).buckets
+    assert sum_of_two.buckets == histogram_of(*durations).buckets
     assert sum_of_two.seconds == pytest.approx(sum(durations))
 
 
-def test_what_is_too_short_or_too_long_to_tell_is_counted_all_the_same() -> None:
-    sketch = sketch_of(-3, 0, 1e-9, 1e12)
+def test_out_of_range_durations_are_counted() -> None:
+    histogram = histogram_of(-3, 0, 1e-9, 1e12)
 
-    assert sketch.at_most([SHORTEST, LONGEST]) == [3, 4]
-    assert sketch.seconds == pytest.approx(1e12)
+    assert histogram.at_most([SHORTEST, LONGEST]) == [3, 4]
+    assert histogram.seconds == pytest.approx(1e12)
 
 
-def test_it_survives_json() -> None:
-    sketch = sketch_of(0.1, 0.1, 7, 3600)
+def test_json_round_trip() -> None:
+    histogram = histogram_of(0.1, 0.1, 7, 3600)
 
-    again = DurationHistogram.from_json(sketch.seconds, json.loads(json.dumps(sketch.to_json())))
+    restored = DurationHistogram.from_json(histogram.seconds, json.loads(json.dumps(histogram.to_json())))
 
-    assert again == sketch
+    assert restored == histogram

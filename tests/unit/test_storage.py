@@ -1,4 +1,4 @@
-"""A file in the storage is whole, or not there."""
+"""Storage: a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def names(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "archives").glob("*") if path.is_file())
 
 
-def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path: Path) -> None:
+def test_new_file_has_size_and_checksum(storage: Storage, tmp_path: Path) -> None:
     with storage.new("a.json") as file:
         file.write([b"one", b"two"])
 
@@ -31,7 +31,7 @@ def test_a_file_is_stored_with_its_size_and_checksum(storage: Storage, tmp_path:
     assert b"".join(storage.read_chunks("a.json")) == b"onetwo"
 
 
-def test_a_file_is_not_seen_before_it_is_whole(storage: Storage, tmp_path: Path) -> None:
+def test_file_is_invisible_until_complete(storage: Storage, tmp_path: Path) -> None:
     with storage.new("a.json") as file:
         file.write([b"half"])
         assert not storage.exists("a.json")
@@ -40,7 +40,7 @@ def test_a_file_is_not_seen_before_it_is_whole(storage: Storage, tmp_path: Path)
     assert storage.exists("a.json")
 
 
-def test_a_write_that_fails_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
+def test_failed_write_leaves_no_file(storage: Storage, tmp_path: Path) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"half"
         raise RuntimeError
@@ -52,20 +52,20 @@ def test_a_write_that_fails_leaves_nothing(storage: Storage, tmp_path: Path) -> 
     assert storage.parts() == []
 
 
-def test_a_whole_file_whose_writer_changes_its_mind_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
-    def write_and_regret() -> None:
+def test_error_after_write_leaves_no_file(storage: Storage, tmp_path: Path) -> None:
+    def write_and_fail() -> None:
         with storage.new("a.json") as file:
             file.write([b"whole"])
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_and_regret()
+        write_and_fail()
 
     assert names(tmp_path) == []
     assert storage.parts() == []
 
 
-def test_deleting_twice_is_no_error(storage: Storage) -> None:
+def test_delete_is_idempotent(storage: Storage) -> None:
     with storage.new("a.json") as file:
         file.write([b"x"])
 

@@ -1,4 +1,4 @@
-"""The tests' own promises: independence of how they are started, and a summary of what was left out."""
+"""The test run itself: independent of the process that starts it, with a summary of skipped tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.support.programs import ROOT
 from tests.support.servers import PATIENCE
 
-NEEDS_TMUX = "tests/integration/test_watch_terminal.py::TestTheTerminalAfterwards::test_it_is_as_it_was"
+NEEDS_TMUX = "tests/integration/test_watch_terminal.py::TestTerminalRestored::test_terminal_is_restored_on_exit"
 STATE = """
 import os, signal
 from tests.support import process_state
@@ -28,7 +28,7 @@ assert os.open(os.devnull, os.O_RDONLY) > 2
 """
 
 
-def test_process_state_does_not_depend_on_who_starts_the_tests() -> None:
+def test_process_state_is_independent_of_parent_process() -> None:
     script = f"trap '' INT HUP TSTP; umask 077; exec {sys.executable} -c \"$STATE\" 0<&-"
     environment = {"STATE": STATE, "SECRET_KEY": "x", "HOME": "/nowhere", "PATH": os.environ["PATH"]}
 
@@ -51,5 +51,5 @@ def test_missing_program_is_reported_or_fails_in_ci(tmp_path: Path, ci: bool) ->
     )
 
     assert ("tmux: not installed" in run.stdout, run.returncode) == (True, 1 if ci else 0), run.stdout
-    assert ("Tests left out" in run.stdout) is not ci
+    assert ("Tests skipped" in run.stdout) is not ci
     assert "tmux is not installed. On Debian: apt install tmux" in run.stdout

@@ -1,4 +1,4 @@
-"""The catalogs: every string of the source is in each of them, translated, with its placeholders and its plurals."""
+"""Translation catalogs: each translates every string of the source, with its placeholders and plural forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.programs import ROOT
 DIRECTORY = ROOT / "microblog" / "translations"
 LANGUAGES = [language for language in OFFERED if language != SOURCE_LANGUAGE]
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%%|\{\w+\}")
-# What WTForms says by itself where a form does not say it in words of its own.
+# Messages of WTForms that are shown where a form does not set its own.
 OF_WTFORMS = ["Not a valid choice.", "Invalid input.", "This field is required.", "Not a valid integer value."]
 
 
@@ -44,11 +44,11 @@ def compiled(language: str) -> Translations:
     return translations
 
 
-def test_the_source_has_strings_of_every_kind(template: Catalog) -> None:
-    assert template.get("Keep me signed in"), "lazy ones, in forms"
-    assert template.get("Sincerely,"), "those of mails"
-    assert template.get(("%(num)s follower", "%(num)s followers")), "plurals, in templates"
-    assert template.get("Characters left: {n}"), "those of scripts, in attributes"
+def test_extraction_finds_every_kind_of_string(template: Catalog) -> None:
+    assert template.get("Keep me signed in"), "lazy strings in forms"
+    assert template.get("Sincerely,"), "strings in mails"
+    assert template.get(("%(num)s follower", "%(num)s followers")), "plurals in templates"
+    assert template.get("Characters left: {n}"), "strings of scripts, in attributes"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -56,14 +56,14 @@ def test_every_string_is_translated(language: str, template: Catalog) -> None:
     catalog = read(language)
 
     missing = {message.id for message in template} - {message.id for message in catalog}
-    left_over = {message.id for message in catalog} - {message.id for message in template}
+    obsolete = {message.id for message in catalog} - {message.id for message in template}
 
-    assert (missing, left_over) == (set(), set()), "make translations"
+    assert (missing, obsolete) == (set(), set()), "make translations"
     assert [message.id for message in catalog if message.fuzzy or not all(texts(message.string))] == []
 
 
 @pytest.mark.parametrize(("language", "script"), [("ko", "HANGUL"), ("ru", "CYRILLIC")])
-def test_a_sentence_is_in_the_script_of_its_language(language: str, script: str) -> None:
+def test_sentences_use_script_of_language(language: str, script: str) -> None:
     def is_sentence(text: str) -> bool:
         return len(re.findall(r"[A-Za-z]{2,}", PLACEHOLDER.sub("", text))) > 2
 
@@ -78,11 +78,11 @@ def test_a_sentence_is_in_the_script_of_its_language(language: str, script: str)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_translation_has_the_placeholders_of_its_string(language: str) -> None:
+def test_translations_keep_placeholders(language: str) -> None:
     for message in read(language):
-        wanted = {frozenset(PLACEHOLDER.findall(text)) for text in texts(message.id)}
+        allowed = {frozenset(PLACEHOLDER.findall(text)) for text in texts(message.id)}
         for text in texts(message.string) if message.id else []:
-            assert frozenset(PLACEHOLDER.findall(text)) in wanted, text
+            assert frozenset(PLACEHOLDER.findall(text)) in allowed, text
             assert not re.search(r"%(?!\(\w+\)[sd]|%)", text) or "%" in texts(message.id)[0], text
 
 
@@ -94,16 +94,16 @@ def test_a_translation_has_the_placeholders_of_its_string(language: str) -> None
         ("ru", {1: "1 подписчик", 3: "3 подписчика", 5: "5 подписчиков", 11: "11 подписчиков", 21: "21 подписчик"}),
     ],
 )
-def test_plurals_are_those_of_the_language(language: str, forms: dict[int, str]) -> None:
+def test_plural_forms_follow_language(language: str, forms: dict[int, str]) -> None:
     catalog = compiled(language)
 
-    said = {n: catalog.ungettext("%(num)s follower", "%(num)s followers", n) % {"num": n} for n in forms}
+    translated = {n: catalog.ungettext("%(num)s follower", "%(num)s followers", n) % {"num": n} for n in forms}
 
-    assert said == forms
+    assert translated == forms
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_wtforms_says_is_translated_too(language: str) -> None:
+def test_wtforms_messages_are_translated(language: str) -> None:
     catalog = Translations.load(messages_path(), [language], domain="wtforms")
 
     assert [string for string in OF_WTFORMS if catalog.ugettext(string) == string] == []

@@ -1,4 +1,4 @@
-"""What `flask tasks watch` makes of what it hears and reads."""
+"""The board of `flask tasks watch`: its snapshot after events from Redis and readings from the database."""
 
 from __future__ import annotations
 
@@ -19,128 +19,130 @@ from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue import states
 
 JOB = JobLine("job", "export_posts", state=states.STARTED, steps=2, changed_at=utcnow() - timedelta(minutes=1))
-FREQUENCY = 300  # seconds between two heartbeats; a worker is silent after twice as long
+FREQUENCY = 300  # seconds between two heartbeats; a worker counts as silent after twice this time
 SILENCE = 1000  # seconds
 
 
 class Watched:
-    """A board, and what it asked for, at the time `now`."""
+    """A board at the time `now` that counts how often it wakes the screen and requests a reading."""
 
     def __init__(self, now: float) -> None:
         self.woken = self.reads = 0
         self._now = now
-        self.board = Board(self._wake, self._stale)
+        self.board = Board(self._wake, self._request_reading)
 
     def _wake(self) -> None:
         self.woken += 1
 
-    def _stale(self) -> None:
+    def _request_reading(self) -> None:
         self.reads += 1
 
-    def hear(self, kind: str, ago: float = 0, **facts: Any) -> None:
+    def receive(self, kind: str, ago: float = 0, **fields: Any) -> None:
         at = self._now - ago
-        self.board.hear({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **facts})
+        self.board.hear({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **fields})
 
     def heartbeat(self, name: str = "w@h", ago: float = 0) -> None:
-        facts: dict[str, Any] = {"active": 1, "processed": 7, "loadavg": [0.5, 0, 0], "pid": 1}
-        self.hear("worker-heartbeat", ago, hostname=name, freq=FREQUENCY, **facts)
+        fields: dict[str, Any] = {"active": 1, "processed": 7, "loadavg": [0.5, 0, 0], "pid": 1}
+        self.receive("worker-heartbeat", ago, hostname=name, freq=FREQUENCY, **fields)
 
     def start_task(self, task_id: str, ago: float) -> None:
-        self.hear("task-received", ago, uuid=task_id, hostname="w@h", name="sweep", root_id=task_id, pid=1)
-        self.hear("task-started", ago, uuid=task_id, hostname="w@h", pid=1)
+        self.receive("task-received", ago, uuid=task_id, hostname="w@h", name="sweep", root_id=task_id, pid=1)
+        self.receive("task-started", ago, uuid=task_id, hostname="w@h", pid=1)
 
-    def read(self, *jobs: JobLine, asked: frozenset[str] = frozenset(), with_row: frozenset[str] = frozenset()) -> None:
-        self.board.read(Reading(Wanted(maybe_without_row=asked), list(jobs), Counts(), None, with_row))
+    def read(
+        self, *jobs: JobLine, checked: frozenset[str] = frozenset(), with_row: frozenset[str] = frozenset()
+    ) -> None:
+        self.board.read(Reading(Wanted(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
 
-    def seen(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         return self.board.snapshot(Wanted())
 
     def job_ids(self) -> list[str]:
-        return [job.id for job in self.seen().jobs or ()]
+        return [job.id for job in self.snapshot().jobs or ()]
 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """A board whose clock stands still; that of Celery, which tells who is silent, goes on."""
+    """A board with a fixed clock. Celery's clock, which decides which worker is silent, keeps running."""
     now = time.time()
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
     return Watched(now)
 
 
-def test_progress_moves_a_bar_without_asking_the_database(watched: Watched) -> None:
+def test_progress_event_updates_percent_without_reading(watched: Watched) -> None:
     watched.read(JOB)
 
-    watched.hear(PROGRESS, root_id="job", position=0, state="PROGRESS", current=3, total=4, percent=75, message="")
+    watched.receive(PROGRESS, root_id="job", position=0, state="PROGRESS", current=3, total=4, percent=75, message="")
 
-    [line] = watched.seen().jobs or []
+    [line] = watched.snapshot().jobs or []
     assert (line.state, line.percent, watched.reads) == ("PROGRESS", 75, 0)
 
 
-def test_a_change_of_state_shows_at_once_and_has_the_table_read(watched: Watched) -> None:
+def test_state_change_is_shown_and_requests_reading(watched: Watched) -> None:
     watched.read(JOB)
 
-    watched.hear(CHANGE, root_id="job", position=0, state="FAILURE")
+    watched.receive(CHANGE, root_id="job", position=0, state="FAILURE")
 
-    [line] = watched.seen().jobs or []
+    [line] = watched.snapshot().jobs or []
     assert (line.state, watched.reads) == ("FAILURE", 1)
 
 
-def test_a_worker_is_up_by_its_heartbeats_and_silent_without(watched: Watched) -> None:
+def test_worker_is_silent_without_heartbeats(watched: Watched) -> None:
     watched.heartbeat("up@h")
     watched.heartbeat("frozen@h", ago=SILENCE)
 
-    silent, up = watched.seen().workers
+    silent, up = watched.snapshot().workers
 
     assert (silent.name, silent.alive, up.name, up.alive) == ("frozen@h", False, "up@h", True)
     assert (up.active, up.processed, up.load) == (1, 7, 0.5)
 
 
-def test_a_worker_that_says_goodbye_is_gone(watched: Watched) -> None:
+def test_offline_worker_is_removed(watched: Watched) -> None:
     watched.heartbeat()
-    watched.hear("worker-offline", hostname="w@h")
+    watched.receive("worker-offline", hostname="w@h")
 
-    assert watched.seen().workers == []
+    assert watched.snapshot().workers == []
 
 
-def test_workers_that_were_asked_count_before_they_are_heard(watched: Watched) -> None:
+def test_worker_replies_count_before_first_event(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 4}, "total": {"a": 2, "b": 3}}
     last_seen = datetime(2026, 1, 1, tzinfo=UTC)
     watched.board.asked(WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen}))
 
-    gone, up = watched.seen().workers
+    gone, up = watched.snapshot().workers
 
     assert (gone.name, gone.alive, gone.heard_at) == ("gone@h", False, last_seen)
     assert (up.name, up.alive, up.active, up.processed, up.concurrency) == ("up@h", True, 1, 5, 4)
 
 
-def test_a_silent_worker_that_nobody_expects_any_more_is_forgotten(watched: Watched) -> None:
+def test_silent_worker_no_longer_expected_is_removed(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
     watched.board.asked(WorkerReplies({}, [], {}))
 
-    assert watched.seen().workers == []
+    assert watched.snapshot().workers == []
 
 
-def test_a_task_without_a_row_is_shown_once_the_table_was_asked(watched: Watched) -> None:
+def test_task_without_row_is_shown_after_reading(watched: Watched) -> None:
     watched.heartbeat()
     watched.start_task("bare", ago=5)
     watched.read(JOB)
-    assert watched.job_ids() == ["job"], "it may have one"
+    assert watched.job_ids() == ["job"], "it may have a row"
 
-    watched.read(JOB, asked=watched.board.running_tasks())
+    watched.read(JOB, checked=watched.board.running_tasks())
     assert watched.job_ids() == ["job", "bare"]
 
-    watched.read(JOB, asked=frozenset({"bare"}), with_row=frozenset({"bare"}))
+    watched.read(JOB, checked=frozenset({"bare"}), with_row=frozenset({"bare"}))
     assert watched.job_ids() == ["job"]
 
 
-def test_a_task_that_has_just_begun_is_not_worth_a_line(watched: Watched) -> None:
+def test_task_just_started_is_not_listed(watched: Watched) -> None:
     watched.heartbeat()
     watched.start_task("brief", ago=0)
 
     assert watched.board.running_tasks() == frozenset()
 
 
-def test_what_workers_run_is_shown_while_the_database_is_away(watched: Watched) -> None:
+def test_running_tasks_are_shown_during_database_outage(watched: Watched) -> None:
     watched.board.database_is("refused")
     watched.heartbeat()
     watched.start_task("bare", ago=5)
@@ -148,25 +150,25 @@ def test_what_workers_run_is_shown_while_the_database_is_away(watched: Watched) 
     assert watched.job_ids() == ["bare"]
 
 
-def test_the_pace_counts_what_ended_in_the_last_minute(watched: Watched) -> None:
+def test_pace_counts_tasks_ended_in_last_minute(watched: Watched) -> None:
     for kind in ("task-succeeded", "task-succeeded", "task-failed"):
-        watched.hear(kind, uuid="x", hostname="w@h", pid=1)
+        watched.receive(kind, uuid="x", hostname="w@h", pid=1)
 
-    seen = watched.seen()
-    assert (seen.succeeded, seen.failed, sum(seen.pace), len(seen.pace)) == (2, 1, 3, 12)
+    snapshot = watched.snapshot()
+    assert (snapshot.succeeded, snapshot.failed, sum(snapshot.pace), len(snapshot.pace)) == (2, 1, 3, 12)
 
 
-def test_a_part_is_away_since_it_was_first_missed_until_it_answers(watched: Watched) -> None:
+def test_outage_lasts_from_first_error_to_recovery(watched: Watched) -> None:
     watched.board.redis_is("refused")
-    since = watched.seen().redis.since
+    since = watched.snapshot().redis.since
     watched.board.redis_is("refused")
-    assert (watched.seen().redis.away, watched.seen().redis.since) == (True, since)
+    assert (watched.snapshot().redis.away, watched.snapshot().redis.since) == (True, since)
 
     watched.board.redis_is(None)
-    assert not watched.seen().redis.away
+    assert not watched.snapshot().redis.away
 
 
-def test_each_news_wakes_the_screen(watched: Watched) -> None:
+def test_each_update_wakes_screen(watched: Watched) -> None:
     watched.read(JOB)
     watched.heartbeat()
     watched.board.measured([])

@@ -1,4 +1,4 @@
-"""``flask tasks``: the command group is in common.py, its commands are in the modules beside it."""
+"""The ``flask tasks`` commands: the command group is in common.py, its commands are in the other modules."""
 
 from __future__ import annotations
 

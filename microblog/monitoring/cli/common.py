@@ -1,4 +1,4 @@
-"""The command group ``flask tasks``, and the exit code and message when a worker does not reply."""
+"""The command group ``flask tasks``, its exit codes, and messages about workers that do not reply."""
 
 from __future__ import annotations
 
@@ -13,62 +13,65 @@ from microblog.monitoring import output
 from microblog.monitoring.workers import CommandReply, WorkerReplies, registered_workers
 
 
-def end_with(context: click.Context, answers: WorkerReplies) -> None:
-    """Name the workers that are silent, and exit accordingly."""
-    name_silent(answers)
-    if not answers.up:
+def end_with(context: click.Context, replies: WorkerReplies) -> None:
+    """Report the workers that did not reply; exit with NOTHING_DONE if there are any, EXIT_UNAVAILABLE if none did."""
+    name_silent(replies)
+    if not replies.up:
         click.echo("No worker answers.", err=True)
         context.exit(EXIT_UNAVAILABLE)
-    if answers.silent:
+    if replies.silent:
         context.exit(NOTHING_DONE)
 
 
-def name_silent(answers: WorkerReplies) -> None:
-    """Name the workers that are silent."""
-    for name in answers.silent:
-        click.echo(_silence(name, answers.last_seen[name]), err=True)
+def name_silent(replies: WorkerReplies) -> None:
+    """Report the workers that did not reply."""
+    for name in replies.silent:
+        click.echo(_silent_message(name, replies.last_seen[name]), err=True)
 
 
 def refuse_silent(context: click.Context, name: str) -> NoReturn:
-    """Say that a worker does not answer, or that there is none of this name, and exit."""
-    known = registered_workers()
-    if name in known:
-        click.echo(_silence(name, known[name]), err=True)
+    """Report that the worker `name` does not reply, or that it does not exist, and exit."""
+    last_seen = registered_workers()
+    if name in last_seen:
+        click.echo(_silent_message(name, last_seen[name]), err=True)
         context.exit(EXIT_UNAVAILABLE)
-    click.echo(f"There is no worker called {name}; known are: {', '.join(sorted(known)) or 'none'}.", err=True)
+    click.echo(f"There is no worker called {name}; known workers: {', '.join(sorted(last_seen)) or 'none'}.", err=True)
     context.exit(WRONG)
 
 
-def print_said(context: click.Context, said: list[CommandReply], as_json: bool, note: str = "") -> None:
-    """Print what became of a command at each worker, and a `note` if any did it; exit with the worst of their codes."""
+def print_said(context: click.Context, replies: list[CommandReply], as_json: bool, note: str = "") -> None:
+    """Print the result of a command at each worker, and `note` if at least one worker executed it.
+
+    Exit with EXIT_UNAVAILABLE if no worker replied, or with NOTHING_DONE if one did not execute the command.
+    """
     if as_json:
-        print_json([in_json(one) for one in said])
-    for one in said:
-        if not (as_json and one.done):
-            click.echo(f"{one.worker} {one.sentence}", err=not one.done)
-    if note and any(one.done for one in said):
+        print_json([in_json(reply) for reply in replies])
+    for reply in replies:
+        if not (as_json and reply.done):
+            click.echo(f"{reply.worker} {reply.sentence}", err=not reply.done)
+    if note and any(reply.done for reply in replies):
         click.echo(note, err=True)
-    if not any(one.answered for one in said):
+    if not any(reply.answered for reply in replies):
         click.echo("No worker answers; nothing was done.", err=True)
         context.exit(EXIT_UNAVAILABLE)
-    if not all(one.done for one in said):
+    if not all(reply.done for reply in replies):
         context.exit(NOTHING_DONE)
 
 
-def in_json(said: CommandReply) -> dict[str, Any]:
-    """Return the result of a worker's command as JSON."""
-    return {"worker": said.worker, "done": said.done, "outcome": said.sentence}
+def in_json(reply: CommandReply) -> dict[str, Any]:
+    """Return the result of a command at a worker as JSON."""
+    return {"worker": reply.worker, "done": reply.done, "outcome": reply.sentence}
 
 
-def _silence(name: str, last_seen: datetime) -> str:
+def _silent_message(name: str, last_seen: datetime) -> str:
     return f"{name} does not answer; it was last seen at {output.format_time(last_seen)} UTC."
 
 
-NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's own for a wrong call
+NOTHING_DONE, WRONG = 1, 2  # exit codes; 2 is also click's code for a usage error
 
 
 class Operators(Commands):
-    """Commands that say in one sentence, on stderr, that the database or Redis is away."""
+    """A command group that reports an unavailable database or Redis with one sentence on stderr."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -78,14 +81,14 @@ class Operators(Commands):
             exit_unavailable(context, f"Redis does not answer as it should: {error}")
 
 
-HELP = """See and steer the jobs of all users.
+HELP = """Inspect and control the jobs of all users.
 
 \b
-Each command has --help with an example, and --json. For completion by the shell (bash; zsh and fish likewise):
+Each command has --help with an example, and --json. To enable shell completion (bash; similar for zsh and fish):
   eval "$(_FLASK_COMPLETE=bash_source flask)"
 """
 
-tasks = Operators("tasks", help=HELP, short_help="See and steer the jobs of all users.")
+tasks = Operators("tasks", help=HELP, short_help="Inspect and control the jobs of all users.")
 
 worker_timeout = click.option(
     "--timeout",
@@ -93,6 +96,6 @@ worker_timeout = click.option(
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
-    help="How long workers have to answer.",
+    help="How long to wait for the workers to answer.",
 )
 task_ids = click.argument("task_ids", metavar="ID...", nargs=-1, required=True)

@@ -1,6 +1,6 @@
 """Shell completion of names and ids, from current data.
 
-Completion never blocks: a database or Redis that does not answer within a second contributes nothing, silently.
+Completion never blocks: if the database or Redis does not answer within a second, nothing is offered.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from microblog.taskqueue import states
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
-OFFERED = 50  # at most
+OFFERED = 50  # maximum number of completions
 DEADLINE = 1.0  # seconds
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Offer = Callable[[str], Iterable[CompletionItem]]
 
 
-def job_ids(wanted_states: Collection[str] = states.ALL) -> Completer:
-    """Ids of jobs in one of these states, newest first while nothing is typed yet."""
+def job_ids(in_states: Collection[str] = states.ALL) -> Completer:
+    """Return a completer for ids of jobs in one of these states; newest first if nothing has been typed."""
 
     def offer(typed: str) -> Iterable[CompletionItem]:
         if not typed:
-            newest = find_jobs(Filters(states=frozenset(wanted_states)), size=OFFERED).jobs
+            newest = find_jobs(Filters(states=frozenset(in_states)), size=OFFERED).jobs
             return [CompletionItem(job.id, help=f"{job.root.name}, {job.state}") for job in newest]
         query = (
             sa.select(Task.root_id, Task.name, job_state(Task).label("state"))
-            # A range, which has an index in any collation: no id has a letter behind f.
+            # A range can use the index in any collation. No id contains a letter after f.
             .where(Task.root_id >= typed, Task.root_id < f"{typed}g", Task.root_id.startswith(typed, autoescape=True))
-            .where(stands_at(Task), job_state(Task).in_(wanted_states))
+            .where(stands_at(Task), job_state(Task).in_(in_states))
         )
         return [
             CompletionItem(row.root_id, help=f"{row.name}, {row.state}")
@@ -54,7 +54,7 @@ def job_ids(wanted_states: Collection[str] = states.ALL) -> Completer:
 
 
 def state_names(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
-    """Celery's words for states, as they are written, in whatever case they are begun."""
+    """Complete the name of a state, ignoring case."""
     return _starting_with(typed.upper(), states.ALL)
 
 
@@ -65,22 +65,22 @@ def _usernames(typed: str) -> list[CompletionItem]:
 
 
 def _workers_of_jobs(typed: str) -> list[CompletionItem]:
-    """Workers that run something or have run something, each found by one step down the index."""
+    """Complete workers that run or have run a task. Each name costs one index lookup."""
     running = db.session.scalars(sa.select(Task.worker).where(Task.unfinished, Task.worker.is_not(None)).distinct())
-    known = set(running)
-    following = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
-    worker = db.session.scalar(following.where(Task.worker >= typed))
-    while worker is not None and worker.startswith(typed) and len(known) < OFFERED:
-        known.add(worker)
-        worker = db.session.scalar(following.where(Task.worker > worker))
-    return _starting_with(typed, (worker for worker in known if worker))
+    names = set(running)
+    lowest = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
+    worker = db.session.scalar(lowest.where(Task.worker >= typed))
+    while worker is not None and worker.startswith(typed) and len(names) < OFFERED:
+        names.add(worker)
+        worker = db.session.scalar(lowest.where(Task.worker > worker))
+    return _starting_with(typed, (name for name in names if name))
 
 
 def _starting_with(typed: str, names: Iterable[str]) -> list[CompletionItem]:
     return [CompletionItem(name) for name in sorted(names) if name.startswith(typed)]
 
 
-def _of(names: Callable[[], Iterable[str]]) -> Completer:
+def _completer_of(names: Callable[[], Iterable[str]]) -> Completer:
     return _completer(lambda typed: _starting_with(typed, names()))
 
 
@@ -100,13 +100,13 @@ def _collect(app: Flask, offer: Offer, typed: str, offered: list[CompletionItem]
     try:
         with app.app_context():
             offered.extend(offer(typed))
-    except Exception:  # whatever it is, a shell in the midst of a line is no place to tell
+    except Exception:  # an error message would disturb the command line that is being typed
         return
 
 
 usernames = _completer(_usernames)
-workers = _of(lambda: registered_workers())
+workers = _completer_of(lambda: registered_workers())
 workers_of_jobs = _completer(_workers_of_jobs)
-queues = _of(lambda: known_queues())
-runnable = _of(lambda: runnable_tasks())
-registered = _of(lambda: [name for name in celery_app().tasks if not name.startswith("celery.")])
+queues = _completer_of(lambda: known_queues())
+runnable = _completer_of(lambda: runnable_tasks())
+registered = _completer_of(lambda: [name for name in celery_app().tasks if not name.startswith("celery.")])

@@ -18,7 +18,7 @@ from microblog.taskqueue.reconcile import Decision
 
 
 def print_list(listed: list[Job]) -> None:
-    """Print jobs, one a line."""
+    """Print jobs, one per line."""
     names = users_of(listed)
     headings = ["ID", "USER", "NAME", "STATE", "STEP", "DONE", "TRIES", "CREATED", "TOOK"]
     rows = []
@@ -34,28 +34,28 @@ def print_list(listed: list[Job]) -> None:
                 f"{step.progress}%",
                 str(max(step.attempts for step in job.steps)),
                 output.format_time(job.root.created_at),
-                _took(job.root.started_at, job.finished_at),
+                _duration(job.root.started_at, job.finished_at),
             ]
         )
     output.print_table(headings, rows)
 
 
 def print_job(job: Job) -> None:
-    """Print all that is known of a job."""
-    known = describe_job_fully(job)
+    """Print all details of a job."""
+    details = describe_job_fully(job)
     output.print_facts(
         {
             "Job": job.id,
             "User": users_of([job]).get(job.root.user_id, EMPTY),
-            "What": f"{job.root.description} ({job.root.name})",
+            "Task": f"{job.root.description} ({job.root.name})",
             "State": job.state + (", asked to stop" if job.cancel_requested else ""),
             "Created": f"{output.format_time(job.root.created_at)} UTC",
-            "Took": _took(job.root.started_at, job.finished_at),
+            "Took": _duration(job.root.started_at, job.finished_at),
             "Retry of": job.root.retried_from or "",
-            "Tried again": ", ".join(known["retried_as"]),
+            "Retried as": ", ".join(details["retried_as"]),
         }
     )
-    output.print_heading("Time line (UTC)")
+    output.print_heading("Timeline (UTC)")
     output.print_table(
         ["TIME", "AFTER", "STEP", "EVENT"],
         [
@@ -71,23 +71,23 @@ def print_job(job: Job) -> None:
     for step in job.steps:
         _print_step(step, len(job.steps))
     for kind in job_details.detail_names():
-        for facts in known[kind]:
+        for fields in details[kind]:
             output.print_heading(kind.removesuffix("s").capitalize())
-            output.print_facts({_words(name): _value(value) for name, value in facts.items()}, indent="  ")
+            output.print_facts({_label(name): _format_value(value) for name, value in fields.items()}, indent="  ")
 
 
 def print_decisions(decisions: list[Decision], as_json: bool) -> None:
-    """Print what reconcile would do to which job, and why."""
+    """Print the repairs that `reconcile` would make, with the reason for each."""
     if as_json:
-        facts = [
+        described = [
             {"id": each.step.root_id, "step": each.step.id, "name": each.step.name, "state": each.step.state}
             | {"why": each.reason}
             for each in decisions
         ]
-        print_json(facts)
+        print_json(described)
     elif decisions:
         rows = [[each.step.root_id, each.step.name, each.step.state, each.reason] for each in decisions]
-        output.print_table(["ID", "STEP", "STATE", "WHAT AND WHY"], rows)
+        output.print_table(["ID", "STEP", "STATE", "REASON"], rows)
 
 
 def _print_step(step: Task, steps: int) -> None:
@@ -112,11 +112,11 @@ def _print_step(step: Task, steps: int) -> None:
         output.print_block(step.traceback, indent="    ")
 
 
-def _words(name: str) -> str:
+def _label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     return f"{output.format_time(value)} UTC" if isinstance(value, datetime) else str(value)
 
 
@@ -124,5 +124,5 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _took(started: datetime | None, finished: datetime | None) -> str:
+def _duration(started: datetime | None, finished: datetime | None) -> str:
     return output.format_duration((finished or utcnow()) - started) if started else EMPTY

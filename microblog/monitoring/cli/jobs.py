@@ -41,17 +41,17 @@ from microblog.taskqueue import states
 @as_json
 @click.pass_context
 def status(context: click.Context, timeout: float, as_json: bool) -> None:
-    """Tell on one screen how it stands: is any user waiting for something that will not come?
+    """Show the system status on one screen: is any user waiting for a job that is stuck?
 
     \b
     Exit codes:
       0  healthy
-      1  degraded: a worker is silent, a queue holds messages that nobody takes or is paused with some in it,
-         beat is overdue, a user has waited for 5 minutes for a job that nobody works on, or a tenth of the
-         jobs that ended within the hour failed (5 at least)
+      1  degraded: a worker does not answer, a queue with messages is paused or has no consumers, beat is
+         overdue, a user has waited for 5 minutes for a job that no worker runs, or a tenth of the jobs
+         that ended within the last hour failed (at least 5)
       2  down: the database or Redis does not answer, or no worker does
 
-    What can be told without the part that is away is told all the same.
+    If a part of the system is unavailable, the status of the other parts is still shown.
 
     \b
     Example, in a script:
@@ -65,13 +65,13 @@ def status(context: click.Context, timeout: float, as_json: bool) -> None:
     context.exit(found.verdict)
 
 
-class _Place(click.ParamType[Cursor]):
-    """A cursor that a list has printed."""
+class _CursorType(click.ParamType[Cursor]):
+    """Type of a cursor that a list has printed."""
 
     name = "cursor"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cursor:
-        """The cursor."""
+        """Return `value` as a cursor."""
         try:
             return value if isinstance(value, Cursor) else Cursor.parse(value)
         except InvalidCursor as error:
@@ -86,22 +86,22 @@ class _Place(click.ParamType[Cursor]):
     type=click.Choice(Order, case_sensitive=False),
     default=Order.NEWEST,
     show_default="newest",
-    help="By creation, newest or oldest first; or by end, latest first, which leaves out what has yet to end.",
+    help="By creation, newest or oldest first; or by end, latest first, which omits unfinished jobs.",
 )
-@click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
-@click.option("--after", metavar="CURSOR", type=_Place(), help="The page behind this place in the list.")
-@click.option("--before", metavar="CURSOR", type=_Place(), help="The page in front of this place in the list.")
+@click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Page size.")
+@click.option("--after", metavar="CURSOR", type=_CursorType(), help="Show the page after this cursor.")
+@click.option("--before", metavar="CURSOR", type=_CursorType(), help="Show the page before this cursor.")
 @as_json
 def list_jobs(
     filters: Filters, order: Order, limit: int, after: Cursor | None, before: Cursor | None, as_json: bool
 ) -> None:
     """List jobs, newest first, a page at a time.
 
-    All filters must hold. What follows a page that is not the last is told on stderr; in JSON each job has its
-    place as its `cursor`, for --after and --before.
+    All filters must match. The cursors of the next and the previous page are printed to stderr; in JSON, each job has
+    a `cursor` for --after and --before.
 
     \b
-    Examples: what failed or still runs of susan's; who waits since an hour, the first first; what broke in the mail
+    Examples: susan's failed and running jobs; jobs that have waited for an hour, oldest first; recent mail failures
       flask tasks list --user susan --state FAILURE --state PROGRESS
       flask tasks list --state PENDING --older-than 1h --sort oldest
       flask tasks list --queue mail --error 'connection refused' --newer-than 1d
@@ -111,17 +111,17 @@ def list_jobs(
     page = find_jobs(filters, size=limit, order=order, after=after, before=before)
     if as_json:
         described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
-        print_json([facts | {"cursor": str(cursor)} for facts, cursor in described])
+        print_json([fields | {"cursor": str(cursor)} for fields, cursor in described])
     elif page.jobs:
         job_output.print_list(page.jobs)
     else:
         click.echo("There are no such jobs.", err=True)
-    _tell_neighbours(page)
+    _print_cursors(page)
 
 
-def _tell_neighbours(page: JobPage) -> None:
+def _print_cursors(page: JobPage) -> None:
     if page.looked_through == LOOK_THROUGH and page.next:
-        click.echo(f"Only {LOOK_THROUGH} failed jobs were looked through; there are more.", err=True)
+        click.echo(f"Only {LOOK_THROUGH} failed jobs were searched; there are more.", err=True)
     if page.next:
         click.echo(f"Next page: --after {page.next}", err=True)
     if page.previous:
@@ -133,9 +133,9 @@ def _tell_neighbours(page: JobPage) -> None:
 @as_json
 @click.pass_context
 def show(context: click.Context, task_id: str, as_json: bool) -> None:
-    """Show all that is known of a job.
+    """Show all details of a job.
 
-    ID is the job's, or that of any of its steps.
+    ID is the id of the job or of any of its steps.
 
     \b
     Example:
@@ -153,14 +153,14 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
 
 SHOWN = 10  # jobs in a preview
 
-dry_run = click.option("--dry-run", is_flag=True, help="Only tell what would be done to which jobs.")
-yes = click.option("--yes", is_flag=True, help="Do it without asking, to all that the filters let through.")
+dry_run = click.option("--dry-run", is_flag=True, help="Only show which jobs would be affected.")
+yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation; act on all jobs that match the filters.")
 
 
 @tasks.command("cancel")
 @click.argument("task_ids", metavar="[ID]...", nargs=-1, shell_complete=completion.job_ids(states.UNFINISHED))
 @filter_options
-@click.option("--terminate", is_flag=True, help="Kill the process of one that runs, and does not listen.")
+@click.option("--terminate", is_flag=True, help="Kill the process of a running job that ignores cancellation.")
 @worker_timeout
 @dry_run
 @yes
@@ -176,19 +176,19 @@ def cancel(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Cancel jobs: those with these ids, or all unfinished ones that the filters let through.
+    """Cancel jobs: those with these ids, or all unfinished jobs that match the filters.
 
-    Those that wait are cancelled at once, those that run at their next progress step. With filters it is shown first
-    which jobs are meant, and asked.
+    Waiting jobs are cancelled at once, running jobs at their next progress step. With filters, the jobs are listed
+    first, and the command asks for confirmation.
 
     \b
-    Examples: one; one that looks at nothing; all that have waited in the queue exports for an hour
+    Examples: one job; one that ignores cancellation; all that have waited in the queue exports for an hour
       flask tasks cancel 0b8e2f4c-6a1d-4f7e-9c35-2d8a7e1b4f60
       flask tasks cancel --terminate 0b8e2f4c-6a1d-4f7e-9c35-2d8a7e1b4f60
       flask tasks cancel --state PENDING --queue exports --older-than 1h
     """
     chosen = _choose(task_ids, filters, cancellable)
-    if _go_on(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
+    if _confirm(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
         act = (lambda job: terminate_job(job, timeout)) if terminate else cancel_with_reason
         _steer(context, act, chosen, as_json)
 
@@ -203,32 +203,32 @@ def cancel(
 def retry(
     context: click.Context, task_ids: tuple[str, ...], filters: Filters, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Try jobs again that failed or were cancelled: those with these ids, or all that the filters let through.
+    """Retry failed or cancelled jobs: those with these ids, or all that match the filters.
 
-    Each becomes a new job; the old one stays as it is, and is not meant by filters any more. With filters it is shown
-    first which jobs are meant, and asked.
+    Each retry is a new job; the old one does not change, and filters no longer select it. With filters, the jobs are
+    listed first, and the command asks for confirmation.
 
     \b
-    Examples: one; all exports that failed today, from a script
+    Examples: one job; all exports that failed in the last day, from a script
       flask tasks retry 0b8e2f4c-6a1d-4f7e-9c35-2d8a7e1b4f60
       flask tasks retry --state FAILURE --name export_posts --newer-than 1d --yes
     """
     chosen = _choose(task_ids, filters, retryable)
-    if _go_on(context, "tried again", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
+    if _confirm(context, "retried", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
         _steer(context, retry_with_reason, chosen, as_json)
 
 
 @tasks.command("reconcile")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done to which jobs, and why.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done to which jobs, and why.")
 @as_json
 @click.pass_context
 def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
-    """Do now what is done every few seconds anyway: bring jobs on whose worker or message is gone.
+    """Repair jobs that have lost their worker or message now, without waiting for the periodic run.
 
     Exits with 1 if there was nothing to do.
 
     \b
-    Example: what is stuck, and why
+    Example: show which jobs are stuck, and why
       flask tasks reconcile --dry-run
     """
     if dry_run:
@@ -240,26 +240,26 @@ def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
         if as_json:
             print_json({"done": done})
         elif done:
-            click.echo(f"Something was done for {_jobs(done)}.")
+            click.echo(f"Repaired {_jobs(done)}.")
     if done is None:
-        click.echo("Another process is at it right now.", err=True)
+        click.echo("Another process is reconciling right now.", err=True)
     elif not done:
-        click.echo("Nothing is to be done.", err=True)
+        click.echo("There is nothing to do.", err=True)
     if not done:
         context.exit(NOTHING_DONE)
 
 
 def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filters], list[str]]) -> list[str]:
-    """Return the selected jobs. Raises click.UsageError unless exactly one way of selecting is used."""
+    """Return the ids of the selected jobs. Raises click.UsageError unless either ids or filters are given."""
     if bool(task_ids) == filters.given:
-        raise click.UsageError("Say which jobs: by their ids, or by filters such as --state.")
+        raise click.UsageError("Select jobs either by their ids or by filters such as --state.")
     return choose(filters) if filters.given else list(dict.fromkeys(task_ids))
 
 
-def _go_on(
+def _confirm(
     context: click.Context, done: str, chosen: list[str], filtered: bool, *, dry_run: bool, yes: bool, as_json: bool
 ) -> bool:
-    """Show which jobs would be `done`, and ask; returns whether they are to be. Exits if there are none."""
+    """Show which jobs would be `done`, and ask for confirmation; return whether to proceed. Exits if there are none."""
     if dry_run and as_json:
         print_json({"count": len(chosen), "ids": chosen})
     elif (filtered and not as_json and not yes) or dry_run:
@@ -269,7 +269,7 @@ def _go_on(
         context.exit(NOTHING_DONE)
     if dry_run or not filtered or yes:
         return not dry_run
-    click.confirm(f"{_jobs(len(chosen))} to be {done}. Go on? (--yes answers this)", abort=True, err=True)
+    click.confirm(f"{_jobs(len(chosen))} will be {done}. Continue? (--yes skips this question)", abort=True, err=True)
     return True
 
 
@@ -287,7 +287,7 @@ def _jobs(count: int) -> str:
 
 
 def _steer(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str], as_json: bool) -> None:
-    """Do something to each job, tell what became of it, and exit with the worst of their codes."""
+    """Call `act` for each job, print the results, and exit with the highest of their exit codes."""
     outcomes = {task_id: _outcome(act, task_id) for task_id in task_ids}
     if as_json:
         print_json([_outcome_in_json(task_id, outcome) for task_id, outcome in outcomes.items()])
@@ -306,6 +306,6 @@ def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:
 
 
 def _outcome_in_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
-    """The job as `list` has it (after a retry: the new one), with what was asked and what became of that."""
-    facts = describe_jobs([outcome.job])[0] if outcome.job else {}
-    return facts | {"asked": task_id, "done": outcome.done, "outcome": outcome.sentence}
+    """Return the job as `list` prints it (after a retry, the new job), with the requested id and the result."""
+    fields = describe_jobs([outcome.job])[0] if outcome.job else {}
+    return fields | {"asked": task_id, "done": outcome.done, "outcome": outcome.sentence}

@@ -25,12 +25,12 @@ _SINCE = re.compile(r"(\d{1,6})\s*([smhdw])", re.I)
 
 
 class Since(click.ParamType[datetime]):
-    """A time in the past: an age such as ``24h``, or a date with or without a time, in UTC unless it says otherwise."""
+    """Type of a time in the past: an age such as ``24h``, or an ISO 8601 date or time, UTC unless it has an offset."""
 
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
-        """The time, aware."""
+        """Return `value` as an aware datetime."""
         if isinstance(value, datetime):
             return value
         try:
@@ -43,17 +43,17 @@ class Since(click.ParamType[datetime]):
 
 
 class Age(click.ParamType[timedelta]):
-    """A length of time as an operator types it: ``45s``, ``10m``, ``2h``, ``3d``, ``1w``."""
+    """Type of a duration: ``45s``, ``10m``, ``2h``, ``3d``, ``1w``."""
 
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The length of time."""
+        """Return `value` as a timedelta."""
         if isinstance(value, timedelta):
             return value
         match = _AGE.fullmatch(value)
         if match is None:
-            self.fail(f"{value!r} is no age; write a number and s, m, h, d or w, such as 10m or 3d.", param, ctx)
+            self.fail(f"{value!r} is not an age; write a number and s, m, h, d or w, such as 10m or 3d.", param, ctx)
         age = timedelta(**{_UNITS[match[2]]: int(match[1])})
         if age > _LONGEST:
             self.fail(f"{value!r} is more than a hundred years.", param, ctx)
@@ -61,28 +61,28 @@ class Age(click.ParamType[timedelta]):
 
 
 class Text(click.ParamType[str]):
-    """A text that can be looked for in the database."""
+    """Type of a search text: one without characters that the database cannot store."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text itself."""
+        """Return `value`."""
         if not is_storable(value):
-            self.fail("it has characters that no name can have.", param, ctx)
+            self.fail("it contains characters that are not allowed.", param, ctx)
         return str(value)
 
 
 def _user(_context: click.Context, _parameter: click.Parameter, name: str | None) -> User | None:
     user = User.with_username(name) if name is not None else None
     if name is not None and user is None:
-        raise click.BadParameter(f"there is nobody called {name!r}.")
+        raise click.BadParameter(f"there is no user called {name!r}.")
     return user
 
 
 _OPTIONS = [
     click.option(
         "--state",
-        "wanted_states",
+        "selected_states",
         type=click.Choice(states.ALL, case_sensitive=False),
         shell_complete=completion.state_names,
         multiple=True,
@@ -103,7 +103,7 @@ _OPTIONS = [
         metavar="NAME",
         type=Text(),
         shell_complete=completion.queues,
-        help="Only jobs whose current step is in this queue (the last, of one that succeeded).",
+        help="Only jobs whose current step (of a successful job, the last one) is in this queue.",
     ),
     click.option(
         "--worker",
@@ -112,25 +112,25 @@ _OPTIONS = [
         shell_complete=completion.workers_of_jobs,
         help="Only jobs whose current step this worker runs or ran last.",
     ),
-    click.option("--older-than", metavar="AGE", type=Age(), help="Only jobs created longer ago, such as 10m, 2h, 3d."),
-    click.option("--newer-than", metavar="AGE", type=Age(), help="Only jobs created since then."),
+    click.option("--older-than", metavar="AGE", type=Age(), help="Only jobs older than this, such as 10m, 2h, 3d."),
+    click.option("--newer-than", metavar="AGE", type=Age(), help="Only jobs newer than this."),
     click.option(
         "--error",
         metavar="TEXT",
         type=Text(),
-        help="Only failed jobs with this in their error or traceback, in whatever case. It has no index: "
-        f"the newest {LOOK_THROUGH} failed jobs that the other filters leave are looked through, a page.",
+        help="Only failed jobs with this text in their error or traceback, ignoring case. Without an index: "
+        f"each page searches {LOOK_THROUGH} failed jobs that match the other filters, newest first.",
     ),
 ]
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which jobs are meant; it gets them as `filters`."""
+    """Add the options that select jobs to a command, which receives them as `filters`."""
 
     @wraps(command)
     def filtered(
         *args: Any,
-        wanted_states: tuple[str, ...],
+        selected_states: tuple[str, ...],
         user: User | None,
         older_than: timedelta | None,
         newer_than: timedelta | None,
@@ -141,7 +141,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Any:
         filters = Filters(
-            states=frozenset(wanted_states),
+            states=frozenset(selected_states),
             user_id=user.id if user else None,
             name=name,
             queue=queue,

@@ -25,12 +25,12 @@ from microblog.monitoring.workers import CommandReply, send_command
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
 
-LOST = "A worker that is restarted forgets it; what is to last is said where the task is, as {}."
+LOST = "This lasts until the worker is restarted; to make it permanent, set {} of the task."
 
 
 def _queue(context: click.Context, parameter: click.Parameter, name: str) -> str:
     if name not in known_queues():
-        raise click.BadParameter(f"there is no queue called {name!r}; there are: {', '.join(known_queues())}.")
+        raise click.BadParameter(f"there is no queue called {name!r}; the queues are: {', '.join(known_queues())}.")
     return name
 
 
@@ -44,7 +44,7 @@ def _rate(context: click.Context, parameter: click.Parameter, value: str) -> str
     try:
         parse_rate(value)
     except (ValueError, KeyError):
-        raise click.BadParameter("a rate is such as 10/s, 10/m or 10/h, and 0 is none.") from None
+        raise click.BadParameter("a rate is written as 10/s, 10/m or 10/h; 0 is no limit.") from None
     return value
 
 
@@ -54,13 +54,13 @@ task_argument = click.argument("task", callback=_task, shell_complete=completion
 
 @tasks.command("purge")
 @queue_argument
-@click.option("--yes", is_flag=True, help="Do it; without this, only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do it; without this option, only show what would be done.")
 @as_json
 @click.pass_context
 def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
-    """Throw away all messages of a queue that no worker has taken.
+    """Delete all messages of a queue that no worker has received.
 
-    This ends no job: reconcile publishes what is still to be done again. What ends jobs is flask tasks cancel.
+    This does not end any job: reconcile publishes unfinished tasks again. To end jobs, use flask tasks cancel.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"queue": queue, "messages": purged, "unfinished_tasks": waiting, "done": yes})
     else:
-        click.echo(f"{queue}: {purged} messages {'thrown away' if yes else 'would be thrown away'}.")
+        click.echo(f"{queue}: {purged} messages {'deleted' if yes else 'would be deleted'}.")
         if waiting:
             click.echo(
                 f"{waiting} tasks of this queue are unfinished: reconcile publishes them again. To end them, use "
@@ -88,20 +88,20 @@ def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def pause_queue(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
-    """Have all workers, now and later, take nothing from a queue. What they have taken already, they finish.
+    """Stop all workers, also those started later, from consuming a queue. They finish tasks already received.
 
-    Jobs of this queue wait, and users see that they do, until flask tasks resume. Redis keeps it through restarts; it
-    is forgotten only with everything else.
+    Jobs of this queue wait, and users see them waiting, until flask tasks resume. The pause is stored in Redis. It
+    survives restarts, and is lost only together with all other data in Redis.
 
     \b
     Example:
       flask tasks pause exports
     """
-    newly = pause_consuming(queue)
-    said = send_command("apply_pauses", {}, timeout, done=f"takes nothing from {queue}.")
-    _print_switch(context, f"{queue} {'is paused' if newly else 'was paused already'}.", newly, said, as_json)
+    changed = pause_consuming(queue)
+    replies = send_command("apply_pauses", {}, timeout, done=f"does not consume from {queue}.")
+    _print_change(context, f"{queue} {'is paused' if changed else 'was paused already'}.", changed, replies, as_json)
     if queue == celery_app().conf.task_default_queue:
-        click.echo(f"What beat sends waits in {queue} too: nothing is reconciled until it is resumed.", err=True)
+        click.echo(f"Periodic tasks wait in {queue} too: nothing is reconciled until it is resumed.", err=True)
 
 
 @tasks.command("resume")
@@ -110,26 +110,31 @@ def pause_queue(context: click.Context, queue: str, timeout: float, as_json: boo
 @as_json
 @click.pass_context
 def resume_queue(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
-    """Have workers take from a queue again that was paused.
+    """Resume the consumption of a paused queue.
 
     \b
     Example:
       flask tasks resume exports
     """
-    newly = resume_consuming(queue)
-    said = send_command("apply_pauses", {}, timeout, done="has heard it.")
-    _print_switch(context, f"{queue} {'is resumed' if newly else 'was not paused'}.", newly, said, as_json)
+    changed = resume_consuming(queue)
+    replies = send_command("apply_pauses", {}, timeout, done="has received the change.")
+    _print_change(context, f"{queue} {'is resumed' if changed else 'was not paused'}.", changed, replies, as_json)
 
 
-def _print_switch(context: click.Context, sentence: str, newly: bool, said: list[CommandReply], as_json: bool) -> None:
-    """Print what became of a pause or its end, to which every worker comes by itself, and exit accordingly."""
+def _print_change(
+    context: click.Context, sentence: str, changed: bool, replies: list[CommandReply], as_json: bool
+) -> None:
+    """Print the result of a pause or resume, and exit with NOTHING_DONE if nothing has `changed`.
+
+    A worker that does not reply in time still applies the change by itself.
+    """
     if as_json:
-        print_json({"done": newly, "outcome": sentence, "workers": [in_json(one) for one in said]})
+        print_json({"done": changed, "outcome": sentence, "workers": [in_json(each) for each in replies]})
     else:
         click.echo(sentence)
-        for one in said:
-            click.echo(f"{one.worker} {one.sentence if one.answered else 'does not answer; it heeds it once it does.'}")
-    if not newly:
+        for each in replies:
+            click.echo(f"{each.worker} {each.sentence if each.answered else 'does not answer; it applies this later.'}")
+    if not changed:
         context.exit(NOTHING_DONE)
 
 
@@ -140,18 +145,18 @@ def _print_switch(context: click.Context, sentence: str, newly: bool, said: list
 @as_json
 @click.pass_context
 def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_json: bool) -> None:
-    """Have each worker begin a task at most so often. A worker that is restarted forgets it.
+    """Limit how often each worker starts a task, until the worker is restarted.
 
-    What a worker has taken and holds back occupies it as if it ran, and waits as long as the limit of then said.
+    A task that a worker delays occupies the worker as if it ran. Its delay does not change with a later limit.
 
     \b
-    Example: ten mails a minute and worker; and as many as there are
+    Example: ten mails per minute and worker; then no limit
       flask tasks rate-limit email_export 10/m
       flask tasks rate-limit email_export 0
     """
-    done = f"begins {task} at most {rate}." if parse_rate(rate) else f"begins {task} as often as it can."
-    said = send_command("rate_limit", {"task_name": task, "rate_limit": rate}, timeout, done=done)
-    print_said(context, said, as_json, note=LOST.format("rate_limit"))
+    done = f"limits {task} to {rate}." if parse_rate(rate) else f"runs {task} without a rate limit."
+    replies = send_command("rate_limit", {"task_name": task, "rate_limit": rate}, timeout, done=done)
+    print_said(context, replies, as_json, note=LOST.format("rate_limit"))
 
 
 @tasks.command("time-limit")
@@ -162,9 +167,9 @@ def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_
 @as_json
 @click.pass_context
 def time_limit(context: click.Context, task: str, soft: float, hard: float, timeout: float, as_json: bool) -> None:
-    """Give a task so many seconds from its start: at SOFT it is asked to end, at HARD it is killed.
+    """Limit the run time of a task: after SOFT seconds it is asked to end, after HARD seconds it is killed.
 
-    It holds for what begins from now on. A worker that is restarted forgets it.
+    The limits apply to tasks that start from now on, until the worker is restarted.
 
     \b
     Example:
@@ -173,20 +178,20 @@ def time_limit(context: click.Context, task: str, soft: float, hard: float, time
     if soft > hard:
         raise click.BadParameter("the soft limit must not be above the hard one.", param_hint="SOFT")
     done = f"asks {task} to end after {soft:g} s and kills it after {hard:g} s."
-    said = send_command("time_limit", {"task_name": task, "soft": soft, "hard": hard}, timeout, done=done)
-    print_said(context, said, as_json, note=LOST.format("soft_time_limit and time_limit"))
+    replies = send_command("time_limit", {"task_name": task, "soft": soft, "hard": hard}, timeout, done=done)
+    print_said(context, replies, as_json, note=LOST.format("soft_time_limit and time_limit"))
 
 
 @tasks.command("run")
 @click.argument("name", required=False, shell_complete=completion.runnable)
-@click.option("--arg", "args", metavar="VALUE", multiple=True, help="An argument, as JSON or else text; in order.")
-@click.option("--kwarg", "kwargs", metavar="NAME=VALUE", multiple=True, help="An argument by its name.")
+@click.option("--arg", "args", metavar="VALUE", multiple=True, help="Positional arguments, as JSON or text, in order.")
+@click.option("--kwarg", "kwargs", metavar="NAME=VALUE", multiple=True, help="Keyword arguments.")
 @as_json
 @click.pass_context
 def run(
     context: click.Context, name: str | None, args: tuple[str, ...], kwargs: tuple[str, ...], as_json: bool
 ) -> None:
-    """Run a task by hand, as a job of the system's own. Without NAME, list the tasks that may be run so.
+    """Run a task as a job of the system. Without NAME, list the tasks that can be run.
 
     \b
     Examples:
@@ -200,13 +205,13 @@ def run(
     named = dict(_name_and_value(kwarg) for kwarg in kwargs)
     try:
         job = run_task(name, [_value(arg) for arg in args], named)
-    except (TaskNotRunnable, InvalidTaskArguments) as refused:
-        click.echo(str(refused), err=True)
+    except (TaskNotRunnable, InvalidTaskArguments) as error:
+        click.echo(str(error), err=True)
         context.exit(WRONG)
     if as_json:
         print_json(describe_jobs([job])[0])
         return
-    when = "" if job.root.published_at else " It starts once Redis is back, which does not answer now."
+    when = "" if job.root.published_at else " Redis is unavailable; the task starts once Redis is available again."
     click.echo(f"{job.id}: launched {name}.{when}")
 
 
@@ -218,7 +223,7 @@ def _print_runnable(as_json: bool) -> None:
         rows = [
             [name, parse_task_arguments(task), (task.__doc__ or "").partition("\n")[0]] for name, task in found.items()
         ]
-        output.print_table(["NAME", "ARGUMENTS", "WHAT IT DOES"], rows)
+        output.print_table(["NAME", "ARGUMENTS", "DESCRIPTION"], rows)
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

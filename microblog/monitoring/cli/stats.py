@@ -16,7 +16,7 @@ from microblog.monitoring.rollup import HOUR, hour_of
 from microblog.monitoring.statistics import FailureGroup, Hour, Outcomes
 from microblog.taskqueue import states
 
-_FIGURES = ["WAIT P50", "P95", "P99", "RUN P50", "P95", "P99"]
+_TIME_HEADINGS = ["WAIT P50", "P95", "P99", "RUN P50", "P95", "P99"]
 
 _since = click.option(
     "--since", type=Since(), default="24h", show_default=True, help="An age such as 90m or 7d, or a time (UTC)."
@@ -31,27 +31,27 @@ _name = click.option("--name", metavar="NAME", help="Only tasks of this name, su
 def stats(since: datetime, name: str | None, as_json: bool) -> None:
     """Show how many tasks ended, how long they waited and ran, and how many failed.
 
-    One line for each task, with its course from hour to hour, then one for each task and hour. Hours are whole, in
-    UTC. WAIT is the time until a task first started, RUN the time from there to its end.
+    Prints one line per task, with its trend by hour, then one line per task and hour. Hours are whole hours in UTC.
+    WAIT is the time until a task first started, RUN the time from that start to its end.
 
     \b
-    Example: how the mails of the last week fared
+    Example: the mails of the last week
       flask tasks stats --since 7d --name email_export
     """
     until = utcnow()
-    together = statistics.by_task(since, until, name)
+    totals = statistics.by_task(since, until, name)
     hours = statistics.by_hour(since, until, name)
     if as_json:
         print_json(
             {
                 "since": hour_of(since),
                 "until": until,
-                "tasks": [outcomes.to_dict() for outcomes in together],
+                "tasks": [outcomes.to_dict() for outcomes in totals],
                 "hours": [hour.to_dict() for hour in hours],
             }
         )
     elif hours:
-        _print_tasks(together, hours, since, until)
+        _print_tasks(totals, hours, since, until)
         click.echo()
         _print_hours(hours)
     else:
@@ -65,11 +65,11 @@ def stats(since: datetime, name: str | None, as_json: bool) -> None:
 def failures(since: datetime, name: str | None, as_json: bool) -> None:
     """Show why tasks failed, grouped by cause.
 
-    Numbers, ids and quotations in what was said count as the same. A step that failed only because the one before it
-    did is left out. JOB is the latest that met the cause, for `flask tasks show`.
+    Errors that differ only in numbers, ids or quoted text are one cause. A step that failed only because the previous
+    step failed is omitted. JOB is the latest job with this cause, for `flask tasks show`.
 
     \b
-    Example: what has gone wrong in the last hour
+    Example: the failures of the last hour
       flask tasks failures --since 1h
     """
     causes = statistics.group_failures(since, name)
@@ -81,26 +81,26 @@ def failures(since: datetime, name: str | None, as_json: bool) -> None:
         click.echo("No such task has failed since then.", err=True)
 
 
-def _print_tasks(together: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:
-    headings = ["TASK", "ENDED", "BY HOUR", "FAILED", "BY HOUR", *_FIGURES, "WAIT P95 BY HOUR"]
+def _print_tasks(totals: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:
+    headings = ["TASK", "ENDED", "BY HOUR", "FAILED", "BY HOUR", *_TIME_HEADINGS, "WAIT P95 BY HOUR"]
     rows = []
-    for task in together:
-        of_task = {hour.hour: hour for hour in hours if hour.name == task.name}
+    for task in totals:
+        task_hours = {hour.hour: hour for hour in hours if hour.name == task.name}
 
-        def course(value: Callable[[Hour], float | None], of_task: dict[datetime, Hour] = of_task) -> str:
+        def trend(value: Callable[[Hour], float | None], task_hours: dict[datetime, Hour] = task_hours) -> str:
             axis = range((hour_of(until) - hour_of(since)) // HOUR + 1)
-            at = [of_task.get(hour_of(since) + hour * HOUR) for hour in axis]
-            return output.draw_sparkline([value(hour) if hour else None for hour in at])
+            buckets = [task_hours.get(hour_of(since) + hour * HOUR) for hour in axis]
+            return output.draw_sparkline([value(hour) if hour else None for hour in buckets])
 
         rows.append(
             [
                 task.name,
                 str(task.finished),
-                course(lambda hour: hour.finished),
+                trend(lambda hour: hour.finished),
                 output.format_share(task.failure_rate),
-                course(lambda hour: hour.failure_rate),
+                trend(lambda hour: hour.failure_rate),
                 *_times(task),
-                course(lambda hour: hour.wait.p95),
+                trend(lambda hour: hour.wait.p95),
             ]
         )
     output.print_table(headings, rows)
@@ -108,7 +108,7 @@ def _print_tasks(together: Sequence[Outcomes], hours: Sequence[Hour], since: dat
 
 def _print_hours(hours: Sequence[Hour]) -> None:
     output.print_table(
-        ["HOUR (UTC)", "TASK", *states.FINISHED, "FAILED", *_FIGURES, "CRASHES"],
+        ["HOUR (UTC)", "TASK", *states.FINISHED, "FAILED", *_TIME_HEADINGS, "CRASHES"],
         [
             [
                 f"{hour.hour:%Y-%m-%d %H}:00",

@@ -1,4 +1,4 @@
-"""Workers, queues, the schedule and the system status as text and JSON."""
+"""Print workers, queues, the schedule and the system status; convert the status to JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEGABYTE = 1024 * 1024
 
 
 def print_workers(summaries: Iterable[WorkerSummary]) -> None:
-    """Print workers, one a line."""
+    """Print workers, one per line."""
     headings = ["NAME", "STATE", "POOL", "RUNNING", "PREFETCH", "PROCESSED", "MEMORY", "UPTIME", "LAST SEEN", "QUEUES"]
     output.print_table(
         headings,
@@ -30,9 +30,9 @@ def print_workers(summaries: Iterable[WorkerSummary]) -> None:
                 worker.name,
                 "up" if worker.up else "down",
                 f"{worker.pool} {worker.concurrency}" if worker.up else EMPTY,
-                _worker_number(worker.running),
-                _worker_number(worker.prefetch),
-                _worker_number(worker.processed),
+                _number(worker.running),
+                _number(worker.prefetch),
+                _number(worker.processed),
                 _memory(worker.memory) or EMPTY,
                 _uptime(worker.uptime) or EMPTY,
                 _seen_ago(worker.last_seen),
@@ -43,8 +43,8 @@ def print_workers(summaries: Iterable[WorkerSummary]) -> None:
     )
 
 
-def print_worker(worker: WorkerSummary, said: Facts, tasks: dict[str, list[Facts]]) -> None:
-    """Print a worker's reply `said` to all questions; `tasks` are those that are active, reserved and scheduled."""
+def print_worker(worker: WorkerSummary, reply: Facts, tasks: dict[str, list[Facts]]) -> None:
+    """Print the details of a worker: its `reply` to all queries, and its active, reserved and scheduled `tasks`."""
     scale = worker.autoscale
     output.print_facts(
         {
@@ -52,9 +52,9 @@ def print_worker(worker: WorkerSummary, said: Facts, tasks: dict[str, list[Facts
             "Process": str(worker.pid),
             "Pool": str(worker.pool),
             "Concurrency": str(worker.concurrency) + (f", {scale['min']} to {scale['max']}" if scale else ""),
-            "Prefetch": _worker_number(worker.prefetch),
+            "Prefetch": _number(worker.prefetch),
             "Processed": f"{worker.processed} messages",
-            "Memory": f"{_memory(worker.memory)} at most, its main process" if worker.memory else "",
+            "Memory": f"{_memory(worker.memory)} maximum, main process only" if worker.memory else "",
             "Uptime": _uptime(worker.uptime),
             "Queues": ", ".join(worker.queues or []) or "none",
         }
@@ -63,15 +63,15 @@ def print_worker(worker: WorkerSummary, said: Facts, tasks: dict[str, list[Facts
         output.print_heading(heading.capitalize())
         print_tasks(listed)
     output.print_heading("Revoked")
-    output.print_block("\n".join(sorted(said["revoked"])) or "none", indent="")
+    output.print_block("\n".join(sorted(reply["revoked"])) or "none", indent="")
     output.print_heading("Registered")
-    print_registered([task | {"workers": [worker.name]} for task in said["registered"]])
+    print_registered([task | {"workers": [worker.name]} for task in reply["registered"]])
     output.print_heading("Settings")
-    output.print_facts({name: _json(value) for name, value in sorted(said["conf"].items()) if value is not None})
+    output.print_facts({name: _json(value) for name, value in sorted(reply["conf"].items()) if value is not None})
 
 
 def print_tasks(listed: Sequence[Facts]) -> None:
-    """Print tasks that workers hold, one a line."""
+    """Print tasks that workers hold, one per line."""
     if not listed:
         output.print_block("none", indent="")
         return
@@ -82,7 +82,7 @@ def print_tasks(listed: Sequence[Facts]) -> None:
                 task["id"],
                 task["name"],
                 task["worker"],
-                _worker_number(task["pid"]),
+                _number(task["pid"]),
                 output.format_time(task["started_at"]),
                 output.format_time(datetime.fromisoformat(task["eta"])) if task["eta"] else EMPTY,
                 _json([task["args"], task["kwargs"]]),
@@ -92,16 +92,16 @@ def print_tasks(listed: Sequence[Facts]) -> None:
     )
 
 
-def print_registered(kinds: Iterable[Facts]) -> None:
-    """Print tasks that workers can run, one a line, with the limits in seconds."""
+def print_registered(listed: Iterable[Facts]) -> None:
+    """Print registered tasks, one per line, with time limits in seconds."""
     output.print_table(
         ["NAME", "RATE", "SOFT LIMIT", "HARD LIMIT", "WORKERS"],
-        [[task["name"], *(_limit(task[limit]) for limit in LIMITS), ",".join(task["workers"])] for task in kinds],
+        [[task["name"], *(_limit(task[limit]) for limit in LIMITS), ",".join(task["workers"])] for task in listed],
     )
 
 
 def print_queues(measured: Iterable[QueueStats]) -> None:
-    """Print queues, one a line."""
+    """Print queues, one per line."""
     output.print_table(
         ["QUEUE", "MESSAGES", "OLDEST WAITS", "CONSUMERS", "STATE"],
         [
@@ -109,7 +109,7 @@ def print_queues(measured: Iterable[QueueStats]) -> None:
                 queue.name,
                 str(queue.length),
                 output.format_duration(utcnow() - queue.oldest) if queue.oldest else EMPTY,
-                _worker_number(queue.consumers),
+                _number(queue.consumers),
                 "paused" if queue.paused else "open",
             ]
             for queue in measured
@@ -118,7 +118,7 @@ def print_queues(measured: Iterable[QueueStats]) -> None:
 
 
 def print_schedule(entries: Iterable[ScheduleEntry]) -> None:
-    """Print the schedule, one entry a line."""
+    """Print the schedule, one entry per line."""
     output.print_table(
         ["NAME", "TASK", "EVERY", "LAST RUN", "NEXT RUN"],
         [
@@ -138,7 +138,7 @@ def _limit(value: float | str | None) -> str:
     return f"{value:g}" if isinstance(value, float) else value or EMPTY
 
 
-def _worker_number(value: int | None) -> str:
+def _number(value: int | None) -> str:
     return EMPTY if value is None else str(value)
 
 
@@ -176,7 +176,7 @@ def status_as_json(health: SystemStatus) -> dict[str, Any]:
 
 
 def print_status(health: SystemStatus) -> None:
-    """Print what was found."""
+    """Print the system status."""
     click.secho(health.verdict.name.lower(), fg=COLOURS[health.verdict], bold=True)
     for problem in health.problems:
         click.echo(f"- {output.one_line(problem)}")
@@ -203,11 +203,11 @@ def _print_jobs(health: SystemStatus, jobs: JobSummary) -> None:
     waiting = jobs.oldest_waiting
     output.print_facts(
         {
-            "Failed within the hour": f"{jobs.failed} of {jobs.ended} that ended",
+            "Failed in the last hour": f"{jobs.failed} of {jobs.ended} that ended",
             "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, health)}: {waiting.name}, "
             f"{waiting.state}, {waiting.job_id}"
             if waiting
-            else "nobody waits",
+            else "no user is waiting",
         }
     )
 

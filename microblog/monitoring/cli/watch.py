@@ -13,15 +13,15 @@ from rich.console import Console
 from microblog.monitoring import events
 from microblog.monitoring.cli.common import WRONG, tasks
 
-BY_SIGNAL = 128  # and the number of the signal: the exit code that shells know
+BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
 
 @tasks.command("watch")
 @click.pass_context
 def watch(context: click.Context) -> None:
-    """Watch workers, queues and jobs on a live screen, and steer the jobs by keys.
+    """Show workers, queues and jobs on a live screen, and cancel or retry jobs with keys.
 
-    It goes on while Redis or the database is away, with what the other one tells. The key ? lists all keys; q quits.
+    While Redis or the database is unavailable, the data of the other one is shown. Press ? for all keys, q to quit.
 
     \b
     Example: watch the jobs of a deployment
@@ -32,7 +32,7 @@ def watch(context: click.Context) -> None:
 
     console = Console()
     if not usable(console):
-        click.echo("watch needs a terminal, to draw on and for its keys; flask tasks status and tail do not.", err=True)
+        click.echo("watch needs a terminal for its screen and keys; flask tasks status and tail do not.", err=True)
         context.exit(WRONG)
     ended_by = run(_app(), console)
     if ended_by is not None and ended_by.name != "SIGINT":
@@ -43,15 +43,15 @@ def watch(context: click.Context) -> None:
 @click.option("--task", metavar="NAME", help="Only events of tasks of this name, such as export_posts.")
 @click.option("--job", metavar="ID", help="Only events of this job; the id may be that of any of its steps.")
 @click.option("--worker", metavar="NAME", help="Only events of this worker, such as worker1@host.")
-@click.option("--json", "as_json", is_flag=True, help="Print each event as JSON, one a line, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print each event as JSON, one per line, and nothing else.")
 def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -> None:
-    """Print what happens, an event a line, until Ctrl-C.
+    """Print events as they happen, one per line, until Ctrl-C.
 
-    Events are Celery's own, of workers and tasks, and the progress of jobs. While Redis is away there are none; it
-    goes on once Redis is back. What is to be said of that goes to stderr.
+    Events are Celery's worker and task events, and the progress of jobs. While Redis is unavailable there are none;
+    the output continues once Redis is available again. Messages about this go to stderr.
 
     \b
-    Example: how exports come along
+    Example: the progress of exports
       flask tasks tail --task export_posts
     Example: the names of all tasks that fail
       flask tasks tail --json | jq -r 'select(.type == "task-failed").name'
@@ -65,10 +65,10 @@ def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -
             else:
                 click.secho(events.event_line(event), fg=events.state_colour(event))
     except KeyboardInterrupt:
-        pass  # the way to end it
+        pass  # the usual way to stop the command
     except BrokenPipeError:
-        with open(os.devnull, "w") as nowhere:  # where what is left in the buffer goes
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        with open(os.devnull, "w") as null_device:  # discards the rest of the buffer
+            os.dup2(null_device.fileno(), sys.stdout.fileno())
 
 
 def _app() -> Flask:

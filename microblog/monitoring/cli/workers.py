@@ -43,28 +43,28 @@ from microblog.taskqueue.queues import paused_queues
 @as_json
 @click.pass_context
 def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
-    """List the workers, those that do not answer too.
+    """List the workers, including those that do not answer.
 
-    Exit code 1 if one of them does not answer, 3 if none does.
+    Exit code 1 if a worker does not answer, 3 if none does.
 
     \b
     Example:
       flask tasks workers --timeout 3
     """
-    answers = query_workers(timeout)
-    summaries = answers.summaries()
+    replies = query_workers(timeout)
+    summaries = replies.summaries()
     if as_json:
         print_json([asdict(summary) for summary in summaries])
     elif summaries:
         tables.print_workers(summaries)
-    end_with(context, answers)
+    end_with(context, replies)
 
 
 class OfOneWorker(AppGroup):
-    """A group whose own options may come after its argument, as in ``worker NAME --json``."""
+    """A command group whose own options may follow its argument, as in ``worker NAME --json``."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Let options and arguments mix unless a command follows, to which the options behind it belong."""
+        """Allow options after arguments, unless a subcommand follows: then these are options of the subcommand."""
         context.allow_interspersed_args = not any(arg in self.commands for arg in args)
         return super().parse_args(context, args)
 
@@ -76,31 +76,31 @@ class OfOneWorker(AppGroup):
 @click.pass_context
 @with_appcontext
 def worker(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
-    """Show all that a worker says of itself, or have it do something.
+    """Show the details of a worker, or send it a command.
 
     \b
     Examples:
-      flask tasks worker celery@house
-      flask tasks worker celery@house grow 2
+      flask tasks worker celery@host
+      flask tasks worker celery@host grow 2
     """
-    # The options of this command hold for the one behind it, too.
+    # The options of this command are the defaults of its subcommands.
     context.default_map = {command: {"timeout": timeout, "as_json": as_json} for command in worker.commands}
     if context.invoked_subcommand is None:
         _show(context, name, timeout, as_json)
 
 
 def _show(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
-    answers = query_workers_about(all_questions(), timeout, [name])
-    if name not in answers.up:
+    replies = query_workers_about(all_questions(), timeout, [name])
+    if name not in replies.up:
         refuse_silent(context, name)
-    summary, said = answers.summary(name), answers.up[name]
-    held = {question: worker_tasks(answers, question) for question in ("active", "reserved", "scheduled")}
+    summary, data = replies.summary(name), replies.up[name]
+    held = {query: worker_tasks(replies, query) for query in ("active", "reserved", "scheduled")}
     if as_json:
         print_json(
-            asdict(summary) | held | {key: said[key] for key in ("revoked", "registered")} | {"settings": said["conf"]}
+            asdict(summary) | held | {key: data[key] for key in ("revoked", "registered")} | {"settings": data["conf"]}
         )
     else:
-        tables.print_worker(summary, said, held)
+        tables.print_worker(summary, data, held)
 
 
 @tasks.command("active")
@@ -111,7 +111,7 @@ def active(context: click.Context, timeout: float, as_json: bool) -> None:
     """List the tasks that workers are running.
 
     \b
-    Example: the processes that export
+    Example: the processes that run exports
       flask tasks active --json | jq '.[] | select(.name == "export_posts") | .pid'
     """
     _list_tasks(context, "active", timeout, as_json)
@@ -122,7 +122,7 @@ def active(context: click.Context, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def reserved(context: click.Context, timeout: float, as_json: bool) -> None:
-    """List the tasks that workers have taken and not begun.
+    """List the tasks that workers have received but not started.
 
     \b
     Example:
@@ -136,7 +136,7 @@ def reserved(context: click.Context, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def scheduled(context: click.Context, timeout: float, as_json: bool) -> None:
-    """List the tasks that workers keep until their time comes, such as those to be tried again.
+    """List the tasks that workers hold until their ETA, such as retries.
 
     \b
     Example:
@@ -145,16 +145,16 @@ def scheduled(context: click.Context, timeout: float, as_json: bool) -> None:
     _list_tasks(context, "scheduled", timeout, as_json)
 
 
-def _list_tasks(context: click.Context, question: str, timeout: float, as_json: bool) -> None:
-    answers = query_workers_about({question: {}}, timeout)
-    listed = worker_tasks(answers, question)
+def _list_tasks(context: click.Context, query: str, timeout: float, as_json: bool) -> None:
+    replies = query_workers_about({query: {}}, timeout)
+    listed = worker_tasks(replies, query)
     if as_json:
         print_json(listed)
     elif listed:
         tables.print_tasks(listed)
-    elif answers.up:
+    elif replies.up:
         click.echo("There are no such tasks.", err=True)
-    end_with(context, answers)
+    end_with(context, replies)
 
 
 @tasks.command("revoked")
@@ -162,24 +162,24 @@ def _list_tasks(context: click.Context, question: str, timeout: float, as_json: 
 @as_json
 @click.pass_context
 def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
-    """List the ids that workers were told to drop, each with the workers that know.
+    """List the ids of revoked tasks, each with the workers that have revoked it.
 
     \b
     Example:
       flask tasks revoked
     """
-    answers = query_workers_about({"revoked": {}}, timeout)
-    knowing: dict[str, list[str]] = defaultdict(list)
-    for name, said in answers.up.items():
-        for task_id in said["revoked"]:
-            knowing[task_id].append(name)
+    replies = query_workers_about({"revoked": {}}, timeout)
+    workers: dict[str, list[str]] = defaultdict(list)
+    for name, reply in replies.up.items():
+        for task_id in reply["revoked"]:
+            workers[task_id].append(name)
     if as_json:
-        print_json([{"id": task_id, "workers": names} for task_id, names in sorted(knowing.items())])
-    elif knowing:
-        output.print_table(["ID", "WORKERS"], [[task_id, ",".join(knowing[task_id])] for task_id in sorted(knowing)])
-    elif answers.up:
-        click.echo("There are none.", err=True)
-    end_with(context, answers)
+        print_json([{"id": task_id, "workers": names} for task_id, names in sorted(workers.items())])
+    elif workers:
+        output.print_table(["ID", "WORKERS"], [[task_id, ",".join(workers[task_id])] for task_id in sorted(workers)])
+    elif replies.up:
+        click.echo("There are no revoked tasks.", err=True)
+    end_with(context, replies)
 
 
 @tasks.command("registered")
@@ -187,47 +187,47 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def registered(context: click.Context, timeout: float, as_json: bool) -> None:
-    """List the tasks that workers can run, with their limits, and which workers.
+    """List the registered tasks, with their limits and workers.
 
-    After a deploy, two lines for one task tell that not all workers are of the same version.
+    After a deployment, two lines for one task mean that not all workers run the same version.
 
     \b
     Example:
       flask tasks registered
     """
-    answers = query_workers_about(REGISTERED, timeout)
-    kinds = registered_tasks(answers)
+    replies = query_workers_about(REGISTERED, timeout)
+    listed = registered_tasks(replies)
     if as_json:
-        print_json(kinds)
-    elif kinds:
-        tables.print_registered(kinds)
-    end_with(context, answers)
+        print_json(listed)
+    elif listed:
+        tables.print_registered(listed)
+    end_with(context, replies)
 
 
 @tasks.command("queues")
 @worker_timeout
 @as_json
 def list_queues(timeout: float, as_json: bool) -> None:
-    """List the queues: what waits in each, since when, and how many workers take from it.
+    """List the queues: messages, age of the oldest message, and number of consumers.
 
     \b
     Example: stop a script if exports pile up
       test "$(flask tasks queues --json | jq '.[] | select(.name == "exports") | .length')" -lt 100
     """
-    answers = query_workers(timeout)
-    measured = measure_queues(answers if answers.up else None)
+    replies = query_workers(timeout)
+    measured = measure_queues(replies if replies.up else None)
     if as_json:
         print_json([asdict(queue) for queue in measured])
     else:
         tables.print_queues(measured)
-    name_silent(answers)
+    name_silent(replies)
 
 
 @tasks.command("schedule")
 @as_json
 @click.pass_context
 def show_schedule(context: click.Context, as_json: bool) -> None:
-    """List what beat sends: how often, when last, when next. Exit code 1 if no beat is there to do it.
+    """List the periodic tasks with their interval, last run and next run. Exit code 1 if beat is not running.
 
     \b
     Example:
@@ -239,11 +239,11 @@ def show_schedule(context: click.Context, as_json: bool) -> None:
     else:
         tables.print_schedule(entries)
     if not is_beat_running():
-        click.echo("No beat is running: nothing of this is sent.", err=True)
+        click.echo("Beat is not running: none of these tasks is sent.", err=True)
         context.exit(NOTHING_DONE)
 
 
-UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker says what it starts with."
+UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker sets the initial value."
 
 processes = click.argument("n", metavar="[N]", type=click.IntRange(min=1), default=1)
 
@@ -253,14 +253,14 @@ processes = click.argument("n", metavar="[N]", type=click.IntRange(min=1), defau
 @as_json
 @click.pass_context
 def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
-    """End the worker as SIGTERM does: what it runs may end, for a while; the rest goes back to the queue.
+    """Stop the worker as SIGTERM does: running tasks have a time limit to finish, the others return to the queue.
 
     \b
     Example:
-      flask tasks worker celery@house shutdown
+      flask tasks worker celery@host shutdown
     """
     wait = current_app.config["WORKER_STOP_TIMEOUT"]
-    _tell(context, "end", {}, f"ends; what it runs it may finish for {wait:g} s, then it hands it back.")
+    _send(context, "end", {}, f"stops; running tasks have {wait:g} s to finish, or return to the queue.")
 
 
 @worker.command("restart-pool")
@@ -268,13 +268,13 @@ def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def restart_pool(context: click.Context, timeout: float, as_json: bool) -> None:
-    """Replace each process of the worker by a new one, once it has ended what it runs.
+    """Replace each process of the worker with a new one, after it has finished its current task.
 
     \b
     Example:
-      flask tasks worker celery@house restart-pool
+      flask tasks worker celery@host restart-pool
     """
-    _tell(context, "replace_processes", {}, "replaces its processes, each once it has ended what it runs.")
+    _send(context, "replace_processes", {}, "replaces its processes, each after it has finished its current task.")
 
 
 @worker.command("grow")
@@ -287,10 +287,10 @@ def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
 
     \b
     Example:
-      flask tasks worker celery@house grow 2
+      flask tasks worker celery@host grow 2
     """
     note = UNTIL_RESTART.format("--concurrency")
-    _tell(context, "pool_grow", {"n": n}, f"adds {n} to its processes, within a few seconds.", note)
+    _send(context, "pool_grow", {"n": n}, f"grows its pool by {n} within a few seconds.", note)
 
 
 @worker.command("shrink")
@@ -299,14 +299,14 @@ def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
-    """End N processes of the worker that have nothing to do.
+    """Stop N idle processes of the worker.
 
     \b
     Example:
-      flask tasks worker celery@house shrink
+      flask tasks worker celery@host shrink
     """
     note = UNTIL_RESTART.format("--concurrency")
-    _tell(context, "end_processes", {"n": n}, f"ends {n} of its processes.", note)
+    _send(context, "end_processes", {"n": n}, f"shrinks its pool by {n}.", note)
 
 
 @worker.command("autoscale")
@@ -316,18 +316,18 @@ def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> Non
 @as_json
 @click.pass_context
 def autoscale(context: click.Context, most: int, least: int, timeout: float, as_json: bool) -> None:
-    """Let the worker have at most MAX processes, and MIN when there is little to do.
+    """Scale the pool of the worker between MIN and MAX processes, depending on its load.
 
     Only for a worker that was started with --autoscale.
 
     \b
     Example:
-      flask tasks worker celery@house autoscale 8 2
+      flask tasks worker celery@host autoscale 8 2
     """
     if least > most:
         raise click.BadParameter("MIN must not be above MAX.", param_hint="MIN")
     note = UNTIL_RESTART.format("--autoscale")
-    _tell(context, "autoscale", {"max": most, "min": least}, f"has {least} to {most} processes from now on.", note)
+    _send(context, "autoscale", {"max": most, "min": least}, f"has {least} to {most} processes from now on.", note)
 
 
 @worker.command("consume")
@@ -336,15 +336,15 @@ def autoscale(context: click.Context, most: int, least: int, timeout: float, as_
 @as_json
 @click.pass_context
 def consume(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
-    """Have the worker take from a queue, too.
+    """Make the worker consume from another queue, too.
 
     \b
     Example:
-      flask tasks worker celery@house consume mail
+      flask tasks worker celery@host consume mail
     """
     _refuse_paused(context, queue)
     note = UNTIL_RESTART.format("--queues")
-    _tell(context, "add_consumer", {"queue": queue}, f"takes from {queue} from now on.", note)
+    _send(context, "add_consumer", {"queue": queue}, f"consumes from {queue} from now on.", note)
 
 
 @worker.command("stop-consuming")
@@ -353,34 +353,34 @@ def consume(context: click.Context, queue: str, timeout: float, as_json: bool) -
 @as_json
 @click.pass_context
 def stop_consuming(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
-    """Have the worker take nothing more from a queue. To stop all workers, and for good, use flask tasks pause.
+    """Make the worker stop consuming from a queue. To stop all workers permanently, use flask tasks pause.
 
     \b
     Example:
-      flask tasks worker celery@house stop-consuming exports
+      flask tasks worker celery@host stop-consuming exports
     """
     _refuse_paused(context, queue)
-    if queue not in _ask(context, "active_queues").up[_name(context)]["queues"]:
-        _refuse(context, f"does not take from {queue}.")
+    if queue not in _query(context, "active_queues").up[_name(context)]["queues"]:
+        _refuse(context, f"does not consume from {queue}.")
     note = UNTIL_RESTART.format("--queues")
-    _tell(context, "cancel_consumer", {"queue": queue}, f"takes nothing more from {queue}.", note)
+    _send(context, "cancel_consumer", {"queue": queue}, f"no longer consumes from {queue}.", note)
 
 
-def _tell(context: click.Context, command: str, arguments: dict[str, Any], done: str, note: str = "") -> None:
-    """Have the worker do something, and tell what became of it."""
+def _send(context: click.Context, command: str, arguments: dict[str, Any], done: str, note: str = "") -> None:
+    """Send the worker a remote control command, and print the result."""
     name, timeout = _name(context), context.params["timeout"]
-    said = send_command(command, arguments, timeout, done=done, only=[name])
-    if not said[0].answered:
+    replies = send_command(command, arguments, timeout, done=done, only=[name])
+    if not replies[0].answered:
         refuse_silent(context, name)
-    print_said(context, said, context.params["as_json"], note)
+    print_said(context, replies, context.params["as_json"], note)
 
 
-def _ask(context: click.Context, question: str) -> WorkerReplies:
-    """Ask the worker something; the answers hold its own, since otherwise this ends the command."""
-    answers = query_workers_about({question: {}}, context.params["timeout"], [_name(context)])
-    if _name(context) not in answers.up:
+def _query(context: click.Context, query: str) -> WorkerReplies:
+    """Query the worker. The result contains its reply: if it does not reply, the command exits."""
+    replies = query_workers_about({query: {}}, context.params["timeout"], [_name(context)])
+    if _name(context) not in replies.up:
         refuse_silent(context, _name(context))
-    return answers
+    return replies
 
 
 def _refuse(context: click.Context, sentence: str) -> None:
@@ -389,10 +389,10 @@ def _refuse(context: click.Context, sentence: str) -> None:
 
 def _refuse_paused(context: click.Context, queue: str) -> None:
     if queue in paused_queues():
-        _refuse(context, f"takes nothing from {queue}, which is paused; flask tasks resume {queue} comes first.")
+        _refuse(context, f"does not consume from {queue}, which is paused; run flask tasks resume {queue} first.")
 
 
 def _name(context: click.Context) -> str:
-    """The worker that the command is about, which the group before it was given."""
+    """Return the name of the worker, which is an argument of the parent group."""
     group: dict[str, Any] = context.parent.params if context.parent else {}
     return str(group["name"])

@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def bar(percent: int, ended: bool = False) -> RenderableType:
-    """A bar as wide as its place allows, and the number behind it."""
+    """Return a bar that fills the available width, followed by the percentage."""
     row = Table.grid(expand=True, padding=(0, 1, 0, 0))
     row.add_column(ratio=1)
     row.add_column(width=4, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""State of the screen's data: threads update it, and the screen takes snapshots."""
+"""Data of the screen: threads update it, and the screen takes snapshots of it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot,
 from microblog.monitoring.workers import WorkerReplies, WorkerSummary
 from microblog.taskqueue import states
 
-MINUTE, SLICE = 60, 5  # seconds that the pace is counted over, and in each of its slices
+MINUTE, SLICE = 60, 5  # seconds for which ended tasks are counted, and of each slice of that time
 ENDED = {"task-succeeded": states.SUCCESS, "task-failed": states.FAILURE}
-NOTED_AFTER = 1.0  # seconds that a task without a row runs before it is shown; most never do
-MAX_TASKS, MAX_CHANGES = 2000, 2000  # that are remembered
+NOTED_AFTER = 1.0  # seconds after which a running task without a row is shown; most end earlier
+MAX_TASKS, MAX_CHANGES = 2000, 2000  # maximum numbers that are stored
 
 
 class Board:
-    """`wake` is called after each news that the screen should show, `stale` when the Task table has changed."""
+    """The data of the screen. `wake` is called after each update, `stale` when the Task table has changed."""
 
     def __init__(self, wake: Callable[[], None], stale: Callable[[], None]) -> None:
         self._wake = wake
@@ -39,12 +39,12 @@ class Board:
         self._listening_since: datetime | None = None
         self._reading: Reading | None = None
         self._queues: Sequence[QueueStats] | None = None
-        self._answers: WorkerReplies | None = None
+        self._replies: WorkerReplies | None = None
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._pace: Counter[tuple[int, str]] = Counter()
 
     def hear(self, event: Event) -> None:
-        """An event, of Celery's or of the engine's."""
+        """Update the data with an event of Celery or of the engine."""
         kind = event["type"]
         with self._lock:
             if kind in (PROGRESS, CHANGE):
@@ -58,51 +58,51 @@ class Board:
         self._wake()
 
     def redis_is(self, error: str | None) -> None:
-        """Store whether Redis is available: None, or the error."""
+        """Store whether Redis is available: `error` is None if it is."""
         with self._lock:
-            came = error is None and (not self._redis.known or self._redis.away)
-            self._redis = _told(self._redis, error)
-            if came:
+            reconnected = error is None and (not self._redis.known or self._redis.away)
+            self._redis = _with_error(self._redis, error)
+            if reconnected:
                 self._listening_since = utcnow()
         self._wake()
 
     def database_is(self, error: str | None) -> None:
-        """Store whether the database is available: None, or the error."""
+        """Store whether the database is available: `error` is None if it is."""
         with self._lock:
-            self._database = _told(self._database, error)
+            self._database = _with_error(self._database, error)
         self._wake()
 
     def read(self, reading: Reading) -> None:
-        """Store what was read from the Task table."""
+        """Store the result of a query of the Task table."""
         with self._lock:
             self._reading = reading
         self._wake()
 
     def measured(self, queues: Sequence[QueueStats] | None) -> None:
-        """Store the statistics of the queues; None if they are unavailable."""
+        """Store the statistics of the queues, or None if they are unavailable."""
         with self._lock:
             self._queues = queues
         self._wake()
 
-    def asked(self, answers: WorkerReplies) -> None:
+    def asked(self, replies: WorkerReplies) -> None:
         """Store the replies of the workers."""
         with self._lock:
-            self._answers = answers
+            self._replies = replies
         self._wake()
 
     def running_tasks(self) -> frozenset[str]:
-        """The ids of tasks that workers run by what they say themselves, and not only for an instant."""
+        """Return the ids of tasks that have been running for at least NOTED_AFTER, according to Celery's events."""
         with self._lock:
             return frozenset(task.uuid for task in self._running())
 
-    def snapshot(self, wanted: Wanted) -> Snapshot:
-        """Return the current data for `wanted`."""
+    def snapshot(self, query: Wanted) -> Snapshot:
+        """Return the current data for `query`."""
         now = utcnow()
         with self._lock:
             slices = self._slices()
             since = self._listening_since
             reading = self._reading
-            jobs = self._jobs(reading, wanted) if reading and reading.wanted.view == wanted.view else None
+            jobs = self._jobs(reading, query) if reading and reading.wanted.view == query.view else None
             if jobs is None and self._database.away:
                 jobs = self._without_row(frozenset(), frozenset())
             detail = reading.detail if reading else None
@@ -118,7 +118,7 @@ class Board:
                 succeeded=sum(each[states.SUCCESS] for each in slices),
                 failed=sum(each[states.FAILURE] for each in slices),
                 listening_for=now - since if since and not self._redis.away else timedelta(0),
-                detail=detail if detail and detail["id"] == wanted.opened else None,
+                detail=detail if detail and detail["id"] == query.opened else None,
             )
 
     def _note_change(self, event: Event) -> None:
@@ -134,8 +134,8 @@ class Board:
     def _count(self, state: str) -> None:
         current = int(time.monotonic()) // SLICE
         self._pace[current, state] += 1
-        for old in [key for key in self._pace if key[0] <= current - MINUTE // SLICE]:
-            del self._pace[old]
+        for expired in [key for key in self._pace if key[0] <= current - MINUTE // SLICE]:
+            del self._pace[expired]
 
     def _slices(self) -> list[Counter[str]]:
         current = int(time.monotonic()) // SLICE
@@ -143,18 +143,18 @@ class Board:
         return [Counter({state: self._pace[number, state] for state in ENDED.values()}) for number in numbers]
 
     def _workers(self) -> list[WorkerLine]:
-        """Those that Celery's events tell of, and those that should be there and are not."""
-        told = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
-        lines = [self._worker(worker) for worker in told.values() if worker.alive or self._expected(worker.hostname)]
-        if self._answers is not None:
-            asked = {name: _answered(self._answers.summary(name)) for name in self._answers.up}
-            asked |= {name: WorkerLine(name, False, self._answers.last_seen[name]) for name in self._answers.silent}
-            lines += [line for name, line in asked.items() if name not in told]
+        """Return the workers known from Celery's events, and those known only from the latest query."""
+        workers = {worker.hostname: worker for worker in list(self._state.workers.values()) if worker.heartbeats}
+        lines = [self._worker(worker) for worker in workers.values() if worker.alive or self._expected(worker.hostname)]
+        if self._replies is not None:
+            queried = {name: _line_of_reply(self._replies.summary(name)) for name in self._replies.up}
+            queried |= {name: WorkerLine(name, False, self._replies.last_seen[name]) for name in self._replies.silent}
+            lines += [line for name, line in queried.items() if name not in workers]
         return sorted(lines, key=lambda line: (line.alive, line.name))
 
     def _expected(self, name: str) -> bool:
-        """Return whether a worker that fell silent should be there: it has neither signed out nor been forgotten."""
-        return self._answers is None or name in self._answers.last_seen
+        """Return whether a silent worker should be up: it has not unregistered, nor has its registration expired."""
+        return self._replies is None or name in self._replies.last_seen
 
     def _worker(self, worker: WorkerState) -> WorkerLine:
         return WorkerLine(
@@ -164,19 +164,19 @@ class Board:
             active=worker.active or 0,
             processed=worker.processed or 0,
             load=worker.loadavg[0] if worker.loadavg else None,
-            concurrency=self._answers.summary(worker.hostname).concurrency if self._answers else None,
+            concurrency=self._replies.summary(worker.hostname).concurrency if self._replies else None,
         )
 
-    def _jobs(self, reading: Reading, wanted: Wanted) -> list[JobLine]:
+    def _jobs(self, reading: Reading, query: Wanted) -> list[JobLine]:
         lines = [self._up_to_date(line) for line in reading.jobs]
-        if wanted.view != UNFINISHED:
+        if query.view != UNFINISHED:
             return lines
-        # A task that is yet to be looked up may be one that the table forbade to run, and of which no end is told.
-        unsure = frozenset() if self._database.away else self._unasked(reading)
-        shown = frozenset(line.id for line in lines) | reading.with_row | unsure
+        # A task whose row has not been read may have failed to claim it; Celery sends no event when such a task ends.
+        unchecked = frozenset() if self._database.away else self._unchecked(reading)
+        shown = frozenset(line.id for line in lines) | reading.with_row | unchecked
         return lines + self._without_row(shown, reading.with_row)
 
-    def _unasked(self, reading: Reading) -> frozenset[str]:
+    def _unchecked(self, reading: Reading) -> frozenset[str]:
         return frozenset(task.uuid for task in self._running()) - reading.wanted.maybe_without_row
 
     def _up_to_date(self, line: JobLine) -> JobLine:
@@ -184,19 +184,19 @@ class Board:
         return line.with_change(change) if change else line
 
     def _without_row(self, shown: frozenset[str], with_row: frozenset[str]) -> list[JobLine]:
-        """The tasks that run without our having read a row of theirs: Celery's own, and all if the database is away."""
+        """Return running tasks of which no row was read: those without a row, or all if the database is unavailable."""
         unread = [task for task in self._running() if (task.root_id or task.uuid) not in shown]
         return [self._up_to_date(_line_of_task(task)) for task in unread if task.uuid not in with_row]
 
     def _running(self) -> Iterable[Task]:
-        until = time.time() - NOTED_AFTER
+        cutoff = time.time() - NOTED_AFTER
         for task in list(self._state.tasks.values()):
-            if task.state == celery_states.STARTED and task.started < until and task.worker and task.worker.alive:
+            if task.state == celery_states.STARTED and task.started < cutoff and task.worker and task.worker.alive:
                 yield task
 
 
-def _answered(worker: WorkerSummary) -> WorkerLine:
-    """A worker that has answered, and of which no event has come yet."""
+def _line_of_reply(worker: WorkerSummary) -> WorkerLine:
+    """Return the line of a worker that has replied, but has not sent an event yet."""
     return WorkerLine(
         worker.name, True, None, worker.running or 0, worker.processed or 0, concurrency=worker.concurrency
     )
@@ -217,7 +217,7 @@ def _line_of_task(task: Task) -> JobLine:
     )
 
 
-def _told(part: Part, error: str | None) -> Part:
+def _with_error(part: Part, error: str | None) -> Part:
     if error is None:
         return replace(part, known=True, error=None, since=None)
     return replace(part, known=True, error=error, since=part.since or utcnow())

@@ -1,4 +1,4 @@
-"""State of the user interface: view, order, filter and selected job, and what each key changes."""
+"""State of the user interface: view, order, filter and selected job, and how keys change it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SORTS: dict[str, Callable[[JobLine], Any]] = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a key gives to the main loop: CANCEL or RETRY a job, or QUIT."""
+    """A key's command for the main loop: CANCEL or RETRY a job, or QUIT."""
 
     what: str
     job: JobLine | None = None
@@ -39,7 +39,7 @@ class Command:
 
 @dataclass
 class Choices:
-    """Changed by keys alone. `page` is how many jobs the screen shows at once, and how many lines of one."""
+    """The state of the user interface, changed by keys only. `page` is the number of jobs or lines on the screen."""
 
     mode: str = LIST
     view: str = UNFINISHED
@@ -47,26 +47,26 @@ class Choices:
     backwards: bool = False
     text: str = ""
     typing: bool = False
-    cursor: str | None = None  # the id of the job under it
-    top: int = 0  # the number of the first job on the screen
-    scroll: int = 0  # the number of the first line of an open job on the screen
+    cursor: str | None = None  # the id of the selected job
+    top: int = 0  # the index of the first job on the screen
+    scroll: int = 0  # the index of the first line on the screen, in the detail and the help view
     page: int = 10
     question: Command | None = None
     _index: int = 0
 
     def wanted(self, maybe_without_row: frozenset[str] = frozenset()) -> Wanted:
-        """The query of the Task table that this state needs."""
+        """Return the query of the Task table that this state needs."""
         opened = self.cursor if self.mode == DETAIL else None
         return Wanted(self.view, self.text, opened, maybe_without_row)
 
     def arrange(self, jobs: Sequence[JobLine]) -> list[JobLine]:
-        """The jobs that pass the filter, in the order chosen; brings the cursor to one of them."""
+        """Return the jobs that match the filter, in the selected order, and move the cursor to one of them."""
         words = self.text.lower().split()
-        passing = [job for job in jobs if all(word in _text_of(job) for word in words)]
+        matching = [job for job in jobs if all(word in _text_of(job) for word in words)]
         if self.sort == "state" and self.view != UNFINISHED and not self.backwards:
-            arranged = passing  # newest first, as they come
+            arranged = matching  # already newest first
         else:
-            arranged = sorted(passing, key=SORTS[self.sort], reverse=self.backwards)
+            arranged = sorted(matching, key=SORTS[self.sort], reverse=self.backwards)
         self._keep_cursor(arranged)
         return arranged
 
@@ -87,7 +87,7 @@ class Choices:
         elif self.mode == LIST:
             self._press_in_list(key, arranged)
         else:
-            self._press_elsewhere(key)
+            self._press_in_text(key)
         return None
 
     def _press_in_list(self, key: str, arranged: Sequence[JobLine]) -> None:
@@ -96,13 +96,13 @@ class Choices:
         elif key in ("?", "h"):
             self.mode, self.scroll = HELP, 0
         elif key == "s":
-            self.sort = _after(self.sort, tuple(SORTS))
+            self.sort = _next_of(self.sort, tuple(SORTS))
         elif key == "S":
             self.backwards = not self.backwards
         elif key in (keyboard.TAB, "v"):
-            self._show(_after(self.view, VIEWS))
+            self._show(_next_of(self.view, VIEWS))
         elif key == keyboard.BACKTAB:
-            self._show(_after(self.view, VIEWS[::-1]))
+            self._show(_next_of(self.view, VIEWS[::-1]))
         elif key == "/":
             self.typing = True
         elif key == keyboard.ESCAPE:
@@ -110,15 +110,15 @@ class Choices:
         elif (step := self._step(key, len(arranged))) and arranged:
             self._index = min(max(0, self._index + step), len(arranged) - 1)
             self.cursor = arranged[self._index].id
-            self._keep_in_sight(len(arranged))
+            self._scroll_to_cursor(len(arranged))
 
-    def _press_elsewhere(self, key: str) -> None:
+    def _press_in_text(self, key: str) -> None:
         if key in (keyboard.ESCAPE, keyboard.ENTER, keyboard.LEFT, keyboard.BACKSPACE, "?", "h"):
             self.mode = LIST
         else:
             self.scroll = max(0, self.scroll + self._step(key, 100_000))
 
-    def _step(self, key: str, everything: int) -> int:
+    def _step(self, key: str, count: int) -> int:
         return {
             keyboard.UP: -1,
             "k": -1,
@@ -126,8 +126,8 @@ class Choices:
             "j": 1,
             keyboard.PAGE_UP: -self.page,
             keyboard.PAGE_DOWN: self.page,
-            keyboard.HOME: -everything,
-            keyboard.END: everything,
+            keyboard.HOME: -count,
+            keyboard.END: count,
         }.get(key, 0)
 
     def _type(self, key: str) -> None:
@@ -141,14 +141,14 @@ class Choices:
             self.text += key
 
     def _answer(self, key: str) -> Command | None:
-        asked, self.question = self.question, None
-        return asked if key in ("y", "Y") else None
+        command, self.question = self.question, None
+        return command if key in ("y", "Y") else None
 
     def _show(self, view: str) -> None:
         self.view, self.cursor, self.top, self._index = view, None, 0, 0
 
     def _keep_cursor(self, arranged: Sequence[JobLine]) -> None:
-        """On the same job wherever that has gone; if it has gone for good, on the one that took its place."""
+        """Keep the cursor on the same job. If that job is no longer listed, move it to the job now in its place."""
         if self.mode == DETAIL:
             return
         ids = [job.id for job in arranged]
@@ -157,9 +157,9 @@ class Choices:
         else:
             self._index = min(self._index, max(0, len(ids) - 1))
             self.cursor = ids[self._index] if ids else None
-        self._keep_in_sight(len(ids))
+        self._scroll_to_cursor(len(ids))
 
-    def _keep_in_sight(self, count: int) -> None:
+    def _scroll_to_cursor(self, count: int) -> None:
         self.top = min(max(self.top, self._index - self.page + 1), self._index, max(0, count - self.page))
 
 
@@ -168,5 +168,5 @@ def _text_of(job: JobLine) -> str:
     return "\n".join(parts).lower()
 
 
-def _after(chosen: str, choices: Sequence[str]) -> str:
-    return choices[(choices.index(chosen) + 1) % len(choices)]
+def _next_of(current: str, options: Sequence[str]) -> str:
+    return options[(options.index(current) + 1) % len(options)]

@@ -21,24 +21,24 @@ MOMENTS = {"created_at": "created", "published_at": "published", "started_at": "
 
 
 def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
-    """All that is known of the open job: `line` has the latest of it, ``snapshot.detail`` what the database said."""
+    """Return all details of the open job: `line` is its latest state, ``snapshot.detail`` comes from the database."""
     if line is None and snapshot.detail is None:
-        return style.clean("Reading …" if not snapshot.database.away else "Not known without the database.", style.DIM)
+        return style.clean("Reading …" if not snapshot.database.away else "Unknown without the database.", style.DIM)
     parts: list[RenderableType] = []
     if line is not None:
-        parts += [_facts(line, snapshot.at), Text()]
+        parts += [_summary(line, snapshot.at), Text()]
     if snapshot.detail is None:
-        told = "It has no row in the Task table." if line and not line.has_row else "Reading …"
-        return Group(*parts, style.clean(told, style.DIM))
+        message = "It has no row in the Task table." if line and not line.has_row else "Reading …"
+        return Group(*parts, style.clean(message, style.DIM))
     for step in snapshot.detail["steps"]:
         latest = line if line is not None and line.step == step["position"] + 1 else None
         parts += _step(step, latest, len(snapshot.detail["steps"]))
-    return Group(*parts, _time_line(snapshot.detail))
+    return Group(*parts, _timeline(snapshot.detail))
 
 
-def _facts(line: JobLine, now: datetime) -> RenderableType:
-    facts = {
-        "What": f"{line.description} ({line.name})" if line.description else line.name,
+def _summary(line: JobLine, now: datetime) -> RenderableType:
+    values = {
+        "Task": f"{line.description} ({line.name})" if line.description else line.name,
         "User": line.user,
         "Worker": line.worker,
         "Age": style.since(line.created_at, line.finished_at or now),
@@ -46,7 +46,7 @@ def _facts(line: JobLine, now: datetime) -> RenderableType:
     }
     table = _grid()
     table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else style.state(line.state))
-    for name, value in facts.items():
+    for name, value in values.items():
         if value:
             table.add_row(name, Text(output.one_line(value)))
     return table
@@ -60,17 +60,17 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     yield heading.append_text(style.state(state))
     if state != states.PENDING:
         yield bar(percent, state == states.SUCCESS)
-    facts = {
-        "Doing": message,
+    values = {
+        "Message": message,
         "Error": step["error"],
         "Queue": step["queue"],
         "Worker": step["worker"],
         "Attempts": f"{step['attempts']}" + (f"; workers that died: {step['crashes']}" if step["crashes"] else ""),
-        "Next try": _time(step["eta"]) if state == states.RETRY and step["eta"] else "",
+        "Retry at": _format_time(step["eta"]) if state == states.RETRY and step["eta"] else "",
         "Id": step["id"],
     }
     table = _grid()
-    for name, value in facts.items():
+    for name, value in values.items():
         if value:
             table.add_row(name, Text(output.one_line(value), style="red" if name == "Error" else ""))
     yield table
@@ -80,20 +80,20 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     yield Text()
 
 
-def _time_line(detail: dict[str, Any]) -> RenderableType:
-    happened = [
-        (_moment(step[name]), f"step {step['position'] + 1} {event}")
+def _timeline(detail: dict[str, Any]) -> RenderableType:
+    events = [
+        (_parse_time(step[name]), f"step {step['position'] + 1} {event}")
         for step in detail["steps"]
         for name, event in MOMENTS.items()
         if step.get(name)
     ]
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style=style.DIM, no_wrap=True)
-    began = min((at for at, _ in happened), default=None)
-    for at, event in sorted(happened):
-        after = output.format_duration(at - began) if began else ""
+    start = min((at for at, _ in events), default=None)
+    for at, event in sorted(events):
+        after = output.format_duration(at - start) if start else ""
         table.add_row(f"{at:%H:%M:%S}", f"+ {after}", event)
-    return Group(Text("Time line (UTC)", style="bold"), table)
+    return Group(Text("Timeline (UTC)", style="bold"), table)
 
 
 def _grid() -> Table:
@@ -103,9 +103,9 @@ def _grid() -> Table:
     return table
 
 
-def _moment(value: datetime | str) -> datetime:
+def _parse_time(value: datetime | str) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
-def _time(value: datetime | str) -> str:
-    return f"{_moment(value):%H:%M:%S} UTC"
+def _format_time(value: datetime | str) -> str:
+    return f"{_parse_time(value):%H:%M:%S} UTC"

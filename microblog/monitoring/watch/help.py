@@ -9,31 +9,31 @@ from rich.text import Text
 from microblog.monitoring.watch import style
 
 KEYS = {
-    "↑ ↓, k j": "choose a job; Page up and down, Home and End too",
+    "↑ ↓, k j": "select a job; also Page up, Page down, Home and End",
     "Enter": "open the job: its steps, error and traceback",
-    "Esc": "back; in the list: no filter",
-    "/": "filter: only jobs that have each of these words somewhere (user, task, state, worker, id, …)",
-    "s, S": "sort by the next column; the other way round",
+    "Esc": "back; in the list: clear the filter",
+    "/": "filter: only jobs that contain each of these words (in user, task, state, worker, id, …)",
+    "s, S": "sort by the next column; reverse the order",
     "Tab, v": "the next view: unfinished jobs, failed ones, all",
-    "c": "cancel the job (asks first): what waits ends at once, what runs at its next progress step",
-    "r": "try a job again that failed or was cancelled (asks first); it becomes a new job",
-    "Ctrl-L": "draw the screen anew",
+    "c": "cancel the job (asks first): a waiting job at once, a running job at its next progress step",
+    "r": "retry a failed or cancelled job (asks first); the retry is a new job",
+    "Ctrl-L": "redraw the screen",
     "q, Ctrl-C": "quit",
 }
 NOTES = (
-    "Workers are there while they give signs of life; the boxes are the processes that are busy.",
-    "Behind each queue: for how long the message whose turn is next has been waiting.",
-    "Bars move with the engine's announcements, five times a second; while Redis is away with the Task table, once a "
-    "second. While the database is away, what workers say is all that there is.",
-    "A job that ends stays among the unfinished ones for a quarter of a minute.",
+    "A worker is up while it sends heartbeats; the filled boxes are its busy processes.",
+    "Next to each queue: how long its oldest message has been waiting.",
+    "Progress bars follow the engine's events, five times a second; while Redis is unavailable, the Task table, once a "
+    "second. While the database is unavailable, only data from the workers' events is shown.",
+    "A job that has ended stays in the list of unfinished jobs for 15 seconds.",
 )
 
 
 def help_lines() -> RenderableType:
-    """The help, as long as it is."""
+    """Return the whole help text."""
     keys = Table.grid(padding=(0, 2, 0, 0))
     keys.add_column(no_wrap=True, style=style.KEY)
     keys.add_column()
-    for key, what in KEYS.items():
-        keys.add_row(key, what)
+    for key, description in KEYS.items():
+        keys.add_row(key, description)
     return Group(keys, *[Text(f"\n{note}") for note in NOTES])

@@ -10,7 +10,7 @@ ENTER, ESCAPE, BACKSPACE, TAB, BACKTAB = "enter", "escape", "backspace", "tab", 
 UP, DOWN, LEFT, RIGHT = "up", "down", "left", "right"
 PAGE_UP, PAGE_DOWN, HOME, END, REDRAW = "page up", "page down", "home", "end", "redraw"
 
-ESCAPE_TIMEOUT = 0.05  # seconds within which the rest of a key that begins with an escape arrives
+ESCAPE_TIMEOUT = 0.05  # seconds within which the rest of an escape sequence arrives
 
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[ -~])")
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
@@ -26,7 +26,7 @@ _NAMES = {
 
 
 class Keyboard:
-    """Reads keys from the terminal behind the file descriptor `fd`, which must hand over each byte as it is typed."""
+    """Reads keys from the terminal with the file descriptor `fd`, which must deliver each byte as it is typed."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -35,11 +35,11 @@ class Keyboard:
 
     @property
     def pending(self) -> bool:
-        """Return whether a key has begun that ESCAPE_TIMEOUT decides: more bytes, or the escape key alone."""
+        """Return whether a key is incomplete. If no byte follows within ESCAPE_TIMEOUT, it is the escape key alone."""
         return bool(self._text)
 
     def read(self) -> list[str]:
-        """The keys that have arrived: a character each, or one of this module's names. Raises EOFError at the end."""
+        """Return the keys that have arrived, as characters or names from this module. Raises EOFError at the end."""
         data = os.read(self._fd, 1024)
         if not data:
             raise EOFError
@@ -47,14 +47,14 @@ class Keyboard:
         return keys
 
     def flush(self) -> list[str]:
-        """The key that was pending, now that nothing followed."""
-        alone = [ESCAPE] if self._text == "\x1b" else []
+        """Return the pending key, after no byte has followed."""
+        keys = [ESCAPE] if self._text == "\x1b" else []
         self._text = ""
-        return alone
+        return keys
 
 
 def decode(text: str) -> tuple[list[str], str]:
-    """The keys in `text`, and the end of it that may yet become one. Keys without a meaning are left out."""
+    """Return the keys in `text`, and the rest that may be an incomplete key. Unknown keys are omitted."""
     keys: list[str] = []
     while text:
         if _UNFINISHED.match(text):

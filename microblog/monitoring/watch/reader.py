@@ -19,25 +19,25 @@ from microblog.monitoring.watch.snapshot import Counts, JobLine
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-LIMIT = 500  # jobs on one screen, by scrolling
-LINGER = timedelta(seconds=15)  # how long a job that ended stays among the unfinished ones
+LIMIT = 500  # maximum number of jobs in the list
+LINGER = timedelta(seconds=15)  # how long a job that has ended stays in the list of unfinished jobs
 UNFINISHED, FAILED, ALL = "unfinished", "failed", "all"
 VIEWS = (UNFINISHED, FAILED, ALL)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A query: the jobs of a view, the job that is `opened`, and the tasks whose rows are to be looked up."""
+    """A query: the jobs of a view, the job that is `opened`, and the tasks that are checked for a row."""
 
     view: str = UNFINISHED
-    text: str = ""  # that the unfinished jobs are to have somewhere
+    text: str = ""  # words that unfinished jobs must contain
     opened: str | None = None
     maybe_without_row: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of a query. `with_row` are those of ``wanted.maybe_without_row`` that have a row."""
+    """The result of a query. `with_row` are the tasks in ``wanted.maybe_without_row`` that have a row."""
 
     wanted: Wanted
     jobs: list[JobLine]
@@ -47,32 +47,32 @@ class Reading:
 
 
 class JobReader:
-    """Reads from the database; remembers which jobs were unfinished, so that none vanishes as it ends."""
+    """Reads from the database. It stores which jobs were unfinished, to show them for a while after they end."""
 
     def __init__(self) -> None:
         self._unfinished: set[str] = set()
 
-    def read(self, wanted: Wanted) -> Reading:
-        """Return the result for `wanted`. Raises DatabaseUnavailable."""
-        found = self._jobs(wanted)
+    def read(self, query: Wanted) -> Reading:
+        """Return the result of `query`. Raises DatabaseUnavailable."""
+        found = self._jobs(query)
         names = users_of(found)
-        opened = find_job(wanted.opened) if wanted.opened else None
+        opened = find_job(query.opened) if query.opened else None
         return Reading(
-            wanted,
+            query,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
             _counts(),
             describe_jobs([opened])[0] if opened else None,
-            _with_row(wanted.maybe_without_row),
+            _with_row(query.maybe_without_row),
         )
 
-    def _jobs(self, wanted: Wanted) -> list[Job]:
-        if wanted.view == ALL:
+    def _jobs(self, query: Wanted) -> list[Job]:
+        if query.view == ALL:
             return find_jobs(Filters(), size=LIMIT).jobs
-        if wanted.view == FAILED:
+        if query.view == FAILED:
             return find_jobs(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
-        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(wanted.text)))
+        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text)))
         ids = {job.id for job in unfinished}
-        ended = self._just_ended(self._unfinished - ids) if not wanted.text else []
+        ended = self._just_ended(self._unfinished - ids) if not query.text else []
         self._unfinished = {job.id for job in [*unfinished, *ended]}
         return unfinished + ended
 
@@ -81,7 +81,7 @@ class JobReader:
         return [job for job in jobs_with_ids(ids) if job.unfinished or job.changed_at > since]
 
 
-# The first step that has yet to end, of each job that has yet to end.
+# The first unfinished step of each unfinished job.
 _first = (
     sa.select(Task.root_id, sa.func.min(Task.position).label("position"))
     .where(Task.unfinished)
@@ -93,7 +93,7 @@ _running = sa.or_(Task.state.in_(states.RUNNING), Task.position > 0)
 
 
 def _unfinished_roots(text: str) -> sa.Select[str]:
-    """The ids of unfinished jobs: first those that run, and of each kind first the oldest."""
+    """Select the ids of unfinished jobs: running jobs first, then waiting ones, each oldest first."""
     query = (
         sa.select(Task.root_id)
         .join(_first, _is_current)
@@ -102,8 +102,8 @@ def _unfinished_roots(text: str) -> sa.Select[str]:
         .limit(LIMIT)
     )
     for word in text.split():
-        places = (Task.root_id, Task.name, Task.state, Task.queue, Task.worker, Task.description, User.username)
-        query = query.where(sa.or_(*[place.icontains(word, autoescape=True) for place in places]))
+        columns = (Task.root_id, Task.name, Task.state, Task.queue, Task.worker, Task.description, User.username)
+        query = query.where(sa.or_(*[column.icontains(word, autoescape=True) for column in columns]))
     return query
 
 
@@ -123,5 +123,5 @@ def _counts() -> Counts:
 
 
 def _with_row(ids: Iterable[str]) -> frozenset[str]:
-    asked = list(ids)
-    return frozenset(db.session.scalars(sa.select(Task.id).where(Task.id.in_(asked)))) if asked else frozenset()
+    checked = list(ids)
+    return frozenset(db.session.scalars(sa.select(Task.id).where(Task.id.in_(checked)))) if checked else frozenset()

@@ -1,4 +1,4 @@
-"""Draw a snapshot and the user interface's state. It performs no I/O."""
+"""Draw a snapshot and the state of the user interface, without I/O."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from microblog.monitoring.watch.scroll import Scrolled
 from microblog.monitoring.watch.snapshot import JobLine, Part, Snapshot, WorkerLine
 from microblog.taskqueue import states
 
-SMALLEST = (60, 14)  # columns and lines; on less there is only a sentence
-WIDE, VERY_WIDE = 100, 136  # columns from which on there is room for more of a job
-FRAME = 2  # lines of a panel that are not what is in it
-BELOW = 2  # lines of status and keys
-QUIET = 6  # seconds without a sign of life, which workers give every two, after which there is nobody
+SMALLEST = (60, 14)  # columns and lines; on a smaller terminal only a message is shown
+WIDE, VERY_WIDE = 100, 136  # columns from which more columns of a job are shown
+FRAME = 2  # lines of a panel's border
+BELOW = 2  # lines for the status and the keys
+QUIET = 6  # seconds without a heartbeat, which workers send every two, after which no worker is up
 
 KEYS = {
     LIST: "q quit  ? help  ⏎ open  c cancel  r retry  / filter  s sort  Tab view",
@@ -39,9 +39,9 @@ KEYS = {
 def draw(
     snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, size: tuple[int, int], notice: str = ""
 ) -> RenderableType:
-    """The whole screen of `size` (columns, lines); `arranged` are the jobs as Choices.arrange() leaves them.
+    """Return the whole screen of `size` (columns, lines). `arranged` are the jobs returned by Choices.arrange().
 
-    `notice` is what became of what was asked for last.
+    `notice` is the result of the last action.
     """
     width, height = size
     if width < SMALLEST[0] or height < SMALLEST[1]:
@@ -64,33 +64,33 @@ def draw(
 
 def above(snapshot: Snapshot, height: int) -> int:
     """Return the number of lines for workers and queues on a screen of `height` lines."""
-    wanted = max(3, len(snapshot.workers), len(snapshot.queues or ()))
-    return FRAME + min(wanted, max(3, height // 4))
+    needed = max(3, len(snapshot.workers), len(snapshot.queues or ()))
+    return FRAME + min(needed, max(3, height // 4))
 
 
 def page(snapshot: Snapshot, height: int, mode: str) -> int:
-    """Return the number of jobs, or of lines of an open one, that fit."""
+    """Return the number of jobs, or of lines in another mode, that fit on the screen."""
     inside = height - 1 - BELOW - FRAME
     return max(1, inside - above(snapshot, height) - 1) if mode == LIST else max(1, inside)
 
 
 def _header(snapshot: Snapshot, width: int) -> RenderableType:
     left = Text.assemble((" microblog ", "bold reverse"), f" {snapshot.at:%H:%M:%S} UTC")
-    away = snapshot.redis.away + snapshot.database.away
+    unavailable = snapshot.redis.away + snapshot.database.away
     for part in (snapshot.redis, snapshot.database):
         left.append("   ")
-        left.append_text(_part(part, snapshot.at, brief=away > 1 and width < WIDE))
-    pace = Text()
-    if not away or width >= VERY_WIDE:
-        pace.append("last minute ", style=style.DIM)
-        pace.append(f"{snapshot.succeeded:,} done")
+        left.append_text(_part(part, snapshot.at, brief=unavailable > 1 and width < WIDE))
+    throughput = Text()
+    if not unavailable or width >= VERY_WIDE:
+        throughput.append("last minute ", style=style.DIM)
+        throughput.append(f"{snapshot.succeeded:,} done")
         if width >= WIDE:
-            pace.append(f" {style.sparkline(snapshot.pace)}", style="cyan")
-        pace.append(f" {snapshot.failed:,} failed ", style=style.BAD if snapshot.failed else style.DIM)
+            throughput.append(f" {style.sparkline(snapshot.pace)}", style="cyan")
+        throughput.append(f" {snapshot.failed:,} failed ", style=style.BAD if snapshot.failed else style.DIM)
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     line.add_column(no_wrap=True, justify="right")
-    line.add_row(left, pace)
+    line.add_row(left, throughput)
     return line
 
 
@@ -98,8 +98,8 @@ def _part(part: Part, now: datetime, *, brief: bool) -> Text:
     if not part.known:
         return Text(f"{part.name} …", style=style.DIM)
     if part.away:
-        doing = "" if brief else ", reconnecting"
-        return Text(f"{part.name} is away ({style.since(part.since, now)}){doing}", style="bold white on red")
+        suffix = "" if brief else ", reconnecting"
+        return Text(f"{part.name} is down ({style.since(part.since, now)}){suffix}", style="bold white on red")
     return Text.assemble((f"{part.name} ", ""), ("up", style.GOOD))
 
 
@@ -115,7 +115,7 @@ def _above(snapshot: Snapshot, height: int) -> RenderableType:
 
 def _title_of_workers(snapshot: Snapshot) -> Text:
     if snapshot.redis.away:
-        return Text("Workers: as last heard")
+        return Text("Workers: last known state")
     up = sum(worker.alive for worker in snapshot.workers)
     silent = len(snapshot.workers) - up
     title = Text(f"Workers: {up} up")
@@ -127,7 +127,7 @@ def _title_of_workers(snapshot: Snapshot) -> Text:
 def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     if not snapshot.workers:
         if snapshot.redis.away:
-            return style.clean("Not known without Redis.", style.DIM)
+            return style.clean("Unknown without Redis.", style.DIM)
         if snapshot.listening_for.total_seconds() < QUIET:
             return style.clean("Listening …", style.DIM)
         return style.clean("No worker is up: nothing will run.", style.BAD)
@@ -147,8 +147,8 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
 def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
     faded = style.DIM if snapshot.redis.away else ""
     if not worker.alive and not snapshot.redis.away:
-        ago = f"silent for {style.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
-        return [style.clean(worker.name, style.BAD), Text(ago, style=style.BAD), "", ""]
+        silence = f"silent for {style.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
+        return [style.clean(worker.name, style.BAD), Text(silence, style=style.BAD), "", ""]
     busy: RenderableType = Text(f"{worker.active} active", style=faded)
     if worker.concurrency:
         marks = "■" * min(worker.active, worker.concurrency) + "□" * max(0, worker.concurrency - worker.active)
@@ -160,8 +160,8 @@ def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
 
 def _queues(snapshot: Snapshot, room: int) -> RenderableType:
     if snapshot.queues is None:
-        away = snapshot.redis if snapshot.redis.away else snapshot.database
-        return style.clean(f"Not known without {away.name}." if away.away else "…", style.DIM)
+        missing = snapshot.redis if snapshot.redis.away else snapshot.database
+        return style.clean(f"Unknown without {missing.name}." if missing.away else "…", style.DIM)
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(no_wrap=True, justify="right")
@@ -187,13 +187,13 @@ def _jobs(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wid
     if snapshot.jobs is None:
         body = style.clean("Reading …", style.DIM)
     elif not arranged:
-        body = style.clean("No job fits the filter." if choices.text else _NONE[choices.view], style.DIM)
+        body = style.clean("No job matches the filter." if choices.text else _EMPTY[choices.view], style.DIM)
     else:
         body = _table(snapshot, arranged, choices, width)
     return _framed(body, _title_of_jobs(snapshot, choices), _order(arranged, choices))
 
 
-_NONE = {UNFINISHED: "No job is running or waiting.", "failed": "No job has failed.", "all": "There are no jobs yet."}
+_EMPTY = {UNFINISHED: "No job is running or waiting.", "failed": "No job has failed.", "all": "There are no jobs yet."}
 
 
 def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
@@ -208,18 +208,18 @@ def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
             waited = style.since(counts.oldest_since, snapshot.at)
             title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=style.DIM)
     elif snapshot.database.away:
-        title.append(" as last read, and as events tell", style=style.BAD)
+        title.append(" as last read, updated by events", style=style.BAD)
     return title
 
 
 def display_user(name: str) -> str:
-    """A user's name, or what stands in for one."""
+    """Return a user's name, or ``-`` if there is none."""
     return name or "-"
 
 
 def _order(arranged: Sequence[JobLine], choices: Choices) -> Text:
-    place = next((number for number, job in enumerate(arranged, 1) if job.id == choices.cursor), 0)
-    order = Text(f"{place}/{len(arranged)} by {choices.sort} {'▲' if choices.backwards else '▼'}")
+    position = next((number for number, job in enumerate(arranged, 1) if job.id == choices.cursor), 0)
+    order = Text(f"{position}/{len(arranged)} by {choices.sort} {'▲' if choices.backwards else '▼'}")
     if choices.text:
         order.append(f" filter: {choices.text}", style="bold yellow")
     return order
@@ -253,7 +253,7 @@ def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
         style.clean(display_user(job.user), "" if job.user else style.DIM),
         style.clean(job.step_name if width >= WIDE else job.name),
         Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=style.DIM),
-        _how_far(job, now),
+        _progress(job, now),
         Text(style.length(job.remaining(now)), style=style.DIM),
         Text(style.since(job.created_at, job.finished_at or now), style=style.DIM),
     ]
@@ -264,14 +264,14 @@ def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
     return cells
 
 
-def _how_far(job: JobLine, now: datetime) -> RenderableType:
-    """A bar for what runs; for what does not, the reason."""
+def _progress(job: JobLine, now: datetime) -> RenderableType:
+    """Return a bar for a running or successful job, or the reason that it does not run."""
     if job.state == states.FAILURE:
         return style.clean(job.error or "failed", "red")
     if job.state == states.REVOKED:
         return style.clean("cancelled", "yellow")
     if job.state == states.RETRY:
-        due = f"again in {style.length(job.eta - now)}" if job.eta and job.eta > now else "again now"
+        due = f"retry in {style.length(job.eta - now)}" if job.eta and job.eta > now else "retry now"
         return style.clean(f"{due}: {job.error}" if job.error else due, "magenta")
     if job.state == states.PENDING:
         return style.clean(f"waiting in {job.queue}" if job.queue else "waiting", style.DIM)
@@ -281,9 +281,9 @@ def _how_far(job: JobLine, now: datetime) -> RenderableType:
 def _status(choices: Choices, notice: str) -> RenderableType:
     if choices.question is not None and choices.question.job is not None:
         job = choices.question.job
-        what = "Cancel" if choices.question.what == CANCEL else "Try again"
-        whose = f" of {job.user}" if job.user else ""
-        return style.clean(f" {what} {job.name}{whose} ({job.id[:8]})? y/n ", "bold black on yellow")
+        action = "Cancel" if choices.question.what == CANCEL else "Retry"
+        owner = f" of {job.user}" if job.user else ""
+        return style.clean(f" {action} {job.name}{owner} ({job.id[:8]})? y/n ", "bold black on yellow")
     if choices.typing:
         return Text.assemble((" filter: ", "bold yellow"), style.clean(choices.text), ("▏", "blink"))
     return style.clean(f" {notice}", style.STRONG)
@@ -292,9 +292,9 @@ def _status(choices: Choices, notice: str) -> RenderableType:
 def _keys(text: str) -> RenderableType:
     line = Text(" ", no_wrap=True, overflow="ellipsis")
     for each in text.split("  "):
-        key, _, what = each.partition(" ")
+        key, _, label = each.partition(" ")
         line.append(key, style=style.KEY)
-        line.append(f" {what}  ", style=style.DIM)
+        line.append(f" {label}  ", style=style.DIM)
     return line
 
 

@@ -9,7 +9,7 @@ from microblog.monitoring.watch.choices import Choices
 
 
 class Scrolled:
-    """The part of `body` from line ``choices.scroll`` on; it limits that to the text's length."""
+    """Shows `body` from line ``choices.scroll`` on, and limits that number to the length of the text."""
 
     def __init__(self, body: RenderableType, choices: Choices) -> None:
         self._body = body

@@ -1,4 +1,4 @@
-"""Immutable data of the screen at one moment."""
+"""Immutable data of the screen at one point in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from microblog.taskqueue import states
 
 @dataclass(frozen=True)
 class Part:
-    """Redis, or the database: `error` says why it is away, `since` when it went; both None while it answers."""
+    """Redis or the database. `error` is the reason for an outage, `since` its start; both are None if there is none."""
 
     name: str
     known: bool = False
@@ -23,13 +23,13 @@ class Part:
 
     @property
     def away(self) -> bool:
-        """Return whether it is known not to answer."""
+        """Return whether it is known to be unavailable."""
         return self.known and self.error is not None
 
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """A worker, by its own signs of life; `heard_at` is the latest. `concurrency` is None where it has not said."""
+    """A worker. `heard_at` is the time of its latest heartbeat or registration; `concurrency` is None if unknown."""
 
     name: str
     alive: bool
@@ -42,7 +42,7 @@ class WorkerLine:
 
 @dataclass(frozen=True)
 class JobLine:
-    """A job: the facts of its current step, numbered from 1, and those of the whole."""
+    """A job: the data of its current step, numbered from 1, and of the whole job."""
 
     id: str
     name: str
@@ -70,7 +70,7 @@ class JobLine:
 
     @classmethod
     def of(cls, job: Job, user: str) -> JobLine:
-        """The line of a job in the Task table."""
+        """Return the line of a job in the Task table."""
         step = job.current
         return cls(
             id=job.id,
@@ -99,31 +99,31 @@ class JobLine:
 
     @property
     def running(self) -> bool:
-        """Return whether a worker has it, or has had a step of it."""
+        """Return whether a worker runs the job, or has finished a step of it."""
         return self.state in states.RUNNING
 
     @property
     def unfinished(self) -> bool:
-        """Return whether it has yet to end."""
+        """Return whether the job has not ended."""
         return self.state in states.UNFINISHED
 
     def remaining(self, now: datetime) -> timedelta | None:
-        """The time that the current step needs at its pace so far; None if unknown."""
+        """Return the time until the current step ends, at its average speed so far; None if unknown."""
         if not (self.running and self.started_at and self.total and self.current):
             return None
         return max(timedelta(0), (now - self.started_at) * (self.total - self.current) / self.current)
 
     def with_change(self, change: Change) -> JobLine:
-        """As it is after `change`, which may be old news."""
-        news = self.unfinished and (self.changed_at is None or change.at > self.changed_at)
-        if not news or change.position < self.step - 1:
+        """Return the line after `change`, or the same line if `change` is older."""
+        newer = self.unfinished and (self.changed_at is None or change.at > self.changed_at)
+        if not newer or change.position < self.step - 1:
             return self
         line = replace(self, state=change.state, step=change.position + 1, changed_at=change.at)
         if change.progress is not None:
             return replace(line, **change.progress)
         if change.state == states.SUCCESS and line.step < line.steps:
-            fresh: dict[str, Any] = {"percent": 0, "current": 0, "total": None, "message": "", "started_at": None}
-            return replace(line, state=states.PROGRESS, step=line.step + 1, **fresh)
+            reset: dict[str, Any] = {"percent": 0, "current": 0, "total": None, "message": "", "started_at": None}
+            return replace(line, state=states.PROGRESS, step=line.step + 1, **reset)
         if change.state in states.FINISHED:
             return replace(line, finished_at=change.at, percent=100 if change.state == states.SUCCESS else line.percent)
         return line
@@ -131,7 +131,7 @@ class JobLine:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one step; `progress` has the fields of JobLine that describe it."""
+    """A change of one step; `progress` contains fields of JobLine."""
 
     position: int
     state: str
@@ -141,7 +141,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Counts:
-    """All unfinished jobs, and whose has waited longest without having begun."""
+    """The numbers of unfinished jobs, and the user who has waited longest for a job to start."""
 
     running: int = 0
     waiting: int = 0
@@ -151,17 +151,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The data at `at`. `pace` counts the tasks that ended, by slices of the last minute, the latest last."""
+    """The data at `at`. `pace` counts the tasks that ended in each slice of the last minute, oldest first."""
 
     at: datetime
     redis: Part
     database: Part
     workers: Sequence[WorkerLine] = ()
-    queues: Sequence[QueueStats] | None = None  # None: it is not known
+    queues: Sequence[QueueStats] | None = None  # None if unknown
     jobs: Sequence[JobLine] | None = None
     counts: Counts | None = None
     pace: Sequence[int] = ()
     succeeded: int = 0  # in the last minute
     failed: int = 0
     listening_for: timedelta = timedelta(0)
-    detail: dict[str, Any] | None = None  # the job that is open, as `show --json` has it
+    detail: dict[str, Any] | None = None  # the open job, as returned by describe_jobs()

@@ -27,17 +27,17 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def clean(text: str, style: str = "") -> Text:
-    """`text` on one line, without what could steer the terminal, cut off where its place ends."""
+    """Return `text` on one line, without control characters, truncated to the available space."""
     return Text(output.one_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def state(name: str) -> Text:
-    """A task's state, in its colour."""
+    """Return a task's state in its colour."""
     return clean(name, STATE_STYLES.get(name, ""))
 
 
 def length(value: timedelta | None) -> str:
-    """A length of time, as short as can be: ``12s``, ``4m05s``, ``3h07m``, ``2d03h``; nothing for None."""
+    """Format a duration briefly: ``12s``, ``4m05s``, ``3h07m``, ``2d03h``; an empty string for None."""
     if value is None:
         return ""
     minutes, second = divmod(max(0, int(value.total_seconds())), 60)
@@ -51,12 +51,12 @@ def length(value: timedelta | None) -> str:
 
 
 def since(then: datetime | None, now: datetime) -> str:
-    """Return the time since `then` in words."""
+    """Format the time since `then` like length(); an empty string for None."""
     return length(now - then) if then else ""
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """One character for each value, as high as it is beside the largest."""
+    """Return one bar per value, with a height relative to the largest value."""
     largest = max(values, default=0)
     if not largest:
         return _BARS[0] * len(values)

@@ -1,4 +1,4 @@
-"""Terminal modes while the screen is shown, restored however it ends."""
+"""Terminal modes while the screen is shown. They are restored in every case when it ends."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def usable(console: Console) -> bool:
-    """Return whether there is a terminal that can be drawn on, and a keyboard."""
+    """Return whether stdin is a terminal and `console` can draw on one."""
     return sys.stdin.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 class Terminal:
-    """A context manager: inside, the alternate screen, keys as they are typed, and signals that end it in order.
+    """A context manager that shows the alternate screen, reads keys as they are typed, and handles signals.
 
-    `ended_by` is the signal that asked for the end, None before. `wake()` may be called from any thread.
+    `ended_by` is the first signal that requested the end, or None. `wake()` may be called from any thread.
     """
 
     def __init__(self, console: Console) -> None:
@@ -47,9 +47,9 @@ class Terminal:
     def __enter__(self) -> Terminal:
         with ExitStack() as stack:
             stack.enter_context(_signals(self._on_signal, self._waker))
-            stack.enter_context(_no_log_on_the_screen())
-            stack.callback(self._give_back)
-            self._take()
+            stack.enter_context(_mute_terminal_logging())
+            stack.callback(self._restore)
+            self._set_up()
             self._exit = stack.pop_all()
         return self
 
@@ -57,14 +57,14 @@ class Terminal:
         self._exit.close()
 
     def wake(self) -> None:
-        """End the wait for keys."""
-        with suppress(BlockingIOError):  # full: it is awake
+        """Make wait() return."""
+        with suppress(BlockingIOError):  # the pipe is full, so that wait() returns anyway
             os.write(self._waker, b".")
 
     def wait(self, timeout: float) -> list[str]:
-        """The keys pressed, waiting at most `timeout` seconds for the first, a wake() or a signal.
+        """Return the keys pressed. Wait at most `timeout` seconds for the first key, a wake() or a signal.
 
-        Raises EOFError if the terminal has gone.
+        Raises EOFError if the terminal is closed.
         """
         if self._keyboard.pending:
             timeout = min(timeout, ESCAPE_TIMEOUT)
@@ -85,35 +85,35 @@ class Terminal:
             self._live.update(renderable, refresh=True)
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines, as they are now; COLUMNS and LINES of the environment may be of another terminal."""
+        """Return the current columns and lines. COLUMNS and LINES in the environment may be of another terminal."""
         with suppress(OSError):
             self._console.size = os.get_terminal_size(self._stdin)
         return self._console.size
 
-    def _take(self) -> None:
-        self._before = termios.tcgetattr(self._stdin)
+    def _set_up(self) -> None:
+        self._saved_modes = termios.tcgetattr(self._stdin)
         tty.setcbreak(self._stdin, termios.TCSANOW)
         options = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
         self._live = Live(console=self._console, screen=True, **options)  # type: ignore[arg-type]
         self._live.start()
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         try:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
         finally:
-            with suppress(termios.error):  # the terminal has gone
-                termios.tcsetattr(self._stdin, termios.TCSANOW, self._before)
+            with suppress(termios.error):  # the terminal is closed
+                termios.tcsetattr(self._stdin, termios.TCSANOW, self._saved_modes)
 
     def _suspend(self) -> None:
-        """Ctrl-Z: the shell gets its terminal, and we get ours back when it says so."""
+        """Suspend the process (Ctrl-Z): restore the terminal for the shell, and set it up again on resume."""
         self._suspended = False
-        self._give_back()
+        self._restore()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._on_signal)
-        self._take()
+        self._set_up()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number in ENDING:
@@ -124,21 +124,21 @@ class Terminal:
 
 @contextmanager
 def _signals(handler: signal.Handlers | object, waker: int) -> Iterator[None]:
-    """Inside the block, `handler` has the signals, and each of them also puts a byte into `waker`."""
+    """Install `handler` for the signals inside the block. Each signal also writes a byte to `waker`."""
     numbers = (*ENDING, signal.SIGTSTP, signal.SIGWINCH)
-    before = {number: signal.signal(number, handler) for number in numbers}  # type: ignore[arg-type]
-    waker_before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    old_handlers = {number: signal.signal(number, handler) for number in numbers}  # type: ignore[arg-type]
+    old_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(waker_before)
-        for number, old in before.items():
-            signal.signal(number, old)
+        signal.set_wakeup_fd(old_waker)
+        for number, old_handler in old_handlers.items():
+            signal.signal(number, old_handler)
 
 
 @contextmanager
-def _no_log_on_the_screen() -> Iterator[None]:
-    """Inside the block, the log does not go to a terminal; one that goes to a file goes on."""
+def _mute_terminal_logging() -> Iterator[None]:
+    """Remove the log handlers that write to a terminal inside the block. Logging to files continues."""
     root = logging.getLogger()
     muted = [each for each in root.handlers if isinstance(each, logging.StreamHandler) and each.stream.isatty()]
     for handler in muted:

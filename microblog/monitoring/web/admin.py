@@ -30,22 +30,22 @@ bp = Blueprint("admin", __name__, url_prefix="/admin")
 
 PAGE_SIZE = 50  # jobs
 TIMEOUT = 1.0  # seconds that a worker has to reply
-PREVIEWED = 5  # jobs, of those that match
-MOST_CAUSES = 5  # of failures
+PREVIEWED = 5  # matching jobs on the confirmation page
+MOST_CAUSES = 5  # causes of failures on the page
 
 
 @bp.before_request
 @operator_required
 def _only_operators() -> None:
-    """Answer 404 to everybody but operators."""
+    """Abort with 404 unless the user is an operator."""
 
 
 @bp.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    """All that is known at a glance, and the jobs that the form asks for; with ``part=list`` these alone."""
+    """Show charts, causes of failures, and the jobs that match the form; with ``part=list``, the jobs only."""
     form = FilterForm(request.args)
     valid = form.validate()
-    page = find_jobs(form.filters(), size=PAGE_SIZE, order=form.order_by, **_place()) if valid else None
+    page = find_jobs(form.filters(), size=PAGE_SIZE, order=form.order_by, **_cursor_args()) if valid else None
     return render_template(
         "admin/tasks.html",
         form=form,
@@ -59,20 +59,20 @@ def tasks() -> ResponseReturnValue:
 
 @bp.get("/status")
 def status() -> ResponseReturnValue:
-    """Show workers, queues and the schedule. It takes as long as the slowest reply of a worker."""
+    """Show workers, queues and the schedule. Takes as long as the slowest reply of a worker."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return render_template("admin/status.html", status=check_status(app, TIMEOUT), states=states, **_common())
 
 
 @bp.get("/stream")
 def stream() -> ResponseReturnValue:
-    """The changes of all tasks as they happen. What a page missed it reads anew, and so it begins with that."""
+    """Stream the changes of all tasks. The first event is RESYNC: a page reloads the changes that it has missed."""
     return event_stream(current_user.id, [OPERATORS], lambda: [RESYNC])
 
 
 @bp.get("/tasks/<task_id>")
 def job(task_id: str) -> ResponseReturnValue:
-    """All that is known of a job."""
+    """Show all details of a job."""
     found = _job(task_id)
     return render_template(
         "admin/job.html",
@@ -96,20 +96,20 @@ def steer(task_id: str, action: str) -> ResponseReturnValue:
 
 @bp.post("/tasks/selected/<any(cancel, retry):action>")
 def steer_selected(action: str) -> ResponseReturnValue:
-    """Cancel or retry the jobs that were ticked."""
+    """Cancel or retry the selected jobs."""
     chosen = request.form.getlist("job")[:PAGE_SIZE]
     if not chosen:
         flash(_("No job was chosen. Tick some first."), "warning")
         return _back()
-    _tell(action, apply_to_jobs(action, chosen))
+    _flash_result(action, apply_to_jobs(action, chosen))
     return _back()
 
 
 @bp.route("/tasks/all/<any(cancel, retry):action>", methods=["GET", "POST"])
 def steer_all(action: str) -> ResponseReturnValue:
-    """Cancel or retry all jobs that match: first a page that says how many these are, then, by its button, them.
+    """Cancel or retry all matching jobs: GET returns a confirmation page with their number, POST does it.
 
-    Jobs that were created after that page was made are left alone, whatever matches by then.
+    Jobs created after the confirmation page was rendered are not affected, even if they match.
     """
     form = FilterForm(request.args)
     if not form.validate():
@@ -117,7 +117,7 @@ def steer_all(action: str) -> ResponseReturnValue:
     until = _until() if request.method == "POST" else utcnow()
     chosen = chosen_jobs(action, form.filters(until), until)
     if request.method == "POST":
-        _tell(action, apply_to_jobs(action, chosen))
+        _flash_result(action, apply_to_jobs(action, chosen))
         return redirect(url_for("admin.tasks", **form.address()))
     first = jobs_with_ids(chosen[:PREVIEWED])
     return render_template(
@@ -135,7 +135,7 @@ def steer_all(action: str) -> ResponseReturnValue:
 
 @bp.app_template_filter()
 def as_json(value: Any) -> str:
-    """`value` as JSON, to be read: on one line if it is short."""
+    """Return `value` as readable JSON, on one line if it is short."""
     line = orjson.dumps(value, default=str)
     return (line if len(line) <= 100 else orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2)).decode()
 
@@ -153,7 +153,7 @@ def _period() -> str:
 
 
 def _trends() -> dict[str, Any]:
-    """Return the charts and the causes of failures of the last day, for which each failure is read."""
+    """Return the charts, and the causes of failures of the last day only, since this reads each failure."""
     return {
         "charts": charts.charts_of(charts.latest_buckets(charts.PERIODS[_period()])),
         "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MOST_CAUSES],
@@ -164,8 +164,8 @@ def _job(task_id: str) -> Job:
     return find_job(task_id) or abort(404, _("There is no such task."))
 
 
-def _place() -> dict[str, Cursor]:
-    """Return the cursors in the page's address."""
+def _cursor_args() -> dict[str, Cursor]:
+    """Return the cursor in the URL, as an argument of find_jobs()."""
     try:
         given = {side: Cursor.parse(request.args[side]) for side in ("after", "before") if side in request.args}
     except InvalidCursor:
@@ -176,7 +176,7 @@ def _place() -> dict[str, Cursor]:
 
 
 def _until() -> datetime:
-    """Return when the page whose button was pressed had been made."""
+    """Return the time at which the submitted confirmation page was rendered."""
     try:
         until = datetime.fromisoformat(request.form["until"])
         if until.tzinfo is None or until > utcnow():
@@ -186,7 +186,7 @@ def _until() -> datetime:
     return until
 
 
-def _tell(action: str, tally: BulkResult) -> None:
+def _flash_result(action: str, tally: BulkResult) -> None:
     done = {
         "cancel": ngettext("%(num)s job was cancelled.", "%(num)s jobs were cancelled.", tally.done),
         "retry": ngettext("%(num)s job is tried again.", "%(num)s jobs are tried again.", tally.done),

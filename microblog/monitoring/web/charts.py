@@ -1,4 +1,4 @@
-"""Charts of task counts and durations as SVG that needs no script, with the numbers as a table."""
+"""Charts of task counts and durations, as SVG without scripts and as tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Period:
     span: timedelta
 
 
-#: By the name that a page's address has for each.
+#: The periods, by their name in URLs.
 PERIODS = {
     "day": Period(timedelta(days=1), timedelta(hours=1)),
     "week": Period(timedelta(days=7), timedelta(hours=6)),
@@ -39,8 +39,8 @@ PERIODS = {
 class Bucket:
     """Outcomes of all tasks that finished within a span of time.
 
-    `counts` are by state, `failures` by the name of the task. `waits` is, by the name of the task, how long 95 % of
-    its starts had waited at most, in seconds: that of the worst hour.
+    `counts` are by state, `failures` by task name. `waits` is the 95th percentile of the wait before the start, by task
+    name, in seconds; if the span has several hours, that of the worst one.
     """
 
     begins: datetime
@@ -49,7 +49,7 @@ class Bucket:
     waits: dict[str, float] = field(default_factory=dict)
 
     def take(self, hour: Hour) -> None:
-        """Count in what became of one task within one hour."""
+        """Add the outcomes of one task within one hour."""
         for state, count in hour.counts.items():
             self.counts[state] += count
         if failed := hour.counts[states.FAILURE]:
@@ -59,7 +59,7 @@ class Bucket:
 
 
 def latest_buckets(period: Period) -> list[Bucket]:
-    """The spans of `period` up to now, oldest first, also those in which nothing happened.
+    """Return the buckets of `period` up to now, oldest first, including empty ones.
 
     Raises DatabaseUnavailable.
     """
@@ -70,30 +70,30 @@ def latest_buckets(period: Period) -> list[Bucket]:
 
 
 def sum_buckets(hours: Iterable[Hour], first: datetime, last: datetime, length: timedelta) -> list[Bucket]:
-    """The spans that begin from `first` to `last`, each `length` after the one before, with what `hours` tell."""
-    spans = {first + n * length: Bucket(first + n * length) for n in range((last - first) // length + 1)}
+    """Return the buckets that begin from `first` to `last`, each of `length`, with the outcomes of `hours`."""
+    buckets = {first + n * length: Bucket(first + n * length) for n in range((last - first) // length + 1)}
     for hour in hours:
-        span = spans.get(_beginning(hour.hour, length))
-        if span is not None:
-            span.take(hour)
-    return list(spans.values())
+        bucket = buckets.get(_beginning(hour.hour, length))
+        if bucket is not None:
+            bucket.take(hour)
+    return list(buckets.values())
 
 
-def _beginning(moment: datetime, length: timedelta) -> datetime:
-    """Return the beginning of the bucket that contains `moment`."""
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight + (moment - midnight) // length * length
+def _beginning(time: datetime, length: timedelta) -> datetime:
+    """Return the beginning of the bucket that contains `time`."""
+    midnight = time.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight + (time - midnight) // length * length
 
 
 Values = Sequence[float | None]
 
-WIDTH, HEIGHT = 400, 220  # pixels; a page shows it as wide as there is room
-MOST_NAMES = 5  # of tasks that one chart tells apart
+WIDTH, HEIGHT = 400, 220  # pixels; a page scales the chart to the available width
+MOST_NAMES = 5  # task names in one chart
 LEGENDS_IN_A_ROW = 3
-LABELS = 4  # times named under a chart
+LABELS = 4  # labels on the time axis
 _DAY = timedelta(days=1)
 
-# The picture is a document of its own: it follows the reader's theme by itself, as the page does.
+# The image is a separate document, so that it needs its own rules for the user's colour scheme.
 _THEME = """inline:
 svg { --quiet: #59636e; --line: #dfe3e8; --a: #3553c9; --b: #c2410c; --c: #8a94a0; --d: #0b7a6f; --e: #7a3fb0; }
 @media (prefers-color-scheme: dark) {
@@ -124,7 +124,7 @@ _STYLE = Style(
     transition="0s",
     colors=("var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)"),
 )
-_LOOK: dict[str, Any] = {
+_OPTIONS: dict[str, Any] = {
     "style": _STYLE,
     "css": ["file://style.css", "file://graph.css", _THEME],
     "js": [],
@@ -149,7 +149,7 @@ _LOOK: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture, and the same as a table: `series` has for each line or bar a value for each of `moments`."""
+    """A chart, as an image and as a table. Each line or bar in `series` has one value for each of `moments`."""
 
     title: str
     moments: list[datetime]
@@ -159,34 +159,34 @@ class Chart:
 
     @cached_property
     def empty(self) -> bool:
-        """Return whether there is nothing to see."""
+        """Return whether there are no values other than 0."""
         return not any(value for values in self.series.values() for value in values)
 
     @property
     def labels(self) -> list[str]:
         """Return the labels of the buckets, in UTC."""
         span = self.moments[1] - self.moments[0]
-        form = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.moments) <= _DAY else "dd MMM HH:mm"
-        return [format_datetime(moment, form, rebase=False) for moment in self.moments]
+        pattern = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.moments) <= _DAY else "dd MMM HH:mm"
+        return [format_datetime(time, pattern, rebase=False) for time in self.moments]
 
     @property
     def image(self) -> str:
-        """The picture, for an ``<img>``: SVG in a data URL, so that it and the table are of one moment."""
+        """Return the image for an ``<img>``: SVG in a data URL, so that image and table show the same data."""
         labels = self.labels
         columns = min(len(self.series), LEGENDS_IN_A_ROW)
-        chart = self.draw(**_LOOK, value_formatter=self.format, legend_at_bottom_columns=columns)
+        chart = self.draw(**_OPTIONS, value_formatter=self.format, legend_at_bottom_columns=columns)
         if self.format is _whole:
-            chart.order_min = 0  # no mark between whole numbers, which would be called like one of them
+            chart.order_min = 0  # no ticks between whole numbers, since their labels would be rounded
         chart.x_labels = labels
         chart.x_labels_major = labels[:: -(-len(labels) // LABELS)]
         for name, values in self.series.items():
             chart.add(name, values)
         chart.add_xml_filter(_without_scripts)
-        address: str = chart.render_data_uri()
-        return address
+        url: str = chart.render_data_uri()
+        return url
 
     def rows(self) -> list[tuple[str, list[str]]]:
-        """The table: for each moment what it is called, and the values in words; newest first, empty ones left out."""
+        """Return the table: the label and the formatted values of each time, newest first, without empty rows."""
         columns = zip(*self.series.values(), strict=True)
         table = [
             (label, ["" if value is None else self.format(value) for value in values])
@@ -196,37 +196,37 @@ class Chart:
         return table[::-1]
 
 
-def charts_of(spans: list[Bucket]) -> list[Chart]:
-    """The charts of what happened in `spans`: at least two, of one length."""
-    moments = [span.begins for span in spans]
+def charts_of(buckets: list[Bucket]) -> list[Chart]:
+    """Return the charts of at least two buckets of the same length."""
+    times = [bucket.begins for bucket in buckets]
     return [
-        Chart(_("Finished tasks"), moments, _throughput(spans), _whole, pygal.StackedBar),
-        Chart(_("Wait before the start, 95 % are below"), moments, _waits(spans), _seconds, pygal.Line),
-        Chart(_("Failures by task"), moments, _failures(spans), _whole, pygal.StackedBar),
+        Chart(_("Finished tasks"), times, _throughput(buckets), _whole, pygal.StackedBar),
+        Chart(_("Wait before the start, 95 % are below"), times, _waits(buckets), _seconds, pygal.Line),
+        Chart(_("Failures by task"), times, _failures(buckets), _whole, pygal.StackedBar),
     ]
 
 
-def _throughput(spans: list[Bucket]) -> dict[str, Values]:
+def _throughput(buckets: list[Bucket]) -> dict[str, Values]:
     names = {states.SUCCESS: _("Succeeded"), states.FAILURE: _("Failed"), states.REVOKED: _("Cancelled")}
-    return {name: [span.counts[state] for span in spans] for state, name in names.items()}
+    return {name: [bucket.counts[state] for bucket in buckets] for state, name in names.items()}
 
 
-def _waits(spans: list[Bucket]) -> dict[str, Values]:
-    return _by_name([span.waits for span in spans], missing=None)
+def _waits(buckets: list[Bucket]) -> dict[str, Values]:
+    return _by_name([bucket.waits for bucket in buckets], missing=None)
 
 
-def _failures(spans: list[Bucket]) -> dict[str, Values]:
-    return _by_name([span.failures for span in spans], missing=0)
+def _failures(buckets: list[Bucket]) -> dict[str, Values]:
+    return _by_name([bucket.failures for bucket in buckets], missing=0)
 
 
-def _by_name(spans: Sequence[Mapping[str, float]], missing: float | None) -> dict[str, Values]:
-    """A series for each of the names with the greatest values."""
+def _by_name(buckets: Sequence[Mapping[str, float]], missing: float | None) -> dict[str, Values]:
+    """Return a series for each of the MOST_NAMES names with the greatest values."""
     greatest: dict[str, float] = {}
-    for values in spans:
+    for values in buckets:
         for name, value in values.items():
             greatest[name] = max(value, greatest.get(name, 0))
     names = sorted(sorted(greatest, key=greatest.__getitem__, reverse=True)[:MOST_NAMES])
-    return {name: [values.get(name, missing) for values in spans] for name in names}
+    return {name: [values.get(name, missing) for values in buckets] for name in names}
 
 
 def _whole(value: float) -> str:
@@ -235,7 +235,7 @@ def _whole(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    """A length of time, short enough for an axis."""
+    """Format a duration, short enough for an axis."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if value >= length:
             return f"{value / length:.3g} {unit}"
@@ -243,7 +243,7 @@ def _seconds(value: float) -> str:
 
 
 def _without_scripts(root: Any) -> Any:
-    """The picture without the settings that pygal leaves in it for its script, which is not there either."""
+    """Remove the settings that pygal includes for its script, which is not included."""
     for parent in root.iter():
         for script in parent.findall("script"):
             parent.remove(script)

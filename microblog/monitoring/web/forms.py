@@ -19,7 +19,7 @@ from microblog.taskqueue.interface import celery_app
 from microblog.validators import Storable
 
 LONGEST_TEXT = 255  # characters
-#: What a reader may choose for the state, and the states that it stands for.
+#: Choices of the state filter, each with the states that it selects.
 STATES = {"unfinished": states.UNFINISHED, "running": states.RUNNING} | {
     state.lower(): (state,) for state in (*states.WAITING, *states.FINISHED)
 }
@@ -27,10 +27,10 @@ AGES = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "1d": timedelta(da
 
 
 class FilterForm(FlaskForm):
-    """Filters and order of the list. They are read from the page's address, so that it can be kept and shared."""
+    """Filters and order of the list. They are part of the URL, so that a page can be bookmarked and shared."""
 
     class Meta:
-        csrf = False  # it changes nothing
+        csrf = False  # the form does not change anything
 
     state = SelectField(_l("State"), default="", filters=[lambda state: state.lower() if state else state])
     user = StringField(_l("User"), [Storable(), Length(max=MAX_USERNAME)])
@@ -53,7 +53,7 @@ class FilterForm(FlaskForm):
         self._user: User | None = None
 
     def validate_user(self, field: Field) -> None:
-        """Refuse the name of nobody: an empty list would look like a user without jobs."""
+        """Reject an unknown username: an empty list would look like a user without jobs."""
         if not field.data:
             return
         self._user = User.with_username(field.data)
@@ -66,7 +66,7 @@ class FilterForm(FlaskForm):
         return Order(self.order.data or Order.NEWEST)
 
     def filters(self, now: datetime | None = None) -> Filters:
-        """Return the filters of a valid form. Ages count back from `now`."""
+        """Return the filters of a valid form. Ages are relative to `now`."""
         relation, _colon, age = (self.age.data or "").partition(":")
         limit = (now or utcnow()) - AGES[age] if age else None
         return Filters(
@@ -81,20 +81,20 @@ class FilterForm(FlaskForm):
         )
 
     def known_queues(self) -> list[str]:
-        """The queues of the settings, to choose from."""
+        """Return the names of the configured queues, as suggestions."""
         return [queue.name for queue in celery_app().conf.task_queues]
 
     def known_tasks(self) -> list[str]:
-        """The names of the tasks that there are, to choose from."""
+        """Return the names of the registered tasks, as suggestions."""
         return sorted(name for name in celery_app().tasks if not name.startswith("celery."))
 
     def address(self) -> dict[str, Any]:
-        """Return the query string that leads to the same list."""
+        """Return the query parameters of the same list."""
         return {field.name: field.data for field in self if field.data}
 
 
 def _state_choices() -> list[tuple[str, str]]:
-    words = {
+    labels = {
         "unfinished": _("Not ended yet"),
         "pending": _("Waiting"),
         "running": _("Running"),
@@ -103,7 +103,7 @@ def _state_choices() -> list[tuple[str, str]]:
         "failure": _("Failed"),
         "revoked": _("Cancelled"),
     }
-    return list(words.items())
+    return list(labels.items())
 
 
 def _age_choices() -> list[tuple[str, str]]:

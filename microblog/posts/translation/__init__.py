@@ -12,7 +12,7 @@ from microblog.posts.translation.client import current_translator
 
 
 def init_app(app: Flask) -> None:
-    """Register the pages, and what templates ask."""
+    """Register the pages and the template functions."""
     from microblog.posts.translation import routes
 
     app.register_blueprint(routes.bp)
@@ -20,11 +20,11 @@ def init_app(app: Flask) -> None:
 
 
 def is_translatable(post: Post) -> bool:
-    """Return whether `post` is in another language than the page, and there is a service that knows both."""
+    """Return whether `post` is in another language than the page, and the service can translate between them."""
     if not current_app.config["TRANSLATE_URL"] or post.language is None:
         return False
-    wanted = language_tag()
-    return _primary(post.language) != _primary(wanted) and current_translator().can(post.language, wanted)
+    target = language_tag()
+    return _primary(post.language) != _primary(target) and current_translator().can(post.language, target)
 
 
 def language_name(tag: str) -> str:

@@ -18,15 +18,15 @@ from microblog.validators import is_storable, normalize_newlines
 _log = logging.getLogger(__name__)
 
 MAX_ANSWER = 256 * 1024  # bytes
-CONNECTIONS = 10  # kept open for the next question
+CONNECTIONS = 10  # kept open for later requests
 CHUNK = 8192  # bytes
-# Seconds for which its languages are taken to be the same; and if it did not say, until it is asked again.
+# Seconds for which the languages are cached, and seconds until a failed request for them is repeated.
 LANGUAGES_KEPT, LANGUAGES_MISSED = 3600.0, 60.0
-LANGUAGES_TIMEOUT = 0.5  # seconds: a page waits for it, and can do without
+LANGUAGES_TIMEOUT = 0.5  # seconds; a page waits for the languages, but does not need them
 
 
 class LibreTranslate:
-    """The service at `url`, which may want an `api_key`, and has `timeout` seconds to answer."""
+    """The service at `url`, with an optional `api_key` and a `timeout` in seconds."""
 
     def __init__(self, url: str, api_key: str | None, timeout: float) -> None:
         self._url = url.rstrip("/")
@@ -34,53 +34,54 @@ class LibreTranslate:
         self._timeout = timeout
         self._pool = urllib3.PoolManager(maxsize=CONNECTIONS)
         self._languages: Languages | None = None
-        self._ask_languages_at = time.monotonic()
+        self._request_languages_at = time.monotonic()
 
     def can(self, source: str, target: str) -> bool:
-        """As Translator.can(). Takes a second at most, and that once in a minute."""
-        languages = self._known_languages()
+        """See Translator.can(). Takes at most one second, at most once a minute."""
+        languages = self._cached_languages()
         return languages is None or languages.pair(source, target) is not None
 
     def translate(self, text: str, source: str, target: str) -> str:
-        """As Translator.translate(). Takes twice the timeout at most, where the answer comes in drops."""
-        languages = self._known_languages()
+        """See Translator.translate(). Takes at most twice the timeout, if the response arrives slowly."""
+        languages = self._cached_languages()
         pair = languages.pair(source, target) if languages else (source, target)
         if pair is None:
-            raise ServiceRefused("not between these languages")
-        question = {"q": text, "source": pair[0], "target": pair[1], "format": "text"}
+            raise ServiceRefused("this pair of languages is not supported")
+        payload = {"q": text, "source": pair[0], "target": pair[1], "format": "text"}
         if self._api_key:
-            question["api_key"] = self._api_key
-        return _translated_text(self._ask("POST", "/translate", self._timeout, json=question))
+            payload["api_key"] = self._api_key
+        return _translated_text(self._request("POST", "/translate", self._timeout, json=payload))
 
-    def _known_languages(self) -> Languages | None:
-        """Return the languages of the service; None until it has answered.
+    def _cached_languages(self) -> Languages | None:
+        """Return the languages of the service; None until it has responded.
 
-        Whoever comes first asks; others go by what was known before, and nobody waits for a service that is away twice.
+        Only one caller requests them; others use the previous value. A failed request is not repeated for
+        LANGUAGES_MISSED seconds, so that callers do not wait for an unavailable service again.
         """
-        if time.monotonic() >= self._ask_languages_at:
-            self._ask_languages_at = time.monotonic() + LANGUAGES_MISSED
+        if time.monotonic() >= self._request_languages_at:
+            self._request_languages_at = time.monotonic() + LANGUAGES_MISSED
             try:
-                answer = self._ask("GET", "/languages", min(self._timeout, LANGUAGES_TIMEOUT))
-                self._languages = _languages(answer)
-                self._ask_languages_at = time.monotonic() + LANGUAGES_KEPT
+                body = self._request("GET", "/languages", min(self._timeout, LANGUAGES_TIMEOUT))
+                self._languages = _languages(body)
+                self._request_languages_at = time.monotonic() + LANGUAGES_KEPT
             except TranslationError as error:
-                _log.warning("languages of the translation service not read: %s", error)
+                _log.warning("cannot read the languages of the translation service; retrying later: %s", error)
         return self._languages
 
-    def _ask(self, method: str, path: str, timeout: float, **sent: Any) -> bytes:
-        """The body of an answer with status 200. Nobody is followed elsewhere: the key is for this address alone.
+    def _request(self, method: str, path: str, timeout: float, **options: Any) -> bytes:
+        """Return the body of a response with status 200. Redirects are not followed: the key is only for this address.
 
         Raises TranslationError.
         """
-        status, answer = self._exchange(method, path, timeout, sent)
+        status, body = self._exchange(method, path, timeout, options)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ServiceAway(f"status {status}")
         if status != HTTPStatus.OK:
             raise ServiceRefused(f"status {status}")
-        return answer
+        return body
 
-    def _exchange(self, method: str, path: str, timeout: float, sent: dict[str, Any]) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
+    def _exchange(self, method: str, path: str, timeout: float, options: dict[str, Any]) -> tuple[int, bytes]:
+        """Return the status and the body of the response."""
         deadline = time.monotonic() + timeout
         try:
             response = self._pool.request(
@@ -90,43 +91,43 @@ class LibreTranslate:
                 retries=False,
                 redirect=False,
                 preload_content=False,
-                **sent,
+                **options,
             )
             try:
                 return response.status, _read(response, deadline)
             finally:
-                # One that was read whole has given its connection back by now; of one that was given up more may come.
+                # A complete response has released its connection already; an incomplete one must not be reused.
                 response.close()
         except TimeoutError:
-            raise ServiceAway("no answer in time") from None
+            raise ServiceAway("no response within the timeout") from None
         except HTTPError as error:
             raise ServiceAway(type(error).__name__) from None
 
 
 def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """The whole body, if it is a short one and here before `deadline` (of the monotonic clock)."""
+    """Return the body. Raises TranslationError if it is too long or incomplete at `deadline` (monotonic clock)."""
     body = b""
     while chunk := response.read1(CHUNK, decode_content=False):
         body += chunk
         if len(body) > MAX_ANSWER:
-            raise ServiceRefused("a very long answer")
+            raise ServiceRefused("the response is too long")
         if time.monotonic() > deadline:
-            raise ServiceAway("no end of the answer in time")
+            raise ServiceAway("incomplete response within the timeout")
     return body
 
 
-def _translated_text(answer: bytes) -> str:
+def _translated_text(body: bytes) -> str:
     try:
-        text = orjson.loads(answer)["translatedText"]
+        text = orjson.loads(body)["translatedText"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise ServiceRefused("an answer without a translation") from None
+        raise ServiceRefused("the response contains no translation") from None
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_TRANSLATION or not is_storable(text):
-        raise ServiceRefused("a translation that is no text for a post")
+        raise ServiceRefused("the translation is empty, too long or cannot be stored")
     return normalize_newlines(text).strip()
 
 
-def _languages(answer: bytes) -> Languages:
+def _languages(body: bytes) -> Languages:
     try:
-        return Languages({str(one["code"]): [str(code) for code in one["targets"]] for one in orjson.loads(answer)})
+        return Languages({str(item["code"]): [str(code) for code in item["targets"]] for item in orjson.loads(body)})
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise ServiceRefused("an answer without languages") from None
+        raise ServiceRefused("the response contains no languages") from None

@@ -8,11 +8,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from microblog.extensions import Model
 from microblog.posts.models import MAX_TAG
 
-MAX_TRANSLATION = 2000  # Unicode code points: more is no translation of a post
+MAX_TRANSLATION = 2000  # Unicode code points; a longer text is not accepted
 
 
 class Translation(Model):
-    """A translated post."""
+    """A translation of a post."""
 
     __tablename__ = "translation"
 

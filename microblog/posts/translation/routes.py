@@ -20,7 +20,7 @@ ADDRESS = f"/posts/<{ID_IN_ADDRESS}:post_id>/translation"
 @bp.get(ADDRESS)
 @login_required
 def show(post_id: int) -> ResponseReturnValue:
-    """A post beside its translation into the language of the page, or beside the button that asks for it."""
+    """Show a post with its translation into the language of the page, or with the button that requests it."""
     post = translatable(post_id)
     return render_template("posts/translation.html", post=post, translation=find_translation(post_id, language_tag()))
 
@@ -29,6 +29,6 @@ def show(post_id: int) -> ResponseReturnValue:
 @login_required
 @limit_user("RATELIMIT_TRANSLATE")
 def translate(post_id: int) -> ResponseReturnValue:
-    """Have a post translated, unless it has been, and show it."""
+    """Translate a post unless its translation is stored, and show it."""
     service.translate(translatable(post_id))
     return redirect(url_for("translation.show", post_id=post_id))

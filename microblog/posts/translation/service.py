@@ -1,4 +1,4 @@
-"""Translate a post into the reader's language: one request per post and language, however many readers ask."""
+"""Translate a post into the reader's language: one request per post and language, however many readers request it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from microblog.posts.translation import is_translatable
 from microblog.posts.translation.client import ServiceAway, ServiceRefused, current_translator
 from microblog.posts.translation.models import Translation
 
-LOOK_EVERY = 0.05  # seconds between two looks whether another's question is answered
+LOOK_EVERY = 0.05  # seconds between two attempts to get the lock of a concurrent request
 
 
 def find_translation(post_id: int, language: str) -> str | None:
@@ -30,34 +30,34 @@ def find_translation(post_id: int, language: str) -> str | None:
 
 
 def translate_once(post: Post, language: str) -> None:
-    """See to it that there is a translation of `post`, whose own language is known, into `language`.
+    """Ensure that a translation of `post`, whose own language is known, into `language` is stored.
 
-    It may take some seconds, in which no transaction is open: what the session holds is given up. Raises
-    TranslationError, and then nothing is kept.
+    It may take some seconds, in which no transaction is open: the session is rolled back first. Raises
+    TranslationError, and then nothing is stored.
     """
     post_id, body, source = post.id, post.body, post.language or "auto"
     if find_translation(post_id, language) is not None:
         return
-    db.session.rollback()  # the connection is for others meanwhile
-    with _one_at_a_time(post_id, language):
+    db.session.rollback()  # release the connection while waiting
+    with _translation_lock(post_id, language):
         if find_translation(post_id, language) is not None:
             return
         db.session.rollback()
         translated = current_translator().translate(body, source, language)
-        _keep(Translation(post_id=post_id, language=language, body=translated))
+        _store(Translation(post_id=post_id, language=language, body=translated))
 
 
 @contextlib.contextmanager
-def _one_at_a_time(post_id: int, language: str) -> Iterator[None]:
-    """Wait for whoever is asking the same. While Redis is away everybody asks: the table keeps one answer."""
-    patience = current_app.config["TRANSLATE_TIMEOUT"]
-    # It expires by itself should its holder die, and not before the holder has its answer.
+def _translation_lock(post_id: int, language: str) -> Iterator[None]:
+    """Wait for a concurrent request for the same translation. Without Redis both are sent, and one result is stored."""
+    timeout = current_app.config["TRANSLATE_TIMEOUT"]
+    # The lock expires if its holder dies, but not before the holder's request has ended.
     lock = redis_client.connection.lock(
-        f"translation:{post_id}:{language}", timeout=3 * patience + 5, sleep=LOOK_EVERY, blocking_timeout=patience
+        f"translation:{post_id}:{language}", timeout=3 * timeout + 5, sleep=LOOK_EVERY, blocking_timeout=timeout
     )
     try:
         if not lock.acquire():
-            raise ServiceAway("another's question has no answer yet")
+            raise ServiceAway("a concurrent request for the same translation has not ended")
     except RedisError:
         lock = None
     try:
@@ -68,11 +68,11 @@ def _one_at_a_time(post_id: int, language: str) -> Iterator[None]:
                 lock.release()
 
 
-def _keep(translation: Translation) -> None:
+def _store(translation: Translation) -> None:
     db.session.add(translation)
     try:
         db.session.commit()
-    except IntegrityError:  # another was as quick, or the post is gone
+    except IntegrityError:  # a concurrent request has stored it, or the post was deleted
         db.session.rollback()
 
 
@@ -80,7 +80,7 @@ _log = logging.getLogger(__name__)
 
 
 def translatable(post_id: int) -> Post:
-    """The post of that number, if it can be translated for the reader. Raises NotFound."""
+    """Return the post with this id if it can be translated for the reader. Raises NotFound."""
     post = find_post(post_id)
     if post is None or not is_translatable(post):
         abort(404, _("There is no such post, or none that can be translated."))
@@ -88,15 +88,15 @@ def translatable(post_id: int) -> Post:
 
 
 def translate(post: Post) -> None:
-    """See to it that there is a translation of `post` into the reader's language.
+    """Ensure that a translation of `post` into the reader's language is stored.
 
-    As translate_once(). Raises BadGateway and ServiceUnavailable.
+    See translate_once(). Raises BadGateway and ServiceUnavailable.
     """
     try:
         translate_once(post, language_tag())
     except ServiceAway as error:
-        _log.warning("translation service away: %s", error)
+        _log.warning("the translation service is unavailable; the request fails with 503: %s", error)
         abort(503, _("The translation service does not answer right now. Try again in a minute."))
     except ServiceRefused as error:
-        _log.warning("translation service refused: %s", error)
+        _log.warning("the translation service returned no translation; the request fails with 502: %s", error)
         abort(502, _("The translation service could not translate this post."))

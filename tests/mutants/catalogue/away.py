@@ -25,12 +25,12 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
-DATABASE_AWAY = f"{TEST_ERRORS}::test_a_database_that_is_away_is_a_503_that_says_when_to_come_back"
-FOLLOWS_LATER = f"{TEST_AWAY}::test_a_step_whose_turn_comes_while_redis_is_away_follows_later[sqlite]"
-PAUSES = f"{TEST_MAIL}::test_pauses_between_two_attempts_grow_and_are_never_quite_the_same"
-RETRIED_LATER = f"{TEST_AWAY}::test_a_retry_that_finds_redis_away_is_published_later[sqlite]"
-TEMPORARY = f"{TEST_EXPORT_MAIL}::test_a_temporary_refusal_is_retried_until_the_mail_is_accepted_once"
-UNPUBLISHED = "test_a_broker_that_is_away_leaves_the_row_unpublished_and_the_job_runs_when_it_is_back"
+DATABASE_AWAY = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
+FOLLOWS_LATER = f"{TEST_AWAY}::test_next_step_runs_once_redis_is_back[sqlite]"
+PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
+RETRIED_LATER = f"{TEST_AWAY}::test_retry_is_published_once_redis_is_back[sqlite]"
+TEMPORARY = f"{TEST_EXPORT_MAIL}::test_temporary_refusal_is_retried_until_accepted"
+UNPUBLISHED = "test_launch_while_redis_is_down_runs_later"
 
 SOMETHING_IS_AWAY = Promise(
     "Redis away: every page that does not need it works; launches wait and run once it is back. "
@@ -40,7 +40,7 @@ SOMETHING_IS_AWAY = Promise(
             "redis-pages",
             "Redis away: rate limits are counted in the process, and every page works.",
             (Edit(EXTENSIONS, "limiter", ", in_memory_fallback_enabled=True", ""),),
-            (f"{TEST_ERRORS}::test_while_redis_is_away_every_page_that_does_not_need_it_works",),
+            (f"{TEST_ERRORS}::test_pages_work_while_redis_is_unavailable",),
         ),
         Mutant(
             "redis-launch",
@@ -53,7 +53,7 @@ SOMETHING_IS_AWAY = Promise(
                     "mark_unpublished(executor, task_id, now)\n        raise",
                 ),
             ),
-            (f"{TEST_TASKS_PAGES}::test_redis_away_an_export_is_accepted",),
+            (f"{TEST_TASKS_PAGES}::test_export_while_redis_is_down",),
         ),
         Mutant(
             "redis-give-back",
@@ -65,7 +65,7 @@ SOMETHING_IS_AWAY = Promise(
             "redis-cancel",
             "A cancellation is kept until it can be carried out.",
             (Edit(JOBS, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
-            (f"{TEST_TASKS_PAGES}::test_redis_away_the_page_answers_and_the_cancellation_is_kept",),
+            (f"{TEST_TASKS_PAGES}::test_cancel_while_redis_is_down",),
         ),
         Mutant(
             "redis-outcome",
@@ -124,19 +124,19 @@ SOMETHING_IS_AWAY = Promise(
                     "except KeyError as error:",
                 ),
             ),
-            (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
+            (f"{TEST_BEAT}::test_beat_survives_restart_of_empty_redis",),
         ),
         Mutant(
             "redis-schedule",
             "It stores its schedule again, which Redis may have forgotten.",
             (Edit(SCHEDULER, "Scheduler._tick", "self.setup_schedule()", "pass"),),
-            (f"{TEST_BEAT}::test_beat_outlives_a_redis_that_dies_and_comes_back_empty",),
+            (f"{TEST_BEAT}::test_beat_survives_restart_of_empty_redis",),
         ),
         Mutant(
             "smtp-permanent",
             "SMTP: a refusal for good fails at once, with the server's words.",
             (Edit(SENDING, "_refused", "if code >= 500:", "if False:"),),
-            (f"{TEST_EXPORT_MAIL}::test_a_permanent_refusal_fails_at_once_with_the_servers_words[sqlite]",),
+            (f"{TEST_EXPORT_MAIL}::test_permanent_refusal_fails_with_server_reply[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",
@@ -177,7 +177,7 @@ SOMETHING_IS_AWAY = Promise(
                     SENDING, "_try_later", "if utcnow() + timedelta(seconds=pause) > started_at + window:", "if False:"
                 ),
             ),
-            (f"{TEST_MAIL}::test_a_mail_is_given_up_when_its_window_is_over",),
+            (f"{TEST_MAIL}::test_delivery_fails_after_retry_window",),
         ),
         Mutant(
             "database-503",
@@ -206,19 +206,19 @@ SOMETHING_IS_AWAY = Promise(
             "database-restarted-page",
             "A database that was restarted costs nobody a page.",
             (Edit(CONFIG, "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
-            (f"{TEST_ERRORS}::test_a_database_that_was_restarted_costs_nobody_a_page",),
+            (f"{TEST_ERRORS}::test_pages_work_after_database_restart",),
         ),
         Mutant(
             "database-restarted-launch",
             "It costs no launch.",
             (Edit(DATABASE, "AutocommitExecutor.execute", "if not error.connection_invalidated:", "if True:"),),
-            (f"{TEST_LAUNCH}::test_a_database_that_was_restarted_costs_no_launch",),
+            (f"{TEST_LAUNCH}::test_launch_survives_database_restart",),
         ),
         Mutant(
             "database-claim",
             "A message that cannot be claimed goes back to its queue.",
             (Edit(WORKER, "JobTask.before_start", "raise Reject(error, requeue=True) from error", "raise"),),
-            (f"{TEST_AWAY}::test_a_message_that_finds_the_database_away_goes_back_to_its_queue",),
+            (f"{TEST_AWAY}::test_message_is_requeued_while_database_is_unavailable",),
         ),
         Mutant(
             "database-outcome",
@@ -231,7 +231,7 @@ SOMETHING_IS_AWAY = Promise(
                     "except BackendStoreError:",
                 ),
             ),
-            (f"{TEST_AWAY}::test_a_result_that_finds_the_database_away_is_in_its_row_later",),
+            (f"{TEST_AWAY}::test_result_reaches_row_once_database_is_back",),
         ),
     ),
 )

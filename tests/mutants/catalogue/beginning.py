@@ -31,8 +31,8 @@ ROW_FIRST = Promise(
                 ),
             ),
             (
-                f"{TEST_LAUNCH}::test_nothing_is_published_before_the_commit",
-                f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",
+                f"{TEST_LAUNCH}::test_nothing_is_published_before_commit",
+                f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",
             ),
         ),
         Mutant(
@@ -46,7 +46,7 @@ ROW_FIRST = Promise(
                     "inserted = session.connection().execute(insert, rows).scalars().all(); session.commit()",
                 ),
             ),
-            (f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",),
+            (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
         ),
         Mutant(
             "rollback-forgets",
@@ -60,13 +60,13 @@ ROW_FIRST = Promise(
                     "if mark_published(executor, task_id, now, expected_published_at) is None:",
                 ),
             ),
-            (f"{TEST_LAUNCH}::test_a_rolled_back_request_leaves_neither_row_nor_message",),
+            (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
         ),
         Mutant(
             "savepoint",
             "A savepoint that is released is no commit yet.",
             (Edit(LAUNCH, "_publish_launched", "if session.in_nested_transaction():", "if False:"),),
-            (f"{TEST_LAUNCH}::test_a_released_savepoint_publishes_nothing_yet",),
+            (f"{TEST_LAUNCH}::test_released_savepoint_publishes_nothing",),
         ),
     ),
 )
@@ -78,13 +78,13 @@ TERMINAL = Promise(
             "terminal-for-holder",
             "Whoever holds a claim writes only to a row that has not ended.",
             (Edit(TRANSITIONS, "_BY_HOLDER", "UNFINISHED, ", ""),),
-            (f"{TEST_CLAIM}::test_what_was_ended_for_a_worker_that_let_its_lease_run_out_stays_as_it_ended",),
+            (f"{TEST_CLAIM}::test_late_result_does_not_change_revoked_task",),
         ),
         Mutant(
             "terminal-for-others",
             "So does everybody else.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "UNFINISHED, ", ""),),
-            (f"{TEST_CLAIM}::test_a_terminal_row_never_changes",),
+            (f"{TEST_CLAIM}::test_terminal_row_never_changes",),
         ),
         Mutant(
             "terminal-for-redis",
@@ -97,43 +97,43 @@ TERMINAL = Promise(
                     "elif False:",
                 ),
             ),
-            (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
+            (f"{TEST_CLAIM}::test_claimed_task_is_not_ended_by_others",),
         ),
         Mutant(
             "terminal-in-redis",
             "What is final in Redis is replaced by nothing but a later attempt.",
             (Edit(RESULT_BACKEND, "_STORE", " or stored_is_final and not newer", ""),),
-            (f"{TEST_CLAIM}::test_a_cancellation_that_finds_the_work_done_in_redis_leaves_it_done",),
+            (f"{TEST_CLAIM}::test_revoke_preserves_success_in_redis",),
         ),
         Mutant(
             "terminal-for-claim",
             "What has ended is not claimed.",
             (Edit(TRANSITIONS, "_CLAIM", "UNFINISHED,", ""),),
-            (f"{TEST_CLAIM}::test_what_has_ended_is_claimed_no_more",),
+            (f"{TEST_CLAIM}::test_claim_refused_for_finished_task",),
         ),
         Mutant(
             "terminal-for-publish",
             "What has ended is not published.",
             (Edit(TRANSITIONS, "_PUBLISHED", ", UNFINISHED", ""),),
-            (f"{TEST_REPUBLISH}::test_what_was_cancelled_a_moment_ago_is_not_published",),
+            (f"{TEST_REPUBLISH}::test_just_cancelled_job_is_not_published",),
         ),
         Mutant(
             "terminal-for-cancel",
             "What has ended is not cancelled.",
             (Edit(TRANSITIONS, "request_cancellation", ", Task.unfinished", ""),),
-            (f"{TEST_TASKS_PAGES}::test_what_has_ended_cannot_be_cancelled",),
+            (f"{TEST_TASKS_PAGES}::test_finished_job_cannot_be_cancelled",),
         ),
         Mutant(
             "retry-of-ended",
             "Only what failed or was cancelled is tried again.",
             (Edit(JOBS, "retry_job", "if not job.retryable:", "if False:"),),
-            (f"{TEST_TASKS_PAGES}::test_only_what_failed_or_was_cancelled_is_tried_again",),
+            (f"{TEST_TASKS_PAGES}::test_retry_requires_failed_or_cancelled_job",),
         ),
         Mutant(
             "retry-is-new",
             "A new job says which one it tries again.",
             (Edit(JOBS, "retry_job", ", retried_from=job.id", ""),),
-            (f"{TEST_TASKS_PAGES}::test_trying_again_makes_a_new_job",),
+            (f"{TEST_TASKS_PAGES}::test_retry_creates_new_job",),
         ),
     ),
 )
@@ -159,8 +159,8 @@ ONE_UNFINISHED = Promise(
                 ),
             ),
             (
-                f"{TEST_LAUNCH}::test_two_clicks_at_the_same_instant_make_one_job",
-                f"{TEST_LAUNCH}::test_a_user_has_one_unfinished_job_of_a_kind",
+                f"{TEST_LAUNCH}::test_concurrent_launches_create_one_job",
+                f"{TEST_LAUNCH}::test_launch_refused_while_same_job_unfinished",
             ),
         ),
         Mutant(
@@ -168,8 +168,8 @@ ONE_UNFINISHED = Promise(
             "A launch of which a row was not taken is refused.",
             (Edit(TRANSITIONS, "insert_tasks", "if len(inserted) == len(rows):", "if True:"),),
             (
-                f"{TEST_LAUNCH}::test_two_clicks_at_the_same_instant_make_one_job",
-                f"{TEST_LAUNCH}::test_a_user_has_one_unfinished_job_of_a_kind",
+                f"{TEST_LAUNCH}::test_concurrent_launches_create_one_job",
+                f"{TEST_LAUNCH}::test_launch_refused_while_same_job_unfinished",
             ),
         ),
         Mutant(
@@ -180,7 +180,7 @@ ONE_UNFINISHED = Promise(
                     TRANSITIONS, "insert_tasks", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"
                 ),
             ),
-            (f"{TEST_LAUNCH}::test_a_refused_launch_leaves_the_transaction_of_its_caller_alone",),
+            (f"{TEST_LAUNCH}::test_refused_launch_preserves_transaction_of_caller",),
         ),
     ),
 )

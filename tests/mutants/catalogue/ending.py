@@ -18,8 +18,8 @@ TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
-PAUSES = f"{TEST_REPUBLISH}::test_pauses_between_two_messages_grow_up_to_a_quarter_of_an_hour"
-PREDECESSOR = f"{TEST_RECONCILE}::test_a_step_whose_predecessor_ended_badly_ends_with_it"
+PAUSES = f"{TEST_REPUBLISH}::test_republish_pauses_grow_to_15_minutes"
+PREDECESSOR = f"{TEST_RECONCILE}::test_step_ends_with_failed_predecessor"
 
 EVERY_JOB_ENDS = Promise(
     "Every job ends: 60 s after the last fault is healed, no row waits for a worker that is gone",
@@ -28,7 +28,7 @@ EVERY_JOB_ENDS = Promise(
             "lease-renewed",
             "A worker's main process renews the leases of all that it runs.",
             (Edit(WORKER, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
-            (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
+            (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
             "lease-own",
@@ -41,51 +41,49 @@ EVERY_JOB_ENDS = Promise(
                     'task_table.c.worker.is_not(None) | (task_table.c.worker == sa.bindparam("by"))',
                 ),
             ),
-            (f"{TEST_CLAIM}::test_a_renewed_lease_lives_on_but_only_for_its_own_worker",),
+            (f"{TEST_CLAIM}::test_lease_is_renewed_only_by_its_worker",),
         ),
         Mutant(
             "lease-progress",
             "Progress renews the lease, too.",
             (Edit(TRANSITIONS, "_PROGRESS", "lease_expires_at=EXPIRES,", ""),),
-            (f"{TEST_CLAIM}::test_progress_renews_the_lease",),
+            (f"{TEST_CLAIM}::test_progress_renews_lease",),
         ),
         Mutant(
             "lease-let-go",
             "A lease that is given back is renewed no more.",
             (Edit(WORKER, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
-            ("tests/integration/test_lease.py::test_a_lease_that_was_given_back_is_not_renewed",),
+            ("tests/integration/test_lease.py::test_released_lease_is_not_renewed",),
         ),
         Mutant(
             "lease-revived",
             "The lease of a process that died does not come to life with the message that is given out again.",
             (Edit(WORKER, "renew_running_leases", "running & known", "running"),),
-            (
-                "tests/integration/test_lease.py::test_a_dead_lease_does_not_come_to_life_with_a_message_given_out_again",
-            ),
+            ("tests/integration/test_lease.py::test_expired_lease_is_not_renewed_after_redelivery",),
         ),
         Mutant(
             "child-killed",
             "A task whose process was killed may be claimed again at once.",
             (Edit(WORKER, "JobRequest.on_failure", "expire_lease(self.app.executor, self.id, self.hostname)", "pass"),),
-            (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
+            (f"{TEST_STATES}::test_task_runs_again_after_killing_its_process[sqlite]",),
         ),
         Mutant(
             "child-killed-message",
             "Its message goes back to the broker.",
             (Edit(SETTINGS, "_tasks", '"task_reject_on_worker_lost": True', '"task_reject_on_worker_lost": False'),),
-            (f"{TEST_STATES}::test_a_killed_child_is_replaced_and_its_task_runs_again[sqlite]",),
+            (f"{TEST_STATES}::test_task_runs_again_after_killing_its_process[sqlite]",),
         ),
         Mutant(
             "acknowledged-late",
             "A message is acknowledged when its task has ended, not when it begins.",
             (Edit(SETTINGS, "_tasks", '"task_acks_late": True', '"task_acks_late": False'),),
-            (f"{TEST_STATES}::test_a_child_killed_from_outside_loses_nothing[sqlite]",),
+            (f"{TEST_STATES}::test_task_runs_again_after_kill_from_outside[sqlite]",),
         ),
         Mutant(
             "stop-in-time",
             "A worker that is told to stop does so within WORKER_STOP_TIMEOUT.",
             (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
-            (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
+            (f"{TEST_RECONCILE}::test_stopping_worker_releases_tasks_in_time[sqlite]",),
         ),
         Mutant(
             "stop-hands-back",
@@ -98,7 +96,7 @@ EVERY_JOB_ENDS = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_worker_that_is_told_to_stop_hands_its_tasks_back_in_time[sqlite]",),
+            (f"{TEST_RECONCILE}::test_stopping_worker_releases_tasks_in_time[sqlite]",),
         ),
         Mutant(
             "time-limit",
@@ -108,21 +106,21 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "cancel-heard",
-            "A running task hears at its next progress that it is to be cancelled.",
+            "A running task hears at its next progress that it has a cancellation request.",
             (Edit(TRANSITIONS, "store_progress", "if stored[0].cancel_requested_at is not None:", "if False:"),),
-            (f"{TEST_CLAIM}::test_a_cancellation_is_heard_at_the_next_progress",),
+            (f"{TEST_CLAIM}::test_progress_raises_cancelled_after_cancel_request",),
         ),
         Mutant(
             "cancel-revokes",
             "It then ends as REVOKED.",
             (Edit(WORKER, "JobTask.__call__", "except Cancelled:", "except ZeroDivisionError:"),),
-            (f"{TEST_STATES}::test_a_running_job_stops_at_its_next_progress[sqlite]",),
+            (f"{TEST_STATES}::test_cancelled_job_stops_at_next_progress[sqlite]",),
         ),
         Mutant(
             "cancel-not-claimed",
-            "What is to be cancelled is not begun.",
+            "What has a cancellation request is not begun.",
             (Edit(TRANSITIONS, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
-            (f"{TEST_CLAIM}::test_a_task_that_is_to_be_cancelled_is_not_claimed",),
+            (f"{TEST_CLAIM}::test_claim_refused_after_cancel_request",),
         ),
         Mutant(
             "success-goes-on",
@@ -135,7 +133,7 @@ EVERY_JOB_ENDS = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_STATES}::test_a_step_gets_the_result_of_the_step_before[sqlite]",),
+            (f"{TEST_STATES}::test_step_receives_result_of_previous_step[sqlite]",),
         ),
         Mutant(
             "setback-goes-on",
@@ -148,7 +146,7 @@ EVERY_JOB_ENDS = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_STATES}::test_a_waiting_job_is_cancelled_at_once_and_does_not_run[sqlite]",),
+            (f"{TEST_STATES}::test_cancelled_pending_job_does_not_run[sqlite]",),
         ),
         Mutant(
             "reconcile-unpublished",
@@ -161,19 +159,19 @@ EVERY_JOB_ENDS = Promise(
                     'return ""',
                 ),
             ),
-            (f"{TEST_REPUBLISH}::test_what_was_never_published_is",),
+            (f"{TEST_REPUBLISH}::test_unpublished_job_is_published",),
         ),
         Mutant(
             "reconcile-forgotten",
             "It publishes again what Redis forgot.",
             (Edit(RECONCILE, "_missing_message", "if broker.data_since > step.published_at:", "if False:"),),
-            (f"{TEST_REPUBLISH}::test_what_redis_forgot_is_published_again",),
+            (f"{TEST_REPUBLISH}::test_job_is_republished_after_redis_data_loss",),
         ),
         Mutant(
             "reconcile-idle",
             "It publishes again, soon, what is missing from an empty queue.",
             (Edit(RECONCILE, "_missing_message", "if step.queue in broker.empty_queues:", "if False:"),),
-            (f"{TEST_REPUBLISH}::test_what_an_empty_queue_lost_is_published_again_soon",),
+            (f"{TEST_REPUBLISH}::test_job_lost_from_empty_queue_is_republished_soon",),
         ),
         Mutant(
             "reconcile-orphan",
@@ -186,7 +184,7 @@ EVERY_JOB_ENDS = Promise(
                     "if False:",
                 ),
             ),
-            (f"{TEST_REPUBLISH}::test_an_orphan_is_published_again_once_and_not_at_each_turn",),
+            (f"{TEST_REPUBLISH}::test_orphan_is_republished_once",),
         ),
         Mutant(
             "reconcile-live",
@@ -199,13 +197,13 @@ EVERY_JOB_ENDS = Promise(
                     "if False:",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_long_task_keeps_its_lease_without_any_progress[sqlite]",),
+            (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
             "reconcile-in-the-end",
             "It publishes again, in the end, whatever waits and never starts.",
             (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "False"),),
-            (f"{TEST_REPUBLISH}::test_what_waits_in_a_queue_is_not_published_again_at_each_turn",),
+            (f"{TEST_REPUBLISH}::test_waiting_job_is_not_republished_every_run",),
         ),
         Mutant(
             "reconcile-pauses",
@@ -234,7 +232,7 @@ EVERY_JOB_ENDS = Promise(
                     RECONCILE, "_publish_again", "results = [_result_of(previous)] if previous else []", "results = []"
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_later_step_whose_message_was_lost_gets_the_result_of_the_step_before[sqlite]",),
+            (f"{TEST_RECONCILE}::test_republished_step_receives_previous_result[sqlite]",),
         ),
         Mutant(
             "reconcile-outcome",
@@ -247,7 +245,7 @@ EVERY_JOB_ENDS = Promise(
                     "if False:",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_an_outcome_that_the_row_missed_is_copied",),
+            (f"{TEST_RECONCILE}::test_reconcile_copies_result_from_redis",),
         ),
         Mutant(
             "reconcile-failed-before",
@@ -272,7 +270,7 @@ EVERY_JOB_ENDS = Promise(
             "reconcile-cancel",
             "It carries out a cancellation that nobody is there to hear.",
             (Edit(RECONCILE, "_final_error", "step.cancel_requested_at is not None or ", ""),),
-            (f"{TEST_RECONCILE}::test_a_cancellation_that_nobody_is_there_to_hear_is_carried_out",),
+            (f"{TEST_RECONCILE}::test_reconcile_cancels_task_of_lost_worker",),
         ),
         Mutant(
             "reconcile-unknown",
@@ -285,34 +283,31 @@ EVERY_JOB_ENDS = Promise(
                     "elif False:",
                 ),
             ),
-            (
-                f"{TEST_RECONCILE}::"
-                "test_a_job_of_a_kind_that_no_longer_exists_ends_once_every_process_must_have_learned_of_a_new_one",
-            ),
+            (f"{TEST_RECONCILE}::test_unknown_task_fails_after_one_hour",),
         ),
         Mutant(
             "reconcile-others",
             "A job that cannot be reconciled keeps no other waiting.",
             (Edit(RECONCILE, "_isolated", 'logger.exception("%s cannot be reconciled", step.id)', "raise"),),
-            (f"{TEST_RECONCILE}::test_one_job_that_cannot_be_reconciled_does_not_keep_the_others_waiting",),
+            (f"{TEST_RECONCILE}::test_failed_reconcile_does_not_block_other_jobs",),
         ),
         Mutant(
             "sweep-parts",
             "A file that a killed worker was writing is deleted.",
             (Edit(MODELS, "is_attempt_current", ", Task.attempts <= attempt", ""),),
-            (f"{TEST_EXPORTS}::test_what_a_killed_worker_left_is_swept_up",),
+            (f"{TEST_EXPORTS}::test_parts_of_killed_worker_are_deleted",),
         ),
         Mutant(
             "sweep-superseded",
             "So is the archive of an attempt that was taken over.",
             (Edit(SWEEP, "delete_superseded", "storage.delete(path)", "pass"),),
-            (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
+            (f"{TEST_EXPORTS}::test_stale_attempt_does_not_replace_archive",),
         ),
         Mutant(
             "sweep-unwanted",
             "So is the archive of a job that ended otherwise.",
             (Edit(SWEEP, "delete_unwanted", "Task.state.in_([states.FAILURE, states.REVOKED])", "Task.state.in_([])"),),
-            (f"{TEST_EXPORTS}::test_the_archive_of_a_job_that_was_cancelled_after_all_is_swept_up",),
+            (f"{TEST_EXPORTS}::test_archive_of_cancelled_job_is_deleted",),
         ),
     ),
 )
@@ -325,8 +320,8 @@ NO_LOOP = Promise(
             "Each claim of what a dead worker held counts one crash, in the row.",
             (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
             (
-                f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
-                f"{TEST_CLAIM}::test_a_process_that_died_gives_its_claim_up_at_once",
+                f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
+                f"{TEST_CLAIM}::test_claim_succeeds_after_process_died",
             ),
         ),
         Mutant(
@@ -340,7 +335,7 @@ NO_LOOP = Promise(
                     'task_table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
                 ),
             ),
-            (f"{TEST_CLAIM}::test_a_task_that_crashed_three_workers_is_claimed_no_more",),
+            (f"{TEST_CLAIM}::test_claim_refused_after_three_crashes",),
         ),
         Mutant(
             "crash-ends",
@@ -353,7 +348,7 @@ NO_LOOP = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_STATES}::test_a_task_that_kills_its_worker_three_times_is_given_up[sqlite]",),
+            (f"{TEST_STATES}::test_task_fails_after_three_crashes[sqlite]",),
         ),
         Mutant(
             "crash-reconcile",
@@ -366,7 +361,7 @@ NO_LOOP = Promise(
                     "elif False:",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_task_that_crashed_too_many_workers_is_given_up_with_a_sentence",),
+            (f"{TEST_RECONCILE}::test_task_fails_after_too_many_crashes",),
         ),
     ),
 )

@@ -19,9 +19,9 @@ TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_STORAGE = "tests/unit/test_storage.py"
 
-TAKEN_OVER = "test_what_a_worker_writes_after_its_task_was_taken_over_reaches_neither_row_nor_redis"
-ACCEPTED = f"{TEST_EXPORT_MAIL}::test_a_mail_that_was_accepted_is_neither_sent_again_nor_called_cancelled"
-TWO_AT_ONCE = f"{TEST_REPUBLISH}::test_two_at_once_publish_a_row_once"
+TAKEN_OVER = "test_store_result_is_fenced_after_takeover"
+ACCEPTED = f"{TEST_EXPORT_MAIL}::test_accepted_mail_is_not_resent_or_revoked"
+TWO_AT_ONCE = f"{TEST_REPUBLISH}::test_concurrent_reconcile_publishes_once"
 
 ONE_MAIL = Promise(
     "One archive mail per export, whatever is killed, redelivered, clicked twice or published twice",
@@ -31,8 +31,8 @@ ONE_MAIL = Promise(
             "What a live lease covers is claimed by nobody else.",
             (Edit(TRANSITIONS, "_CLAIM", "UNHELD,", ""),),
             (
-                f"{TEST_CLAIM}::test_only_one_of_many_wins_a_claim",
-                f"{TEST_CLAIM}::test_a_live_lease_keeps_others_out_and_a_dead_one_does_not",
+                f"{TEST_CLAIM}::test_concurrent_claims_have_one_winner",
+                f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
             ),
         ),
         Mutant(
@@ -52,25 +52,25 @@ ONE_MAIL = Promise(
             "fence-redis",
             "Nor does it in Redis.",
             (Edit(RESULT_BACKEND, "_STORE", "older or ", ""),),
-            (f"{TEST_CLAIM}::test_what_a_frozen_worker_tells_redis_too_late_does_not_replace_what_the_second_said",),
+            (f"{TEST_CLAIM}::test_frozen_worker_does_not_overwrite_progress",),
         ),
         Mutant(
             "fence-archive",
             "Nor does its archive take the place of a later attempt's.",
             (Edit(EXPORTS_MODELS, "record", ", where=Archive.attempt <= insert.excluded.attempt", ""),),
-            (f"{TEST_EXPORTS}::test_an_attempt_that_lost_its_job_takes_nothing_from_the_archive_of_the_one_that_won",),
+            (f"{TEST_EXPORTS}::test_stale_attempt_does_not_replace_archive",),
         ),
         Mutant(
             "fence-progress",
             "An earlier attempt is told so at its next progress.",
             (Edit(TRANSITIONS, "store_progress", 'raise ClaimLost(f"{claim.task_id} was taken over")', "return"),),
-            (f"{TEST_CLAIM}::test_a_worker_learns_at_its_next_progress_that_its_task_was_taken_over",),
+            (f"{TEST_CLAIM}::test_progress_raises_claim_lost_after_takeover",),
         ),
         Mutant(
             "not-held-by-others",
             "Nobody ends what another worker holds.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.or_(_ID, "),),
-            (f"{TEST_CLAIM}::test_nobody_ends_a_task_that_another_worker_holds",),
+            (f"{TEST_CLAIM}::test_claimed_task_is_not_ended_by_others",),
         ),
         Mutant(
             "publish-once",
@@ -102,7 +102,7 @@ ONE_MAIL = Promise(
                     "if False:",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_what_an_earlier_attempt_achieved_is_not_done_again[sqlite]",),
+            (f"{TEST_RECONCILE}::test_stored_result_is_reused_after_crash[sqlite]",),
         ),
         Mutant(
             "success-before-next",
@@ -115,25 +115,25 @@ ONE_MAIL = Promise(
                     "pass",
                 ),
             ),
-            (f"{TEST_RECONCILE}::test_a_step_begins_only_when_the_one_before_is_known_to_have_succeeded",),
+            (f"{TEST_RECONCILE}::test_next_step_waits_for_committed_success",),
         ),
         Mutant(
             "mail-not-again",
             "A mail that is noted as sent is not sent.",
             (Edit(SENDING, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
-            (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
+            (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
             "mail-noted",
             "What the server has accepted is noted.",
             (Edit(SENDING, "deliver", "_record(task_id, message_id)", "pass"),),
-            (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
+            (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
             "mail-noted-later",
             "It is noted however long the database is away.",
             (Edit(SENDING, "_record", "except DatabaseUnavailable:", "except ZeroDivisionError:"),),
-            (f"{TEST_MAIL}::test_a_mail_that_finds_the_database_away_is_noted_when_it_is_back",),
+            (f"{TEST_MAIL}::test_sent_mail_is_recorded_after_database_outage",),
         ),
         Mutant(
             "mail-done",
@@ -153,29 +153,29 @@ ONE_MAIL = Promise(
             "The last thing before a mail goes is to ask whether it is still wanted, and still ours to send.",
             (Edit(SENDING, "_send", "_check_wanted(task)", "pass"),),
             (
-                f"{TEST_MAIL}::test_a_worker_whose_task_was_taken_over_sends_no_mail",
-                f"{TEST_MAIL}::test_what_was_cancelled_before_the_server_had_it_is_not_mailed",
+                f"{TEST_MAIL}::test_no_mail_is_sent_after_takeover",
+                f"{TEST_MAIL}::test_no_mail_is_sent_after_cancellation",
             ),
         ),
         Mutant(
             "mail-id",
             "Its Message-ID derives from the task's id, so that two would be one to their reader.",
             (Edit(SENDING, "deliver", "message.msgId = message_id", "pass"),),
-            (f"{TEST_MAIL}::test_a_mail_whose_message_comes_twice_is_sent_once",),
+            (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
             "archive-whole",
             "An archive is written elsewhere, and moved into place when it is whole.",
             (Edit(STORAGE, "Storage.new", 'self._full(f"{PARTS}/{path}")', "self._full(path)"),),
-            (f"{TEST_STORAGE}::test_a_file_is_not_seen_before_it_is_whole",),
+            (f"{TEST_STORAGE}::test_file_is_invisible_until_complete",),
         ),
         Mutant(
             "archive-or-nothing",
             "If it does not become whole, nothing is left of it.",
             (Edit(STORAGE, "Storage.new", "self._files.rm_file(part)", "pass"),),
             (
-                f"{TEST_STORAGE}::test_a_write_that_fails_leaves_nothing",
-                f"{TEST_STORAGE}::test_a_whole_file_whose_writer_changes_its_mind_leaves_nothing",
+                f"{TEST_STORAGE}::test_failed_write_leaves_no_file",
+                f"{TEST_STORAGE}::test_error_after_write_leaves_no_file",
             ),
         ),
     ),

@@ -21,8 +21,8 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
-PRINTS_JSON = f"{TEST_CLI}::test_every_command_prints_json_where_it_is_asked_to"
-OWN_EXPORT = "test_the_message_of_an_export_tells_no_more_of_its_user_than_an_id"
+PRINTS_JSON = f"{TEST_CLI}::test_every_command_has_json_output"
+OWN_EXPORT = "test_export_message_contains_only_user_id"
 
 THEIRS = Promise(
     "A user sees, cancels, retries and downloads only what is theirs; operators see all",
@@ -32,33 +32,33 @@ THEIRS = Promise(
             "A job is found for its own user: to see, to cancel, to try again.",
             (Edit(JOB, "find_job", "query = query.where(Task.user_id == user_id)", "pass"),),
             (
-                f"{TEST_TASKS_PAGES}::test_somebody_elses_task_looks_like_none",
-                f"{TEST_API}::TestTasks::test_a_foreign_task_is_as_unknown_as_one_that_never_was",
+                f"{TEST_TASKS_PAGES}::test_task_of_another_user_is_not_found",
+                f"{TEST_API}::TestTasks::test_foreign_task_looks_like_unknown_task",
             ),
         ),
         Mutant(
             "own-list",
             "The list of jobs has the user's own.",
             (Edit(JOBS_ROUTES, "index", "Task.user_id == current_user.id, ", ""),),
-            (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
+            (f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",),
         ),
         Mutant(
             "own-list-api",
             "So has the API's.",
             (Edit(API_JOBS, "index", "Task.user_id == caller().id, ", ""),),
-            (f"{TEST_API}::TestTasks::test_the_list_has_only_ones_own_jobs",),
+            (f"{TEST_API}::TestTasks::test_list_has_only_own_jobs",),
         ),
         Mutant(
             "own-recent",
             "So have the cards on every page.",
             (Edit(JOB, "newest_jobs", ".where(Task.user_id == user_id)", ""),),
-            (f"{TEST_TASKS_PAGES}::test_no_page_shows_the_jobs_of_others",),
+            (f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",),
         ),
         Mutant(
             "own-changes",
             "So has the polling fallback.",
             (Edit(JOB, "jobs_changed_since", "Task.user_id == user_id, ", ""),),
-            (f"{TEST_NOTIFICATIONS}::test_asking_tells_nothing_of_others",),
+            (f"{TEST_NOTIFICATIONS}::test_poll_excludes_events_of_other_users",),
         ),
         Mutant(
             "own-stream",
@@ -71,19 +71,19 @@ THEIRS = Promise(
                     "for listening in self._subscriptions.values() for one in listening",
                 ),
             ),
-            (f"{TEST_NOTIFICATIONS}::test_a_change_reaches_every_open_page_of_its_user_and_nobody_elses",),
+            (f"{TEST_NOTIFICATIONS}::test_task_event_reaches_pages_of_its_user_only",),
         ),
         Mutant(
             "own-archive",
             "An archive is for its owner, also by a signed link.",
             (Edit(EXPORTS, "find_archive", " or archive.user_id != user_id", ""),),
-            (f"{TEST_EXPORTS}::test_a_large_archive_is_mailed_as_a_link_that_only_its_owner_can_use[sqlite]",),
+            (f"{TEST_EXPORTS}::test_large_archive_is_mailed_as_private_link[sqlite]",),
         ),
         Mutant(
             "own-posts",
             "In it are the owner's posts.",
             (Edit(EXPORTS_ARCHIVE, "read_posts", ".where(Post.user_id == user_id)", ""),),
-            (f"{TEST_EXPORTS}::test_the_archive_holds_only_the_users_own_posts",),
+            (f"{TEST_EXPORTS}::test_archive_has_only_own_posts",),
         ),
     ),
 )
@@ -107,7 +107,7 @@ MESSAGES = Promise(
             "message-json-only",
             "Nothing else is taken.",
             (Edit(SETTINGS, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
-            (f"{TEST_LAUNCH}::test_a_message_that_is_no_json_is_refused[sqlite]",),
+            (f"{TEST_LAUNCH}::test_worker_refuses_pickle_message[sqlite]",),
         ),
     ),
 )
