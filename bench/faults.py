@@ -19,12 +19,12 @@ RUNNING, WAITING = 2, 18  # such jobs; a worker of stock Celery prefetches eight
 UNDER_WAY = 1.0  # seconds that a job has been running when the fault occurs
 MAILS = 5
 SMTP_AWAY = 60.0  # seconds
-LOOK = 0.1  # seconds between two checks whether the jobs have ended
+POLL_INTERVAL = 0.1  # seconds between two checks whether the jobs have ended
 SETTLE = 10.0  # seconds in which a finished job may run again, before its runs are counted
 
 
 @dataclass(frozen=True)
-class Struck:
+class AffectedJobs:
     """The jobs affected by a fault, its end (in seconds since 1970), and functions that count events of a job."""
 
     jobs: Sequence[str]
@@ -37,7 +37,7 @@ class Fault:
     """A fault: `strike` starts jobs and causes the fault, `times` times in succession."""
 
     title: str
-    strike: Callable[[System], Struck]
+    strike: Callable[[System], AffectedJobs]
     times: int = 1
 
 
@@ -77,14 +77,14 @@ class Outcome:
             yield cause if self.jobs == 1 else f"{count} of {self.jobs}: {cause}"
 
 
-def child_killed(system: System) -> Struck:
+def child_killed(system: System) -> AffectedJobs:
     """Kill (SIGKILL) the worker's child process that runs a job. The fault ends immediately."""
     job = _start_and_wait(system, WORK)
     os.kill(system.diary.process(job), signal.SIGKILL)
     return _worked(system, [job], time.time())
 
 
-def worker_killed(system: System) -> Struck:
+def worker_killed(system: System) -> AffectedJobs:
     """Kill (SIGKILL) the whole worker while it runs a job. The fault ends when another is started, immediately."""
     job = _start_and_wait(system, WORK)
     system.kill_worker()
@@ -93,7 +93,7 @@ def worker_killed(system: System) -> Struck:
     return _worked(system, [job], over_at)
 
 
-def redis_emptied(system: System) -> Struck:
+def redis_emptied(system: System) -> AffectedJobs:
     """Kill Redis while jobs run and others wait in the queue. The fault ends when an empty Redis answers."""
     running = [system.start_work(LONG_WORK) for _job in range(RUNNING)]
     waiting = [system.start_work(SHORT_WORK) for _job in range(WAITING)]
@@ -104,15 +104,15 @@ def redis_emptied(system: System) -> Struck:
     return _worked(system, [*running, *waiting], time.time())
 
 
-def smtp_away(system: System) -> Struck:
+def smtp_down(system: System) -> AffectedJobs:
     """Send mails while the SMTP server is down. The fault ends when the server is started."""
     began = time.monotonic()
     jobs = [system.start_mail() for _mail in range(MAILS)]
     while time.monotonic() < began + SMTP_AWAY:
         system.supervise()
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
     system.smtp.start()
-    return Struck(jobs, time.time(), {"mailed": system.mailed})
+    return AffectedJobs(jobs, time.time(), {"mailed": system.mailed})
 
 
 #: The faults that are measured at the same time. They hardly affect each other, since jobs only sleep. A booting worker
@@ -121,14 +121,14 @@ ROUNDS = (
     (Fault("a worker's child is killed", child_killed, KILLS), Fault("Redis restarts empty", redis_emptied)),
     (
         Fault("a worker is killed with its children", worker_killed),
-        Fault(f"SMTP is down for {SMTP_AWAY:g} s", smtp_away),
+        Fault(f"SMTP is down for {SMTP_AWAY:g} s", smtp_down),
     ),
 )
 
 
 def recover(system: System, fault: Fault, patience: float) -> Outcome:
     """Cause `fault`, each time waiting for the affected jobs until `patience` seconds after its end."""
-    all_affected: list[Struck] = []
+    all_affected: list[AffectedJobs] = []
     seconds, errors, missing = list[float](), list[str](), list[str]()
     while len(all_affected) < fault.times and not missing:
         affected = fault.strike(system)
@@ -154,11 +154,11 @@ def _start_and_wait(system: System, seconds: float) -> str:
     return job
 
 
-def _worked(system: System, jobs: Sequence[str], over_at: float) -> Struck:
-    return Struck(jobs, over_at, {"begun": system.diary.begun, "done": system.diary.done})
+def _worked(system: System, jobs: Sequence[str], over_at: float) -> AffectedJobs:
+    return AffectedJobs(jobs, over_at, {"begun": system.diary.begun, "done": system.diary.done})
 
 
-def _wait(system: System, affected: Struck, patience: float) -> dict[str, End]:
+def _wait(system: System, affected: AffectedJobs, patience: float) -> dict[str, End]:
     """Return the ends of the jobs that ended in time."""
     ends: dict[str, End] = {}
     while True:
@@ -168,7 +168,7 @@ def _wait(system: System, affected: Struck, patience: float) -> dict[str, End]:
         if len(ends) == len(affected.jobs) or time.time() > affected.over_at + patience:
             return ends
         system.supervise()
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
 
 
 def _range(numbers: Sequence[float], form: str) -> str:

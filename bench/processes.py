@@ -36,7 +36,7 @@ def peak_memory(pid: int) -> int:
     return _status(pid, "VmHWM")
 
 
-def forget_peak_memory(pid: int) -> None:
+def reset_peak_memory(pid: int) -> None:
     """Reset the peak to the current memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -44,7 +44,7 @@ def forget_peak_memory(pid: int) -> None:
 def peak_of(pid: int, work: Callable[[], object]) -> int:
     """Return the peak memory of `pid` in bytes during the second of two runs of `work`."""
     work()
-    forget_peak_memory(pid)
+    reset_peak_memory(pid)
     work()
     return peak_memory(pid)
 

@@ -25,7 +25,7 @@ from microblog.posts.models import Post
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
 TARGET = Path(__file__).with_name("export.webp")
-POSTS = 400_000
+POSTS = 1_500_000
 SIZE = {"width": 800, "height": 420}
 FRAME_INTERVAL = 0.25  # seconds
 LAST_FRAME_SHOWN = 3.0  # seconds

@@ -30,7 +30,7 @@ SESSION_KEY = "language"
 _EARLIEST, _LATEST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
 
 
-class Reader(Protocol):
+class LocalePreferences(Protocol):
     """A user with an optional choice of locale and time zone; None means no choice."""
 
     @property
@@ -69,13 +69,13 @@ def chosen_zone() -> str | None:
     return zone if zone in pytz.all_timezones_set else None
 
 
-def use_locale_of(reader: Reader) -> None:
+def use_locale_of(reader: LocalePreferences) -> None:
     """Use the locale and time zone of `reader`, the request's user, for the rest of the request."""
     g.language, g.timezone = reader.locale, reader.timezone
     refresh()
 
 
-def remember_locale(language: str | None) -> None:
+def store_locale(language: str | None) -> None:
     """Store the choice of language in the session; None deletes it, so that Accept-Language applies."""
     if language is None:
         session.pop(SESSION_KEY, None)
@@ -85,7 +85,7 @@ def remember_locale(language: str | None) -> None:
 
 
 @contextmanager
-def addressed_to(reader: Reader) -> Iterator[None]:
+def locale_of(reader: LocalePreferences) -> Iterator[None]:
     """Render text in the locale and time zone of `reader`; without a choice, in the current locale and UTC."""
     supported = reader.locale in current_app.config["LANGUAGES"]
     with force_locale(reader.locale if supported else get_locale()):

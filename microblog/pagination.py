@@ -42,7 +42,7 @@ class Page(Generic[T]):
     newer: str | None
 
 
-class Listing(Protocol[T_co]):
+class PageQuery(Protocol[T_co]):
     """A query builder that restricts the rows to about one page."""
 
     def __call__(self, edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[T_co]:
@@ -53,7 +53,7 @@ class Listing(Protocol[T_co]):
 
 
 def newest_first(
-    query: sa.Select[T] | Listing[T],
+    query: sa.Select[T] | PageQuery[T],
     timestamp: InstrumentedAttribute[datetime],
     identity: InstrumentedAttribute[Any],
     size: int | None = None,
@@ -82,7 +82,7 @@ def after_key(query: sa.Select[T], timestamp: Any, identity: Any, edge: sa.Tuple
 
 @dataclass(frozen=True)
 class _Listing(Generic[T]):
-    query: sa.Select[T] | Listing[T]
+    query: sa.Select[T] | PageQuery[T]
     timestamp: InstrumentedAttribute[datetime]
     identity: InstrumentedAttribute[Any]
     size: int

@@ -45,7 +45,7 @@ def init_app(app: Flask) -> None:
     app.after_request(_add_headers)
 
 
-def takes_upload(setting: str) -> Callable[[View], View]:
+def accepts_upload(setting: str) -> Callable[[View], View]:
     """Return a decorator, the outermost of a view, that allows a signed-in user to upload `setting` bytes.
 
     For anonymous users the general size limit applies, before any of the body is read. The encoding of such a form is
@@ -59,7 +59,7 @@ def takes_upload(setting: str) -> Callable[[View], View]:
     return mark
 
 
-def admit_upload() -> bool:
+def apply_upload_limit() -> bool:
     """Apply the upload limit of the view to this request. Return False if the view has none."""
     setting = _upload_limit()
     if setting is None:
@@ -109,7 +109,7 @@ def _set_size() -> None:
         sizes = (request.max_content_length, request.max_form_memory_size)
         request.max_content_length = min((size for size in sizes if size is not None), default=None)
     elif "_user_id" in session:
-        admit_upload()
+        apply_upload_limit()
 
 
 def _upload_limit() -> str | None:

@@ -69,7 +69,7 @@ class Storable:
 T = TypeVar("T")
 
 MAX_ID = 2**31 - 1  # the maximum of PostgreSQL's integer
-ID_IN_ADDRESS = f"int(max={MAX_ID})"  # URL converter; other values are a 404
+ID_CONVERTER = f"int(max={MAX_ID})"  # URL converter; other values are a 404
 
 
 def get_by_id(model: type[T], identity: int) -> T | None:

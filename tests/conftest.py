@@ -26,7 +26,7 @@ from tests.support import app_factory, external, process_state, servers, sharing
 from tests.support.app_factory import Applications
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.scheduling import FileOrBrowserScheduling
-from tests.support.servers import KEYS_OF_WORKERS, Postgres, RedisServer, SharedWorkers, Worker
+from tests.support.servers import WORKER_KEY_PREFIXES, Postgres, RedisServer, SharedWorkers, Worker
 from tests.support.smtp import SmtpServer
 
 
@@ -75,7 +75,7 @@ def idle_redis_server() -> Iterator[RedisServer]:
 def shared_redis_servers() -> Iterator[Callable[[str], RedisServer]]:
     """A function that returns the Redis server of the tests that share a worker on the given kind of database."""
     with contextlib.ExitStack() as running:
-        yield cache(lambda database: running.enter_context(RedisServer(kept=KEYS_OF_WORKERS).running()))
+        yield cache(lambda database: running.enter_context(RedisServer(kept=WORKER_KEY_PREFIXES).running()))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def init_app(app: Flask) -> None:
         settings_routes,
     )
     from microblog.accounts.avatars import avatar_of
-    from microblog.accounts.routes import ask_to_sign_in, bp
+    from microblog.accounts.routes import bp, redirect_to_sign_in
     from microblog.extensions import login
 
     for blueprint in (bp, password_reset.bp, settings_routes.bp):
@@ -24,5 +24,5 @@ def init_app(app: Flask) -> None:
     app.jinja_env.globals["picture_of"] = avatar_of
     last_seen.init_app(app)
     preferences.init_app(app)
-    login.unauthorized_handler(ask_to_sign_in)
+    login.unauthorized_handler(redirect_to_sign_in)
     app.cli.add_command(cli.users)

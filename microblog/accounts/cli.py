@@ -14,7 +14,7 @@ from microblog.cli import Commands, as_json, print_json
 from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 
-NOTHING_DONE, WRONG = 1, 2  # exit codes; click also uses 2, for usage errors
+EXIT_UNCHANGED, EXIT_USAGE = 1, 2  # exit codes; click also uses 2, for usage errors
 
 
 users = Commands("users", help="List users, grant and revoke the operator role.")
@@ -76,7 +76,7 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
         if as_json:
             print_json(None)
         click.echo(f"{name}: no such user.", err=True)
-        context.exit(WRONG)
+        context.exit(EXIT_USAGE)
     changed, user_id = user.is_operator != is_operator, user.id
     user.is_operator = is_operator
     db.session.commit()
@@ -89,7 +89,7 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
         sentence = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
         click.echo(f"{user.username}: {sentence}.", err=not changed)
     if not changed:
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_UNCHANGED)
 
 
 def _print_list(listed: list[User]) -> None:

@@ -24,12 +24,12 @@ from microblog.extensions import db
 from microblog.jobs.services import delete_jobs_of_user
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
-from microblog.notifications.services import forget_actor
+from microblog.notifications.services import delete_notifications_by_actor
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
 BATCH = 2000  # rows deleted per transaction
-MOST_TOLD = 100  # users who get new unread counts when an account is closed; others get them with their next event
+MAX_PUSHED = 100  # users who get new unread counts when an account is closed; others get them with their next event
 NO_PASSWORD = "!"  # noqa: S105 - not a hash: no password matches it
 
 Deleter = Callable[[int], int]
@@ -61,13 +61,13 @@ def close_account(user: User) -> bool:
         db.session.rollback()
         return False
     password_changed.send(user)
-    reader_ids = forget_actor(closed)
+    reader_ids = delete_notifications_by_actor(closed)
     mail = launch_task("email_account_deleted", _("Confirming that an account is deleted"), closed)
     launch_task("delete_account", _("Deleting an account"), closed, mail.id)
     db.session.commit()
     end_streams(closed)
     account_closed.send(closed)
-    for reader_id in islice(reader_ids, MOST_TOLD):
+    for reader_id in islice(reader_ids, MAX_PUSHED):
         push(reader_id)
     return True
 

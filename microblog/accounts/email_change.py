@@ -16,7 +16,7 @@ from microblog.database import delete_in_batches
 from microblog.extensions import Model, db
 from microblog.taskqueue.launch import launch_task
 
-KEPT_FOR = timedelta(days=7)  # after the link has expired, so that the mail to the old address can be retried manually
+RETENTION = timedelta(days=7)  # after the link has expired, so that the mail to the old address can be retried manually
 BATCH = 500  # rows deleted per transaction
 
 
@@ -87,7 +87,7 @@ def confirm_email_change(change: EmailChange) -> bool:
 def purge_expired_changes() -> int:
     """Delete changes whose link expired more than KEPT_FOR ago. Return the number of deleted rows."""
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
-    old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - KEPT_FOR).limit(BATCH)
+    old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - RETENTION).limit(BATCH)
     return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))
 
 

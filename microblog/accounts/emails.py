@@ -12,13 +12,13 @@ from flask_mail import Message
 from microblog.accounts import tokens
 from microblog.accounts.email_change import EmailChange
 from microblog.accounts.models import User
-from microblog.i18n import addressed_to
+from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
 
 
 def password_reset_email(user: User) -> Message:
     """Return the mail with a new link to set a password."""
-    with addressed_to(user):
+    with locale_of(user):
         return render_email(
             "password_reset",
             to=user.email,
@@ -31,7 +31,7 @@ def password_reset_email(user: User) -> Message:
 
 def confirm_email(change: EmailChange) -> Message:
     """Return the mail to the new address with a new link, which proves that the user receives mail there."""
-    with addressed_to(change.user):
+    with locale_of(change.user):
         return render_email(
             "confirm_address",
             to=change.new_address,
@@ -45,7 +45,7 @@ def confirm_email(change: EmailChange) -> Message:
 def email_changed_email(change: EmailChange) -> Message:
     """Return the mail to the old address, without the new one. Replies go to the first of ``ADMINS``, if any."""
     admin = next(iter(current_app.config["ADMINS"]), None)
-    with addressed_to(change.user):
+    with locale_of(change.user):
         subject = _("[Microblog] Your mail address was changed")
         message = render_email(
             "changed_address", to=change.old_address, subject=subject, user=change.user, can_be_answered=bool(admin)
@@ -56,7 +56,7 @@ def email_changed_email(change: EmailChange) -> Message:
 
 def account_deleted_email(user: User) -> Message:
     """Return the mail that confirms that the account is closed and its data is being deleted."""
-    with addressed_to(user):
+    with locale_of(user):
         return render_email(
             "account_deleted", to=user.email, subject=_("[Microblog] Your account is deleted"), user=user
         )

@@ -82,7 +82,7 @@ class AddressForm(FlaskForm):
 
     def validate_email(self, field: Field) -> None:
         """Normalize the address. Refuse an invalid address, and one that belongs to a user."""
-        field.data = normal_address(field.data)
+        field.data = normalize_address(field.data)
         if User.with_email(field.data, also_deleted=True) is not None:
             raise ValidationError(str(self.taken))
 
@@ -115,7 +115,7 @@ class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
     """Form for registration."""
 
 
-def normal_address(text: str) -> str:
+def normalize_address(text: str) -> str:
     """Return the normal form of an email address. Raises ValidationError, for the user to read, if it is invalid."""
     try:
         return normalize_email(text)

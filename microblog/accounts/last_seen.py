@@ -14,7 +14,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 
-NOTED_EVERY = timedelta(minutes=1)
+UPDATE_INTERVAL = timedelta(minutes=1)
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def record_last_seen(user_id: int, now: datetime) -> None:
 
     An unavailable database is not an error: the user's next page is recorded.
     """
-    outdated = sa.or_(User.last_seen_at.is_(None), User.last_seen_at <= now - NOTED_EVERY)
+    outdated = sa.or_(User.last_seen_at.is_(None), User.last_seen_at <= now - UPDATE_INTERVAL)
     try:
         db.session.execute(sa.update(User).where(User.id == user_id, outdated).values(last_seen_at=now))
         db.session.commit()
@@ -43,7 +43,7 @@ def _record_visit(response: Response) -> Response:
         return response
     app, user_id, now = current_app._get_current_object(), current_user.id, utcnow()  # type: ignore[attr-defined]
     # Checked before the UPDATE: on SQLite even an UPDATE that changes nothing waits for other writers.
-    if current_user.last_seen_at is None or current_user.last_seen_at <= now - NOTED_EVERY:
+    if current_user.last_seen_at is None or current_user.last_seen_at <= now - UPDATE_INTERVAL:
 
         @response.call_on_close
         def record_after_sending() -> None:

@@ -51,7 +51,7 @@ def switch() -> ResponseReturnValue:
     language = request.form.get("language", "")
     if language not in i18n.languages():
         abort(400, _("There is no such language here."))
-    i18n.remember_locale(language)
+    i18n.store_locale(language)
     return redirect(referring_path() or url_for("posts.home"))
 
 
@@ -64,10 +64,10 @@ def store_preferences(user: User, form: PreferencesForm) -> None:
 def apply_preferences(user: User) -> None:
     """Apply the new preferences of `user` to the rest of this request and to this browser."""
     i18n.use_locale_of(user)
-    i18n.remember_locale(user.locale)
+    i18n.store_locale(user.locale)
 
 
 def _apply_on_sign_in(sender: Flask, user: User) -> None:
     i18n.use_locale_of(user)
     if user.locale is not None:
-        i18n.remember_locale(user.locale)
+        i18n.store_locale(user.locale)

@@ -177,7 +177,7 @@ def _redirect_back(user: User) -> Response:
     return redirect(referring_path() or url_for("posts.profile", username=user.username))
 
 
-def ask_to_sign_in() -> Response:
+def redirect_to_sign_in() -> Response:
     """Redirect to the sign-in page, which leads back to the requested page if the request was a GET."""
     if request.method != "GET" or request.path == "/":
         return redirect(url_for("accounts.login"))

@@ -11,7 +11,7 @@ from flask_wtf import FlaskForm
 from wtforms import Field, PasswordField, StringField
 from wtforms.validators import InputRequired, Length, ValidationError
 
-from microblog.accounts.forms import AddressForm, NewPasswordForm, normal_address
+from microblog.accounts.forms import AddressForm, NewPasswordForm, normalize_address
 from microblog.accounts.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
 from microblog.validators import Storable
 
@@ -27,7 +27,7 @@ class RequestLinkForm(FlaskForm):
 
     def validate_email(self, field: Field) -> None:
         """Refuse an invalid address; normalize a valid one."""
-        field.data = normal_address(field.data)
+        field.data = normalize_address(field.data)
 
 
 class CurrentPasswordForm(FlaskForm):
@@ -61,7 +61,7 @@ class ChangeAddressForm(CurrentPasswordForm, AddressForm):
 
     def validate_email(self, field: Field) -> None:
         """Refuse an invalid address, the current one, and one that belongs to another user."""
-        if normal_address(field.data).lower() == current_user.email.lower():
+        if normalize_address(field.data).lower() == current_user.email.lower():
             raise ValidationError(_("This is your address already."))
         super().validate_email(field)
 

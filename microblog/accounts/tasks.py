@@ -22,7 +22,7 @@ from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
 
-LONGEST_PAUSE = 30  # seconds between two attempts of a deletion that has to wait
+MAX_RETRY_DELAY = 30  # seconds between two attempts of a deletion that has to wait
 
 
 @shared_task(name=password_reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
@@ -98,7 +98,7 @@ def purge_email_changes() -> None:
 def _wait(task: JobTask, reason: str) -> NoReturn:
     """Retry the task after a growing delay, so that the worker is free meanwhile. Raises celery.exceptions.Retry."""
     db.session.rollback()
-    raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.request.retries, 10), LONGEST_PAUSE))
+    raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.request.retries, 10), MAX_RETRY_DELAY))
 
 
 def _rows_deleted(current: int, total: int | None) -> str:

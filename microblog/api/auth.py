@@ -14,7 +14,7 @@ from microblog.api.models import ApiToken
 REALM = "Microblog API"
 
 
-def identify() -> None:
+def load_token() -> None:
     """Look up the token of this request, and use the locale of its user (a ``before_request`` hook).
 
     Without a valid token, ``g.api_token`` is None.
@@ -52,7 +52,7 @@ def require_token_unless_post() -> None:
         require_token()
 
 
-def who_asks() -> str:
+def rate_limit_key() -> str:
     """Return the key by which requests are counted: the token, or the client's address if there is no valid token."""
     return f"token:{g.api_token.id}" if g.api_token else f"address:{request.remote_addr}"
 

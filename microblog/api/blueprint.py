@@ -17,7 +17,7 @@ from werkzeug.exceptions import UnprocessableEntity
 from microblog.api import auth, responses
 from microblog.api.schemas import PageQuerySchema
 from microblog.errors import problem
-from microblog.security import admit_upload
+from microblog.security import apply_upload_limit
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -41,7 +41,7 @@ class Parser(FlaskParser):
 
     def handle_error(self, error: ValidationError, *args: Any, **options: Any) -> NoReturn:
         """Respond with 422 and the errors of each field."""
-        refuse_fields(error.messages)
+        abort_invalid(error.messages)
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -55,7 +55,7 @@ class Blueprint(flask_smorest.Blueprint):
     def __init__(self, *args: Any, tag: str, guard: Callable[[], None], **options: Any) -> None:
         super().__init__(*args, **options)
         self.tag = tag
-        for hook in (auth.identify, responses.limit_requests, guard, _check_body):
+        for hook in (auth.load_token, responses.limit_requests, guard, _check_body):
             self.before_request(hook)
         self.after_request(responses.tag)
         self._prepare_doc_cbks.append(_document_common_responses)
@@ -103,7 +103,7 @@ def read_json(req: Request) -> Any:
         abort(HTTPStatus.BAD_REQUEST, _("The body is not JSON: %(reason)s", reason=str(error)))
 
 
-def refuse_fields(errors: Any) -> NoReturn:
+def abort_invalid(errors: Any) -> NoReturn:
     """Respond with 422; `errors` contains the errors by location (json, query) and field."""
     sentence = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
     abort(problem(UnprocessableEntity(sentence), errors=errors))
@@ -114,7 +114,7 @@ def _check_body() -> None:
 
     The body of an upload is not parsed here; its view reads it in chunks.
     """
-    if admit_upload():
+    if apply_upload_limit():
         _check_type(request)
     else:
         read_json(request)

@@ -8,8 +8,9 @@ from typing import Any
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
 from microblog.api.schemas import ExportRequestSchema, TaskSchema
-from microblog.api.serializers import refuse_second, started
+from microblog.api.serializers import abort_already_running, started
 from microblog.exports.services import start_export
+from microblog.extensions import db
 from microblog.security import limit_launches
 from microblog.taskqueue.interface import AlreadyRunning
 
@@ -31,6 +32,8 @@ bp = Blueprint(
 def create(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is already running."""
     try:
-        return started(start_export(caller()).id)
+        response = started(start_export(caller()).id)
+        db.session.commit()
     except AlreadyRunning as error:
-        refuse_second(error)
+        abort_already_running(error)
+    return response

@@ -17,22 +17,22 @@ MAX_PAGE = 100
 # Errors for a value that is missing or of the wrong type. They are translated when they are rendered. They are tuples,
 # since marshmallow would append to a list, which all requests share.
 MISSING: Any = {"required": (_l("This is missing."),), "null": (_l("This must not be null."),)}
-NO_TEXT: Any = MISSING | dict.fromkeys(("invalid", "invalid_utf8"), (_l("This must be text."),))
-NO_NUMBER: Any = MISSING | dict.fromkeys(("invalid", "too_large"), (_l("This must be a whole number."),))
-NO_LIST: Any = MISSING | {"invalid": (_l("This must be a list."),)}
+INVALID_TEXT: Any = MISSING | dict.fromkeys(("invalid", "invalid_utf8"), (_l("This must be text."),))
+INVALID_NUMBER: Any = MISSING | dict.fromkeys(("invalid", "too_large"), (_l("This must be a whole number."),))
+INVALID_LIST: Any = MISSING | {"invalid": (_l("This must be a list."),)}
 # Errors of validators, which fill in the numbers.
-NOT_BETWEEN: Any = _l("This must be from {min} to {max}.")
-NOT_SO_MANY: Any = _l("This must have {min} to {max} items.")
-NOT_SO_LONG: Any = _l("This must have {min} to {max} characters.")
+OUT_OF_RANGE: Any = _l("This must be from {min} to {max}.")
+WRONG_COUNT: Any = _l("This must have {min} to {max} items.")
+WRONG_LENGTH: Any = _l("This must have {min} to {max} characters.")
 TOO_LONG: Any = _l("This must have at most {max} characters.")
 
 
 # The pattern of a text that is not blank. Unlike validators.is_blank(), it does not treat Unicode marks and format
 # characters as blank.
-SEEN = r"[^\s\u0000-\u001f\u007f-\u009f\u00ad]"
+NOT_BLANK = r"[^\s\u0000-\u001f\u007f-\u009f\u00ad]"
 
 
-class Kept(fields.String):
+class StorableText(fields.String):
     """Text to be stored: rejects characters that no database stores, and converts each line end to one character."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **options: Any) -> Any:
@@ -43,25 +43,25 @@ class Kept(fields.String):
 
 
 def text(description: str, **options: Any) -> fields.String:
-    return fields.String(metadata={"description": description}, error_messages=NO_TEXT, **options)
+    return fields.String(metadata={"description": description}, error_messages=INVALID_TEXT, **options)
 
 
 def kept(description: str, pattern: str | None = None, form: str | None = None, **options: Any) -> fields.String:
     """Return a field for text to be stored; its `pattern` and `form` (a JSON Schema format) are only documented."""
     metadata = {"description": description} | ({"pattern": pattern} if pattern else {})
-    return Kept(metadata=metadata | ({"format": form} if form else {}), error_messages=NO_TEXT, **options)
+    return StorableText(metadata=metadata | ({"format": form} if form else {}), error_messages=INVALID_TEXT, **options)
 
 
 def integer(description: str, **options: Any) -> fields.Integer:
-    return fields.Integer(metadata={"description": description}, error_messages=NO_NUMBER, **options)
+    return fields.Integer(metadata={"description": description}, error_messages=INVALID_NUMBER, **options)
 
 
 def ids(description: str, **options: Any) -> fields.List[int]:
     """Return a field for a list of row ids, at most as many as a page has."""
-    number = fields.Integer(validate=validate.Range(1, MAX_ID, error=NOT_BETWEEN), error_messages=NO_NUMBER)
-    length = validate.Length(1, MAX_PAGE, error=NOT_SO_MANY)
+    number = fields.Integer(validate=validate.Range(1, MAX_ID, error=OUT_OF_RANGE), error_messages=INVALID_NUMBER)
+    length = validate.Length(1, MAX_PAGE, error=WRONG_COUNT)
     metadata = {"description": description}
-    return fields.List(number, validate=length, metadata=metadata, error_messages=NO_LIST, **options)
+    return fields.List(number, validate=length, metadata=metadata, error_messages=INVALID_LIST, **options)
 
 
 def flag(description: str, **options: Any) -> fields.Boolean:

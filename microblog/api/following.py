@@ -11,9 +11,9 @@ from flask_babel import gettext as _
 from microblog.accounts.services import UserUnavailable, follow_user, followed_by, followers_of, unfollow_user
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import UserPageSchema
-from microblog.api.serializers import myself, user_called, user_json
+from microblog.api.serializers import find_user, require_self, user_json
 from microblog.security import limit_user
 
 bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", guard=require_token)
@@ -22,18 +22,18 @@ bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", 
 @bp.get("/<username>/followers")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def followers(query: dict[str, Any], username: str) -> Answer:
+def followers(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that follow a user, newest first."""
-    page = followers_of(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
+    page = followers_of(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, (user_json(follow.follower) for follow in page.items))
 
 
 @bp.get("/<username>/following")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def following(query: dict[str, Any], username: str) -> Answer:
+def following(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that a user follows, newest first."""
-    page = followed_by(user_called(username), query.get("before"), query.get("after"), query.get("limit"))
+    page = followed_by(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, (user_json(follow.followed) for follow in page.items))
 
 
@@ -46,7 +46,7 @@ def follow(username: str, followed: str) -> None:
 
     Has no effect if you already follow the user. `username` must be your own.
     """
-    follower, user = myself(username), user_called(followed)
+    follower, user = require_self(username), find_user(followed)
     if follower.id == user.id:
         abort(HTTPStatus.CONFLICT, _("You cannot follow yourself; what you write is in your home timeline anyway."))
     try:
@@ -64,4 +64,4 @@ def unfollow(username: str, followed: str) -> None:
 
     Has no effect if you do not follow the user. `username` must be your own.
     """
-    unfollow_user(myself(username), user_called(followed))
+    unfollow_user(require_self(username), find_user(followed))

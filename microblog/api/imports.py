@@ -9,12 +9,12 @@ from flask import abort, current_app, request
 from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
-from microblog.api.blueprint import Blueprint, refuse_fields
-from microblog.api.pagination import Answer, listed
-from microblog.api.schemas import RefusalPageSchema, TaskSchema
-from microblog.api.serializers import own_job, refuse_second, started
+from microblog.api.blueprint import Blueprint, abort_invalid
+from microblog.api.pagination import PageResponse, listed
+from microblog.api.schemas import RejectedEntryPageSchema, TaskSchema
+from microblog.api.serializers import abort_already_running, own_job, started
 from microblog.imports import rejected_entries, uploads
-from microblog.security import limit_launches, takes_upload
+from microblog.security import accepts_upload, limit_launches
 from microblog.storage import CHUNK
 from microblog.taskqueue.interface import AlreadyRunning
 
@@ -34,7 +34,7 @@ _FILE = {
 
 
 @bp.post("")
-@takes_upload("IMPORT_MAX_SIZE")
+@accepts_upload("IMPORT_MAX_SIZE")
 @bp.doc(requestBody=_FILE)
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -47,17 +47,17 @@ def create() -> tuple[dict[str, Any], dict[str, str]]:
     """
     try:
         task = uploads.start(caller(), iter(lambda: request.stream.read(CHUNK), b""))
-    except uploads.NoPosts as error:
-        refuse_fields({"json": {"_schema": [str(error)]}})
+    except uploads.NotAPostsFile as error:
+        abort_invalid({"json": {"_schema": [str(error)]}})
     except AlreadyRunning as error:
-        refuse_second(error)
+        abort_already_running(error)
     return started(task.id)
 
 
 @bp.get("/<task_id>/refusals")
-@bp.lists(RefusalPageSchema)
+@bp.lists(RejectedEntryPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def refused(query: dict[str, Any], task_id: str) -> Answer:
+def refused(query: dict[str, Any], task_id: str) -> PageResponse:
     """List the entries that an import rejected, in the order of the file.
 
     The list is empty once it has expired or another import of yours has started. The `result` of the task has the

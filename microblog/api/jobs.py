@@ -11,12 +11,12 @@ from flask import abort
 from microblog import pagination
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import TaskPageSchema, TaskSchema
-from microblog.api.serializers import own_job, refuse_second, started, task_json
+from microblog.api.serializers import abort_already_running, own_job, started, task_json
 from microblog.extensions import db
 from microblog.jobs.models import jobs_with_ids
-from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
+from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.security import limit_launches
 from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
@@ -34,7 +34,7 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(TaskPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> Answer:
+def index(query: dict[str, Any]) -> PageResponse:
     """List your jobs, newest first."""
     page = pagination.newest_first(
         sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
@@ -65,7 +65,7 @@ def cancel(task_id: str) -> dict[str, Any]:
     """
     try:
         cancel_job(own_job(task_id))
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         abort(HTTPStatus.CONFLICT, str(error))
     return task_json(own_job(task_id), task_id)
 
@@ -79,8 +79,8 @@ def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         response = started(retry_job(own_job(task_id)).id)
         db.session.commit()
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         abort(HTTPStatus.CONFLICT, str(error))
     except AlreadyRunning as error:
-        refuse_second(error)
+        abort_already_running(error)
     return response

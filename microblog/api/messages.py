@@ -10,15 +10,15 @@ from flask_babel import gettext as _
 
 from microblog.accounts.models import User
 from microblog.api.auth import caller, require_token
-from microblog.api.blueprint import Blueprint, refuse_fields
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.blueprint import Blueprint, abort_invalid
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
 from microblog.clock import iso
 from microblog.messages.models import Message
 from microblog.messages.services import (
     RecipientUnavailable,
     delete_message,
-    find_message,
+    find_messages,
     mark_messages_read,
     messages_received_by,
     messages_sent_by,
@@ -40,7 +40,7 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def received(query: dict[str, Any]) -> Answer:
+def received(query: dict[str, Any]) -> PageResponse:
     """List the messages that you received, newest first.
 
     This does not mark them as read.
@@ -52,7 +52,7 @@ def received(query: dict[str, Any]) -> Answer:
 @bp.get("/sent")
 @bp.lists(MessagePageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def sent(query: dict[str, Any]) -> Answer:
+def sent(query: dict[str, Any]) -> PageResponse:
     """List the messages that you sent, newest first."""
     page = messages_sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
     return newest_first(query, page, map(_message_json, page.items))
@@ -68,7 +68,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         body = normalize_body(data["message"])
     except ValueError as error:
-        refuse_fields({"json": {"message": [str(error)]}})
+        abort_invalid({"json": {"message": [str(error)]}})
     try:
         message = send_message(caller(), _recipient(data["to"]), body)
     except RecipientUnavailable:
@@ -85,7 +85,7 @@ def read(data: dict[str, Any]) -> None:
 
     Messages that are already read or no longer exist are ignored.
     """
-    mark_messages_read(caller(), find_message(caller(), data["ids"]))
+    mark_messages_read(caller(), find_messages(caller(), data["ids"]))
 
 
 @bp.get("/<int:message_id>")
@@ -118,12 +118,12 @@ def _recipient(username: str) -> User:
 
 
 def _refuse_recipient(sentence: str) -> NoReturn:
-    refuse_fields({"json": {"to": [sentence]}})
+    abort_invalid({"json": {"to": [sentence]}})
 
 
 def _own(message_id: int) -> Message:
     """Return the caller's message with this id. Raises NotFound, also for a message of other users."""
-    found = find_message(caller(), [message_id])
+    found = find_messages(caller(), [message_id])
     return found[0] if found else abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
 
 

@@ -19,7 +19,7 @@ from microblog.pagination import Page
 from microblog.validators import get_by_id
 
 MAX_TOKEN_NAME = 64  # Unicode code points
-USE_NOTED_EVERY = timedelta(minutes=1)  # so that not every read request writes to the database
+LAST_USED_PRECISION = timedelta(minutes=1)  # so that not every read request writes to the database
 
 
 class AccountChanged(Exception):
@@ -103,7 +103,7 @@ class ApiToken(Model):
         Return False, without a change, if the token was revoked since it was read.
         """
         now = utcnow()
-        if self.last_used_at is not None and now - self.last_used_at < USE_NOTED_EVERY:
+        if self.last_used_at is not None and now - self.last_used_at < LAST_USED_PRECISION:
             return True
         update = sa.update(ApiToken).where(ApiToken.id == self.id).values(last_used_at=now).returning(ApiToken.id)
         updated = db.session.scalar(update) is not None

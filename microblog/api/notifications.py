@@ -7,7 +7,7 @@ from typing import Any
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
 from microblog.clock import iso
 from microblog.notifications import push, renderers
@@ -28,7 +28,7 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(NotificationPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> Answer:
+def index(query: dict[str, Any]) -> PageResponse:
     """List your notifications, newest first.
 
     A page omits notifications about objects that no longer exist.

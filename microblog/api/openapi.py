@@ -19,7 +19,7 @@ from microblog.api.responses import HEADERS, RATE_LIMIT
 from microblog.api.schemas import ProblemSchema, RequestSchema
 
 PROBLEM = "application/problem+json"
-ABOUT = """\
+DESCRIPTION = """\
 Create a token with your username and password, then send it with all other requests. You can have several tokens,
 each with a name, and revoke each of them.
 
@@ -71,7 +71,7 @@ class Api(flask_smorest.Api):
             "title": "Microblog",
             "version": "1",
             "openapi_version": "3.1.0",
-            "info": {"description": ABOUT},
+            "info": {"description": DESCRIPTION},
             "security": [{"bearer": []}],
         }
         super().__init__(app, spec_kwargs=document | {"marshmallow_plugin": _Schemas()})

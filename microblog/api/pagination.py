@@ -9,10 +9,10 @@ from flask import request, url_for
 
 from microblog.pagination import Page
 
-Answer = tuple[dict[str, Any], dict[str, str]]
+PageResponse = tuple[dict[str, Any], dict[str, str]]
 
 
-def newest_first(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> Answer:
+def newest_first(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> PageResponse:
     """Return the body and headers of `page`, for a view decorated with Blueprint.lists().
 
     `query` is the parsed query string; `items` are the items of the page, in the form that its schema expects.
@@ -25,7 +25,7 @@ def listed(
     items: Iterable[Any],
     following: Mapping[str, str | None],
     preceding: Mapping[str, str | None],
-) -> Answer:
+) -> PageResponse:
     """Like newest_first(), for a list in another order.
 
     `following` and `preceding` are the query parameters of the adjacent pages. A value of None means that there is no

@@ -9,7 +9,7 @@ from flask import abort, url_for
 from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
-from microblog.api.blueprint import Blueprint, refuse_fields
+from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.schemas import PostRequestSchema, PostSchema, TranslationSchema
 from microblog.api.serializers import post_json
 from microblog.i18n import language_tag
@@ -40,7 +40,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Create a post."""
     body = data["body"].strip()
     if is_blank(body):
-        refuse_fields({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
+        abort_invalid({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
     post = create_post(caller().id, body)
     return post_json(post), {"Location": url_for(".show", post_id=post.id)}
 

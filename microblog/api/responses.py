@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response, current_app, request
 from werkzeug.exceptions import PreconditionFailed
 
-from microblog.api.auth import who_asks
+from microblog.api.auth import rate_limit_key
 from microblog.errors import problem
 from microblog.extensions import limiter
 
@@ -45,7 +45,7 @@ HEADERS: dict[str, dict[str, Any]] = {
 RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 
-@limiter.shared_limit(lambda: current_app.config["RATELIMIT_API"], scope="api", key_func=who_asks)
+@limiter.shared_limit(lambda: current_app.config["RATELIMIT_API"], scope="api", key_func=rate_limit_key)
 def _count() -> None:
     """Count a request of the caller."""
 

@@ -15,10 +15,10 @@ from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME
 from microblog.api.fields import (
     MAX_PAGE,
-    NOT_BETWEEN,
-    NOT_SO_LONG,
-    SEEN,
+    NOT_BLANK,
+    OUT_OF_RANGE,
     TOO_LONG,
+    WRONG_LENGTH,
     choice,
     flag,
     ids,
@@ -30,12 +30,12 @@ from microblog.api.fields import (
 from microblog.api.models import MAX_TOKEN_NAME
 from microblog.messages import models as messages
 from microblog.posts.models import MAX_LENGTH
-from microblog.search.find import CANDIDATES
+from microblog.search.find import MAX_CANDIDATES
 from microblog.search.forms import MAX_LENGTH as MAX_SEARCH
 from microblog.taskqueue import states
 
 _OF_USERNAME = [
-    validate.Length(MIN_USERNAME, MAX_USERNAME, error=NOT_SO_LONG),
+    validate.Length(MIN_USERNAME, MAX_USERNAME, error=WRONG_LENGTH),
     validate.Regexp(USERNAME, error=_l("Use letters without accents, digits, and the characters _ . - only.")),
 ]
 _USERNAME = r"^[A-Za-z0-9_.\-]+$"  # for the document: $ only matches the very end in ECMAScript, not in Python
@@ -61,7 +61,7 @@ class TokenRequestSchema(RequestSchema):
     name = kept("A name that describes its purpose.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG))
 
 
-class TokenFactsSchema(Schema):
+class TokenInfoSchema(Schema):
     """One of your tokens. The token itself is only returned when it is created."""
 
     id = integer("The id of the token, used to revoke it.", required=True)
@@ -91,7 +91,7 @@ class PageQuerySchema(Schema):
         "The key of a page in the other direction; cannot be combined with `before`. If less than a page is left in "
         "that direction, the response is the full first page, including items that you may already have."
     )
-    limit = integer("The maximum number of items.", validate=validate.Range(1, MAX_PAGE, error=NOT_BETWEEN))
+    limit = integer("The maximum number of items.", validate=validate.Range(1, MAX_PAGE, error=OUT_OF_RANGE))
 
 
 class PageSchema(Schema):
@@ -104,7 +104,7 @@ class PageSchema(Schema):
 class TokenPageSchema(PageSchema):
     """A page of your tokens, newest first."""
 
-    items = fields.List(fields.Nested(TokenFactsSchema), required=True)
+    items = fields.List(fields.Nested(TokenInfoSchema), required=True)
 
 
 class UserSchema(Schema):
@@ -164,7 +164,7 @@ class SignUpSchema(RequestSchema):
         validate=validate.Length(max=MAX_EMAIL, error=TOO_LONG),
     )
     password = kept(
-        "Your password.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=NOT_SO_LONG)
+        "Your password.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=WRONG_LENGTH)
     )
 
 
@@ -173,10 +173,10 @@ class PostRequestSchema(RequestSchema):
 
     body = kept(
         "The text of the post; leading and trailing white space is removed.",
-        SEEN,
+        NOT_BLANK,
         required=True,
         validate=[
-            validate.Length(1, MAX_LENGTH, error=NOT_SO_LONG),
+            validate.Length(1, MAX_LENGTH, error=WRONG_LENGTH),
             validate.Regexp(r"(?s).*\S", error=_l("A post needs at least one character that is not a space.")),
         ],
     )
@@ -214,7 +214,7 @@ class SearchQuerySchema(PageQuerySchema):
         "The words that a post must contain. Words in quotes must be next to each other.",
         r"\S",
         required=True,
-        validate=validate.Length(1, MAX_SEARCH, error=NOT_SO_LONG),
+        validate=validate.Length(1, MAX_SEARCH, error=WRONG_LENGTH),
     )
 
 
@@ -222,7 +222,7 @@ class SearchPageSchema(PostPageSchema):
     """A page of search results, best match first."""
 
     truncated = flag(
-        f"Whether so many posts match that only {CANDIDATES} were ranked: the newest posts written here, then "
+        f"Whether so many posts match that only {MAX_CANDIDATES} were ranked: the newest posts written here, then "
         "imported ones.",
         required=True,
     )
@@ -234,7 +234,7 @@ class MessageRequestSchema(RequestSchema):
     to = kept("The username of the recipient.", required=True)
     message = kept(
         f"The text, at most {messages.MAX_LENGTH} characters; leading and trailing white space is removed.",
-        SEEN,
+        NOT_BLANK,
         required=True,
     )
 
@@ -339,7 +339,7 @@ class TaskPageSchema(PageSchema):
     items = fields.List(fields.Nested(TaskSchema), required=True)
 
 
-class RefusalSchema(Schema):
+class RejectedEntrySchema(Schema):
     """An entry of a file that could not be imported."""
 
     number = integer("The position in the list of the file, from 1.", required=True)
@@ -348,10 +348,10 @@ class RefusalSchema(Schema):
     address = text("The URL of the original; null if the file has none.", required=True, allow_none=True)
 
 
-class RefusalPageSchema(PageSchema):
+class RejectedEntryPageSchema(PageSchema):
     """A page of the entries that an import rejected, in the order of the file."""
 
-    items = fields.List(fields.Nested(RefusalSchema), required=True)
+    items = fields.List(fields.Nested(RejectedEntrySchema), required=True)
 
 
 class ProblemSchema(Schema):

@@ -8,8 +8,8 @@ from typing import Any
 from flask_babel import gettext as _
 
 from microblog.api.auth import require_token
-from microblog.api.blueprint import Blueprint, refuse_fields
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.blueprint import Blueprint, abort_invalid
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import SearchPageSchema, SearchQuerySchema
 from microblog.api.serializers import post_json
 from microblog.search.find import find
@@ -28,12 +28,12 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(SearchPageSchema, SearchQuerySchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> Answer:
+def index(query: dict[str, Any]) -> PageResponse:
     """List the posts that contain the words of `q`, best match first."""
     parsed = Query.parse(query["q"])
     if not parsed:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
-        refuse_fields({"query": {"q": [sentence]}})
+        abort_invalid({"query": {"q": [sentence]}})
     found = find(parsed, query.get("before"), query.get("after"), query.get("limit"))
     body, headers = newest_first(query, found.page, map(post_json, found.page.items))
     return body | {"truncated": found.more}, headers

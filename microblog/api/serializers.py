@@ -20,7 +20,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue.interface import AlreadyRunning
 
 
-def user_called(username: str) -> User:
+def find_user(username: str) -> User:
     """Return the user with this name. Raises NotFound.
 
     ``me`` is the caller; it cannot be a username, which has at least three characters.
@@ -30,9 +30,9 @@ def user_called(username: str) -> User:
     return get_user_or_404(username)
 
 
-def myself(username: str) -> User:
+def require_self(username: str) -> User:
     """Return the caller, who must be the user with this name. Raises NotFound and Forbidden."""
-    user = user_called(username)
+    user = find_user(username)
     return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
 
 
@@ -77,7 +77,7 @@ def started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     return task_json(own_job(task_id), task_id), {"Location": _path(task_id)}
 
 
-def refuse_second(error: AlreadyRunning) -> NoReturn:
+def abort_already_running(error: AlreadyRunning) -> NoReturn:
     """Respond with 409, and with the id and the path of the running job unless it has just ended."""
     running = error.task.root_id if error.task else None
     db.session.rollback()

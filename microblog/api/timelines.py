@@ -7,9 +7,9 @@ from typing import Any
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import Answer, newest_first
+from microblog.api.pagination import PageResponse, newest_first
 from microblog.api.schemas import PostPageSchema
-from microblog.api.serializers import post_json, user_called
+from microblog.api.serializers import find_user, post_json
 from microblog.pagination import Page
 from microblog.posts.models import Post
 from microblog.posts.queries import explore_timeline, home_timeline, profile_timeline
@@ -27,7 +27,7 @@ bp = Blueprint(
 @bp.get("/timelines/home")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def home(query: dict[str, Any]) -> Answer:
+def home(query: dict[str, Any]) -> PageResponse:
     """List your posts and those of the users that you follow, newest first."""
     return _posts(query, home_timeline(caller(), query.get("before"), query.get("after"), query.get("limit")))
 
@@ -35,7 +35,7 @@ def home(query: dict[str, Any]) -> Answer:
 @bp.get("/timelines/explore")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def explore(query: dict[str, Any]) -> Answer:
+def explore(query: dict[str, Any]) -> PageResponse:
     """List the posts of all users, newest first."""
     return _posts(query, explore_timeline(query.get("before"), query.get("after"), query.get("limit")))
 
@@ -43,11 +43,11 @@ def explore(query: dict[str, Any]) -> Answer:
 @bp.get("/users/<username>/posts")
 @bp.lists(PostPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
-def of_user(query: dict[str, Any], username: str) -> Answer:
+def of_user(query: dict[str, Any], username: str) -> PageResponse:
     """List the posts of a user, newest first."""
-    author = user_called(username)
+    author = find_user(username)
     return _posts(query, profile_timeline(author, query.get("before"), query.get("after"), query.get("limit")))
 
 
-def _posts(query: dict[str, Any], page: Page[Post]) -> Answer:
+def _posts(query: dict[str, Any], page: Page[Post]) -> PageResponse:
     return newest_first(query, page, map(post_json, page.items))

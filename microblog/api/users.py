@@ -12,10 +12,10 @@ from microblog.accounts.decorators import limit_password_attempts
 from microblog.accounts.models import User
 from microblog.accounts.services import change_profile, count_follows, is_following, sign_up, users_by_name
 from microblog.api.auth import caller, require_token_unless_post
-from microblog.api.blueprint import Blueprint, refuse_fields
-from microblog.api.pagination import Answer, listed
+from microblog.api.blueprint import Blueprint, abort_invalid
+from microblog.api.pagination import PageResponse, listed
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
-from microblog.api.serializers import myself, user_called, user_json
+from microblog.api.serializers import find_user, require_self, user_json
 from microblog.validators import normalize_email
 
 bp = Blueprint(
@@ -31,7 +31,7 @@ bp = Blueprint(
 @bp.get("")
 @bp.lists(UserPageSchema)
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
-def index(query: dict[str, Any]) -> Answer:
+def index(query: dict[str, Any]) -> PageResponse:
     """List all users, ordered by name."""
     size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
     page = users_by_name(size, query.get("before"), query.get("after"))
@@ -65,7 +65,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def show(username: str) -> dict[str, Any]:
     """Show a user."""
-    return _profile_json(user_called(username), caller())
+    return _profile_json(find_user(username), caller())
 
 
 @bp.patch("/<username>")
@@ -74,7 +74,7 @@ def show(username: str) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
     """Change your username, profile text, language or time zone."""
-    user = myself(username)
+    user = require_self(username)
     _refuse_taken(changes, user)
     if not change_profile(user, **changes):
         _refuse_taken(changes, user)
@@ -91,7 +91,7 @@ def _refuse_taken(data: dict[str, Any], user: User | None = None) -> None:
 
 
 def _refuse(**fields: str) -> None:
-    refuse_fields({"json": {name: [sentence] for name, sentence in fields.items()}})
+    abort_invalid({"json": {name: [sentence] for name, sentence in fields.items()}})
 
 
 def _profile_json(user: User, reader: User) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def _combined(
 
 
 BOOKS = tuple(PhraseBook.load(PHRASES / f"{language}.json") for language in ("en", "es", "ko", "ru"))
-TALKATIVE = 0.45  # probability that a post replies to the previous one
-SOON = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
+REPLY_PROBABILITY = 0.45  # probability that a post replies to the previous one
+MAX_REPLY_DELAY = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
 
 
 class Speaker(NamedTuple):
@@ -107,7 +107,7 @@ class Speaker(NamedTuple):
     language: str
 
 
-class Said(NamedTuple):
+class TimedPost(NamedTuple):
     """One post; `moment` is its time as a fraction of the whole period, from 0 to 1."""
 
     speaker: Speaker
@@ -115,7 +115,7 @@ class Said(NamedTuple):
     moment: float
 
 
-def conversations(speakers: Sequence[Speaker], count: int, of_first: int, rng: random.Random) -> Iterator[Said]:
+def conversations(speakers: Sequence[Speaker], count: int, of_first: int, rng: random.Random) -> Iterator[TimedPost]:
     """Yield `count` different posts, oldest first; `of_first` of them (or all) are written by the first speaker."""
     posts = {book.language: book.posts(rng) for book in BOOKS}
     replies = {book.language: book.replies(rng) for book in BOOKS}
@@ -125,32 +125,32 @@ def conversations(speakers: Sequence[Speaker], count: int, of_first: int, rng: r
     previous: Speaker | None = None
     time = 0.0
     for number in range(count):
-        answered = previous if rng.random() < TALKATIVE else None
+        answered = previous if rng.random() < REPLY_PROBABILITY else None
         # The probability is the first speaker's share of the remaining posts, so that theirs are spread evenly.
         if rng.random() * (count - number) < remaining:
             speaker, remaining = first, remaining - 1
         else:
             speaker = rng.choice((answered and compatriots[answered.language]) or others)
         if answered is not None and answered != speaker and answered.language == speaker.language:
-            time += rng.random() * min(SOON, 1 / count)
+            time += rng.random() * min(MAX_REPLY_DELAY, 1 / count)
             text = f"@{answered.name} {next(replies[speaker.language])}"
         else:
             time = max(time, (number + rng.random()) / count)
             text = next(posts[speaker.language])
-        yield Said(speaker, text, time)
+        yield TimedPost(speaker, text, time)
         previous = speaker
 
 
 CORRESPONDENTS = 6  # users who write to the first user; the languages take turns
 UNANSWERED = 3  # correspondents whose last message is unread
-LATELY = timedelta(days=20)  # the period of the messages
+MESSAGE_PERIOD = timedelta(days=20)  # the period of the messages
 FOLLOWERS = 8  # newest followers that the first user is notified of
 NEW_FOLLOWERS = 2  # of these, the ones whose notification is unread
 
-Somebody = tuple[int, str]  # a user's id and language (BCP 47)
+Correspondent = tuple[int, str]  # a user's id and language (BCP 47)
 
 
-def add_messages(reader: int, others: Sequence[Somebody], now: datetime, rng: random.Random) -> None:
+def add_messages(reader: int, others: Sequence[Correspondent], now: datetime, rng: random.Random) -> None:
     """Add conversations of some of `others` with the `reader` in the days before `now`, in the caller's transaction.
 
     Also add the reader's notifications about these messages and about the newest followers.
@@ -159,7 +159,7 @@ def add_messages(reader: int, others: Sequence[Somebody], now: datetime, rng: ra
         message for place, one in enumerate(others[:CORRESPONDENTS]) for message in _conversation(reader, one, place)
     ]
     for message in messages:
-        message["timestamp"] = now - LATELY * message["timestamp"] - timedelta(minutes=rng.randint(1, 50))
+        message["timestamp"] = now - MESSAGE_PERIOD * message["timestamp"] - timedelta(minutes=rng.randint(1, 50))
         message["read_at"] = message["timestamp"] + timedelta(minutes=1) if message.pop("is_read") else None
     if not messages:
         return
@@ -169,7 +169,7 @@ def add_messages(reader: int, others: Sequence[Somebody], now: datetime, rng: ra
     )
 
 
-def _conversation(reader: int, other: Somebody, place: int) -> Iterator[dict[str, Any]]:
+def _conversation(reader: int, other: Correspondent, place: int) -> Iterator[dict[str, Any]]:
     """Yield a message, the answer and another message; `timestamp` is the age as a fraction of LATELY, from 0 to 1."""
     other_id, language = other
     book = next(book for book in BOOKS if book.language == language)
@@ -214,7 +214,7 @@ YEAR = timedelta(days=365)
 MOST_FOLLOWED = 200  # users that the first user follows, at most
 OWN_POSTS = 250  # posts of the first user
 SEEN_WITHIN = timedelta(days=30)
-NOBODY = ""  # a password hash that no password matches
+UNUSABLE_PASSWORD_HASH = ""  # a password hash that no password matches
 ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
 
@@ -253,7 +253,7 @@ def _add_people(name: str, password: str, count: int, now: datetime, rng: random
         {
             "username": speaker.name,
             "email": f"{speaker.name}@example.com",
-            "password_hash": password_hash if speaker is first else NOBODY,
+            "password_hash": password_hash if speaker is first else UNUSABLE_PASSWORD_HASH,
             "about_me": about,
             "created_at": now - YEAR * (1 + rng.random()),
             "last_seen_at": now - SEEN_WITHIN * rng.random(),

@@ -21,13 +21,13 @@ from honcho.colour import get_colours
 from honcho.printer import Message, Printer
 
 STDOUT = 1
-LINES_KEPT = 10_000
+MAX_QUEUED_LINES = 10_000
 
 
 class Console:
     """A printer of lines from any thread, which never blocks the thread, even if standard output is slow or closed.
 
-    If standard output blocks (a full pipe, a paused terminal), lines beyond ``LINES_KEPT`` are dropped, and the
+    If standard output blocks (a full pipe, a paused terminal), lines beyond ``MAX_QUEUED_LINES`` are dropped, and the
     programs continue.
     """
 
@@ -39,7 +39,7 @@ class Console:
             io.FileIO(STDOUT, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True
         )
         self._printer = Printer(output, width=max(map(len, names), default=0))
-        self._lines: queue.Queue[Any] = queue.Queue(LINES_KEPT)
+        self._lines: queue.Queue[Any] = queue.Queue(MAX_QUEUED_LINES)
         self._thread = threading.Thread(target=self._print, daemon=True)
         self._thread.start()
 

@@ -18,7 +18,7 @@ from microblog.development.environment import ADDRESS
 LARGEST_MAIL = 50 * 1024 * 1024  # bytes
 
 
-class Keeper:
+class MaildirHandler:
     """aiosmtpd handler that stores each mail."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ def _envelope_lines(envelope: Envelope) -> bytes:
 
 async def serve(folder: Path, port: int) -> None:
     """Accept mail on the loopback `port` until SIGINT or SIGTERM. Raises OSError if the port is in use."""
-    keeper = Keeper(folder)
+    keeper = MaildirHandler(folder)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

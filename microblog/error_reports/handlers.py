@@ -30,22 +30,22 @@ from microblog.taskqueue.transitions import task_table
 from microblog.validators import replace_unstorable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LONGEST = 50_000  # characters of a traceback that are stored: the last ones
+MAX_TRACEBACK = 50_000  # characters of a traceback that are stored: the last ones
 
-Facts = dict[str, Any]
+Columns = dict[str, Any]
 
 
-def facts_of_error(error: BaseException, text: str = "") -> Facts:
+def error_columns(error: BaseException, text: str = "") -> Columns:
     """Return the columns that describe `error`; `text` is its traceback if the exception itself has none."""
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else text or repr(type(error))
     return {
         "exception": f"{type(error).__module__}.{type(error).__qualname__}"[:255],
         "place": _place(error.__traceback__)[:255],
-        "traceback": replace_unstorable(logs.redact(trace)[-LONGEST:]),
+        "traceback": replace_unstorable(logs.redact(trace)[-MAX_TRACEBACK:]),
     }
 
 
-def facts_of_request() -> Facts:
+def request_columns() -> Columns:
     """Return the columns that describe the current request."""
     return {
         "method": request.method[:16],
@@ -55,7 +55,7 @@ def facts_of_request() -> Facts:
     }
 
 
-def facts_of_task(task: Any, task_id: str) -> Facts:
+def task_columns(task: Any, task_id: str) -> Columns:
     """Return the columns that describe a failed task."""
     return {
         "task_id": task_id,
@@ -66,11 +66,11 @@ def facts_of_task(task: Any, task_id: str) -> Facts:
     }
 
 
-def facts_of_abandoned_task(task_id: str, row: Any) -> Facts:
+def abandoned_task_columns(task_id: str, row: Any) -> Columns:
     """Return the columns that describe a task given up after worker crashes; `row` is its row (see _GIVEN_UP)."""
     text = f"The task was given up after {row.crashes} worker crashes; the last worker was {row.worker}."
     headers = row.signature.get("options", {}).get("headers") or {}
-    return facts_of_error(WorkerDied(), text) | {
+    return error_columns(WorkerDied(), text) | {
         "task_id": task_id,
         "task_name": row.name,
         "request_id": headers.get("request_id"),
@@ -92,13 +92,15 @@ def _place(frames: TracebackType | None) -> str:
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4  # concurrent reports of one process; if Redis or the database is unavailable, more would only pile up
+MAX_CONCURRENT_REPORTS = (
+    4  # concurrent reports of one process; if Redis or the database is unavailable, more would only pile up
+)
 
 # A task that failed in another way has fewer crashes, or it would not have been claimed; so have its later steps.
 _GIVEN_UP = sa.select(
     task_table.c.name, task_table.c.user_id, task_table.c.worker, task_table.c.crashes, task_table.c.signature
 ).where(task_table.c.id == sa.bindparam("task_id"), task_table.c.crashes >= sa.bindparam("most"))
-_room = threading.BoundedSemaphore(AT_ONCE)
+_room = threading.BoundedSemaphore(MAX_CONCURRENT_REPORTS)
 
 
 def init_app(app: Flask) -> None:
@@ -106,7 +108,7 @@ def init_app(app: Flask) -> None:
 
     def report_request(sender: Flask, exception: BaseException, **_: Any) -> None:
         try:
-            _report_in_thread(app, facts_of_error(exception) | facts_of_request())
+            _report_in_thread(app, error_columns(exception) | request_columns())
         except Exception:
             logger.exception("failed to report an error")
 
@@ -117,8 +119,8 @@ def init_app(app: Flask) -> None:
         try:
             if sender.app is not app.extensions["celery"]:
                 return
-            about_error = facts_of_error(exception, str(getattr(einfo, "traceback", None) or ""))
-            about_task = facts_of_task(sender, task_id)
+            about_error = error_columns(exception, str(getattr(einfo, "traceback", None) or ""))
+            about_task = task_columns(sender, task_id)
             _report_in_thread(app, about_task | about_error | {"place": about_error["place"] or about_task["place"]})
         except Exception:
             logger.exception("failed to report an error")
@@ -131,7 +133,7 @@ def init_app(app: Flask) -> None:
             if sender is not app.extensions["celery"]:
                 return
             for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
-                _report_in_thread(app, facts_of_abandoned_task(change.id, row))
+                _report_in_thread(app, abandoned_task_columns(change.id, row))
         except Exception:
             logger.exception("failed to report an error")
 
@@ -141,7 +143,7 @@ def init_app(app: Flask) -> None:
     task_changed.connect(report_crashes, weak=False)
 
 
-def _report_in_thread(app: Flask, columns: Facts) -> None:
+def _report_in_thread(app: Flask, columns: Columns) -> None:
     """Report in a separate thread: the response must not wait for Redis or the database, which may have failed."""
     if not _room.acquire(blocking=False):
         logger.warning("%s in %s is not reported: too many reports at once", columns["exception"], columns["place"])
@@ -149,7 +151,7 @@ def _report_in_thread(app: Flask, columns: Facts) -> None:
     threading.Thread(target=_report, args=(app, columns), daemon=True, name="error-report").start()
 
 
-def _report(app: Flask, columns: Facts) -> None:
+def _report(app: Flask, columns: Columns) -> None:
     """Store the report and launch its mail, unless an equal error was reported recently."""
     try:
         with app.app_context():  # a new session: the failed code may have left its session unfinished
@@ -160,7 +162,7 @@ def _report(app: Flask, columns: Facts) -> None:
             try:
                 _store(columns | {"suppressed": suppressed})
             except DatabaseUnavailable:
-                throttle.take_back(kind, suppressed)
+                throttle.undo_admit(kind, suppressed)
                 logger.warning("the database is unavailable; %s is not reported", kind)
     except Exception:
         logger.exception("failed to report an error")
@@ -168,7 +170,7 @@ def _report(app: Flask, columns: Facts) -> None:
         _room.release()
 
 
-def _store(columns: Facts) -> None:
+def _store(columns: Columns) -> None:
     report = ErrorReport(**columns)
     db.session.add(report)
     db.session.flush()

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from microblog.extensions import redis_client
 
 PERIOD = 60  # seconds
-COUNTED_FOR = 24 * 3600  # seconds that a count is stored after the last error
-REMEMBERED = 1000  # kinds of errors that a process counts while Redis is unavailable
+COUNT_LIFETIME = 24 * 3600  # seconds that a count is stored after the last error
+MAX_LOCAL_KINDS = 1000  # kinds of errors that a process counts while Redis is unavailable
 
 # Returns -1 for an error within the period of an equal one, otherwise the number suppressed since the last admitted.
 _ADMIT = """
@@ -46,7 +46,7 @@ def admit(kind: str) -> int | None:
     """
     keys = _keys(kind)
     try:
-        suppressed = int(redis_client.connection.eval(_ADMIT, 2, *keys, PERIOD, COUNTED_FOR))
+        suppressed = int(redis_client.connection.eval(_ADMIT, 2, *keys, PERIOD, COUNT_LIFETIME))
     except RedisError:
         return _admit_locally(keys[0])
     return None if suppressed < 0 else suppressed
@@ -60,11 +60,11 @@ def admit_mail(kind: str, report: str, suppressed: int) -> bool:
     their mails are due once it is available. Raises redis.exceptions.RedisError.
     """
     mailed, counted = f"{_keys(kind)[0]}:by", _keys(kind)[1]
-    arguments = (report, PERIOD, suppressed + 1, COUNTED_FOR)
+    arguments = (report, PERIOD, suppressed + 1, COUNT_LIFETIME)
     return bool(redis_client.connection.eval(_ADMIT_MAIL, 2, mailed, counted, *arguments))
 
 
-def take_back(kind: str, suppressed: int) -> None:
+def undo_admit(kind: str, suppressed: int) -> None:
     """Undo an admit() without a report: the next equal error is admitted, and this one is counted as suppressed."""
     mark, count = _keys(kind)
     with _lock:
@@ -72,7 +72,7 @@ def take_back(kind: str, suppressed: int) -> None:
     try:
         redis_client.connection.delete(mark)
         redis_client.connection.incrby(count, suppressed + 1)
-        redis_client.connection.expire(count, COUNTED_FOR)
+        redis_client.connection.expire(count, COUNT_LIFETIME)
     except RedisError:
         return
 
@@ -87,7 +87,7 @@ def _admit_locally(mark: str) -> int | None:
         admitted_at, suppressed = _here.pop(mark, (now - PERIOD, 0))
         too_soon = now - admitted_at < PERIOD
         _here[mark] = (admitted_at, suppressed + 1) if too_soon else (now, 0)
-        while len(_here) > REMEMBERED:
+        while len(_here) > MAX_LOCAL_KINDS:
             _here.popitem(last=False)
     return None if too_soon else suppressed
 

@@ -15,4 +15,4 @@ def init_app(app: Flask) -> None:
 
     app.register_blueprint(bp)
     register_job("export_posts", export_job)
-    deletion.on_account_deletion(cleanup.delete_all_of)
+    deletion.on_account_deletion(cleanup.delete_archives_of_user)

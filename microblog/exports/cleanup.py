@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from microblog.clock import utcnow
 from microblog.exports.archive import current_storage
-from microblog.exports.models import Archive, path_of
+from microblog.exports.models import Archive, archive_path
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task, is_attempt_current
 
 PART = re.compile(r"([^.]+)\.(\d+)\.json")
-SLEEP = timedelta(days=1)
+MAX_SUSPENSION = timedelta(days=1)
 BATCH = 100  # archives deleted in one transaction
 
 
@@ -25,7 +25,7 @@ def delete_expired() -> int:
     return _delete(sa.select(Archive).where(Archive.expires_at <= utcnow()))
 
 
-def delete_unwanted() -> int:
+def delete_archives_of_failed_jobs() -> int:
     """Delete the archives whose job was cancelled or failed before it could report the archive.
 
     Return their number.
@@ -40,7 +40,7 @@ def delete_superseded() -> int:
     Return their number. Checks the archives of the last day: no attempt is suspended for longer.
     """
     storage, deleted = current_storage(), 0
-    late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - SLEEP)
+    late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - MAX_SUSPENSION)
     for archive in db.session.scalars(late):
         for path in _superseded(archive):
             if storage.exists(path):
@@ -66,7 +66,7 @@ def delete_abandoned_parts() -> int:
     return deleted
 
 
-def delete_all_of(user_id: int) -> int:
+def delete_archives_of_user(user_id: int) -> int:
     """Delete the archives of a user whose jobs have ended; return their number."""
     delete_abandoned_parts()  # first: an attempt that is still writing must not move its part into place
     return _delete(sa.select(Archive).where(Archive.user_id == user_id))
@@ -86,4 +86,4 @@ def _delete(archives: sa.Select[Archive]) -> int:
 
 
 def _superseded(archive: Archive) -> list[str]:
-    return [path_of(archive.id, attempt) for attempt in range(1, archive.attempt)]
+    return [archive_path(archive.id, attempt) for attempt in range(1, archive.attempt)]

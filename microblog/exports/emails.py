@@ -10,7 +10,7 @@ from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 from microblog.accounts.models import User
 from microblog.exports.archive import FILE_NAME, current_storage
 from microblog.exports.models import Archive
-from microblog.i18n import addressed_to
+from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
 
 
@@ -47,7 +47,7 @@ def _serializer() -> URLSafeTimedSerializer:
 def archive_email(user: User, archive: Archive) -> Message:
     """Return the mail with the archive: attached up to ``EXPORT_ATTACHMENT_LIMIT`` bytes, else as an expiring link."""
     attached = archive.size <= current_app.config["EXPORT_ATTACHMENT_LIMIT"]
-    with addressed_to(user):
+    with locale_of(user):
         message = render_email(
             "exported_posts",
             to=user.email,

@@ -37,7 +37,7 @@ class Archive(Model):
         return f"<Archive {self.id} of user {self.user_id}>"
 
 
-def path_of(job_id: str, attempt: int) -> str:
+def archive_path(job_id: str, attempt: int) -> str:
     """Return the path of an attempt's archive; each attempt has its own file, so that none overwrites another's."""
     return f"{job_id}.{attempt}.json"
 

@@ -10,6 +10,7 @@ from flask_login import current_user, login_required
 from microblog.exports.archive import FILE_NAME, current_storage
 from microblog.exports.emails import LinkExpired, LinkForged
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
+from microblog.extensions import db
 from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.interface import AlreadyRunning
 
@@ -23,7 +24,9 @@ def export_posts() -> ResponseReturnValue:
     """Start an export of everything the user wrote, unless one is running."""
     try:
         start_export(current_user)
+        db.session.commit()
     except AlreadyRunning:
+        db.session.rollback()
         flash(_("An export is already running. You will get it by mail as soon as it is done."))
     else:
         flash(_("Your export has started. Stay and watch, or go: it will come by mail."))

@@ -12,7 +12,6 @@ from microblog.exports.emails import verify_download
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
-from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
 from microblog.validators import is_storable
 
@@ -27,17 +26,11 @@ def export_job(user_id: int) -> Signature:
 
 
 def start_export(user: User) -> Task:
-    """Start an export of everything `user` wrote and commit; return the first step's row.
+    """Start an export of everything `user` wrote, in the caller's transaction; return the first step's row.
 
-    Raises AlreadyRunning if the user has an unfinished export.
+    Raises AlreadyRunning if one is unfinished.
     """
-    try:
-        task = user.launch_task("export_posts", _("Exporting your posts"))
-        db.session.commit()
-    except AlreadyRunning:
-        db.session.rollback()
-        raise
-    return task
+    return user.launch_task("export_posts", _("Exporting your posts"))
 
 
 def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Archive:

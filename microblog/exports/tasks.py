@@ -18,7 +18,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.exports import cleanup
 from microblog.exports.archive import count_posts, current_storage, read_posts, to_json
 from microblog.exports.emails import archive_email
-from microblog.exports.models import Archive, path_of, record
+from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
 from microblog.taskqueue.interface import JobError, Progress
@@ -38,7 +38,7 @@ from microblog.taskqueue.worker import JobTask
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """Write all posts of a user to an archive; return its id, size and checksum for the next step."""
     job_id: str = self.request.root_id
-    path = path_of(job_id, self.attempt)
+    path = archive_path(job_id, self.attempt)
     with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
@@ -64,7 +64,7 @@ def sweep_archives() -> None:
     """Delete expired archives, and files left behind by failures."""
     cleanup.delete_abandoned_parts()  # first, so that no part becomes an archive meanwhile
     cleanup.delete_expired()
-    cleanup.delete_unwanted()
+    cleanup.delete_archives_of_failed_jobs()
     cleanup.delete_superseded()
 
 

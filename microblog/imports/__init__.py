@@ -13,4 +13,4 @@ def init_app(app: Flask) -> None:
 
     app.register_blueprint(bp)
     app.jinja_env.globals["has_refusals"] = uploads.has_refusals
-    deletion.on_account_deletion(cleanup.delete_all_of)
+    deletion.on_account_deletion(cleanup.delete_by_user)

@@ -7,8 +7,7 @@ import sqlalchemy as sa
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import rejected_entries
-from microblog.imports.models import Refusal, Upload
-from microblog.imports.uploads import current_storage
+from microblog.imports.models import Refusal, Upload, current_storage
 from microblog.storage import PARTS
 from microblog.taskqueue.models import Task
 
@@ -24,7 +23,7 @@ def delete_expired() -> int:
     return _delete(sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing)))
 
 
-def delete_refused(user_id: int, but: str) -> int:
+def delete_uploads_with_rejected_entries(user_id: int, but: str) -> int:
     """Delete a user's uploads that have rejected entries, and these entries, but not the upload `but`.
 
     Return the number of uploads. The import of `but` calls this before it stores rejected entries of its own, so that a
@@ -34,12 +33,12 @@ def delete_refused(user_id: int, but: str) -> int:
     return _delete(sa.and_(Upload.user_id == user_id, Upload.id != but, has_refusals))
 
 
-def delete_all_of(user_id: int) -> int:
+def delete_by_user(user_id: int) -> int:
     """Delete all uploads of a user, whose jobs must have finished. Return the number of uploads."""
     return _delete(Upload.user_id == user_id)
 
 
-def delete_waiting(user_id: int, but: str) -> int:
+def delete_kept_for_retry(user_id: int, but: str) -> int:
     """Delete a user's uploads that are kept for a retry, except `but`, and commit. Return the number of uploads.
 
     Call this in the transaction that launched the import of `but`, in which the user has no other unfinished import.
@@ -57,7 +56,7 @@ def _delete(condition: sa.ColumnElement[bool]) -> int:
         for upload_id, path in paths.items():
             for file in (f"{PARTS}/{path}", path):  # the partial file first: its writer could move it to `path`
                 storage.delete(file)
-            rejected_entries.delete_all_of(upload_id)
+            rejected_entries.delete_by_upload(upload_id)
         db.session.execute(sa.delete(Upload).where(Upload.id.in_(paths)))
         db.session.commit()
         deleted += len(batch)

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from microblog.imports.parsers import Draft
 
-MOST = 10_000  # different texts with one timestamp that are held in memory
+MAX_TEXTS = 10_000  # different texts with one timestamp that are held in memory
 
 #: Called with each post of a file in order; returns the post's number among equal posts, from 1.
 Count = Callable[[Draft], int]
@@ -44,7 +44,7 @@ def count_in_order() -> Count:
             seen.clear()
         last = draft.timestamp
         seen[draft.body] += 1
-        if len(seen) > MOST:
+        if len(seen) > MAX_TEXTS:
             raise OutOfOrder
         return seen[draft.body]
 

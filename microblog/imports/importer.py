@@ -19,9 +19,8 @@ from microblog.extensions import db
 from microblog.imports import cleanup, rejected_entries
 from microblog.imports.duplicates import Count, OutOfOrder, count_anywhere, count_in_order
 from microblog.imports.json_reader import BrokenJson, Entry, EntryReader, EntryTooLarge
-from microblog.imports.models import LONGEST_ADDRESS, Upload
-from microblog.imports.parsers import FORMATS, Draft, LeftOut, Refused
-from microblog.imports.uploads import current_storage
+from microblog.imports.models import MAX_URL_LENGTH, Upload, current_storage
+from microblog.imports.parsers import FORMATS, Draft, EntryRejected, LeftOut
 from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
 from microblog.posts.tokenizer import indexed
@@ -29,10 +28,10 @@ from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 
-SHOWN = 100  # rejected entries in the task's result
+RESULT_LIMIT = 100  # rejected entries in the task's result
 # Rejected entries stored for a file, and so for a user (cleanup.delete_refused): a file of brackets must not fill the
 # disk.
-LISTED = 1_000_000
+STORED_LIMIT = 1_000_000
 
 
 class Report:
@@ -48,7 +47,7 @@ class Report:
         self._new: list[dict[str, Any]] = []
         self._without_media = 0
 
-    def note(self, entry: Entry, outcome: Draft | LeftOut | Refused) -> None:
+    def note(self, entry: Entry, outcome: Draft | LeftOut | EntryRejected) -> None:
         """Count one entry."""
         self.read += 1
         if isinstance(outcome, Draft):
@@ -60,9 +59,9 @@ class Report:
             self._refused += 1
             where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
             refusal = where | {"reason": str(outcome)}
-            if self._refused <= SHOWN:
+            if self._refused <= RESULT_LIMIT:
                 self._first.append(refusal)
-            if self._refused <= LISTED:
+            if self._refused <= STORED_LIMIT:
                 self._new.append(refusal | {"place": self.read})
 
     def take_refusals(self) -> list[dict[str, Any]]:
@@ -89,16 +88,16 @@ def _address(value: Any) -> str | None:
     address = note.get("url") if isinstance(note, dict) else None
     if not isinstance(address, str) or not address.startswith(("https://", "http://")):
         return None
-    return replace_unstorable(address[:LONGEST_ADDRESS])
+    return replace_unstorable(address[:MAX_URL_LENGTH])
 
 
 ADVISORY_LOCK = 0x696D70  # the advisory lock's class id for imports
 
-Numbered = tuple[Draft, int]  # a post and its number among equal posts in the file, from 1
+NumberedDraft = tuple[Draft, int]  # a post and its number among equal posts in the file, from 1
 
 
 def store_posts(
-    upload_id: str, user_id: int, batch: Sequence[Numbered], refused: Sequence[dict[str, Any]] = ()
+    upload_id: str, user_id: int, batch: Sequence[NumberedDraft], refused: Sequence[dict[str, Any]] = ()
 ) -> None:
     """Store the new posts of a user's `batch`, and the entries `refused` beside them, and commit.
 
@@ -119,7 +118,7 @@ def store_posts(
     db.session.commit()
 
 
-def _new(batch: Sequence[Numbered], user_id: int) -> list[Draft]:
+def _new(batch: Sequence[NumberedDraft], user_id: int) -> list[Draft]:
     """Return the posts of `batch` that the user does not have."""
     existing = _count_existing([draft for draft, _number in batch], user_id)
     return [draft for draft, number in batch if not existing or number > existing[draft.body, draft.timestamp]]
@@ -186,7 +185,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     reports = [Report()]  # one for each pass over the file
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
-        cleanup.delete_refused(user_id, but=upload_id)
+        cleanup.delete_uploads_with_rejected_entries(user_id, but=upload_id)
         try:
             _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
         except OutOfOrder:  # once more from the beginning, to count equal posts wherever they are
@@ -216,12 +215,12 @@ def _read(
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
 
 
-def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[Numbered]]:
+def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[NumberedDraft]]:
     """Yield the posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
     reading = iter(entries)
     more = True
     while more:
-        batch: list[Numbered] = []
+        batch: list[NumberedDraft] = []
         start, broken = report.read, None
         try:
             for entry in islice(reading, BATCH):
@@ -237,11 +236,11 @@ def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[lis
         more = report.read > start
 
 
-def _outcome(entry: Entry) -> Draft | LeftOut | Refused:
+def _outcome(entry: Entry) -> Draft | LeftOut | EntryRejected:
     read: Callable[[Any], Draft] = FORMATS[entry.key]
     try:
         return read(entry.value)
-    except (LeftOut, Refused) as reason:
+    except (LeftOut, EntryRejected) as reason:
         return reason
 
 

@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from flask import current_app
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
 from microblog.extensions import Model
+from microblog.storage import Storage
 
-LONGEST_ADDRESS = 500  # characters of the original post's URL
+MAX_URL_LENGTH = 500  # characters of the original post's URL
 
 
 class Upload(Model):
@@ -55,7 +57,12 @@ class Refusal(Model):
     number: Mapped[int]
     line: Mapped[int]
     reason: Mapped[str] = mapped_column(sa.Text)
-    address: Mapped[str | None] = mapped_column(sa.String(LONGEST_ADDRESS))
+    address: Mapped[str | None] = mapped_column(sa.String(MAX_URL_LENGTH))
 
     def __repr__(self) -> str:
         return f"<Refusal {self.place} of {self.upload_id}>"
+
+
+def current_storage() -> Storage:
+    """Return the storage of the setting ``IMPORT_STORAGE_URL``."""
+    return Storage(current_app.config["IMPORT_STORAGE_URL"])

@@ -128,7 +128,7 @@ class Draft(NamedTuple):
     has_media: bool = False
 
 
-class Refused(Exception):
+class EntryRejected(Exception):
     """The post cannot be imported; the message is a sentence with the reason."""
 
 
@@ -149,7 +149,7 @@ def from_archive(entry: Any) -> Draft:
     The text is not changed, so that an export can be imported without loss.
     """
     if not isinstance(entry, dict):
-        raise Refused(_("It is not a post."))
+        raise EntryRejected(_("It is not a post."))
     return _draft(entry.get("body"), entry.get("timestamp"))
 
 
@@ -159,7 +159,7 @@ def from_outbox(entry: Any) -> Draft:
     Boosts are left out since others wrote them, and notes for a limited audience since all posts here are public.
     """
     if not isinstance(entry, dict):
-        raise Refused(_("It is not a post."))
+        raise EntryRejected(_("It is not a post."))
     if entry.get("type") == "Announce":
         raise LeftOut(BOOST)
     note = entry.get("object")
@@ -174,7 +174,7 @@ def from_outbox(entry: Any) -> Draft:
         text = f"{warning.strip()}\n\n{text}"
     has_media = bool(note.get("attachment"))
     if has_media and text == "":
-        raise Refused(_("It has no text, only pictures, sound or video, which cannot be kept here."))
+        raise EntryRejected(_("It has no text, only pictures, sound or video, which cannot be kept here."))
     return _draft(text, note.get("published") or entry.get("published"))._replace(has_media=has_media)
 
 
@@ -184,11 +184,11 @@ FORMATS: dict[str, Callable[[Any], Draft]] = {"posts": from_archive, "orderedIte
 
 def _draft(body: Any, timestamp: Any) -> Draft:
     if not isinstance(body, str):
-        raise Refused(_("It has no text."))
+        raise EntryRejected(_("It has no text."))
     if not body.strip():
-        raise Refused(_("It is empty."))
+        raise EntryRejected(_("It is empty."))
     if not is_storable(body):
-        raise Refused(_("It has characters that cannot be kept (NUL or half a character)."))
+        raise EntryRejected(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(body) > MAX_LENGTH:
         _refuse_length(len(body))
     return Draft(body, _parse_time(timestamp))
@@ -200,11 +200,11 @@ def _plain_text(html: str) -> str:
     try:
         return html_to_text(html)
     except ValueError:
-        raise Refused(_("It is not a post.")) from None
+        raise EntryRejected(_("It is not a post.")) from None
 
 
 def _refuse_length(length: int) -> NoReturn:
-    raise Refused(
+    raise EntryRejected(
         _("It has %(length)d characters; a post here has at most %(limit)d.", length=length, limit=MAX_LENGTH)
     )
 
@@ -213,14 +213,14 @@ def _parse_time(timestamp: Any) -> datetime:
     try:
         time = datetime.fromisoformat(timestamp)
         if time.tzinfo is None:
-            raise Refused(_("Its time does not say in which zone it is."))
+            raise EntryRejected(_("Its time does not say in which zone it is."))
         time = time if time.tzinfo is UTC else time.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
-        raise Refused(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
+        raise EntryRejected(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
     if time < _EARLIEST:
-        raise Refused(_("Its time is before 1970."))
+        raise EntryRejected(_("Its time is before 1970."))
     if time > utcnow():
-        raise Refused(_("Its time is in the future."))
+        raise EntryRejected(_("Its time is in the future."))
     return time
 
 

@@ -84,7 +84,7 @@ def to_csv(upload_id: str) -> Iterator[str]:
         yield _lines([row[1:] for row in rows])
 
 
-def delete_all_of(upload_id: str) -> None:
+def delete_by_upload(upload_id: str) -> None:
     """Delete the rejected entries of an upload, committing each batch. Do not commit if there are none."""
     some = sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(BATCH)
     delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))

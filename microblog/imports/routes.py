@@ -21,7 +21,7 @@ from microblog.extensions import csrf
 from microblog.imports import rejected_entries, uploads
 from microblog.imports.forms import ImportForm
 from microblog.jobs.models import find_job
-from microblog.security import check_form_token, limit_launches, takes_upload
+from microblog.security import accepts_upload, check_form_token, limit_launches
 from microblog.storage import CHUNK
 from microblog.taskqueue.interface import AlreadyRunning
 
@@ -37,7 +37,7 @@ def form() -> ResponseReturnValue:
 
 @bp.post("")
 @csrf.exempt  # checked in the view: the check before the view would read the whole file before the rate limit applies
-@takes_upload("IMPORT_MAX_SIZE")
+@accepts_upload("IMPORT_MAX_SIZE")
 @login_required
 @limit_launches()
 def upload() -> ResponseReturnValue:
@@ -48,7 +48,7 @@ def upload() -> ResponseReturnValue:
         return _page(form), 422
     try:
         uploads.start(current_user, iter(lambda: form.file.data.stream.read(CHUNK), b""))
-    except uploads.NoPosts as refused:
+    except uploads.NotAPostsFile as refused:
         form.file.errors = [str(refused)]
         return _page(form), 422
     except AlreadyRunning:

@@ -15,8 +15,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.imports import cleanup, rejected_entries
 from microblog.imports.importer import read_upload
-from microblog.imports.models import Upload
-from microblog.imports.uploads import current_storage
+from microblog.imports.models import Upload, current_storage
 from microblog.taskqueue.interface import JobError
 from microblog.taskqueue.worker import JobTask
 

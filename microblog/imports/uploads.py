@@ -14,19 +14,13 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import cleanup, rejected_entries
-from microblog.imports.models import Upload
+from microblog.imports.models import Upload, current_storage
 from microblog.jobs.models import Job
-from microblog.storage import Storage
 from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
 
 
-def current_storage() -> Storage:
-    """Return the storage of the setting ``IMPORT_STORAGE_URL``."""
-    return Storage(current_app.config["IMPORT_STORAGE_URL"])
-
-
-class NoPosts(ValueError):
+class NotAPostsFile(ValueError):
     """The upload does not start like a JSON object; the message is a sentence for the user."""
 
 
@@ -42,7 +36,7 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
     upload_id, path = upload.id, upload.path
     try:
         task = user.launch_task("import_posts", _("Importing your posts"), upload_id)
-        cleanup.delete_waiting(user.id, but=upload_id)
+        cleanup.delete_kept_for_retry(user.id, but=upload_id)
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()
@@ -67,7 +61,7 @@ def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
     chunks = iter(chunks)
     first = next(chunks, b"")
     if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
-        raise NoPosts(
+        raise NotAPostsFile(
             _("This is no JSON file. If it is a packed archive, unpack it and choose posts.json or outbox.json.")
         )
     return chain([first], chunks)

@@ -11,7 +11,7 @@ from flask_login import current_user, login_required
 from microblog import pagination
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_with_ids
-from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
+from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
@@ -46,7 +46,7 @@ def cancel(task_id: str) -> ResponseReturnValue:
     """Request the cancellation of a job."""
     try:
         cancel_job(_own_job(task_id))
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         flash(str(error), "warning")
     return _back()
 
@@ -59,7 +59,7 @@ def retry(task_id: str) -> ResponseReturnValue:
     try:
         retry_job(_own_job(task_id))
         db.session.commit()
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         flash(str(error), "warning")
     except AlreadyRunning:
         db.session.rollback()

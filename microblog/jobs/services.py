@@ -26,7 +26,7 @@ from microblog.taskqueue.transitions import anonymize_tasks, request_cancellatio
 logger = logging.getLogger(__name__)
 
 
-class NotAllowedNow(JobError):
+class InvalidJobState(JobError):
     """Raised if the state of the job does not allow the operation; the message is the reason."""
 
 
@@ -39,7 +39,7 @@ def cancel_job(job: Job) -> None:
     requested = request_cancellation(db.session, job.id)
     db.session.commit()
     if not requested:
-        raise NotAllowedNow(_("It has already ended."))
+        raise InvalidJobState(_("It has already ended."))
     if job.current.state in states.WAITING:
         try:
             celery_app().backend.end(job.current.id, TaskRevokedError("cancelled"))
@@ -54,12 +54,12 @@ def retry_job(job: Job) -> Task:
     Raises NotAllowedNow unless `job` failed or was cancelled, and AlreadyRunning if such a job is unfinished.
     """
     if not job.retryable:
-        raise NotAllowedNow(_("Only what failed or was cancelled can be tried again."))
+        raise InvalidJobState(_("Only what failed or was cancelled can be tried again."))
     steps = [Signature.from_dict(step.signature) for step in job.steps]
     try:
         return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
     except (NotRegistered, TypeError) as error:  # the job is from a release with other tasks
-        raise NotAllowedNow(_("This kind of job no longer exists.")) from error
+        raise InvalidJobState(_("This kind of job no longer exists.")) from error
 
 
 BATCH = 500  # rows deleted in one transaction
@@ -71,7 +71,7 @@ def cancel_jobs_of_user(user_id: int) -> bool:
     for job in jobs_with_ids(db.session.scalars(unfinished).all()):
         try:
             cancel_job(job)
-        except NotAllowedNow:
+        except InvalidJobState:
             continue  # it has ended meanwhile
     return not db.session.scalars(unfinished.limit(1)).all()
 

@@ -30,8 +30,8 @@ from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 2.0  # seconds before the second attempt; doubled for each one after it
-LONGEST_PAUSE = 40.0  # less than the minute within which every job ends after a recovery
+INITIAL_BACKOFF = 2.0  # seconds before the second attempt; doubled for each one after it
+MAX_BACKOFF = 40.0  # less than the minute within which every job ends after a recovery
 RECORD_PAUSE = 1.0
 
 
@@ -120,7 +120,7 @@ def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> N
     """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
     started_at = task.claim.started_at if task.claim else utcnow()
     attempt = task.attempt or task.request.retries + 1
-    pause = min(FIRST_PAUSE * 2 ** min(attempt - 1, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+    pause = min(INITIAL_BACKOFF * 2 ** min(attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)
     window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
     if utcnow() + timedelta(seconds=pause) > started_at + window:
         raise JobError(_("It was given up: %(reason)s", reason=reason)) from error
@@ -156,7 +156,7 @@ def render_email(template: str, *, to: str, subject: str, **context: Any) -> Mes
 
 
 @job_details.adds_job_details("mails")
-def sent_mails_of(job: Job) -> list[Details]:
+def sent_mails_of_job(job: Job) -> list[Details]:
     """Return the mails of all steps of `job` that a server has accepted."""
     sent = sa.select(SentMail).where(SentMail.id.in_([step.id for step in job.steps])).order_by(SentMail.accepted_at)
     return [

@@ -7,7 +7,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from microblog.accounts.notifications import actor_names
-from microblog.messages.services import KIND, unread_from
+from microblog.messages.services import KIND, count_unread_by_sender
 from microblog.notifications import renderers, unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.renderers import RenderedNotification
@@ -18,7 +18,7 @@ def render_message_notifications(rows: list[Notification]) -> dict[int, Rendered
     """Render the sender and the number of their new messages, with a link to the conversation."""
     names = actor_names(rows)
     senders = {row.id: row.actor_id for row in rows if row.actor_id is not None}
-    new = unread_from(rows[0].user_id, senders.values())
+    new = count_unread_by_sender(rows[0].user_id, senders.values())
     return {
         row_id: RenderedNotification(
             _sentence(name, new.get(senders[row_id], 0)), url_for("messages.conversation", username=name)
@@ -28,8 +28,10 @@ def render_message_notifications(rows: list[Notification]) -> dict[int, Rendered
 
 
 def _sentence(name: str, new: int) -> str:
-    if new >= unread_counts.MOST:
-        more: str = _("%(name)s wrote you more than %(count)s new messages.", name=name, count=unread_counts.MOST - 1)
+    if new >= unread_counts.MAX_COUNT:
+        more: str = _(
+            "%(name)s wrote you more than %(count)s new messages.", name=name, count=unread_counts.MAX_COUNT - 1
+        )
         return more
     sentence: str = (
         ngettext("%(name)s wrote you %(num)s new message.", "%(name)s wrote you %(num)s new messages.", new, name=name)

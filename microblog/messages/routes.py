@@ -17,7 +17,7 @@ from microblog.messages.models import Message
 from microblog.messages.services import (
     RecipientUnavailable,
     delete_message,
-    find_message,
+    find_messages,
     mark_messages_read,
     messages_between,
     messages_received_by,
@@ -26,7 +26,7 @@ from microblog.messages.services import (
 )
 from microblog.pagination import Page
 from microblog.security import limit_user, local_path, referring_path
-from microblog.validators import ID_IN_ADDRESS
+from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("messages", __name__)
 
@@ -67,15 +67,15 @@ def sent() -> ResponseReturnValue:
     return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
 
 
-@bp.get(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
+@bp.get(f"/messages/<{ID_CONVERTER}:message_id>/delete")
 @login_required
 def confirm_delete(message_id: int) -> ResponseReturnValue:
     """Ask for confirmation before deleting a message."""
-    found = find_message(current_user, [message_id]) or _not_found()
+    found = find_messages(current_user, [message_id]) or _not_found()
     return render_template("messages/delete.html", message=found[0], onward=referring_path())
 
 
-@bp.post(f"/messages/<{ID_IN_ADDRESS}:message_id>/delete")
+@bp.post(f"/messages/<{ID_CONVERTER}:message_id>/delete")
 @login_required
 def delete(message_id: int) -> ResponseReturnValue:
     """Delete a message for the current user only, and redirect to the list that contained it (``next``)."""

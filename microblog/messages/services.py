@@ -18,7 +18,7 @@ from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.push import push
 from microblog.notifications.services import mark_notifications_read, notifications_about, notify
-from microblog.pagination import Listing, Page
+from microblog.pagination import Page, PageQuery
 from microblog.validators import MAX_ID, is_blank
 
 
@@ -88,7 +88,7 @@ def messages_sent_by(
     return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after, size)
 
 
-def find_message(reader: User, ids: Iterable[int]) -> list[Message]:
+def find_messages(reader: User, ids: Iterable[int]) -> list[Message]:
     """Return the messages with these `ids` that `reader` sent or received and has not deleted, in any order."""
     has_id = Message.id.in_([message_id for message_id in ids if 0 < message_id <= MAX_ID])
     return [
@@ -150,15 +150,15 @@ def delete_message(reader: User, message_id: int) -> bool:
     return bool(sent or senders)
 
 
-def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
+def count_unread_by_sender(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
     """Return the number of the reader's unread messages by sender, without senders that have none.
 
-    At most unread_counts.MOST messages of each sender are counted.
+    At most unread_counts.MAX_COUNT messages of each sender are counted.
     """
     senders = list(set(sender_ids))
     unread = [sa.select(Message.id).where(_unread(reader_id), Message.sender_id == sender) for sender in senders]
     numbers = [
-        sa.select(sa.func.count()).select_from(query.limit(unread_counts.MOST).subquery()).scalar_subquery()
+        sa.select(sa.func.count()).select_from(query.limit(unread_counts.MAX_COUNT).subquery()).scalar_subquery()
         for query in unread
     ]
     counted = db.session.execute(sa.select(*numbers)).one() if numbers else ()
@@ -167,7 +167,7 @@ def unread_from(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
 
 @unread_counts.counts_unread(BADGE)
 def unread_message_count(user_id: int) -> int:
-    """Return the number of unread messages of a user, at most unread_counts.MOST."""
+    """Return the number of unread messages of a user, at most unread_counts.MAX_COUNT."""
     return unread_counts.limited_count(sa.select(Message.id).where(_unread(user_id)))
 
 
@@ -203,12 +203,12 @@ def _update_notifications(reader_id: int, sender_ids: set[int]) -> None:
         notifications_about(KIND, map(str, sender_ids)),
     )
     if unread := db.session.execute(query).all():
-        remaining = set(map(str, unread_from(reader_id, sender_ids)))
+        remaining = set(map(str, count_unread_by_sender(reader_id, sender_ids)))
         read = [(subject, timestamp) for subject, timestamp in unread if subject not in remaining]
         mark_notifications_read(reader_id, Notification.name == KIND, version.in_(read))
 
 
 def _page(
-    query: sa.Select[Message] | Listing[Message], before: str | None, after: str | None, size: int | None = None
+    query: sa.Select[Message] | PageQuery[Message], before: str | None, after: str | None, size: int | None = None
 ) -> Page[Message]:
     return pagination.newest_first(query, Message.timestamp, Message.id, size, before, after)

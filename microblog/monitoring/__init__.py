@@ -19,7 +19,7 @@ def init_app(app: Flask) -> None:
     from microblog.monitoring.health_routes import Readiness
     from microblog.monitoring.metrics import Metrics
     from microblog.monitoring.web import admin
-    from microblog.monitoring.workers import Presence
+    from microblog.monitoring.workers import HeartbeatStep
 
     # Probes must not be limited, and must work while the storage of the limiter is unavailable.
     limiter.exempt(health_routes.bp)
@@ -30,4 +30,4 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(cli.tasks)
     counters.init_app(app)
     rollup.init_app(app)
-    app.extensions["celery"].steps["consumer"].add(Presence)
+    app.extensions["celery"].steps["consumer"].add(HeartbeatStep)

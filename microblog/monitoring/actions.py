@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job
-from microblog.jobs.services import NotAllowedNow, cancel_job, retry_job
-from microblog.monitoring.filters import SETBACKS, Filters
+from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
+from microblog.monitoring.filters import UNSUCCESSFUL, Filters
 from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
 from microblog.taskqueue import states
@@ -23,8 +23,8 @@ from microblog.taskqueue.interface import AlreadyRunning, celery_app
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 
-KILLED_WITHIN = 3.0  # seconds within which a worker reports that it has killed a process
-LOOK_EVERY = 0.05  # seconds between two checks of the row
+KILL_TIMEOUT = 3.0  # seconds within which a worker reports that it has killed a process
+POLL_INTERVAL = 0.05  # seconds between two checks of the row
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def cancellable(filters: Filters) -> list[str]:
 
 def retryable(filters: Filters) -> list[str]:
     """Return the ids of the failed or cancelled jobs that match `filters` and were not retried, newest first."""
-    ended = _within(filters, SETBACKS)
+    ended = _within(filters, UNSUCCESSFUL)
     retried = set(db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None))))
     return [job_id for job_id in ended if job_id not in retried]
 
@@ -52,7 +52,7 @@ def cancel_with_reason(job: Job) -> ActionResult:
     """Cancel `job`: at once if it is waiting, otherwise at its next progress update."""
     try:
         cancel_job(job)
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         return ActionResult(False, str(error), job)
     job = _reload(job.id)
     return ActionResult(True, _after_cancel(job), job)
@@ -70,10 +70,10 @@ def terminate_job(job: Job, timeout: float) -> ActionResult:
         return cancelled
     kill = {"task_id": job.current.id, "terminate": True, "signal": "SIGKILL"}
     replies = {reply.worker: reply for reply in send_command("revoke", kill, timeout, done="")}
-    deadline = time.monotonic() + KILLED_WITHIN
+    deadline = time.monotonic() + KILL_TIMEOUT
     holder_reply = replies.get(job.current.worker or "")
     while job.unfinished and holder_reply and holder_reply.done and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
         job = _reload(job.id)
     if not job.unfinished:
         return ActionResult(True, "killed." if job.state == states.REVOKED else _after_cancel(job), job)
@@ -88,7 +88,7 @@ def retry_with_reason(job: Job) -> ActionResult:
     try:
         task_id = retry_job(job).id
         db.session.commit()
-    except NotAllowedNow as error:
+    except InvalidJobState as error:
         return ActionResult(False, str(error), job)
     except AlreadyRunning as error:
         running = f": {error.task.root_id}" if error.task else "."
@@ -123,8 +123,8 @@ def _reload(task_id: str) -> Job:
     return job
 
 
-MOST_AT_ONCE = 500  # jobs in one bulk request, which must end before the client times out
-EXAMPLES = 3  # refusals that are reported in full
+MAX_BULK_JOBS = 500  # jobs in one bulk request, which must end before the client times out
+MAX_EXAMPLES = 3  # refusals that are reported in full
 
 
 @dataclass(frozen=True)
@@ -155,20 +155,20 @@ class BulkResult:
             self.done += 1
             return
         self.refused += 1
-        if len(self.examples) < EXAMPLES:
+        if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(outcome)
 
 
 def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
     """Apply `action` to the jobs of these tasks, at most MOST_AT_ONCE; unknown ids are skipped."""
     tally = BulkResult()
-    for task_id in islice(dict.fromkeys(task_ids), MOST_AT_ONCE):
+    for task_id in islice(dict.fromkeys(task_ids), MAX_BULK_JOBS):
         if (job := find_job(task_id)) is not None:
             tally.take(ACTIONS[action].act(job))
     return tally
 
 
-def chosen_jobs(action: str, filters: Filters, until: datetime) -> list[str]:
+def find_actionable_jobs(action: str, filters: Filters, until: datetime) -> list[str]:
     """Return the ids of the jobs that match `filters`, were created up to `until`, and allow `action`."""
     created_before = min(filter(None, (filters.created_before, until)))
     return ACTIONS[action].choose(replace(filters, created_before=created_before))
@@ -192,7 +192,7 @@ def runnable_tasks() -> dict[str, Any]:
     }
 
 
-def parse_task_arguments(task: Any) -> str:
+def format_signature(task: Any) -> str:
     """Return the signature of `task` without annotations, such as ``(batch, limit=10)``."""
     signature = inspect.signature(task.run)
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
@@ -209,7 +209,7 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
         task_id = launch(tasks[name].s(*args, **kwargs).set(ignore_result=False)).id
     except TypeError as error:
         db.session.rollback()
-        raise InvalidTaskArguments(f"{name} takes {parse_task_arguments(tasks[name])}: {error}.") from None
+        raise InvalidTaskArguments(f"{name} takes {format_signature(tasks[name])}: {error}.") from None
     db.session.commit()
     db.session.expire_all()
     job = find_job(task_id)

@@ -162,7 +162,7 @@ def _parse_message(payload: str) -> Event | None:
 
 
 @contextmanager
-def crashes_of_threads(crashed: Callable[[BaseException], None]) -> Iterator[None]:
+def report_thread_crashes(crashed: Callable[[BaseException], None]) -> Iterator[None]:
     """Within the block, pass an error that ends a thread to `crashed`; it would go unnoticed otherwise."""
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -176,9 +176,11 @@ def crashes_of_threads(crashed: Callable[[BaseException], None]) -> Iterator[Non
         threading.excepthook = previous_hook
 
 
-MAX_KNOWN = 10_000  # tasks whose data is cached
-POLL = 0.5  # seconds between two checks that stdout still has a reader
-QUIET = 6.0  # seconds without a worker's event after which none seems to run; each sends one every two seconds
+MAX_CACHED_TASKS = 10_000  # tasks whose data is cached
+POLL_INTERVAL = 0.5  # seconds between two checks that stdout still has a reader
+SILENCE_TIMEOUT = (
+    6.0  # seconds without a worker's event after which none seems to run; each sends one every two seconds
+)
 
 _COLOURS = {
     "task-succeeded": "green", "task-failed": "red", "task-retried": "magenta", "task-revoked": "yellow",
@@ -188,7 +190,7 @@ _DETAILS = ("runtime", "exception", "eta", "retries", "args", "kwargs", "result"
 
 
 @dataclass(frozen=True)
-class KnownTask:
+class TaskInfo:
     """Data of a task that events omit: its `name`, and in `root_id` the job that it is a step of."""
 
     id: str
@@ -217,8 +219,8 @@ class TaskLookup:
     """Cache of task data, from earlier events and from rows. Requires an app context."""
 
     def __init__(self) -> None:
-        self._by_id: OrderedDict[str, KnownTask] = OrderedDict()
-        self._by_step: OrderedDict[tuple[str, int], KnownTask] = OrderedDict()
+        self._by_id: OrderedDict[str, TaskInfo] = OrderedDict()
+        self._by_step: OrderedDict[tuple[str, int], TaskInfo] = OrderedDict()
         self._worker_of: OrderedDict[str, str] = OrderedDict()
 
     def complete(self, event: Event) -> Event:
@@ -239,18 +241,18 @@ class TaskLookup:
         task = self._by_id.get(task_id) or self._fetch(Task.id == task_id)
         return task.root_id if task else task_id
 
-    def _find(self, event: Event) -> KnownTask | None:
+    def _find(self, event: Event) -> TaskInfo | None:
         task_id = event.get("uuid")
         if task_id is None:
             step = (event["root_id"], event["position"])
             return self._by_step.get(step) or self._fetch(Task.root_id == step[0], Task.position == step[1])
         if event.get("name"):
-            task = KnownTask(task_id, event.get("root_id") or task_id, event["name"])
+            task = TaskInfo(task_id, event.get("root_id") or task_id, event["name"])
             _store(self._by_id, task_id, task)
             return task
         return self._by_id.get(task_id) or self._fetch(Task.id == task_id)
 
-    def _fetch(self, *conditions: sa.ColumnElement[bool]) -> KnownTask | None:
+    def _fetch(self, *conditions: sa.ColumnElement[bool]) -> TaskInfo | None:
         columns = (Task.id, Task.root_id, Task.name, Task.position, Task.worker)
         try:
             row = db.session.execute(sa.select(*columns).where(*conditions)).first()
@@ -261,7 +263,7 @@ class TaskLookup:
             db.session.remove()
         if row is None:
             return None
-        task = KnownTask(row.id, row.root_id, row.name)
+        task = TaskInfo(row.id, row.root_id, row.name)
         _store(self._by_id, row.id, task)
         _store(self._by_step, (row.root_id, row.position), task)
         if row.worker:
@@ -289,7 +291,7 @@ class EventTail:
         if filters.job is not None:
             filters = EventFilter(filters.task, lookup.root_of(filters.job), filters.worker)
         events = Events(self._app, self._received.put, self._received.put)
-        with crashes_of_threads(self._received.put):
+        with report_thread_crashes(self._received.put):
             events.start()
             try:
                 yield from self._stream(lookup, filters)
@@ -298,12 +300,12 @@ class EventTail:
 
     def _stream(self, lookup: TaskLookup, filters: EventFilter) -> Iterator[Event | str]:
         silent_for = 0.0
-        while not is_reader_gone():
+        while not is_stdout_closed():
             try:
-                item = self._received.get(timeout=POLL)
+                item = self._received.get(timeout=POLL_INTERVAL)
             except Empty:
-                silent_for += POLL
-                if silent_for >= QUIET and self._redis_error is None and not self._worker_seen:
+                silent_for += POLL_INTERVAL
+                if silent_for >= SILENCE_TIMEOUT and self._redis_error is None and not self._worker_seen:
                     self._worker_seen = True  # report it only once
                     yield "No worker has sent an event yet; still listening."
                 continue
@@ -341,12 +343,12 @@ def event_line(event: Event) -> str:
     return output.one_line("  ".join(parts))
 
 
-def state_colour(event: Event) -> str | None:
+def event_colour(event: Event) -> str | None:
     """Return the colour of the event's line; None for the frequent types."""
     return _COLOURS.get(event["type"])
 
 
-def is_reader_gone() -> bool:
+def is_stdout_closed() -> bool:
     """Return whether stdout is a pipe that no longer has a reader."""
     try:
         watched = select.poll()
@@ -368,5 +370,5 @@ def _short(value: Any) -> str:
 
 def _store(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
     cache[key] = value
-    if len(cache) > MAX_KNOWN:
+    if len(cache) > MAX_CACHED_TASKS:
         cache.popitem(last=False)

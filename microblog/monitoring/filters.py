@@ -22,7 +22,7 @@ from microblog.taskqueue.models import Task
 
 Conditions = list[sa.ColumnElement[bool]]
 ALL = frozenset(states.ALL)
-SETBACKS = frozenset({states.FAILURE, states.REVOKED})
+UNSUCCESSFUL = frozenset({states.FAILURE, states.REVOKED})
 
 
 class Order(StrEnum):
@@ -84,7 +84,7 @@ class Search:
         return sa.select(self.moment, self.root_id, self.found).where(*self.conditions)
 
 
-def searches(filters: Filters, order: Order) -> list[Search]:
+def build_searches(filters: Filters, order: Order) -> list[Search]:
     """Return the queries that together find the jobs that match `filters`, each job once."""
     if order is Order.ENDED:
         return list(_ended(filters))
@@ -99,7 +99,7 @@ def searches(filters: Filters, order: Order) -> list[Search]:
     return list(_by_step(filters))
 
 
-def stands_at(step: type[Task]) -> sa.ColumnElement[bool]:
+def is_current_step(step: type[Task]) -> sa.ColumnElement[bool]:
     """Return the condition that `step` is the current step of its job: jobs.models.Job.current in SQL.
 
     Uses scalar subqueries, which the planner evaluates row by row; a NOT EXISTS may become a join over the whole table.
@@ -118,7 +118,7 @@ def job_state(step: type[Task]) -> sa.ColumnElement[str]:
 def _by_state(filters: Filters) -> Iterator[Search]:
     """Yield one query for each index that contains matching states, at most four."""
     yield from _unfinished(filters)
-    for state in sorted(filters.within(SETBACKS)):
+    for state in sorted(filters.within(UNSUCCESSFUL)):
         yield _by_state_index(state, filters)
     if states.SUCCESS in filters.wanted_states:  # nearly all ended jobs: found fastest in list order
         yield _by_root(filters, frozenset({states.SUCCESS}))
@@ -197,7 +197,7 @@ def _step_conditions(step: type[Task], filters: Filters, matching: frozenset[str
         named = aliased(Task)
         same_job = sa.select(named.id).where(named.root_id == step.root_id, named.name == filters.name)
         conditions.append(_exists(same_job))
-    return [*conditions, stands_at(step)]  # the most expensive condition comes last
+    return [*conditions, is_current_step(step)]  # the most expensive condition comes last
 
 
 def _subset(matching: frozenset[str], kind: Collection[str]) -> frozenset[str] | None:

@@ -19,7 +19,7 @@ from flask.typing import ResponseReturnValue
 from microblog.extensions import db, redis_client
 from microblog.monitoring.metrics import Metrics
 from microblog.monitoring.status import ConcurrentProbes
-from microblog.monitoring.worker_rpc import any_worker_answers
+from microblog.monitoring.worker_rpc import any_worker_replies
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
@@ -44,7 +44,7 @@ class Readiness:
 
         `error` is a sentence without details, which are logged.
         """
-        return {name: _outcome(name, answer) for name, answer in self._probes.ask(QUESTIONS, DEADLINE).items()}
+        return {name: _outcome(name, answer) for name, answer in self._probes.ask(PROBES, DEADLINE).items()}
 
 
 def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def _redis() -> None:
 
 def _worker() -> None:
     _redis()  # if it is unavailable, this client times out sooner than Celery's
-    if not any_worker_answers(celery_app(), PING_TIMEOUT):
+    if not any_worker_replies(celery_app(), PING_TIMEOUT):
         raise NoWorker
 
 
-QUESTIONS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis, "worker": _worker}
+PROBES: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis, "worker": _worker}
 
 
 bp = Blueprint("monitoring", __name__)

@@ -15,11 +15,11 @@ from microblog.database import UtcDateTime
 from microblog.extensions import db
 from microblog.jobs import job_details
 from microblog.jobs.models import Job, jobs_with_ids
-from microblog.monitoring.filters import Filters, Order, Search, searches
+from microblog.monitoring.filters import Filters, Order, Search, build_searches
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-LOOK_THROUGH = 500  # failed jobs that are searched for a text, per page
+MAX_SEARCHED = 500  # failed jobs that are searched for a text, per page
 BATCH = 1000
 _CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 
@@ -84,7 +84,7 @@ def find_jobs(
     backwards = before is not None
     listing = _Listing(filters, order, backwards)
     start = before if backwards else after
-    keys = listing.keys(start, size if filters.error is None else LOOK_THROUGH)
+    keys = listing.keys(start, size if filters.error is None else MAX_SEARCHED)
     found = [key.cursor for key in keys.items if key.found]
     cursors, truncated = found[:size], len(found) > size
     far = cursors[-1] if truncated else keys.rest
@@ -131,7 +131,9 @@ class _Listing:
 
     def keys(self, start: Cursor | None, size: int) -> _Keys:
         """Return at most `size` keys after `start`."""
-        rows = [row for search in searches(self.filters, self.order) for row in self._read(search, start, size + 1)]
+        rows = [
+            row for search in build_searches(self.filters, self.order) for row in self._read(search, start, size + 1)
+        ]
         keys = sorted((_Key(Cursor(row[0], row[1]), row[2]) for row in rows), reverse=self._descending)
         items = keys[:size]
         return _Keys(items, items[-1].cursor if len(keys) > size else None)
@@ -168,7 +170,7 @@ def describe_jobs(jobs: Collection[Job]) -> list[dict[str, Any]]:
     return [_describe(job, names.get(job.root.user_id)) for job in jobs]
 
 
-def describe_job_fully(job: Job) -> dict[str, Any]:
+def describe_job(job: Job) -> dict[str, Any]:
     """Return describe_jobs() of `job` with job_details.details_of() and, in `retried_as`, the ids of its retries."""
     retries = sa.select(Task.id).where(Task.retried_from == job.id).order_by(Task.created_at)
     return describe_jobs([job])[0] | job_details.details_of(job) | {"retried_as": list(db.session.scalars(retries))}

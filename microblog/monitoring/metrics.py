@@ -28,8 +28,8 @@ from microblog.monitoring.queues import QueueStats, known_queues, measure_queues
 from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
 from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.task_snapshot import TaskTableSnapshot
-from microblog.monitoring.workers import WorkerReplies, query_workers_about
-from microblog.notifications.pubsub import count_listeners
+from microblog.monitoring.workers import WorkerReplies, query_workers_with
+from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import ClaimRefused, celery_app
 from microblog.taskqueue.worker import JobTask
@@ -42,7 +42,7 @@ POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 m
 
 
 @dataclass(frozen=True)
-class Told:
+class RedisValues:
     """Values from Redis: the lengths of queues, counters, and the number of open streams."""
 
     lengths: dict[str, int]
@@ -67,8 +67,8 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics; called by the registry of prometheus_client."""
         started = time.perf_counter()
-        answers = self._probes.ask(QUESTIONS, DEADLINE)
-        for name, describe in DESCRIBED.items():
+        answers = self._probes.ask(PROBES, DEADLINE)
+        for name, describe in DESCRIBERS.items():
             answer = _answer(name, answers[name])
             if name in ("database", "redis"):
                 up = int(answer is not None)
@@ -88,12 +88,12 @@ def _answer(name: str, answer: Future[Any]) -> Any:
         return None
 
 
-def _query_redis() -> Told:
+def _query_redis() -> RedisValues:
     client = redis_client.connection
-    return Told(
+    return RedisValues(
         lengths={name: int(str(client.llen(name))) for name in known_queues()},
         counts=counters.read(client),
-        listeners=count_listeners(client),
+        listeners=count_open_streams(client),
     )
 
 
@@ -197,7 +197,7 @@ def _mail_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
     yield CounterMetricFamily("microblog_mails_retried", "Retries of sending a mail.", value=retried)
 
 
-def _redis_metrics(values: Told) -> Iterator[Metric]:
+def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
     yield _gauge("microblog_queue_length", "Messages that no worker has taken.", "queue", values.lengths)
     yield _counter(
         "microblog_claims_refused",
@@ -238,13 +238,13 @@ def _worker_metrics(replies: WorkerReplies) -> Iterator[Metric]:
     )
 
 
-QUESTIONS: dict[str, Callable[[], Any]] = {
+PROBES: dict[str, Callable[[], Any]] = {
     "database": task_snapshot.take_snapshot,
     "redis": _query_redis,
     "queues": measure_queues,
-    "workers": lambda: query_workers_about({"ping": {}}, PING_TIMEOUT),
+    "workers": lambda: query_workers_with({"ping": {}}, PING_TIMEOUT),
 }
-DESCRIBED: dict[str, Callable[[Any], Iterable[Metric]]] = {
+DESCRIBERS: dict[str, Callable[[Any], Iterable[Metric]]] = {
     "database": _database_metrics,
     "redis": _redis_metrics,
     "queues": _queue_metrics,

@@ -48,7 +48,7 @@ def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def print_facts(values: dict[str, str], indent: str = "") -> None:
+def print_fields(values: dict[str, str], indent: str = "") -> None:
     """Print names and values, one pair per line; empty values are omitted."""
     width = max(map(len, values))
     for name, value in values.items():

@@ -22,7 +22,7 @@ from microblog.taskqueue.queues import paused_queues
 
 logger = logging.getLogger(__name__)
 
-HEAD = 10  # messages that are read: a requeued message is no longer the next one, and some messages have no row
+HEAD_LENGTH = 10  # messages that are read: a requeued message is no longer the next one, and some messages have no row
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
     with redis_client.connection.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.llen(name)
-            pipe.lrange(name, -HEAD, -1)  # Kombu takes from the end
+            pipe.lrange(name, -HEAD_LENGTH, -1)  # Kombu takes from the end
         results = iter(pipe.execute())
     lengths, heads = {}, {}
     for name in names:

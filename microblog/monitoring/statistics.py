@@ -163,7 +163,7 @@ def _outcomes(name: str, by_state: dict[str, TaskAggregate]) -> dict[str, Any]:
     }
 
 
-LONGEST_TEXT = 200  # characters; the text after them rarely distinguishes two causes
+MAX_TEXT_LENGTH = 200  # characters; the text after them rarely distinguishes two causes
 _LAST_FRAME = re.compile(r'.*^  File "', re.S | re.M)
 _EXCEPTION = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?:: (?P<text>.*))?$", re.M)
 # Patterns of the text that varies between failures of the same cause, with their placeholders.
@@ -246,7 +246,7 @@ def normalise(text: str) -> str:
     """Return `text` on one line of limited length, with placeholders for numbers, ids, addresses and quotations."""
     for pattern, replacement in _VARYING:
         text = pattern.sub(replacement, text)
-    return text.strip()[:LONGEST_TEXT]
+    return text.strip()[:MAX_TEXT_LENGTH]
 
 
 def _end_of_frames(traceback: str) -> int:

@@ -23,7 +23,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import REDIS_UNAVAILABLE, db
-from microblog.monitoring.filters import job_state, stands_at
+from microblog.monitoring.filters import is_current_step, job_state
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
 from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
@@ -82,9 +82,9 @@ logger = logging.getLogger(__name__)
 HOUR = timedelta(hours=1)
 WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
 OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
-FAILING = 0.1  # fraction of the jobs that ended within the last hour
-FAILING_AT_LEAST = 5  # failed jobs; fewer are not a problem, whatever their fraction
-PATIENCE = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
+FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
+MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
+EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
 
 #: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
@@ -100,7 +100,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class WaitingJobs:
+class WaitingJob:
     """The job that no worker runs and that was created first: its user, its creation time, and the job itself."""
 
     user: str
@@ -117,7 +117,7 @@ class JobSummary:
     unfinished: dict[str, dict[str, int]]
     ended: int
     failed: int
-    oldest_waiting: WaitingJobs | None
+    oldest_waiting: WaitingJob | None
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def check_status(app: Flask, timeout: float) -> SystemStatus:
     check = _StatusCheck(app)
     check.begin({"workers": lambda: query_workers(timeout), "queues": check.queues, "schedule": schedule_entries})
     check.begin({"jobs": _summarize_jobs})
-    results = check.end(timeout + PATIENCE)
+    results = check.end(timeout + EXTRA_TIMEOUT)
     return SystemStatus(
         at=utcnow(),
         workers=results.get("workers"),
@@ -255,7 +255,7 @@ def _job_problems(health: SystemStatus) -> list[str]:
     waiting = health.jobs.oldest_waiting
     if waiting is not None and health.at - waiting.since > WAITING_TOO_LONG:
         problems.append(f"{waiting.user} has been waiting too long for {waiting.name}.")
-    if health.jobs.failed >= max(FAILING_AT_LEAST, FAILING * health.jobs.ended):
+    if health.jobs.failed >= max(MIN_FAILURES, FAILURE_RATE_LIMIT * health.jobs.ended):
         problems.append(f"{health.jobs.failed} of the {health.jobs.ended} jobs that ended within the last hour failed.")
     return problems
 
@@ -275,7 +275,7 @@ def _unfinished(now: datetime) -> dict[str, dict[str, int]]:
     step = aliased(Task)
     ages = [(step.created_at > now - timedelta(seconds=below), age) for age, below in AGES.items()]
     query = sa.select(job_state(step).label("state"), sa.case(*ages, else_=OLDER).label("age")).where(
-        step.unfinished, stands_at(step)
+        step.unfinished, is_current_step(step)
     )
     jobs = query.subquery()
     counted = sa.select(jobs.c.state, jobs.c.age, sa.func.count()).group_by(jobs.c.state, jobs.c.age)
@@ -287,19 +287,19 @@ def _unfinished(now: datetime) -> dict[str, dict[str, int]]:
 
 def _ended_since(since: datetime) -> dict[str, int]:
     step = aliased(Task)
-    query = sa.select(step.state, sa.func.count()).where(step.finished_at >= since, stands_at(step))
+    query = sa.select(step.state, sa.func.count()).where(step.finished_at >= since, is_current_step(step))
     return {row[0]: row[1] for row in db.session.execute(query.group_by(step.state))}
 
 
-def _oldest_waiting(now: datetime) -> WaitingJobs | None:
+def _oldest_waiting(now: datetime) -> WaitingJob | None:
     step = aliased(Task)
     running = sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
     query = (
         sa.select(User.username, step.created_at, step.root_id, step.name, job_state(step))
         .join(User, User.id == step.user_id)
-        .where(step.unfinished, ~running, stands_at(step))
+        .where(step.unfinished, ~running, is_current_step(step))
         .order_by(step.created_at)
         .limit(1)
     )
     row = db.session.execute(query).first()
-    return WaitingJobs(*row) if row else None
+    return WaitingJob(*row) if row else None

@@ -28,16 +28,16 @@ from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
-Questions = Mapping[str, Mapping[str, Any]]  # Celery's remote control commands, each with its arguments
+Commands = Mapping[str, Mapping[str, Any]]  # Celery's remote control commands, each with its arguments
 
-ASKED = "microblog:asked:{}"  # exists in Redis while the caller waits for replies
-ANSWERS = "microblog:answers:{}"
-ANSWERS_KEPT = 60  # seconds until replies that were not read expire
-ONE_LOOK = 0.5  # seconds of one blocking read; shorter than any socket timeout
+REQUEST_KEY = "microblog:asked:{}"  # exists in Redis while the caller waits for replies
+REPLIES_KEY = "microblog:answers:{}"
+REPLIES_EXPIRE = 60  # seconds until replies that were not read expire
+READ_TIMEOUT = 0.5  # seconds of one blocking read; shorter than any socket timeout
 
 
 def broadcast_and_collect(
-    questions: Questions, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
+    questions: Commands, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Send commands to all workers, or to those in `only`; returns the replies by worker and command.
 
@@ -49,25 +49,25 @@ def broadcast_and_collect(
     request_id = uuid()
     deadline = time.monotonic() + timeout
     # Before the broadcast: if Redis is unavailable, this client times out sooner than Celery's.
-    client.set(ASKED.format(request_id), 1, px=max(1, int(timeout * 1000)))
+    client.set(REQUEST_KEY.format(request_id), 1, px=max(1, int(timeout * 1000)))
     # A separate connection, since callers that share a pool would wait for each other.
     with celery_app().connection_for_write() as connection:
         broadcast(connection, request_id, questions, only)
     replies: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
     while (remaining := deadline - time.monotonic()) > 0:
-        reply = client.blpop([ANSWERS.format(request_id)], timeout=max(0.01, min(remaining, ONE_LOOK)))
+        reply = client.blpop([REPLIES_KEY.format(request_id)], timeout=max(0.01, min(remaining, READ_TIMEOUT)))
         if reply is not None:
             name, results = loads(reply[1])  # type: ignore[no-untyped-call]
             replies[name] = results
             waiting_for.discard(name)
             if expected and not waiting_for:
                 break
-    client.delete(ASKED.format(request_id), ANSWERS.format(request_id))
+    client.delete(REQUEST_KEY.format(request_id), REPLIES_KEY.format(request_id))
     return replies
 
 
-def broadcast(connection: Any, request_id: str, questions: Questions, only: Collection[str] | None) -> None:
+def broadcast(connection: Any, request_id: str, questions: Commands, only: Collection[str] | None) -> None:
     """Send the commands to all workers, or to those in `only`, on a connection to the broker."""
     conf = celery_app().conf
     mailbox = Mailbox(  # type: ignore[no-untyped-call]
@@ -85,17 +85,17 @@ def broadcast(connection: Any, request_id: str, questions: Questions, only: Coll
 
 
 @control_command(visible=False)
-def answer(state: Any, question: str, asked: Questions) -> None:
+def answer(state: Any, question: str, asked: Commands) -> None:
     """Run each command as if it had been sent separately, and send one reply; runs in the worker."""
     client = state.app.flask_app.extensions["redis"]
     try:
-        if not client.exists(ASKED.format(question)):
+        if not client.exists(REQUEST_KEY.format(question)):
             logger.info("the caller no longer waits; these commands are not run: %s", ", ".join(asked))
             return
         results = {name: _run_command(state, name, arguments) for name, arguments in asked.items()}
         with client.pipeline() as pipe:
-            pipe.rpush(ANSWERS.format(question), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
-            pipe.expire(ANSWERS.format(question), ANSWERS_KEPT)
+            pipe.rpush(REPLIES_KEY.format(question), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
+            pipe.expire(REPLIES_KEY.format(question), REPLIES_EXPIRE)
             pipe.execute()
     except RedisError as error:
         logger.warning("Redis is unavailable; the reply to %s is not sent: %s", ", ".join(asked), error)
@@ -150,7 +150,7 @@ class _ProcessMailbox(Mailbox):
         return f"ping-{socket.gethostname()}-{os.getpid()}"
 
 
-def any_worker_answers(app: Celery, timeout: float) -> bool:
+def any_worker_replies(app: Celery, timeout: float) -> bool:
     """Return whether a worker replies within `timeout` seconds. Returns with the first reply.
 
     Only one call at a time per process. Raises kombu.exceptions.OperationalError if the broker is unavailable.

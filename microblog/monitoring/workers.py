@@ -21,11 +21,11 @@ from flask import current_app
 
 from microblog.clock import utcnow
 from microblog.extensions import redis_client
-from microblog.monitoring.worker_rpc import Questions, broadcast_and_collect
+from microblog.monitoring.worker_rpc import Commands, broadcast_and_collect
 
 logger = logging.getLogger(__name__)
 
-SIGN_IN_EVERY = 5.0  # seconds
+HEARTBEAT_INTERVAL = 5.0  # seconds
 WORKERS_KEY = "microblog:workers"  # a sorted set: worker names by the time at which they were last seen
 
 
@@ -36,7 +36,7 @@ def registered_workers() -> dict[str, datetime]:
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
 
 
-class Presence(bootsteps.StartStopStep):
+class HeartbeatStep(bootsteps.StartStopStep):
     """Consumer step that registers the worker as soon as its main loop runs, and every few seconds after that."""
 
     requires = ("celery.worker.consumer.control:Control",)
@@ -50,7 +50,7 @@ class Presence(bootsteps.StartStopStep):
         timer = consumer.timer
         self._entries = [
             timer.call_after(0, self._register, (consumer,)),  # by then the worker receives commands
-            timer.call_repeatedly(SIGN_IN_EVERY, self._register, (consumer,)),
+            timer.call_repeatedly(HEARTBEAT_INTERVAL, self._register, (consumer,)),
         ]
 
     def stop(self, consumer: Any) -> None:
@@ -79,10 +79,10 @@ class Presence(bootsteps.StartStopStep):
             logger.warning("Redis is unavailable; this worker stays registered until its entry expires: %s", error)
 
 
-Facts = dict[str, Any]
+Fields = dict[str, Any]
 
 LIMITS = ("rate_limit", "soft_time_limit", "time_limit")
-REGISTERED: Questions = {"registered": {"taskinfoitems": LIMITS}}
+REGISTERED: Commands = {"registered": {"taskinfoitems": LIMITS}}
 
 _PASSWORD = re.compile(r"(\w://[^/@\s:]*):[^/@\s]*@")  # of a URL
 _SECRET = re.compile(r"SECRET|PASS|TOKEN|(?<!ROUTING_)KEY$|SIGNATURE|CREDENTIAL", re.IGNORECASE)
@@ -105,7 +105,7 @@ class WorkerSummary:
     pid: int | None
     pool: str | None
     concurrency: int | None
-    autoscale: Facts | None
+    autoscale: Fields | None
     prefetch: int | None
     processed: int | None
     memory: int | None
@@ -121,7 +121,7 @@ class WorkerReplies:
     `silent` are those that should have replied and did not: they are frozen, disconnected, overloaded, or were killed.
     """
 
-    up: dict[str, Facts]
+    up: dict[str, Fields]
     silent: list[str]
     last_seen: dict[str, datetime]
 
@@ -159,10 +159,10 @@ def query_workers(timeout: float) -> WorkerReplies:
     queues that it consumes. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
     unavailable.
     """
-    return query_workers_about({"stats": {}, "active": {}, "active_queues": {}}, timeout)
+    return query_workers_with({"stats": {}, "active": {}, "active_queues": {}}, timeout)
 
 
-def query_workers_about(questions: Questions, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
+def query_workers_with(questions: Commands, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
     """As query_workers(), but with other remote control commands of Celery, each with its arguments.
 
     With `only`, just these workers are queried, whether they are registered or not.
@@ -177,19 +177,19 @@ def query_workers_about(questions: Questions, timeout: float, only: Collection[s
     )
 
 
-def all_questions() -> Questions:
+def all_commands() -> Commands:
     """Return the commands whose replies contain everything that a worker reports about itself."""
     names = ("stats", "conf", "active", "reserved", "scheduled", "revoked", "active_queues")
     return {**{name: {} for name in names}, **REGISTERED}
 
 
-def worker_tasks(answers: WorkerReplies, question: str) -> list[Facts]:
+def worker_tasks(answers: WorkerReplies, question: str) -> list[Fields]:
     """Return the tasks in the replies to `active`, `reserved` or `scheduled`, sorted by ETA, then by start time."""
     found = [_task(name, task) for name, reply in answers.up.items() for task in reply[question]]
     return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
 
 
-def registered_tasks(answers: WorkerReplies) -> list[Facts]:
+def registered_tasks(answers: WorkerReplies) -> list[Fields]:
     """Return the tasks in the replies to REGISTERED, sorted by name, with their limits and the workers that have them.
 
     A task that has different limits in different workers is returned once for each. Time limits are in seconds; None is
@@ -203,7 +203,7 @@ def registered_tasks(answers: WorkerReplies) -> list[Facts]:
     return [dict(zip(("name", *LIMITS), key, strict=True)) | {"workers": workers[key]} for key in keys]
 
 
-def _task(worker: str, info: Facts) -> Facts:
+def _task(worker: str, info: Fields) -> Fields:
     request = info.get("request", info)
     started = request.get("time_start")
     return {
@@ -218,7 +218,7 @@ def _task(worker: str, info: Facts) -> Facts:
     }
 
 
-def _normalize_reply(replies: Facts) -> Facts:
+def _normalize_reply(replies: Fields) -> Fields:
     """Return a worker's replies by the names used here, with empty values for failed commands."""
     named = {("queues" if question == "active_queues" else question): value for question, value in replies.items()}
     named |= {key: [] for key in named.keys() & _LISTS if not isinstance(named[key], list)}
@@ -230,7 +230,7 @@ def _normalize_reply(replies: Facts) -> Facts:
     return dict(_masked(named))
 
 
-def _parse_registered(text: str) -> Facts:
+def _parse_registered(text: str) -> Fields:
     """Parse a task as a worker describes it: ``name [rate_limit=10/m time_limit=60]``."""
     name, _, described = text.rstrip("]").partition(" [")
     limits: dict[str, Any] = dict(limit.split("=", 1) for limit in described.split())
@@ -278,7 +278,7 @@ def send_command(
     not reply does not run the command later either. Raises redis.exceptions.RedisError or
     kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    replies = query_workers_about({command: arguments}, timeout, only)
+    replies = query_workers_with({command: arguments}, timeout, only)
     silent = f"does not answer within {timeout:g} s; the command was not run."
     return sorted(
         [_command_reply(name, reply[command], done) for name, reply in replies.up.items()]

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CHANNEL = "microblog:events"
 BACKLOG = 256  # events that are queued for a slow client before RESYNC replaces them
 POLL = 5.0  # seconds between two checks for remaining subscriptions
-LONGEST_PAUSE = 5.0  # seconds between two attempts to connect while Redis is unavailable
+MAX_BACKOFF = 5.0  # seconds between two attempts to connect while Redis is unavailable
 #: The topic of the changes of all tasks of all users.
 OPERATORS = "operators"
 #: Sent if events may have been missed; the page then requests ``/notifications?since=``.
@@ -45,7 +45,7 @@ class TooManyStreams(Exception):
     """Raised if a user has the maximum number of open streams in this process."""
 
 
-def topic_of(user_id: int) -> str:
+def user_topic(user_id: int) -> str:
     """Return the topic of a user's own events."""
     return f"user:{user_id}"
 
@@ -68,11 +68,11 @@ def end_streams(user_id: int) -> None:
 
     Call it after the commit of the change in access.
     """
-    publish(current_app, [topic_of(user_id)], END)
+    publish(current_app, [user_topic(user_id)], END)
 
 
 @contextmanager
-def never_raises() -> Iterator[None]:
+def ignore_unavailable_database() -> Iterator[None]:
     """Context manager and decorator for code that reads the database to publish a committed change.
 
     An unavailable database is logged and not raised: the change itself succeeded, and the pages request it later.
@@ -86,7 +86,7 @@ def never_raises() -> Iterator[None]:
 
 def publish_change(app: Flask, change: TaskChange) -> None:
     """Publish a task change to the open pages of operators and of the task's user, if it has one."""
-    topics = [OPERATORS] if change.user_id is None else [OPERATORS, topic_of(change.user_id)]
+    topics = [OPERATORS] if change.user_id is None else [OPERATORS, user_topic(change.user_id)]
     publish(app, topics, event_from_change(change))
 
 
@@ -142,7 +142,7 @@ class Hub:
 
     def join(self, topics: Iterable[str], reader_id: int | None = None) -> Subscription:
         """Subscribe to the events of all `topics` and to those of the user `reader_id`. Raises TooManyStreams."""
-        own = () if reader_id is None else (topic_of(reader_id),)
+        own = () if reader_id is None else (user_topic(reader_id),)
         subscription = Subscription(self, frozenset((*topics, *own)))
         with self._lock:
             # Only the user's own streams subscribe to this topic.
@@ -188,7 +188,7 @@ class Hub:
                 logger.warning("Redis is unavailable (%s); reconnecting in %.1f s", error, pause)
                 catch_up = END  # an END may have been missed: pages reconnect, and request the events they missed
                 time.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_BACKOFF)
 
     def _stop_if_idle(self) -> bool:
         with self._lock:
@@ -219,9 +219,9 @@ class Hub:
 
 
 PROCESSES = "microblog:listening"  # a set: the web processes that have reported streams
-LISTENERS = "microblog:listening:{}"  # by process; expires TOLD_FOR seconds after the last report
-TELL_EVERY = 5.0  # seconds
-TOLD_FOR = 30  # seconds; a process that was killed is counted until then
+STREAM_COUNT = "microblog:listening:{}"  # by process; expires REPORT_LIFETIME seconds after the last report
+REPORT_INTERVAL = 5.0  # seconds
+REPORT_LIFETIME = 30  # seconds; a process that was killed is counted until then
 
 
 class ConnectionCount:
@@ -230,28 +230,28 @@ class ConnectionCount:
     def __init__(self, client: redis.Redis, count: Callable[[], int]) -> None:
         self._client = client
         self._count = count
-        self._reported_at = -TELL_EVERY
+        self._reported_at = -REPORT_INTERVAL
 
     def tell(self, *, at_once: bool = False) -> None:
         """Report the number, if TELL_EVERY has passed or `at_once` is true. Raises redis.exceptions.RedisError."""
-        if not at_once and time.monotonic() - self._reported_at < TELL_EVERY:
+        if not at_once and time.monotonic() - self._reported_at < REPORT_INTERVAL:
             return
         process = f"{socket.gethostname()}:{os.getpid()}"
         with self._client.pipeline() as pipe:
             if streams := self._count():
                 pipe.sadd(PROCESSES, process)
-                pipe.set(LISTENERS.format(process), streams, ex=TOLD_FOR)
+                pipe.set(STREAM_COUNT.format(process), streams, ex=REPORT_LIFETIME)
             else:
                 pipe.srem(PROCESSES, process)
-                pipe.delete(LISTENERS.format(process))
+                pipe.delete(STREAM_COUNT.format(process))
             pipe.execute()
         self._reported_at = time.monotonic()
 
 
-def count_listeners(client: redis.Redis) -> int:
+def count_open_streams(client: redis.Redis) -> int:
     """Return the number of open streams in all web processes. Raises redis.exceptions.RedisError."""
     processes: set[str] = client.smembers(PROCESSES)  # type: ignore[assignment]
-    counts = {process: client.get(LISTENERS.format(process)) for process in processes}
+    counts = {process: client.get(STREAM_COUNT.format(process)) for process in processes}
     gone = [process for process, count in counts.items() if count is None]
     if gone:
         client.srem(PROCESSES, *gone)

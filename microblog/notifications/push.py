@@ -7,12 +7,12 @@ from flask import current_app
 
 from microblog.extensions import db
 from microblog.notifications.models import Notification
-from microblog.notifications.pubsub import never_raises, publish, topic_of
+from microblog.notifications.pubsub import ignore_unavailable_database, publish, user_topic
 from microblog.notifications.replay import event_from_notification, unread_count_events
 from microblog.notifications.services import mark_notifications_read
 
 
-@never_raises()
+@ignore_unavailable_database()
 def push(user_id: int, *rows: Notification | None) -> None:
     """Send `rows` (None is ignored) and all of a user's unread counts to their open pages. Call it after the commit.
 
@@ -20,7 +20,7 @@ def push(user_id: int, *rows: Notification | None) -> None:
     """
     events = [event_from_notification(row) for row in rows if row is not None]
     for event in events + unread_count_events(user_id):
-        publish(current_app, [topic_of(user_id)], event)
+        publish(current_app, [user_topic(user_id)], event)
 
 
 def mark_read_and_push(user_id: int, *conditions: sa.ColumnElement[bool]) -> None:

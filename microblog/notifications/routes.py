@@ -15,9 +15,9 @@ from microblog.notifications import renderers, replay
 from microblog.notifications.models import Notification
 from microblog.notifications.push import mark_read_and_push, push
 from microblog.notifications.replay import Event, EventSource, events_since, time_from_seconds
-from microblog.notifications.services import find_notifications, mark_notifications_read, notifications_of
+from microblog.notifications.services import find_notification, mark_notifications_read, notifications_of
 from microblog.notifications.sse import event_stream
-from microblog.validators import ID_IN_ADDRESS
+from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("notifications", __name__)
 
@@ -66,12 +66,12 @@ def index() -> ResponseReturnValue:
     return render_template("notifications/index.html", page=page, told=renderers.render_notifications(page.items))
 
 
-@bp.get(f"/notifications/<{ID_IN_ADDRESS}:notification_id>")
+@bp.get(f"/notifications/<{ID_CONVERTER}:notification_id>")
 @login_required
 def follow_up(notification_id: int) -> ResponseReturnValue:
     """Redirect to the page that a notification is about, and mark the notification as read."""
     user_id = current_user.id
-    row = find_notifications(notification_id, user_id) or abort(404, _("There is no such notification."))
+    row = find_notification(notification_id, user_id) or abort(404, _("There is no such notification."))
     rendered = renderers.render_notifications([row]).get(row.id)
     if mark_notifications_read(user_id, Notification.id == row.id):
         db.session.commit()

@@ -59,7 +59,7 @@ def mark_notifications_read(user_id: int, *conditions: sa.ColumnElement[bool]) -
     return len(marked)
 
 
-def forget_actor(user_id: int) -> set[int]:
+def delete_notifications_by_actor(user_id: int) -> set[int]:
     """Delete all notifications of all users about actions of this user, in the caller's transaction.
 
     Return the ids of users with unread ones among them; push() their changed unread counts after the commit.
@@ -85,7 +85,7 @@ def notifications_of(
     return pagination.newest_first(query, Notification.timestamp, Notification.id, size, before, after)
 
 
-def find_notifications(notification_id: int, user_id: int) -> Notification | None:
+def find_notification(notification_id: int, user_id: int) -> Notification | None:
     """Return the user's notification with this id, or None."""
     query = sa.select(Notification).where(Notification.id == notification_id, Notification.user_id == user_id)
     return db.session.scalar(query)
@@ -100,7 +100,7 @@ def notifications_changed_since(user_id: int, since: datetime, limit: int = 100)
 
 @unread_counts.counts_unread(BADGE)
 def unread_notification_count(user_id: int) -> int:
-    """Return the number of unread rows of a user, at most unread_counts.MOST."""
+    """Return the number of unread rows of a user, at most unread_counts.MAX_COUNT."""
     return unread_counts.limited_count(
         sa.select(Notification.id).where(Notification.user_id == user_id, Notification.read_at.is_(None))
     )

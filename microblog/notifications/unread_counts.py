@@ -17,7 +17,7 @@ from microblog.extensions import db
 
 Counter = Callable[[int], int]
 
-MOST = 100  # counting stops here; the badge then shows “99+”
+MAX_COUNT = 100  # counting stops here; the badge then shows “99+”
 
 _counters: dict[str, Counter] = {}
 
@@ -44,4 +44,4 @@ def unread_counts(user_id: int) -> dict[str, int]:
 
 def limited_count(query: sa.Select[Any]) -> int:
     """Return the number of rows of `query`, at most MOST, so that the cost does not grow with the rows."""
-    return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MOST).subquery())) or 0
+    return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MAX_COUNT).subquery())) or 0

@@ -20,16 +20,16 @@ from microblog.accounts.signals import account_closed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.notifications import replay
-from microblog.notifications.pubsub import RESYNC, never_raises, publish
+from microblog.notifications.pubsub import RESYNC, ignore_unavailable_database, publish
 from microblog.notifications.replay import Event, EventSource, time_from_seconds
-from microblog.pagination import Listing
+from microblog.pagination import PageQuery
 from microblog.posts.models import Post
-from microblog.posts.queries import all_posts, is_on_home_of, posts_by, posts_written_after
+from microblog.posts.queries import all_posts, home_posts, posts_by, posts_written_after
 from microblog.validators import MAX_ID
 
-EVERYBODY = "posts"  # the topic of all posts
-MOST = 100  # new posts that a page counts; if there are more, it shows "More than 100"
-MOST_SHOWN = 200  # posts that a page may list in a request
+ALL_POSTS_TOPIC = "posts"  # the topic of all posts
+MAX_COUNTED = 100  # new posts that a page counts; if there are more, it shows "More than 100"
+MAX_SHOWN_IDS = 200  # posts that a page may list in a request
 
 _IDS = re.compile(r"(?:\d{1,10}(?:,\d{1,10})*)?", re.ASCII)
 
@@ -39,7 +39,7 @@ def post_topic(author_id: int) -> str:
     return f"author:{author_id}"
 
 
-@never_raises()
+@ignore_unavailable_database()
 def announce_post(post: Post) -> None:
     """Notify open pages of a new post, after its commit."""
     _publish(_event("post", post.id, post.user_id, post.timestamp))
@@ -59,11 +59,11 @@ def announce_account_closed(author_id: int) -> None:
 def post_labels() -> dict[str, str]:
     """Return the text of the bar for {n} new posts, by plural category of the reader's language."""
     locale = get_locale()
-    examples = {locale.plural_form(n) if locale else "other": n for n in range(MOST, 0, -1)}
+    examples = {locale.plural_form(n) if locale else "other": n for n in range(MAX_COUNTED, 0, -1)}
     texts = {
         form: ngettext("%(count)s new post", "%(count)s new posts", n, count="{n}") for form, n in examples.items()
     }
-    return texts | {"most": _("More than %(count)s new posts", count=MOST)}
+    return texts | {"most": _("More than %(count)s new posts", count=MAX_COUNTED)}
 
 
 @replay.provides_events("posts")
@@ -83,19 +83,19 @@ def post_events_for_page(reader_id: int, arguments: Mapping[str, str]) -> EventS
     topics, query = timeline
 
     def missed(since: float) -> list[Event]:
-        written = posts_written_after(query, time_from_seconds(since), MOST + 1)
+        written = posts_written_after(query, time_from_seconds(since), MAX_COUNTED + 1)
         return [_event("post", post.id, post.user_id, post.timestamp) for post in written] + _deleted(shown)
 
     return EventSource(topics, missed)
 
 
-def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | Listing[Post]] | None:
+def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | PageQuery[Post]] | None:
     """Return the topics and the query of a timeline; None if it belongs to a user who was deleted or renamed."""
     if name == "home":
         followed = db.session.scalars(sa.select(Follow.followed_id).where(Follow.follower_id == reader_id))
-        return [post_topic(reader_id), *map(post_topic, followed)], is_on_home_of(reader_id)
+        return [post_topic(reader_id), *map(post_topic, followed)], home_posts(reader_id)
     if name == "explore":
-        return [EVERYBODY], all_posts()
+        return [ALL_POSTS_TOPIC], all_posts()
     if not name.startswith("@"):
         abort(400, _("“posts” must be home, explore, or @ and a username."))
     author = User.with_username(name.removeprefix("@"))
@@ -104,8 +104,8 @@ def _timeline(name: str, reader_id: int) -> tuple[list[str], sa.Select[Post] | L
 
 def _ids(text: str) -> list[int]:
     ids = [int(number) for number in text.split(",") if number] if _IDS.fullmatch(text) else None
-    if ids is None or len(ids) > MOST_SHOWN:
-        abort(400, _("“shown” must be the numbers of at most %(most)d posts.", most=MOST_SHOWN))
+    if ids is None or len(ids) > MAX_SHOWN_IDS:
+        abort(400, _("“shown” must be the numbers of at most %(most)d posts.", most=MAX_SHOWN_IDS))
     return ids
 
 
@@ -123,7 +123,7 @@ def _publish(event: Event) -> None:
 
 
 def _topics(author_id: int) -> list[str]:
-    return [EVERYBODY, post_topic(author_id)]
+    return [ALL_POSTS_TOPIC, post_topic(author_id)]
 
 
 def _event(name: str, post_id: int, author_id: int | None, at: datetime) -> dict[str, Any]:

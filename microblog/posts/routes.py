@@ -17,7 +17,7 @@ from microblog.posts.models import MAX_LENGTH
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post, get_own_post
 from microblog.security import limit_user, local_path, referring_path
-from microblog.validators import ID_IN_ADDRESS
+from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("posts", __name__)
 
@@ -60,7 +60,7 @@ def profile(username: str) -> ResponseReturnValue:
     )
 
 
-_ID = f"<{ID_IN_ADDRESS}:post_id>"
+_ID = f"<{ID_CONVERTER}:post_id>"
 
 
 @bp.get(f"/post/{_ID}")

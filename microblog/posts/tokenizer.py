@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 # Characters of one term. PostgreSQL accepts 2046 bytes; in a post, only characters that stand for a whole sentence
 # (such as U+FDFA) expand to that many.
-LONGEST = 500
+MAX_TERM_LENGTH = 500
 
 
 class Term(NamedTuple):
@@ -139,7 +139,7 @@ def _fold(piece: str) -> str:
         return piece.lower()
     decomposed = unicodedata.normalize("NFKD", piece.casefold()).casefold()
     folded = unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed)).translate(_PLAIN)
-    return _ASCII_REST.sub("", folded)[:LONGEST]
+    return _ASCII_REST.sub("", folded)[:MAX_TERM_LENGTH]
 
 
 def _pairs(run: str) -> list[str]:

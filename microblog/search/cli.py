@@ -19,8 +19,8 @@ from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import AlreadyRunning
 
-FAILED = 1  # an exit code
-PAUSE = 0.5  # seconds between two queries of a job's state
+EXIT_FAILED = 1  # an exit code
+POLL_INTERVAL = 0.5  # seconds between two queries of a job's state
 
 
 search = Commands("search", help="Check and rebuild the search index.")
@@ -42,7 +42,7 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
     except AlreadyRunning as error:
         running = error.task.id if error.task else ""
         click.echo(f"{running}: reindexing is already running; flask tasks show {running} shows progress.", err=True)
-        context.exit(FAILED)
+        context.exit(EXIT_FAILED)
     if not (wait or as_json):
         click.echo(f"{job_id}: launched reindex_posts. flask tasks show {job_id} shows progress.")
         return
@@ -56,7 +56,7 @@ def reindex(context: click.Context, wait: bool, as_json: bool) -> None:
     else:
         click.echo(f"The task ended as {job.state}. {job.current.error or ''}".rstrip(), err=True)
     if wait and job.state != states.SUCCESS:
-        context.exit(FAILED)
+        context.exit(EXIT_FAILED)
 
 
 @search.command("check")
@@ -78,7 +78,7 @@ def check(context: click.Context, as_json: bool) -> None:
             click.echo("The database's full-text index is corrupt.")
     if not state.sound:
         click.echo("flask search reindex repairs it.", err=True)
-        context.exit(FAILED)
+        context.exit(EXIT_FAILED)
 
 
 def _wait_for(job_id: str, *, quiet: bool) -> Job:
@@ -91,7 +91,7 @@ def _wait_for(job_id: str, *, quiet: bool) -> Job:
         if not quiet and (message := job.root.message) and message != printed:
             printed = message
             click.echo(printed, err=True)
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
 
 
 def _fetch_job(job_id: str) -> Job:

@@ -30,7 +30,7 @@ from microblog.posts.tokenizer import indexed
 from microblog.search.query import Query
 from microblog.validators import MAX_ID
 
-CANDIDATES = 500  # maximum number of matching posts that are ranked
+MAX_CANDIDATES = 500  # maximum number of matching posts that are ranked
 
 _KEY = re.compile(r"(\d{1,3})_(-?\d{1,18})_(\d{1,18})", re.ASCII)
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -38,7 +38,7 @@ _POST_FTS = sa.table("post_fts", sa.column("rowid", sa.Integer), sa.column("post
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """A page of posts, best first; `highlight` marks the matches in a text; `more` is True if others may be missing."""
 
     page: Page[Post]
@@ -57,7 +57,7 @@ class _Rank(NamedTuple):
         return f"{self.score}_{self.microseconds}_{self.id}"
 
 
-def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> Found:
+def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> SearchResult:
     """Return a page of the posts that match `query`: those that follow the key `before`, or precede the key `after`.
 
     It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
@@ -69,16 +69,16 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
     score = query.scorer()
     ranks = sorted((_rank(score(indexed(row.body)), row) for row in candidates), reverse=True)
     page = _page_of(ranks, *edges, size or current_app.config["POSTS_PER_PAGE"])
-    return Found(page, query.highlight, len(candidates) >= CANDIDATES)
+    return SearchResult(page, query.highlight, len(candidates) >= MAX_CANDIDATES)
 
 
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
     """Return posts with the words as typed; if these are too few, also with words that begin with the last one."""
     found = _newest(query)
-    if query.may_go_on and len(found) < CANDIDATES:
+    if query.may_go_on and len(found) < MAX_CANDIDATES:
         found_ids = {row.id for row in found}
         found += [row for row in _newest(query.unfinished()) if row.id not in found_ids]
-    return found[:CANDIDATES]
+    return found[:MAX_CANDIDATES]
 
 
 def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
@@ -91,7 +91,7 @@ def _newest(query: Query) -> list[sa.Row[int, datetime, str]]:
         found = _POST_FTS.c.post_fts.op("MATCH")(query.for_fts5())
         select = columns.join(_POST_FTS, _POST_FTS.c.rowid.op("&")(MAX_ID) == Post.id).where(found)
         select = select.order_by(_POST_FTS.c.rowid.desc())
-    return list(db.session.execute(select.limit(CANDIDATES)))
+    return list(db.session.execute(select.limit(MAX_CANDIDATES)))
 
 
 def _rank(score: int, row: sa.Row[int, datetime, str]) -> _Rank:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from microblog.posts.tokenizer import Term, is_dense, phrases_of, terms_of
 
-SHORTEST_BEGINNING = 3  # minimum length of a last word that may be a prefix
+MIN_PREFIX_LENGTH = 3  # minimum length of a last word that may be a prefix
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟«»＂", '"'))
 _CHUNK = re.compile(r'"([^"]*)"|([^\s"]+)')
 
@@ -112,7 +112,7 @@ class Query:
 
 
 def _may_be_prefix(term: str) -> bool:
-    return len(term) >= SHORTEST_BEGINNING and not is_dense(term[0])
+    return len(term) >= MIN_PREFIX_LENGTH and not is_dense(term[0])
 
 
 def _merged(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

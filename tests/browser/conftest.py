@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.browser.site import PATIENCE, Site, new_context, running_site
+from tests.browser.site import TIMEOUT, Site, new_context, running_site
 from tests.browser.tasks import Dial
 from tests.support import external
 from tests.support.smtp import SmtpServer
@@ -31,9 +31,9 @@ OPTIONS = (
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     executable = external.CHROMIUM.require()
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS), timeout=PATIENCE)
+        chromium = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS), timeout=TIMEOUT)
         yield chromium
         chromium.close()
 

@@ -29,7 +29,7 @@ from tests.support import app_factory, servers
 from tests.support.programs import ROOT
 from tests.support.servers import RedisServer, Worker, free_port, wait_for
 
-PATIENCE = 1000 * servers.PATIENCE  # milliseconds to wait for the expected state of a page
+TIMEOUT = 1000 * servers.TIMEOUT  # milliseconds to wait for the expected state of a page
 PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -118,7 +118,7 @@ class Site:
     @contextlib.contextmanager
     def holding_imports(self) -> Iterator[None]:
         """Let no import store posts during the block."""
-        hold = _tasks.hold_of_imports()
+        hold = _tasks.import_hold_file()
         hold.parent.mkdir(exist_ok=True)
         hold.touch()
         try:
@@ -142,7 +142,7 @@ class Site:
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
     """Open a new browser context, whose pages share their cookies."""
     context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     return context
 
 

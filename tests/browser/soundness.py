@@ -22,8 +22,8 @@ WIDTHS = (1280, 390)  # CSS pixels
 THEMES = ("light", "dark")
 AXE_OPTIONS = {"resultTypes": ["violations"], "iframes": False}
 # The rules whose result depends on the theme. The others are checked in one theme only.
-OF_COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
-NOT_OURS = {"exclude": ["#api-docs"]}  # Swagger UI has low contrast and nested buttons
+COLOUR_RULES = {"runOnly": ["color-contrast", "link-in-text-block"]}
+EXCLUDED = {"exclude": ["#api-docs"]}  # Swagger UI has low contrast and nested buttons
 
 
 def problems_of(
@@ -75,7 +75,7 @@ def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str
         for theme in THEMES:
             show(page, width, theme)
             photograph(page, name)
-            options = AXE_OPTIONS if theme == THEMES[0] else AXE_OPTIONS | OF_COLOURS
+            options = AXE_OPTIONS if theme == THEMES[0] else AXE_OPTIONS | COLOUR_RULES
             problems += [f"{width} px, {theme}: {fault}" for fault in overflow(page) + barriers(page, options)]
     return problems
 
@@ -116,7 +116,7 @@ def barriers(page: Page, options: dict[str, Any]) -> list[str]:
     """Return the serious accessibility problems that axe-core finds with `options`."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    violations = page.evaluate("([context, options]) => axe.run(context, options)", [NOT_OURS, options])["violations"]
+    violations = page.evaluate("([context, options]) => axe.run(context, options)", [EXCLUDED, options])["violations"]
     return [
         f"axe: {violation['id']} ({violation['impact']}): {node['target']}"
         for violation in violations

@@ -40,18 +40,18 @@ class Dial:
         new.replace(self.path)  # atomic: the task never reads a partial number
 
 
-def hold_of_imports() -> Path:
+def import_hold_file() -> Path:
     """Return the path of a file. While it exists, no import of this site stores posts."""
     return Path(current_app.instance_path) / "hold-imports"
 
 
 @worker_process_init.connect
-def hold_imports_when_told(**_kwargs: Any) -> None:
+def install_import_hold(**_kwargs: Any) -> None:
     """Make imports in the worker processes wait while hold_of_imports() exists."""
     store = importer.store_posts
 
     def store_when_released(*args: Any) -> None:
-        while hold_of_imports().exists():
+        while import_hold_file().exists():
             time.sleep(0.01)
         store(*args)
 

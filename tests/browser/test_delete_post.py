@@ -9,7 +9,7 @@ from playwright.sync_api import APIResponse, BrowserContext, Locator, Page, Rout
 
 from microblog.accounts.services import follow_user
 from microblog.posts.services import delete_post
-from tests.browser.site import PATIENCE, Site, until_held
+from tests.browser.site import TIMEOUT, Site, until_held
 from tests.browser.test_timeline import agree, ask_to_delete, delete, new_posts, signed_in_page, write
 
 
@@ -80,7 +80,7 @@ def test_post_deleted_during_fetch_is_not_shown(site: Site, open_browser: Callab
     write(writer_page, "Second")
     expect(new_posts(second_page)).to_have_text("2 new posts")
     held: list[tuple[Route, APIResponse]] = []
-    second_page.route(f"{site.url}/", lambda route: held.append((route, route.fetch(timeout=PATIENCE))))
+    second_page.route(f"{site.url}/", lambda route: held.append((route, route.fetch(timeout=TIMEOUT))))
     new_posts(second_page).click()
     expect(new_posts(second_page)).to_have_attribute("aria-busy", "true")
     until_held(second_page, held)

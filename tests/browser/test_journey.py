@@ -25,7 +25,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from tests.integration.test_run import TIME_TO_END, descendants, is_running
 from tests.mutants.tree import LEFT_OUT
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, free_port, wait_for
+from tests.support.servers import TIMEOUT, free_port, wait_for
 
 MANY = 100_000  # posts; too many to export within one SLICE on any machine
 SLICE = 0.05  # seconds that the worker runs at a time until the page shows progress
@@ -134,11 +134,11 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     assert process.stdout is not None
     threading.Thread(target=tree.lines.extend, args=[process.stdout], daemon=True).start()
     try:
-        wait_for(tree.is_ready, timeout=2 * PATIENCE, what="the ready line")
+        wait_for(tree.is_ready, timeout=2 * TIMEOUT, what="the ready line")
         yield tree
     finally:
         process.terminate()
-        process.wait(timeout=PATIENCE)
+        process.wait(timeout=TIMEOUT)
 
 
 @pytest.mark.timeout(900)  # the test waits several times
@@ -225,7 +225,7 @@ def check_mail_page(page: Page, tree: Tree) -> None:
 
 def write_many_posts(tree: Tree) -> None:
     """Insert ``MANY`` posts of the user demo."""
-    with sqlite3.connect(tree.instance / "microblog.db", timeout=PATIENCE) as database:
+    with sqlite3.connect(tree.instance / "microblog.db", timeout=TIMEOUT) as database:
         database.execute(
             "INSERT INTO post (body, timestamp, user_id)"
             " SELECT value, datetime('2000-01-01', value || ' seconds') || '.000000', user.id"
@@ -258,7 +258,7 @@ def check_shutdown(tree: Tree) -> None:
     signalled_at = time.monotonic()
 
     tree.process.send_signal(signal.SIGTERM)
-    tree.process.wait(timeout=PATIENCE)
+    tree.process.wait(timeout=TIMEOUT)
 
     assert time.monotonic() - signalled_at < TIME_TO_END
     assert [pid for pid in processes if is_running(pid)] == []

@@ -39,7 +39,7 @@ class Unmet(Exception):
 
 
 @dataclass
-class Struck:
+class Occurrence:
     """A fault that occurred, and its begin and end."""
 
     fault: Fault
@@ -51,7 +51,7 @@ class Faults:
     """Causes faults, each in its own thread, and records them."""
 
     def __init__(self, system: Town, people: People, app: Flask) -> None:
-        self.struck: list[Struck] = []
+        self.struck: list[Occurrence] = []
         self.missed: list[str] = []
         self._system = system
         self._people = people
@@ -71,16 +71,16 @@ class Faults:
         for thread in self._threads:
             thread.join()
 
-    def of(self, *kinds: str) -> list[Struck]:
+    def of(self, *kinds: str) -> list[Occurrence]:
         """Return the faults of these kinds that occurred."""
         return [occurrence for occurrence in self.struck if occurrence.fault.kind in kinds]
 
     def _cause(self, fault: Fault) -> None:
-        occurrence = Struck(fault, time.time())
+        occurrence = Occurrence(fault, time.time())
         self.struck.append(occurrence)
         try:
             with self._app.app_context():
-                getattr(self, fault.kind)(fault.length, random.Random(fault.dice))
+                getattr(self, fault.kind)(fault.length, random.Random(fault.seed))
         except Unmet:
             self.struck.remove(occurrence)
         except Exception as error:  # a run without the fault proves nothing

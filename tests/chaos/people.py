@@ -25,7 +25,7 @@ from microblog.posts.models import Post
 
 PASSWORD = "cat-dog-fish"
 #: Pairs of a number of users and the number of posts that each has.
-CROWD = [(4, 0), (23, 40), (12, 700), (6, 6_000), (3, 100_000)]
+POSTS_PER_USER = [(4, 0), (23, 40), (12, 700), (6, 6_000), (3, 100_000)]
 THREADS = 4
 CLICKS_PER_SECOND = 1.4  # of all users together
 TIMEOUT = 15.0
@@ -137,7 +137,7 @@ class People:
     """All users, and the threads that act for them until rest() is called."""
 
     def __init__(self, url: str, seed: int) -> None:
-        numbers = [posts for count, posts in CROWD for _ in range(count)]
+        numbers = [posts for count, posts in POSTS_PER_USER for _ in range(count)]
         self.posts = {f"user{n}": posts for n, posts in enumerate(numbers)}
         self.all = [Person(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
         self._stopping = threading.Event()

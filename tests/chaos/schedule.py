@@ -40,7 +40,7 @@ class Fault:
     at: float
     kind: str
     length: float
-    rng: int
+    seed: int
 
     def __str__(self) -> str:
         return f"{self.at:6.1f} s  {self.kind}" + (f" for {self.length:.1f} s" if self.length else "")

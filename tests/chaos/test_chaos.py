@@ -13,12 +13,12 @@ SEED = 1
 SECONDS = 60.0
 
 
-def test_the_seed_repeats_the_schedule() -> None:
+def test_seed_determines_schedule() -> None:
     assert plan(7, 300) == plan(7, 300)
     assert plan(7, 300) != plan(8, 300)
 
 
-def test_five_minutes_have_sixty_faults_and_each_kind_among_them() -> None:
+def test_schedule_of_five_minutes_has_every_kind() -> None:
     faults = plan(7, 300)
 
     assert len(faults) >= 60
@@ -26,7 +26,7 @@ def test_five_minutes_have_sixty_faults_and_each_kind_among_them() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_every_promise_is_kept_whatever_breaks(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_promises_under_random_faults(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     postgres = request.getfixturevalue("postgres_server") if database == "postgresql" else None
 
     report = run(SEED, SECONDS, database, tmp_path, postgres)

@@ -20,12 +20,12 @@ from microblog.posts.models import Post
 from microblog.storage import PARTS
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
-from tests.chaos.faults import Faults, Struck
+from tests.chaos.faults import Faults, Occurrence
 from tests.chaos.people import People
 from tests.chaos.town import Town
 from tests.support.smtp import Delivery
 
-HONEST_INSTANT = 1.0  # seconds within which an accepted mail is recorded
+RECORDING_TIME = 1.0  # seconds within which an accepted mail is recorded
 FREEZES = ("freeze_worker", "freeze_exporting_worker")
 KILLS = ("kill_child", "kill_exporting_child", "kill_mailing_child", "kill_worker")
 
@@ -180,7 +180,7 @@ class Verdict:
         return self._equal[archive.user_id, archive.sha256]
 
 
-def _overlaps(kill: Struck, delivery: Delivery) -> bool:
+def _overlaps(kill: Occurrence, delivery: Delivery) -> bool:
     """Return whether a process died or froze between the begin of a mail's session and the record of the mail."""
-    began = kill.began if kill.fault.kind in FREEZES else kill.ended - HONEST_INSTANT
-    return began <= delivery.ended + HONEST_INSTANT and kill.ended >= delivery.began
+    began = kill.began if kill.fault.kind in FREEZES else kill.ended - RECORDING_TIME
+    return began <= delivery.ended + RECORDING_TIME and kill.ended >= delivery.began

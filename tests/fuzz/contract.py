@@ -70,7 +70,7 @@ def operations_of(app: Flask) -> Iterator[Any]:
         yield result.ok()
 
 
-def hold_to_its_word(
+def check_operation(
     operation: Any, authorization: str | None, known: dict[str, Any], examples: int, chosen_seed: int
 ) -> None:
     """Send `examples` valid and as many invalid requests. Raises the failures that schemathesis finds in a response.

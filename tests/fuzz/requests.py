@@ -16,7 +16,7 @@ from flask_wtf import FlaskForm
 from werkzeug.routing import Rule
 
 from tests.fuzz import values
-from tests.fuzz.values import Known
+from tests.fuzz.values import ExistingValues
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND")
 QUERY = (
@@ -78,7 +78,7 @@ class Sender:
             app, sorted(set(_form_fields())), sorted({name for one in schemas for name in one.get("properties", ())})
         )
 
-    def make(self, seed: int, number: int, people: list[Person], existing: Known) -> Sent:
+    def make(self, seed: int, number: int, people: list[Person], existing: ExistingValues) -> Sent:
         """Return the request `number` of `seed`. Every route is used once in each turn, in random order."""
         rng = random.Random(f"{seed}:{number}")
         rules = self._rules()
@@ -99,7 +99,7 @@ class Sender:
     def _rules(self) -> list[Rule]:
         return sorted(self.app.url_map.iter_rules(), key=lambda rule: (rule.rule, sorted(rule.methods or ())))
 
-    def _path(self, rule: Rule, rng: random.Random, existing: Known) -> str:
+    def _path(self, rule: Rule, rng: random.Random, existing: ExistingValues) -> str:
         def fill(match: re.Match[str]) -> str:
             return quote(
                 values.argument(match[2], match[1] or "", rng, existing), safe="/" if match[1] == "path" else ""
@@ -107,7 +107,9 @@ class Sender:
 
         return _ARGUMENT.sub(fill, rule.rule)
 
-    def _headers(self, rule: Rule, rng: random.Random, person: Person | None, existing: Known) -> dict[str, str]:
+    def _headers(
+        self, rule: Rule, rng: random.Random, person: Person | None, existing: ExistingValues
+    ) -> dict[str, str]:
         headers: dict[str, str] = {}
         if person:
             headers["Cookie"] = person.cookie
@@ -131,7 +133,7 @@ class Sender:
         return headers
 
     def _body(
-        self, rule: Rule, method: str, rng: random.Random, existing: Known, signer: Person | None
+        self, rule: Rule, method: str, rng: random.Random, existing: ExistingValues, signer: Person | None
     ) -> tuple[bytes, str | None]:
         if method in ("GET", "HEAD", "OPTIONS") and rng.random() < 0.95:
             return b"", None

@@ -27,13 +27,13 @@ from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.fuzz.requests import Person, Sender, Sent
-from tests.fuzz.values import Known
+from tests.fuzz.values import ExistingValues
 
 PASSWORD = "cat-dog-fish"
 ROUND = 1000  # requests with the same users; then new ones are added, since requests delete accounts
 SLOW = 5.0  # seconds
 FIRST_BYTES = 1  # chunks that are read of an event stream
-MAY_BE_AWAY = ("/readyz",)  # returns 503, since no worker runs here
+MAY_BE_UNAVAILABLE = ("/readyz",)  # returns 503, since no worker runs here
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Fuzzer:
         self.report.asked[sent.rule] += 1
         self.report.statuses[response.status_code] += 1
         self.report.slowest = max(self.report.slowest, seconds)
-        if response.status_code >= 500 and not (response.status_code == 503 and sent.rule in MAY_BE_AWAY):
+        if response.status_code >= 500 and not (response.status_code == 503 and sent.rule in MAY_BE_UNAVAILABLE):
             self._add_fault(number, sent, f"{response.status_code}\n{''.join(raised)}")
         if seconds > SLOW:
             self._add_fault(number, sent, f"took {seconds:.1f} s")
@@ -125,14 +125,14 @@ class Fuzzer:
         assert cookie
         return Person(f"session={cookie.value}", csrf_token[1], token, name)
 
-    def _existing(self) -> Known:
+    def _existing(self) -> ExistingValues:
         with self._app.app_context():
             newest = lambda column: db.session.scalars(sa.select(column).order_by(column.desc()).limit(20))  # noqa: E731
             names = list(db.session.scalars(sa.select(User.username).order_by(User.id.desc()).limit(6)))
             tasks = list(db.session.scalars(sa.select(Task.id).order_by(Task.created_at.desc()).limit(20)))
             tables = (User, Post, ApiToken, Message, Notification)
             numbers = [str(one) for table in tables for one in newest(table.id)]
-        return Known(names=names, tasks=tasks, numbers=numbers, secrets=[PASSWORD, "post", "export_posts"])
+        return ExistingValues(names=names, tasks=tasks, numbers=numbers, secrets=[PASSWORD, "post", "export_posts"])
 
 
 @contextmanager

@@ -100,7 +100,7 @@ LANGUAGES = ("en", "es", "ko", "ru", "de;q=0.5, *", "tlh", "x" * 300, "¿".encod
 
 
 @dataclass
-class Known:
+class ExistingValues:
     """Existing values, by the kind of URL argument that they belong to."""
 
     names: list[str] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Known:
     secrets: list[str] = field(default_factory=list)
 
 
-def text(rng: random.Random, existing: Known) -> str:
+def text(rng: random.Random, existing: ExistingValues) -> str:
     """Return a text: an existing, almost valid or hostile value, or random characters."""
     kind = rng.random()
     if kind < 0.35:
@@ -121,7 +121,7 @@ def text(rng: random.Random, existing: Known) -> str:
     return "".join(_character(rng) for _ in range(rng.randrange(1, 40)))
 
 
-def json_value(rng: random.Random, existing: Known, depth: int = 0) -> Any:
+def json_value(rng: random.Random, existing: ExistingValues, depth: int = 0) -> Any:
     """Return a random JSON value."""
     kind = rng.randrange(10)
     if kind < 5 or depth > 3:
@@ -135,7 +135,7 @@ def json_value(rng: random.Random, existing: Known, depth: int = 0) -> Any:
     return rng.choice(["cat-dog-fish", "hello", "susan@example.com", 5, True])
 
 
-def argument(name: str, converter: str, rng: random.Random, existing: Known) -> str:
+def argument(name: str, converter: str, rng: random.Random, existing: ExistingValues) -> str:
     """Return a value for the URL argument `name`, usually one of the right kind."""
     if rng.random() < 0.7:
         by_name = existing.names if "user" in name or name == "followed" else existing.tasks if "task" in name else None

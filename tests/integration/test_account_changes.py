@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.accounts import email_change, tokens
-from microblog.accounts.email_change import KEPT_FOR, EmailChange
+from microblog.accounts.email_change import RETENTION, EmailChange
 from microblog.accounts.emails import email_changed_email
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
@@ -316,7 +316,7 @@ def test_confirmation_link_expires(
 @both_databases
 def test_expired_email_changes_are_purged(app: Flask, susan: User) -> None:
     lifetime = timedelta(seconds=app.config["ACCOUNT_LINK_LIFETIME"])
-    for age in (lifetime + KEPT_FOR + timedelta(seconds=1), lifetime + KEPT_FOR - timedelta(hours=1)):
+    for age in (lifetime + RETENTION + timedelta(seconds=1), lifetime + RETENTION - timedelta(hours=1)):
         values = {"old_address": "a@example.com", "new_address": "b@example.com"}
         db.session.add(EmailChange(user_id=susan.id, requested_at=utcnow() - age, **values))
     db.session.commit()

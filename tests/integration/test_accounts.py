@@ -12,7 +12,7 @@ from werkzeug.security import generate_password_hash
 from microblog.accounts import models, services
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 NEWCOMER = {
     "username": "newcomer",
@@ -124,7 +124,7 @@ def test_concurrent_registrations_of_name_have_one_winner(app, client, monkeypat
 
     def hash_once_both_checked(password: str) -> str:
         if password == NEWCOMER["password"]:
-            both_checked.wait(timeout=PATIENCE)
+            both_checked.wait(timeout=TIMEOUT)
         return hash_password(password)
 
     monkeypatch.setattr(models, "generate_password_hash", hash_once_both_checked)
@@ -137,7 +137,7 @@ def test_concurrent_registrations_of_name_have_one_winner(app, client, monkeypat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=PATIENCE)
+        thread.join(timeout=TIMEOUT)
 
     winner, loser = sorted(answers, key=lambda answer: answer.status_code)
     assert winner.status_code == 302

@@ -20,7 +20,7 @@ from microblog.extensions import db
 from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import make_finished, start_for, state_of
+from tests.support.factories import make_finished, start_job_for, state_of
 from tests.support.servers import Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
@@ -78,7 +78,7 @@ class TestAccess:
         assert operator.get("/admin/tasks").status_code == 404
 
     def test_forged_csrf_token_is_refused(self, make_app, operator, susan):
-        task_id = start_for(susan)
+        task_id = start_job_for(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
             session["_user_id"] = User.with_username("olga").get_id()
@@ -94,7 +94,7 @@ class TestList:
     def test_lists_jobs_with_and_without_user(self, operator, susan, make_user):
         old = make_finished(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
         without_user = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
-        young = start_for(make_user("ben"))
+        young = start_job_for(make_user("ben"))
 
         assert listed(operator) == [young, without_user, old]
 
@@ -104,7 +104,7 @@ class TestList:
         columns = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
         done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
         failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **columns)
-        waiting = start_for(susan)
+        waiting = start_job_for(susan)
         db.session.execute(sa.update(Task).where(Task.id == failed).values(queue="mail"))
         db.session.commit()
 
@@ -234,14 +234,14 @@ class TestChartsAndStatus:
         assert worker.name in html
 
     def test_pages_report_unavailable_redis(self, operator, susan, redis_server):
-        task_id = start_for(susan)
+        task_id = start_job_for(susan)
 
         with redis_server.away():
             workers, tasks = operator.get("/admin/status"), operator.get("/admin/tasks")
             job = operator.get(f"/admin/tasks/{task_id}")
 
         assert workers.status_code == tasks.status_code == job.status_code == 200
-        assert "Redis does not answer" in workers.text
+        assert "Redis is unavailable" in workers.text
         assert shown(tasks.text) == [task_id]
 
 

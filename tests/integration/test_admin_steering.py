@@ -10,7 +10,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import actions
 from microblog.taskqueue.models import Task
-from tests.support.factories import start_for, state_of
+from tests.support.factories import start_job_for, state_of
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -31,7 +31,7 @@ def until_of(confirmation: str) -> str:
 
 
 def test_operator_cancels_job_of_any_user(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     response = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
 
@@ -40,7 +40,7 @@ def test_operator_cancels_job_of_any_user(operator, susan):
 
 
 def test_retry_redirects_to_new_job_of_user(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     end(task_id, "FAILURE")
 
     response = operator.post(f"/admin/tasks/{task_id}/retry")
@@ -51,7 +51,7 @@ def test_retry_redirects_to_new_job_of_user(operator, susan):
 
 
 def test_refused_action_shows_reason(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     end(task_id, "SUCCESS")
 
     cancelled = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
@@ -62,8 +62,8 @@ def test_refused_action_shows_reason(operator, susan):
 
 
 def test_only_selected_jobs_are_cancelled(operator, make_user):
-    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
-    ended = start_for(make_user("dan"))
+    ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
+    ended = start_job_for(make_user("dan"))
     end(ended, "SUCCESS")
 
     response = operator.post(
@@ -75,7 +75,7 @@ def test_only_selected_jobs_are_cancelled(operator, make_user):
 
 
 def test_empty_selection_changes_nothing(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     response = operator.post("/admin/tasks/selected/cancel", follow_redirects=True)
 
@@ -84,7 +84,7 @@ def test_empty_selection_changes_nothing(operator, susan):
 
 
 def test_matching_jobs_are_retried_after_confirmation(operator, make_user):
-    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
+    ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
     for task_id in ids[:2]:
         end(task_id, "FAILURE")
     address = "/admin/tasks/all/retry?state=failure"
@@ -100,9 +100,9 @@ def test_matching_jobs_are_retried_after_confirmation(operator, make_user):
 
 
 def test_jobs_created_after_confirmation_are_skipped(operator, make_user):
-    earlier = start_for(make_user("ann"))
+    earlier = start_job_for(make_user("ann"))
     confirmation = operator.get("/admin/tasks/all/cancel").text
-    later = start_for(make_user("ben"))
+    later = start_job_for(make_user("ben"))
 
     operator.post("/admin/tasks/all/cancel", data={"until": until_of(confirmation)})
 
@@ -110,7 +110,7 @@ def test_jobs_created_after_confirmation_are_skipped(operator, make_user):
 
 
 def test_no_button_if_no_job_matches(operator, susan):
-    end(start_for(susan), "SUCCESS")
+    end(start_job_for(susan), "SUCCESS")
 
     for query in ("", "?state=success", "?state=failure"):
         html = operator.get(f"/admin/tasks/all/cancel{query}").text
@@ -119,8 +119,8 @@ def test_no_button_if_no_job_matches(operator, susan):
 
 
 def test_number_of_cancelled_jobs_is_limited(operator, make_user, monkeypatch):
-    monkeypatch.setattr(actions, "MOST_AT_ONCE", 2)
-    ids = [start_for(make_user(name)) for name in ("ann", "ben", "cid")]
+    monkeypatch.setattr(actions, "MAX_BULK_JOBS", 2)
+    ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
 
     confirmation = operator.get("/admin/tasks/all/cancel").text
     assert "3 jobs match that have yet to end." in confirmation
@@ -131,7 +131,7 @@ def test_number_of_cancelled_jobs_is_limited(operator, make_user, monkeypatch):
 
 
 def test_invalid_until_is_refused(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     for until in (None, "", "soon", "2026-01-01", "9999-01-01T00:00:00+00:00"):
         response = operator.post("/admin/tasks/all/cancel", data={} if until is None else {"until": until})
@@ -140,7 +140,7 @@ def test_invalid_until_is_refused(operator, susan):
 
 
 def test_invalid_filter_is_refused(operator, susan):
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     response = operator.post("/admin/tasks/all/cancel?user=nobody", data={"until": utcnow().isoformat()})
 

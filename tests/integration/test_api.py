@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from flask import Flask
 
 from microblog import pagination
 from microblog.accounts.models import User
 from microblog.api.schemas import TaskPageSchema, TaskSchema
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -286,7 +286,7 @@ class TestErrors:
 
     def test_unavailable_database_is_503_with_retry_after(self, in_production, monkeypatch):
         def fail(*_: Any, **__: Any) -> None:
-            raise sa.exc.OperationalError("SELECT secret", {}, Exception("secret detail"))
+            raise DatabaseUnavailable("SELECT secret", {}, Exception("secret detail"))
 
         monkeypatch.setattr(pagination, "newest_first", fail)
 

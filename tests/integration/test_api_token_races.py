@@ -13,7 +13,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from tests.conftest import hash_of
 from tests.support.api import assert_problem, caller_for
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 pytestmark = pytest.mark.both_databases
 
@@ -71,7 +71,7 @@ def test_concurrent_requests_respect_token_limit(app, make_user, monkeypatch):
     issue, statuses = ApiToken.issue, []
 
     def issue_at_once(*arguments):
-        all_requested.wait(timeout=PATIENCE)
+        all_requested.wait(timeout=TIMEOUT)
         return issue(*arguments)
 
     def request_token() -> None:
@@ -82,7 +82,7 @@ def test_concurrent_requests_respect_token_limit(app, make_user, monkeypatch):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=PATIENCE)
+        thread.join(timeout=TIMEOUT)
 
     assert sorted(statuses) == [201, 409, 409, 409]
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1

@@ -13,7 +13,7 @@ from redbeat.schedulers import RedBeatScheduler
 from microblog.taskqueue.queues import EPOCH_KEY
 from microblog.taskqueue.scheduler import Scheduler
 from tests.support.programs import Program
-from tests.support.servers import PATIENCE, RedisServer, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
 
@@ -75,7 +75,7 @@ def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: Re
     start_beat()
 
     first.terminate()
-    first.wait(PATIENCE)
+    first.wait(TIMEOUT)
     redis_server.client.delete("default")  # messages of the first beat
 
     wait_for(lambda: scheduled(redis_server), what="the second beat takes over")
@@ -104,7 +104,7 @@ def test_beat_stops_while_redis_is_unavailable(start_beat: Start, redis_server: 
 
     with redis_server.away():
         beat.terminate()
-        beat.wait(PATIENCE)
+        beat.wait(TIMEOUT)
 
 
 @pytest.mark.exhaustive

@@ -16,8 +16,8 @@ import pytest
 
 from microblog.taskqueue import states
 from tests.support import programs
-from tests.support.cluster import Staff, staffed
-from tests.support.servers import PATIENCE, Worker, free_port, wait_for
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.servers import TIMEOUT, Worker, free_port, wait_for
 
 CELERY = ["celery", "-A", "celery_app"]
 TIMEOUT_OPTION = ("--timeout", "60")  # for an expected reply, which arrives sooner unless the machine is busy
@@ -26,13 +26,13 @@ TIMEOUT_OPTION = ("--timeout", "60")  # for an expected reply, which arrives soo
 @pytest.fixture(scope="module")
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Staff]:
-    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
+) -> Iterator[Cluster]:
+    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
         yield staff
 
 
 @pytest.fixture(scope="module")
-def worker(staff: Staff) -> Worker:
+def worker(staff: Cluster) -> Worker:
     return staff.hire()
 
 
@@ -44,11 +44,11 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     path.touch()
 
 
-def celery(staff: Staff, *arguments: str) -> subprocess.CompletedProcess[str]:
+def celery(staff: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
     return programs.run([*CELERY, *arguments], staff.environment)
 
 
-def reply_of(staff: Staff, worker: Worker, *arguments: str) -> Any:
+def reply_of(staff: Cluster, worker: Worker, *arguments: str) -> Any:
     """Run a Celery command with --json for one worker, and return its reply."""
     program, *rest = arguments
     done = celery(staff, program, *TIMEOUT_OPTION, "--destination", worker.name, "--json", *rest)
@@ -60,7 +60,7 @@ def reply_of(staff: Staff, worker: Worker, *arguments: str) -> Any:
 
 
 class TestInspect:
-    def test_active_queues_and_registered(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_active_queues_and_registered(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
@@ -72,27 +72,27 @@ class TestInspect:
         assert "reconcile" in replies["registered"]
 
     @pytest.mark.parametrize("command", ["reserved", "scheduled", "revoked"])
-    def test_other_lists_are_empty(self, staff: Staff, worker: Worker, command: str) -> None:
+    def test_other_lists_are_empty(self, staff: Cluster, worker: Worker, command: str) -> None:
         listed = reply_of(staff, worker, "inspect", command)
 
         # Workers remember the tasks that other tests have revoked.
         assert [task for task in listed if command != "revoked" or staff.state(task) != states.REVOKED] == []
 
     @pytest.mark.exhaustive
-    def test_stats_ping_conf_clock_and_report(self, staff: Staff, worker: Worker) -> None:
+    def test_stats_ping_conf_clock_and_report(self, staff: Cluster, worker: Worker) -> None:
         assert reply_of(staff, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
         assert reply_of(staff, worker, "inspect", "ping") == {"ok": "pong"}
         assert reply_of(staff, worker, "inspect", "conf")["task_acks_late"] is True
         assert reply_of(staff, worker, "inspect", "clock")["clock"] > 0
         assert "celery:5" in reply_of(staff, worker, "inspect", "report")["ok"]
 
-    def test_query_task_finds_running_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_query_task_finds_running_task(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
         wait_for(lambda: reply_of(staff, worker, "inspect", "query_task", counting)[counting][0] == "active")
 
-    def test_status_lists_workers(self, staff: Staff, worker: Worker) -> None:
+    def test_status_lists_workers(self, staff: Cluster, worker: Worker) -> None:
         def online() -> str:
             """Return the output, or an empty string if no worker replied within the timeout."""
             status = celery(staff, "status", "--timeout", "1")
@@ -104,7 +104,7 @@ class TestInspect:
         assert "1 node online" in printed
 
     @pytest.mark.exhaustive
-    def test_ping_fails_without_reply(self, staff: Staff, worker: Worker) -> None:
+    def test_ping_fails_without_reply(self, staff: Cluster, worker: Worker) -> None:
         result = celery(staff, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
 
         assert result.returncode == 69
@@ -113,7 +113,7 @@ class TestInspect:
 
 @pytest.mark.exhaustive
 class TestControl:
-    def test_pool_is_resized_and_restarted(self, staff: Staff, worker: Worker) -> None:
+    def test_pool_is_resized_and_restarted(self, staff: Cluster, worker: Worker) -> None:
         wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
         assert reply_of(staff, worker, "control", "pool_grow", "1") == {"ok": "pool will grow"}
         wait_for(lambda: staff.worker(worker)["concurrency"] == 3)
@@ -122,13 +122,13 @@ class TestControl:
         assert reply_of(staff, worker, "control", "pool_restart") == {"ok": "reload started"}
         assert "Autoscale not enabled" in reply_of(staff, worker, "control", "autoscale", "3", "1")["error"]
 
-    def test_consumers_are_cancelled_and_added(self, staff: Staff, worker: Worker) -> None:
+    def test_consumers_are_cancelled_and_added(self, staff: Cluster, worker: Worker) -> None:
         reply_of(staff, worker, "control", "cancel_consumer", "mail")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports"])
         reply_of(staff, worker, "control", "add_consumer", "mail")
         wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports", "mail"])
 
-    def test_rate_and_time_limits_apply(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_rate_and_time_limits_apply(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         assert "ok" in reply_of(staff, worker, "control", "rate_limit", "noop", "7/s")
         assert "ok" in reply_of(staff, worker, "control", "time_limit", "count", "1", "60")
         [noop] = [task for task in staff.json("registered", *TIMEOUT_OPTION) if task["name"] == "noop"]
@@ -140,7 +140,7 @@ class TestControl:
         reply_of(staff, worker, "control", "rate_limit", "noop", "0")
         reply_of(staff, worker, "control", "time_limit", "count", "3300", "3600")
 
-    def test_revoked_task_does_not_run(self, staff: Staff, worker: Worker) -> None:
+    def test_revoked_task_does_not_run(self, staff: Cluster, worker: Worker) -> None:
         staff.run("pause", "mail", *TIMEOUT_OPTION)
         waiting = staff.launch("noop", queue="mail")
 
@@ -149,7 +149,7 @@ class TestControl:
         staff.run("resume", "mail", *TIMEOUT_OPTION)
         wait_for(lambda: staff.state(waiting) == states.REVOKED)
 
-    def test_terminated_task_is_revoked(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_terminated_task_is_revoked(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 
@@ -157,17 +157,17 @@ class TestControl:
 
         wait_for(lambda: staff.state(counting) == states.REVOKED)
 
-    def test_events_are_enabled(self, staff: Staff, worker: Worker) -> None:
+    def test_events_are_enabled(self, staff: Cluster, worker: Worker) -> None:
         assert reply_of(staff, worker, "control", "enable_events") == {"ok": "task events already enabled"}
 
-    def test_shutdown_stops_worker(self, staff: Staff, worker: Worker) -> None:
+    def test_shutdown_stops_worker(self, staff: Cluster, worker: Worker) -> None:
         leaving = staff.hire("-Q", "mail", concurrency=1)
 
         celery(staff, "control", "--timeout", "1", "--destination", leaving.name, "shutdown")
 
-        assert leaving.process.wait(PATIENCE) == 0
+        assert leaving.process.wait(TIMEOUT) == 0
 
-    def test_call_and_result(self, staff: Staff, worker: Worker) -> None:
+    def test_call_and_result(self, staff: Cluster, worker: Worker) -> None:
         task_id = celery(staff, "call", "echo", "--args", "[7]").stdout.strip()
 
         assert len(task_id) == 36
@@ -176,7 +176,7 @@ class TestControl:
 
 
 @pytest.mark.exhaustive
-def test_events_are_dumped(staff: Staff, worker: Worker, tmp_path: Path) -> None:
+def test_events_are_dumped(staff: Cluster, worker: Worker, tmp_path: Path) -> None:
     printed = tmp_path / "events"
     printed.touch()
 
@@ -192,11 +192,11 @@ def test_events_are_dumped(staff: Staff, worker: Worker, tmp_path: Path) -> None
             wait_for(lambda event=event: is_printed(event, job), what=event)
     finally:
         dump.terminate()
-        dump.wait(PATIENCE)
+        dump.wait(TIMEOUT)
 
 
 @pytest.fixture(scope="module")
-def flower(staff: Staff, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def flower(staff: Cluster, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an unmodified Flower that runs with this application."""
     port = free_port()
     log = tmp_path_factory.mktemp("flower") / "log"
@@ -212,7 +212,7 @@ def flower(staff: Staff, worker: Worker, tmp_path_factory: pytest.TempPathFactor
     )
     yield address
     program.kill()  # SIGTERM would make it wait for workers that no longer reply
-    program.wait(PATIENCE)
+    program.wait(TIMEOUT)
 
 
 @pytest.mark.exhaustive
@@ -223,13 +223,13 @@ class TestFlower:
         assert details["stats"]["pool"]["max-concurrency"] == 2
         assert {queue["name"] for queue in details["active_queues"]} == {"exports", "mail", "default"}
 
-    def test_task_and_result_are_shown(self, flower: str, staff: Staff) -> None:
+    def test_task_and_result_are_shown(self, flower: str, staff: Cluster) -> None:
         job = staff.launch("echo", "seen by Flower")
 
         wait_for(lambda: ask(f"{flower}/api/tasks").get(job, {}).get("state") == "SUCCESS")
         assert "seen by Flower" in json.dumps(ask(f"{flower}/api/task/info/{job}"))
 
-    def test_consumers_are_controlled(self, flower: str, staff: Staff, worker: Worker) -> None:
+    def test_consumers_are_controlled(self, flower: str, staff: Cluster, worker: Worker) -> None:
         wait_for(lambda: worker_details(flower, worker), what="the worker has replied to Flower")
 
         ask(f"{flower}/api/worker/queue/cancel-consumer/{worker.name}", queue="mail")
@@ -255,7 +255,7 @@ def worker_details(flower: str, worker: Worker) -> dict[str, Any]:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
@@ -264,5 +264,5 @@ def answers(url: str) -> bool:
 def ask(url: str, **form: str) -> Any:
     """Return the response of Flower's API; send a POST request if there is a form."""
     data = urlencode(form).encode() if form else None
-    with urllib.request.urlopen(url, data=data, timeout=PATIENCE) as response:
+    with urllib.request.urlopen(url, data=data, timeout=TIMEOUT) as response:
         return json.load(response)

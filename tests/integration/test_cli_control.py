@@ -12,8 +12,8 @@ from click.testing import Result
 from microblog.clock import utcnow
 from microblog.taskqueue import states
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.cluster import Staff, staffed
-from tests.support.servers import PATIENCE, Worker, wait_for
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.servers import TIMEOUT, Worker, wait_for
 
 UNKNOWN = "worker99@nowhere"
 TIMEOUT_OPTION = ("--timeout", "60")  # for a busy machine, where the default of one second is too short
@@ -22,19 +22,19 @@ TIMEOUT_OPTION = ("--timeout", "60")  # for a busy machine, where the default of
 @pytest.fixture(scope="module")
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Staff]:
-    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
+) -> Iterator[Cluster]:
+    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
         yield staff
 
 
 @pytest.fixture(scope="module")
-def worker(staff: Staff) -> Worker:
+def worker(staff: Cluster) -> Worker:
     """A worker with two processes that consumes from all queues."""
     return staff.hire()
 
 
 @pytest.fixture
-def gate(staff: Staff, tmp_path: Path) -> Iterator[Path]:
+def gate(staff: Cluster, tmp_path: Path) -> Iterator[Path]:
     """A file that ends the running `count` jobs; after the test they have ended."""
     path = tmp_path / "gate"
     yield path
@@ -42,18 +42,18 @@ def gate(staff: Staff, tmp_path: Path) -> Iterator[Path]:
     wait_until_idle(staff)
 
 
-def control(staff: Staff, *arguments: str) -> Result:
+def control(staff: Cluster, *arguments: str) -> Result:
     """Run a command that needs replies of workers."""
     return staff.run(*arguments, *TIMEOUT_OPTION)
 
 
-def wait_until_idle(staff: Staff) -> None:
+def wait_until_idle(staff: Cluster) -> None:
     wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
 
 
 class TestWorker:
     @pytest.mark.exhaustive
-    def test_grow_and_shrink(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_grow_and_shrink(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         grown = control(staff, "worker", worker.name, "grow", "2")
 
         assert grown.exit_code == 0
@@ -72,7 +72,7 @@ class TestWorker:
         wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
         wait_for(lambda: len(staff.children(worker)) == 2)
 
-    def test_shrink_leaves_one_process(self, staff: Staff, worker: Worker) -> None:
+    def test_shrink_leaves_one_process(self, staff: Cluster, worker: Worker) -> None:
         refused = control(staff, "worker", worker.name, "shrink", "2")
 
         assert (refused.exit_code, refused.stdout) == (1, "")
@@ -81,7 +81,7 @@ class TestWorker:
         )
         wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
 
-    def test_repeated_shrink_leaves_one_process(self, staff: Staff, worker: Worker) -> None:
+    def test_repeated_shrink_leaves_one_process(self, staff: Cluster, worker: Worker) -> None:
         wait_until_idle(staff)
         commands = (["grow"], ["shrink"], ["shrink", "2"])
         codes = [control(staff, "worker", worker.name, *command).exit_code for command in commands]
@@ -90,7 +90,7 @@ class TestWorker:
         wait_for(lambda: len(staff.children(worker)) == 2)
 
     @pytest.mark.exhaustive
-    def test_shrink_refused_while_processes_are_busy(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_shrink_refused_while_processes_are_busy(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         counting = [staff.launch("count", str(gate)) for _ in range(2)]
         wait_for(lambda: {staff.state(job) for job in counting} == {states.PROGRESS})
 
@@ -100,7 +100,7 @@ class TestWorker:
         assert refused.stderr == f"{worker.name} has no idle process; none was ended.\n"
 
     @pytest.mark.exhaustive
-    def test_autoscale_refused_without_autoscale_option(self, staff: Staff, worker: Worker) -> None:
+    def test_autoscale_refused_without_autoscale_option(self, staff: Cluster, worker: Worker) -> None:
         scaling = staff.hire("--autoscale", "3,1", "-Q", "mail")
 
         refused = control(staff, "worker", worker.name, "autoscale", "4", "2")
@@ -115,9 +115,9 @@ class TestWorker:
         assert (grown.exit_code, grown.stderr.count("autoscales")) == (1, 1)
         assert control(staff, "worker", scaling.name, "autoscale", "1", "2").exit_code == 2
         assert control(staff, "worker", scaling.name, "shutdown").exit_code == 0
-        scaling.process.wait(PATIENCE)
+        scaling.process.wait(TIMEOUT)
 
-    def test_consume_and_stop_consuming(self, staff: Staff, worker: Worker) -> None:
+    def test_consume_and_stop_consuming(self, staff: Cluster, worker: Worker) -> None:
         stopped = control(staff, "worker", worker.name, "stop-consuming", "exports")
 
         assert (stopped.exit_code, stopped.stdout) == (0, f"{worker.name} no longer consumes from exports.\n")
@@ -129,7 +129,7 @@ class TestWorker:
         wait_for(lambda: staff.state(job) == states.SUCCESS)
         assert control(staff, "worker", worker.name, "consume", "nowhere").exit_code == 2
 
-    def test_consume_refused_for_paused_queue(self, staff: Staff, worker: Worker) -> None:
+    def test_consume_refused_for_paused_queue(self, staff: Cluster, worker: Worker) -> None:
         control(staff, "pause", "mail")
         refused = [control(staff, "worker", worker.name, command, "mail") for command in ("consume", "stop-consuming")]
         control(staff, "resume", "mail")
@@ -138,7 +138,7 @@ class TestWorker:
         assert all("mail, which is paused; run flask tasks resume mail first" in one.stderr for one in refused)
 
     @pytest.mark.exhaustive
-    def test_restart_pool_loses_no_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_restart_pool_loses_no_task(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         wait_for(lambda: len(staff.children(worker)) == 2)
         old_children = set(staff.children(worker))
         counting = staff.launch("count", str(gate))
@@ -158,7 +158,7 @@ class TestWorker:
         wait_for(lambda: staff.state(done) == states.SUCCESS)
 
     @pytest.mark.exhaustive
-    def test_shutdown_releases_unfinished_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_shutdown_releases_unfinished_task(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         control(staff, "pause", "mail")
         leaving = staff.hire("-Q", "exports", WORKER_STOP_TIMEOUT="1")
         control(staff, "resume", "mail")
@@ -172,35 +172,35 @@ class TestWorker:
 
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout.startswith(f"{leaving.name} stops; running tasks have ")
-        assert leaving.process.wait(PATIENCE) is not None
+        assert leaving.process.wait(TIMEOUT) is not None
         assert leaving.name not in [one["name"] for one in staff.json("workers", *TIMEOUT_OPTION)]
         gate.touch()
         wait_for(lambda: reconciled(staff, counting) == states.SUCCESS, what="another worker finishes it")
 
-    def test_unknown_worker_is_refused(self, staff: Staff, worker: Worker) -> None:
+    def test_unknown_worker_is_refused(self, staff: Cluster, worker: Worker) -> None:
         for command in (["shutdown"], ["restart-pool"], ["grow"], ["shrink"], ["autoscale", "2", "1"]):
             result = staff.run("worker", UNKNOWN, *command, "--timeout", "0.2")
 
             assert (result.exit_code, result.stdout) == (2, "")
             assert result.stderr.startswith(f"There is no worker called {UNKNOWN}; known workers: ")
 
-    def test_group_options_apply_to_subcommand(self, staff: Staff, worker: Worker) -> None:
+    def test_group_options_apply_to_subcommand(self, staff: Cluster, worker: Worker) -> None:
         result = staff.run("worker", "--json", *TIMEOUT_OPTION, worker.name, "stop-consuming", "nowhere")
 
         assert result.exit_code == 1
         assert json.loads(result.stdout) == [
-            {"worker": worker.name, "done": False, "outcome": "does not take from nowhere."}
+            {"worker": worker.name, "done": False, "outcome": "does not consume from nowhere."}
         ]
 
 
-def reconciled(staff: Staff, task_id: str) -> str:
+def reconciled(staff: Cluster, task_id: str) -> str:
     """Reconcile, as the periodic task does, and return the state of a job."""
     reconcile_all()
     return staff.state(task_id)
 
 
 class TestPause:
-    def test_jobs_wait_until_queue_is_resumed(self, staff: Staff, worker: Worker) -> None:
+    def test_jobs_wait_until_queue_is_resumed(self, staff: Cluster, worker: Worker) -> None:
         paused = control(staff, "pause", "exports")
         job, other = staff.launch("noop", queue="exports"), staff.launch("noop")
         wait_for(lambda: staff.state(other) == states.SUCCESS)
@@ -218,7 +218,7 @@ class TestPause:
         assert control(staff, "resume", "exports").exit_code == 1
 
     @pytest.mark.exhaustive
-    def test_pause_applies_to_worker_started_later(self, staff: Staff, worker: Worker) -> None:
+    def test_pause_applies_to_worker_started_later(self, staff: Cluster, worker: Worker) -> None:
         control(staff, "pause", "exports")
         later = staff.hire("-Q", "exports")
         job = staff.launch("noop", queue="exports")
@@ -230,11 +230,11 @@ class TestPause:
         wait_for(lambda: staff.state(job) == states.SUCCESS)
         assert staff.worker(later)["queues"] == ["exports"]
         control(staff, "worker", later.name, "shutdown")
-        later.process.wait(PATIENCE)
+        later.process.wait(TIMEOUT)
 
 
 class TestLimits:
-    def test_rate_limit_delays_tasks_until_removed(self, staff: Staff, worker: Worker) -> None:
+    def test_rate_limit_delays_tasks_until_removed(self, staff: Cluster, worker: Worker) -> None:
         began = utcnow()
         limited = control(staff, "rate-limit", "noop", "20/m")
         jobs = [staff.launch("noop") for _ in range(2)]
@@ -260,7 +260,7 @@ class TestLimits:
             what="both tasks run without waiting an hour",
         )
 
-    def test_time_limit_stops_slow_task(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_time_limit_stops_slow_task(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         result = control(staff, "time-limit", "count", "1", "60")
         job = staff.launch("count", str(gate))
 
@@ -271,7 +271,7 @@ class TestLimits:
         assert "soft_time_limit and time_limit" in result.stderr
         control(staff, "time-limit", "count", "3300", "3600")
 
-    def test_invalid_limits_are_refused(self, staff: Staff) -> None:
+    def test_invalid_limits_are_refused(self, staff: Cluster) -> None:
         for wrong in (
             ["rate-limit", "record", "often"],
             ["rate-limit", "record", "10/y"],
@@ -287,7 +287,7 @@ class TestLimits:
 
 
 class TestRun:
-    def test_launched_job_is_listed_without_user(self, staff: Staff, worker: Worker) -> None:
+    def test_launched_job_is_listed_without_user(self, staff: Cluster, worker: Worker) -> None:
         launched = json.loads(staff.run("run", "reconcile", "--json").stdout)
 
         wait_for(lambda: staff.state(launched["id"]) == states.SUCCESS)
@@ -295,7 +295,7 @@ class TestRun:
         assert launched["id"] in [job["id"] for job in staff.json("list")]
         assert "SUCCESS" in staff.run("show", launched["id"]).stdout
 
-    def test_arguments_are_json_or_text(self, staff: Staff, worker: Worker, tmp_path: Path) -> None:
+    def test_arguments_are_json_or_text(self, staff: Cluster, worker: Worker, tmp_path: Path) -> None:
         text = staff.run("run", "echo", "--arg", "7", "--arg", "seven", "--arg", '{"a": [1]}', "--kwarg", "name=x=y")
 
         job = text.stdout.partition(":")[0]
@@ -303,7 +303,7 @@ class TestRun:
         wait_for(lambda: staff.state(job) == states.SUCCESS)
         assert staff.json("show", job)["result"] == {"args": [7, "seven", {"a": [1]}], "name": "x=y"}
 
-    def test_running_job_is_cancelled(self, staff: Staff, worker: Worker, gate: Path) -> None:
+    def test_running_job_is_cancelled(self, staff: Cluster, worker: Worker, gate: Path) -> None:
         counting = staff.launch("count", str(gate))
         wait_for(lambda: staff.state(counting) == states.PROGRESS)
 

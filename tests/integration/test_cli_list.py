@@ -173,7 +173,7 @@ def test_pages_cover_the_list_in_every_order(app, make_user, order: Order):
 
 @pytest.mark.both_databases
 def test_error_search_is_limited_per_page(app, monkeypatch):
-    monkeypatch.setattr(job_queries, "LOOK_THROUGH", 10)
+    monkeypatch.setattr(job_queries, "MAX_SEARCHED", 10)
     for number in range(25):
         text = "the needle" if number in (0, 3) else "hay"
         add_step(f"job-{number}", 0, "tidy", states.FAILURE, NOW + timedelta(seconds=number), error=text)

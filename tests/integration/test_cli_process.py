@@ -15,8 +15,8 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from tests.support import programs
-from tests.support.console import flask_tasks, on_a_terminal
-from tests.support.factories import make_job, start_for
+from tests.support.console import flask_tasks, run_in_terminal
+from tests.support.factories import make_job, start_job_for
 
 UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
@@ -35,7 +35,7 @@ def command(environment: dict[str, str]) -> Command:
 
 
 def test_stdout_has_only_json(app, command, susan):
-    job = start_for(susan)
+    job = start_job_for(susan)
 
     cancelled = command("cancel", job, "--json", LOG_LEVEL="DEBUG")
 
@@ -47,7 +47,7 @@ def test_unavailable_database_is_reported(command, tmp_path: Path):
     result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
     assert (result.returncode, result.stdout) == (3, "")
-    assert "The database does not answer" in result.stderr
+    assert "The database is unavailable" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -70,7 +70,7 @@ def test_help_has_an_example(command):
 def test_terminal_output_is_a_table(app, environment, susan):
     job = make_job(susan, "FAILURE")
 
-    text = on_a_terminal(flask_tasks("list"), environment)
+    text = run_in_terminal(flask_tasks("list"), environment)
 
     assert job in text
     assert "─" in text
@@ -82,7 +82,7 @@ def test_escape_sequences_are_not_printed(app, environment, susan):
     db.session.execute(sa.update(Task).values(name=ESCAPE))
     db.session.commit()
 
-    text = on_a_terminal(flask_tasks("show", job), environment) + on_a_terminal(flask_tasks("list"), environment)
+    text = run_in_terminal(flask_tasks("show", job), environment) + run_in_terminal(flask_tasks("list"), environment)
 
     assert ESCAPE not in text
     assert "red" in text

@@ -19,7 +19,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
-from tests.support.cluster import Staff, staffed
+from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import Run, commands
 from tests.support.factories import make_older
 from tests.support.servers import RedisServer, Worker, wait_for
@@ -36,8 +36,8 @@ def run(app: Flask) -> Run:
 @pytest.fixture(scope="module")
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Staff]:
-    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
+) -> Iterator[Cluster]:
+    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
         staff.hire()
         yield staff
 
@@ -148,7 +148,7 @@ class TestFilters:
 
 class TestTerminate:
     @pytest.fixture
-    def worker(self, staff: Staff) -> Iterator[Worker]:
+    def worker(self, staff: Cluster) -> Iterator[Worker]:
         yield staff.workers[0]
         staff.workers[0].send_signal(signal.SIGCONT)
 
@@ -162,19 +162,21 @@ class TestTerminate:
         return tmp_path / "diary"
 
     @pytest.fixture
-    def job(self, staff: Staff, worker: Worker, diary: Path, gate: Path) -> str:
+    def job(self, staff: Cluster, worker: Worker, diary: Path, gate: Path) -> str:
         """The id of a running job that ignores cancel requests."""
         job: str = staff.launch("stubborn", str(diary), str(gate))
         wait_for(diary.exists, what="the job runs")
         return job
 
-    def test_cancel_request_does_not_stop_job(self, staff: Staff, job: str) -> None:
+    def test_cancel_request_does_not_stop_job(self, staff: Cluster, job: str) -> None:
         result = staff.run("cancel", job)
 
         assert "asked to stop" in result.stdout
         assert staff.state(job) == states.STARTED
 
-    def test_terminated_job_is_revoked_and_not_rerun(self, staff: Staff, worker: Worker, job: str, diary: Path) -> None:
+    def test_terminated_job_is_revoked_and_not_rerun(
+        self, staff: Cluster, worker: Worker, job: str, diary: Path
+    ) -> None:
         result = staff.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
         assert (result.exit_code, result.stdout) == (0, f"{job}: killed.\n")
@@ -187,7 +189,7 @@ class TestTerminate:
         assert diary.read_text() == "ran\n"
         assert staff.state(job) == states.REVOKED
 
-    def test_job_of_frozen_worker_is_revoked(self, staff: Staff, worker: Worker, job: str, diary: Path) -> None:
+    def test_job_of_frozen_worker_is_revoked(self, staff: Cluster, worker: Worker, job: str, diary: Path) -> None:
         worker.send_signal(signal.SIGSTOP)
 
         result = staff.run("cancel", "--terminate", "--timeout", "0.3", job)
@@ -203,7 +205,7 @@ class TestTerminate:
         assert staff.state(job) == states.REVOKED
         assert diary.read_text() == "ran\n"
 
-    def test_pending_job_is_cancelled(self, staff: Staff, worker: Worker) -> None:
+    def test_pending_job_is_cancelled(self, staff: Cluster, worker: Worker) -> None:
         staff.run("pause", "mail", *TIMEOUT_OPTION)
         job = staff.launch("noop", queue="mail")
 
@@ -221,7 +223,7 @@ def test_terminate_without_redis_stores_cancel_request(run: Run, redis_server: R
         result = run("cancel", "--terminate", "runs")
 
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr.startswith("Redis does not answer")
+    assert result.stderr.startswith("Redis is unavailable")
     job = find_job("runs")
     assert job is not None
     assert job.cancel_requested
@@ -253,7 +255,7 @@ class TestReconcile:
         assert "its worker is gone" in reasons["worker-gone"]
         assert "It was cancelled." in reasons["cancelled"]
         assert "It must end" in reasons["crashing"]
-        assert "It is over" in reasons["heard-by-redis-alone"]
+        assert "Its result is missing" in reasons["heard-by-redis-alone"]
         assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in reasons.items())
         assert {job_id: state_of(job_id) for job_id in states_before} == states_before
         assert redis_server.client.llen("default") == 0

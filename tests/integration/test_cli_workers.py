@@ -16,11 +16,11 @@ from click.testing import Result
 from flask.cli import ScriptInfo
 
 from microblog.monitoring.cli import completion
-from microblog.monitoring.worker_rpc import ANSWERS, ANSWERS_KEPT, ASKED, broadcast
-from microblog.monitoring.workers import all_questions, query_workers_about
+from microblog.monitoring.worker_rpc import REPLIES_EXPIRE, REPLIES_KEY, REQUEST_KEY, broadcast
+from microblog.monitoring.workers import all_commands, query_workers_with
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
-from tests.support.cluster import Staff, staffed
-from tests.support.console import flask_tasks, on_a_terminal
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.console import flask_tasks, run_in_terminal
 from tests.support.servers import Worker, wait_for
 
 PASSWORD = "hunter2-of-redis"
@@ -34,19 +34,19 @@ FAR_FUTURE = "2099-01-01T00:00:00+00:00"
 @pytest.fixture(scope="module")
 def staff(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Staff]:
-    with staffed(base_environment, tmp_path_factory.mktemp("staff"), request, PASSWORD) as staff:
+) -> Iterator[Cluster]:
+    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request, PASSWORD) as staff:
         yield staff
 
 
 @pytest.fixture(scope="module")
-def generalist(staff: Staff) -> Worker:
+def generalist(staff: Cluster) -> Worker:
     """A worker with two processes that consumes from all queues."""
     return staff.hire()
 
 
 @pytest.fixture(scope="module")
-def mailer(staff: Staff, generalist: Worker) -> Worker:
+def mailer(staff: Cluster, generalist: Worker) -> Worker:
     """A worker with one process that consumes only from `mail` and prefetches one more message."""
     return staff.hire("-Q", "mail", "--prefetch-multiplier", "2", concurrency=1)
 
@@ -66,7 +66,7 @@ def frozen(mailer: Worker) -> Iterator[Worker]:
     mailer.send_signal(signal.SIGCONT)
 
 
-def test_workers_lists_details_of_each_worker(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_workers_lists_details_of_each_worker(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     began = time.monotonic()
     result = staff.run("workers", "--json", *TIMEOUT_OPTION)
     took = time.monotonic() - began
@@ -86,7 +86,7 @@ def test_workers_lists_details_of_each_worker(staff: Staff, generalist: Worker, 
     assert one["last_seen"].endswith("Z")
 
 
-def test_workers_counts_processed_tasks(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_workers_counts_processed_tasks(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     def processed() -> dict[str, int]:
         return {worker["name"]: worker["processed"] for worker in staff.json("workers", *TIMEOUT_OPTION)}
 
@@ -98,9 +98,9 @@ def test_workers_counts_processed_tasks(staff: Staff, generalist: Worker, mailer
     wait_for(lambda: processed() == counts_before | {generalist.name: counts_before[generalist.name] + 3})
 
 
-def test_table_has_colours_on_a_terminal(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_table_has_colours_on_a_terminal(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     heading, *lines = staff.run("workers", *TIMEOUT_OPTION).stdout.splitlines()
-    on_terminal = on_a_terminal(flask_tasks("workers", *TIMEOUT_OPTION), staff.environment)
+    on_terminal = run_in_terminal(flask_tasks("workers", *TIMEOUT_OPTION), staff.environment)
 
     assert heading.split()[:3] == ["NAME", "STATE", "POOL"]
     assert [line.split()[:4] for line in lines] == [
@@ -111,7 +111,7 @@ def test_table_has_colours_on_a_terminal(staff: Staff, generalist: Worker, maile
     assert "\x1b[" in on_terminal
 
 
-def test_worker_shows_details_without_secrets(staff: Staff, generalist: Worker) -> None:
+def test_worker_shows_details_without_secrets(staff: Cluster, generalist: Worker) -> None:
     details, text = staff.worker(generalist), staff.run("worker", generalist.name, *TIMEOUT_OPTION)
 
     assert details["registered"]
@@ -127,14 +127,14 @@ def test_worker_shows_details_without_secrets(staff: Staff, generalist: Worker) 
     assert PASSWORD not in json.dumps(details) + text.stdout
 
 
-def test_worker_replies_contain_no_secret(staff: Staff, generalist: Worker, mailer: Worker) -> None:
-    replies = query_workers_about(all_questions(), REPLY_TIMEOUT)
+def test_worker_replies_contain_no_secret(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
+    replies = query_workers_with(all_commands(), REPLY_TIMEOUT)
 
     assert replies.up.keys() == {generalist.name, mailer.name}
     assert PASSWORD not in repr(replies)
 
 
-def test_unknown_worker_is_refused(staff: Staff, generalist: Worker) -> None:
+def test_unknown_worker_is_refused(staff: Cluster, generalist: Worker) -> None:
     result = staff.run("worker", "worker99@nowhere", "--json", "--timeout", "0.3")
 
     assert (result.exit_code, result.stdout) == (2, "")
@@ -142,7 +142,7 @@ def test_unknown_worker_is_refused(staff: Staff, generalist: Worker) -> None:
     assert generalist.name in result.stderr
 
 
-def test_active_and_reserved_tasks(staff: Staff, mailer: Worker, gate: Path) -> None:
+def test_active_and_reserved_tasks(staff: Cluster, mailer: Worker, gate: Path) -> None:
     running = staff.launch("count", str(gate), queue="mail")
     wait_for(lambda: staff.state(running) == "PROGRESS")
     queued = [staff.launch("count", str(gate), queue="mail") for _ in range(3)]
@@ -165,7 +165,7 @@ def test_active_and_reserved_tasks(staff: Staff, mailer: Worker, gate: Path) -> 
     assert waiting["id"] in staff.run("reserved", *TIMEOUT_OPTION).stdout
 
 
-def test_scheduled_lists_task_with_eta(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_scheduled_lists_task_with_eta(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     task_id = staff.app.extensions["celery"].tasks["add"].apply_async((1, 2), eta=FAR_FUTURE).id
 
     [found] = wait_for(lambda: staff.json("scheduled", *TIMEOUT_OPTION))
@@ -176,7 +176,7 @@ def test_scheduled_lists_task_with_eta(staff: Staff, generalist: Worker, mailer:
     assert "2099-01-01" in staff.run("scheduled", *TIMEOUT_OPTION).stdout
 
 
-def test_revoked_lists_revoked_task(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_revoked_lists_revoked_task(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     staff.app.extensions["celery"].control.revoke("never-to-run")
 
     def found() -> list[dict[str, object]]:
@@ -186,7 +186,7 @@ def test_revoked_lists_revoked_task(staff: Staff, generalist: Worker, mailer: Wo
     assert "never-to-run" in staff.run("revoked", *TIMEOUT_OPTION).stdout
 
 
-def test_registered_lists_tasks_with_limits(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_registered_lists_tasks_with_limits(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     registered = {entry["name"]: entry for entry in staff.json("registered", *TIMEOUT_OPTION)}
 
     assert registered["export_posts"]["workers"] == [generalist.name, mailer.name]
@@ -195,7 +195,7 @@ def test_registered_lists_tasks_with_limits(staff: Staff, generalist: Worker, ma
     assert "export_posts" in staff.run("registered", *TIMEOUT_OPTION).stdout
 
 
-def test_queues_shows_length_age_and_consumers(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_queues_shows_length_age_and_consumers(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     pause_consuming("exports")
     wait_for(lambda: staff.worker(generalist)["queues"] == ["default", "mail"])
     jobs = [staff.launch("export_posts", 0) for _ in range(2)]
@@ -222,7 +222,7 @@ def test_queues_shows_length_age_and_consumers(staff: Staff, generalist: Worker,
 
 
 @pytest.mark.exhaustive
-def test_frozen_worker_is_named_within_timeout(staff: Staff, generalist: Worker, frozen: Worker) -> None:
+def test_frozen_worker_is_named_within_timeout(staff: Cluster, generalist: Worker, frozen: Worker) -> None:
     def run_quickly(command: str) -> Result | None:
         """Return the result if the other worker replied in time and the command did not take too long.
 
@@ -251,7 +251,7 @@ def test_frozen_worker_is_named_within_timeout(staff: Staff, generalist: Worker,
 
 
 @pytest.mark.exhaustive
-def test_frozen_worker_drops_expired_command(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_frozen_worker_drops_expired_command(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     mailer.send_signal(signal.SIGSTOP)
     result = staff.run("worker", mailer.name, "grow", "3", "--timeout", "0.3")
     mailer.send_signal(signal.SIGCONT)
@@ -261,7 +261,7 @@ def test_frozen_worker_drops_expired_command(staff: Staff, generalist: Worker, m
     assert staff.worker(mailer)["concurrency"] == 1
 
 
-def test_concurrent_queries_get_their_own_replies(staff: Staff, generalist: Worker, mailer: Worker) -> None:
+def test_concurrent_queries_get_their_own_replies(staff: Cluster, generalist: Worker, mailer: Worker) -> None:
     answered: list[set[str]] = []
 
     def stored_keys() -> set[str]:
@@ -271,13 +271,13 @@ def test_concurrent_queries_get_their_own_replies(staff: Staff, generalist: Work
     def query() -> None:
         with staff.app.app_context():
             for _ in range(5):
-                replies = query_workers_about({"ping": {}}, REPLY_TIMEOUT)
+                replies = query_workers_with({"ping": {}}, REPLY_TIMEOUT)
                 assert {reply["ping"]["ok"] for reply in replies.up.values()} == {"pong"}
                 answered.append(set(replies.up))
 
     # Workers reply in order, so after this query no reply to an earlier test can follow.
     with staff.app.app_context():
-        query_workers_about({"ping": {}}, REPLY_TIMEOUT)
+        query_workers_with({"ping": {}}, REPLY_TIMEOUT)
     keys_before = stored_keys()
     threads = [threading.Thread(target=query) for _ in range(8)]
     for thread in threads:
@@ -290,20 +290,20 @@ def test_concurrent_queries_get_their_own_replies(staff: Staff, generalist: Work
 
 
 @pytest.mark.exhaustive
-def test_late_reply_expires(staff: Staff, generalist: Worker) -> None:
+def test_late_reply_expires(staff: Cluster, generalist: Worker) -> None:
     client = staff.redis_server.client
-    client.set(ASKED.format("late"), 1)
+    client.set(REQUEST_KEY.format("late"), 1)
     with staff.app.extensions["celery"].connection_for_write() as connection:
         broadcast(connection, "late", {"ping": {}}, None)
 
-    wait_for(lambda: client.llen(ANSWERS.format("late")) == len(staff.workers), what="all workers have replied")
+    wait_for(lambda: client.llen(REPLIES_KEY.format("late")) == len(staff.workers), what="all workers have replied")
 
-    assert 0 < client.ttl(ANSWERS.format("late")) <= ANSWERS_KEPT
-    client.delete(ASKED.format("late"), ANSWERS.format("late"))
+    assert 0 < client.ttl(REPLIES_KEY.format("late")) <= REPLIES_EXPIRE
+    client.delete(REQUEST_KEY.format("late"), REPLIES_KEY.format("late"))
 
 
 def test_shell_completes_names(
-    staff: Staff, generalist: Worker, mailer: Worker, monkeypatch: pytest.MonkeyPatch
+    staff: Cluster, generalist: Worker, mailer: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "DEADLINE", REPLY_TIMEOUT)
 

@@ -22,7 +22,7 @@ from microblog.clock import utcnow
 from microblog.exports.archive import current_storage
 from microblog.exports.models import Archive
 from microblog.extensions import db
-from microblog.imports import uploads
+from microblog.imports import models
 from microblog.imports.models import Refusal, Upload
 from microblog.jobs.services import delete_jobs_of_user
 from microblog.messages.services import send_message
@@ -79,7 +79,7 @@ def create_data(susan: User, ben: User, posts: int = 25) -> None:
         db.session.commit()
         db.session.add(Refusal(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
         db.session.commit()
-        with uploads.current_storage().new(upload.path) as file:
+        with models.current_storage().new(upload.path) as file:
             file.write([b"{}"])
     db.session.commit()
 
@@ -257,7 +257,7 @@ def test_number_of_notified_readers_is_limited(
     db.session.commit()
     notified: list[int] = []
     monkeypatch.setattr(deletion, "push", notified.append)
-    monkeypatch.setattr(deletion, "MOST_TOLD", 2)
+    monkeypatch.setattr(deletion, "MAX_PUSHED", 2)
 
     deletion.close_account(susan)
 

@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.security import check_password_hash
 
 from microblog.accounts.models import MAX_ABOUT_ME, Follow, User
-from microblog.demo.seed import BOOKS, CORRESPONDENTS, LATELY, NEW_FOLLOWERS, UNANSWERED, fill_database
+from microblog.demo.seed import BOOKS, CORRESPONDENTS, MESSAGE_PERIOD, NEW_FOLLOWERS, UNANSWERED, fill_database
 from microblog.extensions import db
 from microblog.messages.models import Message
 from microblog.notifications import renderers, unread_counts
@@ -112,7 +112,7 @@ def test_demo_user_has_unread_messages_and_notifications(build: Callable[..., li
     assert demo is not None
     assert unread_counts.unread_counts(demo.id)["messages"] == UNANSWERED
     assert UNANSWERED < unread_counts.unread_counts(demo.id)["notifications"] <= UNANSWERED + NEW_FOLLOWERS
-    assert all(NOW - LATELY * 2 < time < NOW for _body, time, _read in messages)
+    assert all(NOW - MESSAGE_PERIOD * 2 < time < NOW for _body, time, _read in messages)
     with app.test_request_context():
         page = notifications_of(demo.id).items
         assert len(renderers.render_notifications(page)) == len(page) > CORRESPONDENTS

@@ -17,7 +17,7 @@ from microblog.monitoring import metrics
 from tests.support import external
 from tests.support.programs import ROOT
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
@@ -48,7 +48,7 @@ def check(*command: str, cwd: Path = PROMETHEUS) -> None:
 def test_only_exported_metrics_are_queried(
     make_app: Callable[..., Flask], expressions: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)
     monkeypatch.setattr(metrics, "PING_TIMEOUT", 0.05)  # there is no worker to wait for
     exported = scrape(make_app(METRICS_TOKEN=TOKEN)).names
 

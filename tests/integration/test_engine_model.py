@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 
 from microblog.extensions import db
 from microblog.jobs.models import find_job
-from microblog.jobs.services import NotAllowedNow, cancel_job
+from microblog.jobs.services import InvalidJobState, cancel_job
 from microblog.taskqueue import launch, states, transitions
 from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.models import Task
@@ -154,7 +154,7 @@ class EngineMachine(RuleBasedStateMachine):
         found = find_job(job.steps[0].id)
         assert found is not None
         if all(step.finished for step in job.steps):
-            with pytest.raises(NotAllowedNow):
+            with pytest.raises(InvalidJobState):
                 cancel_job(found)
             return
         cancel_job(found)

@@ -19,7 +19,7 @@ from microblog.jobs.services import cancel_job
 from microblog.taskqueue import launch as launching
 from microblog.taskqueue.models import Task
 from tests.support import tasks
-from tests.support.servers import PATIENCE, Worker, wait_for
+from tests.support.servers import TIMEOUT, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
 
@@ -223,7 +223,7 @@ def test_task_runs_again_after_kill_from_outside(
     [task_id] = launch(tasks.count.s(str(gate)))
     wait_for(lambda: row_of(task_id).state == "PROGRESS")
 
-    inspect = app.extensions["celery"].control.inspect([worker.name], timeout=PATIENCE)  # returns with the reply
+    inspect = app.extensions["celery"].control.inspect([worker.name], timeout=TIMEOUT)  # returns with the reply
     os.kill(inspect.active()[worker.name][0]["worker_pid"], signal.SIGKILL)
     gate.touch()
 
@@ -234,7 +234,7 @@ def test_task_runs_again_after_kill_from_outside(
 def test_task_without_row_runs_as_usual(app: Flask, worker: Worker) -> None:
     result = tasks.add.delay(20, 22)
 
-    assert result.get(timeout=PATIENCE) == 42
+    assert result.get(timeout=TIMEOUT) == 42
     assert db.session.get(Task, result.id) is None
 
 

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
+from microblog.database import DatabaseUnavailable
 from microblog.exports.emails import download_url
 from microblog.exports.models import Archive
 from microblog.extensions import db
@@ -113,7 +114,7 @@ def test_unavailable_database_is_503_and_preserves_draft(
     production: Flask, browser: FlaskClient, caller: Caller
 ) -> None:
     def fail(*_: Any) -> None:
-        raise sa.exc.OperationalError("SELECT 1", {}, OSError())
+        raise DatabaseUnavailable("SELECT 1", {}, OSError())
 
     with production.app_context():
         engine = db.engine

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.error_reports import handlers, throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report, purge_error_reports
@@ -51,7 +52,7 @@ def idle() -> bool:
         acquired.append(True)
     for _ in acquired:
         handlers._room.release()
-    return len(acquired) == handlers.AT_ONCE
+    return len(acquired) == handlers.MAX_CONCURRENT_REPORTS
 
 
 def crash(app: Flask, client: FlaskClient, **options: Any) -> None:
@@ -143,7 +144,7 @@ def test_report_is_counted_while_database_is_unavailable(faulty: Flask, monkeypa
     browser = faulty.test_client()
 
     def fail(columns: Any) -> None:
-        raise sa.exc.OperationalError("INSERT", {}, OSError())
+        raise DatabaseUnavailable("INSERT", {}, OSError())
 
     with monkeypatch.context() as patch:
         patch.setattr(handlers, "_store", fail)

@@ -21,7 +21,7 @@ from microblog.clock import utcnow
 from microblog.exports import cleanup
 from microblog.exports.archive import BATCH, current_storage, read_posts, to_json
 from microblog.exports.emails import download_url
-from microblog.exports.models import Archive, path_of, record
+from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.jobs.models import newest_jobs
 from microblog.jobs.services import cancel_job
@@ -271,7 +271,7 @@ def test_archive_of_cancelled_job_is_deleted(app: Flask, susan: User) -> None:
     )
     db.session.commit()
 
-    assert cleanup.delete_unwanted() == 1
+    assert cleanup.delete_archives_of_failed_jobs() == 1
     assert db.session.get(Archive, task_id) is None
 
 
@@ -279,12 +279,12 @@ def test_archive_of_cancelled_job_is_deleted(app: Flask, susan: User) -> None:
 def test_stale_attempt_does_not_replace_archive(app: Flask, susan: User) -> None:
     columns = {"user_id": susan.id, "posts": 1, "size": 2, "expires_at": utcnow() + timedelta(days=1)}
     for attempt, content in ((1, "first"), (2, "second")):
-        with current_storage().new(path_of("job", attempt)) as file:
-            record(id="job", attempt=attempt, path=path_of("job", attempt), sha256=content, **columns)
+        with current_storage().new(archive_path("job", attempt)) as file:
+            record(id="job", attempt=attempt, path=archive_path("job", attempt), sha256=content, **columns)
             file.write([content.encode()])
 
     with pytest.raises(ClaimLost):
-        record(id="job", attempt=1, path=path_of("job", 1), sha256="first", **columns)
+        record(id="job", attempt=1, path=archive_path("job", 1), sha256="first", **columns)
 
     archive = db.session.get_one(Archive, "job")
     assert (archive.attempt, archive.sha256) == (2, "second")
@@ -301,7 +301,7 @@ def test_concurrent_attempts_leave_archive_of_latest(app: Flask, susan: User) ->
     def finish(attempt: int) -> None:
         with app.app_context(), contextlib.suppress(ClaimLost):
             at_once.wait()
-            record(id="job", attempt=attempt, path=path_of("job", attempt), **columns)
+            record(id="job", attempt=attempt, path=archive_path("job", attempt), **columns)
 
     attempts = [threading.Thread(target=finish, args=[attempt]) for attempt in range(1, 9)]
     for thread in attempts:

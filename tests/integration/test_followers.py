@@ -16,7 +16,7 @@ from microblog.accounts.models import Follow, User
 from microblog.accounts.services import UserUnavailable, follow_user, is_following
 from microblog.extensions import db
 from microblog.posts.models import Post
-from microblog.posts.queries import home_timeline, is_on_home_of
+from microblog.posts.queries import home_posts, home_timeline
 
 pytestmark = pytest.mark.both_databases
 
@@ -93,7 +93,7 @@ def test_home_query_reads_one_page_per_author(app: Flask) -> None:
     follow_user(reader, author)
     write(author, *[1] * 50)
     write(reader, *[1] * 50)
-    may_be_shown = is_on_home_of(reader.id)
+    may_be_shown = home_posts(reader.id)
     middle = db.session.scalars(sa.select(Post).order_by(Post.id).offset(50).limit(1)).one()
     edge = sa.tuple_(sa.literal(middle.timestamp, Post.timestamp.type), sa.literal(middle.id))
 

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from microblog.extensions import db
 from microblog.monitoring import health_routes
 from microblog.monitoring.workers import registered_workers
-from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 # The probes use nothing in which the databases differ.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -72,7 +72,7 @@ def test_readyz_requires_database_redis_and_worker(client: FlaskClient, make_wor
 
 
 def test_readyz_fails_without_worker(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_routes, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(health_routes, "DEADLINE", TIMEOUT)
 
     response = client.get("/readyz")
 
@@ -130,7 +130,7 @@ def test_hanging_check_times_out_and_runs_once(client: FlaskClient, monkeypatch:
         calls.append(True)
         release.wait()
 
-    monkeypatch.setitem(health_routes.QUESTIONS, "database", hang)
+    monkeypatch.setitem(health_routes.PROBES, "database", hang)
     monkeypatch.setattr(health_routes, "DEADLINE", 0.1)
 
     responses = [client.get("/readyz") for _ in range(3)]
@@ -155,7 +155,7 @@ def test_concurrent_probes_with_several_workers(
     wait_for(lambda: len(registered_workers()) == 2, what="both workers are registered")
     wait_for(lambda: ready_now(client), what="the workers answer")
     for limit in ("DEADLINE", "PING_TIMEOUT"):
-        monkeypatch.setattr(health_routes, limit, PATIENCE)  # the workers may be slow on a busy machine
+        monkeypatch.setattr(health_routes, limit, TIMEOUT)  # the workers may be slow on a busy machine
     statuses: list[int] = []
 
     def probe() -> None:

@@ -19,9 +19,8 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import cleanup, importer, rejected_entries
-from microblog.imports.models import Refusal, Upload
+from microblog.imports.models import Refusal, Upload, current_storage
 from microblog.imports.tasks import import_posts
-from microblog.imports.uploads import current_storage
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
@@ -82,7 +81,7 @@ def test_refusals_are_downloaded_as_csv_by_owner(
 
     response = browser.get(f"/import/{task_id}/refusals")
 
-    assert (result["refused"], len(result["refusals"])) == (BAD + 1, importer.SHOWN)
+    assert (result["refused"], len(result["refusals"])) == (BAD + 1, importer.RESULT_LIMIT)
     assert response.headers["Content-Disposition"] == "attachment; filename=refusals.csv"
     heading, *rows = csv.reader(response.data.decode("utf-8-sig").splitlines())
     assert heading == ["Number", "Line", "Reason", "Address"]
@@ -185,14 +184,14 @@ def test_refusals_expire_and_are_deleted_with_user(
     db.session.commit()
     assert cleanup.delete_expired() == 1
     assert refusal_count() == BAD
-    assert cleanup.delete_all_of(susan_id) == 0
-    assert cleanup.delete_all_of(ben.id) == 1
+    assert cleanup.delete_by_user(susan_id) == 0
+    assert cleanup.delete_by_user(ben.id) == 1
     assert refusal_count() == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_repeated_import_lists_capped_refusals_once(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "LISTED", 20)
+    monkeypatch.setattr(importer, "STORED_LIMIT", 20)
     content = archive(*[[]] * 30)
     imported(susan, content)
     upload = db.session.scalars(sa.select(Upload)).one()

@@ -16,8 +16,7 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.api.schemas import TaskSchema
 from microblog.extensions import db
-from microblog.imports.models import Upload
-from microblog.imports.uploads import current_storage
+from microblog.imports.models import Upload, current_storage
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
 from tests.support.imports import archive, files, post, store

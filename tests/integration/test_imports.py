@@ -132,7 +132,7 @@ def test_duplicates_within_a_file_are_imported(susan: User) -> None:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_duplicates_are_counted_in_bounded_memory(susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST", 50)
+    monkeypatch.setattr(duplicates, "MAX_TEXTS", 50)
     monkeypatch.setattr(importer, "BATCH", 20)
     anywhere = Mock(side_effect=duplicates.count_anywhere)
     monkeypatch.setattr(importer, "count_anywhere", anywhere)

@@ -12,6 +12,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
+from microblog.database import DatabaseUnavailable
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
 from microblog.extensions import db
@@ -142,7 +143,7 @@ def test_database_unavailable_page_is_translated(
     browser.post("/auth/login", data={"username": "susan", "password": PASSWORD})
 
     def fail(*_: Any) -> None:
-        raise sa.exc.OperationalError("SELECT 1", {}, OSError())
+        raise DatabaseUnavailable("SELECT 1", {}, OSError())
 
     with app.app_context():
         engine = db.engine

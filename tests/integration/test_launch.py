@@ -22,7 +22,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.factories import rows_of
-from tests.support.servers import PATIENCE, Postgres, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, Postgres, RedisServer, Worker, wait_for
 
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
@@ -253,7 +253,7 @@ def test_worker_refuses_pickle_message(app: Flask, make_worker: Callable[..., Wo
 
     make_worker(concurrency=1, C_FORCE_ROOT="1")  # a worker that accepts pickle refuses to run as root
 
-    assert last.get(timeout=PATIENCE) == 3
+    assert last.get(timeout=TIMEOUT) == 3
     assert not diary.exists()
 
 

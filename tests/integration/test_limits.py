@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
-from microblog.notifications.pubsub import Hub, TooManyStreams, topic_of
+from microblog.notifications.pubsub import Hub, TooManyStreams, user_topic
 from tests.support.api import Caller, assert_problem, caller_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the counters are in Redis
@@ -169,7 +169,7 @@ def test_streams_are_limited_per_user(limited: Callable[..., Any]) -> None:
 def test_streams_are_unlimited_without_rate_limits(make_app: Callable[..., Flask]) -> None:
     for limited, refused in ((True, True), (False, False)):
         hub: Hub = make_app(RATELIMIT_ENABLED=limited, STREAMS_PER_USER=1).extensions["hub"]
-        pages = [hub.join([topic_of(7)], reader_id=7)]
+        pages = [hub.join([user_topic(7)], reader_id=7)]
         try:
             pages.append(hub.join([], reader_id=7))
         except TooManyStreams:

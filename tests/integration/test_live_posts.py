@@ -16,12 +16,12 @@ from microblog.accounts.models import User
 from microblog.accounts.services import follow_user
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.notifications.pubsub import CHANNEL, RESYNC, Hub, topic_of
-from microblog.posts.events import EVERYBODY, MOST, post_events_for_page, post_labels, post_topic
+from microblog.notifications.pubsub import CHANNEL, RESYNC, Hub, user_topic
+from microblog.posts.events import ALL_POSTS_TOPIC, MAX_COUNTED, post_events_for_page, post_labels, post_topic
 from microblog.posts.models import Post
 from microblog.posts.services import create_post, delete_post
 from tests.integration.test_posts import count_queries
-from tests.support.servers import PATIENCE, RedisServer
+from tests.support.servers import TIMEOUT, RedisServer
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
 
@@ -71,7 +71,7 @@ def test_missed_posts_are_capped_and_oldest_first(
 
     for timeline, count in (("home", 150), ("explore", 300), ("@ben", 150)):
         missed = poll(client, f"posts={timeline}", now.timestamp() - 1)
-        assert len(missed) == MOST + 1 < count
+        assert len(missed) == MAX_COUNTED + 1 < count
         assert missed == sorted(missed)
 
 
@@ -96,11 +96,11 @@ def test_closing_account_removes_posts_from_open_pages(
         def open_page(topic: str) -> Iterator[Any]:
             page = hub.join([topic])
             pages.callback(page.close)
-            return page.read(heartbeat=PATIENCE, lifetime=2 * PATIENCE)
+            return page.read(heartbeat=TIMEOUT, lifetime=2 * TIMEOUT)
 
-        explore = open_page(EVERYBODY)
+        explore = open_page(ALL_POSTS_TOPIC)
         assert next(explore) == RESYNC, "the hub is subscribed"
-        home, badges = open_page(post_topic(miguel.id)), open_page(topic_of(susan.id))
+        home, badges = open_page(post_topic(miguel.id)), open_page(user_topic(susan.id))
 
         assert deletion.close_account(miguel)
 
@@ -134,7 +134,7 @@ def test_page_subscribes_to_topics_of_its_timeline(app: Flask, susan: User, othe
 
     assert topics("home") == {post_topic(susan.id), post_topic(miguel.id)}
     assert topics("@ben") == {post_topic(ben.id)}
-    assert topics("explore") == {EVERYBODY}
+    assert topics("explore") == {ALL_POSTS_TOPIC}
 
 
 @ON_SQLITE
@@ -142,8 +142,8 @@ def test_post_events_are_published_once_without_body(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join([EVERYBODY, post_topic(susan.id)])
-    events = page.read(heartbeat=PATIENCE, lifetime=2 * PATIENCE)
+    page = hub.join([ALL_POSTS_TOPIC, post_topic(susan.id)])
+    events = page.read(heartbeat=TIMEOUT, lifetime=2 * TIMEOUT)
     assert next(events) == RESYNC
     client = signed_in(susan)
 

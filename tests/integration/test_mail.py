@@ -21,7 +21,7 @@ from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export
 from microblog.extensions import db
 from microblog.mail.models import SentMail
-from microblog.mail.sending import LONGEST_PAUSE, deliver
+from microblog.mail.sending import MAX_BACKOFF, deliver
 from microblog.taskqueue import transitions
 from microblog.taskqueue.interface import Cancelled, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
@@ -140,7 +140,7 @@ def test_retry_pauses_grow_with_jitter(claim: Claim, smtp_server: SmtpServer) ->
 
     assert max(first) < min(second)
     assert max(second) < min(last)
-    assert max(last) <= LONGEST_PAUSE * 1.25 < 60
+    assert max(last) <= MAX_BACKOFF * 1.25 < 60
     assert len({*first, *second, *last}) == 15
 
 

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.messages import services
 from microblog.messages.models import MAX_LENGTH, Message
@@ -244,7 +245,7 @@ def test_database_failure_after_commit_reports_success(
         sa.event.listen(db.engine, "before_cursor_execute", fail)
 
     def fail(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        raise sa.exc.OperationalError(statement, {}, OSError("gone"))
+        raise DatabaseUnavailable(statement, {}, OSError("gone"))
 
     responses = []
     for path, data in (("/", {"post": "Kept"}), ("/send_message/miguel", {"message": "Kept"})):
@@ -264,7 +265,7 @@ def test_database_failure_after_commit_reports_success(
 
 
 def test_message_sent_during_read_stays_unread(susan: User, miguel: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    count_unread = services.unread_from
+    count_unread = services.count_unread_by_sender
     first = services.send_message(miguel, susan, "First")
 
     def send_meanwhile(reader_id: int, sender_ids: Iterable[int]) -> dict[int, int]:
@@ -274,7 +275,7 @@ def test_message_sent_during_read_stays_unread(susan: User, miguel: User, monkey
         return counts
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "unread_from", send_meanwhile)
+        patch.setattr(services, "count_unread_by_sender", send_meanwhile)
         assert services.mark_messages_read(susan, [first]) == {first.id}
 
     assert unread(susan) == {"messages": 1, "notifications": 1}
@@ -285,7 +286,7 @@ def test_message_sent_during_read_stays_unread(susan: User, miguel: User, monkey
 def test_unread_count_is_one_capped_index_query(susan: User, miguel: User, database: str) -> None:
     read = {"sender_id": susan.id, "recipient_id": miguel.id, "body": "Old", "read_at": utcnow()}
     db.session.execute(sa.insert(Message), [read | {"timestamp": BEGINNING} for _ in range(3000)])
-    add_messages(susan, miguel, *range(unread_counts.MOST + 20))
+    add_messages(susan, miguel, *range(unread_counts.MAX_COUNT + 20))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
     statements: list[tuple[str, object]] = []
@@ -301,5 +302,5 @@ def test_unread_count_is_one_capped_index_query(susan: User, miguel: User, datab
     [(statement, parameters)] = statements
     explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "
     plan = "\n".join(str(row) for row in db.session.connection().exec_driver_sql(explain + statement, parameters))
-    assert number == unread_counts.MOST
+    assert number == unread_counts.MAX_COUNT
     assert "ix_message_unread" in plan

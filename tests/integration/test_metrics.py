@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
-from sqlalchemy.exc import OperationalError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.monitoring import metrics, task_snapshot
 from microblog.notifications import pubsub
@@ -27,7 +27,7 @@ from microblog.taskqueue.transitions import AlreadyFinished
 from tests.support import tasks
 from tests.support.factories import make_finished
 from tests.support.prometheus import TOKEN, scrape
-from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 SLACK = 60.0  # seconds that a busy machine may add
@@ -36,7 +36,7 @@ SLACK = 60.0  # seconds that a busy machine may add
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow each check PATIENCE seconds, since the machine may be busy."""
-    monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)
+    monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ class TestRedis:
         scraped = scrape(app)
 
         assert scraped.values("microblog_queue_length", ["queue"]) == {("exports",): 0, ("mail",): 0, ("default",): 3}
-        assert 0 < (scraped.value("microblog_queue_age_seconds", queue="default") or 0) < PATIENCE
+        assert 0 < (scraped.value("microblog_queue_age_seconds", queue="default") or 0) < TIMEOUT
         assert scraped.values("microblog_queue_paused", ["queue"])[("mail",)] == 1
 
     @pytest.mark.exhaustive
@@ -247,7 +247,7 @@ class TestRedis:
     @pytest.mark.exhaustive
     def test_open_streams_of_live_processes_are_counted(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.client.sadd(pubsub.PROCESSES, "other:1", "killed:2")
-        redis_server.client.set(pubsub.LISTENERS.format("other:1"), 5, ex=3600)
+        redis_server.client.set(pubsub.STREAM_COUNT.format("other:1"), 5, ex=3600)
         subscriptions = [app.extensions["hub"].join("user:1") for _ in range(2)]
         wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="2 local and 5 other streams are open")
         wait_for(lambda: redis_server.client.scard(pubsub.PROCESSES) == 2, what="the killed process is removed")
@@ -304,9 +304,9 @@ class TestOutages:
 
         def hang() -> task_snapshot.TaskTableSnapshot:
             release.wait()
-            raise OperationalError("", {}, Exception())
+            raise DatabaseUnavailable("", {}, Exception())
 
-        monkeypatch.setitem(metrics.QUESTIONS, "database", hang)
+        monkeypatch.setitem(metrics.PROBES, "database", hang)
         monkeypatch.setattr(metrics, "DEADLINE", 0.5)
 
         def up() -> tuple[float | None, float | None]:

@@ -26,7 +26,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
 from tests.support.prometheus import TOKEN, Scrape, scrape
-from tests.support.servers import PATIENCE, Worker, wait_for
+from tests.support.servers import TIMEOUT, Worker, wait_for
 
 JOBS = 1000
 FINISHED = "microblog_tasks_finished_total"
@@ -96,7 +96,7 @@ def assert_equals_table(scraped: Scrape, launched: list[str]) -> None:
 @pytest.fixture
 def web_apps(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> list[Flask]:
     """The applications of two web processes."""
-    monkeypatch.setattr(metrics, "DEADLINE", PATIENCE)  # seconds that the database has on a busy machine
+    monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)  # seconds that the database has on a busy machine
     return [make_app(METRICS_TOKEN=TOKEN) for _ in range(2)]
 
 
@@ -128,7 +128,7 @@ def test_counters_equal_task_table_after_crashes(
     first.kill()
     check_counters()
     make_worker(TASK_LEASE="6")
-    wait_for(lambda: unfinished() < 50, timeout=2 * PATIENCE, what="nearly all tasks have ended")
+    wait_for(lambda: unfinished() < 50, timeout=2 * TIMEOUT, what="nearly all tasks have ended")
     roll_up(lag=timedelta(seconds=10))
     check_counters()
     wait_for(all_ended, what="all tasks have ended")

@@ -22,12 +22,12 @@ from microblog.messages.services import send_message
 from microblog.notifications import tasks, unread_counts
 from microblog.notifications.job_notifications import notify_job_ended
 from microblog.notifications.models import Notification
-from microblog.notifications.pubsub import Hub, topic_of
+from microblog.notifications.pubsub import Hub, user_topic
 from microblog.notifications.services import mark_notifications_read, notify
 from microblog.taskqueue.interface import TaskChange
 from microblog.taskqueue.models import Task
 from tests.support.factories import make_job
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_message_count_in_notification_is_capped(
 ) -> None:
     send_message(miguel, susan, "Hello")
     db.session.add_all(
-        Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(unread_counts.MOST)
+        Message(sender_id=miguel.id, recipient_id=susan.id, body="More") for _ in range(unread_counts.MAX_COUNT)
     )
     db.session.commit()
     statements.clear()
@@ -233,8 +233,8 @@ def test_finished_export_notifies_user(
 
 def test_open_pages_receive_notification_and_counts(app: Flask, susan: User, miguel: User) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join([topic_of(susan.id)])
-    events = page.read(heartbeat=PATIENCE, lifetime=5 * PATIENCE)
+    page = hub.join([user_topic(susan.id)])
+    events = page.read(heartbeat=TIMEOUT, lifetime=5 * TIMEOUT)
     assert next(events) == {"name": "resync"}
 
     send_message(miguel, susan, "Hello")

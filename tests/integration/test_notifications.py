@@ -20,10 +20,10 @@ from microblog.jobs.models import find_job
 from microblog.jobs.services import cancel_job
 from microblog.messages.services import send_message
 from microblog.notifications import pubsub
-from microblog.notifications.pubsub import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, topic_of
+from microblog.notifications.pubsub import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, user_topic
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
-from tests.support.servers import PATIENCE, RedisServer, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, wait_for
 
 LIFETIME = 600.0  # seconds, longer than a test may take: a stream must end for another reason
 
@@ -278,7 +278,7 @@ def test_process_shares_one_redis_subscription(
     wait_for(lambda: wake_all(redis_server) == 0, what="the hubs of other tests have ended")
     monkeypatch.setattr(pubsub, "POLL", 0.1)
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join([topic_of(user_id)]) for user_id in range(100)]
+    pages = [hub.join([user_topic(user_id)]) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
 
     assert subscriptions(redis_server) == 1
@@ -291,7 +291,7 @@ def test_process_shares_one_redis_subscription(
 def test_malformed_pubsub_message_is_ignored(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
     page = hub.join(["somebody"])
-    events = page.read(heartbeat=PATIENCE, lifetime=LIFETIME)
+    events = page.read(heartbeat=TIMEOUT, lifetime=LIFETIME)
     assert next(events) == RESYNC
 
     malformed = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
@@ -323,4 +323,4 @@ def test_full_backlog_requests_resync() -> None:
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 
-    assert next(page.read(heartbeat=PATIENCE, lifetime=LIFETIME)) == RESYNC
+    assert next(page.read(heartbeat=TIMEOUT, lifetime=LIFETIME)) == RESYNC

@@ -15,7 +15,7 @@ from microblog.extensions import db
 from microblog.monitoring.queues import measure_queues
 from microblog.monitoring.workers import query_workers, registered_workers
 from microblog.taskqueue.launch import launch_task
-from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 TIME_LIMIT = 60.0  # seconds, enough on a busy machine; a command that waited for Redis would never return
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
@@ -45,7 +45,7 @@ def test_stopped_worker_is_unregistered(app: Flask, make_worker: Callable[..., W
     wait_for(registered_workers)
 
     worker.process.terminate()
-    worker.process.wait(PATIENCE)
+    worker.process.wait(TIMEOUT)
 
     assert registered_workers() == {}
 

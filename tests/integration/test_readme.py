@@ -23,14 +23,14 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
-from tests.integration.test_run import House
+from tests.integration.test_run import DevelopmentServer
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, free_port
+from tests.support.servers import TIMEOUT, free_port
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-# The options of `celery inspect`: it waits up to PATIENCE for the one worker, and returns once that has answered.
-INSPECT_OPTIONS = {"CELERY_INSPECT_DESTINATION": f"celery@{gethostname()}", "CELERY_INSPECT_TIMEOUT": str(PATIENCE)}
+# The options of `celery inspect`: it waits up to TIMEOUT for the one worker, and returns once that has answered.
+INSPECT_OPTIONS = {"CELERY_INSPECT_DESTINATION": f"celery@{gethostname()}", "CELERY_INSPECT_TIMEOUT": str(TIMEOUT)}
 
 
 def blocks(language: str) -> list[str]:
@@ -45,15 +45,15 @@ def commands(beginning: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevelopmentServer]:
     """The development environment that ``make run`` starts, started without make."""
-    server = House(tmp_path_factory.mktemp("readme") / "instance", free_port())
+    server = DevelopmentServer(tmp_path_factory.mktemp("readme") / "instance", free_port())
     server.wait_until_ready()
     yield server
     server.end()
 
 
-def run_commands(server: House, text: str) -> str:
+def run_commands(server: DevelopmentServer, text: str) -> str:
     """Run commands in a second terminal, next to the running server; return their output."""
     text = text.replace("http://127.0.0.1:8000", server.url).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
@@ -63,14 +63,14 @@ def run_commands(server: House, text: str) -> str:
         env=environment | INSPECT_OPTIONS | {"INSTANCE_PATH": str(server.instance)},
         capture_output=True,
         text=True,
-        timeout=3 * PATIENCE,
+        timeout=3 * TIMEOUT,
     )
     assert shell.returncode == 0, shell.stdout + shell.stderr
     return shell.stdout
 
 
 @pytest.mark.exhaustive
-def test_api_example_works(server: House) -> None:
+def test_api_example_works(server: DevelopmentServer) -> None:
     started, listed = map(json.loads, run_commands(server, commands("TOKEN=")).strip().splitlines())
 
     assert started["name"] == "export_posts"
@@ -78,7 +78,7 @@ def test_api_example_works(server: House) -> None:
 
 
 @pytest.mark.exhaustive
-def test_operator_commands_work(server: House) -> None:
+def test_operator_commands_work(server: DevelopmentServer) -> None:
     printed = run_commands(server, commands(".venv/bin/flask tasks list"))
 
     assert "cancel" in printed

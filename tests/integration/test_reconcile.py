@@ -22,10 +22,10 @@ from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import servers, tasks
-from tests.support.console import from_nothing
-from tests.support.factories import crash, make_older, rows_of, start, states_of, store_outcome
+from tests.support.console import as_python_module
+from tests.support.factories import crash, make_older, rows_of, start, states_of, store_result_in_redis
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
 
@@ -148,7 +148,7 @@ def test_stopping_worker_finishes_short_task(app: Flask, make_worker: Callable[.
 
     stopping.process.terminate()
     gate.touch()
-    stopping.process.wait(PATIENCE)
+    stopping.process.wait(TIMEOUT)
 
     assert states_of(task_id) == ["SUCCESS"]
     assert rows_of(task_id)[0].attempts == 1
@@ -160,7 +160,7 @@ class Interpreter(subprocess.Popen[bytes]):
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path) -> None:
         with stdout.open("wb") as log:
             super().__init__(
-                from_nothing(command),
+                as_python_module(command),
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -186,7 +186,7 @@ def test_stopping_worker_renews_running_leases(
     stopped_at = utcnow()
     wait_for(lambda: (rows_of(task_id)[0].lease_expires_at or stopped_at) > stopped_at + timedelta(seconds=3))
     gate.touch()
-    stopping.process.wait(PATIENCE)
+    stopping.process.wait(TIMEOUT)
 
     assert [(row.state, row.attempts) for row in rows_of(task_id)] == [("SUCCESS", 1)]
 
@@ -237,8 +237,8 @@ def test_reconcile_copies_result_from_redis(app: Flask) -> None:
     for task_id in (first, second):
         crash(app, task_id)
     failure = {"exc_type": "RuntimeError", "exc_message": ["x"], "exc_module": "builtins"}
-    store_outcome(app, first, "SUCCESS", 3)
-    store_outcome(app, second, "FAILURE", failure, "Traceback: x")
+    store_result_in_redis(app, first, "SUCCESS", 3)
+    store_result_in_redis(app, second, "FAILURE", failure, "Traceback: x")
 
     reconcile_all()
 
@@ -252,7 +252,7 @@ def test_reconcile_copies_result_from_redis(app: Flask) -> None:
 def test_republished_step_receives_previous_result(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
     job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
     crash(app, job_id)
-    store_outcome(app, job_id, "SUCCESS", 3)
+    store_result_in_redis(app, job_id, "SUCCESS", 3)
     reconcile_all()
     db.session.execute(sa.update(Task).where(Task.id == job_id).values(finished_at=utcnow() - timedelta(seconds=30)))
     db.session.commit()
@@ -268,7 +268,7 @@ def test_republished_step_receives_previous_result(app: Flask, make_worker: Call
 def test_stored_result_is_reused_after_crash(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
     task_id = start(tasks.record.s(str(diary)))
     crash(app, task_id)
-    store_outcome(app, task_id, "SUCCESS", {"received": []})
+    store_result_in_redis(app, task_id, "SUCCESS", {"received": []})
 
     make_worker()
 

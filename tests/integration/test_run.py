@@ -20,12 +20,12 @@ import redis
 from dotenv import dotenv_values
 
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, free_port, wait_for
+from tests.support.servers import TIMEOUT, free_port, wait_for
 
 TIME_TO_END = 30.0  # seconds: the runner kills remaining processes after 7.5; the rest is for a busy machine
 
 
-class House:
+class DevelopmentServer:
     """The development runner and the processes that it started."""
 
     def __init__(self, instance: Path, port: int) -> None:
@@ -45,7 +45,7 @@ class House:
 
     def wait_until_ready(self) -> None:
         """Wait for the ready line; then set `processes`, and `shared`, the environment for a second terminal."""
-        wait_for(self._is_ready, timeout=2 * PATIENCE, what="the ready line")
+        wait_for(self._is_ready, timeout=2 * TIMEOUT, what="the ready line")
         self.processes = descendants(self.runner.pid)
         self.shared = {name: value or "" for name, value in dotenv_values(self.instance / "dev.env").items()}
 
@@ -53,7 +53,7 @@ class House:
         """Stop the runner; return the number of seconds that it took."""
         stopped_at = time.monotonic()
         self.runner.send_signal(number)
-        self.runner.wait(timeout=PATIENCE)
+        self.runner.wait(timeout=TIMEOUT)
         return time.monotonic() - stopped_at
 
     def _read(self) -> None:
@@ -82,12 +82,12 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], House]]:
+def start(tmp_path: Path) -> Iterator[Callable[[], DevelopmentServer]]:
     """Starts the runner, each time in the same folder."""
-    servers: list[House] = []
+    servers: list[DevelopmentServer] = []
 
-    def start_server() -> House:
-        server = House(tmp_path / "instance", free_port())
+    def start_server() -> DevelopmentServer:
+        server = DevelopmentServer(tmp_path / "instance", free_port())
         servers.append(server)
         server.wait_until_ready()
         return server
@@ -98,13 +98,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[], House]]:
 
 
 @pytest.mark.exhaustive
-def test_run_stops_completely_and_keeps_state(start: Callable[[], House], tmp_path: Path) -> None:
+def test_run_stops_completely_and_keeps_state(start: Callable[[], DevelopmentServer], tmp_path: Path) -> None:
     server = start()
     only = [
         "--destination",
         f"celery@{gethostname()}",
         "--timeout",
-        str(PATIENCE),
+        str(TIMEOUT),
     ]  # returns once this worker has answered
     assert "pong" in second_terminal(tmp_path / "instance", "celery", "-A", "celery_app", "inspect", "ping", *only)
     send_mail("kept", server.shared["MAIL_SERVER"], int(server.shared["MAIL_PORT"]))
@@ -132,7 +132,7 @@ def second_terminal(instance: Path, *command: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE,
+        timeout=2 * TIMEOUT,
     ).stdout
 
 

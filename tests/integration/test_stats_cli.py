@@ -13,7 +13,7 @@ from microblog.clock import utcnow
 from microblog.monitoring import output
 from microblog.monitoring.rollup import hour_of
 from tests.support import programs
-from tests.support.console import Run, commands, flask_tasks, on_a_terminal
+from tests.support.console import Run, commands, flask_tasks, run_in_terminal
 from tests.support.factories import make_finished
 
 UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
@@ -143,7 +143,7 @@ class TestBoth:
         assert without_redis.returncode == 0
         assert "noop" in without_redis.stdout
         assert (without_database.returncode, without_database.stdout) == (3, "")
-        assert "The database does not answer" in without_database.stderr
+        assert "The database is unavailable" in without_database.stderr
 
     @pytest.mark.parametrize("command", ["stats", "failures"])
     def test_help_has_example(self, run: Run, command: str) -> None:
@@ -154,7 +154,9 @@ class TestBoth:
     def test_terminal_output_is_escaped(self, app: Flask, environment: dict[str, str]) -> None:
         make_finished(("add", "FAILURE"), error=ESCAPE)
 
-        text = on_a_terminal(flask_tasks("failures"), environment) + on_a_terminal(flask_tasks("stats"), environment)
+        text = run_in_terminal(flask_tasks("failures"), environment) + run_in_terminal(
+            flask_tasks("stats"), environment
+        )
 
         assert "─" in text
         assert "█" in text

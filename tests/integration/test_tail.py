@@ -16,9 +16,9 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.monitoring.events import CHANGE, PROGRESS, EventFilter, TaskLookup, event_line
 from microblog.taskqueue.launch import launch_task
-from tests.support.console import flask_tasks, from_nothing
+from tests.support.console import as_python_module, flask_tasks
 from tests.support.programs import ROOT, Program
-from tests.support.servers import PATIENCE, RedisServer, Worker, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 AT = 1779019471.25
 
@@ -50,7 +50,7 @@ class Tailing:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -144,21 +144,25 @@ class TestTail:
     def test_idle_tail_ends_when_stdout_is_closed(self, environment, worker: Worker):
         command = flask_tasks("tail", "--worker", "nobody@nowhere")
         process = subprocess.Popen(
-            from_nothing(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            as_python_module(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         assert process.stderr is not None
 
         process.stdout.close()
 
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
 
     @pytest.mark.exhaustive
     def test_tail_ends_cleanly_when_stdout_is_closed(self, environment, worker: Worker):
         process = subprocess.Popen(
-            from_nothing(flask_tasks("tail")), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            as_python_module(flask_tasks("tail")),
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert process.stdout is not None
         assert process.stderr is not None
@@ -166,7 +170,7 @@ class TestTail:
         assert b"worker-" in process.stdout.readline()
         process.stdout.close()
 
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
 

@@ -14,7 +14,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import start_for, state_of
+from tests.support.factories import start_job_for, state_of
 from tests.support.servers import RedisServer
 
 
@@ -36,9 +36,9 @@ def test_jobs_are_paged_newest_first(
     app.config["POSTS_PER_PAGE"] = 2
     started = []
     for _ in range(3):
-        started.append(start_for(susan))
+        started.append(start_job_for(susan))
         end(started[-1], "SUCCESS")
-    foreign = start_for(make_user("ben"))
+    foreign = start_job_for(make_user("ben"))
     client = signed_in(susan)
 
     first = client.get("/tasks").text
@@ -59,7 +59,7 @@ def test_invalid_page_key_is_refused(susan: User, signed_in: Callable[..., Flask
 def test_task_of_another_user_is_not_found(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], action: str
 ) -> None:
-    task_id = start_for(make_user("ben"))
+    task_id = start_job_for(make_user("ben"))
     client = signed_in(susan)
     request = client.get if action == "card" else client.post
 
@@ -72,7 +72,7 @@ def test_task_of_another_user_is_not_found(
 
 @pytest.mark.both_databases
 def test_pending_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/cancel", follow_redirects=True)
 
@@ -83,7 +83,7 @@ def test_pending_job_is_cancelled(susan: User, signed_in: Callable[..., FlaskCli
 
 @pytest.mark.both_databases
 def test_finished_job_cannot_be_cancelled(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     end(task_id, "SUCCESS", error="")
 
     response = signed_in(susan).post(f"/tasks/{task_id}/cancel", follow_redirects=True)
@@ -97,7 +97,7 @@ def test_finished_job_cannot_be_cancelled(susan: User, signed_in: Callable[..., 
 def test_retry_creates_new_job(
     susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer, state: str
 ) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     end(task_id, state)
 
     signed_in(susan).post(f"/tasks/{task_id}/retry")
@@ -111,7 +111,7 @@ def test_retry_creates_new_job(
 
 @pytest.mark.both_databases
 def test_retry_requires_failed_or_cancelled_job(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
@@ -121,9 +121,9 @@ def test_retry_requires_failed_or_cancelled_job(susan: User, signed_in: Callable
 
 @pytest.mark.both_databases
 def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     end(task_id, "FAILURE")
-    start_for(susan)
+    start_job_for(susan)
 
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
@@ -131,7 +131,7 @@ def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[.
 
 
 def test_failure_shows_error_without_traceback(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     db.session.execute(sa.update(Task).values(traceback="Traceback: secret detail"))
     end(task_id, "FAILURE")
 
@@ -142,7 +142,7 @@ def test_failure_shows_error_without_traceback(susan: User, signed_in: Callable[
 
 
 def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     client = signed_in(susan)
 
     for path in ("/", "/explore", "/user/susan", "/tasks"):
@@ -152,7 +152,7 @@ def test_running_jobs_are_on_every_page(susan: User, signed_in: Callable[..., Fl
 def test_pages_hide_jobs_of_other_users(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
 ) -> None:
-    foreign = start_for(make_user("ben"))
+    foreign = start_job_for(make_user("ben"))
     client = signed_in(susan)
 
     for path in ("/", "/explore", "/user/susan", "/tasks"):
@@ -160,7 +160,7 @@ def test_pages_hide_jobs_of_other_users(
 
 
 def test_forged_csrf_token_is_refused(app: Flask, susan: User, client: FlaskClient) -> None:
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     app.config["WTF_CSRF_ENABLED"] = True
     with client.session_transaction() as session:
         session["_user_id"] = susan.get_id()
@@ -174,7 +174,7 @@ def test_cancel_while_redis_is_down(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     app.testing = False  # an error is a page, as in production
-    task_id = start_for(susan)
+    task_id = start_job_for(susan)
     client = signed_in(susan)
 
     with redis_server.away():

@@ -20,7 +20,7 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.posts.translation import libretranslate
 from microblog.posts.translation.models import Translation
-from tests.support.servers import PATIENCE, RedisServer, wait_for
+from tests.support.servers import TIMEOUT, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 
 UNREACHABLE = "http://127.0.0.1:1"
@@ -62,8 +62,8 @@ def service(running_service: TranslationServer) -> TranslationServer:
 
 @pytest.fixture
 def app(app: Flask, service: TranslationServer, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr(libretranslate, "LANGUAGES_TIMEOUT", PATIENCE)
-    app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=PATIENCE)
+    monkeypatch.setattr(libretranslate, "LANGUAGES_TIMEOUT", TIMEOUT)
+    app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=TIMEOUT)
     return app
 
 

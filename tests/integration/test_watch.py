@@ -19,7 +19,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.factories import make_job
 from tests.support.servers import RedisServer, Worker, wait_for
-from tests.support.terminal import WATCH, Tmux, no_longer_shows, shows
+from tests.support.terminal import WATCH, Tmux, shows, wait_until_gone
 
 MANY = 500_000  # posts: their export takes many of the time slices for which the worker runs
 SLICE, PAUSE = 0.05, 0.1  # seconds for which the worker runs, then is stopped, so that the screen can keep up
@@ -159,7 +159,7 @@ class TestScreen:
         shows(terminal, "david")
 
         terminal.press("/", *"dav", "Enter")
-        no_longer_shows(terminal, "PENDING  susan")
+        wait_until_gone(terminal, "PENDING  susan")
         assert terminal.line_with("david")
         terminal.press("?")
         shows(terminal, "redraw the screen")
@@ -187,7 +187,7 @@ class TestScreen:
         shows(terminal, job[:8])
 
         terminal.resize(80, 24)
-        no_longer_shows(terminal, "WORKER")
+        wait_until_gone(terminal, "WORKER")
         wait_for(lambda: len(lines()) == 24, what="the screen is as high as the terminal")
 
         terminal.resize(40, 10)

@@ -11,7 +11,7 @@ import pytest
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch_task
-from tests.support.servers import PATIENCE, Postgres, Worker
+from tests.support.servers import TIMEOUT, Postgres, Worker
 from tests.support.terminal import WATCH, Tmux, shows
 
 
@@ -31,7 +31,7 @@ class TestWorkersUnavailable:
         worker.send_signal(signal.SIGSTOP)
 
         try:
-            assert worker.name in shows(terminal, "silent for", PATIENCE)
+            assert worker.name in shows(terminal, "silent for", TIMEOUT)
         finally:
             worker.send_signal(signal.SIGCONT)
         shows(terminal, "Workers: 1 up")

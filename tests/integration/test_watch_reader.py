@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.watch import reader as watch_reader
-from microblog.monitoring.watch.reader import ALL, FAILED, JobReader, Wanted
+from microblog.monitoring.watch.reader import ALL, FAILED, JobQuery, JobReader
 from microblog.taskqueue.models import Task
 from tests.support.factories import make_job
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.both_databases
 
 class TestReader:
     def ids(self, reader: JobReader, **filters: Any) -> list[str]:
-        return [job.id for job in reader.read(Wanted(**filters)).jobs]
+        return [job.id for job in reader.read(JobQuery(**filters)).jobs]
 
     def test_running_jobs_precede_oldest_waiting_jobs(self, app, make_user):
         users = [make_user(name) for name in ("susan", "david", "anna", "miguel")]
@@ -30,7 +30,7 @@ class TestReader:
         between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5000)
         make_job(None, "SUCCESS")
 
-        reading = JobReader().read(Wanted())
+        reading = JobReader().read(JobQuery())
 
         assert [job.id for job in reading.jobs] == [between_steps, running, older, newer]
         assert (reading.counts.running, reading.counts.waiting, reading.counts.oldest_user) == (2, 2, "david")
@@ -45,7 +45,7 @@ class TestReader:
             assert self.ids(JobReader(), text=text) == []
 
     def test_finished_job_lingers(self, app, susan, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(watch_reader, "LINGER", timedelta(hours=1))
+        monkeypatch.setattr(watch_reader, "SHOW_ENDED_FOR", timedelta(hours=1))
         reader = JobReader()
         job = make_job(susan, "STARTED")
         assert self.ids(reader) == [job]
@@ -53,7 +53,7 @@ class TestReader:
         db.session.execute(sa.update(Task).values(state="SUCCESS", updated_at=utcnow()))
         db.session.commit()
 
-        assert [line.state for line in reader.read(Wanted()).jobs] == ["SUCCESS"]
+        assert [line.state for line in reader.read(JobQuery()).jobs] == ["SUCCESS"]
         db.session.execute(sa.update(Task).values(updated_at=utcnow() - timedelta(hours=2)))
         db.session.commit()
         assert self.ids(reader) == []
@@ -69,9 +69,9 @@ class TestReader:
     def test_opened_job_is_read_with_its_steps(self, app, susan):
         job = make_job(susan, "FAILURE", "FAILURE", traceback="line 1")
 
-        reading = JobReader().read(Wanted(opened=job, maybe_without_row=frozenset({job, "stranger"})))
+        reading = JobReader().read(JobQuery(opened=job, maybe_without_row=frozenset({job, "stranger"})))
 
         assert reading.detail is not None
         assert [step["traceback"] for step in reading.detail["steps"]] == ["line 1", "line 1"]
         assert reading.with_row == {job}
-        assert JobReader().read(Wanted(opened="gone")).detail is None
+        assert JobReader().read(JobQuery(opened="gone")).detail is None

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from tests.mutants.catalogue import MUTANTS, PROMISES
 from tests.mutants.mutant import Mutant
 from tests.mutants.table import tables
-from tests.mutants.trial import Verdict, try_mutant, try_whole
+from tests.mutants.trial import Verdict, try_mutant, try_unchanged
 
 AT_ONCE = 2  # concurrent copies, one for each core of a small machine
 
@@ -27,7 +27,7 @@ def main() -> int:
     began = time.monotonic()
     chosen = [mutant for mutant in MUTANTS if not arguments.only or mutant.name in arguments.only]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        if not _print(pool.map(lambda group: try_whole(*group), _by_file(chosen)), good="pass", bad="FAIL"):
+        if not _print(pool.map(lambda group: try_unchanged(*group), _by_file(chosen)), good="pass", bad="FAIL"):
             print("These tests fail without a mutant, so no mutant was tested.")
             return 1
         detected = _print(pool.map(try_mutant, chosen), good="detected", bad="SURVIVED")

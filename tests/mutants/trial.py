@@ -34,7 +34,7 @@ class _Run:
     output: str
 
 
-def try_whole(name: str, tests: Collection[str]) -> Verdict:
+def try_unchanged(name: str, tests: Collection[str]) -> Verdict:
     """Require that `tests` pass in an unchanged copy."""
     began = time.monotonic()
     with copied_tree() as tree:

@@ -19,7 +19,7 @@ from tests.support import app_factory
 from tests.support.servers import RedisServer, Worker, wait_for
 
 
-class Staff:
+class Cluster:
     """An application with its workers, and the commands of an operator."""
 
     def __init__(self, app: Flask, environment: dict[str, str], folder: Path, redis_server: RedisServer) -> None:
@@ -85,9 +85,9 @@ class Staff:
 
 
 @contextlib.contextmanager
-def staffed(
+def running_cluster(
     environment: dict[str, str], folder: Path, request: pytest.FixtureRequest, password: str = ""
-) -> Iterator[Staff]:
+) -> Iterator[Cluster]:
     """Yield a Staff without workers, with its own database and Redis. Its workers are stopped after the block.
 
     Its processes use `password` with Redis, which requires none and accepts any.
@@ -98,7 +98,7 @@ def staffed(
     database_url = app_factory.fresh_database(folder, request)
     settings = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
     with app_factory.application(environment | settings) as app:
-        staff = Staff(app, environment | settings, folder, redis_server)
+        staff = Cluster(app, environment | settings, folder, redis_server)
         yield staff
     for worker in staff.workers:
         worker.stop()

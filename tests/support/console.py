@@ -38,12 +38,12 @@ def flask_tasks(*arguments: str) -> list[str]:
     return ["flask", "--app", "microblog:create_app", "tasks", *arguments]
 
 
-def from_nothing(command: Sequence[str]) -> list[str]:
+def as_python_module(command: Sequence[str]) -> list[str]:
     """Return the command as a call of the Python interpreter, for a shell or subprocess."""
     return [sys.executable, "-m", *command]
 
 
-def on_a_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
+def run_in_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
     """Return the output of `command` in a terminal with 80 columns."""
     controller, terminal = pty.openpty()
     settings = environment | {"TERM": "xterm", "COLUMNS": "80"}

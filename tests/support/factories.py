@@ -64,7 +64,7 @@ def start(*steps: Any) -> str:
     return root.id
 
 
-def start_for(user: User, name: str = "noop") -> str:
+def start_job_for(user: User, name: str = "noop") -> str:
     """Launch a job of one step for a user and return its id."""
     task = user.launch_task(name, f"{name} of {user.username}")
     db.session.commit()
@@ -117,7 +117,7 @@ def crash(app: Flask, task_id: str) -> None:
     make_older(task_id, lease_expires_at=1)
 
 
-def store_outcome(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
+def store_result_in_redis(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
     """Store the result of a task in Redis without updating its row."""
     backend = app.extensions["celery"].backend
     meta = {"status": state, "result": result, "traceback": traceback}

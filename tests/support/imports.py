@@ -10,8 +10,7 @@ from typing import Any
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports.models import Upload
-from microblog.imports.uploads import current_storage
+from microblog.imports.models import Upload, current_storage
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from tests.support.programs import ROOT
 
 LANGUAGE = "eo"  # a locale that Babel supports and no catalog uses
 # Attributes with text that is displayed or read aloud, and those with texts that scripts display.
-SPOKEN = (
+TEXT_ATTRIBUTES = (
     "alt",
     "aria-label",
     "placeholder",
@@ -32,7 +32,7 @@ SPOKEN = (
     "data-failed",
     "data-too-large",
 )
-SPOKEN_IN_JSON = "data-labels"  # a JSON object whose values are displayed
+JSON_TEXT_ATTRIBUTE = "data-labels"  # a JSON object whose values are displayed
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _IN_BRACKETS = re.compile(r"⟦[^⟦⟧]*⟧")
 
@@ -87,8 +87,8 @@ class Reader(HTMLParser):
         )
         ignored |= attributes.get("name") in ("locale", "timezone") or bool(self._open and self._open[-1][1])
         if not ignored:
-            texts = [attributes.get(name) or "" for name in SPOKEN]
-            texts += json.loads(attributes.get(SPOKEN_IN_JSON) or "{}").values()
+            texts = [attributes.get(name) or "" for name in TEXT_ATTRIBUTES]
+            texts += json.loads(attributes.get(JSON_TEXT_ATTRIBUTE) or "{}").values()
             self.found += filter(None, map(unbracketed, texts))
         if tag not in _VOID:
             self._open.append((tag, ignored))

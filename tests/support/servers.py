@@ -30,16 +30,16 @@ from tests.support.programs import Program
 T = TypeVar("T")
 
 # Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
-KEYS_OF_WORKERS = ("_kombu.binding.", WORKERS_KEY, EPOCH_KEY)
+WORKER_KEY_PREFIXES = ("_kombu.binding.", WORKERS_KEY, EPOCH_KEY)
 PORTS = range(10_000, 32_000)  # below Linux's ephemeral ports, which start at 32768
-PATIENCE = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
-TIME_TO_STOP = 30.0  # seconds that a worker has to end before it is killed
-TIME_TO_END = 2.0  # seconds that a shared worker has after a test to finish the test's messages
+TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
+STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
+IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages
 
 ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: not UTC, to reveal code that relies on UTC
 
 
-def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], timeout: float = TIMEOUT, what: str = "") -> T:
     """Return the first true value of `condition`. Raises AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -266,7 +266,7 @@ class Worker:
         """Send SIGTERM, wait for a warm shutdown, and kill the worker if it does not end in time."""
         self.process.terminate()
         try:
-            self.process.wait(TIME_TO_STOP)
+            self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
         with contextlib.suppress(ProcessLookupError):
@@ -307,7 +307,7 @@ class SharedWorkers:
         worker.forget_log()
         yield worker
         with contextlib.suppress(AssertionError):
-            wait_for(lambda: not redis_server.in_flight(), timeout=TIME_TO_END)
+            wait_for(lambda: not redis_server.in_flight(), timeout=IDLE_TIMEOUT)
             return
         worker.kill()
         redis_server.client.flushall()

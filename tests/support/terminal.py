@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.console import flask_tasks, from_nothing
+from tests.support.console import as_python_module, flask_tasks
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, wait_for
+from tests.support.servers import TIMEOUT, wait_for
 
 
 class Tmux:
@@ -55,15 +55,15 @@ class Tmux:
     def _tmux(self, *arguments: str, check: bool = True) -> str:
         command = ["tmux", "-u", "-S", str(Path(self._folder) / "socket"), "-f", "/dev/null", *arguments]
         process = subprocess.run(
-            command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=PATIENCE
+            command, env=self._environment, cwd=ROOT, capture_output=True, text=True, check=check, timeout=TIMEOUT
         )
         return process.stdout
 
 
-WATCH = shlex.join(from_nothing(flask_tasks("watch")))
+WATCH = shlex.join(as_python_module(flask_tasks("watch")))
 
 
-def shows(terminal: Tmux, text: str, timeout: float = PATIENCE) -> str:
+def shows(terminal: Tmux, text: str, timeout: float = TIMEOUT) -> str:
     """Wait until `text` is on the screen and return its line."""
     try:
         return wait_for(lambda: terminal.line_with(text), timeout)
@@ -71,7 +71,7 @@ def shows(terminal: Tmux, text: str, timeout: float = PATIENCE) -> str:
         raise AssertionError(f"{text!r} did not appear on the screen:\n{terminal.text()}") from None
 
 
-def no_longer_shows(terminal: Tmux, text: str) -> None:
+def wait_until_gone(terminal: Tmux, text: str) -> None:
     wait_for(lambda: not terminal.line_with(text), what=f"{text!r} disappears from the screen")
 
 

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from microblog.imports.json_reader import BrokenJson, EntryReader
-from microblog.imports.parsers import MAX_HTML, Refused, from_archive, from_outbox
+from microblog.imports.parsers import MAX_HTML, EntryRejected, from_archive, from_outbox
 
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 PUBLISHED = "2026-01-01T00:00:00Z"
@@ -54,18 +54,18 @@ def test_invalid_number_is_refused_at_any_split(number: str) -> None:
 @sqlite_only
 @pytest.mark.parametrize("html", ["a <![  b", "<![foo[bar]]>", "&#" + "9" * 4500 + ";"])
 def test_unparsable_html_is_refused(app: Flask, html: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(EntryRejected):
         from_outbox(note(html))
 
 
 @sqlite_only
 def test_huge_html_is_refused_before_parsing(app: Flask) -> None:
-    with pytest.raises(Refused, match="at most 140"):
+    with pytest.raises(EntryRejected, match="at most 140"):
         from_outbox(note("<a " * MAX_HTML))
 
 
 @sqlite_only
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z"])
 def test_time_before_1970_is_refused(app: Flask, time: str) -> None:
-    with pytest.raises(Refused, match="before 1970"):
+    with pytest.raises(EntryRejected, match="before 1970"):
         from_archive({"body": "hello", "timestamp": time})

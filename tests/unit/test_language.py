@@ -10,7 +10,7 @@ import pytest
 
 from microblog.posts.language_detection import detect_language
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 CLEAR = {
     "en": ["The heron was back at the pond this morning.", "Thanks for the tip, it works now!"],
@@ -52,7 +52,7 @@ def test_detect_language_ignores_mentions_and_urls() -> None:
 def test_posts_models_import_does_not_load_detector() -> None:
     program = "import sys, microblog.posts.models; sys.exit('fasttext' in sys.modules or 'requests' in sys.modules)"
 
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=TIMEOUT).returncode == 0
 
 
 @pytest.mark.exhaustive
@@ -63,6 +63,6 @@ def test_create_app_does_not_load_http_client() -> None:
     )
     environment = os.environ | {"MICROBLOG_ENV": "testing"}
 
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=PATIENCE, env=environment)
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=TIMEOUT, env=environment)
 
     assert run.returncode == 0

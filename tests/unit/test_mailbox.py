@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from microblog.development.maildir import MailFolder
-from tests.support.servers import PATIENCE, free_port, wait_for
+from tests.support.servers import TIMEOUT, free_port, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def port(maildir: Path) -> Iterator[int]:
         yield port
     finally:
         server.terminate()
-        assert server.wait(timeout=PATIENCE) == 0
+        assert server.wait(timeout=TIMEOUT) == 0
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def smtp(port: int) -> Iterator[smtplib.SMTP]:
 
 
 def connection(port: int) -> smtplib.SMTP:
-    return smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE)
+    return smtplib.SMTP("127.0.0.1", port, timeout=TIMEOUT)
 
 
 def make_message(**headers: str) -> EmailMessage:

@@ -16,7 +16,7 @@ import pytest
 
 from microblog.development import process_manager
 from microblog.development.process_manager import STOP_SIGNALS, Console, Failure, ProcessManager, Program, StopRequest
-from tests.support.servers import PATIENCE, wait_for
+from tests.support.servers import TIMEOUT, wait_for
 
 # A program that records in a file of its working directory that it was terminated.
 RECORDS_TERMINATION = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name}; while :; do sleep 0.02; done"
@@ -49,8 +49,8 @@ class SlowClock:
 def test_programs_stop_in_reverse_order(manager: ProcessManager, tmp_path: Path) -> None:
     with manager:
         for name in ("redis", "worker"):
-            manager.start(shell(name, RECORDS_TERMINATION.format(name=name)), grace=2 * PATIENCE)
-            manager.wait_until((tmp_path / name).exists, name, seconds=PATIENCE)
+            manager.start(shell(name, RECORDS_TERMINATION.format(name=name)), grace=2 * TIMEOUT)
+            manager.wait_until((tmp_path / name).exists, name, seconds=TIMEOUT)
 
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
@@ -89,7 +89,7 @@ def test_stubborn_program_is_killed_with_children(manager: ProcessManager, tmp_p
     stubborn = "trap '' TERM QUIT; sleep 300 & echo $! > child; wait"
     with manager:
         manager.start(shell("stubborn", stubborn), grace=0.2)
-        manager.wait_until(lambda: content(tmp_path / "child") != "", "the child", seconds=PATIENCE)
+        manager.wait_until(lambda: content(tmp_path / "child") != "", "the child", seconds=TIMEOUT)
     child = int(content(tmp_path / "child"))
 
     wait_for(lambda: not is_running(child))
@@ -126,7 +126,7 @@ except StopRequest:
         wait_for((tmp_path / "written").exists, what="the program has written all its output")
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(timeout=PATIENCE) == 0
+        assert process.wait(timeout=TIMEOUT) == 0
 
 
 def content(file: Path) -> str:

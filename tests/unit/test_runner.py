@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from microblog.development.environment import compose, share
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE, free_port
+from tests.support.servers import TIMEOUT, free_port
 
 
 def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def run(instance: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"INSTANCE_PATH": str(instance)} | environment,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 

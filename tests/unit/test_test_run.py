@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.programs import ROOT
-from tests.support.servers import PATIENCE
+from tests.support.servers import TIMEOUT
 
 NEEDS_TMUX = "tests/integration/test_watch_terminal.py::TestTerminalRestored::test_terminal_is_restored_on_exit"
 STATE = """
@@ -33,7 +33,7 @@ def test_process_state_is_independent_of_parent_process() -> None:
     environment = {"STATE": STATE, "SECRET_KEY": "x", "HOME": "/nowhere", "PATH": os.environ["PATH"]}
 
     run = subprocess.run(
-        ["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        ["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
     )
 
     assert run.returncode == 0, run.stderr
@@ -47,7 +47,7 @@ def test_missing_program_is_reported_or_fails_in_ci(tmp_path: Path, ci: bool) ->
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]
 
     run = subprocess.run(
-        [*command, NEEDS_TMUX], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        [*command, NEEDS_TMUX], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
     )
 
     assert ("tmux: not installed" in run.stdout, run.returncode) == (True, 1 if ci else 0), run.stdout

@@ -17,7 +17,7 @@ from microblog.monitoring.watch import keyboard
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Choices, Command
 from microblog.monitoring.watch.keyboard import decode
 from microblog.monitoring.watch.screen import draw, page
-from microblog.monitoring.watch.snapshot import Change, Counts, JobLine, Part, Snapshot, WorkerLine
+from microblog.monitoring.watch.snapshot import Change, Counts, JobLine, Service, Snapshot, WorkerLine
 from microblog.taskqueue import states
 
 NOW = datetime(2026, 5, 17, 12, 4, 31, tzinfo=UTC)
@@ -42,8 +42,8 @@ FAILED = replace(
 
 def snapshot(*jobs: JobLine, **fields: Any) -> Snapshot:
     defaults: dict[str, Any] = {
-        "redis": Part("Redis", **UP),
-        "database": Part("Database", **UP),
+        "redis": Service("Redis", **UP),
+        "database": Service("Database", **UP),
         "workers": [WorkerLine("worker1@host", True, NOW, active=1, processed=1204, load=0.7, concurrency=2)],
         "queues": [QueueStats("exports", 12, ago(3), 1, False), QueueStats("mail", 0, None, 1, False)],
         "jobs": list(jobs),
@@ -125,7 +125,7 @@ class TestJobList:
 
     def test_redis_outage_does_not_mark_workers_silent(self):
         silent = WorkerLine("worker2@host", False, ago(14))
-        lines = screen(snapshot(EXPORT, redis=Part("Redis", **UNAVAILABLE), workers=[silent], queues=None))
+        lines = screen(snapshot(EXPORT, redis=Service("Redis", **UNAVAILABLE), workers=[silent], queues=None))
 
         assert "Redis is down (12s), reconnecting" in lines[0]
         assert "Database up" in lines[0]
@@ -134,7 +134,7 @@ class TestJobList:
         assert "43%" in line_with("susan", lines), "jobs from the database are still shown"
 
     def test_database_outage_keeps_last_read_jobs(self):
-        lines = screen(snapshot(EXPORT, database=Part("Database", **UNAVAILABLE)))
+        lines = screen(snapshot(EXPORT, database=Service("Database", **UNAVAILABLE)))
 
         assert "Database is down (12s), reconnecting" in lines[0]
         assert "as last read" in line_with("Jobs", lines)
@@ -142,7 +142,7 @@ class TestJobList:
 
     def test_both_outages_fit_into_first_line(self):
         lines = screen(
-            snapshot(redis=Part("Redis", **UNAVAILABLE), database=Part("Database", **UNAVAILABLE), queues=None)
+            snapshot(redis=Service("Redis", **UNAVAILABLE), database=Service("Database", **UNAVAILABLE), queues=None)
         )
 
         assert "Redis is down" in lines[0]
@@ -174,7 +174,7 @@ class TestJobList:
         assert "This terminal has 40×10" in " ".join(screen(snapshot(EXPORT), size=(40, 10)))
 
     def test_screen_before_first_read(self):
-        part = Part("Redis"), Part("Database")
+        part = Service("Redis"), Service("Database")
         lines = screen(Snapshot(NOW, *part))
 
         assert "Redis …" in lines[0]

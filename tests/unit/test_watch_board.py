@@ -13,7 +13,7 @@ from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS
 from microblog.monitoring.watch import board as module
 from microblog.monitoring.watch.board import Board
-from microblog.monitoring.watch.reader import Reading, Wanted
+from microblog.monitoring.watch.reader import JobQuery, Reading
 from microblog.monitoring.watch.snapshot import Counts, JobLine, Snapshot
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue import states
@@ -52,10 +52,10 @@ class Watched:
     def read(
         self, *jobs: JobLine, checked: frozenset[str] = frozenset(), with_row: frozenset[str] = frozenset()
     ) -> None:
-        self.board.read(Reading(Wanted(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
+        self.board.read(Reading(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
 
     def snapshot(self) -> Snapshot:
-        return self.board.snapshot(Wanted())
+        return self.board.snapshot(JobQuery())
 
     def job_ids(self) -> list[str]:
         return [job.id for job in self.snapshot().jobs or ()]

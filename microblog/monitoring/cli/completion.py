@@ -17,7 +17,7 @@ from flask.cli import ScriptInfo
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.monitoring.actions import runnable_tasks
-from microblog.monitoring.filters import Filters, job_state, stands_at
+from microblog.monitoring.filters import Filters, is_current_step, job_state
 from microblog.monitoring.job_queries import find_jobs
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.workers import registered_workers
@@ -25,7 +25,7 @@ from microblog.taskqueue import states
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
-OFFERED = 50  # maximum number of completions
+MAX_COMPLETIONS = 50  # maximum number of completions
 DEADLINE = 1.0  # seconds
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -37,17 +37,17 @@ def job_ids(in_states: Collection[str] = states.ALL) -> Completer:
 
     def offer(typed: str) -> Iterable[CompletionItem]:
         if not typed:
-            newest = find_jobs(Filters(states=frozenset(in_states)), size=OFFERED).jobs
+            newest = find_jobs(Filters(states=frozenset(in_states)), size=MAX_COMPLETIONS).jobs
             return [CompletionItem(job.id, help=f"{job.root.name}, {job.state}") for job in newest]
         query = (
             sa.select(Task.root_id, Task.name, job_state(Task).label("state"))
             # A range can use the index in any collation. No id contains a letter after f.
             .where(Task.root_id >= typed, Task.root_id < f"{typed}g", Task.root_id.startswith(typed, autoescape=True))
-            .where(stands_at(Task), job_state(Task).in_(in_states))
+            .where(is_current_step(Task), job_state(Task).in_(in_states))
         )
         return [
             CompletionItem(row.root_id, help=f"{row.name}, {row.state}")
-            for row in db.session.execute(query.order_by(Task.root_id).limit(OFFERED))
+            for row in db.session.execute(query.order_by(Task.root_id).limit(MAX_COMPLETIONS))
         ]
 
     return _completer(offer)
@@ -60,7 +60,7 @@ def state_names(_context: click.Context, _parameter: click.Parameter, typed: str
 
 def _usernames(typed: str) -> list[CompletionItem]:
     name = sa.func.lower(User.username)
-    query = sa.select(User.username).where(name >= typed.lower()).order_by(name).limit(OFFERED)
+    query = sa.select(User.username).where(name >= typed.lower()).order_by(name).limit(MAX_COMPLETIONS)
     return [CompletionItem(name) for name in db.session.scalars(query) if name.lower().startswith(typed.lower())]
 
 
@@ -70,7 +70,7 @@ def _workers_of_jobs(typed: str) -> list[CompletionItem]:
     names = set(running)
     lowest = sa.select(sa.func.min(Task.worker)).where(Task.finished_at.is_not(None))
     worker = db.session.scalar(lowest.where(Task.worker >= typed))
-    while worker is not None and worker.startswith(typed) and len(names) < OFFERED:
+    while worker is not None and worker.startswith(typed) and len(names) < MAX_COMPLETIONS:
         names.add(worker)
         worker = db.session.scalar(lowest.where(Task.worker > worker))
     return _starting_with(typed, (name for name in names if name))

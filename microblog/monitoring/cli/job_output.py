@@ -11,7 +11,7 @@ from microblog.clock import utcnow
 from microblog.jobs import job_details
 from microblog.jobs.models import Job
 from microblog.monitoring import output
-from microblog.monitoring.job_queries import describe_job_fully, events_of, users_of
+from microblog.monitoring.job_queries import describe_job, events_of, users_of
 from microblog.monitoring.output import EMPTY
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import Decision
@@ -42,8 +42,8 @@ def print_list(listed: list[Job]) -> None:
 
 def print_job(job: Job) -> None:
     """Print all details of a job."""
-    details = describe_job_fully(job)
-    output.print_facts(
+    details = describe_job(job)
+    output.print_fields(
         {
             "Job": job.id,
             "User": users_of([job]).get(job.root.user_id, EMPTY),
@@ -73,7 +73,7 @@ def print_job(job: Job) -> None:
     for kind in job_details.detail_names():
         for fields in details[kind]:
             output.print_heading(kind.removesuffix("s").capitalize())
-            output.print_facts({_label(name): _format_value(value) for name, value in fields.items()}, indent="  ")
+            output.print_fields({_label(name): _format_value(value) for name, value in fields.items()}, indent="  ")
 
 
 def print_decisions(decisions: list[Decision], as_json: bool) -> None:
@@ -92,7 +92,7 @@ def print_decisions(decisions: list[Decision], as_json: bool) -> None:
 
 def _print_step(step: Task, steps: int) -> None:
     output.print_heading(f"Step {step.position + 1} of {steps}: {step.name}")
-    output.print_facts(
+    output.print_fields(
         {
             "Id": step.id,
             "State": step.state,
@@ -108,7 +108,7 @@ def _print_step(step: Task, steps: int) -> None:
         indent="  ",
     )
     if step.traceback:
-        output.print_facts({"Traceback": " "}, indent="  ")
+        output.print_fields({"Traceback": " "}, indent="  ")
         output.print_block(step.traceback, indent="    ")
 
 

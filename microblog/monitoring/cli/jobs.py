@@ -19,15 +19,15 @@ from microblog.monitoring.actions import (
     terminate_job,
 )
 from microblog.monitoring.cli import completion, job_output, tables
-from microblog.monitoring.cli.common import NOTHING_DONE, WRONG, tasks, worker_timeout
+from microblog.monitoring.cli.common import EXIT_NOTHING_DONE, EXIT_USAGE_ERROR, tasks, worker_timeout
 from microblog.monitoring.cli.params import filter_options
-from microblog.monitoring.filters import SETBACKS, Filters, Order
+from microblog.monitoring.filters import UNSUCCESSFUL, Filters, Order
 from microblog.monitoring.job_queries import (
-    LOOK_THROUGH,
+    MAX_SEARCHED,
     Cursor,
     InvalidCursor,
     JobPage,
-    describe_job_fully,
+    describe_job,
     describe_jobs,
     find_jobs,
 )
@@ -120,8 +120,8 @@ def list_jobs(
 
 
 def _print_cursors(page: JobPage) -> None:
-    if page.looked_through == LOOK_THROUGH and page.next:
-        click.echo(f"Only {LOOK_THROUGH} failed jobs were searched; there are more.", err=True)
+    if page.looked_through == MAX_SEARCHED and page.next:
+        click.echo(f"Only {MAX_SEARCHED} failed jobs were searched; there are more.", err=True)
     if page.next:
         click.echo(f"Next page: --after {page.next}", err=True)
     if page.previous:
@@ -143,12 +143,12 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
     """
     job = find_job(task_id)
     if as_json:
-        print_json(describe_job_fully(job) if job else None)
+        print_json(describe_job(job) if job else None)
     elif job:
         job_output.print_job(job)
     if job is None:
         click.echo(f"{task_id}: there is no such task.", err=True)
-        context.exit(WRONG)
+        context.exit(EXIT_USAGE_ERROR)
 
 
 SHOWN = 10  # jobs in a preview
@@ -194,7 +194,7 @@ def cancel(
 
 
 @tasks.command("retry")
-@click.argument("task_ids", metavar="[ID]...", nargs=-1, shell_complete=completion.job_ids(SETBACKS))
+@click.argument("task_ids", metavar="[ID]...", nargs=-1, shell_complete=completion.job_ids(UNSUCCESSFUL))
 @filter_options
 @dry_run
 @yes
@@ -246,7 +246,7 @@ def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
     elif not done:
         click.echo("There is nothing to do.", err=True)
     if not done:
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
 
 
 def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filters], list[str]]) -> list[str]:
@@ -266,7 +266,7 @@ def _confirm(
         _preview(done, chosen)
     if not chosen:
         click.echo("There are no such jobs.", err=True)
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
     if dry_run or not filtered or yes:
         return not dry_run
     click.confirm(f"{_jobs(len(chosen))} will be {done}. Continue? (--yes skips this question)", abort=True, err=True)
@@ -295,9 +295,9 @@ def _steer(context: click.Context, act: Callable[[Job], ActionResult], task_ids:
         if not (as_json and outcome.done):
             click.echo(f"{task_id}: {outcome.sentence}", err=not outcome.done)
     if any(outcome.job is None for outcome in outcomes.values()):
-        context.exit(WRONG)
+        context.exit(EXIT_USAGE_ERROR)
     if not all(outcome.done for outcome in outcomes.values()):
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
 
 
 def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:

@@ -14,7 +14,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.monitoring.cli import completion
 from microblog.monitoring.filters import Filters
-from microblog.monitoring.job_queries import LOOK_THROUGH
+from microblog.monitoring.job_queries import MAX_SEARCHED
 from microblog.taskqueue import states
 from microblog.validators import is_storable
 
@@ -119,7 +119,7 @@ _OPTIONS = [
         metavar="TEXT",
         type=Text(),
         help="Only failed jobs with this text in their error or traceback, ignoring case. Without an index: "
-        f"each page searches {LOOK_THROUGH} failed jobs that match the other filters, newest first.",
+        f"each page searches {MAX_SEARCHED} failed jobs that match the other filters, newest first.",
     ),
 ]
 

@@ -13,19 +13,26 @@ from microblog.monitoring import output
 from microblog.monitoring.actions import (
     InvalidTaskArguments,
     TaskNotRunnable,
-    parse_task_arguments,
+    format_signature,
     run_task,
     runnable_tasks,
 )
 from microblog.monitoring.cli import completion
-from microblog.monitoring.cli.common import NOTHING_DONE, WRONG, in_json, print_said, tasks, worker_timeout
+from microblog.monitoring.cli.common import (
+    EXIT_NOTHING_DONE,
+    EXIT_USAGE_ERROR,
+    command_reply_as_json,
+    print_command_replies,
+    tasks,
+    worker_timeout,
+)
 from microblog.monitoring.job_queries import describe_jobs
 from microblog.monitoring.queues import known_queues, purge_queue, queue_length, unfinished_tasks
 from microblog.monitoring.workers import CommandReply, send_command
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
 
-LOST = "This lasts until the worker is restarted; to make it permanent, set {} of the task."
+UNTIL_RESTART = "This lasts until the worker is restarted; to make it permanent, set {} of the task."
 
 
 def _queue(context: click.Context, parameter: click.Parameter, name: str) -> str:
@@ -79,7 +86,7 @@ def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
             )
     if not yes:
         click.echo("Nothing was done; add --yes to do it.", err=True)
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
 
 
 @tasks.command("pause")
@@ -129,13 +136,13 @@ def _print_change(
     A worker that does not reply in time still applies the change by itself.
     """
     if as_json:
-        print_json({"done": changed, "outcome": sentence, "workers": [in_json(each) for each in replies]})
+        print_json({"done": changed, "outcome": sentence, "workers": [command_reply_as_json(each) for each in replies]})
     else:
         click.echo(sentence)
         for each in replies:
             click.echo(f"{each.worker} {each.sentence if each.answered else 'does not answer; it applies this later.'}")
     if not changed:
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
 
 
 @tasks.command("rate-limit")
@@ -156,7 +163,7 @@ def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_
     """
     done = f"limits {task} to {rate}." if parse_rate(rate) else f"runs {task} without a rate limit."
     replies = send_command("rate_limit", {"task_name": task, "rate_limit": rate}, timeout, done=done)
-    print_said(context, replies, as_json, note=LOST.format("rate_limit"))
+    print_command_replies(context, replies, as_json, note=UNTIL_RESTART.format("rate_limit"))
 
 
 @tasks.command("time-limit")
@@ -179,7 +186,7 @@ def time_limit(context: click.Context, task: str, soft: float, hard: float, time
         raise click.BadParameter("the soft limit must not be above the hard one.", param_hint="SOFT")
     done = f"asks {task} to end after {soft:g} s and kills it after {hard:g} s."
     replies = send_command("time_limit", {"task_name": task, "soft": soft, "hard": hard}, timeout, done=done)
-    print_said(context, replies, as_json, note=LOST.format("soft_time_limit and time_limit"))
+    print_command_replies(context, replies, as_json, note=UNTIL_RESTART.format("soft_time_limit and time_limit"))
 
 
 @tasks.command("run")
@@ -207,7 +214,7 @@ def run(
         job = run_task(name, [_value(arg) for arg in args], named)
     except (TaskNotRunnable, InvalidTaskArguments) as error:
         click.echo(str(error), err=True)
-        context.exit(WRONG)
+        context.exit(EXIT_USAGE_ERROR)
     if as_json:
         print_json(describe_jobs([job])[0])
         return
@@ -218,11 +225,9 @@ def run(
 def _print_runnable(as_json: bool) -> None:
     found = runnable_tasks()
     if as_json:
-        print_json([{"name": name, "arguments": parse_task_arguments(task)} for name, task in found.items()])
+        print_json([{"name": name, "arguments": format_signature(task)} for name, task in found.items()])
     else:
-        rows = [
-            [name, parse_task_arguments(task), (task.__doc__ or "").partition("\n")[0]] for name, task in found.items()
-        ]
+        rows = [[name, format_signature(task), (task.__doc__ or "").partition("\n")[0]] for name, task in found.items()]
         output.print_table(["NAME", "ARGUMENTS", "DESCRIPTION"], rows)
 
 

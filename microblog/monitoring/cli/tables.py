@@ -15,7 +15,7 @@ from microblog.monitoring import output
 from microblog.monitoring.output import EMPTY
 from microblog.monitoring.queues import QueueStats, ScheduleEntry
 from microblog.monitoring.status import JobSummary, SystemStatus, Verdict
-from microblog.monitoring.workers import LIMITS, Facts, WorkerSummary
+from microblog.monitoring.workers import LIMITS, Fields, WorkerSummary
 
 MEGABYTE = 1024 * 1024
 
@@ -43,10 +43,10 @@ def print_workers(summaries: Iterable[WorkerSummary]) -> None:
     )
 
 
-def print_worker(worker: WorkerSummary, reply: Facts, tasks: dict[str, list[Facts]]) -> None:
+def print_worker(worker: WorkerSummary, reply: Fields, tasks: dict[str, list[Fields]]) -> None:
     """Print the details of a worker: its `reply` to all queries, and its active, reserved and scheduled `tasks`."""
     scale = worker.autoscale
-    output.print_facts(
+    output.print_fields(
         {
             "Worker": worker.name,
             "Process": str(worker.pid),
@@ -67,10 +67,10 @@ def print_worker(worker: WorkerSummary, reply: Facts, tasks: dict[str, list[Fact
     output.print_heading("Registered")
     print_registered([task | {"workers": [worker.name]} for task in reply["registered"]])
     output.print_heading("Settings")
-    output.print_facts({name: _json(value) for name, value in sorted(reply["conf"].items()) if value is not None})
+    output.print_fields({name: _json(value) for name, value in sorted(reply["conf"].items()) if value is not None})
 
 
-def print_tasks(listed: Sequence[Facts]) -> None:
+def print_tasks(listed: Sequence[Fields]) -> None:
     """Print tasks that workers hold, one per line."""
     if not listed:
         output.print_block("none", indent="")
@@ -92,7 +92,7 @@ def print_tasks(listed: Sequence[Facts]) -> None:
     )
 
 
-def print_registered(listed: Iterable[Facts]) -> None:
+def print_registered(listed: Iterable[Fields]) -> None:
     """Print registered tasks, one per line, with time limits in seconds."""
     output.print_table(
         ["NAME", "RATE", "SOFT LIMIT", "HARD LIMIT", "WORKERS"],
@@ -201,7 +201,7 @@ def _print_jobs(health: SystemStatus, jobs: JobSummary) -> None:
     output.print_table(headings, [[state, *map(str, counts), str(sum(counts))] for state, counts in rows.items()])
     click.echo()
     waiting = jobs.oldest_waiting
-    output.print_facts(
+    output.print_fields(
         {
             "Failed in the last hour": f"{jobs.failed} of {jobs.ended} that ended",
             "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, health)}: {waiting.name}, "

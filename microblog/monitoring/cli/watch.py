@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from rich.console import Console
 
 from microblog.monitoring import events
-from microblog.monitoring.cli.common import WRONG, tasks
+from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, tasks
 
 BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
@@ -33,7 +33,7 @@ def watch(context: click.Context) -> None:
     console = Console()
     if not usable(console):
         click.echo("watch needs a terminal for its screen and keys; flask tasks status and tail do not.", err=True)
-        context.exit(WRONG)
+        context.exit(EXIT_USAGE_ERROR)
     ended_by = run(_app(), console)
     if ended_by is not None and ended_by.name != "SIGINT":
         context.exit(BY_SIGNAL + ended_by)
@@ -63,7 +63,7 @@ def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -
             elif as_json:
                 click.echo(orjson.dumps(event))
             else:
-                click.secho(events.event_line(event), fg=events.state_colour(event))
+                click.secho(events.event_line(event), fg=events.event_colour(event))
     except KeyboardInterrupt:
         pass  # the usual way to stop the command
     except BrokenPipeError:

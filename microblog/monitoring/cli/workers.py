@@ -14,11 +14,11 @@ from microblog.cli import as_json, print_json
 from microblog.monitoring import output
 from microblog.monitoring.cli import completion, tables
 from microblog.monitoring.cli.common import (
-    NOTHING_DONE,
-    end_with,
-    name_silent,
-    print_said,
-    refuse_silent,
+    EXIT_NOTHING_DONE,
+    exit_for_replies,
+    exit_for_silent_worker,
+    print_command_replies,
+    report_silent_workers,
     tasks,
     worker_timeout,
 )
@@ -28,9 +28,9 @@ from microblog.monitoring.workers import (
     REGISTERED,
     CommandReply,
     WorkerReplies,
-    all_questions,
+    all_commands,
     query_workers,
-    query_workers_about,
+    query_workers_with,
     registered_tasks,
     send_command,
     worker_tasks,
@@ -57,10 +57,10 @@ def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
         print_json([asdict(summary) for summary in summaries])
     elif summaries:
         tables.print_workers(summaries)
-    end_with(context, replies)
+    exit_for_replies(context, replies)
 
 
-class OfOneWorker(AppGroup):
+class WorkerGroup(AppGroup):
     """A command group whose own options may follow its argument, as in ``worker NAME --json``."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -69,7 +69,7 @@ class OfOneWorker(AppGroup):
         return super().parse_args(context, args)
 
 
-@tasks.group("worker", cls=OfOneWorker, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
+@tasks.group("worker", cls=WorkerGroup, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
 @click.argument("name", shell_complete=completion.workers)
 @worker_timeout
 @as_json
@@ -90,9 +90,9 @@ def worker(context: click.Context, name: str, timeout: float, as_json: bool) -> 
 
 
 def _show(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
-    replies = query_workers_about(all_questions(), timeout, [name])
+    replies = query_workers_with(all_commands(), timeout, [name])
     if name not in replies.up:
-        refuse_silent(context, name)
+        exit_for_silent_worker(context, name)
     summary, data = replies.summary(name), replies.up[name]
     held = {query: worker_tasks(replies, query) for query in ("active", "reserved", "scheduled")}
     if as_json:
@@ -146,7 +146,7 @@ def scheduled(context: click.Context, timeout: float, as_json: bool) -> None:
 
 
 def _list_tasks(context: click.Context, query: str, timeout: float, as_json: bool) -> None:
-    replies = query_workers_about({query: {}}, timeout)
+    replies = query_workers_with({query: {}}, timeout)
     listed = worker_tasks(replies, query)
     if as_json:
         print_json(listed)
@@ -154,7 +154,7 @@ def _list_tasks(context: click.Context, query: str, timeout: float, as_json: boo
         tables.print_tasks(listed)
     elif replies.up:
         click.echo("There are no such tasks.", err=True)
-    end_with(context, replies)
+    exit_for_replies(context, replies)
 
 
 @tasks.command("revoked")
@@ -168,7 +168,7 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks revoked
     """
-    replies = query_workers_about({"revoked": {}}, timeout)
+    replies = query_workers_with({"revoked": {}}, timeout)
     workers: dict[str, list[str]] = defaultdict(list)
     for name, reply in replies.up.items():
         for task_id in reply["revoked"]:
@@ -179,7 +179,7 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
         output.print_table(["ID", "WORKERS"], [[task_id, ",".join(workers[task_id])] for task_id in sorted(workers)])
     elif replies.up:
         click.echo("There are no revoked tasks.", err=True)
-    end_with(context, replies)
+    exit_for_replies(context, replies)
 
 
 @tasks.command("registered")
@@ -195,13 +195,13 @@ def registered(context: click.Context, timeout: float, as_json: bool) -> None:
     Example:
       flask tasks registered
     """
-    replies = query_workers_about(REGISTERED, timeout)
+    replies = query_workers_with(REGISTERED, timeout)
     listed = registered_tasks(replies)
     if as_json:
         print_json(listed)
     elif listed:
         tables.print_registered(listed)
-    end_with(context, replies)
+    exit_for_replies(context, replies)
 
 
 @tasks.command("queues")
@@ -220,7 +220,7 @@ def list_queues(timeout: float, as_json: bool) -> None:
         print_json([asdict(queue) for queue in measured])
     else:
         tables.print_queues(measured)
-    name_silent(replies)
+    report_silent_workers(replies)
 
 
 @tasks.command("schedule")
@@ -240,7 +240,7 @@ def show_schedule(context: click.Context, as_json: bool) -> None:
         tables.print_schedule(entries)
     if not is_beat_running():
         click.echo("Beat is not running: none of these tasks is sent.", err=True)
-        context.exit(NOTHING_DONE)
+        context.exit(EXIT_NOTHING_DONE)
 
 
 UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker sets the initial value."
@@ -371,20 +371,20 @@ def _send(context: click.Context, command: str, arguments: dict[str, Any], done:
     name, timeout = _name(context), context.params["timeout"]
     replies = send_command(command, arguments, timeout, done=done, only=[name])
     if not replies[0].answered:
-        refuse_silent(context, name)
-    print_said(context, replies, context.params["as_json"], note)
+        exit_for_silent_worker(context, name)
+    print_command_replies(context, replies, context.params["as_json"], note)
 
 
 def _query(context: click.Context, query: str) -> WorkerReplies:
     """Query the worker. The result contains its reply: if it does not reply, the command exits."""
-    replies = query_workers_about({query: {}}, context.params["timeout"], [_name(context)])
+    replies = query_workers_with({query: {}}, context.params["timeout"], [_name(context)])
     if _name(context) not in replies.up:
-        refuse_silent(context, _name(context))
+        exit_for_silent_worker(context, _name(context))
     return replies
 
 
 def _refuse(context: click.Context, sentence: str) -> None:
-    print_said(context, [CommandReply(_name(context), False, sentence)], context.params["as_json"])
+    print_command_replies(context, [CommandReply(_name(context), False, sentence)], context.params["as_json"])
 
 
 def _refuse_paused(context: click.Context, queue: str) -> None:

@@ -16,14 +16,14 @@ from celery.events.state import Worker as WorkerState
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS, Event
 from microblog.monitoring.queues import QueueStats
-from microblog.monitoring.watch.reader import UNFINISHED, Reading, Wanted
-from microblog.monitoring.watch.snapshot import Change, JobLine, Part, Snapshot, WorkerLine
+from microblog.monitoring.watch.reader import UNFINISHED, JobQuery, Reading
+from microblog.monitoring.watch.snapshot import Change, JobLine, Service, Snapshot, WorkerLine
 from microblog.monitoring.workers import WorkerReplies, WorkerSummary
 from microblog.taskqueue import states
 
 MINUTE, SLICE = 60, 5  # seconds for which ended tasks are counted, and of each slice of that time
 ENDED = {"task-succeeded": states.SUCCESS, "task-failed": states.FAILURE}
-NOTED_AFTER = 1.0  # seconds after which a running task without a row is shown; most end earlier
+SHOW_AFTER = 1.0  # seconds after which a running task without a row is shown; most end earlier
 MAX_TASKS, MAX_CHANGES = 2000, 2000  # maximum numbers that are stored
 
 
@@ -35,7 +35,7 @@ class Board:
         self._stale = stale
         self._lock = Lock()
         self._state = State(max_tasks_in_memory=MAX_TASKS)
-        self._redis, self._database = Part("Redis"), Part("Database")
+        self._redis, self._database = Service("Redis"), Service("Database")
         self._listening_since: datetime | None = None
         self._reading: Reading | None = None
         self._queues: Sequence[QueueStats] | None = None
@@ -95,7 +95,7 @@ class Board:
         with self._lock:
             return frozenset(task.uuid for task in self._running())
 
-    def snapshot(self, query: Wanted) -> Snapshot:
+    def snapshot(self, query: JobQuery) -> Snapshot:
         """Return the current data for `query`."""
         now = utcnow()
         with self._lock:
@@ -167,7 +167,7 @@ class Board:
             concurrency=self._replies.summary(worker.hostname).concurrency if self._replies else None,
         )
 
-    def _jobs(self, reading: Reading, query: Wanted) -> list[JobLine]:
+    def _jobs(self, reading: Reading, query: JobQuery) -> list[JobLine]:
         lines = [self._up_to_date(line) for line in reading.jobs]
         if query.view != UNFINISHED:
             return lines
@@ -189,7 +189,7 @@ class Board:
         return [self._up_to_date(_line_of_task(task)) for task in unread if task.uuid not in with_row]
 
     def _running(self) -> Iterable[Task]:
-        cutoff = time.time() - NOTED_AFTER
+        cutoff = time.time() - SHOW_AFTER
         for task in list(self._state.tasks.values()):
             if task.state == celery_states.STARTED and task.started < cutoff and task.worker and task.worker.alive:
                 yield task
@@ -217,7 +217,7 @@ def _line_of_task(task: Task) -> JobLine:
     )
 
 
-def _with_error(part: Part, error: str | None) -> Part:
+def _with_error(part: Service, error: str | None) -> Service:
     if error is None:
         return replace(part, known=True, error=None, since=None)
     return replace(part, known=True, error=error, since=part.since or utcnow())

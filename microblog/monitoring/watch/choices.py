@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from microblog.monitoring.watch import keyboard
-from microblog.monitoring.watch.reader import UNFINISHED, VIEWS, Wanted
+from microblog.monitoring.watch.reader import UNFINISHED, VIEWS, JobQuery
 from microblog.monitoring.watch.snapshot import JobLine
 from microblog.taskqueue import states
 
@@ -54,10 +54,10 @@ class Choices:
     question: Command | None = None
     _index: int = 0
 
-    def wanted(self, maybe_without_row: frozenset[str] = frozenset()) -> Wanted:
+    def wanted(self, maybe_without_row: frozenset[str] = frozenset()) -> JobQuery:
         """Return the query of the Task table that this state needs."""
         opened = self.cursor if self.mode == DETAIL else None
-        return Wanted(self.view, self.text, opened, maybe_without_row)
+        return JobQuery(self.view, self.text, opened, maybe_without_row)
 
     def arrange(self, jobs: Sequence[JobLine]) -> list[JobLine]:
         """Return the jobs that match the filter, in the selected order, and move the cursor to one of them."""

@@ -16,7 +16,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
-from microblog.monitoring.events import Events, crashes_of_threads
+from microblog.monitoring.events import Events, report_thread_crashes
 from microblog.monitoring.queues import measure_queues
 from microblog.monitoring.watch.board import Board
 from microblog.monitoring.watch.choices import CANCEL, QUIT, Choices, Command
@@ -28,9 +28,9 @@ from microblog.monitoring.workers import WorkerReplies, query_workers
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
 ASK_EVERY, ASK_TIMEOUT = 5.0, 1.0  # seconds, for the workers
-PATIENCE = 3.0  # seconds after which a database that does not respond counts as unavailable
+DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond counts as unavailable
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
-NOTICE_FOR = 8.0  # seconds that the result of a cancel or a retry stays on the screen
+NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
 
 NO_DATABASE = (DatabaseUnavailable, NoConnection)
 
@@ -47,7 +47,7 @@ def watch(app: Flask, console: Console) -> signal.Signals | None:
             crashes.put(error)
             terminal.wake()
 
-        with crashes_of_threads(crash):
+        with report_thread_crashes(crash):
             loop = _Loop(app, terminal)
             loop.start()
             try:
@@ -120,13 +120,13 @@ class _Loop:
         return command is None or command.what != QUIT
 
     def _draw(self) -> None:
-        if self._jobs.waiting_for() > PATIENCE:
+        if self._jobs.waiting_for() > DATABASE_TIMEOUT:
             self._board.database_is("The database does not answer.")
         size = self._terminal.size()
         snapshot = self._board.snapshot(self._query)
         self._choices.page = page(snapshot, size[1], self._choices.mode)
         arranged = self._choices.arrange(snapshot.jobs or ())
-        notice = self._notice if time.monotonic() < self._notice_at + NOTICE_FOR else ""
+        notice = self._notice if time.monotonic() < self._notice_at + NOTICE_SECONDS else ""
         self._terminal.draw(draw(snapshot, arranged, self._choices, size, notice))
         self._drawn_at = time.monotonic()
         self._changed = False

@@ -16,7 +16,7 @@ from microblog.monitoring.watch.bar import bar
 from microblog.monitoring.watch.snapshot import JobLine, Snapshot
 from microblog.taskqueue import states
 
-MOMENTS = {"created_at": "created", "published_at": "published", "started_at": "first started",
+EVENT_COLUMNS = {"created_at": "created", "published_at": "published", "started_at": "first started",
            "cancel_requested_at": "asked to stop", "finished_at": "ended"}  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _timeline(detail: dict[str, Any]) -> RenderableType:
     events = [
         (_parse_time(step[name]), f"step {step['position'] + 1} {event}")
         for step in detail["steps"]
-        for name, event in MOMENTS.items()
+        for name, event in EVENT_COLUMNS.items()
         if step.get(name)
     ]
     table = Table.grid(padding=(0, 2, 0, 0))

@@ -20,13 +20,13 @@ from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
 LIMIT = 500  # maximum number of jobs in the list
-LINGER = timedelta(seconds=15)  # how long a job that has ended stays in the list of unfinished jobs
+SHOW_ENDED_FOR = timedelta(seconds=15)  # how long a job that has ended stays in the list of unfinished jobs
 UNFINISHED, FAILED, ALL = "unfinished", "failed", "all"
 VIEWS = (UNFINISHED, FAILED, ALL)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobQuery:
     """A query: the jobs of a view, the job that is `opened`, and the tasks that are checked for a row."""
 
     view: str = UNFINISHED
@@ -39,7 +39,7 @@ class Wanted:
 class Reading:
     """The result of a query. `with_row` are the tasks in ``wanted.maybe_without_row`` that have a row."""
 
-    wanted: Wanted
+    wanted: JobQuery
     jobs: list[JobLine]
     counts: Counts
     detail: dict[str, Any] | None
@@ -52,7 +52,7 @@ class JobReader:
     def __init__(self) -> None:
         self._unfinished: set[str] = set()
 
-    def read(self, query: Wanted) -> Reading:
+    def read(self, query: JobQuery) -> Reading:
         """Return the result of `query`. Raises DatabaseUnavailable."""
         found = self._jobs(query)
         names = users_of(found)
@@ -65,7 +65,7 @@ class JobReader:
             _with_row(query.maybe_without_row),
         )
 
-    def _jobs(self, query: Wanted) -> list[Job]:
+    def _jobs(self, query: JobQuery) -> list[Job]:
         if query.view == ALL:
             return find_jobs(Filters(), size=LIMIT).jobs
         if query.view == FAILED:
@@ -77,7 +77,7 @@ class JobReader:
         return unfinished + ended
 
     def _just_ended(self, ids: Collection[str]) -> list[Job]:
-        since = utcnow() - LINGER
+        since = utcnow() - SHOW_ENDED_FOR
         return [job for job in jobs_with_ids(ids) if job.unfinished or job.changed_at > since]
 
 

@@ -20,14 +20,14 @@ from microblog.monitoring.watch.detail import detail_lines
 from microblog.monitoring.watch.help import help_lines
 from microblog.monitoring.watch.reader import LIMIT, UNFINISHED
 from microblog.monitoring.watch.scroll import Scrolled
-from microblog.monitoring.watch.snapshot import JobLine, Part, Snapshot, WorkerLine
+from microblog.monitoring.watch.snapshot import JobLine, Service, Snapshot, WorkerLine
 from microblog.taskqueue import states
 
 SMALLEST = (60, 14)  # columns and lines; on a smaller terminal only a message is shown
 WIDE, VERY_WIDE = 100, 136  # columns from which more columns of a job are shown
 FRAME = 2  # lines of a panel's border
-BELOW = 2  # lines for the status and the keys
-QUIET = 6  # seconds without a heartbeat, which workers send every two, after which no worker is up
+FOOTER_LINES = 2  # lines for the status and the keys
+HEARTBEAT_TIMEOUT = 6  # seconds without a heartbeat, which workers send every two, after which no worker is up
 
 KEYS = {
     LIST: "q quit  ? help  ⏎ open  c cancel  r retry  / filter  s sort  Tab view",
@@ -70,7 +70,7 @@ def above(snapshot: Snapshot, height: int) -> int:
 
 def page(snapshot: Snapshot, height: int, mode: str) -> int:
     """Return the number of jobs, or of lines in another mode, that fit on the screen."""
-    inside = height - 1 - BELOW - FRAME
+    inside = height - 1 - FOOTER_LINES - FRAME
     return max(1, inside - above(snapshot, height) - 1) if mode == LIST else max(1, inside)
 
 
@@ -94,7 +94,7 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
     return line
 
 
-def _part(part: Part, now: datetime, *, brief: bool) -> Text:
+def _part(part: Service, now: datetime, *, brief: bool) -> Text:
     if not part.known:
         return Text(f"{part.name} …", style=style.DIM)
     if part.away:
@@ -128,7 +128,7 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     if not snapshot.workers:
         if snapshot.redis.away:
             return style.clean("Unknown without Redis.", style.DIM)
-        if snapshot.listening_for.total_seconds() < QUIET:
+        if snapshot.listening_for.total_seconds() < HEARTBEAT_TIMEOUT:
             return style.clean("Listening …", style.DIM)
         return style.clean("No worker is up: nothing will run.", style.BAD)
     table = Table.grid(padding=(0, 1), expand=True)

@@ -13,7 +13,7 @@ from microblog.taskqueue import states
 
 
 @dataclass(frozen=True)
-class Part:
+class Service:
     """Redis or the database. `error` is the reason for an outage, `since` its start; both are None if there is none."""
 
     name: str
@@ -154,8 +154,8 @@ class Snapshot:
     """The data at `at`. `pace` counts the tasks that ended in each slice of the last minute, oldest first."""
 
     at: datetime
-    redis: Part
-    database: Part
+    redis: Service
+    database: Service
     workers: Sequence[WorkerLine] = ()
     queues: Sequence[QueueStats] | None = None  # None if unknown
     jobs: Sequence[JobLine] | None = None

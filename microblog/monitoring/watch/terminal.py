@@ -18,7 +18,7 @@ from rich.live import Live
 
 from microblog.monitoring.watch.keyboard import ESCAPE_TIMEOUT, Keyboard
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def usable(console: Console) -> bool:
@@ -116,7 +116,7 @@ class Terminal:
         self._set_up()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number in ENDING:
+        if number in END_SIGNALS:
             self.ended_by = self.ended_by or signal.Signals(number)
         elif number == signal.SIGTSTP:
             self._suspended = True
@@ -125,7 +125,7 @@ class Terminal:
 @contextmanager
 def _signals(handler: signal.Handlers | object, waker: int) -> Iterator[None]:
     """Install `handler` for the signals inside the block. Each signal also writes a byte to `waker`."""
-    numbers = (*ENDING, signal.SIGTSTP, signal.SIGWINCH)
+    numbers = (*END_SIGNALS, signal.SIGTSTP, signal.SIGWINCH)
     old_handlers = {number: signal.signal(number, handler) for number in numbers}  # type: ignore[arg-type]
     old_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     try:

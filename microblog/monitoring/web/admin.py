@@ -16,7 +16,7 @@ from microblog.accounts.decorators import operator_required
 from microblog.clock import utcnow
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import actions, output, statistics
-from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, chosen_jobs
+from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, find_actionable_jobs
 from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
 from microblog.monitoring.status import check_status
 from microblog.monitoring.web import charts
@@ -30,8 +30,8 @@ bp = Blueprint("admin", __name__, url_prefix="/admin")
 
 PAGE_SIZE = 50  # jobs
 TIMEOUT = 1.0  # seconds that a worker has to reply
-PREVIEWED = 5  # matching jobs on the confirmation page
-MOST_CAUSES = 5  # causes of failures on the page
+PREVIEW_SIZE = 5  # matching jobs on the confirmation page
+MAX_CAUSES = 5  # causes of failures on the page
 
 
 @bp.before_request
@@ -115,11 +115,11 @@ def steer_all(action: str) -> ResponseReturnValue:
     if not form.validate():
         abort(400, _("This address does not say which jobs are meant. Start from the list."))
     until = _until() if request.method == "POST" else utcnow()
-    chosen = chosen_jobs(action, form.filters(until), until)
+    chosen = find_actionable_jobs(action, form.filters(until), until)
     if request.method == "POST":
         _flash_result(action, apply_to_jobs(action, chosen))
         return redirect(url_for("admin.tasks", **form.address()))
-    first = jobs_with_ids(chosen[:PREVIEWED])
+    first = jobs_with_ids(chosen[:PREVIEW_SIZE])
     return render_template(
         "admin/confirm.html",
         action=action,
@@ -128,7 +128,7 @@ def steer_all(action: str) -> ResponseReturnValue:
         first=first,
         users=users_of(first),
         until=until,
-        most=actions.MOST_AT_ONCE,
+        most=actions.MAX_BULK_JOBS,
         **_common(),
     )
 
@@ -156,7 +156,7 @@ def _trends() -> dict[str, Any]:
     """Return the charts, and the causes of failures of the last day only, since this reads each failure."""
     return {
         "charts": charts.charts_of(charts.latest_buckets(charts.PERIODS[_period()])),
-        "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MOST_CAUSES],
+        "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MAX_CAUSES],
     }
 
 

@@ -88,7 +88,7 @@ def _beginning(time: datetime, length: timedelta) -> datetime:
 Values = Sequence[float | None]
 
 WIDTH, HEIGHT = 400, 220  # pixels; a page scales the chart to the available width
-MOST_NAMES = 5  # task names in one chart
+MAX_NAMES = 5  # task names in one chart
 LEGENDS_IN_A_ROW = 3
 LABELS = 4  # labels on the time axis
 _DAY = timedelta(days=1)
@@ -225,7 +225,7 @@ def _by_name(buckets: Sequence[Mapping[str, float]], missing: float | None) -> d
     for values in buckets:
         for name, value in values.items():
             greatest[name] = max(value, greatest.get(name, 0))
-    names = sorted(sorted(greatest, key=greatest.__getitem__, reverse=True)[:MOST_NAMES])
+    names = sorted(sorted(greatest, key=greatest.__getitem__, reverse=True)[:MAX_NAMES])
     return {name: [values.get(name, missing) for values in buckets] for name in names}
 
 

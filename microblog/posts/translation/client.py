@@ -38,11 +38,11 @@ class TranslationError(Exception):
     """Raised if there is no translation. The message is for the log and contains nothing that was sent."""
 
 
-class ServiceAway(TranslationError):
+class TranslationUnavailable(TranslationError):
     """Raised if the service is unreachable, too slow or overloaded. A later request may succeed."""
 
 
-class ServiceRefused(TranslationError):
+class TranslationRejected(TranslationError):
     """Raised if the service responds without a translation. A later request is not expected to succeed."""
 
 

@@ -11,17 +11,17 @@ import orjson
 import urllib3
 from urllib3.exceptions import HTTPError, TimeoutError
 
-from microblog.posts.translation.client import Languages, ServiceAway, ServiceRefused, TranslationError
+from microblog.posts.translation.client import Languages, TranslationError, TranslationRejected, TranslationUnavailable
 from microblog.posts.translation.models import MAX_TRANSLATION
 from microblog.validators import is_storable, normalize_newlines
 
 _log = logging.getLogger(__name__)
 
-MAX_ANSWER = 256 * 1024  # bytes
+MAX_RESPONSE = 256 * 1024  # bytes
 CONNECTIONS = 10  # kept open for later requests
 CHUNK = 8192  # bytes
 # Seconds for which the languages are cached, and seconds until a failed request for them is repeated.
-LANGUAGES_KEPT, LANGUAGES_MISSED = 3600.0, 60.0
+LANGUAGES_CACHE_TIME, LANGUAGES_RETRY_DELAY = 3600.0, 60.0
 LANGUAGES_TIMEOUT = 0.5  # seconds; a page waits for the languages, but does not need them
 
 
@@ -46,7 +46,7 @@ class LibreTranslate:
         languages = self._cached_languages()
         pair = languages.pair(source, target) if languages else (source, target)
         if pair is None:
-            raise ServiceRefused("this pair of languages is not supported")
+            raise TranslationRejected("this pair of languages is not supported")
         payload = {"q": text, "source": pair[0], "target": pair[1], "format": "text"}
         if self._api_key:
             payload["api_key"] = self._api_key
@@ -59,11 +59,11 @@ class LibreTranslate:
         LANGUAGES_MISSED seconds, so that callers do not wait for an unavailable service again.
         """
         if time.monotonic() >= self._request_languages_at:
-            self._request_languages_at = time.monotonic() + LANGUAGES_MISSED
+            self._request_languages_at = time.monotonic() + LANGUAGES_RETRY_DELAY
             try:
                 body = self._request("GET", "/languages", min(self._timeout, LANGUAGES_TIMEOUT))
                 self._languages = _languages(body)
-                self._request_languages_at = time.monotonic() + LANGUAGES_KEPT
+                self._request_languages_at = time.monotonic() + LANGUAGES_CACHE_TIME
             except TranslationError as error:
                 _log.warning("cannot read the languages of the translation service; retrying later: %s", error)
         return self._languages
@@ -75,9 +75,9 @@ class LibreTranslate:
         """
         status, body = self._exchange(method, path, timeout, options)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ServiceAway(f"status {status}")
+            raise TranslationUnavailable(f"status {status}")
         if status != HTTPStatus.OK:
-            raise ServiceRefused(f"status {status}")
+            raise TranslationRejected(f"status {status}")
         return body
 
     def _exchange(self, method: str, path: str, timeout: float, options: dict[str, Any]) -> tuple[int, bytes]:
@@ -99,9 +99,9 @@ class LibreTranslate:
                 # A complete response has released its connection already; an incomplete one must not be reused.
                 response.close()
         except TimeoutError:
-            raise ServiceAway("no response within the timeout") from None
+            raise TranslationUnavailable("no response within the timeout") from None
         except HTTPError as error:
-            raise ServiceAway(type(error).__name__) from None
+            raise TranslationUnavailable(type(error).__name__) from None
 
 
 def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
@@ -109,10 +109,10 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
     body = b""
     while chunk := response.read1(CHUNK, decode_content=False):
         body += chunk
-        if len(body) > MAX_ANSWER:
-            raise ServiceRefused("the response is too long")
+        if len(body) > MAX_RESPONSE:
+            raise TranslationRejected("the response is too long")
         if time.monotonic() > deadline:
-            raise ServiceAway("incomplete response within the timeout")
+            raise TranslationUnavailable("incomplete response within the timeout")
     return body
 
 
@@ -120,9 +120,9 @@ def _translated_text(body: bytes) -> str:
     try:
         text = orjson.loads(body)["translatedText"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise ServiceRefused("the response contains no translation") from None
+        raise TranslationRejected("the response contains no translation") from None
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_TRANSLATION or not is_storable(text):
-        raise ServiceRefused("the translation is empty, too long or cannot be stored")
+        raise TranslationRejected("the translation is empty, too long or cannot be stored")
     return normalize_newlines(text).strip()
 
 
@@ -130,4 +130,4 @@ def _languages(body: bytes) -> Languages:
     try:
         return Languages({str(item["code"]): [str(code) for code in item["targets"]] for item in orjson.loads(body)})
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise ServiceRefused("the response contains no languages") from None
+        raise TranslationRejected("the response contains no languages") from None

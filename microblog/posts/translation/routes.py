@@ -10,11 +10,11 @@ from microblog.i18n import language_tag
 from microblog.posts.translation import service
 from microblog.posts.translation.service import find_translation, translatable
 from microblog.security import limit_user
-from microblog.validators import ID_IN_ADDRESS
+from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("translation", __name__)
 
-ADDRESS = f"/posts/<{ID_IN_ADDRESS}:post_id>/translation"
+ADDRESS = f"/posts/<{ID_CONVERTER}:post_id>/translation"
 
 
 @bp.get(ADDRESS)

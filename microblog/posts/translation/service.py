@@ -17,10 +17,10 @@ from microblog.i18n import language_tag
 from microblog.posts.models import Post
 from microblog.posts.queries import find_post
 from microblog.posts.translation import is_translatable
-from microblog.posts.translation.client import ServiceAway, ServiceRefused, current_translator
+from microblog.posts.translation.client import TranslationRejected, TranslationUnavailable, current_translator
 from microblog.posts.translation.models import Translation
 
-LOOK_EVERY = 0.05  # seconds between two attempts to get the lock of a concurrent request
+LOCK_POLL_INTERVAL = 0.05  # seconds between two attempts to get the lock of a concurrent request
 
 
 def find_translation(post_id: int, language: str) -> str | None:
@@ -53,11 +53,11 @@ def _translation_lock(post_id: int, language: str) -> Iterator[None]:
     timeout = current_app.config["TRANSLATE_TIMEOUT"]
     # The lock expires if its holder dies, but not before the holder's request has ended.
     lock = redis_client.connection.lock(
-        f"translation:{post_id}:{language}", timeout=3 * timeout + 5, sleep=LOOK_EVERY, blocking_timeout=timeout
+        f"translation:{post_id}:{language}", timeout=3 * timeout + 5, sleep=LOCK_POLL_INTERVAL, blocking_timeout=timeout
     )
     try:
         if not lock.acquire():
-            raise ServiceAway("a concurrent request for the same translation has not ended")
+            raise TranslationUnavailable("a concurrent request for the same translation has not ended")
     except RedisError:
         lock = None
     try:
@@ -94,9 +94,9 @@ def translate(post: Post) -> None:
     """
     try:
         translate_once(post, language_tag())
-    except ServiceAway as error:
+    except TranslationUnavailable as error:
         _log.warning("the translation service is unavailable; the request fails with 503: %s", error)
         abort(503, _("The translation service does not answer right now. Try again in a minute."))
-    except ServiceRefused as error:
+    except TranslationRejected as error:
         _log.warning("the translation service returned no translation; the request fails with 502: %s", error)
         abort(502, _("The translation service could not translate this post."))

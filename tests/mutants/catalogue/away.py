@@ -160,7 +160,7 @@ SOMETHING_IS_AWAY = Promise(
         Mutant(
             "smtp-pauses-grow",
             "The pauses grow.",
-            (Edit(SENDING, "_try_later", "FIRST_PAUSE * 2 ** min(attempt - 1, 10)", "FIRST_PAUSE"),),
+            (Edit(SENDING, "_try_later", "INITIAL_BACKOFF * 2 ** min(attempt - 1, 10)", "INITIAL_BACKOFF"),),
             (PAUSES,),
         ),
         Mutant(

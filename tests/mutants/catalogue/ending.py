@@ -306,7 +306,14 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "sweep-unwanted",
             "So is the archive of a job that ended otherwise.",
-            (Edit(SWEEP, "delete_unwanted", "Task.state.in_([states.FAILURE, states.REVOKED])", "Task.state.in_([])"),),
+            (
+                Edit(
+                    SWEEP,
+                    "delete_archives_of_failed_jobs",
+                    "Task.state.in_([states.FAILURE, states.REVOKED])",
+                    "Task.state.in_([])",
+                ),
+            ),
             (f"{TEST_EXPORTS}::test_archive_of_cancelled_job_is_deleted",),
         ),
     ),
