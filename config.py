@@ -226,7 +226,7 @@ def _tasks(env: Env) -> dict[str, Any]:
             "TASK_SOFT_TIME_LIMIT", max(1, (time_limit or 0) * 11 // 12), validate=below_time_limit
         ),
         "TASK_TIME_LIMIT": time_limit,
-        # Seconds that a worker's claim on a task lasts; it is renewed after each third of that.
+        # Seconds that a worker's claim on a task lasts; it is renewed four times in that time.
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
         # Seconds that a stopping worker waits for its running tasks before it releases them.
         "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),

@@ -62,7 +62,7 @@ def newest_first(
 ) -> Page[T]:
     """Return the page of `query` that begins `before` a key or ends `after` one; without a key, the newest page.
 
-    `query` selects one entity, unordered, or builds such a select (see Listing); `timestamp` and `identity` (integer
+    `query` selects one entity, unordered, or builds such a select (see PageQuery); `timestamp` and `identity` (integer
     or text) are its columns that together identify and order the rows. `size` is the maximum number of items, by
     default ``POSTS_PER_PAGE``. Raises InvalidKey.
     """

@@ -19,7 +19,7 @@ bp = Blueprint(
     __name__,
     url_prefix="/api/exports",
     tag="exports",
-    description="Export everything that you wrote as an archive, sent to you by mail.",
+    description="Export all your posts as an archive that is mailed to you.",
     guard=require_token,
 )
 

@@ -1,4 +1,4 @@
-"""Export of everything a user wrote: requested, built, stored, mailed, downloaded, expired."""
+"""Export of all posts of a user: requested, built, stored, mailed, downloaded, expired."""
 
 from __future__ import annotations
 

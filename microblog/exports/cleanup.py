@@ -30,14 +30,14 @@ def delete_archives_of_failed_jobs() -> int:
 
     Return their number.
     """
-    jobs_end = sa.select(Archive).join(Task, Task.id == Archive.id)
-    return _delete(jobs_end.where(Task.state.in_([states.FAILURE, states.REVOKED])))
+    archives = sa.select(Archive).join(Task, Task.id == Archive.id)
+    return _delete(archives.where(Task.state.in_([states.FAILURE, states.REVOKED])))
 
 
 def delete_superseded() -> int:
-    """Delete the files of attempts that were superseded by a later one but resumed and finished their file.
+    """Delete the files of attempts that were frozen, lost their claim and then finished; return their number.
 
-    Return their number. Checks the archives of the last day: no attempt is suspended for longer.
+    Assumes that no attempt is frozen for more than a day: only archives of the last day are checked.
     """
     storage, deleted = current_storage(), 0
     late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - MAX_SUSPENSION)

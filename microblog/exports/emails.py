@@ -14,11 +14,11 @@ from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
 
 
-class LinkExpired(Exception):
+class ArchiveLinkExpired(Exception):
     """Raised if a download link is valid but too old."""
 
 
-class LinkForged(Exception):
+class ArchiveLinkForged(Exception):
     """Raised if a download link has no valid signature, or belongs to another archive."""
 
 
@@ -29,15 +29,15 @@ def download_url(archive: Archive) -> str:
 
 
 def verify_download(archive_id: str, token: str) -> None:
-    """Check that `token` is valid for the archive. Raises LinkExpired or LinkForged."""
+    """Check that `token` is valid for the archive. Raises ArchiveLinkExpired or ArchiveLinkForged."""
     try:
         signed = _serializer().loads(token, max_age=current_app.config["EXPORT_LINK_LIFETIME"])
     except SignatureExpired:
-        raise LinkExpired from None
+        raise ArchiveLinkExpired from None
     except BadSignature:
-        raise LinkForged from None
+        raise ArchiveLinkForged from None
     if signed != archive_id:
-        raise LinkForged
+        raise ArchiveLinkForged
 
 
 def _serializer() -> URLSafeTimedSerializer:

@@ -26,7 +26,7 @@ def export_job(user_id: int) -> Signature:
 
 
 def start_export(user: User) -> Task:
-    """Start an export of everything `user` wrote, in the caller's transaction; return the first step's row.
+    """Start an export of all posts of `user`, in the caller's transaction; return the first step's row.
 
     Raises AlreadyRunning if one is unfinished.
     """
@@ -36,7 +36,7 @@ def start_export(user: User) -> Task:
 def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Archive:
     """Return the archive for its owner; `token` comes from the link in a mail, if that was followed.
 
-    Raises ArchiveNotFound, and emails.LinkExpired or emails.LinkForged for the token.
+    Raises ArchiveNotFound, and emails.ArchiveLinkExpired or emails.ArchiveLinkForged for the token.
     """
     archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
     if archive is None or archive.user_id != user_id or archive.expires_at <= utcnow():

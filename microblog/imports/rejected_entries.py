@@ -23,7 +23,7 @@ BATCH = 2000  # rows read, or deleted, at once
 _KEY = re.compile(r"\d{1,9}", re.ASCII)
 
 
-class Page(NamedTuple):
+class RejectedEntryPage(NamedTuple):
     """A page of rejected entries, in the order of the file.
 
     `after` is the key of the next page and `before` that of the previous one; None if there is no such page.
@@ -46,7 +46,7 @@ def exist(upload_id: str) -> bool:
     return db.session.scalar(sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(1)) is not None
 
 
-def page_of(upload_id: str, size: int, before: str | None = None, after: str | None = None) -> Page:
+def page_of(upload_id: str, size: int, before: str | None = None, after: str | None = None) -> RejectedEntryPage:
     """Return at most `size` rejected entries: the first, or those next to a key. Raises InvalidKey."""
     if before is not None and after is not None:
         raise InvalidKey
@@ -55,11 +55,11 @@ def page_of(upload_id: str, size: int, before: str | None = None, after: str | N
         rows = db.session.scalars(previous.limit(size + 1)).all()
         if len(rows) > size:
             items = rows[:size][::-1]
-            return Page(items, str(items[-1].place), str(items[0].place))
+            return RejectedEntryPage(items, str(items[-1].place), str(items[0].place))
     edge = _place(after or "0")  # near the beginning, return the full first page instead of a short one
     rows = db.session.scalars(_of(upload_id).where(Refusal.place > edge).order_by(Refusal.place).limit(size + 1)).all()
     items = rows[:size]
-    return Page(
+    return RejectedEntryPage(
         items,
         str(items[-1].place) if len(rows) > size else None,
         str(items[0].place if items else edge + 1) if edge else None,

@@ -40,7 +40,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """The state of the current step, or PROGRESS while a later step is waiting."""
+        """The state of the current step, or PROGRESS while a later step is PENDING."""
         step = self.current
         return states.PROGRESS if step.position and step.state == states.PENDING else step.state
 

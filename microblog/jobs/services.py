@@ -34,7 +34,7 @@ def cancel_job(job: Job) -> None:
     """Request the cancellation of `job`, and commit.
 
     A waiting job is REVOKED immediately. A running job stops at its next progress step, and its later steps end with
-    it. Raises NotAllowedNow if the job has ended.
+    it. Raises InvalidJobState if the job has ended.
     """
     requested = request_cancellation(db.session, job.id)
     db.session.commit()
@@ -51,7 +51,7 @@ def cancel_job(job: Job) -> None:
 def retry_job(job: Job) -> Task:
     """Launch a new job like `job`, in the caller's transaction; return its first row.
 
-    Raises NotAllowedNow unless `job` failed or was cancelled, and AlreadyRunning if such a job is unfinished.
+    Raises InvalidJobState unless `job` failed or was cancelled, and AlreadyRunning if such a job is unfinished.
     """
     if not job.retryable:
         raise InvalidJobState(_("Only what failed or was cancelled can be tried again."))

@@ -31,7 +31,7 @@ from microblog.taskqueue.worker import JobTask
 logger = logging.getLogger(__name__)
 
 INITIAL_BACKOFF = 2.0  # seconds before the second attempt; doubled for each one after it
-MAX_BACKOFF = 40.0  # less than the minute within which every job ends after a recovery
+MAX_BACKOFF = 40.0  # every job must end within a minute after an outage
 RECORD_PAUSE = 1.0
 
 
@@ -42,12 +42,12 @@ class MailTask(JobTask):
     """
 
     queue_name = "mail"
-    max_retries = None
+    max_retries = None  # of deliver(), which ends with MAIL_RETRY_WINDOW
     autoretry_for = (DatabaseUnavailable, OSError)
     dont_autoretry_for = (FileNotFoundError,)
     retry_backoff = 2
     retry_backoff_max = 60
-    retry_kwargs = {"max_retries": 60}
+    retry_kwargs = {"max_retries": 60}  # of autoretry_for
 
     def find_completed_result(self, task_id: str) -> dict[str, Any] | None:
         """Return the result of an earlier attempt whose mail the server has accepted, or None."""

@@ -82,7 +82,7 @@ def find_jobs(
     No rows are counted or skipped, so that every page costs the same.
     """
     backwards = before is not None
-    listing = _Listing(filters, order, backwards)
+    listing = _JobListing(filters, order, backwards)
     start = before if backwards else after
     keys = listing.keys(start, size if filters.error is None else MAX_SEARCHED)
     found = [key.cursor for key in keys.items if key.found]
@@ -102,7 +102,7 @@ def find_jobs(
 
 def find_job_ids(filters: Filters) -> Iterator[str]:
     """Yield the ids of all jobs that match `filters`, newest first; reads them in batches."""
-    listing, start = _Listing(filters, Order.NEWEST, backwards=False), None
+    listing, start = _JobListing(filters, Order.NEWEST, backwards=False), None
     while True:
         keys = listing.keys(start, BATCH)
         yield from (key.cursor.root_id for key in keys.items if key.found)
@@ -122,7 +122,7 @@ class _Keys(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Listing:
+class _JobListing:
     """A list of keys, read in its order or backwards."""
 
     filters: Filters

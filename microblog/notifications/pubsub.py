@@ -233,7 +233,7 @@ class ConnectionCount:
         self._reported_at = -REPORT_INTERVAL
 
     def tell(self, *, at_once: bool = False) -> None:
-        """Report the number, if TELL_EVERY has passed or `at_once` is true. Raises redis.exceptions.RedisError."""
+        """Report the number, if REPORT_INTERVAL has passed or `at_once` is true. Raises redis.exceptions.RedisError."""
         if not at_once and time.monotonic() - self._reported_at < REPORT_INTERVAL:
             return
         process = f"{socket.gethostname()}:{os.getpid()}"

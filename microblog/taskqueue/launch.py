@@ -65,7 +65,7 @@ def launch(
     name, and TypeError if the arguments do not fit the first task or the job is neither a task nor a chain of tasks.
     """
     steps = steps_of(job)
-    steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # as Celery checks them, but before the commit
+    steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # raises TypeError for wrong arguments
     rows = _new_rows(steps, description, user_id, retried_from)
     session = db.session()
     if not insert_tasks(session, rows):

@@ -27,7 +27,8 @@ class Task(Model):
     """One Celery task: one step of one job.
 
     The steps of a job share `root_id`, the id of the first. Rows are changed by the functions of transitions.py and
-    nowhere else; a row whose state is SUCCESS, FAILURE or REVOKED never changes again.
+    nowhere else. A row whose state is SUCCESS, FAILURE or REVOKED never changes again, until its user's data are
+    removed from it (anonymize_tasks) or it is deleted (purge_tasks).
     """
 
     __tablename__ = "task"

@@ -31,7 +31,7 @@ from microblog.taskqueue.transitions import CancelRequested, TooManyCrashes
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-GRACE = timedelta(seconds=5)  # for the process that is publishing it at this moment
+GRACE = timedelta(seconds=5)  # for a process that is publishing the message at this moment
 EMPTY_QUEUE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 LONGEST_REPUBLISH = timedelta(minutes=15)
@@ -175,6 +175,7 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
         return "its queue is empty and no worker has claimed it" if waited > EMPTY_QUEUE_GRACE else ""
     if step.queue in broker.paused_queues:
         return ""  # no worker consumes it, so a waiting message is not lost
+    # Each time that it is published, the time since it was due has about doubled.
     pause = max(REPUBLISH_AFTER, step.published_at - due_since)
     return "no worker has claimed it for too long" if waited > min(pause, LONGEST_REPUBLISH) else ""
 

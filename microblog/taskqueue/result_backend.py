@@ -186,9 +186,10 @@ class DatabaseResultBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, *details: Any, wait: bool = True, **kwargs: Any
     ) -> None:
         """Store a state by Celery's own means; one that is not terminal is dropped while Redis is unavailable."""
-        patience = {} if wait and state in states.FINISHED else {"max_retries": 0}
+        # An option of Celery's store_result(), which otherwise retries as result_backend_always_retry says.
+        retries = {} if wait and state in states.FINISHED else {"max_retries": 0}
         try:
-            super().store_result(task_id, result, state, *details, **patience, **kwargs)
+            super().store_result(task_id, result, state, *details, **retries, **kwargs)
         except BackendStoreError:
             if state in states.FINISHED:
                 raise
@@ -200,7 +201,7 @@ class DatabaseResultBackend(RedisBackend):
         """Store RETRY or a terminal state in the row, publish or end the next step, and announce the state."""
         task_id = writer.parameters["task_id"]
         if writer.claim is not None:
-            writer.claim.expires_at = utcnow()  # used up: the row is checked before anything else is stored
+            writer.claim.expires_at = utcnow()  # over: whatever this run stores later is checked against the row
         try:
             if state == states.SUCCESS:
                 step = store_success(self.app.executor, writer, result)

@@ -372,7 +372,7 @@ def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> 
     """Store SUCCESS and the returned value; None if the row does not accept it. Raises DatabaseUnavailable."""
     statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
     parameters = {**writer.parameters, "now": utcnow(), "outcome": wrap_result(result)}
-    return _first_step(executor.execute(statement, **parameters))
+    return _stored_step(executor.execute(statement, **parameters))
 
 
 def store_failure(
@@ -405,10 +405,10 @@ def store_failure(
     if isinstance(error, WorkerDied):  # no later claim counts the last crash
         values["crashes"] = task_table.c.crashes + CRASHED
     statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
-    return _first_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
+    return _stored_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
 
 
-def _first_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
+def _stored_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
     return StoredStep(**rows[0]._mapping) if rows else None
 
 

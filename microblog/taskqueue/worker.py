@@ -268,7 +268,7 @@ os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.releas
 
 @contextlib.contextmanager
 def stop_renewing(request: Request) -> Iterator[None]:
-    """Stop renewing the lease of `request`, in the block and after it. The block ends the lease."""
+    """Stop renewing the lease of `request` permanently; the caller ends the lease inside the block."""
     with _fork_lock:
         worker_state.active_requests.discard(request)
         yield

@@ -187,7 +187,7 @@ SOMETHING_IS_AWAY = Promise(
                     ERRORS, "init_app", "app.register_error_handler(DatabaseUnavailable, _database_unavailable)", "pass"
                 ),
             ),
-            (f"{DATABASE_AWAY}[sqlite-fault0]",),
+            (f"{DATABASE_AWAY}[fault0-sqlite]",),
         ),
         Mutant(
             "database-503-interface",
@@ -200,7 +200,7 @@ SOMETHING_IS_AWAY = Promise(
                     "_is_unavailable(error)",
                 ),
             ),
-            (f"{DATABASE_AWAY}[sqlite-fault1]",),
+            (f"{DATABASE_AWAY}[fault1-sqlite]",),
         ),
         Mutant(
             "database-restarted-page",
