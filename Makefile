@@ -45,13 +45,13 @@ lint: $(VENV)/test.installed ## check style, formatting and types
 # Afterwards, fill in each empty msgstr in microblog/translations/*/LC_MESSAGES/messages.po and run it again.
 PYBABEL = $(VENV)/bin/pybabel
 POT = microblog/translations/messages.pot
-translations: $(POT) ## update the message catalogs from the source and compile them
+translations: $(VENV)/run.installed $(POT) ## update the message catalogs from the source and compile them
 	@$(PYBABEL) --quiet update -i $(POT) -d microblog/translations --no-fuzzy-matching --ignore-obsolete --no-wrap \
 	    --ignore-pot-creation-date
 	@$(PYBABEL) compile -d microblog/translations --statistics
 
 .PHONY: $(POT)
-$(POT): $(VENV)/run.installed
+$(POT):
 	@$(PYBABEL) --quiet extract -F babel.cfg -k _l -k lazy_gettext -k lazy_ngettext:1,2 -c Translators: --strip-comments \
 	    --project Microblog --no-location --sort-output --no-wrap -o $(POT) microblog
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 import orjson
 from flask.cli import AppGroup
+from sqlalchemy.exc import DBAPIError
 
 from microblog.database import DatabaseUnavailable
 
@@ -22,7 +23,9 @@ class Commands(AppGroup):
         """Run the command."""
         try:
             return super().invoke(context)
-        except DatabaseUnavailable as error:
+        except DBAPIError as error:
+            if not isinstance(error, DatabaseUnavailable):
+                exit_unavailable(context, f"The database rejects the command; is it migrated? {error.orig}")
             exit_unavailable(context, f"The database is unavailable: {error.orig}")
 
 

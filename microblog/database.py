@@ -13,10 +13,21 @@ from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
 
-# SQLite: the file cannot be opened, or another connection has held the lock for too long.
-_SQLITE_UNAVAILABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# PostgreSQL: connection errors, a server that starts, stops or has no free connection, and locks (SQLSTATE prefixes).
-_SQLSTATE_UNAVAILABLE = ("08", "40001", "40P01", "53300", "55P03", "57P")
+# SQLite: the file cannot be opened, read or written, the disk is full, or others have locked it for too long.
+_SQLITE_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+    }
+)
+# PostgreSQL: connections, locks, system errors, and a server that is read-only, starts, stops or lacks resources
+# (SQLSTATE codes, or how they begin).
+_SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "58")
 
 
 class DatabaseUnavailable(OperationalError):
@@ -95,13 +106,13 @@ def _raise_unavailable(context: ExceptionContext) -> BaseException | None:
 
 
 def _is_unavailable(error: DBAPIError) -> bool:
-    if not isinstance(error, OperationalError):
-        return False
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return code & 0xFF in _SQLITE_UNAVAILABLE  # the other bits of an extended code only add detail
     state: str | None = getattr(error.orig, "sqlstate", None)
-    return state is None or state.startswith(_SQLSTATE_UNAVAILABLE)  # None: the error does not come from the server
+    if state is None:  # the error does not come from the server
+        return isinstance(error, OperationalError)
+    return state.startswith(_SQLSTATE_UNAVAILABLE)
 
 
 class AutocommitExecutor:

@@ -85,7 +85,7 @@ def confirm_email_change(change: EmailChange) -> bool:
 
 
 def purge_expired_changes() -> int:
-    """Delete changes whose link expired more than KEPT_FOR ago. Return the number of deleted rows."""
+    """Delete changes whose link expired more than RETENTION ago. Return the number of deleted rows."""
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
     old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - RETENTION).limit(BATCH)
     return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))

@@ -25,7 +25,7 @@ def init_app(app: Flask) -> None:
 
 
 def record_last_seen(user_id: int, now: datetime) -> None:
-    """Store `now` as the time of a user's last visit, unless one was stored within NOTED_EVERY, and commit.
+    """Store `now` as the time of a user's last visit, unless one was stored within UPDATE_INTERVAL, and commit.
 
     An unavailable database is not an error: the user's next page is recorded.
     """

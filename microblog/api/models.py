@@ -98,7 +98,7 @@ class ApiToken(Model):
         return True
 
     def note_use(self) -> bool:
-        """Set `last_used_at` and commit, unless that was done within USE_NOTED_EVERY.
+        """Set `last_used_at` and commit, unless that was done within LAST_USED_PRECISION.
 
         Return False, without a change, if the token was revoked since it was read.
         """

@@ -170,7 +170,7 @@ def add_messages(reader: int, others: Sequence[Correspondent], now: datetime, rn
 
 
 def _conversation(reader: int, other: Correspondent, place: int) -> Iterator[dict[str, Any]]:
-    """Yield a message, the answer and another message; `timestamp` is the age as a fraction of LATELY, from 0 to 1."""
+    """Yield three messages of a conversation; `timestamp` is the age as a fraction of MESSAGE_PERIOD, from 0 to 1."""
     other_id, language = other
     book = next(book for book in BOOKS if book.language == language)
     texts = book.letters[place // len(BOOKS)]

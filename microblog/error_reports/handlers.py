@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
+from celery.exceptions import Ignore
 from celery.signals import task_failure, task_internal_error
 from flask import Flask, got_request_exception, request, session
+from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
 from microblog.accounts.models import id_in_session
-from microblog.database import DatabaseUnavailable
 from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report
@@ -113,8 +114,9 @@ def init_app(app: Flask) -> None:
             logger.exception("failed to report an error")
 
     def report_task(sender: Any, task_id: str, exception: BaseException, einfo: Any = None, **_: Any) -> None:
-        # A report about a failed report mail would cause another one. A JobError is meant for the job's user.
-        if isinstance(exception, JobError) or sender.name == email_error_report.name:
+        # A report about a failed report mail would cause another one. A JobError is meant for the job's user. Ignore,
+        # such as ClaimLost, is raised while a result is stored, and is no error.
+        if isinstance(exception, (JobError, Ignore)) or sender.name == email_error_report.name:
             return
         try:
             if sender.app is not app.extensions["celery"]:
@@ -161,9 +163,9 @@ def _report(app: Flask, columns: Columns) -> None:
                 return
             try:
                 _store(columns | {"suppressed": suppressed})
-            except DatabaseUnavailable:
+            except SQLAlchemyError:
                 throttle.undo_admit(kind, suppressed)
-                logger.warning("the database is unavailable; %s is not reported", kind)
+                logger.warning("the database cannot be written; %s is not reported", kind)
     except Exception:
         logger.exception("failed to report an error")
     finally:

@@ -27,8 +27,8 @@ class OutOfOrder(Exception):
 def count_in_order() -> Count:
     """Return a counter for a file that is sorted by time, ascending or descending, so that equal posts are adjacent.
 
-    It holds the texts of one timestamp, MOST at most. The counter raises OutOfOrder if the file is not sorted, or if a
-    timestamp has more texts.
+    It holds the texts of one timestamp, MAX_TEXTS at most. The counter raises OutOfOrder if the file is not sorted, or
+    if a timestamp has more texts.
     """
     seen: Counter[str] = Counter()
     last: datetime | None = None

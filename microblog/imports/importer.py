@@ -65,7 +65,7 @@ class Report:
                 self._new.append(refusal | {"place": self.read})
 
     def take_refusals(self) -> list[dict[str, Any]]:
-        """Return the entries rejected since the last call, as values of models.Refusal; at most LISTED in total."""
+        """Return the entries rejected since the last call, as values of Refusal; at most STORED_LIMIT in total."""
         refusals, self._new = self._new, []
         return refusals
 

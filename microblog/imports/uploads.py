@@ -27,8 +27,8 @@ class NotAPostsFile(ValueError):
 def start(user: User, chunks: Iterable[bytes]) -> Task:
     """Store the file in `chunks`, launch its import as a job of `user`, and commit.
 
-    The user's uploads that are kept for a retry are deleted. Raises NoPosts, or AlreadyRunning if an import of the user
-    is unfinished; in both cases the file is not stored.
+    The user's uploads that are kept for a retry are deleted. Raises NotAPostsFile, or AlreadyRunning if an import of
+    the user is unfinished; in both cases the file is not stored.
     """
     if running := user.get_task_in_progress("import_posts"):  # check early, to avoid storing the file in vain
         raise AlreadyRunning(running)
@@ -57,7 +57,7 @@ def has_refusals(job: Job) -> bool:
 
 
 def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    """Return `chunks` unchanged. Raises NoPosts if they do not start like a JSON object, for example a ZIP archive."""
+    """Return `chunks` unchanged. Raises NotAPostsFile if they do not start like a JSON object, as a ZIP archive."""
     chunks = iter(chunks)
     first = next(chunks, b"")
     if not first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):

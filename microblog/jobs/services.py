@@ -55,10 +55,10 @@ def retry_job(job: Job) -> Task:
     """
     if not job.retryable:
         raise InvalidJobState(_("Only what failed or was cancelled can be tried again."))
-    steps = [Signature.from_dict(step.signature) for step in job.steps]
     try:
+        steps = [Signature.from_dict(step.signature) for step in job.steps]
         return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
-    except (NotRegistered, TypeError) as error:  # the job is from a release with other tasks
+    except (NotRegistered, TypeError, KeyError, AttributeError) as error:  # from another release, or anonymized
         raise InvalidJobState(_("This kind of job no longer exists.")) from error
 
 

@@ -20,7 +20,7 @@ from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import AlreadyRunning, celery_app
-from microblog.taskqueue.launch import launch
+from microblog.taskqueue.launch import build_job, launch, steps_of
 from microblog.taskqueue.models import Task
 
 KILL_TIMEOUT = 3.0  # seconds within which a worker reports that it has killed a process
@@ -160,7 +160,7 @@ class BulkResult:
 
 
 def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
-    """Apply `action` to the jobs of these tasks, at most MOST_AT_ONCE; unknown ids are skipped."""
+    """Apply `action` to the jobs of these tasks, at most MAX_BULK_JOBS; unknown ids are skipped."""
     tally = BulkResult()
     for task_id in islice(dict.fromkeys(task_ids), MAX_BULK_JOBS):
         if (job := find_job(task_id)) is not None:
@@ -205,8 +205,10 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
     if name not in tasks:
         raise TaskNotRunnable(f"{name} is not a task that operators can run; available tasks: {', '.join(tasks)}.")
     try:
-        # Store the result, unlike those of runs by beat.
-        task_id = launch(tasks[name].s(*args, **kwargs).set(ignore_result=False)).id
+        signature = build_job(name, *args, **kwargs)
+        for step in steps_of(signature):
+            step.set(ignore_result=False)  # unlike the runs by beat
+        task_id = launch(signature).id
     except TypeError as error:
         db.session.rollback()
         raise InvalidTaskArguments(f"{name} takes {format_signature(tasks[name])}: {error}.") from None

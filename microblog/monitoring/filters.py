@@ -238,5 +238,5 @@ def _equal(column: Any, value: Any) -> sa.ColumnElement[bool]:
 
 
 def _exists(query: sa.Select[Any]) -> sa.ColumnElement[bool]:
-    """Return the condition that `query` finds a row, evaluated row by row; see stands_at()."""
+    """Return the condition that `query` finds a row, evaluated row by row; see is_current_step()."""
     return query.limit(1).scalar_subquery().is_not(None)

@@ -58,7 +58,7 @@ class JobPage:
     """A page of a list: its jobs in order, each with its cursor, and the cursors of the next and the previous page.
 
     `next` is None at the end, `previous` at the beginning of the list. `looked_through` is the number of failed jobs
-    that were searched for a text, None without a search. If it is LOOK_THROUGH, further jobs may follow `next` even if
+    that were searched for a text, None without a search. If it is MAX_SEARCHED, further jobs may follow `next` even if
     this page contains none.
     """
 

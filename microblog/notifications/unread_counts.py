@@ -38,10 +38,10 @@ def counter_names() -> list[str]:
 
 
 def unread_counts(user_id: int) -> dict[str, int]:
-    """Return the count of each badge of a user, at most MOST."""
+    """Return the count of each badge of a user, at most MAX_COUNT."""
     return {name: counter(user_id) for name, counter in _counters.items()}
 
 
 def limited_count(query: sa.Select[Any]) -> int:
-    """Return the number of rows of `query`, at most MOST, so that the cost does not grow with the rows."""
+    """Return the number of rows of `query`, at most MAX_COUNT, so that the cost does not grow with the rows."""
     return db.session.scalar(sa.select(sa.func.count()).select_from(query.limit(MAX_COUNT).subquery())) or 0

@@ -1,8 +1,8 @@
 """Find posts: the database returns candidates, which are ranked here.
 
-At most CANDIDATES posts are ranked: the newest written here, then the newest imported. For common and for rare words
+At most MAX_CANDIDATES posts are ranked: the newest written here, then the newest imported. For common and rare words
 the databases find these without reading other matches; in between, PostgreSQL reads all matches of a word (at most the
-square root of CANDIDATES × posts, if they are distributed evenly). For common words that rarely occur together, the
+square root of MAX_CANDIDATES × posts, if they are distributed evenly). For common words that rarely occur together, the
 index is read to its end; a limit would make rare combinations impossible to find.
 
 Ranking in Python gives the same order on both databases and needs no document frequencies, whose cost grows with the

@@ -52,6 +52,10 @@ class ClaimRefused(Ignore):
     final_error: Exception | None = None
 
 
+class NotClaimed(Ignore):
+    """The claim failed for a reason that will not pass by itself; the message is dropped, and nothing is stored."""
+
+
 class ClaimLost(Ignore):
     """Another attempt has taken the task over; nothing that this attempt writes is accepted any more."""
 

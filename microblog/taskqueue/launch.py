@@ -12,11 +12,12 @@ import sqlalchemy as sa
 from celery import Signature
 from celery.utils import uuid
 from flask_babel import force_locale, get_locale
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, DatabaseUnavailable
+from microblog.database import AutocommitExecutor
 from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import AlreadyRunning, TaskChange, celery_app, task_changed
@@ -36,7 +37,7 @@ def register_job(name: str, build: Callable[..., Signature]) -> None:
     _jobs[name] = build
 
 
-def build_job(name: str, *args: Any, **kwargs: Any) -> Signature:
+def build_job(name: str, /, *args: Any, **kwargs: Any) -> Signature:
     """Return the signature of the job `name`. Raises LookupError if there is no job and no task of that name."""
     if name in _jobs:
         return _jobs[name](*args, **kwargs)
@@ -82,7 +83,13 @@ def steps_of(job: Signature) -> list[Signature]:
     """Return the signatures of a job's tasks in order. Raises TypeError if rows cannot represent the job."""
     if job.options.get("link") or job.options.get("link_error"):
         raise TypeError(f"{job!r} has a callback, which would have no row: make it a step of a chain")
+    if delays := {"countdown", "eta", "expires"} & job.options.keys():
+        raise TypeError(f"{job!r} has the option {min(delays)}: a job begins as soon as a worker is free")
     if job.subtask_type == "chain":
+        if job.options or not job.tasks:
+            raise TypeError(
+                f"{job!r} has options or no tasks: set options on the tasks of a chain, which has at least one"
+            )
         return [step for part in job.tasks for step in steps_of(part)]
     if job.subtask_type is not None:
         raise TypeError(
@@ -163,15 +170,15 @@ def publish(
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
         first.apply_async(results, chain=following[::-1] or None)
-    except DatabaseUnavailable:
-        logger.warning("the database is unavailable; %s is published later", task_id)
+    except SQLAlchemyError:
+        logger.warning("the database cannot be written; %s is published later", task_id, exc_info=True)
         return False
     except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)
-        with contextlib.suppress(DatabaseUnavailable):  # if this fails, the message is treated as lost
+        with contextlib.suppress(SQLAlchemyError):  # if this fails, the message is treated as lost
             mark_unpublished(executor, task_id, now)
         return False
     return True

@@ -167,15 +167,15 @@ class DatabaseResultBackend(RedisBackend):
             return True
         try:
             return accepts(self.app.executor, writer)
-        except DatabaseUnavailable:
+        except SQLAlchemyError:
             logger.warning("the database is unavailable; storing %s in Redis alone", state, exc_info=True)
             return True
 
     def _store_progress(self, claim: Claim, meta: dict[str, Any]) -> None:
         try:
             store_progress(self.app.executor, claim, meta, lease=self.app.flask_app.config["TASK_LEASE"])
-        except DatabaseUnavailable:
-            logger.warning("the database is unavailable; progress of %s is not in its row", claim.task_id)
+        except SQLAlchemyError:
+            logger.warning("the database cannot be written; progress of %s is not in its row", claim.task_id)
 
     @cached_property
     def _store(self) -> Script:

@@ -219,16 +219,18 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
     return TooManyCrashes(f"{task_id} has crashed too many workers")
 
 
-_STILL_CURRENT = sa.select(task_table.c.attempts, task_table.c.cancel_requested_at).where(_ID)
+_STILL_CURRENT = sa.select(task_table.c.cancel_requested_at).where(
+    _ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt")
+)
 
 
 def check_claim(executor: AutocommitExecutor, claim: Claim) -> None:
     """Check in the row that `claim` is still valid. Raises ClaimLost, Cancelled and DatabaseUnavailable."""
-    for row in executor.execute(_STILL_CURRENT, task_id=claim.task_id):
-        if row.attempts != claim.attempt:
-            raise ClaimLost(f"{claim.task_id} was taken over")
-        if row.cancel_requested_at is not None:
-            raise Cancelled
+    current = executor.execute(_STILL_CURRENT, task_id=claim.task_id, attempt=claim.attempt)
+    if not current:
+        raise ClaimLost(f"{claim.task_id} was taken over or has ended")
+    if current[0].cancel_requested_at is not None:
+        raise Cancelled
 
 
 _HELD_BY_WORKER = sa.update(task_table).where(

@@ -32,7 +32,7 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Cancelled, ClaimRefused, claim_refused
+from microblog.taskqueue.interface import Cancelled, ClaimRefused, NotClaimed, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.result_backend import DatabaseResultBackend
 from microblog.taskqueue.transitions import (
@@ -110,7 +110,10 @@ class JobTask(CeleryTask):
     # Called by Celery
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Claim the task. Raises ClaimRefused if this message must not run, Reject if the claim cannot be made now."""
+        """Claim the task.
+
+        Raises ClaimRefused if this message must not run, Reject if the database is unavailable, and NotClaimed.
+        """
         try:
             claim = self._claim(task_id)
         except ClaimRefused as refusal:
@@ -126,7 +129,7 @@ class JobTask(CeleryTask):
         except SQLAlchemyError as error:  # such as a missing column: a requeued message would loop forever
             logger.exception("%s cannot be claimed; reconcile publishes it again", task_id)
             self._report_internal_error(task_id, args, kwargs, error)
-            raise Reject(error, requeue=False) from error
+            raise NotClaimed(task_id) from error  # unlike Reject without requeue, which Celery stores as a failure
         if claim is not None:
             self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": self.request.hostname})
 
@@ -207,7 +210,7 @@ class JobTask(CeleryTask):
     def _recovered(self, task_id: str) -> bool:
         try:
             return self.recover_result(task_id, self.request)
-        except (RedisError, BackendStoreError, DatabaseUnavailable):
+        except (RedisError, BackendStoreError, SQLAlchemyError):
             return False  # the task runs again, with the same result
 
     def _report_internal_error(self, task_id: str, args: Any, kwargs: Any, error: Exception) -> None:
@@ -250,14 +253,14 @@ class JobRequest(Request):
         """As Celery's; a task whose process died may be claimed again at once."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
-            with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):  # the lease then expires by itself
+            with contextlib.suppress(SQLAlchemyError), stop_renewing(self):  # the lease then expires by itself
                 expire_lease(self.app.executor, self.id, self.hostname)
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task, since the worker must end; its message is requeued when the worker ends."""
         super().cancel(pool, signal, emit_retry)
-        with contextlib.suppress(DatabaseUnavailable), stop_renewing(self):
+        with contextlib.suppress(SQLAlchemyError), stop_renewing(self):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
 
 

@@ -1,6 +1,6 @@
 """Initial schema.
 
-Revision ID: 0001
+Revision ID: initial
 Revises:
 """
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
-revision = "0001"
+revision = "initial"
 down_revision = None
 branch_labels = None
 depends_on = None

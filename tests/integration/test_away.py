@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery.exceptions import Reject
 from celery.result import AsyncResult
 from celery.signals import task_internal_error
 from flask import Flask
 
 from microblog.extensions import db
+from microblog.taskqueue.interface import NotClaimed
 from microblog.taskqueue.reconcile import reconcile_all
+from microblog.taskqueue.worker import JobTask
 from tests.support import tasks
 from tests.support.factories import crash, make_older, rows_of, start, states_of
 from tests.support.servers import Postgres, RedisServer, Worker, wait_for
@@ -66,26 +68,54 @@ def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_serv
     noop.pop_request()
 
 
+def test_schema_error_at_claim_drops_message_and_loses_no_job(
+    app: Flask, make_worker: Callable[..., Worker], diary: Path
+) -> None:
+    task_id = start(tasks.record.s(str(diary)))
+    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN crashes TO renamed"))
+    db.session.commit()
+
+    worker = make_worker()
+    wait_for(lambda: f"{task_id} cannot be claimed" in worker.text(), what="the claim is rejected")
+    wait_for(lambda: not app.extensions["redis"].hlen("unacked"), what="the message is acknowledged")
+    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
+    db.session.commit()
+
+    assert states_of(task_id) == ["PENDING"]
+    assert not app.extensions["celery"].backend.has_outcome(task_id)
+    make_older(task_id, published_at=30)
+    assert reconcile_all() == 1
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
+
+
 @pytest.mark.both_databases
-def test_claim_is_reported_not_requeued_on_schema_error(app: Flask) -> None:
+def test_schema_error_at_claim_is_reported(app: Flask) -> None:
     task_id = start(tasks.noop.s())
     noop = app.extensions["celery"].tasks["noop"]
     noop.push_request(id=task_id, hostname="one@host")
     reported: list[str] = []
-    task_internal_error.connect(lambda sender, task_id, **_: reported.append(task_id), weak=False)
+
+    def report(sender: JobTask, task_id: str, **_: Any) -> None:
+        reported.append(task_id)
+
     db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN crashes TO renamed"))
     db.session.commit()
-
-    with pytest.raises(Reject) as rejected:
+    with pytest.raises(NotClaimed), connected(task_internal_error, report):
         noop.before_start(task_id, (), {})
 
-    assert not rejected.value.requeue
-    assert reported == [task_id]
     db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
     db.session.commit()
-    make_older(task_id, published_at=30)
-    assert reconcile_all() == 1, "the task is published again once the schema is repaired"
+    assert reported == [task_id]
     noop.pop_request()
+
+
+@contextlib.contextmanager
+def connected(signal: Any, receiver: Callable[..., None]) -> Iterator[None]:
+    signal.connect(receiver)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)
 
 
 @pytest.mark.exhaustive

@@ -276,6 +276,22 @@ def test_progress_raises_cancelled_after_cancel_request(
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_retry_stores_whether_it_was_published(
+    executor: AutocommitExecutor, backend: Any, task_id: str, published: bool
+) -> None:
+    request = request_of(claim(executor, task_id))
+    first_published_at = row_of(task_id).published_at
+    request.run.retry_at, request.run.retry_published = utcnow() + timedelta(seconds=60), published
+
+    backend.store_result(task_id, OSError("not now"), "RETRY", request=request)
+
+    row = row_of(task_id)
+    assert (row.state, row.eta) == ("RETRY", request.run.retry_at)
+    assert (row.published_at is not None and row.published_at > first_published_at) is published
+    assert published or row.published_at is None
+
+
 def test_terminal_row_never_changes(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:
     held = claim(executor, task_id)
     backend.store_result(task_id, 3, "SUCCESS", request=request_of(held))

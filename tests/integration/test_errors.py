@@ -276,3 +276,12 @@ def test_task_log_has_task_id_and_request_id(app, log):
     in_task, elsewhere = (line for line in log() if line["logger"] == "exports")
     assert (in_task["task_id"], in_task["request_id"]) == ("task-1", "click-1")
     assert (elsewhere["task_id"], elsewhere["request_id"]) == (None, None)
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_full_disk_counts_as_unavailable(app) -> None:
+    with db.engine.connect() as connection:
+        pages = connection.execute(sa.text("PRAGMA page_count")).scalar_one()
+        connection.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
+        with pytest.raises(DatabaseUnavailable, match="full"):
+            connection.execute(sa.text("CREATE TABLE filler AS SELECT hex(randomblob(1000000)) AS filler"))

@@ -116,6 +116,9 @@ def test_launch_refuses_non_json_argument(app: Flask) -> None:
         (chord([tasks.noop.s()], tasks.noop.s()), "is a chord"),
         (chain(tasks.noop.s(), group(tasks.noop.s(), tasks.noop.s()), tasks.noop.s()), "is a chord"),
         (tasks.noop.s().set(link=[tasks.noop.s()]), "has a callback"),
+        (tasks.noop.s().set(countdown=60), "has the option countdown"),
+        (chain(tasks.noop.s(), tasks.noop.s()).set(queue="mail"), "has options"),
+        (chain(), "has options or no tasks"),
         (chain(tasks.noop.s(), tasks.noop.s()).on_error(tasks.noop.s()), "has a callback"),
     ],
 )

@@ -9,7 +9,11 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.posts.models import Post
+from microblog.search.find import find
+from microblog.search.query import Query
 from tests.support.programs import ROOT
 
 pytestmark = pytest.mark.both_databases
@@ -65,3 +69,8 @@ def test_downgrade_and_upgrade_round_trip(app: Flask) -> None:
 
     assert tables == ["alembic_version"]
     assert set(sa.inspect(db.engine).get_table_names()) >= set(db.metadata.tables)
+    user = User(username="susan", email="susan@example.com", password_hash="")
+    db.session.add_all([user, Post(body="Searchable words", author=user)])
+    db.session.commit()
+    found = find(Query.parse("searchable"), size=10)
+    assert [post.body for post in found.page.items] == ["Searchable words"]

@@ -14,7 +14,7 @@ from microblog.monitoring.workers import CommandReply, WorkerReplies, registered
 
 
 def exit_for_replies(context: click.Context, replies: WorkerReplies) -> None:
-    """Report the workers that did not reply; exit with NOTHING_DONE if there are any, EXIT_UNAVAILABLE if none did."""
+    """Report workers that did not reply; exit with EXIT_NOTHING_DONE if there are any, EXIT_UNAVAILABLE if none did."""
     report_silent_workers(replies)
     if not replies.up:
         click.echo("No worker answers.", err=True)
@@ -42,7 +42,7 @@ def exit_for_silent_worker(context: click.Context, name: str) -> NoReturn:
 def print_command_replies(context: click.Context, replies: list[CommandReply], as_json: bool, note: str = "") -> None:
     """Print the result of a command at each worker, and `note` if at least one worker executed it.
 
-    Exit with EXIT_UNAVAILABLE if no worker replied, or with NOTHING_DONE if one did not execute the command.
+    Exit with EXIT_UNAVAILABLE if no worker replied, or with EXIT_NOTHING_DONE if one did not execute the command.
     """
     if as_json:
         print_json([command_reply_as_json(reply) for reply in replies])

@@ -91,7 +91,7 @@ class Board:
         self._wake()
 
     def running_tasks(self) -> frozenset[str]:
-        """Return the ids of tasks that have been running for at least NOTED_AFTER, according to Celery's events."""
+        """Return the ids of tasks that have been running for at least SHOW_AFTER, according to Celery's events."""
         with self._lock:
             return frozenset(task.uuid for task in self._running())
 

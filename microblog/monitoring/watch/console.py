@@ -10,9 +10,9 @@ from queue import SimpleQueue
 
 from flask import Flask
 from rich.console import Console
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
@@ -32,7 +32,7 @@ DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond c
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
 NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
 
-NO_DATABASE = (DatabaseUnavailable, NoConnection)
+NO_DATABASE = (DBAPIError, NoConnection)  # whatever is wrong, the screen goes on
 
 
 def watch(app: Flask, console: Console) -> signal.Signals | None:

@@ -220,7 +220,7 @@ def _failures(buckets: list[Bucket]) -> dict[str, Values]:
 
 
 def _by_name(buckets: Sequence[Mapping[str, float]], missing: float | None) -> dict[str, Values]:
-    """Return a series for each of the MOST_NAMES names with the greatest values."""
+    """Return a series for each of the MAX_NAMES names with the greatest values."""
     greatest: dict[str, float] = {}
     for values in buckets:
         for name, value in values.items():
