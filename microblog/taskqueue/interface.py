@@ -1,19 +1,21 @@
-"""The engine's interface for tasks and other packages: errors, signals and progress."""
+"""The engine's interface for tasks and other packages: errors, the claim of the current run, signals and progress."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from blinker import Signal
+from celery.app.task import Context
 from celery.exceptions import Ignore, TaskRevokedError
 from flask import current_app
 from flask_babel import gettext as _
 
+from microblog.clock import utcnow
 from microblog.taskqueue import states
 
 if TYPE_CHECKING:
@@ -52,6 +54,26 @@ class ClaimRefused(Ignore):
     final_error: Exception | None = None
 
 
+class AlreadyFinished(ClaimRefused):
+    """The row is in a terminal state."""
+
+
+class HeldElsewhere(ClaimRefused):
+    """Another attempt's lease is live."""
+
+
+class CancelRequested(ClaimRefused):
+    """The user asked for the job to be cancelled."""
+
+    final_error = TaskRevokedError("cancelled")
+
+
+class TooManyCrashes(ClaimRefused):
+    """As many workers as allowed have died while running the task."""
+
+    final_error = WorkerDied("too many crashes")
+
+
 class NotClaimed(Ignore):
     """The claim failed for a reason that will not pass by itself; the message is dropped, and nothing is stored."""
 
@@ -66,6 +88,48 @@ class AlreadyRunning(Exception):
     def __init__(self, task: Task | None) -> None:
         super().__init__("an unfinished job of this kind exists")
         self.task = task
+
+
+@dataclass
+class Claim:
+    """A process's right to run one task.
+
+    `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
+    `expires_at` no other process can have taken the task over, so the holder need not check.
+    """
+
+    task_id: str
+    root_id: str
+    position: int
+    user_id: int | None
+    attempt: int
+    started_at: datetime  # of the first attempt
+    expires_at: datetime
+
+    @property
+    def lease_valid(self) -> bool:
+        """Return whether the lease is live by this process's own clock."""
+        return utcnow() < self.expires_at
+
+
+@dataclass
+class CurrentRun:
+    """One run of a task by the process that received its message, stored on Celery's request.
+
+    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery stores it, the last
+    step first; it is set once the task has returned. `retry_at` is when a retry is due, `retry_published` whether its
+    message was sent.
+    """
+
+    claim: Claim | None
+    next_steps: list[dict[str, Any]] = field(default_factory=list)
+    retry_at: datetime | None = None
+    retry_published: bool = False
+
+
+def current_run(request: Context | None) -> CurrentRun | None:
+    """Return the run that `request` belongs to; None outside a run, such as in a worker's main process."""
+    return getattr(request, "run", None)
 
 
 def user_message(error: BaseException) -> str:

@@ -22,11 +22,18 @@ from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import JobError, TaskNotRegistered, celery_app, message_republished, user_message
+from microblog.taskqueue.interface import (
+    CancelRequested,
+    JobError,
+    TaskNotRegistered,
+    TooManyCrashes,
+    celery_app,
+    message_republished,
+    user_message,
+)
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import BrokerSnapshot
-from microblog.taskqueue.transitions import CancelRequested, TooManyCrashes
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

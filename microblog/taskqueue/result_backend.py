@@ -23,15 +23,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import ClaimLost, TaskChange, task_changed, user_message
+from microblog.taskqueue.interface import Claim, ClaimLost, TaskChange, current_run, task_changed, user_message
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
     UNFINISHED,
-    Claim,
     StoredStep,
     Writer,
     accepts,
-    current_run,
     store_failure,
     store_progress,
     store_success,

@@ -25,19 +25,29 @@ state never changes again, except by anonymize_tasks().
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 from celery.app.task import Context
-from celery.exceptions import TaskRevokedError
 from sqlalchemy.orm import Session, scoped_session
 
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, UtcDateTime, dialect_insert
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused, WorkerDied
+from microblog.taskqueue.interface import (
+    AlreadyFinished,
+    Cancelled,
+    CancelRequested,
+    Claim,
+    ClaimLost,
+    ClaimRefused,
+    CurrentRun,
+    HeldElsewhere,
+    TooManyCrashes,
+    WorkerDied,
+    current_run,
+)
 from microblog.taskqueue.models import Task, wrap_result
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]
@@ -96,69 +106,6 @@ def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: d
 
 
 # Claims and leases
-
-
-class AlreadyFinished(ClaimRefused):
-    """The row is in a terminal state."""
-
-
-class HeldElsewhere(ClaimRefused):
-    """Another attempt's lease is live."""
-
-
-class CancelRequested(ClaimRefused):
-    """The user asked for the job to be cancelled."""
-
-    final_error = TaskRevokedError("cancelled")
-
-
-class TooManyCrashes(ClaimRefused):
-    """As many workers as allowed have died while running the task."""
-
-    final_error = WorkerDied("too many crashes")
-
-
-@dataclass
-class Claim:
-    """A process's right to run one task.
-
-    `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
-    `expires_at` no other process can have taken the task over, so the holder need not check.
-    """
-
-    task_id: str
-    root_id: str
-    position: int
-    user_id: int | None
-    attempt: int
-    started_at: datetime  # of the first attempt
-    expires_at: datetime
-
-    @property
-    def lease_valid(self) -> bool:
-        """Return whether the lease is live by this process's own clock."""
-        return utcnow() < self.expires_at
-
-
-@dataclass
-class CurrentRun:
-    """One run of a task by the process that received its message, stored on Celery's request.
-
-    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery stores it, the last
-    step first; it is set once the task has returned. `retry_at` is when a retry is due, `retry_published` whether its
-    message was sent.
-    """
-
-    claim: Claim | None
-    next_steps: list[dict[str, Any]] = field(default_factory=list)
-    retry_at: datetime | None = None
-    retry_published: bool = False
-
-
-def current_run(request: Context | None) -> CurrentRun | None:
-    """Return the run that `request` belongs to; None outside a run, such as in a worker's main process."""
-    return getattr(request, "run", None)
-
 
 _CLAIM = (
     sa.update(task_table)

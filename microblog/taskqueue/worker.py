@@ -32,20 +32,19 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Cancelled, ClaimRefused, NotClaimed, claim_refused
+from microblog.taskqueue.interface import (
+    AlreadyFinished,
+    Cancelled,
+    Claim,
+    ClaimRefused,
+    CurrentRun,
+    NotClaimed,
+    claim_refused,
+    current_run,
+)
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.result_backend import DatabaseResultBackend
-from microblog.taskqueue.transitions import (
-    AlreadyFinished,
-    Claim,
-    CurrentRun,
-    check_claim,
-    claim_task,
-    current_run,
-    expire_lease,
-    release_on_shutdown,
-    renew_leases,
-)
+from microblog.taskqueue.transitions import check_claim, claim_task, expire_lease, release_on_shutdown, renew_leases
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,10 @@ from flask import Flask
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
-from microblog.taskqueue import transitions
-from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue import interface, transitions
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused, CurrentRun
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support import tasks
 from tests.support.servers import RedisServer
 
@@ -110,7 +109,7 @@ def test_concurrent_claims_have_one_winner(app: Flask, executor: AutocommitExecu
 
 def test_claim_refused_while_lease_valid(executor: AutocommitExecutor, task_id: str) -> None:
     first = claim(executor, task_id)
-    with pytest.raises(transitions.HeldElsewhere):
+    with pytest.raises(interface.HeldElsewhere):
         claim(executor, task_id, worker="two@host")
 
     expire(first)
@@ -141,7 +140,7 @@ def test_claim_refused_after_three_crashes(executor: AutocommitExecutor, task_id
     for _ in range(3):
         expire(claim(executor, task_id))
 
-    with pytest.raises(transitions.TooManyCrashes):
+    with pytest.raises(interface.TooManyCrashes):
         claim(executor, task_id)
 
 
@@ -149,7 +148,7 @@ def test_claim_refused_after_cancel_request(executor: AutocommitExecutor, task_i
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(transitions.CancelRequested):
+    with pytest.raises(interface.CancelRequested):
         claim(executor, task_id)
 
 
@@ -158,7 +157,7 @@ def test_claim_refused_for_finished_task(executor: AutocommitExecutor, task_id: 
     db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(transitions.AlreadyFinished):
+    with pytest.raises(interface.AlreadyFinished):
         claim(executor, task_id)
 
     assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)

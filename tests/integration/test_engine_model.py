@@ -32,10 +32,9 @@ from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import InvalidJobState, cancel_job
 from microblog.taskqueue import launch, states, transitions
-from microblog.taskqueue.interface import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused, CurrentRun
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support import tasks
 from tests.support.servers import RedisServer
 

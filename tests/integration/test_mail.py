@@ -23,10 +23,9 @@ from microblog.extensions import db
 from microblog.mail.models import SentMail
 from microblog.mail.sending import MAX_BACKOFF, deliver
 from microblog.taskqueue import transitions
-from microblog.taskqueue.interface import Cancelled, ClaimLost, JobError
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, CurrentRun, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.transitions import Claim, CurrentRun
 from tests.support.servers import Postgres
 from tests.support.smtp import SmtpServer
 

@@ -19,11 +19,11 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.monitoring import metrics, task_snapshot
 from microblog.notifications import pubsub
+from microblog.taskqueue.interface import AlreadyFinished
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import pause_consuming
 from microblog.taskqueue.reconcile import reconcile_all
-from microblog.taskqueue.transitions import AlreadyFinished
 from tests.support import tasks
 from tests.support.factories import make_finished
 from tests.support.prometheus import TOKEN, scrape
