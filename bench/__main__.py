@@ -10,9 +10,9 @@ from functools import partial
 
 from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines, unread
 from bench.figures import Line
-from bench.house import House
+from bench.servers import Servers
 
-BENCHMARKS: dict[str, Callable[[House], Iterable[Line]]] = {
+BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
     "export": export.run,
     "imports": imports.run,
     "launch": launch.run,
@@ -55,7 +55,7 @@ def main() -> None:
     }
     began = time.monotonic()
     lines: list[Line] = []
-    with House() as servers:
+    with Servers() as servers:
         for name in names:
             for line in benchmarks[name](servers):
                 if not lines or lines[-1].header != line.header:

@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import OURS, House, add_users, task_has_ended
 from bench.processes import MEGABYTE, children, peak_of
+from bench.servers import OURS, Servers, add_users, task_has_ended
 from microblog.exports.tasks import export_posts
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -26,7 +26,7 @@ ROUNDS = 3
 WORDS = ["a", "rainy", "tram", "index", "Käse", "lake", "crème", '"sign"', "cat's", "日本", "slow", "heron"]
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield both figures, measured from the same exports by a real worker."""
     environment = servers.environment("SQLite")
     database = Path(environment["INSTANCE_PATH"], "microblog.db")

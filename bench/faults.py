@@ -80,7 +80,7 @@ class Outcome:
 def child_killed(system: System) -> AffectedJobs:
     """Kill (SIGKILL) the worker's child process that runs a job. The fault ends immediately."""
     job = _start_and_wait(system, WORK)
-    os.kill(system.diary.process(job), signal.SIGKILL)
+    os.kill(system.log.process(job), signal.SIGKILL)
     return _worked(system, [job], time.time())
 
 
@@ -97,9 +97,9 @@ def redis_emptied(system: System) -> AffectedJobs:
     """Kill Redis while jobs run and others wait in the queue. The fault ends when an empty Redis answers."""
     running = [system.start_work(LONG_WORK) for _job in range(RUNNING)]
     waiting = [system.start_work(SHORT_WORK) for _job in range(WAITING)]
-    wait_for(lambda: all(map(system.diary.begun, running)), timeout=60, what="the jobs begin")
+    wait_for(lambda: all(map(system.log.begun, running)), timeout=60, what="the jobs begin")
     time.sleep(UNDER_WAY)
-    with system.house.redis.away():
+    with system.servers.redis.away():
         pass
     return _worked(system, [*running, *waiting], time.time())
 
@@ -149,13 +149,13 @@ def recover(system: System, fault: Fault, patience: float) -> Outcome:
 def _start_and_wait(system: System, seconds: float) -> str:
     """Start a job, and return once it is running."""
     job = system.start_work(seconds)
-    wait_for(lambda: system.diary.begun(job), timeout=60, what="the job begins")
+    wait_for(lambda: system.log.begun(job), timeout=60, what="the job begins")
     time.sleep(UNDER_WAY)
     return job
 
 
 def _worked(system: System, jobs: Sequence[str], over_at: float) -> AffectedJobs:
-    return AffectedJobs(jobs, over_at, {"begun": system.diary.begun, "done": system.diary.done})
+    return AffectedJobs(jobs, over_at, {"begun": system.log.begun, "done": system.log.done})
 
 
 def _wait(system: System, affected: AffectedJobs, patience: float) -> dict[str, End]:

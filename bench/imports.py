@@ -23,8 +23,8 @@ import sqlalchemy as sa
 
 from bench.export import WORDS
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import OURS, House, add_users, task_has_ended
 from bench.processes import MEGABYTE, children, peak_of
+from bench.servers import OURS, Servers, add_users, task_has_ended
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload
@@ -54,14 +54,14 @@ class Case:
         return f"{self.database}, in order" if self.in_order else f"{self.database}, unordered"
 
 
-def run(servers: House, *, posts: int = MANY) -> Iterator[Figure]:
+def run(servers: Servers, *, posts: int = MANY) -> Iterator[Figure]:
     """Yield two figures for each case, measured from imports of `posts` posts by a real worker."""
     for database in servers.databases:
         for in_order in (True, False):
             yield from _measure(servers, Case(database, in_order), posts)
 
 
-def _measure(servers: House, case: Case, many: int) -> Iterator[Figure]:
+def _measure(servers: Servers, case: Case, many: int) -> Iterator[Figure]:
     """Yield the figures of one case; each import is into the account of a user without posts."""
     environment, few = servers.environment(case.database), min(FEW, many)
     instance = Path(environment["INSTANCE_PATH"])

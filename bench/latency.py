@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from bench.figures import Figure, compare, state
-from bench.house import OURS, House, add_users, session_cookie, task_has_ended
+from bench.servers import OURS, Servers, add_users, session_cookie, task_has_ended
 from bench.tasks import tick
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -24,7 +24,7 @@ TICKS, PAUSE = 150, 0.1  # seconds
 CHANNEL = "bench"
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield the 95th percentile for each database, and its ratio to the bare publish."""
     for database in servers.databases:
         ours, raw = _measure(servers, database)
@@ -32,7 +32,7 @@ def run(servers: House) -> Iterator[Figure]:
         yield compare(f"the same ÷ bare Redis publish, p95, {database}", ours, raw, "ms")
 
 
-def _measure(servers: House, database: str) -> tuple[float, float]:
+def _measure(servers: Servers, database: str) -> tuple[float, float]:
     """Return the 95th percentiles of the latency of events, and of bare messages at the same time, in milliseconds."""
     environment = servers.environment(database)
     with (

@@ -9,7 +9,7 @@ from celery import Celery, chain
 
 from bench.bare import make_bare
 from bench.figures import Figure, compare, side_by_side
-from bench.house import House, add_users
+from bench.servers import Servers, add_users
 from microblog.accounts.models import User
 from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
@@ -19,7 +19,7 @@ LAUNCHES = 800  # of each side, alternating
 WARM_UP = 20
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield one figure for each database."""
     for database in servers.databases:
         with servers.app(servers.environment(database)) as app:

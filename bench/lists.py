@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from bench.figures import Figure, compare, side_by_side
-from bench.house import House, add_users
+from bench.servers import Servers, add_users
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.filters import Filters, Order
@@ -38,7 +38,7 @@ TRACEBACK = "Traceback (most recent call last):\n" + '  File "work.py", line 7, 
 Ask = Callable[[], JobPage]
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield one figure for each filter on each database."""
     for database in servers.databases:
         with (

@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 from typing import ClassVar
 
 from bench.faults import ROUNDS, Fault, Outcome, recover
-from bench.house import House
+from bench.servers import Servers
 from bench.systems import Microblog, Stock, StockAcksLate, System
 
 PATIENCE = 120.0  # seconds
@@ -37,7 +37,7 @@ class Recovery:
 
     @property
     def reached(self) -> bool:
-        """Whether Microblog kept its promise."""
+        """Return whether Microblog kept its promise."""
         ours = self.outcomes[0].slowest
         return ours is not None and ours <= PROMISE
 
@@ -48,7 +48,7 @@ class Recovery:
         return f"{seconds.rstrip()}\n{times.rstrip()}"
 
 
-def run(servers: House, *, patience: float = PATIENCE) -> Iterator[Recovery]:
+def run(servers: Servers, *, patience: float = PATIENCE) -> Iterator[Recovery]:
     """Yield one result for each fault. Jobs are awaited until `patience` seconds after the end of the fault.
 
     `servers` is not used: each pair of a fault and a system has its own servers.
@@ -85,7 +85,7 @@ def _measure(
 ) -> None:
     """Start a system, wait until all others are ready, cause the fault, and put the outcome into `outcomes`."""
     try:
-        with House() as servers, system(servers) as ready:
+        with Servers() as servers, system(servers) as ready:
             all_ready.wait(BOOT)
             outcome = recover(ready, fault, patience)
     except BaseException:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import OURS, House
+from bench.servers import OURS, Servers
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import statistics
@@ -31,7 +31,7 @@ BATCH = 10_000
 MONTH, WEEK = timedelta(days=30), timedelta(days=7)
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield the figures of each database."""
     for database in servers.databases:
         environments = [servers.environment(database) for _ in range(2)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from celery import Celery
 from celery import Task as CeleryTask
 
-from bench.diary import Diary
+from bench.task_log import TaskLog
 
 #: The environment variable that makes a worker acknowledge late.
 ACKS_LATE = "STOCK_ACKS_LATE"
@@ -27,9 +27,9 @@ def make_stock(redis_url: str, *, acks_late: bool) -> Celery:
     return stock
 
 
-def work(self: CeleryTask, diary: str, seconds: float) -> None:
+def work(self: CeleryTask, log: str, seconds: float) -> None:
     """Work for `seconds`."""
-    Diary(Path(diary)).work(self.request.id, seconds)
+    TaskLog(Path(log)).work(self.request.id, seconds)
 
 
 def send_mail(port: int, recipient: str) -> None:

@@ -13,8 +13,8 @@ import psycopg
 from flask import Flask
 
 from bench.figures import Figure, compare, state
-from bench.house import House, add_users, session_cookie
 from bench.processes import connections_to, memory
+from bench.servers import Servers, add_users, session_cookie
 from microblog.clock import utcnow
 from microblog.notifications.pubsub import publish_change
 from microblog.taskqueue.interface import TaskChange
@@ -27,7 +27,7 @@ SETTLE = 11.0  # seconds until PostgreSQL's statistics include all previous tran
 IDLE = 10.0  # seconds
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield the figures, all measured from the same 500 streams."""
     database = servers.databases[-1]
     environment = servers.environment(database) | {"STREAM_HEARTBEAT": str(HEARTBEAT)}
@@ -40,7 +40,7 @@ def run(servers: House) -> Iterator[Figure]:
 
 @dataclass
 class _Measurement:
-    servers: House
+    servers: Servers
     app: Flask
     port: int
     process: int

@@ -15,10 +15,10 @@ from typing import Any, Self
 import sqlalchemy as sa
 from celery import states
 
-from bench.diary import Diary
-from bench.house import OURS, House, add_users
 from bench.processes import has_ended
+from bench.servers import OURS, Servers, add_users
 from bench.stock import ACKS_LATE, make_stock
+from bench.task_log import TaskLog
 from bench.tasks import work
 from microblog.accounts.models import User
 from microblog.extensions import db
@@ -42,10 +42,10 @@ class End:
 class System(ABC):
     """Context manager that runs a system, ready for jobs. A job is identified by the id of its first task."""
 
-    def __init__(self, servers: House) -> None:
-        self.house = servers
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
         self.smtp = SmtpServer()
-        self.diary = Diary(servers.folder / "diary")
+        self.log = TaskLog(servers.folder / "log")
         self._closing = contextlib.ExitStack()
         self._recipients: dict[str, str] = {}
         self._worker = 0
@@ -63,7 +63,7 @@ class System(ABC):
 
     def start_worker(self) -> None:
         """Start the worker, and return once it is ready."""
-        self._worker = self._closing.enter_context(self.house.worker(self.environment, self._module))
+        self._worker = self._closing.enter_context(self.servers.worker(self.environment, self._module))
 
     def kill_worker(self) -> None:
         """Kill (SIGKILL) the worker and its child processes."""
@@ -80,7 +80,7 @@ class System(ABC):
 
     @abstractmethod
     def start_work(self, seconds: float) -> str:
-        """Start a job that works for `seconds` and logs that in the diary. Return its id."""
+        """Start a job that works for `seconds` and records that in the task log. Return its id."""
 
     @abstractmethod
     def start_mail(self) -> str:
@@ -111,7 +111,7 @@ class Microblog(System):
 
     def start_work(self, seconds: float) -> str:
         user = next(self._users)
-        return self._launch(user, work.s(str(self.diary.path), seconds))
+        return self._launch(user, work.s(str(self.log.path), seconds))
 
     def start_mail(self) -> str:
         """Start an export: the archive, and the mail with it. Return its id."""
@@ -132,13 +132,13 @@ class Microblog(System):
         return ", ".join(f"{step.name} {step.state}" for step in self._steps(job) if step.finished_at is None)
 
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
-        environment = self.house.environment("SQLite") | {"MAIL_PORT": str(self.smtp.port)}
-        closing.enter_context(self.house.app(environment | {"LOG_LEVEL": "ERROR"}))
+        environment = self.servers.environment("SQLite") | {"MAIL_PORT": str(self.smtp.port)}
+        closing.enter_context(self.servers.app(environment | {"LOG_LEVEL": "ERROR"}))
         users = add_users(USERS)
         db.session.add_all(Post(body="a rainy day", user_id=user) for user in users for _post in range(POSTS_EACH))
         db.session.commit()
         self._users = (db.session.get_one(User, user) for user in users)
-        closing.enter_context(self.house.beat(environment))
+        closing.enter_context(self.servers.beat(environment))
         return environment
 
     def _launch(self, user: User, step: Any) -> str:
@@ -158,7 +158,7 @@ class Stock(System):
     acks_late = False
 
     def start_work(self, seconds: float) -> str:
-        return self._send("stock_work", str(self.diary.path), seconds)
+        return self._send("stock_work", str(self.log.path), seconds)
 
     def start_mail(self) -> str:
         recipient = f"u{len(self._recipients)}@example.com"
@@ -167,14 +167,14 @@ class Stock(System):
         return job
 
     def end(self, job: str) -> End | None:
-        stored: Any = self.house.redis.client.get(f"celery-task-meta-{job}")
+        stored: Any = self.servers.redis.client.get(f"celery-task-meta-{job}")
         if stored is None or (meta := json.loads(stored))["status"] not in states.READY_STATES:
             return None
         at = datetime.fromisoformat(meta["date_done"]).timestamp()
         return End(at) if meta["status"] == states.SUCCESS else End(at, meta["result"]["exc_type"])
 
     def whereabouts(self, job: str) -> str:
-        client: Any = self.house.redis.client
+        client: Any = self.servers.redis.client
         with self._app.connection_for_read() as connection:
             channel = connection.default_channel
             if any(job in message for message in client.hvals(channel.unacked_key)):
@@ -184,9 +184,9 @@ class Stock(System):
         return "lost"
 
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
-        self._app = make_stock(self.house.redis.url, acks_late=self.acks_late)
+        self._app = make_stock(self.servers.redis.url, acks_late=self.acks_late)
         closing.callback(self._app.close)
-        environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.house.redis.url}
+        environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.servers.redis.url}
         return environment | ({ACKS_LATE: "1"} if self.acks_late else {})
 
     def _send(self, name: str, *args: Any) -> str:

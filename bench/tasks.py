@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import shared_task
 
-from bench.diary import Diary
+from bench.task_log import TaskLog
 from microblog.taskqueue import states
 from microblog.taskqueue.worker import JobTask
 
@@ -19,9 +19,9 @@ def noop(*args: Any) -> None:
 
 
 @shared_task(name="work", bind=True, title="Working")
-def work(self: JobTask, diary: str, seconds: float) -> None:
+def work(self: JobTask, log: str, seconds: float) -> None:
     """Work for `seconds`."""
-    Diary(Path(diary)).work(self.request.id, seconds)
+    TaskLog(Path(log)).work(self.request.id, seconds)
 
 
 @shared_task(name="tick", bind=True, title="Ticking")

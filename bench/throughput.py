@@ -13,7 +13,7 @@ from flask import Flask
 from bench.bare import QUEUE as BARE_QUEUE
 from bench.bare import make_bare
 from bench.figures import Figure, compare, side_by_side
-from bench.house import BARE, OURS, House, add_users
+from bench.servers import BARE, OURS, Servers, add_users
 from bench.tasks import noop
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -25,7 +25,7 @@ ROUNDS = 21
 QUEUE = "default"
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield one figure for each database."""
     for database in servers.databases:
         environment = servers.environment(database)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import House, add_users, session_cookie
+from bench.servers import Servers, add_users, session_cookie
 from microblog.accounts.models import Follow
 from microblog.extensions import db
 from microblog.posts.models import Post
@@ -44,7 +44,7 @@ WITHOUT_TARGET = {
 WITHOUT_TARGET_ON = {"PostgreSQL": f"/search?q={BETWEEN}"}
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield two figures for each page and database."""
     for database in servers.databases:
         with (

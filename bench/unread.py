@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.house import House, add_users
+from bench.servers import Servers, add_users
 from microblog.extensions import db
 from microblog.messages.models import Message
 from microblog.notifications import unread_counts
@@ -28,7 +28,7 @@ CALLS = 10  # in one measurement
 BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def run(servers: House) -> Iterator[Figure]:
+def run(servers: Servers) -> Iterator[Figure]:
     """Yield two figures for each case and database."""
     for database in servers.databases:
         with servers.app(servers.environment(database)) as few, servers.app(servers.environment(database)) as many:

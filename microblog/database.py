@@ -163,6 +163,16 @@ def run_in_batches(session: scoped_session[Any], change: Callable[[], int]) -> I
     session.rollback()
 
 
+def count_changed(session: scoped_session[Any], statement: sa.Update | sa.Delete) -> int:
+    """Run `statement` in the session's transaction. Return the number of rows that it changed or deleted."""
+    return cast("sa.CursorResult[Any]", session.execute(statement)).rowcount
+
+
+def deleted_batches(session: scoped_session[Any], statement: sa.Delete) -> Iterator[int]:
+    """Run `statement`, which deletes a limited number of rows, as run_in_batches() does."""
+    return run_in_batches(session, lambda: count_changed(session, statement))
+
+
 def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:
     """Run `statement`, which deletes a limited number of rows, until none is left. Return the number deleted."""
-    return sum(run_in_batches(session, lambda: cast("sa.CursorResult[Any]", session.execute(statement)).rowcount))
+    return sum(deleted_batches(session, statement))

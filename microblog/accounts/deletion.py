@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 from flask_babel import gettext as _
@@ -20,6 +20,7 @@ from flask_babel import gettext as _
 from microblog.accounts.models import User
 from microblog.accounts.signals import account_closed, password_changed
 from microblog.clock import utcnow
+from microblog.database import deleted_batches
 from microblog.extensions import db
 from microblog.jobs.services import delete_jobs_of_user
 from microblog.notifications.pubsub import end_streams
@@ -94,11 +95,7 @@ def delete_user_data(user_id: int) -> Iterator[int]:
     for delete in _deleters:
         yield delete(user_id)
     for column in _owned():
-        statement = _delete_batch(column, user_id)
-        while deleted := cast("sa.CursorResult[Any]", db.session.execute(statement)).rowcount:
-            db.session.commit()
-            yield deleted
-        db.session.rollback()
+        yield from deleted_batches(db.session, _delete_batch(column, user_id))
     yield from delete_jobs_of_user(user_id)
 
 

@@ -9,12 +9,12 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from flask_babel import gettext as _
 
-from microblog.database import dialect_insert
+from microblog.database import count_changed, dialect_insert
 from microblog.extensions import db
 from microblog.imports.models import Refusal
 from microblog.pagination import InvalidKey
@@ -88,7 +88,7 @@ def delete_by_upload(upload_id: str) -> None:
     """Delete the rejected entries of an upload, committing each batch. Do not commit if there are none."""
     some = sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(BATCH)
     delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))
-    while cast("sa.CursorResult[Any]", db.session.execute(delete)).rowcount:
+    while count_changed(db.session, delete):
         db.session.commit()
 
 

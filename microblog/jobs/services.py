@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, cast
 
 import sqlalchemy as sa
 from celery import Signature, chain
@@ -14,7 +13,7 @@ from flask_babel import gettext as _
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
-from microblog.database import run_in_batches
+from microblog.database import deleted_batches, run_in_batches
 from microblog.extensions import db
 from microblog.jobs.models import Job, jobs_with_ids
 from microblog.taskqueue import states
@@ -85,8 +84,7 @@ def delete_jobs_of_user(user_id: int) -> Iterator[int]:
     needed = [since for _receiver, since in rows_needed_since.send(celery_app())]
     old = _ended_before(user_id, min([utcnow(), *needed])).limit(BATCH)
     recent = sa.select(Task.id).where(Task.user_id == user_id).limit(BATCH)
-    delete = sa.delete(Task).where(Task.root_id.in_(old))
-    yield from run_in_batches(db.session, lambda: cast("sa.CursorResult[Any]", db.session.execute(delete)).rowcount)
+    yield from deleted_batches(db.session, sa.delete(Task).where(Task.root_id.in_(old)))
     yield from run_in_batches(db.session, lambda: anonymize_tasks(db.session, recent))
 
 

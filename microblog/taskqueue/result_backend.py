@@ -166,7 +166,7 @@ class DatabaseResultBackend(RedisBackend):
         try:
             return accepts(self.app.executor, writer)
         except SQLAlchemyError:
-            logger.warning("the database is unavailable; storing %s in Redis alone", state, exc_info=True)
+            logger.warning("the database cannot be read; storing %s in Redis alone", state, exc_info=True)
             return True
 
     def _store_progress(self, claim: Claim, meta: dict[str, Any]) -> None:

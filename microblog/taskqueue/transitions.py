@@ -26,14 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from celery.app.task import Context
 from sqlalchemy.orm import Session, scoped_session
 
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, UtcDateTime, dialect_insert
+from microblog.database import AutocommitExecutor, UtcDateTime, count_changed, dialect_insert
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import (
     AlreadyFinished,
@@ -385,4 +385,4 @@ def anonymize_tasks(session: scoped_session[Any], task_ids: sa.Select[str] | Ite
         .where(Task.id.in_(task_ids))
         .values(user_id=None, description=Task.name, message="", result=None, error=None, traceback=None, signature={})
     )
-    return cast("sa.CursorResult[Any]", session.execute(statement)).rowcount
+    return count_changed(session, statement)

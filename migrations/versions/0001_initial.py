@@ -41,6 +41,23 @@ def where(condition: sa.TextClause) -> dict[str, Any]:
     return {"sqlite_where": condition, "postgresql_where": condition}
 
 
+def aggregate_columns() -> list[sa.Column[Any]]:
+    """The columns that both tables of statistics share."""
+    return [
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("crashes", sa.Integer(), nullable=False),
+        sa.Column("given_up", sa.Integer(), nullable=False),
+        sa.Column("wait_seconds", sa.Float(), nullable=False),
+        sa.Column("wait_sketch", sa.JSON(), nullable=False),
+        sa.Column("run_seconds", sa.Float(), nullable=False),
+        sa.Column("run_sketch", sa.JSON(), nullable=False),
+    ]
+
+
 def upgrade() -> None:
     op.create_table(
         "error_report",
@@ -71,17 +88,7 @@ def upgrade() -> None:
     op.create_table(
         "task_hour",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("jobs", sa.Integer(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("crashes", sa.Integer(), nullable=False),
-        sa.Column("given_up", sa.Integer(), nullable=False),
-        sa.Column("wait_seconds", sa.Float(), nullable=False),
-        sa.Column("wait_sketch", sa.JSON(), nullable=False),
-        sa.Column("run_seconds", sa.Float(), nullable=False),
-        sa.Column("run_sketch", sa.JSON(), nullable=False),
+        *aggregate_columns(),
         sa.PrimaryKeyConstraint("hour", "name", "state", name=op.f("pk_task_hour")),
     )
     roll_up = op.create_table(
@@ -94,17 +101,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "task_total",
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.Column("jobs", sa.Integer(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("crashes", sa.Integer(), nullable=False),
-        sa.Column("given_up", sa.Integer(), nullable=False),
-        sa.Column("wait_seconds", sa.Float(), nullable=False),
-        sa.Column("wait_sketch", sa.JSON(), nullable=False),
-        sa.Column("run_seconds", sa.Float(), nullable=False),
-        sa.Column("run_sketch", sa.JSON(), nullable=False),
+        *aggregate_columns(),
         sa.PrimaryKeyConstraint("name", "state", name=op.f("pk_task_total")),
     )
     op.create_table(

@@ -27,9 +27,9 @@ from microblog.extensions import db
 from microblog.storage import PARTS
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.models import Task
-from tests.chaos.people import People
+from tests.chaos.deployment import Deployment, Program
+from tests.chaos.load import Load
 from tests.chaos.schedule import Fault
-from tests.chaos.town import Program, Town
 
 PATIENCE = 10.0  # seconds that a fault waits for the condition under which it occurs
 
@@ -50,11 +50,11 @@ class Occurrence:
 class Faults:
     """Causes faults, each in its own thread, and records them."""
 
-    def __init__(self, system: Town, people: People, app: Flask) -> None:
+    def __init__(self, system: Deployment, load: Load, app: Flask) -> None:
         self.struck: list[Occurrence] = []
         self.missed: list[str] = []
         self._system = system
-        self._people = people
+        self._load = load
         self._app = app
         self._threads: list[threading.Thread] = []
         # The end of a fault would end another fault of the same service.
@@ -204,8 +204,8 @@ class Faults:
 
     def two_clicks_at_once(self, length: float, rng: random.Random) -> None:
         """Let several users request two exports at the same time."""
-        for person in rng.sample(self._people.all, 5):
-            self._people.click_twice(person)
+        for person in rng.sample(self._load.all, 5):
+            self._load.click_twice(person)
 
     def _freeze(self, worker: Program, length: float) -> None:
         with self._frozen:

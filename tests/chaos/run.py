@@ -14,11 +14,11 @@ from flask import Flask
 
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
+from tests.chaos.deployment import Deployment
 from tests.chaos.faults import Faults
-from tests.chaos.people import People
+from tests.chaos.invariants import Invariants, Violation
+from tests.chaos.load import Load
 from tests.chaos.schedule import plan
-from tests.chaos.town import Town
-from tests.chaos.verdict import Verdict, Violation
 from tests.support.servers import Postgres
 
 PROMISE = 60.0  # seconds after the repair of all faults within which every job ends
@@ -57,26 +57,26 @@ class Report:
 
 def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> Report:
     """Cause faults for `seconds`, repair all of them, wait, and report. The logs are stored in `folder`."""
-    system = Town(folder, database, postgres)
+    system = Deployment(folder, database, postgres)
     report = Report(seed, database, folder)
     with system.open() as app:
         system.smtp.delay = SMTP_DELAY
-        people = People(system.url, seed)
-        people.settle()
-        people.live()
-        faults = Faults(system, people, app)
+        load = Load(system.url, seed)
+        load.create_users()
+        load.start()
+        faults = Faults(system, load, app)
         faults.run(plan(seed, seconds))
-        people.rest()
+        load.stop()
         healed = system.heal()
-        _wait_for_ends(system, people, faults, until=healed + PROMISE)
-        _judge(report, app, Verdict(system, people, faults), healed)
+        _wait_for_ends(system, load, faults, until=healed + PROMISE)
+        _judge(report, app, Invariants(system, load, faults), healed)
         report.faults = Counter(struck.fault.kind for struck in faults.struck)
-        report.statuses = people.statuses()
+        report.statuses = load.statuses()
         report.mails = len(system.smtp.deliveries)
     return report
 
 
-def _wait_for_ends(system: Town, people: People, faults: Faults, until: float) -> None:
+def _wait_for_ends(system: Deployment, load: Load, faults: Faults, until: float) -> None:
     """Return when every job has ended and no promise is broken, or at the time `until`."""
     while time.time() < until:
         with contextlib.suppress(sa.exc.OperationalError):
@@ -84,16 +84,16 @@ def _wait_for_ends(system: Town, people: People, faults: Faults, until: float) -
                 sa.select(Task.id).where(Task.unfinished, Task.user_id.is_not(None)).limit(1)
             )
             db.session.rollback()
-            if unfinished is None and not list(Verdict(system, people, faults).violations()):
+            if unfinished is None and not list(Invariants(system, load, faults).violations()):
                 return
         time.sleep(1)
 
 
-def _judge(report: Report, app: Flask, verdict: Verdict, healed: float) -> None:
-    report.jobs = verdict.counts()
-    report.repeated_mails = verdict.repeated
-    report.recovery = max(0.0, (verdict.last_end() or time.time()) - healed)
-    for violation in verdict.violations():
+def _judge(report: Report, app: Flask, invariants: Invariants, healed: float) -> None:
+    report.jobs = invariants.counts()
+    report.repeated_mails = invariants.repeated
+    report.recovery = max(0.0, (invariants.last_end() or time.time()) - healed)
+    for violation in invariants.violations():
         report.violations.append("\n".join(_evidence(violation, report.folder)))
 
 

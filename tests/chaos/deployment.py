@@ -126,7 +126,7 @@ class Supervisor:
                     program.start()
 
 
-class Town:
+class Deployment:
     """A web server, two workers, beat, Redis, an SMTP server and a database, in one folder."""
 
     def __init__(self, folder: Path, database: str, postgres: Postgres | None) -> None:

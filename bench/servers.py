@@ -30,7 +30,7 @@ OURS = "bench.worker_app"
 BARE = "bench.bare"
 
 
-class House:
+class Servers:
     """Context manager that runs Redis, and PostgreSQL once it is first used."""
 
     def __init__(self) -> None:

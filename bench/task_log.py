@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 
-class Diary:
+class TaskLog:
     """The log at `path` of all tasks that were given this path, in any process."""
 
     def __init__(self, path: Path) -> None:

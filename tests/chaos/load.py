@@ -133,7 +133,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class People:
+class Load:
     """All users, and the threads that act for them until rest() is called."""
 
     def __init__(self, url: str, seed: int) -> None:
@@ -146,7 +146,7 @@ class People:
             for n in range(THREADS)
         ]
 
-    def settle(self) -> None:
+    def create_users(self) -> None:
         """Add the users and their posts. Requires an app context."""
         password_hash, now = generate_password_hash(PASSWORD), utcnow()
         user = sa.text(
@@ -161,14 +161,14 @@ class People:
                 db.session.execute(posts, {"user_id": user_id, "username": name, "posts": count, "time": now})
         db.session.commit()
 
-    def live(self) -> None:
+    def start(self) -> None:
         """Sign all users in and start the threads."""
         for person in self.all:
             person.arrive()
         for thread in self._threads:
             thread.start()
 
-    def rest(self) -> None:
+    def stop(self) -> None:
         """Stop the threads, and return when no request is pending."""
         self._stopping.set()
         for thread in self._threads:
@@ -192,9 +192,9 @@ class People:
         """Return the number of responses by status, of all users."""
         return sum((person.statuses for person in self.all), Counter())
 
-    def _act(self, rng: random.Random, people: list[Person]) -> None:
+    def _act(self, rng: random.Random, persons: list[Person]) -> None:
         while not self._stopping.wait(rng.expovariate(CLICKS_PER_SECOND / THREADS)):
-            person = rng.choice(people)
+            person = rng.choice(persons)
             action = rng.random()
             if action < 0.7:
                 person.click()

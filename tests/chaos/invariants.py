@@ -20,9 +20,9 @@ from microblog.posts.models import Post
 from microblog.storage import PARTS
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from tests.chaos.deployment import Deployment
 from tests.chaos.faults import Faults, Occurrence
-from tests.chaos.people import People
-from tests.chaos.town import Town
+from tests.chaos.load import Load
 from tests.support.smtp import Delivery
 
 RECORDING_TIME = 1.0  # seconds within which an accepted mail is recorded
@@ -37,12 +37,12 @@ class Violation(NamedTuple):
     job_id: str | None = None
 
 
-class Verdict:
+class Invariants:
     """The state of rows, results, mails and files after a run; violations() yields the broken promises."""
 
-    def __init__(self, system: Town, people: People, faults: Faults) -> None:
+    def __init__(self, system: Deployment, load: Load, faults: Faults) -> None:
         self._system = system
-        self._people = people
+        self._load = load
         self._faults = faults
         db.session.rollback()
         tasks = db.session.scalars(
@@ -73,7 +73,7 @@ class Verdict:
         yield from self._jobs_at_once()
         yield from self._unexpected_mails()
         yield from self._unexpected_files()
-        for sentence in [*self._faults.missed, *(broken for person in self._people.all for broken in person.broken)]:
+        for sentence in [*self._faults.missed, *(broken for person in self._load.all for broken in person.broken)]:
             yield Violation(sentence)
 
     def _broken_for(self, job: Job) -> Iterator[str]:
@@ -130,7 +130,7 @@ class Verdict:
 
     def _lost_jobs(self) -> Iterator[Violation]:
         existing = {job.id for job in self.jobs}
-        for person in self._people.all:
+        for person in self._load.all:
             for job_id in set(person.accepted) - existing:
                 yield Violation(f"{person.username}: the API accepted job {job_id}, which does not exist")
 
