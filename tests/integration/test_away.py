@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery.app.task import Context
 from celery.result import AsyncResult
 from celery.signals import task_internal_error
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.taskqueue.interface import NotClaimed
+from microblog.taskqueue.interface import CurrentRun, NotClaimed
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.reconcile import reconcile_all
+from microblog.taskqueue.transitions import claim_task
 from microblog.taskqueue.worker import JobTask
 from tests.support import tasks
 from tests.support.factories import crash, make_older, rows_of, start, states_of
@@ -72,14 +75,12 @@ def test_schema_error_at_claim_drops_message_and_loses_no_job(
     app: Flask, make_worker: Callable[..., Worker], diary: Path
 ) -> None:
     task_id = start(tasks.record.s(str(diary)))
-    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN crashes TO renamed"))
-    db.session.commit()
+    rename_column("crashes")
 
     worker = make_worker()
     wait_for(lambda: f"{task_id} cannot be claimed" in worker.text(), what="the claim is rejected")
     wait_for(lambda: not app.extensions["redis"].hlen("unacked"), what="the message is acknowledged")
-    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
-    db.session.commit()
+    rename_column("crashes", back=True)
 
     assert states_of(task_id) == ["PENDING"]
     assert not app.extensions["celery"].backend.has_outcome(task_id)
@@ -98,15 +99,47 @@ def test_schema_error_at_claim_is_reported(app: Flask) -> None:
     def report(sender: JobTask, task_id: str, **_: Any) -> None:
         reported.append(task_id)
 
-    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN crashes TO renamed"))
-    db.session.commit()
+    rename_column("crashes")
     with pytest.raises(NotClaimed), connected(task_internal_error, report):
         noop.before_start(task_id, (), {})
 
-    db.session.execute(sa.text("ALTER TABLE task RENAME COLUMN renamed TO crashes"))
-    db.session.commit()
+    rename_column("crashes", back=True)
     assert reported == [task_id]
     noop.pop_request()
+
+
+@pytest.mark.both_databases
+def test_schema_error_after_commit_leaves_launched_job(app: Flask) -> None:
+    rename_column("published_at")
+    row = launch(tasks.noop.s())
+    task_id = row.id
+    db.session.commit()
+
+    rename_column("published_at", back=True)
+    assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("PENDING", None)]
+
+
+@pytest.mark.both_databases
+def test_schema_error_at_progress_does_not_fail_task(app: Flask) -> None:
+    task_id = start(tasks.noop.s())
+    celery = app.extensions["celery"]
+    held = claim_task(celery.executor, task_id, "one@host", lease=30, max_crashes=3)
+    request = Context({"id": task_id, "hostname": "one@host", "delivery_info": {}})
+    request.run = CurrentRun(held)
+    rename_column("message")
+
+    celery.backend.store_result(task_id, {"current": 1, "total": 2, "percent": 50}, "PROGRESS", request=request)
+
+    rename_column("message", back=True)
+    assert states_of(task_id) == ["STARTED"]
+
+
+def rename_column(name: str, *, back: bool = False) -> None:
+    """Rename a column of the task table, so that statements that use it fail; or undo that."""
+    old, new = (f"{name}_renamed", name) if back else (name, f"{name}_renamed")
+    db.session.rollback()
+    db.session.execute(sa.text(f"ALTER TABLE task RENAME COLUMN {old} TO {new}"))
+    db.session.commit()
 
 
 @contextlib.contextmanager

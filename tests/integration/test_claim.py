@@ -330,3 +330,22 @@ def test_claimed_task_is_not_ended_by_others(executor: AutocommitExecutor, backe
 
     assert row_of(task_id).state == "STARTED"
     assert AsyncResult(task_id).state == "PENDING"
+
+
+def test_check_claim_raises_after_takeover_cancel_request_and_end(
+    executor: AutocommitExecutor, backend: Any, task_id: str
+) -> None:
+    first = claim(executor, task_id)
+    transitions.check_claim(executor, first)
+    expire(first)
+    second = claim(executor, task_id, worker="two@host")
+
+    with pytest.raises(ClaimLost):
+        transitions.check_claim(executor, first)
+    transitions.request_cancellation(db.session, task_id)
+    db.session.commit()
+    with pytest.raises(interface.Cancelled):
+        transitions.check_claim(executor, second)
+    backend.store_result(task_id, RuntimeError("broken"), "FAILURE", request=request_of(second))
+    with pytest.raises(ClaimLost):
+        transitions.check_claim(executor, second)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery.signals import task_internal_error
 from flask import Flask, request
 from flask.testing import FlaskClient
 
@@ -20,6 +21,7 @@ from microblog.error_reports import handlers, throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report, purge_error_reports
 from microblog.extensions import db, redis_client
+from microblog.taskqueue.interface import ClaimLost
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.factories import rows_of, start
@@ -244,3 +246,13 @@ def test_no_report_without_admins(make_app: Callable[..., Flask]) -> None:
     crash(app, app.test_client())
 
     assert reports() == []
+
+
+def test_lost_claim_is_not_reported(faulty: Flask) -> None:
+    noop = faulty.extensions["celery"].tasks["noop"]
+
+    for error in (ClaimLost("it was taken over"), RuntimeError("reported")):
+        task_internal_error.send(noop, task_id="1", exception=error)
+        wait_for(idle, what="the report is processed")
+
+    assert [report.exception for report in reports()] == ["builtins.RuntimeError"]

@@ -14,7 +14,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import start_job_for, state_of
+from tests.support.factories import make_finished, start_job_for, state_of
 from tests.support.servers import RedisServer
 
 
@@ -128,6 +128,15 @@ def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[.
     response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
     assert "A job of this kind is already running." in response.text
+
+
+def test_retry_of_anonymized_job_is_refused(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
+    for steps in ([("noop", "FAILURE")], [("add", "SUCCESS"), ("noop", "FAILURE")]):
+        task_id = make_finished(*steps, user_id=susan.id)
+
+        response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
+
+        assert "This kind of job no longer exists." in response.text
 
 
 def test_failure_shows_error_without_traceback(susan: User, signed_in: Callable[..., FlaskClient]) -> None:

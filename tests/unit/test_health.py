@@ -22,3 +22,11 @@ def test_worker_without_processes_degrades_status() -> None:
 
     assert status.verdict is Verdict.DEGRADED
     assert status.problems == ["a@host has no processes: flask tasks worker a@host grow."]
+
+
+def test_summary_counts_processes_of_grown_pool() -> None:
+    """Celery's prefork pool does not change max-concurrency when it grows or shrinks."""
+    status = status_with({"max-concurrency": 2, "processes": [1, 2, 3, 4]})
+
+    assert status.workers is not None
+    assert [summary.concurrency for summary in status.workers.summaries()] == [4]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from babel.messages.catalog import Catalog
-from babel.messages.pofile import read_po
+from babel.messages.pofile import read_po, write_po
 from babel.support import Translations
 from wtforms.i18n import messages_path
 
@@ -109,3 +112,25 @@ def test_wtforms_messages_are_translated(language: str) -> None:
     assert [string for string in OF_WTFORMS if catalog.ugettext(string) == string] == []
     longest = ("Field cannot be longer than %(max)d character.", "Field cannot be longer than %(max)d characters.")
     assert catalog.ungettext(*longest, 5) not in longest
+
+
+def test_catalogs_are_as_pybabel_writes_them(template: Catalog, tmp_path: Path) -> None:
+    pot = tmp_path / "messages.pot"
+    with pot.open("wb") as file:
+        write_po(file, template, no_location=True, sort_output=True)
+    options = ["--no-fuzzy-matching", "--ignore-obsolete", "--no-wrap", "--ignore-pot-creation-date"]
+    command = [
+        sys.executable,
+        "-m",
+        "babel.messages.frontend",
+        "update",
+        "--check",
+        "-i",
+        str(pot),
+        "-d",
+        str(DIRECTORY),
+    ]
+
+    checked = subprocess.run([*command, *options], capture_output=True, text=True)
+
+    assert checked.returncode == 0, f"make translations: {checked.stdout}{checked.stderr}"

@@ -115,6 +115,14 @@ def test_worker_replies_count_before_first_event(watched: Watched) -> None:
     assert (up.name, up.alive, up.active, up.processed, up.concurrency) == ("up@h", True, 1, 5, 4)
 
 
+def test_grown_pool_is_shown_with_its_processes(watched: Watched) -> None:
+    stats = {"pool": {"max-concurrency": 2, "processes": [1, 2, 3, 4]}}
+    watched.heartbeat("heard@h")
+    watched.board.asked(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
+
+    assert [(worker.name, worker.concurrency) for worker in watched.snapshot().workers] == [("heard@h", 4), ("up@h", 4)]
+
+
 def test_silent_worker_no_longer_expected_is_removed(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
     watched.board.asked(WorkerReplies({}, [], {}))

@@ -14,10 +14,12 @@ SETTINGS = "microblog/taskqueue/celery_settings.py"
 LAUNCH = "microblog/taskqueue/launch.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 SCHEDULER = "microblog/taskqueue/scheduler.py"
+TRANSITIONS = "microblog/taskqueue/transitions.py"
 TRANSPORT = "microblog/taskqueue/transport.py"
 WORKER = "microblog/taskqueue/worker.py"
 
 TEST_AWAY = "tests/integration/test_away.py"
+TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"
 TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
@@ -203,6 +205,12 @@ SOMETHING_IS_AWAY = Promise(
             (f"{DATABASE_AWAY}[fault1-sqlite]",),
         ),
         Mutant(
+            "database-full",
+            "A full disk is an unavailable database, too.",
+            (Edit(DATABASE, "_SQLITE_UNAVAILABLE", "sqlite3.SQLITE_FULL,", ""),),
+            (f"{TEST_ERRORS}::test_full_disk_counts_as_unavailable",),
+        ),
+        Mutant(
             "database-restarted-page",
             "A database that was restarted costs nobody a page.",
             (Edit(CONFIG, "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
@@ -219,6 +227,38 @@ SOMETHING_IS_AWAY = Promise(
             "A message that cannot be claimed goes back to its queue.",
             (Edit(WORKER, "JobTask.before_start", "raise Reject(error, requeue=True) from error", "raise"),),
             (f"{TEST_AWAY}::test_message_is_requeued_while_database_is_unavailable",),
+        ),
+        Mutant(
+            "database-claim-refused",
+            "A message whose claim the schema refuses is dropped, and nothing is stored.",
+            (Edit(WORKER, "JobTask.before_start", "raise NotClaimed(task_id) from", "raise Reject(task_id) from"),),
+            (f"{TEST_AWAY}::test_schema_error_at_claim_drops_message_and_loses_no_job",),
+        ),
+        Mutant(
+            "database-progress-refused",
+            "Progress that the database refuses does not fail the task.",
+            (
+                Edit(
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend._store_progress",
+                    "except SQLAlchemyError:",
+                    "except ZeroDivisionError:",
+                ),
+            ),
+            (f"{TEST_AWAY}::test_schema_error_at_progress_does_not_fail_task",),
+        ),
+        Mutant(
+            "redis-retry-unpublished",
+            "The row of a retry that was not published says so.",
+            (
+                Edit(
+                    TRANSITIONS,
+                    "store_failure",
+                    'values["published_at"] = NOW if run.retry_published else None',
+                    'values["published_at"] = NOW',
+                ),
+            ),
+            (f"{TEST_CLAIM}::test_retry_stores_whether_it_was_published",),
         ),
         Mutant(
             "database-outcome",

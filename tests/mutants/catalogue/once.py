@@ -118,6 +118,12 @@ ONE_MAIL = Promise(
             (f"{TEST_RECONCILE}::test_next_step_waits_for_committed_success",),
         ),
         Mutant(
+            "mail-check-claim",
+            "A run that was taken over, or has ended, is not current.",
+            (Edit(TRANSITIONS, "check_claim", "if not current:", "if False:"),),
+            (f"{TEST_CLAIM}::test_check_claim_raises_after_takeover_cancel_request_and_end",),
+        ),
+        Mutant(
             "mail-not-again",
             "A mail that is noted as sent is not sent.",
             (Edit(SENDING, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
