@@ -283,5 +283,7 @@ def test_full_disk_counts_as_unavailable(app) -> None:
     with db.engine.connect() as connection:
         pages = connection.execute(sa.text("PRAGMA page_count")).scalar_one()
         connection.execute(sa.text(f"PRAGMA max_page_count = {pages}"))
-        with pytest.raises(DatabaseUnavailable, match="full"):
+        with pytest.raises(sa.exc.OperationalError, match="full") as error:
             connection.execute(sa.text("CREATE TABLE filler AS SELECT hex(randomblob(1000000)) AS filler"))
+
+    assert isinstance(error.value, DatabaseUnavailable)

@@ -258,7 +258,7 @@ SOMETHING_IS_AWAY = Promise(
                     'values["published_at"] = NOW',
                 ),
             ),
-            (f"{TEST_CLAIM}::test_retry_stores_whether_it_was_published",),
+            (f"{TEST_CLAIM}::test_retry_stores_whether_it_was_published[sqlite-False]",),
         ),
         Mutant(
             "database-outcome",

@@ -120,7 +120,14 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-check-claim",
             "A run that was taken over, or has ended, is not current.",
-            (Edit(TRANSITIONS, "check_claim", "if not current:", "if False:"),),
+            (
+                Edit(
+                    TRANSITIONS,
+                    "check_claim",
+                    'raise ClaimLost(f"{claim.task_id} was taken over or has ended")',
+                    "return",
+                ),
+            ),
             (f"{TEST_CLAIM}::test_check_claim_raises_after_takeover_cancel_request_and_end",),
         ),
         Mutant(
