@@ -46,7 +46,7 @@ class Mutant:
     """A sentence that is false once all `edits` are made, and the tests (node ids) that then fail."""
 
     name: str
-    holds: str
+    sentence: str
     edits: tuple[Edit, ...]
     tests: tuple[str, ...]
 

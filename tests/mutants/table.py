@@ -18,11 +18,11 @@ def tables(promises: Iterable[Promise]) -> str:
 def _lines(number: int, promise: Promise) -> Iterator[str]:
     yield f"### {number}. {promise.sentence}"
     yield ""
-    yield "| what holds | the line that holds it | the test that fails without it |"
+    yield "| statement | line that ensures it | test that fails without the line |"
     yield "| --- | --- | --- |"
     for mutant in promise.mutants:
         code = "; ".join(_shown(edit) for edit in mutant.edits)
-        yield f"| {mutant.holds} | {code} | {'; '.join(_tests(mutant))} |"
+        yield f"| {mutant.sentence} | {code} | {'; '.join(_tests(mutant))} |"
     yield ""
 
 

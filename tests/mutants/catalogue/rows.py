@@ -1,4 +1,4 @@
-"""How a job begins, and that it begins once; and that what has ended stays as it ended."""
+"""Task rows: their creation and publication, and their terminal states."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 ROW_FIRST = Promise(
-    "A row exists before its message does; a rolled-back request leaves neither",
+    "A row exists before its message; a rolled-back request leaves neither",
     (
         Mutant(
             "publish-after-commit",
-            "The message waits for the commit.",
+            "The message is published after the commit.",
             (
                 Edit(
                     LAUNCH,
@@ -37,7 +37,7 @@ ROW_FIRST = Promise(
         ),
         Mutant(
             "rows-in-transaction",
-            "The rows are written in the request's own transaction.",
+            "The rows are inserted in the transaction of the request.",
             (
                 Edit(
                     TRANSITIONS,
@@ -49,8 +49,8 @@ ROW_FIRST = Promise(
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
         ),
         Mutant(
-            "rollback-forgets",
-            "What was rolled back is forgotten; and if it were not, nothing is published that has no row.",
+            "rollback-discards",
+            "A rollback discards the launch, and a task without a row is never published.",
             (
                 Edit(LAUNCH, "_forget_launched", 'session.info.pop("launched", None)', "pass"),
                 Edit(
@@ -64,7 +64,7 @@ ROW_FIRST = Promise(
         ),
         Mutant(
             "savepoint",
-            "A savepoint that is released is no commit yet.",
+            "Releasing a savepoint publishes nothing.",
             (Edit(LAUNCH, "_publish_launched", "if session.in_nested_transaction():", "if False:"),),
             (f"{TEST_LAUNCH}::test_released_savepoint_publishes_nothing",),
         ),
@@ -72,23 +72,23 @@ ROW_FIRST = Promise(
 )
 
 TERMINAL = Promise(
-    "A terminal row never changes. Trying again makes a new job",
+    "A terminal row never changes. A retry creates a new job",
     (
         Mutant(
             "terminal-for-holder",
-            "Whoever holds a claim writes only to a row that has not ended.",
+            "The holder of a claim can write only to an unfinished row.",
             (Edit(TRANSITIONS, "_BY_HOLDER", "UNFINISHED, ", ""),),
             (f"{TEST_CLAIM}::test_late_result_does_not_change_revoked_task",),
         ),
         Mutant(
             "terminal-for-others",
-            "So does everybody else.",
+            "Other processes can write only to an unfinished row.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "UNFINISHED, ", ""),),
             (f"{TEST_CLAIM}::test_terminal_row_never_changes",),
         ),
         Mutant(
             "terminal-for-redis",
-            "A state that the row refuses does not reach Redis either.",
+            "A state that the row rejects is not stored in Redis either.",
             (
                 Edit(
                     RESULT_BACKEND,
@@ -101,37 +101,37 @@ TERMINAL = Promise(
         ),
         Mutant(
             "terminal-in-redis",
-            "What is final in Redis is replaced by nothing but a later attempt.",
+            "A terminal state in Redis is replaced only by the result of a later attempt.",
             (Edit(RESULT_BACKEND, "_STORE", " or stored_is_final and not newer", ""),),
             (f"{TEST_CLAIM}::test_revoke_preserves_success_in_redis",),
         ),
         Mutant(
             "terminal-for-claim",
-            "What has ended is not claimed.",
+            "A finished task is not claimed.",
             (Edit(TRANSITIONS, "_CLAIM", "UNFINISHED,", ""),),
             (f"{TEST_CLAIM}::test_claim_refused_for_finished_task",),
         ),
         Mutant(
             "terminal-for-publish",
-            "What has ended is not published.",
+            "A finished task is not published.",
             (Edit(TRANSITIONS, "_PUBLISHED", ", UNFINISHED", ""),),
             (f"{TEST_REPUBLISH}::test_just_cancelled_job_is_not_published",),
         ),
         Mutant(
             "terminal-for-cancel",
-            "What has ended is not cancelled.",
+            "A finished task is not cancelled.",
             (Edit(TRANSITIONS, "request_cancellation", ", Task.unfinished", ""),),
             (f"{TEST_TASKS_PAGES}::test_finished_job_cannot_be_cancelled",),
         ),
         Mutant(
-            "retry-of-ended",
-            "Only what failed or was cancelled is tried again.",
+            "retry-of-failed",
+            "Only a failed or cancelled job can be retried.",
             (Edit(JOBS, "retry_job", "if not job.retryable:", "if False:"),),
             (f"{TEST_TASKS_PAGES}::test_retry_requires_failed_or_cancelled_job",),
         ),
         Mutant(
-            "retry-is-new",
-            "A new job says which one it tries again.",
+            "retry-origin",
+            "A retry stores the id of the original job in `retried_from`.",
             (Edit(JOBS, "retry_job", ", retried_from=job.id", ""),),
             (f"{TEST_TASKS_PAGES}::test_retry_creates_new_job",),
         ),
@@ -139,11 +139,11 @@ TERMINAL = Promise(
 )
 
 ONE_UNFINISHED = Promise(
-    "One unfinished job of a kind per user, held by a partial unique index, not by a look before the leap",
+    "One unfinished job of each kind per user, enforced by a partial unique index",
     (
         Mutant(
             "unique-index",
-            "The database takes no second row.",
+            "The database rejects a second row.",
             (
                 Edit(
                     MODELS,
@@ -165,7 +165,7 @@ ONE_UNFINISHED = Promise(
         ),
         Mutant(
             "unique-launch",
-            "A launch of which a row was not taken is refused.",
+            "A launch is refused if the database rejects one of its rows.",
             (Edit(TRANSITIONS, "insert_tasks", "if len(inserted) == len(rows):", "if True:"),),
             (
                 f"{TEST_LAUNCH}::test_concurrent_launches_create_one_job",
@@ -174,7 +174,7 @@ ONE_UNFINISHED = Promise(
         ),
         Mutant(
             "unique-all-or-nothing",
-            "Of such a launch no row is left.",
+            "A refused launch leaves no row.",
             (
                 Edit(
                     TRANSITIONS, "insert_tasks", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"

@@ -1,4 +1,4 @@
-"""That nothing runs twice, and no mail is sent twice."""
+"""Claims and fencing: no task runs twice at the same time, and no mail is sent twice."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TEST_STORAGE = "tests/unit/test_storage.py"
 
 TAKEN_OVER = "test_store_result_is_fenced_after_takeover"
 ACCEPTED = f"{TEST_EXPORT_MAIL}::test_accepted_mail_is_not_resent_or_revoked"
-TWO_AT_ONCE = f"{TEST_REPUBLISH}::test_concurrent_reconcile_publishes_once"
+CONCURRENT_RECONCILE = f"{TEST_REPUBLISH}::test_concurrent_reconcile_publishes_once"
 
 ONE_MAIL = Promise(
-    "One archive mail per export, whatever is killed, redelivered, clicked twice or published twice",
+    "One archive mail per export, even after kills, redelivery, repeated clicks and duplicate messages",
     (
         Mutant(
             "claim-unheld",
-            "What a live lease covers is claimed by nobody else.",
+            "A task with a valid lease is not claimed again.",
             (Edit(TRANSITIONS, "_CLAIM", "UNHELD,", ""),),
             (
                 f"{TEST_CLAIM}::test_concurrent_claims_have_one_winner",
@@ -37,7 +37,7 @@ ONE_MAIL = Promise(
         ),
         Mutant(
             "fence",
-            "What an earlier attempt writes does not count.",
+            "A result from an earlier attempt is not stored in the row.",
             (
                 Edit(
                     TRANSITIONS,
@@ -50,37 +50,37 @@ ONE_MAIL = Promise(
         ),
         Mutant(
             "fence-redis",
-            "Nor does it in Redis.",
+            "A result from an earlier attempt is not stored in Redis.",
             (Edit(RESULT_BACKEND, "_STORE", "older or ", ""),),
             (f"{TEST_CLAIM}::test_frozen_worker_does_not_overwrite_progress",),
         ),
         Mutant(
             "fence-archive",
-            "Nor does its archive take the place of a later attempt's.",
+            "The archive of an earlier attempt does not replace that of a later one.",
             (Edit(EXPORTS_MODELS, "record", ", where=Archive.attempt <= insert.excluded.attempt", ""),),
             (f"{TEST_EXPORTS}::test_stale_attempt_does_not_replace_archive",),
         ),
         Mutant(
             "fence-progress",
-            "An earlier attempt is told so at its next progress.",
+            "A superseded attempt receives ClaimLost at its next progress update.",
             (Edit(TRANSITIONS, "store_progress", 'raise ClaimLost(f"{claim.task_id} was taken over")', "return"),),
             (f"{TEST_CLAIM}::test_progress_raises_claim_lost_after_takeover",),
         ),
         Mutant(
-            "not-held-by-others",
-            "Nobody ends what another worker holds.",
+            "end-unheld-only",
+            "A process cannot end a task that another worker holds.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.or_(_ID, "),),
             (f"{TEST_CLAIM}::test_claimed_task_is_not_ended_by_others",),
         ),
         Mutant(
             "publish-once",
-            "Of several who publish a row for the first time one does.",
+            "Of several concurrent first publications of a row, only one sends a message.",
             (Edit(TRANSITIONS, "_PUBLISHED_FIRST", ".where(task_table.c.published_at.is_(None))", ""),),
-            (f"{TWO_AT_ONCE}[sqlite-False]", f"{TWO_AT_ONCE}[postgresql-False]"),
+            (f"{CONCURRENT_RECONCILE}[sqlite-False]", f"{CONCURRENT_RECONCILE}[postgresql-False]"),
         ),
         Mutant(
-            "publish-again-once",
-            "So of several who publish it again.",
+            "republish-once",
+            "Of several concurrent republications of a row, only one sends a message.",
             (
                 Edit(
                     TRANSITIONS,
@@ -89,11 +89,11 @@ ONE_MAIL = Promise(
                     'task_table.c.published_at >= sa.bindparam("expected")',
                 ),
             ),
-            (f"{TWO_AT_ONCE}[sqlite-True]", f"{TWO_AT_ONCE}[postgresql-True]"),
+            (f"{CONCURRENT_RECONCILE}[sqlite-True]", f"{CONCURRENT_RECONCILE}[postgresql-True]"),
         ),
         Mutant(
-            "look-back",
-            "A new attempt asks first what the one before it achieved.",
+            "recover-result",
+            "A new attempt first recovers the result of the previous one.",
             (
                 Edit(
                     WORKER,
@@ -106,7 +106,7 @@ ONE_MAIL = Promise(
         ),
         Mutant(
             "success-before-next",
-            "The step behind a task is published when its success is stored, not before.",
+            "The next step is published after the success of the previous one is stored.",
             (
                 Edit(
                     WORKER,
@@ -119,7 +119,7 @@ ONE_MAIL = Promise(
         ),
         Mutant(
             "mail-check-claim",
-            "A run that was taken over, or has ended, is not current.",
+            "The claim check rejects a run that was taken over or has ended.",
             (
                 Edit(
                     TRANSITIONS,
@@ -131,26 +131,26 @@ ONE_MAIL = Promise(
             (f"{TEST_CLAIM}::test_check_claim_raises_after_takeover_cancel_request_and_end",),
         ),
         Mutant(
-            "mail-not-again",
-            "A mail that is noted as sent is not sent.",
+            "mail-dedup",
+            "A mail that is recorded as sent is not sent again.",
             (Edit(SENDING, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
-            "mail-noted",
-            "What the server has accepted is noted.",
+            "mail-recorded",
+            "A mail that the server accepted is recorded as sent.",
             (Edit(SENDING, "deliver", "_record(task_id, message_id)", "pass"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
-            "mail-noted-later",
-            "It is noted however long the database is away.",
+            "mail-recorded-later",
+            "The record is written as soon as the database is available again.",
             (Edit(SENDING, "_record", "except DatabaseUnavailable:", "except ZeroDivisionError:"),),
             (f"{TEST_MAIL}::test_sent_mail_is_recorded_after_database_outage",),
         ),
         Mutant(
-            "mail-done",
-            "A task whose mail is noted is a success, whatever became of its worker.",
+            "mail-recovered",
+            "A task whose mail is recorded as sent ends as SUCCESS even if its worker died.",
             (
                 Edit(
                     SENDING,
@@ -162,8 +162,8 @@ ONE_MAIL = Promise(
             (f"{ACCEPTED}[sqlite-False-reconcile]", f"{ACCEPTED}[sqlite-True-a worker]"),
         ),
         Mutant(
-            "mail-last-look",
-            "The last thing before a mail goes is to ask whether it is still wanted, and still ours to send.",
+            "mail-check-last",
+            "The claim and the cancellation request are checked immediately before a mail is sent.",
             (Edit(SENDING, "_send", "_check_wanted(task)", "pass"),),
             (
                 f"{TEST_MAIL}::test_no_mail_is_sent_after_takeover",
@@ -172,19 +172,19 @@ ONE_MAIL = Promise(
         ),
         Mutant(
             "mail-id",
-            "Its Message-ID derives from the task's id, so that two would be one to their reader.",
+            "The Message-ID is derived from the task id, so that mail clients can detect duplicates.",
             (Edit(SENDING, "deliver", "message.msgId = message_id", "pass"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
-            "archive-whole",
-            "An archive is written elsewhere, and moved into place when it is whole.",
+            "archive-rename",
+            "An archive is written to a temporary path and renamed when it is complete.",
             (Edit(STORAGE, "Storage.new", 'self._full(f"{PARTS}/{path}")', "self._full(path)"),),
             (f"{TEST_STORAGE}::test_file_is_invisible_until_complete",),
         ),
         Mutant(
-            "archive-or-nothing",
-            "If it does not become whole, nothing is left of it.",
+            "archive-discard",
+            "An incomplete archive is deleted after an error.",
             (Edit(STORAGE, "Storage.new", "self._files.rm_file(part)", "pass"),),
             (
                 f"{TEST_STORAGE}::test_failed_write_leaves_no_file",

@@ -1,4 +1,4 @@
-"""That what is away for a while costs nothing but the while."""
+"""Outages of Redis, the mail server and the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSITIONS = "microblog/taskqueue/transitions.py"
 TRANSPORT = "microblog/taskqueue/transport.py"
 WORKER = "microblog/taskqueue/worker.py"
 
-TEST_AWAY = "tests/integration/test_away.py"
+TEST_OUTAGES = "tests/integration/test_away.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"
@@ -27,26 +27,27 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
-DATABASE_AWAY = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
-FOLLOWS_LATER = f"{TEST_AWAY}::test_next_step_runs_once_redis_is_back[sqlite]"
+DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
+NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back[sqlite]"
 PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
-RETRIED_LATER = f"{TEST_AWAY}::test_retry_is_published_once_redis_is_back[sqlite]"
+RETRY_LATER = f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]"
 TEMPORARY = f"{TEST_EXPORT_MAIL}::test_temporary_refusal_is_retried_until_accepted"
 UNPUBLISHED = "test_launch_while_redis_is_down_runs_later"
 
-SOMETHING_IS_AWAY = Promise(
-    "Redis away: every page that does not need it works; launches wait and run once it is back. "
-    "SMTP away: the mail is retried with growing, jittered pauses. Database away: 503, never a half-written job",
+OUTAGES = Promise(
+    "Redis unavailable: every page that does not need it works; launches wait and run once it is available. "
+    "SMTP unavailable: mail is retried with growing, jittered pauses. "
+    "Database unavailable: 503, and no job is stored in part",
     (
         Mutant(
             "redis-pages",
-            "Redis away: rate limits are counted in the process, and every page works.",
+            "Without Redis, rate limits are counted in memory and pages work.",
             (Edit(EXTENSIONS, "limiter", ", in_memory_fallback_enabled=True", ""),),
             (f"{TEST_ERRORS}::test_pages_work_while_redis_is_unavailable",),
         ),
         Mutant(
             "redis-launch",
-            "A launch that finds the broker away is no error.",
+            "A launch succeeds without the broker.",
             (
                 Edit(
                     LAUNCH,
@@ -58,30 +59,30 @@ SOMETHING_IS_AWAY = Promise(
             (f"{TEST_TASKS_PAGES}::test_export_while_redis_is_down",),
         ),
         Mutant(
-            "redis-give-back",
-            "Its row stays unpublished, for reconcile to see.",
+            "redis-unpublished",
+            "The row of a launch without the broker stays unpublished, so that reconcile publishes it.",
             (Edit(LAUNCH, "publish", "mark_unpublished(executor, task_id, now)", "pass"),),
             (f"{TEST_LAUNCH}::{UNPUBLISHED}",),
         ),
         Mutant(
             "redis-cancel",
-            "A cancellation is kept until it can be carried out.",
+            "A cancellation request is stored until it can be completed.",
             (Edit(JOBS, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
             (f"{TEST_TASKS_PAGES}::test_cancel_while_redis_is_down",),
         ),
         Mutant(
             "redis-outcome",
-            "A result waits in the worker until Redis takes it.",
+            "A worker holds a result until Redis accepts it.",
             (
                 Edit(
                     SETTINGS, "_results", '"result_backend_always_retry": True', '"result_backend_always_retry": False'
                 ),
             ),
-            (FOLLOWS_LATER,),
+            (NEXT_STEP,),
         ),
         Mutant(
             "redis-retry",
-            "A task that asks for another attempt gets it once Redis is back.",
+            "A retry without the broker is published once Redis is available again.",
             (
                 Edit(
                     WORKER,
@@ -90,21 +91,21 @@ SOMETHING_IS_AWAY = Promise(
                     "raise",
                 ),
             ),
-            (RETRIED_LATER,),
+            (RETRY_LATER,),
         ),
         Mutant(
             "redis-retry-state",
-            "The row says so, though Redis cannot.",
+            "A retry without Redis is stored in the row.",
             (
                 Edit(
                     RESULT_BACKEND, "DatabaseResultBackend._store_in_redis", "if state in states.FINISHED:", "if True:"
                 ),
             ),
-            (RETRIED_LATER,),
+            (RETRY_LATER,),
         ),
         Mutant(
             "redis-worker",
-            "A worker that still has messages of a lost connection outlives it.",
+            "A worker survives messages that belong to a closed connection.",
             (
                 Edit(
                     TRANSPORT,
@@ -113,11 +114,11 @@ SOMETHING_IS_AWAY = Promise(
                     "pass",
                 ),
             ),
-            (FOLLOWS_LATER,),
+            (NEXT_STEP,),
         ),
         Mutant(
             "redis-beat",
-            "Beat outlives it, too.",
+            "Beat survives an outage of Redis.",
             (
                 Edit(
                     SCHEDULER,
@@ -130,25 +131,25 @@ SOMETHING_IS_AWAY = Promise(
         ),
         Mutant(
             "redis-schedule",
-            "It stores its schedule again, which Redis may have forgotten.",
+            "Beat stores its schedule again after Redis has lost its data.",
             (Edit(SCHEDULER, "Scheduler._tick", "self.setup_schedule()", "pass"),),
             (f"{TEST_BEAT}::test_beat_survives_restart_of_empty_redis",),
         ),
         Mutant(
             "smtp-permanent",
-            "SMTP: a refusal for good fails at once, with the server's words.",
+            "A permanent SMTP error fails the task with the reply of the server.",
             (Edit(SENDING, "_refused", "if code >= 500:", "if False:"),),
             (f"{TEST_EXPORT_MAIL}::test_permanent_refusal_fails_with_server_reply[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",
-            "A refusal for now is tried again.",
+            "A temporary SMTP error is retried.",
             (Edit(SENDING, "_refused", "_try_later(task, answer)", "raise JobError(answer)"),),
             (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
-            "smtp-gone",
-            "So is a connection that was lost.",
+            "smtp-disconnect",
+            "A lost SMTP connection is retried.",
             (
                 Edit(
                     SENDING,
@@ -161,19 +162,19 @@ SOMETHING_IS_AWAY = Promise(
         ),
         Mutant(
             "smtp-pauses-grow",
-            "The pauses grow.",
+            "The pauses between deliveries grow.",
             (Edit(SENDING, "_try_later", "INITIAL_BACKOFF * 2 ** min(attempt - 1, 10)", "INITIAL_BACKOFF"),),
             (PAUSES,),
         ),
         Mutant(
             "smtp-pauses-jitter",
-            "They are never quite the same.",
+            "The pauses between deliveries have random jitter.",
             (Edit(SENDING, "_try_later", " * random.uniform(0.75, 1.25)", ""),),
             (PAUSES,),
         ),
         Mutant(
             "smtp-window",
-            "They end with MAIL_RETRY_WINDOW.",
+            "Delivery is not retried after MAIL_RETRY_WINDOW.",
             (
                 Edit(
                     SENDING, "_try_later", "if utcnow() + timedelta(seconds=pause) > started_at + window:", "if False:"
@@ -183,17 +184,17 @@ SOMETHING_IS_AWAY = Promise(
         ),
         Mutant(
             "database-503",
-            "Database away: a page says so, with 503.",
+            "A page returns 503 while the database is unavailable.",
             (
                 Edit(
                     ERRORS, "init_app", "app.register_error_handler(DatabaseUnavailable, _database_unavailable)", "pass"
                 ),
             ),
-            (f"{DATABASE_AWAY}[fault0-sqlite]",),
+            (f"{DATABASE_UNAVAILABLE}[fault0-sqlite]",),
         ),
         Mutant(
             "database-503-interface",
-            "It says so whichever of its two words the driver has for it.",
+            "Both error classes that the driver uses for a lost connection result in 503.",
             (
                 Edit(
                     DATABASE,
@@ -202,41 +203,41 @@ SOMETHING_IS_AWAY = Promise(
                     "_is_unavailable(error)",
                 ),
             ),
-            (f"{DATABASE_AWAY}[fault1-sqlite]",),
+            (f"{DATABASE_UNAVAILABLE}[fault1-sqlite]",),
         ),
         Mutant(
             "database-full",
-            "A full disk is an unavailable database, too.",
+            "A full disk counts as an unavailable database.",
             (Edit(DATABASE, "_SQLITE_UNAVAILABLE", "sqlite3.SQLITE_FULL,", ""),),
             (f"{TEST_ERRORS}::test_full_disk_counts_as_unavailable",),
         ),
         Mutant(
             "database-restarted-page",
-            "A database that was restarted costs nobody a page.",
+            "Pages work after a restart of the database.",
             (Edit(CONFIG, "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
             (f"{TEST_ERRORS}::test_pages_work_after_database_restart",),
         ),
         Mutant(
             "database-restarted-launch",
-            "It costs no launch.",
+            "Launches work after a restart of the database.",
             (Edit(DATABASE, "AutocommitExecutor.execute", "if not error.connection_invalidated:", "if True:"),),
             (f"{TEST_LAUNCH}::test_launch_survives_database_restart",),
         ),
         Mutant(
             "database-claim",
-            "A message that cannot be claimed goes back to its queue.",
+            "A message is requeued if the database is unavailable at its claim.",
             (Edit(WORKER, "JobTask.before_start", "raise Reject(error, requeue=True) from error", "raise"),),
-            (f"{TEST_AWAY}::test_message_is_requeued_while_database_is_unavailable",),
+            (f"{TEST_OUTAGES}::test_message_is_requeued_while_database_is_unavailable",),
         ),
         Mutant(
             "database-claim-refused",
-            "A message whose claim the schema refuses is dropped, and nothing is stored.",
+            "A message whose claim fails with a schema error is dropped without storing a state.",
             (Edit(WORKER, "JobTask.before_start", "raise NotClaimed(task_id) from", "raise Reject(task_id) from"),),
-            (f"{TEST_AWAY}::test_schema_error_at_claim_drops_message_and_loses_no_job",),
+            (f"{TEST_OUTAGES}::test_schema_error_at_claim_drops_message_and_loses_no_job",),
         ),
         Mutant(
             "database-progress-refused",
-            "Progress that the database refuses does not fail the task.",
+            "A database error at a progress update does not fail the task.",
             (
                 Edit(
                     RESULT_BACKEND,
@@ -245,11 +246,11 @@ SOMETHING_IS_AWAY = Promise(
                     "except ZeroDivisionError:",
                 ),
             ),
-            (f"{TEST_AWAY}::test_schema_error_at_progress_does_not_fail_task",),
+            (f"{TEST_OUTAGES}::test_schema_error_at_progress_does_not_fail_task",),
         ),
         Mutant(
             "redis-retry-unpublished",
-            "The row of a retry that was not published says so.",
+            "The row shows whether its retry was published.",
             (
                 Edit(
                     TRANSITIONS,
@@ -262,7 +263,7 @@ SOMETHING_IS_AWAY = Promise(
         ),
         Mutant(
             "database-outcome",
-            "A result that cannot reach its row is kept in Redis, for reconcile to copy.",
+            "A result that cannot be stored in the row stays in Redis, and reconcile copies it.",
             (
                 Edit(
                     RESULT_BACKEND,
@@ -271,7 +272,7 @@ SOMETHING_IS_AWAY = Promise(
                     "except BackendStoreError:",
                 ),
             ),
-            (f"{TEST_AWAY}::test_result_reaches_row_once_database_is_back",),
+            (f"{TEST_OUTAGES}::test_result_reaches_row_once_database_is_back",),
         ),
     ),
 )

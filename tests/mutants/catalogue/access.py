@@ -1,4 +1,4 @@
-"""Who may see what, what a message tells, and what programs can read."""
+"""Access to jobs, the content of messages, and output as JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ ACCOUNTS = "microblog/accounts/models.py"
 API_JOBS = "microblog/api/jobs.py"
 EXPORTS_ARCHIVE = "microblog/exports/archive.py"
 EXPORTS = "microblog/exports/services.py"
-JOB = "microblog/jobs/models.py"
+JOBS_MODELS = "microblog/jobs/models.py"
 JOBS_ROUTES = "microblog/jobs/routes.py"
-SEE = "microblog/monitoring/cli/jobs.py"
+CLI_JOBS = "microblog/monitoring/cli/jobs.py"
 NOTIFICATIONS_PUBSUB = "microblog/notifications/pubsub.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 
@@ -21,16 +21,16 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
-PRINTS_JSON = f"{TEST_CLI}::test_every_command_has_json_output"
-OWN_EXPORT = "test_export_message_contains_only_user_id"
+JSON_OUTPUT = f"{TEST_CLI}::test_every_command_has_json_output"
+EXPORT_MESSAGE = "test_export_message_contains_only_user_id"
 
-THEIRS = Promise(
+OWN_DATA = Promise(
     "A user sees, cancels, retries and downloads only what is theirs; operators see all",
     (
         Mutant(
             "own-job",
-            "A job is found for its own user: to see, to cancel, to try again.",
-            (Edit(JOB, "find_job", "query = query.where(Task.user_id == user_id)", "pass"),),
+            "A user can read, cancel and retry only their own jobs.",
+            (Edit(JOBS_MODELS, "find_job", "query = query.where(Task.user_id == user_id)", "pass"),),
             (
                 f"{TEST_TASKS_PAGES}::test_task_of_another_user_is_not_found",
                 f"{TEST_API}::TestTasks::test_foreign_task_looks_like_unknown_task",
@@ -38,31 +38,31 @@ THEIRS = Promise(
         ),
         Mutant(
             "own-list",
-            "The list of jobs has the user's own.",
+            "The list of jobs contains only those of the user.",
             (Edit(JOBS_ROUTES, "index", "Task.user_id == current_user.id, ", ""),),
             (f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",),
         ),
         Mutant(
             "own-list-api",
-            "So has the API's.",
+            "The list of jobs in the API contains only those of the user.",
             (Edit(API_JOBS, "index", "Task.user_id == caller().id, ", ""),),
             (f"{TEST_API}::TestTasks::test_list_has_only_own_jobs",),
         ),
         Mutant(
             "own-recent",
-            "So have the cards on every page.",
-            (Edit(JOB, "newest_jobs", ".where(Task.user_id == user_id)", ""),),
+            "The job cards on every page contain only those of the user.",
+            (Edit(JOBS_MODELS, "newest_jobs", ".where(Task.user_id == user_id)", ""),),
             (f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",),
         ),
         Mutant(
             "own-changes",
-            "So has the polling fallback.",
-            (Edit(JOB, "jobs_changed_since", "Task.user_id == user_id, ", ""),),
+            "Polling returns only the jobs of the user.",
+            (Edit(JOBS_MODELS, "jobs_changed_since", "Task.user_id == user_id, ", ""),),
             (f"{TEST_NOTIFICATIONS}::test_poll_excludes_events_of_other_users",),
         ),
         Mutant(
             "own-stream",
-            "So has the live stream.",
+            "The event stream contains only the jobs of the user.",
             (
                 Edit(
                     NOTIFICATIONS_PUBSUB,
@@ -75,13 +75,13 @@ THEIRS = Promise(
         ),
         Mutant(
             "own-archive",
-            "An archive is for its owner, also by a signed link.",
+            "An archive is available only to its owner, even with a signed link.",
             (Edit(EXPORTS, "find_archive", " or archive.user_id != user_id", ""),),
             (f"{TEST_EXPORTS}::test_large_archive_is_mailed_as_private_link[sqlite]",),
         ),
         Mutant(
             "own-posts",
-            "In it are the owner's posts.",
+            "An archive contains only the posts of its owner.",
             (Edit(EXPORTS_ARCHIVE, "read_posts", ".where(Post.user_id == user_id)", ""),),
             (f"{TEST_EXPORTS}::test_archive_has_only_own_posts",),
         ),
@@ -93,19 +93,19 @@ MESSAGES = Promise(
     (
         Mutant(
             "message-id",
-            "A job is told its user's id, and looks up the rest.",
+            "A message contains the id of the user, and the task reads everything else from the database.",
             (Edit(ACCOUNTS, "User.launch_task", "self.id, *args", "self.email, *args"),),
-            (f"{TEST_LAUNCH}::{OWN_EXPORT}",),
+            (f"{TEST_LAUNCH}::{EXPORT_MESSAGE}",),
         ),
         Mutant(
             "message-json",
-            "Messages are sent as JSON.",
+            "Messages are serialized as JSON.",
             (Edit(SETTINGS, "_messages", '"task_serializer": "json"', '"task_serializer": "pickle"'),),
-            (f"{TEST_LAUNCH}::{OWN_EXPORT}",),
+            (f"{TEST_LAUNCH}::{EXPORT_MESSAGE}",),
         ),
         Mutant(
             "message-json-only",
-            "Nothing else is taken.",
+            "Workers accept only JSON.",
             (Edit(SETTINGS, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
             (f"{TEST_LAUNCH}::test_worker_refuses_pickle_message[sqlite]",),
         ),
@@ -113,25 +113,25 @@ MESSAGES = Promise(
 )
 
 JSON = Promise(
-    "Whatever `flask tasks` prints is also there as `--json`",
+    "All output of `flask tasks` is also available as `--json`",
     (
         Mutant(
             "json-list",
-            "The list of jobs.",
-            (Edit(SEE, "list_jobs", "if as_json:", "if False:"),),
-            (PRINTS_JSON,),
+            "`flask tasks list` prints JSON.",
+            (Edit(CLI_JOBS, "list_jobs", "if as_json:", "if False:"),),
+            (JSON_OUTPUT,),
         ),
         Mutant(
             "json-show",
-            "All that is known of one.",
-            (Edit(SEE, "show", "if as_json:", "if False:"),),
-            (PRINTS_JSON,),
+            "`flask tasks show` prints JSON.",
+            (Edit(CLI_JOBS, "show", "if as_json:", "if False:"),),
+            (JSON_OUTPUT,),
         ),
         Mutant(
-            "json-steer",
-            "What became of a cancellation, and of another attempt.",
-            (Edit(SEE, "_steer", "if as_json:", "if False:"),),
-            (PRINTS_JSON,),
+            "json-actions",
+            "`flask tasks cancel` and `flask tasks retry` print JSON.",
+            (Edit(CLI_JOBS, "_steer", "if as_json:", "if False:"),),
+            (JSON_OUTPUT,),
         ),
     ),
 )

@@ -1,10 +1,10 @@
-"""That every job ends: whoever was killed, whatever was lost; and that none is tried for ever."""
+"""Recovery: every job ends, and no task crashes workers without limit."""
 
 from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-SWEEP = "microblog/exports/cleanup.py"
+CLEANUP = "microblog/exports/cleanup.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
@@ -22,17 +22,17 @@ PAUSES = f"{TEST_REPUBLISH}::test_republish_pauses_grow_to_15_minutes"
 PREDECESSOR = f"{TEST_RECONCILE}::test_step_ends_with_failed_predecessor"
 
 EVERY_JOB_ENDS = Promise(
-    "Every job ends: 60 s after the last fault is healed, no row waits for a worker that is gone",
+    "Every job ends: 60 s after the last fault is repaired, no row waits for a worker that no longer runs",
     (
         Mutant(
             "lease-renewed",
-            "A worker's main process renews the leases of all that it runs.",
+            "The main process of a worker renews the leases of all tasks that it runs.",
             (Edit(WORKER, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
             (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
             "lease-own",
-            "It renews no other worker's.",
+            "A worker does not renew the leases of other workers.",
             (
                 Edit(
                     TRANSITIONS,
@@ -45,49 +45,49 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "lease-progress",
-            "Progress renews the lease, too.",
+            "Progress renews the lease.",
             (Edit(TRANSITIONS, "_PROGRESS", "lease_expires_at=EXPIRES,", ""),),
             (f"{TEST_CLAIM}::test_progress_renews_lease",),
         ),
         Mutant(
-            "lease-let-go",
-            "A lease that is given back is renewed no more.",
+            "lease-released",
+            "A released lease is not renewed.",
             (Edit(WORKER, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
             ("tests/integration/test_lease.py::test_released_lease_is_not_renewed",),
         ),
         Mutant(
-            "lease-revived",
-            "The lease of a process that died does not come to life with the message that is given out again.",
+            "lease-redelivery",
+            "Redelivery of the message does not renew the lease of a dead process.",
             (Edit(WORKER, "renew_running_leases", "running & known", "running"),),
             ("tests/integration/test_lease.py::test_expired_lease_is_not_renewed_after_redelivery",),
         ),
         Mutant(
             "child-killed",
-            "A task whose process was killed may be claimed again at once.",
+            "A task whose process was killed can be claimed again immediately.",
             (Edit(WORKER, "JobRequest.on_failure", "expire_lease(self.app.executor, self.id, self.hostname)", "pass"),),
             (f"{TEST_STATES}::test_task_runs_again_after_killing_its_process[sqlite]",),
         ),
         Mutant(
             "child-killed-message",
-            "Its message goes back to the broker.",
+            "The message of a task whose process was killed is requeued.",
             (Edit(SETTINGS, "_tasks", '"task_reject_on_worker_lost": True', '"task_reject_on_worker_lost": False'),),
             (f"{TEST_STATES}::test_task_runs_again_after_killing_its_process[sqlite]",),
         ),
         Mutant(
-            "acknowledged-late",
-            "A message is acknowledged when its task has ended, not when it begins.",
+            "acks-late",
+            "A message is acknowledged after its task has finished.",
             (Edit(SETTINGS, "_tasks", '"task_acks_late": True', '"task_acks_late": False'),),
             (f"{TEST_STATES}::test_task_runs_again_after_kill_from_outside[sqlite]",),
         ),
         Mutant(
-            "stop-in-time",
-            "A worker that is told to stop does so within WORKER_STOP_TIMEOUT.",
+            "stop-timeout",
+            "A stopping worker exits within WORKER_STOP_TIMEOUT.",
             (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
             (f"{TEST_RECONCILE}::test_stopping_worker_releases_tasks_in_time[sqlite]",),
         ),
         Mutant(
-            "stop-hands-back",
-            "It hands back what it was running, which is no crash.",
+            "stop-releases",
+            "A stopping worker releases its running tasks, and these do not count as crashes.",
             (
                 Edit(
                     WORKER,
@@ -100,31 +100,31 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "time-limit",
-            "The main process may end what its own children hold: a task that is too slow.",
+            "The main process of a worker can fail a task that exceeds its hard time limit.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.and_(UNHELD, "),),
             (f"{TEST_STATES}::test_hard_time_limit[sqlite]",),
         ),
         Mutant(
-            "cancel-heard",
-            "A running task hears at its next progress that it has a cancellation request.",
+            "cancel-at-progress",
+            "A running task detects a cancellation request at its next progress update.",
             (Edit(TRANSITIONS, "store_progress", "if stored[0].cancel_requested_at is not None:", "if False:"),),
             (f"{TEST_CLAIM}::test_progress_raises_cancelled_after_cancel_request",),
         ),
         Mutant(
             "cancel-revokes",
-            "It then ends as REVOKED.",
+            "A task that detects a cancellation request ends as REVOKED.",
             (Edit(WORKER, "JobTask.__call__", "except Cancelled:", "except ZeroDivisionError:"),),
             (f"{TEST_STATES}::test_cancelled_job_stops_at_next_progress[sqlite]",),
         ),
         Mutant(
             "cancel-not-claimed",
-            "What has a cancellation request is not begun.",
+            "A task with a cancellation request is not claimed.",
             (Edit(TRANSITIONS, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
             (f"{TEST_CLAIM}::test_claim_refused_after_cancel_request",),
         ),
         Mutant(
-            "success-goes-on",
-            "A success publishes the step behind it.",
+            "success-publishes-next",
+            "A success publishes the next step.",
             (
                 Edit(
                     RESULT_BACKEND,
@@ -136,8 +136,8 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_STATES}::test_step_receives_result_of_previous_step[sqlite]",),
         ),
         Mutant(
-            "setback-goes-on",
-            "What ends badly ends the step behind it.",
+            "failure-ends-next",
+            "A failure or cancellation ends the following steps with the same state.",
             (
                 Edit(
                     RESULT_BACKEND,
@@ -150,7 +150,7 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "reconcile-unpublished",
-            "Reconcile publishes what was never published.",
+            "Reconcile publishes a task that was never published.",
             (
                 Edit(
                     RECONCILE,
@@ -162,20 +162,20 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_REPUBLISH}::test_unpublished_job_is_published",),
         ),
         Mutant(
-            "reconcile-forgotten",
-            "It publishes again what Redis forgot.",
+            "reconcile-data-loss",
+            "Reconcile republishes tasks whose messages were lost with the data of Redis.",
             (Edit(RECONCILE, "_missing_message", "if broker.data_since > step.published_at:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_job_is_republished_after_redis_data_loss",),
         ),
         Mutant(
-            "reconcile-idle",
-            "It publishes again, soon, what is missing from an empty queue.",
+            "reconcile-empty-queue",
+            "Reconcile soon republishes a task whose message is missing from an empty queue.",
             (Edit(RECONCILE, "_missing_message", "if step.queue in broker.empty_queues:", "if False:"),),
             (f"{TEST_REPUBLISH}::test_job_lost_from_empty_queue_is_republished_soon",),
         ),
         Mutant(
             "reconcile-orphan",
-            "It publishes again, at once, what a worker was running whose lease ran out.",
+            "Reconcile immediately republishes a running task whose lease has expired.",
             (
                 Edit(
                     RECONCILE,
@@ -188,7 +188,7 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "reconcile-live",
-            "It leaves alone what a live lease covers.",
+            "Reconcile does not touch a task with a valid lease.",
             (
                 Edit(
                     RECONCILE,
@@ -200,14 +200,14 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
-            "reconcile-in-the-end",
-            "It publishes again, in the end, whatever waits and never starts.",
+            "reconcile-waiting",
+            "Reconcile eventually republishes any task that waits without starting.",
             (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "False"),),
             (f"{TEST_REPUBLISH}::test_waiting_job_is_not_republished_every_run",),
         ),
         Mutant(
             "reconcile-pauses",
-            "It does so after pauses that grow.",
+            "The pauses between these republications grow.",
             (
                 Edit(
                     RECONCILE,
@@ -220,13 +220,13 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "reconcile-longest-pause",
-            "They do not grow beyond a quarter of an hour.",
+            "These pauses do not exceed 15 minutes.",
             (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "waited > pause"),),
             (f"{PAUSES}[sqlite-10000-910-1]",),
         ),
         Mutant(
             "reconcile-result",
-            "A later step that it publishes gets what the step before returned.",
+            "A republished later step receives the result of the previous step.",
             (
                 Edit(
                     RECONCILE, "_publish_again", "results = [_result_of(previous)] if previous else []", "results = []"
@@ -236,7 +236,7 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "reconcile-outcome",
-            "It copies an outcome that Redis has and the row missed.",
+            "Reconcile copies a terminal state that is in Redis but not in the row.",
             (
                 Edit(
                     RECONCILE,
@@ -248,8 +248,8 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_RECONCILE}::test_reconcile_copies_result_from_redis",),
         ),
         Mutant(
-            "reconcile-failed-before",
-            "It ends a step whose predecessor failed.",
+            "reconcile-predecessor-failed",
+            "Reconcile fails a step whose predecessor failed.",
             (
                 Edit(
                     RECONCILE,
@@ -261,20 +261,20 @@ EVERY_JOB_ENDS = Promise(
             (f"{PREDECESSOR}[sqlite-FAILURE]", f"{PREDECESSOR}[postgresql-FAILURE]"),
         ),
         Mutant(
-            "reconcile-revoked-before",
-            "It ends a step whose predecessor was cancelled.",
+            "reconcile-predecessor-revoked",
+            "Reconcile revokes a step whose predecessor was cancelled.",
             (Edit(RECONCILE, "_final_error", " or (previous is not None and previous.state == states.REVOKED)", ""),),
             (f"{PREDECESSOR}[sqlite-REVOKED]", f"{PREDECESSOR}[postgresql-REVOKED]"),
         ),
         Mutant(
             "reconcile-cancel",
-            "It carries out a cancellation that nobody is there to hear.",
+            "Reconcile completes the cancellation of a task that no worker runs.",
             (Edit(RECONCILE, "_final_error", "step.cancel_requested_at is not None or ", ""),),
             (f"{TEST_RECONCILE}::test_reconcile_cancels_task_of_lost_worker",),
         ),
         Mutant(
-            "reconcile-unknown",
-            "It ends a job of a kind that no longer exists.",
+            "reconcile-unregistered",
+            "Reconcile fails a task whose name is no longer registered.",
             (
                 Edit(
                     RECONCILE,
@@ -286,29 +286,29 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_RECONCILE}::test_unknown_task_fails_after_one_hour",),
         ),
         Mutant(
-            "reconcile-others",
-            "A job that cannot be reconciled keeps no other waiting.",
+            "reconcile-isolation",
+            "An error while reconciling one job does not block the others.",
             (Edit(RECONCILE, "_isolated", 'logger.exception("%s cannot be reconciled", step.id)', "raise"),),
             (f"{TEST_RECONCILE}::test_failed_reconcile_does_not_block_other_jobs",),
         ),
         Mutant(
-            "sweep-parts",
-            "A file that a killed worker was writing is deleted.",
+            "cleanup-parts",
+            "The partial file of a killed worker is deleted.",
             (Edit(MODELS, "is_attempt_current", ", Task.attempts <= attempt", ""),),
             (f"{TEST_EXPORTS}::test_parts_of_killed_worker_are_deleted",),
         ),
         Mutant(
-            "sweep-superseded",
-            "So is the archive of an attempt that was taken over.",
-            (Edit(SWEEP, "delete_superseded", "storage.delete(path)", "pass"),),
+            "cleanup-superseded",
+            "The archive of a superseded attempt is deleted.",
+            (Edit(CLEANUP, "delete_superseded", "storage.delete(path)", "pass"),),
             (f"{TEST_EXPORTS}::test_stale_attempt_does_not_replace_archive",),
         ),
         Mutant(
-            "sweep-unwanted",
-            "So is the archive of a job that ended otherwise.",
+            "cleanup-unfinished",
+            "The archive of a failed or cancelled job is deleted.",
             (
                 Edit(
-                    SWEEP,
+                    CLEANUP,
                     "delete_archives_of_failed_jobs",
                     "Task.state.in_([states.FAILURE, states.REVOKED])",
                     "Task.state.in_([])",
@@ -319,12 +319,12 @@ EVERY_JOB_ENDS = Promise(
     ),
 )
 
-NO_LOOP = Promise(
-    "A task that kills its worker 3 times is FAILURE, not a loop",
+CRASH_LIMIT = Promise(
+    "A task that kills its worker 3 times becomes FAILURE",
     (
         Mutant(
             "crash-counted",
-            "Each claim of what a dead worker held counts one crash, in the row.",
+            "A claim after an expired lease increments `crashes`.",
             (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
             (
                 f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
@@ -333,7 +333,7 @@ NO_LOOP = Promise(
         ),
         Mutant(
             "crash-limit",
-            "After so many it is claimed no more.",
+            "A task is not claimed after TASK_MAX_CRASHES crashes.",
             (
                 Edit(
                     TRANSITIONS,
@@ -346,7 +346,7 @@ NO_LOOP = Promise(
         ),
         Mutant(
             "crash-ends",
-            "The worker that may not claim it ends it.",
+            "The worker whose claim is refused for this reason fails the task.",
             (
                 Edit(
                     WORKER,
@@ -359,7 +359,7 @@ NO_LOOP = Promise(
         ),
         Mutant(
             "crash-reconcile",
-            "Reconcile ends it where no message is left.",
+            "Reconcile fails such a task if it has no message.",
             (
                 Edit(
                     RECONCILE,
