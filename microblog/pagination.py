@@ -1,12 +1,14 @@
-"""Keyset pagination of lists that are read newest first.
+"""Keyset pagination of lists.
 
-A key is the time and the id of a row: ``2026-11-21T09:30:00.000000Z_42``. Nothing is counted or skipped, so that the
-thousandth page costs the same as the first, and added rows do not move others between pages.
+The key of an item is the text of the values by which the list is ordered; most lists are read newest first, by time and
+id: ``2026-11-21T09:30:00.000000Z_42``. Nothing is counted or skipped, so that the thousandth page costs the same as the
+first, and added rows do not move others between pages.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,7 +24,7 @@ from microblog.extensions import db
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_KEY = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([0-9A-Za-z-]{1,64})", re.ASCII)
+_TIME_KEY = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([0-9A-Za-z-]{1,64})", re.ASCII)
 _ID = re.compile(r"\d{1,18}", re.ASCII)  # fits the 64 bits of both databases
 
 
@@ -35,21 +37,86 @@ class InvalidKey(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page, newest item first, and the keys of the adjacent pages (None if there is no such page)."""
+    """One page in reading order, and the keys of the adjacent pages (None if there is no such page).
+
+    In a URL a page is ``before`` a key or ``after`` one, whichever way the list is read: the next page is ``after`` the
+    key `next` if the list is `ascending`, otherwise ``before`` it.
+    """
 
     items: list[T]
-    older: str | None
-    newer: str | None
+    next: str | None = None
+    previous: str | None = None
+    ascending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[T]):
+    """The order of a list: the key of an item, and the reverse.
+
+    `parse` returns an edge, the position of a key in the list, and raises InvalidKey.
+    """
+
+    key: Callable[[T], str]
+    parse: Callable[[str], Any]
+    ascending: bool = False
 
 
 class PageQuery(Protocol[T_co]):
     """A query builder that restricts the rows to about one page."""
 
     def __call__(self, edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[T_co]:
-        """Select at least the next `rows` rows after `edge` (a time and an id), or the next newer ones if `upward`.
+        """Select at least the next `rows` rows below `edge` (a time and an id), or the next above it if `upward`.
 
         Without an edge, start at the newest row. The select is unordered.
         """
+
+
+def page_of(
+    read: Callable[[Any, bool, int], Sequence[T]],
+    order: Order[T],
+    size: int | None = None,
+    before: str | None = None,
+    after: str | None = None,
+) -> Page[T]:
+    """Return the page that is `before` a key or `after` one; without a key, the first.
+
+    `read` gets an edge or None, the direction (True if upward) and a number of rows, and returns at most that many: the
+    nearest in this direction. `size` is the maximum number of items, by default ``POSTS_PER_PAGE``. Raises InvalidKey.
+    """
+    if before is not None and after is not None:
+        raise InvalidKey
+    size = size or current_app.config["POSTS_PER_PAGE"]
+    start, end = (after, before) if order.ascending else (before, after)
+    if end is not None:
+        rows = read(order.parse(end), not order.ascending, size + 1)  # the one more shows that another page exists
+        if len(rows) > size:
+            items = list(rows[:size][::-1])
+            return Page(items, order.key(items[-1]), order.key(items[0]), order.ascending)
+        # Near the beginning, return the full first page instead of a short one.
+    rows = read(None if start is None else order.parse(start), order.ascending, size + 1)
+    items = list(rows[:size])
+    previous = None if start is None else order.key(items[0]) if items else start
+    return Page(items, order.key(items[-1]) if len(rows) > size else None, previous, order.ascending)
+
+
+def page_of_rows(
+    query: sa.Select[T] | PageQuery[T],
+    columns: Sequence[Any],
+    order: Order[T],
+    size: int | None = None,
+    before: str | None = None,
+    after: str | None = None,
+) -> Page[T]:
+    """Like page_of(), for the rows of `query`, ordered by `columns`; the edge is a tuple of their values.
+
+    `query` selects one entity, unordered, or builds such a select (see PageQuery).
+    """
+
+    def read(edge: sa.Tuple | None, upward: bool, rows: int) -> Sequence[T]:
+        select = query if isinstance(query, sa.Select) else query(edge, upward, rows)
+        return db.session.scalars(after_key(select, columns, edge, upward).limit(rows)).all()
+
+    return page_of(read, order, size, before, after)
 
 
 def newest_first(
@@ -60,74 +127,45 @@ def newest_first(
     before: str | None = None,
     after: str | None = None,
 ) -> Page[T]:
-    """Return the page of `query` that begins `before` a key or ends `after` one; without a key, the newest page.
+    """Like page_of_rows(), newest row first.
 
-    `query` selects one entity, unordered, or builds such a select (see PageQuery); `timestamp` and `identity` (integer
-    or text) are its columns that together identify and order the rows. `size` is the maximum number of items, by
-    default ``POSTS_PER_PAGE``. Raises InvalidKey.
+    `timestamp` and `identity` (integer or text) are the columns that together identify and order the rows.
     """
-    if before is not None and after is not None:
-        raise InvalidKey
-    listing = _Listing(query, timestamp, identity, size or current_app.config["POSTS_PER_PAGE"])
-    return listing.from_top(before) if after is None else listing.up_from(after)
 
+    def key(item: T) -> str:
+        return time_key(getattr(item, timestamp.key), getattr(item, identity.key))
 
-def after_key(query: sa.Select[T], timestamp: Any, identity: Any, edge: sa.Tuple | None, upward: bool) -> sa.Select[T]:
-    """Return `query` restricted to the rows after `edge` and ordered: newest first, or oldest first if `upward`."""
-    if edge is not None:
-        key = sa.tuple_(timestamp, identity)
-        query = query.where(key > edge if upward else key < edge)
-    return query.order_by(timestamp, identity) if upward else query.order_by(timestamp.desc(), identity.desc())
-
-
-@dataclass(frozen=True)
-class _Listing(Generic[T]):
-    query: sa.Select[T] | PageQuery[T]
-    timestamp: InstrumentedAttribute[datetime]
-    identity: InstrumentedAttribute[Any]
-    size: int
-
-    def from_top(self, before: str | None = None) -> Page[T]:
-        rows = self._read(None if before is None else self._parse(before), upward=False)
-        items = rows[: self.size]
-        older = self._key(items[-1]) if len(rows) > self.size else None
-        if before is None:
-            return Page(items, older, newer=None)
-        return Page(items, older, newer=self._key(items[0]) if items else before)
-
-    def up_from(self, after: str) -> Page[T]:
-        rows = self._read(self._parse(after), upward=True)
-        if len(rows) < self.size:  # near the top of the list, return the full first page instead of a short one
-            return self.from_top()
-        items = rows[: self.size][::-1]
-        newer = self._key(items[0]) if len(rows) > self.size else None
-        return Page(items, self._key(items[-1]), newer)
-
-    def _read(self, edge: sa.Tuple | None, *, upward: bool) -> list[T]:
-        """Return the rows of one page and one more, which shows that another page exists, in the order of the query."""
-        rows = self.size + 1
-        query = self.query if isinstance(self.query, sa.Select) else self.query(edge, upward, rows)
-        return list(db.session.scalars(after_key(query, self.timestamp, self.identity, edge, upward).limit(rows)))
-
-    def _key(self, item: T) -> str:
-        time: datetime = getattr(item, self.timestamp.key)
-        text = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-        return f"{text}Z_{getattr(item, self.identity.key)}"
-
-    def _parse(self, key: str) -> sa.Tuple:
-        match = _KEY.fullmatch(key)
+    def parse(text: str) -> sa.Tuple:
+        match = _TIME_KEY.fullmatch(text)
         if match is None:
             raise InvalidKey
-        timestamp, identity = match.groups()
         try:
-            time = datetime.fromisoformat(timestamp).replace(tzinfo=UTC)
+            time = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
         except ValueError:
             raise InvalidKey from None
-        return sa.tuple_(sa.literal(time, self.timestamp.type), self._identity(identity))
+        text_id = identity.type.python_type is not int
+        return sa.tuple_(
+            sa.literal(time, timestamp.type), sa.literal(match[2], identity.type) if text_id else parse_id(match[2])
+        )
 
-    def _identity(self, text: str) -> sa.BindParameter[Any]:
-        if self.identity.type.python_type is not int:
-            return sa.literal(text, self.identity.type)
-        if _ID.fullmatch(text) is None:
-            raise InvalidKey
-        return sa.literal(int(text), sa.BigInteger())  # a key may exceed the type of the column
+    return page_of_rows(query, (timestamp, identity), Order(key, parse), size, before, after)
+
+
+def time_key(time: datetime, identity: object) -> str:
+    """Return the key of a row with this time and id."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z_{identity}"
+
+
+def parse_id(text: str) -> sa.BindParameter[int]:
+    """Return the number in `text`, which may exceed the type of its column. Raises InvalidKey."""
+    if _ID.fullmatch(text) is None:
+        raise InvalidKey
+    return sa.literal(int(text), sa.BigInteger())
+
+
+def after_key(query: sa.Select[T], columns: Sequence[Any], edge: sa.Tuple | None, upward: bool) -> sa.Select[T]:
+    """Return `query` restricted to the rows below `edge` and ordered downward, or above it and upward."""
+    if edge is not None:
+        key = sa.tuple_(*columns)
+        query = query.where(key > edge if upward else key < edge)
+    return query.order_by(*(column if upward else column.desc() for column in columns))

@@ -18,7 +18,7 @@ from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
 from microblog.notifications.services import notify
-from microblog.pagination import InvalidKey, Page
+from microblog.pagination import InvalidKey, Order, Page
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:
@@ -74,46 +74,22 @@ def get_user_or_404(username: str) -> User:
     return User.with_username(username) or abort(404, _("There is nobody of this name."))
 
 
-class UserPage(NamedTuple):
-    """A page of users in alphabetical order.
+def users_by_name(size: int | None = None, before: str | None = None, after: str | None = None) -> Page[User]:
+    """Return the page of users in alphabetical order that is `before` a name or `after` one; by default the first.
 
-    The next page begins after the name `next`, the previous page ends before the name `prev`.
+    It has at most `size` users, or ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
-
-    users: list[User]
-    next: str | None
-    prev: str | None
+    query = sa.select(User).where(User.deleted_at.is_(None))
+    return pagination.page_of_rows(query, [sa.func.lower(User.username)], _BY_NAME, size, before, after)
 
 
-def users_by_name(size: int, before: str | None = None, after: str | None = None) -> UserPage:
-    """Return the page of at most `size` users that begins `after` a name or ends `before` one; by default the first.
-
-    Raises InvalidKey if both are given, and if a name is invalid.
-    """
-    if before is not None and after is not None:
+def _parse_name(text: str) -> sa.Tuple:
+    if USERNAME.match(text) is None or len(text) > MAX_USERNAME:
         raise InvalidKey
-    if before is not None:
-        users = _users_from(before, size, upward=True)[::-1]
-        if len(users) > size:
-            return UserPage(users[1:], users[-1].username, users[1].username)
-    # Near the beginning, return the whole first page instead of one with two or three users.
-    users = _users_from(after, size, upward=False)
-    following = users[size - 1].username if len(users) > size else None
-    page = users[:size]
-    if after is None:
-        return UserPage(page, following, None)
-    return UserPage(page, following, page[0].username if page else after)
+    return sa.tuple_(sa.literal(text.lower()))
 
 
-def _users_from(edge: str | None, size: int, *, upward: bool) -> list[User]:
-    """Return one page and one more user, starting after the name `edge`; in descending order if `upward`."""
-    name = sa.func.lower(User.username)
-    query = sa.select(User).where(User.deleted_at.is_(None)).order_by(name.desc() if upward else name).limit(size + 1)
-    if edge is not None:
-        if USERNAME.match(edge) is None or len(edge) > MAX_USERNAME:
-            raise InvalidKey
-        query = query.where(name < edge.lower() if upward else name > edge.lower())
-    return list(db.session.scalars(query))
+_BY_NAME: Order[User] = Order(lambda user: user.username, _parse_name, ascending=True)
 
 
 #: The kind of notification about a new follower.

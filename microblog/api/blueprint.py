@@ -75,7 +75,7 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def lists(self, schema: type[Schema], query: type[Schema] = PageQuerySchema) -> Callable[[View], View]:
-        """Return a decorator for a view that returns a page of a list (see pagination.py).
+        """Return a decorator for a view that returns a page of a list (see responses.page_response()).
 
         The view gets the query string parsed by `query`, which selects the page. `schema` describes the page.
         """

@@ -11,7 +11,7 @@ from flask_babel import gettext as _
 from microblog.accounts.services import UserUnavailable, follow_user, followed_by, followers_of, unfollow_user
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import PageResponse, newest_first
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import UserPageSchema
 from microblog.api.serializers import find_user, require_self, user_json
 from microblog.security import limit_user
@@ -25,7 +25,7 @@ bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", 
 def followers(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that follow a user, newest first."""
     page = followers_of(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
-    return newest_first(query, page, (user_json(follow.follower) for follow in page.items))
+    return page_response(query, page, (user_json(follow.follower) for follow in page.items))
 
 
 @bp.get("/<username>/following")
@@ -34,7 +34,7 @@ def followers(query: dict[str, Any], username: str) -> PageResponse:
 def following(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that a user follows, newest first."""
     page = followed_by(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
-    return newest_first(query, page, (user_json(follow.followed) for follow in page.items))
+    return page_response(query, page, (user_json(follow.followed) for follow in page.items))
 
 
 @bp.put("/<username>/following/<followed>")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from flask import abort, current_app, request
+from flask import abort, request
 from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.pagination import PageResponse, listed
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import RejectedEntryPageSchema, TaskSchema
 from microblog.api.serializers import abort_already_running, own_job, started
 from microblog.imports import rejected_entries, uploads
@@ -64,6 +64,5 @@ def refused(query: dict[str, Any], task_id: str) -> PageResponse:
     number of rejected entries (`refused`) and the first of them, unless the file was malformed.
     """
     upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
-    size = query.get("limit", current_app.config["POSTS_PER_PAGE"])
-    page = rejected_entries.page_of(upload_id, size, query.get("before"), query.get("after"))
-    return listed(query, page.items, {"after": page.after}, {"before": page.before})
+    page = rejected_entries.page_of(upload_id, query.get("limit"), query.get("before"), query.get("after"))
+    return page_response(query, page, page.items)

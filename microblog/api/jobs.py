@@ -11,7 +11,7 @@ from flask import abort
 from microblog import pagination
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import PageResponse, newest_first
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import TaskPageSchema, TaskSchema
 from microblog.api.serializers import abort_already_running, own_job, started, task_json
 from microblog.extensions import db
@@ -44,7 +44,7 @@ def index(query: dict[str, Any]) -> PageResponse:
         before=query.get("before"),
         after=query.get("after"),
     )
-    return newest_first(query, page, (job.to_dict() for job in jobs_with_ids(root.id for root in page.items)))
+    return page_response(query, page, (job.to_dict() for job in jobs_with_ids(root.id for root in page.items)))
 
 
 @bp.get("/<task_id>")

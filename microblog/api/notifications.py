@@ -7,7 +7,7 @@ from typing import Any
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import PageResponse, newest_first
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
 from microblog.clock import iso
 from microblog.notifications import push, renderers
@@ -35,7 +35,7 @@ def index(query: dict[str, Any]) -> PageResponse:
     """
     page = notifications_of(caller().id, query.get("before"), query.get("after"), query.get("limit"))
     rendered = renderers.render_notifications(page.items)
-    return newest_first(query, page, (_to_json(row, rendered[row.id]) for row in page.items if row.id in rendered))
+    return page_response(query, page, (_to_json(row, rendered[row.id]) for row in page.items if row.id in rendered))
 
 
 @bp.post("/read")

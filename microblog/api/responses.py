@@ -1,15 +1,19 @@
-"""Response headers of the API: caching, ETag and rate limits."""
+"""Responses of the API: pages of lists, and the headers for links, caching, ETag and rate limits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, current_app, request, url_for
 from werkzeug.exceptions import PreconditionFailed
 
 from microblog.api.auth import rate_limit_key
 from microblog.errors import problem
 from microblog.extensions import limiter
+from microblog.pagination import Page
+
+PageResponse = tuple[dict[str, Any], dict[str, str]]
 
 _SAFE_METHODS = ("GET", "HEAD")
 
@@ -69,3 +73,21 @@ def tag(response: Response) -> Response:
     response.vary.update(("Authorization", "Accept-Language"))
     response.make_conditional(request)
     return problem(PreconditionFailed()) if response.status_code == PreconditionFailed.code else response
+
+
+def page_response(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> PageResponse:
+    """Return the body and headers of `page`, for a view decorated with Blueprint.lists().
+
+    `query` is the parsed query string; `items` are the items of the page, in the form that its schema expects.
+    """
+    links = {"next": _path(query, page.next, page.ascending), "prev": _path(query, page.previous, not page.ascending)}
+    header = ", ".join(f'<{path}>; rel="{relation}"' for relation, path in links.items() if path)
+    return {"items": list(items), **links}, {"Link": header} if header else {}
+
+
+def _path(query: Mapping[str, Any], key: str | None, after: bool) -> str | None:
+    if key is None:
+        return None
+    parameters = {name: value for name, value in query.items() if name not in ("before", "after")}
+    parameters["after" if after else "before"] = key
+    return url_for(request.endpoint or "", **{**(request.view_args or {}), **parameters})

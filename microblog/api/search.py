@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from microblog.api.auth import require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.pagination import PageResponse, newest_first
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import SearchPageSchema, SearchQuerySchema
 from microblog.api.serializers import post_json
 from microblog.search.find import find
@@ -35,5 +35,5 @@ def index(query: dict[str, Any]) -> PageResponse:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
         abort_invalid({"query": {"q": [sentence]}})
     found = find(parsed, query.get("before"), query.get("after"), query.get("limit"))
-    body, headers = newest_first(query, found.page, map(post_json, found.page.items))
+    body, headers = page_response(query, found.page, map(post_json, found.page.items))
     return body | {"truncated": found.more}, headers

@@ -7,7 +7,7 @@ from typing import Any
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.pagination import PageResponse, newest_first
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import PostPageSchema
 from microblog.api.serializers import find_user, post_json
 from microblog.pagination import Page
@@ -50,4 +50,4 @@ def of_user(query: dict[str, Any], username: str) -> PageResponse:
 
 
 def _posts(query: dict[str, Any], page: Page[Post]) -> PageResponse:
-    return newest_first(query, page, map(post_json, page.items))
+    return page_response(query, page, map(post_json, page.items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from flask import current_app, url_for
+from flask import url_for
 from flask_babel import gettext as _
 
 from microblog.accounts.decorators import limit_password_attempts
@@ -13,7 +13,7 @@ from microblog.accounts.models import User
 from microblog.accounts.services import change_profile, count_follows, is_following, sign_up, users_by_name
 from microblog.api.auth import caller, require_token_unless_post
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.pagination import PageResponse, listed
+from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
 from microblog.api.serializers import find_user, require_self, user_json
 from microblog.validators import normalize_email
@@ -33,9 +33,8 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List all users, ordered by name."""
-    size = query.get("limit") or current_app.config["POSTS_PER_PAGE"]
-    page = users_by_name(size, query.get("before"), query.get("after"))
-    return listed(query, map(user_json, page.users), {"after": page.next}, {"before": page.prev})
+    page = users_by_name(query.get("limit"), query.get("before"), query.get("after"))
+    return page_response(query, page, map(user_json, page.items))
 
 
 @bp.post("")

@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from flask_babel import gettext as _
 
+from microblog import pagination
 from microblog.database import count_changed, dialect_insert
 from microblog.extensions import db
 from microblog.imports.models import Refusal
-from microblog.pagination import InvalidKey
+from microblog.pagination import Order, Page
 
 BATCH = 2000  # rows read, or deleted, at once
-_KEY = re.compile(r"\d{1,9}", re.ASCII)
 
 
-class RejectedEntryPage(NamedTuple):
-    """A page of rejected entries, in the order of the file.
-
-    `after` is the key of the next page and `before` that of the previous one; None if there is no such page.
-    """
-
-    items: Sequence[Refusal]
-    after: str | None
-    before: str | None
+_BY_PLACE: Order[Refusal] = Order(
+    lambda refusal: str(refusal.place), lambda text: sa.tuple_(pagination.parse_id(text)), ascending=True
+)
 
 
 def add(upload_id: str, refusals: Sequence[dict[str, Any]]) -> None:
@@ -46,24 +39,15 @@ def exist(upload_id: str) -> bool:
     return db.session.scalar(sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(1)) is not None
 
 
-def page_of(upload_id: str, size: int, before: str | None = None, after: str | None = None) -> RejectedEntryPage:
-    """Return at most `size` rejected entries: the first, or those next to a key. Raises InvalidKey."""
-    if before is not None and after is not None:
-        raise InvalidKey
-    if before is not None:
-        previous = _of(upload_id).where(Refusal.place < _place(before)).order_by(Refusal.place.desc())
-        rows = db.session.scalars(previous.limit(size + 1)).all()
-        if len(rows) > size:
-            items = rows[:size][::-1]
-            return RejectedEntryPage(items, str(items[-1].place), str(items[0].place))
-    edge = _place(after or "0")  # near the beginning, return the full first page instead of a short one
-    rows = db.session.scalars(_of(upload_id).where(Refusal.place > edge).order_by(Refusal.place).limit(size + 1)).all()
-    items = rows[:size]
-    return RejectedEntryPage(
-        items,
-        str(items[-1].place) if len(rows) > size else None,
-        str(items[0].place if items else edge + 1) if edge else None,
-    )
+def page_of(
+    upload_id: str, size: int | None = None, before: str | None = None, after: str | None = None
+) -> Page[Refusal]:
+    """Return a page of rejected entries in the order of the file; `before` and `after` are paging keys.
+
+    It has at most `size` entries, or ``POSTS_PER_PAGE``. Raises InvalidKey.
+    """
+    query = sa.select(Refusal).where(Refusal.upload_id == upload_id)
+    return pagination.page_of_rows(query, [Refusal.place], _BY_PLACE, size, before, after)
 
 
 def to_csv(upload_id: str) -> Iterator[str]:
@@ -90,16 +74,6 @@ def delete_by_upload(upload_id: str) -> None:
     delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))
     while count_changed(db.session, delete):
         db.session.commit()
-
-
-def _of(upload_id: str) -> sa.Select[Refusal]:
-    return sa.select(Refusal).where(Refusal.upload_id == upload_id)
-
-
-def _place(key: str) -> int:
-    if _KEY.fullmatch(key) is None:
-        raise InvalidKey
-    return int(key)
 
 
 def _lines(rows: Sequence[Sequence[Any]]) -> str:

@@ -112,7 +112,7 @@ def messages_between(reader: User, other: User, before: str | None = None, after
         nearest = []
         for query in (received, sent):
             ids = query.with_only_columns(Message.id)
-            page = pagination.after_key(ids, Message.timestamp, Message.id, edge, upward).limit(rows).subquery()
+            page = pagination.after_key(ids, (Message.timestamp, Message.id), edge, upward).limit(rows).subquery()
             nearest.append(sa.select(page.c.id))
         return sa.select(Message).where(Message.id.in_(sa.union_all(*nearest)))
 

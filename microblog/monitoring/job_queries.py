@@ -16,6 +16,7 @@ from microblog.extensions import db
 from microblog.jobs import job_details
 from microblog.jobs.models import Job, jobs_with_ids
 from microblog.monitoring.filters import Filters, Order, Search, build_searches
+from microblog.pagination import after_key, time_key
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -38,8 +39,7 @@ class Cursor(NamedTuple):
     root_id: str
 
     def __str__(self) -> str:
-        utc = self.moment.astimezone(UTC).replace(tzinfo=None)
-        return f"{utc.isoformat(timespec='microseconds')}Z_{self.root_id}"
+        return time_key(*self)
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -143,14 +143,10 @@ class _JobListing:
         return (self.order is not Order.OLDEST) != self.backwards
 
     def _read(self, search: Search, start: Cursor | None, limit: int) -> list[Any]:
-        edge = sa.tuple_(search.moment, search.root_id)
-        query = search.query()
-        if start is not None:
-            key = sa.tuple_(sa.literal(start.moment, UtcDateTime()), sa.literal(start.root_id))
-            query = query.where(edge < key if self._descending else edge > key)
-        columns = (search.moment, search.root_id)
-        query = query.order_by(*(column.desc() if self._descending else column for column in columns))
-        return list(db.session.execute(query.limit(limit)))
+        edge = start and sa.tuple_(sa.literal(start.moment, UtcDateTime()), sa.literal(start.root_id))
+        query: Any = search.query()
+        ordered = after_key(query, (search.moment, search.root_id), edge, not self._descending)
+        return list(db.session.execute(ordered.limit(limit)))
 
 
 def users_of(jobs: Collection[Job]) -> dict[int | None, str]:

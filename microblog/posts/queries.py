@@ -69,12 +69,12 @@ def home_posts(reader_id: int) -> PageQuery[Post]:
     def candidates(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Post]:
         post, last = aliased(Post), aliased(Post)
         of_author = sa.select(post.id).where(post.user_id == authors.c.id)
-        reach = pagination.after_key(of_author, post.timestamp, post.id, edge, upward).offset(rows - 1).limit(1)
+        reach = pagination.after_key(of_author, (post.timestamp, post.id), edge, upward).offset(rows - 1).limit(1)
         # Materialized separately: in a single query, the database would search all posts in time order.
         reached = _materialized(sa.select(reach.scalar_subquery().label("id")).select_from(authors), "reached")
         ends = _materialized(sa.select(last.timestamp, last.id).where(last.id.in_(sa.select(reached.c.id))), "ends")
         nearest = (
-            pagination.after_key(sa.select(ends), ends.c.timestamp, ends.c.id, None, upward).limit(1).cte("nearest")
+            pagination.after_key(sa.select(ends), (ends.c.timestamp, ends.c.id), None, upward).limit(1).cte("nearest")
         )
         bound = sa.tuple_(
             sa.func.coalesce(
@@ -98,7 +98,7 @@ def posts_written_after(query: sa.Select[Post] | PageQuery[Post], since: datetim
     """Return the first `limit` posts of `query` that were written after `since`, oldest first."""
     edge = sa.tuple_(sa.literal(since, Post.timestamp.type), sa.literal(MAX_ID))
     found = query if isinstance(query, sa.Select) else query(edge, True, limit)
-    ordered = pagination.after_key(found, Post.timestamp, Post.id, edge, upward=True).limit(limit)
+    ordered = pagination.after_key(found, (Post.timestamp, Post.id), edge, upward=True).limit(limit)
     return list(db.session.scalars(ordered.options(lazyload(Post.author))))
 
 

@@ -68,7 +68,7 @@ _ID = f"<{ID_CONVERTER}:post_id>"
 def post(post_id: int) -> ResponseReturnValue:
     """Show a post."""
     found = find_post(post_id) or _not_found()
-    return render_template("posts/post.html", post=found, page=Page([found], older=None, newer=None))
+    return render_template("posts/post.html", post=found, page=Page([found]))
 
 
 @bp.get(f"/post/{_ID}/delete")

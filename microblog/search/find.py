@@ -18,12 +18,12 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from flask import current_app
 from markupsafe import Markup
 from sqlalchemy.dialects.postgresql import TSQUERY
 
+from microblog import pagination
 from microblog.extensions import db
-from microblog.pagination import InvalidKey, Page
+from microblog.pagination import InvalidKey, Order, Page
 from microblog.posts.models import Post
 from microblog.posts.queries import all_posts
 from microblog.posts.tokenizer import indexed
@@ -62,14 +62,18 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
 
     It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
     """
-    if before is not None and after is not None:
-        raise InvalidKey
-    edges = (None if before is None else _parse(before), None if after is None else _parse(after))
     candidates = _candidates(query)
     score = query.scorer()
-    ranks = sorted((_rank(score(indexed(row.body)), row) for row in candidates), reverse=True)
-    page = _page_of(ranks, *edges, size or current_app.config["POSTS_PER_PAGE"])
-    return SearchResult(page, query.highlight, len(candidates) >= MAX_CANDIDATES)
+    ranks = sorted(_rank(score(indexed(row.body)), row) for row in candidates)
+
+    def read(edge: _Rank | None, upward: bool, rows: int) -> list[_Rank]:
+        if upward:
+            return [rank for rank in ranks if edge is None or rank > edge][:rows]
+        return [rank for rank in reversed(ranks) if edge is None or rank < edge][:rows]
+
+    page = pagination.page_of(read, _BY_RANK, size, before, after)
+    posts = Page(_load([rank.id for rank in page.items]), page.next, page.previous)
+    return SearchResult(posts, query.highlight, len(candidates) >= MAX_CANDIDATES)
 
 
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
@@ -98,19 +102,6 @@ def _rank(score: int, row: sa.Row[int, datetime, str]) -> _Rank:
     return _Rank(score, (row.timestamp - _EPOCH) // _MICROSECOND, row.id)
 
 
-def _page_of(ranks: list[_Rank], before: _Rank | None, after: _Rank | None, size: int) -> Page[Post]:
-    """Return the page of `ranks` that follows `before` or precedes `after`; by default the first."""
-    first = 0
-    if before is not None:
-        first = sum(rank >= before for rank in ranks)
-    elif after is not None:
-        first = max(0, sum(rank > after for rank in ranks) - size)
-    shown = ranks[first : first + size]
-    older = str(shown[-1]) if first + size < len(ranks) else None
-    newer = (str(shown[0]) if shown else str(before)) if first else None
-    return Page(_load([rank.id for rank in shown]), older, newer)
-
-
 def _load(ids: list[int]) -> list[Post]:
     """Return the posts with these ids, in this order, except those that are no longer visible."""
     posts = {post.id: post for post in db.session.scalars(all_posts().where(Post.id.in_(ids)))}
@@ -122,3 +113,6 @@ def _parse(key: str) -> _Rank:
     if match is None:
         raise InvalidKey
     return _Rank(*map(int, match.groups()))
+
+
+_BY_RANK: Order[_Rank] = Order(str, _parse)

@@ -76,12 +76,12 @@ def test_home_pages_equal_query_of_all_posts(app: Flask, seed: int) -> None:
 
     page = home_timeline(reader)
     down = [post.id for post in page.items]
-    while page.older:
-        page = home_timeline(reader, before=page.older)
+    while page.next:
+        page = home_timeline(reader, before=page.next)
         down += [post.id for post in page.items]
     up = [post.id for post in page.items]
-    while page.newer:
-        page = home_timeline(reader, after=page.newer)
+    while page.previous:
+        page = home_timeline(reader, after=page.previous)
         up = [post.id for post in page.items if post.id not in up] + up
 
     assert down == expected
@@ -99,7 +99,7 @@ def test_home_query_reads_one_page_per_author(app: Flask) -> None:
 
     for key, upward in ((None, False), (edge, False), (edge, True)):
         query = may_be_shown(key, upward, 5)
-        candidates = pagination.after_key(query, Post.timestamp, Post.id, key, upward)
+        candidates = pagination.after_key(query, (Post.timestamp, Post.id), key, upward)
         assert 5 <= len(db.session.scalars(candidates).all()) <= 10
 
 

@@ -175,12 +175,12 @@ def test_conversation_pages_messages_of_both_users(
 
     page = services.messages_between(susan, miguel)
     down = [message.body.split()[1] for message in page.items]
-    while page.older:
-        page = services.messages_between(susan, miguel, before=page.older)
+    while page.next:
+        page = services.messages_between(susan, miguel, before=page.next)
         down += [message.body.split()[1] for message in page.items]
     up = [message.body.split()[1] for message in page.items]
-    while page.newer:
-        page = services.messages_between(susan, miguel, after=page.newer)
+    while page.previous:
+        page = services.messages_between(susan, miguel, after=page.previous)
         up = [number for message in page.items if (number := message.body.split()[1]) not in up] + up
 
     assert down == up == list("987654321")

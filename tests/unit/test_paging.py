@@ -37,8 +37,8 @@ def bodies(page: pagination.Page[Post]) -> list[str]:
 
 def walk_to_end() -> list[pagination.Page[Post]]:
     pages = [page()]
-    while pages[-1].older:
-        pages.append(page(before=pages[-1].older))
+    while pages[-1].next:
+        pages.append(page(before=pages[-1].next))
     return pages
 
 
@@ -68,8 +68,8 @@ def test_walking_back_shows_same_pages(author):
     forward = walk_to_end()
 
     backward = [forward[-1]]
-    while backward[-1].newer:
-        backward.append(page(after=backward[-1].newer))
+    while backward[-1].previous:
+        backward.append(page(after=backward[-1].previous))
 
     assert [bodies(page) for page in reversed(backward)] == [bodies(page) for page in forward]
 
@@ -79,22 +79,22 @@ def test_new_items_do_not_shift_older_pages(author):
     first = page()
     write(author, 3, start=NOON + timedelta(days=1))
 
-    second = page(before=first.older)
+    second = page(before=first.next)
 
     assert bodies(second) == [f"post {n}" for n in reversed(range(10))]
 
 
 def test_first_page_is_full_and_includes_new_items(author):
     write(author, 20)
-    second = page(before=page().older)
+    second = page(before=page().next)
     write(author, 3, start=NOON + timedelta(days=1))
 
-    almost_top = page(after=second.newer)
-    top = page(after=almost_top.newer)
+    almost_top = page(after=second.previous)
+    top = page(after=almost_top.previous)
 
     assert len(top.items) == 10
     assert bodies(top)[:3] == ["post 2", "post 1", "post 0"]
-    assert top.newer is None
+    assert top.previous is None
 
 
 def test_page_past_end_is_empty_and_links_back(author):
@@ -103,8 +103,8 @@ def test_page_past_end_is_empty_and_links_back(author):
     beyond = page(before="2001-01-01T00:00:00.000000Z_1")
 
     assert beyond.items == []
-    assert beyond.older is None
-    assert len(page(after=beyond.newer).items) == 3
+    assert beyond.next is None
+    assert len(page(after=beyond.previous).items) == 3
 
 
 def test_id_may_be_text(author, make_user):
@@ -119,7 +119,7 @@ def test_id_may_be_text(author, make_user):
         return pagination.newest_first(query, User.created_at, User.username, 2, before)
 
     first = users()
-    second = users(first.older)
+    second = users(first.next)
 
     assert [user.username for user in first.items + second.items] == ["cid", "bob", "ann"]
 
@@ -161,7 +161,7 @@ def test_before_and_after_exclude_each_other(app):
 
 def test_page_is_one_query_without_count_or_offset(author):
     write(author, 25)
-    older = page().older
+    older = page().next
     statements: list[tuple[str, tuple]] = []
 
     def record(connection, cursor, statement, parameters, *rest) -> None:
