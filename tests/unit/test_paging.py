@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
 from microblog import pagination
 from microblog.accounts.models import User
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
-def author(make_user) -> User:
+def author(make_user: Callable[..., User]) -> User:
     return make_user()
 
 
@@ -42,7 +44,7 @@ def walk_to_end() -> list[pagination.Page[Post]]:
     return pages
 
 
-def test_walk_shows_every_item_once_newest_first(author):
+def test_walk_shows_every_item_once_newest_first(author: User) -> None:
     for count in (0, 1, 9, 10, 11, 20, 25):
         db.session.execute(sa.delete(Post))
         write(author, count)
@@ -53,7 +55,7 @@ def test_walk_shows_every_item_once_newest_first(author):
         assert walked == [f"post {n}" for n in reversed(range(count))]
 
 
-def test_equal_timestamps_are_ordered_by_id(author):
+def test_equal_timestamps_are_ordered_by_id(author: User) -> None:
     write(author, 25, every=timedelta(0))
 
     pages = walk_to_end()
@@ -63,7 +65,7 @@ def test_equal_timestamps_are_ordered_by_id(author):
     assert len(set(ids)) == 25
 
 
-def test_walking_back_shows_same_pages(author):
+def test_walking_back_shows_same_pages(author: User) -> None:
     write(author, 25)
     forward = walk_to_end()
 
@@ -74,7 +76,7 @@ def test_walking_back_shows_same_pages(author):
     assert [bodies(page) for page in reversed(backward)] == [bodies(page) for page in forward]
 
 
-def test_new_items_do_not_shift_older_pages(author):
+def test_new_items_do_not_shift_older_pages(author: User) -> None:
     write(author, 20)
     first = page()
     write(author, 3, start=NOON + timedelta(days=1))
@@ -84,7 +86,7 @@ def test_new_items_do_not_shift_older_pages(author):
     assert bodies(second) == [f"post {n}" for n in reversed(range(10))]
 
 
-def test_first_page_is_full_and_includes_new_items(author):
+def test_first_page_is_full_and_includes_new_items(author: User) -> None:
     write(author, 20)
     second = page(before=page().next)
     write(author, 3, start=NOON + timedelta(days=1))
@@ -97,7 +99,7 @@ def test_first_page_is_full_and_includes_new_items(author):
     assert top.previous is None
 
 
-def test_page_past_end_is_empty_and_links_back(author):
+def test_page_past_end_is_empty_and_links_back(author: User) -> None:
     write(author, 3)
 
     beyond = page(before="2001-01-01T00:00:00.000000Z_1")
@@ -107,7 +109,7 @@ def test_page_past_end_is_empty_and_links_back(author):
     assert len(page(after=beyond.previous).items) == 3
 
 
-def test_id_may_be_text(author, make_user):
+def test_id_may_be_text(author: User, make_user: Callable[..., User]) -> None:
     names = ["ann", "bob", "cid"]
     for name in names:
         make_user(name)
@@ -143,7 +145,7 @@ INVALID_KEYS = [
 ]
 
 
-def test_invalid_key_is_refused_with_sentence(app):
+def test_invalid_key_is_refused_with_sentence(app: Flask) -> None:
     for key in INVALID_KEYS:
         with pytest.raises(pagination.InvalidKey) as raised:
             page(before=key)
@@ -152,14 +154,14 @@ def test_invalid_key_is_refused_with_sentence(app):
         assert raised.value.description.endswith(".")
 
 
-def test_before_and_after_exclude_each_other(app):
+def test_before_and_after_exclude_each_other(app: Flask) -> None:
     key = "2026-11-21T12:00:00.000000Z_7"
 
     with pytest.raises(pagination.InvalidKey):
         page(before=key, after=key)
 
 
-def test_page_is_one_query_without_count_or_offset(author):
+def test_page_is_one_query_without_count_or_offset(author: User) -> None:
     write(author, 25)
     older = page().next
     statements: list[tuple[str, tuple]] = []

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 
+from microblog.accounts.models import User
 from microblog.security import _check_escaped, local_path, referring_path
 
 # The results do not depend on the kind of database, so one kind is enough.
@@ -18,7 +22,7 @@ sqlite_only = pytest.mark.parametrize("database", ["sqlite"])
     "target",
     ["/", "/explore", "/user/susan?before=2026-11-21T09:30:00.000000Z_42", "/search?q=a%20b", "/ünï"],
 )
-def test_local_path_accepts_path_of_this_site(target):
+def test_local_path_accepts_path_of_this_site(target) -> None:
     assert local_path(target) == target
 
 
@@ -45,12 +49,12 @@ def test_local_path_accepts_path_of_this_site(target):
         "//user@elsewhere.example",
     ],
 )
-def test_local_path_refuses_other_sites(target):
+def test_local_path_refuses_other_sites(target) -> None:
     assert local_path(target) is None
 
 
 @sqlite_only
-def test_every_response_has_security_headers(client):
+def test_every_response_has_security_headers(client: FlaskClient) -> None:
     for path in ("/auth/login", "/nothing-here", "/static/site.css"):
         headers = client.get(path).headers
 
@@ -62,7 +66,7 @@ def test_every_response_has_security_headers(client):
 
 
 @sqlite_only
-def test_hsts_is_sent_over_https_only(client):
+def test_hsts_is_sent_over_https_only(client: FlaskClient) -> None:
     plain = client.get("/auth/login", base_url="http://localhost")
     secure = client.get("/auth/login", base_url="https://localhost")
 
@@ -71,7 +75,9 @@ def test_hsts_is_sent_over_https_only(client):
 
 
 @sqlite_only
-def test_pages_of_signed_in_user_are_not_cached(client, signed_in, make_user):
+def test_pages_of_signed_in_user_are_not_cached(
+    client: FlaskClient, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     assert "no-store" not in client.get("/auth/login").headers.get("Cache-Control", "")
 
     browser = signed_in(make_user())
@@ -82,7 +88,9 @@ def test_pages_of_signed_in_user_are_not_cached(client, signed_in, make_user):
 
 
 @sqlite_only
-def test_form_with_invalid_utf8_is_refused(signed_in, make_user):
+def test_form_with_invalid_utf8_is_refused(
+    signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     browser = signed_in(make_user())
 
     for body in (b"post=%ED%A0%80", b"post=\xed\xa0\x80", b"post=%FF"):
@@ -94,7 +102,9 @@ def test_form_with_invalid_utf8_is_refused(signed_in, make_user):
 
 
 @sqlite_only
-def test_pages_have_no_inline_or_external_content(client, signed_in, make_user):
+def test_pages_have_no_inline_or_external_content(
+    client: FlaskClient, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     browser = signed_in(make_user())
 
     for page in (
@@ -121,14 +131,14 @@ def test_pages_have_no_inline_or_external_content(client, signed_in, make_user):
         (None, None),
     ],
 )
-def test_referring_path_is_limited_to_this_site(app, referrer, path):
+def test_referring_path_is_limited_to_this_site(app: Flask, referrer, path) -> None:
     with app.test_request_context("/tasks/1/cancel", headers={"Referer": referrer} if referrer else {}):
         assert referring_path() == path
 
 
 @sqlite_only
 @pytest.mark.parametrize("mimetype", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-def test_lone_surrogate_is_refused_in_each_form_encoding(client, mimetype):
+def test_lone_surrogate_is_refused_in_each_form_encoding(client: FlaskClient, mimetype) -> None:
     half = b"ab\xed\xa0\x80cd"
     parts = b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\n' + half + b"\r\n--b--\r\n"
 
@@ -142,7 +152,7 @@ def test_lone_surrogate_is_refused_in_each_form_encoding(client, mimetype):
 
 @sqlite_only
 @pytest.mark.parametrize("body", [b'{"username": "susan"}', b"[" * 2000, b"{"])
-def test_form_sent_as_json_is_refused(make_app, body):
+def test_form_sent_as_json_is_refused(make_app: Callable[..., Flask], body) -> None:
     client = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False).test_client()
 
     refused = client.post("/auth/login", data=body, content_type="application/json")
@@ -153,7 +163,7 @@ def test_form_sent_as_json_is_refused(make_app, body):
 
 @pytest.mark.parametrize("missing", range(8))
 @pytest.mark.parametrize(("text", "is_text"), [("%F0%9F%90%B3", True), ("%F0%9F%90", False), ("%%F0%9F%90%B3%", True)])
-def test_form_check_handles_characters_across_slices(missing, text, is_text):
+def test_form_check_handles_characters_across_slices(missing, text, is_text) -> None:
     form = (b"x" * (4096 - missing) + text.encode()) * 3
 
     with contextlib.nullcontext() if is_text else pytest.raises(UnicodeDecodeError):
@@ -162,7 +172,7 @@ def test_form_check_handles_characters_across_slices(missing, text, is_text):
 
 @pytest.mark.parametrize("form", [b"%" * 400_000, b"%25" * 133_000, b"\xc3\xa4%41" * 80_000])
 @pytest.mark.exhaustive
-def test_form_check_uses_little_memory(form):
+def test_form_check_uses_little_memory(form) -> None:
     tracemalloc.start()
     try:
         _check_escaped(form)
@@ -175,7 +185,9 @@ def test_form_check_uses_little_memory(form):
 
 @sqlite_only
 @pytest.mark.parametrize("path", ["/auth/login", "/import", "/api/imports"])
-def test_oversized_form_is_refused_unread(app, signed_in, make_user, path):
+def test_oversized_form_is_refused_unread(
+    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User], path
+) -> None:
     class Untouched(io.BytesIO):
         def read(self, *_):
             pytest.fail("it was read")
@@ -196,7 +208,7 @@ def test_oversized_form_is_refused_unread(app, signed_in, make_user, path):
 
 @sqlite_only
 @pytest.mark.exhaustive
-def test_largest_anonymous_form_uses_little_memory(app, client):
+def test_largest_anonymous_form_uses_little_memory(app: Flask, client: FlaskClient) -> None:
     body = b"%" * app.config["MAX_FORM_MEMORY_SIZE"]
     client.get("/auth/login")  # load what every request needs before measuring
     tracemalloc.start()
@@ -211,7 +223,9 @@ def test_largest_anonymous_form_uses_little_memory(app, client):
 
 
 @sqlite_only
-def test_upload_with_many_other_fields_is_refused(app, signed_in, make_user):
+def test_upload_with_many_other_fields_is_refused(
+    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     fields = {f"field{number}": "x" * 1000 for number in range(20)}
 
     refused = signed_in(make_user()).post("/import", data=fields | {"file": (io.BytesIO(b"{}"), "posts.json")})

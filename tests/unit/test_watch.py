@@ -71,7 +71,7 @@ def line_with(text: str, lines: Sequence[str]) -> str:
 
 
 class TestJobList:
-    def test_running_job_shows_bar_percent_and_time_left(self):
+    def test_running_job_shows_bar_percent_and_time_left(self) -> None:
         line = line_with("susan", screen(snapshot(EXPORT)))
 
         assert "PROGRESS" in line
@@ -81,14 +81,14 @@ class TestJobList:
         assert "57s" in line, "the remaining time at the current pace"
         assert "50s" in line, "age of the job"
 
-    def test_bar_length_follows_percent(self):
+    def test_bar_length_follows_percent(self) -> None:
         def bar(percent: int) -> int:
             [line] = [line for line in coloured(replace(EXPORT, percent=percent)) if "susan" in line]
             return sum(len(run) for codes, run in re.findall("\x1b\\[([0-9;]*)m(━+)", line) if "36" in codes.split(";"))
 
         assert bar(10) < bar(50) < bar(90)
 
-    def test_jobs_that_do_not_run_show_reason(self):
+    def test_jobs_that_do_not_run_show_reason(self) -> None:
         retry = replace(EXPORT, id="r", user="rita", state=states.RETRY, eta=NOW + timedelta(seconds=8), error="No.")
         lines = screen(snapshot(WAITING, FAILED, retry))
 
@@ -96,14 +96,14 @@ class TestJobList:
         assert "The moon is wron" in line_with("anna", lines)
         assert "retry in 8s" in line_with("rita", lines)
 
-    def test_workers_and_queues_are_above_jobs(self):
+    def test_workers_and_queues_are_above_jobs(self) -> None:
         lines = screen(snapshot(EXPORT), size=(100, 30))
 
         assert "Workers: 1 up" in lines[1]
         assert "1/2" in line_with("1,204 done", lines)
         assert "12 waiting" in line_with("exports ", lines)
 
-    def test_silent_worker_and_unserved_queue_are_marked(self):
+    def test_silent_worker_and_unserved_queue_are_marked(self) -> None:
         silent = WorkerLine("worker2@host", False, ago(14))
         queues = [QueueStats("mail", 3, ago(60), 0, False), QueueStats("exports", 1, None, 1, True)]
         lines = screen(snapshot(workers=[silent], queues=queues))
@@ -113,17 +113,17 @@ class TestJobList:
         assert "no worker" in line_with("mail", lines)
         assert "paused" in line_with("exports", lines)
 
-    def test_no_worker_shows_message(self):
+    def test_no_worker_shows_message(self) -> None:
         assert line_with("No worker is up", screen(snapshot(workers=[])))
 
-    def test_long_worker_list_is_cut_but_shows_silent(self):
+    def test_long_worker_list_is_cut_but_shows_silent(self) -> None:
         crowd = [WorkerLine("z@host", False, ago(9)), *[WorkerLine(f"w{n}@host", True, NOW) for n in range(30)]]
         lines = screen(snapshot(workers=crowd))
 
         assert line_with("z@host", lines)
         assert line_with("and 26 more", lines)
 
-    def test_redis_outage_does_not_mark_workers_silent(self):
+    def test_redis_outage_does_not_mark_workers_silent(self) -> None:
         silent = WorkerLine("worker2@host", False, ago(14))
         lines = screen(snapshot(EXPORT, redis=Service("Redis", **UNAVAILABLE), workers=[silent], queues=None))
 
@@ -133,14 +133,14 @@ class TestJobList:
         assert line_with("Unknown without Redis", lines)
         assert "43%" in line_with("susan", lines), "jobs from the database are still shown"
 
-    def test_database_outage_keeps_last_read_jobs(self):
+    def test_database_outage_keeps_last_read_jobs(self) -> None:
         lines = screen(snapshot(EXPORT, database=Service("Database", **UNAVAILABLE)))
 
         assert "Database is down (12s), reconnecting" in lines[0]
         assert "as last read" in line_with("Jobs", lines)
         assert line_with("susan", lines)
 
-    def test_both_outages_fit_into_first_line(self):
+    def test_both_outages_fit_into_first_line(self) -> None:
         lines = screen(
             snapshot(redis=Service("Redis", **UNAVAILABLE), database=Service("Database", **UNAVAILABLE), queues=None)
         )
@@ -148,7 +148,7 @@ class TestJobList:
         assert "Redis is down" in lines[0]
         assert "Database is down" in lines[0]
 
-    def test_user_text_is_escaped(self):
+    def test_user_text_is_escaped(self) -> None:
         hostile = replace(FAILED, user="\x1b[2J", error="\x1b]0;title\x07 [bold]markup[/bold]", name="a\nb")
 
         drawn = "\n".join(coloured(hostile))
@@ -159,7 +159,7 @@ class TestJobList:
 
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("mode", [LIST, DETAIL, HELP])
-    def test_screen_fills_terminal_of_every_size(self, size, mode):
+    def test_screen_fills_terminal_of_every_size(self, size, mode) -> None:
         choices = Choices(mode=mode, cursor=EXPORT.id)
         many = [replace(WAITING, id=f"w{number}", user=f"user{number}" * 9) for number in range(200)]
 
@@ -170,10 +170,10 @@ class TestJobList:
         assert "quit" in lines[-1]
         assert lines[-3].startswith("╰")
 
-    def test_small_terminal_shows_message(self):
+    def test_small_terminal_shows_message(self) -> None:
         assert "This terminal has 40×10" in " ".join(screen(snapshot(EXPORT), size=(40, 10)))
 
-    def test_screen_before_first_read(self):
+    def test_screen_before_first_read(self) -> None:
         part = Service("Redis"), Service("Database")
         lines = screen(Snapshot(NOW, *part))
 
@@ -204,7 +204,7 @@ class TestJobDetail:
         choices = Choices(mode=DETAIL, cursor=EXPORT.id, scroll=scroll)
         return screen(snapshot(EXPORT, detail=self.detail(**fields)), choices, size)
 
-    def test_shows_steps_progress_and_timeline(self):
+    def test_shows_steps_progress_and_timeline(self) -> None:
         lines = self.lines()
 
         assert line_with("Step 1 of 2: export_posts  PROGRESS", lines)
@@ -214,14 +214,14 @@ class TestJobDetail:
         assert line_with("2; workers that died: 1", lines)
         assert "+ 7 s" in line_with("step 1 first started", lines)
 
-    def test_shows_error_and_scrollable_traceback(self):
+    def test_shows_error_and_scrollable_traceback(self) -> None:
         failure = {"error": "It broke.", "traceback": "\n".join(f"line {number}" for number in range(100))}
 
         assert line_with("It broke.", self.lines(**failure))
         assert not any("line 99" in line for line in self.lines((80, 24), **failure))
         assert line_with("step 1 first started", self.lines((80, 24), scroll=10_000, **failure))
 
-    def test_task_without_row_shows_message(self):
+    def test_task_without_row_shows_message(self) -> None:
         bare = replace(EXPORT, has_row=False)
         assert line_with("no row", screen(snapshot(bare), Choices(mode=DETAIL, cursor=bare.id)))
 
@@ -237,17 +237,17 @@ class TestChoices:
         choices.arrange(jobs)
         return command
 
-    def test_running_jobs_first_and_ended_jobs_last(self):
+    def test_running_jobs_first_and_ended_jobs_last(self) -> None:
         assert self.arranged(Choices(), FAILED, WAITING, EXPORT) == ["susan", "david", "anna"]
 
-    def test_s_sorts_and_shift_s_reverses(self):
+    def test_s_sorts_and_shift_s_reverses(self) -> None:
         choices = Choices()
         self.press(choices, "s")
         assert (choices.sort, self.arranged(choices, EXPORT, WAITING)) == ("age", ["david", "susan"])
         self.press(choices, "S")
         assert self.arranged(choices, EXPORT, WAITING) == ["susan", "david"]
 
-    def test_filter_requires_every_word(self):
+    def test_filter_requires_every_word(self) -> None:
         choices = Choices()
         self.press(choices, "/", *"SUS exp")
         assert self.arranged(choices, EXPORT, WAITING) == ["susan"]
@@ -256,12 +256,12 @@ class TestChoices:
         self.press(choices, keyboard.ESCAPE)
         assert self.arranged(choices, EXPORT, WAITING) == ["susan", "david"]
 
-    def test_keys_are_text_while_filter_is_edited(self):
+    def test_keys_are_text_while_filter_is_edited(self) -> None:
         choices = Choices()
         assert self.press(choices, "/", "q", "c") is None
         assert choices.text == "qc"
 
-    def test_cursor_follows_its_job(self):
+    def test_cursor_follows_its_job(self) -> None:
         choices = Choices()
         self.press(choices, keyboard.DOWN)
         assert choices.cursor == WAITING.id
@@ -270,7 +270,7 @@ class TestChoices:
         choices.arrange([EXPORT])
         assert choices.cursor == EXPORT.id, "its own job is no longer listed"
 
-    def test_list_scrolls_with_cursor(self):
+    def test_list_scrolls_with_cursor(self) -> None:
         jobs = [replace(WAITING, id=str(number), created_at=ago(1000 - number)) for number in range(50)]
         choices = Choices(page=10)
         self.press(choices, keyboard.END, jobs=jobs)
@@ -281,7 +281,7 @@ class TestChoices:
         assert (choices.cursor, choices.top) == ("0", 0)
 
     @pytest.mark.parametrize(("key", "action"), [("c", CANCEL), ("r", RETRY)])
-    def test_cancel_and_retry_require_confirmation(self, key, action):
+    def test_cancel_and_retry_require_confirmation(self, key, action) -> None:
         choices = Choices()
         assert self.press(choices, key) is None
         assert "export_posts of susan (0b8e2f4c)? y/n" in screen(snapshot(EXPORT, WAITING), choices)[-2]
@@ -289,23 +289,23 @@ class TestChoices:
         assert self.press(choices, key, "y") == Command(action, EXPORT)
         assert choices.question is None
 
-    def test_confirmation_applies_to_original_job(self):
+    def test_confirmation_applies_to_original_job(self) -> None:
         choices = Choices()
         self.press(choices, "c", jobs=[EXPORT])
         assert self.press(choices, "y", jobs=[WAITING]) == Command(CANCEL, EXPORT)
 
-    def test_enter_opens_and_escape_closes(self):
+    def test_enter_opens_and_escape_closes(self) -> None:
         choices = Choices()
         self.press(choices, keyboard.ENTER)
         assert (choices.mode, choices.wanted().opened) == (DETAIL, EXPORT.id)
         self.press(choices, keyboard.ESCAPE)
         assert (choices.mode, choices.wanted().opened) == (LIST, None)
 
-    def test_q_quits_in_every_mode(self):
+    def test_q_quits_in_every_mode(self) -> None:
         for mode in (LIST, DETAIL, HELP):
             assert self.press(Choices(mode=mode, cursor=EXPORT.id), "q") == Command(QUIT)
 
-    def test_keys_do_nothing_without_job(self):
+    def test_keys_do_nothing_without_job(self) -> None:
         choices = Choices()
         for key in ("c", "r", keyboard.ENTER, keyboard.DOWN, keyboard.END, "s", "S"):
             assert self.press(choices, key, jobs=[]) is None
@@ -316,41 +316,41 @@ class TestChanges:
     def at(self, **fields: Any) -> Change:
         return Change(**{"position": 0, "state": states.PROGRESS, "at": NOW} | fields)
 
-    def test_progress_change_moves_bar(self):
+    def test_progress_change_moves_bar(self) -> None:
         counted = {"current": 500, "total": 1000, "percent": 50, "message": "half"}
         assert EXPORT.with_change(self.at(progress=counted)).percent == 50
 
-    def test_outdated_change_is_ignored(self):
+    def test_outdated_change_is_ignored(self) -> None:
         counted = {"current": 1, "total": 1000, "percent": 0, "message": ""}
         second = replace(EXPORT, step=2)
         assert EXPORT.with_change(self.at(progress=counted, at=ago(5))) == EXPORT
         assert second.with_change(self.at(state=states.SUCCESS)) == second
         assert FAILED.with_change(self.at()) == FAILED, "an ended job does not change"
 
-    def test_last_successful_step_ends_job(self):
+    def test_last_successful_step_ends_job(self) -> None:
         second = EXPORT.with_change(self.at(state=states.SUCCESS))
         assert (second.state, second.step, second.percent) == (states.PROGRESS, 2, 0)
         done = second.with_change(self.at(position=1, state=states.SUCCESS, at=NOW + timedelta(seconds=1)))
         assert (done.state, done.percent, done.unfinished) == (states.SUCCESS, 100, False)
 
-    def test_failed_step_ends_job(self):
+    def test_failed_step_ends_job(self) -> None:
         assert EXPORT.with_change(self.at(state=states.FAILURE)).state == states.FAILURE
 
 
 class TestKeyboard:
-    def test_decode_keys(self):
+    def test_decode_keys(self) -> None:
         assert decode("a\x1b[A\x1bOB\r\x7fé\x1b[5~\t") == (
             ["a", keyboard.UP, keyboard.DOWN, keyboard.ENTER, keyboard.BACKSPACE, "é", keyboard.PAGE_UP, keyboard.TAB],
             "",
         )
 
-    def test_decode_keeps_incomplete_sequence(self):
+    def test_decode_keeps_incomplete_sequence(self) -> None:
         assert decode("\x1b") == ([], "\x1b")
         assert decode("x\x1b[1") == (["x"], "\x1b[1")
         assert decode("\x1b[1~") == ([keyboard.HOME], "")
 
-    def test_decode_escape_before_other_key(self):
+    def test_decode_escape_before_other_key(self) -> None:
         assert decode("\x1bq") == ([keyboard.ESCAPE, "q"], "")
 
-    def test_decode_ignores_unknown_keys(self):
+    def test_decode_ignores_unknown_keys(self) -> None:
         assert decode("\x1b[15~\x1b[1;5C\x00\x02") == ([], "")
