@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
 
 from microblog.accounts import models, services
@@ -25,16 +28,16 @@ WRONG = "The username or the password is wrong."
 both_databases = pytest.mark.both_databases
 
 
-def count_users(app) -> int:
+def count_users(app: Flask) -> int:
     with app.app_context():
         return db.session.scalar(sa.select(sa.func.count()).select_from(User))
 
 
-def sign_in(client, username="susan", password="cat-dog-fish", query="", **fields):
+def sign_in(client: FlaskClient, username="susan", password="cat-dog-fish", query="", **fields):
     return client.post("/auth/login" + query, data={"username": username, "password": password, **fields})
 
 
-def test_register_login_and_logout(client):
+def test_register_login_and_logout(client: FlaskClient) -> None:
     signed_up = client.post("/auth/register", data=NEWCOMER)
     assert signed_up.headers["Location"] == "/auth/login"
 
@@ -46,7 +49,7 @@ def test_register_login_and_logout(client):
     assert client.get("/").headers["Location"] == "/auth/login"
 
 
-def test_only_password_hash_is_stored(app, client):
+def test_only_password_hash_is_stored(app: Flask, client: FlaskClient) -> None:
     client.post("/auth/register", data=NEWCOMER)
 
     with app.app_context():
@@ -77,7 +80,7 @@ BAD_SIGN_UPS = [
 ]
 
 
-def test_invalid_registration_is_refused(app, client):
+def test_invalid_registration_is_refused(app: Flask, client: FlaskClient) -> None:
     for field, value, sentence in BAD_SIGN_UPS:
         response = client.post("/auth/register", data=NEWCOMER | {field: value})
 
@@ -94,7 +97,9 @@ def test_invalid_registration_is_refused(app, client):
         ({"email": "SUSAN@example.com"}, "account with this"),
     ],
 )
-def test_registration_refuses_taken_name_in_any_case(app, client, make_user, fields, sentence):
+def test_registration_refuses_taken_name_in_any_case(
+    app: Flask, client: FlaskClient, make_user: Callable[..., User], fields, sentence
+) -> None:
     make_user("susan")
 
     response = client.post("/auth/register", data=NEWCOMER | fields)
@@ -106,7 +111,7 @@ def test_registration_refuses_taken_name_in_any_case(app, client, make_user, fie
 
 @both_databases
 @pytest.mark.parametrize("other", [("SUSAN", "other@example.com"), ("other", "Susan@Example.com")])
-def test_database_enforces_case_insensitive_uniqueness(app, make_user, other):
+def test_database_enforces_case_insensitive_uniqueness(app: Flask, make_user: Callable[..., User], other) -> None:
     make_user("susan")
 
     username, email = other
@@ -117,7 +122,9 @@ def test_database_enforces_case_insensitive_uniqueness(app, make_user, other):
 
 
 @both_databases
-def test_concurrent_registrations_of_name_have_one_winner(app, client, monkeypatch):
+def test_concurrent_registrations_of_name_have_one_winner(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Both requests find the name free before either of them stores it.
     both_checked = threading.Barrier(2)
     hash_password = models.generate_password_hash
@@ -147,7 +154,7 @@ def test_concurrent_registrations_of_name_have_one_winner(app, client, monkeypat
 
 
 @both_databases
-def test_login_accepts_username_or_email_in_any_case(app, make_user):
+def test_login_accepts_username_or_email_in_any_case(app: Flask, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     for name in ("susan", "SUSAN", "susan@example.com", "Susan@Example.COM"):
@@ -158,14 +165,14 @@ def test_login_accepts_username_or_email_in_any_case(app, make_user):
 @pytest.mark.parametrize(
     "typed", ["susan@exämple.com", "Susan@EXÄMPLE.com", "susan@xn--exmple-cua.com", "susan@ｅxa\u0308mple。com"]
 )
-def test_login_normalizes_internationalized_address(client, make_user, typed):
+def test_login_normalizes_internationalized_address(client: FlaskClient, make_user: Callable[..., User], typed) -> None:
     make_user("susan").email = "susan@exämple.com"
     db.session.commit()
 
     assert sign_in(client, typed).status_code == 302
 
 
-def test_login_does_not_reveal_unknown_username(client, make_user):
+def test_login_does_not_reveal_unknown_username(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     for name, password in (("susan", "wrong"), ("nobody", "cat-dog-fish"), ("a@b.example", "x")):
@@ -178,7 +185,9 @@ def test_login_does_not_reveal_unknown_username(client, make_user):
 
 
 @pytest.mark.parametrize("module", [models, services])
-def test_password_hash_has_werkzeug_default_cost(app, make_user, monkeypatch, module):
+def test_password_hash_has_werkzeug_default_cost(
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch, module
+) -> None:
     user, costs = make_user(), generate_password_hash("").split("$")[0]
     monkeypatch.setattr(module, "generate_password_hash", generate_password_hash)
 
@@ -191,7 +200,9 @@ def test_password_hash_has_werkzeug_default_cost(app, make_user, monkeypatch, mo
     assert user.check_password("horse-bird-cow")
 
 
-def test_login_checks_hash_for_unknown_username(app, make_user, monkeypatch):
+def test_login_checks_hash_for_unknown_username(
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_user("susan")
     checked = []
     monkeypatch.setattr(models, "check_password_hash", lambda stored, given: checked.append(given))
@@ -204,7 +215,7 @@ def test_login_checks_hash_for_unknown_username(app, make_user, monkeypatch):
 
 
 @both_databases
-def test_login_refuses_nul_characters(client):
+def test_login_refuses_nul_characters(client: FlaskClient) -> None:
     for name, password in (("a\x00b", "cat-dog-fish"), ("a\x00@b.example", "x"), ("susan", "a\x00b")):
         response = sign_in(client, name, password)
 
@@ -212,7 +223,7 @@ def test_login_refuses_nul_characters(client):
         assert "characters that cannot be kept" in response.text
 
 
-def test_remember_me_outlives_session_cookie(client, make_user):
+def test_remember_me_outlives_session_cookie(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan")
     sign_in(client, remember_me="y")
 
@@ -221,7 +232,7 @@ def test_remember_me_outlives_session_cookie(client, make_user):
     assert client.get("/").status_code == 200
 
 
-def test_login_without_remember_me_ends_with_session(client, make_user):
+def test_login_without_remember_me_ends_with_session(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan")
     sign_in(client)
 
@@ -230,7 +241,7 @@ def test_login_without_remember_me_ends_with_session(client, make_user):
     assert client.get("/").status_code == 302
 
 
-def test_login_redirects_to_requested_page(client, make_user):
+def test_login_redirects_to_requested_page(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     login_url = client.get("/user/susan?x=1").headers["Location"]
@@ -239,7 +250,7 @@ def test_login_redirects_to_requested_page(client, make_user):
     assert response.headers["Location"] == "/user/susan?x=1"
 
 
-def test_login_never_redirects_to_another_site(app, make_user):
+def test_login_never_redirects_to_another_site(app: Flask, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     for target in ("https://elsewhere.example", "//elsewhere.example", "/%5Celsewhere.example"):
@@ -247,7 +258,7 @@ def test_login_never_redirects_to_another_site(app, make_user):
         assert signed_in.headers["Location"] == "/", target
 
 
-def test_get_request_does_not_log_out(signed_in, make_user):
+def test_get_request_does_not_log_out(signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]) -> None:
     browser = signed_in(make_user())
 
     page = browser.get("/auth/logout")
@@ -261,7 +272,7 @@ def test_get_request_does_not_log_out(signed_in, make_user):
     ("path", "fields"),
     [("/auth/login", {"username": "susan", "password": "wrong"}), ("/auth/register", {"username": "susan"})],
 )
-def test_login_and_registration_are_rate_limited(make_app, path, fields):
+def test_login_and_registration_are_rate_limited(make_app: Callable[..., Flask], path, fields) -> None:
     strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_SIGN_IN="3 per hour")
     client = strict.test_client()
 
@@ -276,21 +287,23 @@ def test_login_and_registration_are_rate_limited(make_app, path, fields):
 
 
 @both_databases
-def test_profile_is_found_in_any_case(signed_in, make_user):
+def test_profile_is_found_in_any_case(signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]) -> None:
     browser = signed_in(make_user("susan"))
 
     assert "<h1>susan</h1>" in browser.get("/user/SUSAN").text
 
 
 @both_databases
-def test_unknown_profile_is_404(signed_in, make_user):
+def test_unknown_profile_is_404(signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]) -> None:
     browser = signed_in(make_user())
 
     for name in ("nobody", "%00", "a%00b", "%ED%A0%80", "two%20words", "%F0%9F%98%80"):
         assert browser.get(f"/user/{name}").status_code == 404, name
 
 
-def test_export_button_is_only_on_own_profile(signed_in, make_user):
+def test_export_button_is_only_on_own_profile(
+    signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     browser = signed_in(make_user("susan"))
     make_user("david")
 
@@ -299,7 +312,9 @@ def test_export_button_is_only_on_own_profile(signed_in, make_user):
     assert "david@example.com" not in browser.get("/user/david").text
 
 
-def test_file_in_text_field_is_refused(client, make_user, signed_in):
+def test_file_in_text_field_is_refused(
+    client: FlaskClient, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+) -> None:
     browser = signed_in(make_user())
     for visitor, path, field in (
         *((client, "/auth/login", "username"), (client, "/auth/register", "email")),

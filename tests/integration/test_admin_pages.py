@@ -21,7 +21,7 @@ from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import make_finished, start_job_for, state_of
-from tests.support.servers import Worker, wait_for
+from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
 WORKER_TIMEOUT = 60.0  # seconds for an expected reply of a worker; the machine may be busy
@@ -49,7 +49,9 @@ def admin_requests(app: Flask) -> list[tuple[str, str]]:
 
 
 class TestAccess:
-    def test_every_route_is_404_for_other_users(self, app, susan, signed_in):
+    def test_every_route_is_404_for_other_users(
+        self, app: Flask, susan: User, signed_in: Callable[..., FlaskClient]
+    ) -> None:
         client = signed_in(susan)
         requests = admin_requests(app)
         not_found = without_csrf_tokens(client.get("/nothing").text)
@@ -59,17 +61,19 @@ class TestAccess:
             answer = client.open(path, method=method)
             assert (answer.status_code, without_csrf_tokens(answer.text)) == (404, not_found), path
 
-    def test_every_route_requires_login(self, app, client):
+    def test_every_route_requires_login(self, app: Flask, client: FlaskClient) -> None:
         for method, path in admin_requests(app):
             answer = client.open(path, method=method)
             assert answer.status_code == 302, path
             assert answer.headers["Location"].startswith("/auth/login"), path
 
-    def test_link_is_shown_only_to_operators(self, susan, signed_in, operator):
+    def test_link_is_shown_only_to_operators(
+        self, susan: User, signed_in: Callable[..., FlaskClient], operator: FlaskClient
+    ) -> None:
         assert 'href="/admin/tasks"' in operator.get("/").text
         assert 'href="/admin/tasks"' not in signed_in(susan).get("/").text
 
-    def test_revoked_role_ends_with_next_request(self, operator):
+    def test_revoked_role_ends_with_next_request(self, operator: FlaskClient) -> None:
         assert operator.get("/admin/tasks").status_code == 200
 
         db.session.execute(sa.update(User).values(is_operator=False))
@@ -77,7 +81,9 @@ class TestAccess:
 
         assert operator.get("/admin/tasks").status_code == 404
 
-    def test_forged_csrf_token_is_refused(self, make_app, operator, susan):
+    def test_forged_csrf_token_is_refused(
+        self, make_app: Callable[..., Flask], operator: FlaskClient, susan: User
+    ) -> None:
         task_id = start_job_for(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
@@ -91,7 +97,9 @@ class TestAccess:
 
 @pytest.mark.both_databases
 class TestList:
-    def test_lists_jobs_with_and_without_user(self, operator, susan, make_user):
+    def test_lists_jobs_with_and_without_user(
+        self, operator: FlaskClient, susan: User, make_user: Callable[..., User]
+    ) -> None:
         old = make_finished(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
         without_user = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
         young = start_job_for(make_user("ben"))
@@ -99,7 +107,7 @@ class TestList:
         assert listed(operator) == [young, without_user, old]
 
     @pytest.mark.exhaustive
-    def test_filters_and_sort_order(self, operator, susan, make_user):
+    def test_filters_and_sort_order(self, operator: FlaskClient, susan: User, make_user: Callable[..., User]) -> None:
         ben, now = make_user("ben"), utcnow()
         columns = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
         done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
@@ -129,7 +137,7 @@ class TestList:
         ]:
             assert listed(operator, **criteria) == found, criteria
 
-    def test_invalid_filter_is_422_with_field_error(self, operator):
+    def test_invalid_filter_is_422_with_field_error(self, operator: FlaskClient) -> None:
         for criteria, sentence in [
             ({"user": "nobody"}, "There is nobody of this name."),
             ({"state": "sleeping"}, "Not a valid choice"),
@@ -141,12 +149,12 @@ class TestList:
             assert sentence in response.text
             assert 'aria-invalid="true"' in response.text
 
-    def test_invalid_cursor_or_period_is_400(self, operator):
+    def test_invalid_cursor_or_period_is_400(self, operator: FlaskClient) -> None:
         for query in ("after=nonsense", "before=nonsense", "after=x&before=x", "period=year"):
             assert operator.get(f"/admin/tasks?{query}").status_code == 400, query
 
     @pytest.mark.both_databases(each_run=False)
-    def test_paging_preserves_filter(self, operator, susan, monkeypatch):
+    def test_paging_preserves_filter(self, operator: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(admin, "PAGE_SIZE", 2)
         ids = [
             make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=n), user_id=susan.id) for n in range(5)
@@ -165,7 +173,7 @@ class TestList:
         assert 'rel="next"' not in third
         assert shown(follow("prev", second)) == ids[:2]
 
-    def test_user_texts_are_escaped(self, operator, susan):
+    def test_user_texts_are_escaped(self, operator: FlaskClient, susan: User) -> None:
         make_finished(("noop", "FAILURE"), description="<script>alert(1)</script>", error="<b>", user_id=susan.id)
 
         html = operator.get("/admin/tasks").text
@@ -176,7 +184,7 @@ class TestList:
 
 class TestChartsAndStatus:
     @pytest.mark.both_databases
-    def test_charts_and_tables_count_finished_jobs(self, operator, susan):
+    def test_charts_and_tables_count_finished_jobs(self, operator: FlaskClient, susan: User) -> None:
         at = (utcnow() - timedelta(hours=1)).replace(minute=30)  # all within one hour
         for _n in range(3):
             make_finished(("export_posts", "SUCCESS"), at=at, wait=90.0)
@@ -189,20 +197,22 @@ class TestChartsAndStatus:
         assert re.findall(r"<td>(.*?)</td>", row) == ["3", "1", "0"]
         assert "The printer was on fire." in html
 
-    def test_no_charts_without_finished_jobs(self, operator):
+    def test_no_charts_without_finished_jobs(self, operator: FlaskClient) -> None:
         html = operator.get("/admin/tasks").text
 
         assert "data:image" not in html
         assert html.count("Nothing in this time.") == 3
 
     @pytest.mark.both_databases
-    def test_every_period_has_charts(self, operator):
+    def test_every_period_has_charts(self, operator: FlaskClient) -> None:
         make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=1))
 
         for period in ("day", "week", "month"):
             assert "data:image" in operator.get(f"/admin/tasks?period={period}").text
 
-    def test_status_lists_workers_and_queues(self, operator, worker, monkeypatch):
+    def test_status_lists_workers_and_queues(
+        self, operator: FlaskClient, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(admin, "TIMEOUT", WORKER_TIMEOUT)
         wait_for(lambda: worker.name in operator.get("/admin/status").text, what="the worker is listed")
 
@@ -233,7 +243,9 @@ class TestChartsAndStatus:
         assert "Silent" in html
         assert worker.name in html
 
-    def test_pages_report_unavailable_redis(self, operator, susan, redis_server):
+    def test_pages_report_unavailable_redis(
+        self, operator: FlaskClient, susan: User, redis_server: RedisServer
+    ) -> None:
         task_id = start_job_for(susan)
 
         with redis_server.away():
@@ -246,7 +258,7 @@ class TestChartsAndStatus:
 
 
 class TestJob:
-    def test_page_shows_all_details_of_job(self, operator, susan):
+    def test_page_shows_all_details_of_job(self, operator: FlaskClient, susan: User) -> None:
         root_id = make_finished(
             ("export_posts", "SUCCESS"),
             ("email_export", "FAILURE"),
@@ -269,14 +281,14 @@ class TestJob:
         assert ("Succeeded", "1") in events
         assert events[-1] in [("Failed", "2"), ("Given to the broker", "2")]
 
-    def test_step_id_shows_its_job(self, operator):
+    def test_step_id_shows_its_job(self, operator: FlaskClient) -> None:
         root_id = make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"))
         step_id = db.session.scalars(sa.select(Task.id).where(Task.root_id == root_id, Task.position == 1)).one()
 
         assert root_id in operator.get(f"/admin/tasks/{step_id}").text
 
     @pytest.mark.both_databases
-    def test_unknown_task_is_404(self, operator):
+    def test_unknown_task_is_404(self, operator: FlaskClient) -> None:
         for task_id in (UNKNOWN_ID, "nonsense", "%00"):
             assert operator.get(f"/admin/tasks/{task_id}").status_code == 404
             assert operator.post(f"/admin/tasks/{task_id}/cancel").status_code == 404

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+import pytest
 import sqlalchemy as sa
+from flask.testing import FlaskClient
 
+from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring import actions
@@ -30,7 +34,7 @@ def until_of(confirmation: str) -> str:
     return re.findall(r'name="until" value="([^"]+)"', confirmation)[0]
 
 
-def test_operator_cancels_job_of_any_user(operator, susan):
+def test_operator_cancels_job_of_any_user(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
 
     response = operator.post(f"/admin/tasks/{task_id}/cancel", follow_redirects=True)
@@ -39,7 +43,7 @@ def test_operator_cancels_job_of_any_user(operator, susan):
     assert "noop of susan: cancelled." in response.text
 
 
-def test_retry_redirects_to_new_job_of_user(operator, susan):
+def test_retry_redirects_to_new_job_of_user(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
     end(task_id, "FAILURE")
 
@@ -50,7 +54,7 @@ def test_retry_redirects_to_new_job_of_user(operator, susan):
     assert response.headers["Location"] == f"/admin/tasks/{again.id}"
 
 
-def test_refused_action_shows_reason(operator, susan):
+def test_refused_action_shows_reason(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
     end(task_id, "SUCCESS")
 
@@ -61,7 +65,7 @@ def test_refused_action_shows_reason(operator, susan):
     assert "Only what failed or was cancelled" in retried.text
 
 
-def test_only_selected_jobs_are_cancelled(operator, make_user):
+def test_only_selected_jobs_are_cancelled(operator: FlaskClient, make_user: Callable[..., User]) -> None:
     ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
     ended = start_job_for(make_user("dan"))
     end(ended, "SUCCESS")
@@ -74,7 +78,7 @@ def test_only_selected_jobs_are_cancelled(operator, make_user):
     assert f"2 jobs were cancelled. 1 was not: {ended}: It has already ended." in response.text
 
 
-def test_empty_selection_changes_nothing(operator, susan):
+def test_empty_selection_changes_nothing(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
 
     response = operator.post("/admin/tasks/selected/cancel", follow_redirects=True)
@@ -83,7 +87,7 @@ def test_empty_selection_changes_nothing(operator, susan):
     assert state_of(task_id) == "PENDING"
 
 
-def test_matching_jobs_are_retried_after_confirmation(operator, make_user):
+def test_matching_jobs_are_retried_after_confirmation(operator: FlaskClient, make_user: Callable[..., User]) -> None:
     ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
     for task_id in ids[:2]:
         end(task_id, "FAILURE")
@@ -99,7 +103,7 @@ def test_matching_jobs_are_retried_after_confirmation(operator, make_user):
     assert sorted(retried) == sorted(ids[:2])
 
 
-def test_jobs_created_after_confirmation_are_skipped(operator, make_user):
+def test_jobs_created_after_confirmation_are_skipped(operator: FlaskClient, make_user: Callable[..., User]) -> None:
     earlier = start_job_for(make_user("ann"))
     confirmation = operator.get("/admin/tasks/all/cancel").text
     later = start_job_for(make_user("ben"))
@@ -109,7 +113,7 @@ def test_jobs_created_after_confirmation_are_skipped(operator, make_user):
     assert [state_of(earlier), state_of(later)] == ["REVOKED", "PENDING"]
 
 
-def test_no_button_if_no_job_matches(operator, susan):
+def test_no_button_if_no_job_matches(operator: FlaskClient, susan: User) -> None:
     end(start_job_for(susan), "SUCCESS")
 
     for query in ("", "?state=success", "?state=failure"):
@@ -118,7 +122,9 @@ def test_no_button_if_no_job_matches(operator, susan):
         assert "Cancel them" not in html
 
 
-def test_number_of_cancelled_jobs_is_limited(operator, make_user, monkeypatch):
+def test_number_of_cancelled_jobs_is_limited(
+    operator: FlaskClient, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(actions, "MAX_BULK_JOBS", 2)
     ids = [start_job_for(make_user(name)) for name in ("ann", "ben", "cid")]
 
@@ -130,7 +136,7 @@ def test_number_of_cancelled_jobs_is_limited(operator, make_user, monkeypatch):
     assert [state_of(task_id) for task_id in ids] == ["PENDING", "REVOKED", "REVOKED"]
 
 
-def test_invalid_until_is_refused(operator, susan):
+def test_invalid_until_is_refused(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
 
     for until in (None, "", "soon", "2026-01-01", "9999-01-01T00:00:00+00:00"):
@@ -139,7 +145,7 @@ def test_invalid_until_is_refused(operator, susan):
     assert state_of(task_id) == "PENDING"
 
 
-def test_invalid_filter_is_refused(operator, susan):
+def test_invalid_filter_is_refused(operator: FlaskClient, susan: User) -> None:
     task_id = start_job_for(susan)
 
     response = operator.post("/admin/tasks/all/cancel?user=nobody", data={"until": utcnow().isoformat()})

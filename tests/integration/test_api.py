@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from microblog import pagination
 from microblog.accounts.models import User
@@ -60,7 +61,7 @@ def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, 
 
 
 class TestExports:
-    def test_export_is_accepted_with_location(self, susan):
+    def test_export_is_accepted_with_location(self, susan: Caller) -> None:
         started = susan.post("/api/exports")
 
         assert started.status_code == 202
@@ -70,14 +71,14 @@ class TestExports:
         assert [step["name"] for step in started.json["steps"]] == ["export_posts", "email_export"]
         assert susan.get(started.headers["Location"]).json == started.json
 
-    def test_empty_body_is_accepted(self, susan):
+    def test_empty_body_is_accepted(self, susan: Caller) -> None:
         for body in ({"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}):
             started = susan.post("/api/exports", **body)
 
             assert started.status_code == 202
             susan.post(f"{started.headers['Location']}/cancel")
 
-    def test_second_export_is_409_with_running_task(self, susan):
+    def test_second_export_is_409_with_running_task(self, susan: Caller) -> None:
         first = susan.post("/api/exports")
 
         second = susan.post("/api/exports")
@@ -86,12 +87,12 @@ class TestExports:
         assert second.headers["Location"] == first.headers["Location"]
         assert len(susan.get("/api/tasks").json["items"]) == 1
 
-    def test_exports_of_other_users_do_not_conflict(self, susan, david):
+    def test_exports_of_other_users_do_not_conflict(self, susan: Caller, david: Caller) -> None:
         susan.post("/api/exports")
 
         assert david.post("/api/exports").status_code == 202
 
-    def test_rate_limit_is_per_user(self, make_app, make_user):
+    def test_rate_limit_is_per_user(self, make_app: Callable[..., Flask], make_user: Callable[..., User]) -> None:
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
         susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
 
@@ -100,7 +101,9 @@ class TestExports:
         assert_problem(susan.post("/api/exports"), 429)
         assert david.post("/api/exports").status_code == 202
 
-    def test_export_is_rolled_back_if_response_fails(self, make_app, make_user, monkeypatch):
+    def test_export_is_rolled_back_if_response_fails(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: Any) -> None:
             raise RuntimeError("the job cannot be read")
 
@@ -111,7 +114,7 @@ class TestExports:
 
         assert susan.get("/api/tasks").json["items"] == []
 
-    def test_export_is_accepted_while_redis_is_unavailable(self, susan, redis_server: RedisServer):
+    def test_export_is_accepted_while_redis_is_unavailable(self, susan: Caller, redis_server: RedisServer) -> None:
         with redis_server.away():
             started = susan.post("/api/exports")
 
@@ -119,7 +122,7 @@ class TestExports:
             assert susan.get(started.headers["Location"]).json["state"] == states.PENDING
 
     @pytest.mark.parametrize("database", ["sqlite"])
-    def test_export_can_be_polled_until_success(self, susan, worker: Worker):
+    def test_export_can_be_polled_until_success(self, susan: Caller, worker: Worker) -> None:
         path = susan.post("/api/exports").headers["Location"]
 
         wait_for(lambda: susan.get(path).json["state"] in states.FINISHED, what="the export ends")
@@ -133,7 +136,7 @@ class TestExports:
 
 
 class TestTasks:
-    def test_list_is_paged_newest_first(self, susan):
+    def test_list_is_paged_newest_first(self, susan: Caller) -> None:
         ids = [ended_job("susan", minutes_ago=minutes) for minutes in range(5)]
 
         first = susan.get("/api/tasks?limit=2")
@@ -147,22 +150,22 @@ class TestTasks:
         assert susan.get(third.json["prev"]).json["items"] == second.json["items"]
         assert third.headers["Link"] == f'<{third.json["prev"]}>; rel="prev"'
 
-    def test_list_has_only_own_jobs(self, susan, david):
+    def test_list_has_only_own_jobs(self, susan: Caller, david: Caller) -> None:
         ended_job("susan")
 
         assert david.get("/api/tasks").json["items"] == []
 
-    def test_invalid_limit_is_422_with_field(self, susan):
+    def test_invalid_limit_is_422_with_field(self, susan: Caller) -> None:
         for limit in ("0", "101", "abc", "", "-1", "1.5", "9" * 30):
             problem = assert_problem(susan.get(f"/api/tasks?limit={limit}"), 422)
 
             assert problem["errors"]["query"]["limit"]
 
-    def test_invalid_page_key_is_400(self, susan):
+    def test_invalid_page_key_is_400(self, susan: Caller) -> None:
         for key in ("x", "", "2026-13-01T00:00:00.000000Z_1", "%00", "2026-01-01T00:00:00.000000Z_"):
             assert_problem(susan.get(f"/api/tasks?before={key}"), 400)
 
-    def test_step_has_own_fields_and_steps_of_job(self, susan):
+    def test_step_has_own_fields_and_steps_of_job(self, susan: Caller) -> None:
         job = susan.post("/api/exports").json
         mail = job["steps"][1]
 
@@ -173,7 +176,7 @@ class TestTasks:
         assert set(step) == set(job)
         assert TaskSchema().validate(step) == {}
 
-    def test_foreign_task_looks_like_unknown_task(self, susan, david):
+    def test_foreign_task_looks_like_unknown_task(self, susan: Caller, david: Caller) -> None:
         job = susan.post("/api/exports").json
         foreign = [job["id"], job["steps"][1]["id"]]
         unknown = [UNKNOWN_ID, "x", "%00", "x" * 5000, "é", "' OR 1=1"]
@@ -185,7 +188,7 @@ class TestTasks:
             assert {(answer.status_code, answer.data) for answer in answers} == {(404, answers[0].data)}
         assert susan.get(f"/api/tasks/{job['id']}").json == job
 
-    def test_pending_job_is_cancelled_only_once(self, susan):
+    def test_pending_job_is_cancelled_only_once(self, susan: Caller) -> None:
         job = susan.post("/api/exports").json
 
         cancelled = susan.post(f"/api/tasks/{job['id']}/cancel")
@@ -195,7 +198,7 @@ class TestTasks:
         assert [step["state"] for step in cancelled.json["steps"]] == [states.REVOKED, states.REVOKED]
         assert_problem(susan.post(f"/api/tasks/{job['id']}/cancel"), 409)
 
-    def test_cancelling_a_step_cancels_its_job(self, susan):
+    def test_cancelling_a_step_cancels_its_job(self, susan: Caller) -> None:
         job = susan.post("/api/exports").json
         mail = job["steps"][1]["id"]
 
@@ -204,7 +207,7 @@ class TestTasks:
         assert cancelled.json["id"] == mail
         assert susan.get(f"/api/tasks/{job['id']}").json["state"] == states.REVOKED
 
-    def test_retry_creates_new_job(self, susan):
+    def test_retry_creates_new_job(self, susan: Caller) -> None:
         for minutes_ago, state in enumerate([states.FAILURE, states.REVOKED]):
             old = ended_job("susan", state, minutes_ago)
 
@@ -217,12 +220,12 @@ class TestTasks:
             assert susan.get(f"/api/tasks/{old}").json["state"] == state
             susan.post(f"{again.headers['Location']}/cancel")
 
-    def test_retry_of_successful_job_is_409(self, susan):
+    def test_retry_of_successful_job_is_409(self, susan: Caller) -> None:
         old = ended_job("susan", states.SUCCESS)
 
         assert "task" not in assert_problem(susan.post(f"/api/tasks/{old}/retry"), 409)
 
-    def test_retry_is_409_with_running_task(self, susan):
+    def test_retry_is_409_with_running_task(self, susan: Caller) -> None:
         old = ended_job("susan", states.FAILURE)
         running = susan.post("/api/exports").json["id"]
 
@@ -231,7 +234,7 @@ class TestTasks:
         assert assert_problem(refused, 409)["task"] == running
         assert refused.headers["Location"] == f"/api/tasks/{running}"
 
-    def test_operator_fields_are_not_exposed(self, susan):
+    def test_operator_fields_are_not_exposed(self, susan: Caller) -> None:
         ended_job("susan", traceback="secret traceback", worker="secret worker")
 
         assert "secret" not in susan.get("/api/tasks").text
@@ -239,30 +242,30 @@ class TestTasks:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestErrors:
-    def test_malformed_json_is_400(self, susan):
+    def test_malformed_json_is_400(self, susan: Caller) -> None:
         bodies = [b"{", b'{"a": NaN}', b'{"a": 1} {', b"\xff", b"[" * 100_000, b'"\\ud800"', b"\0"]
         for path in ("/api/exports", f"/api/tasks/{UNKNOWN_ID}/cancel", "/api/tokens"):
             for body in bodies:
                 assert_problem(susan.post(path, data=body, content_type="application/json"), 400)
 
-    def test_unexpected_json_is_422_with_fields(self, susan):
+    def test_unexpected_json_is_422_with_fields(self, susan: Caller) -> None:
         for body in (b"[]", b"null", b'"text"', b"1", b'{"format": "html"}'):
             response = susan.post("/api/exports", data=body, content_type="application/json")
 
             assert assert_problem(response, 422)["errors"]["json"]
         assert susan.get("/api/tasks").json["items"] == []
 
-    def test_other_content_type_is_415(self, susan):
+    def test_other_content_type_is_415(self, susan: Caller) -> None:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "text/html; x=é", ""):
             assert_problem(susan.post("/api/exports", data=b"a=b", content_type=content_type), 415)
 
-    def test_large_body_is_413(self, susan):
+    def test_large_body_is_413(self, susan: Caller) -> None:
         assert_problem(susan.post("/api/exports", data=b"x" * 2_000_000, content_type="application/json"), 413)
 
-    def test_body_is_validated_only_after_authentication(self, client):
+    def test_body_is_validated_only_after_authentication(self, client: FlaskClient) -> None:
         assert_problem(client.post("/api/exports", data=b"{", content_type="application/json"), 401)
 
-    def test_unknown_path_and_wrong_method_are_problems(self, susan):
+    def test_unknown_path_and_wrong_method_are_problems(self, susan: Caller) -> None:
         refused = susan.put("/api/tasks")
 
         assert_problem(susan.get("/api/nothing"), 404)
@@ -270,10 +273,10 @@ class TestErrors:
         assert "GET" in refused.headers["Allow"]
 
     @pytest.fixture
-    def in_production(self, make_app, make_user) -> Iterator[Caller]:
+    def in_production(self, make_app: Callable[..., Flask], make_user: Callable[..., User]) -> Iterator[Caller]:
         return caller_for(make_app(TESTING=False), make_user("susan"))
 
-    def test_internal_error_exposes_no_details(self, in_production, monkeypatch):
+    def test_internal_error_exposes_no_details(self, in_production: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError("secret detail")
 
@@ -284,7 +287,9 @@ class TestErrors:
         assert_problem(response, 500)
         assert "secret" not in response.text
 
-    def test_unavailable_database_is_503_with_retry_after(self, in_production, monkeypatch):
+    def test_unavailable_database_is_503_with_retry_after(
+        self, in_production: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: Any, **__: Any) -> None:
             raise DatabaseUnavailable("SELECT secret", {}, Exception("secret detail"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -43,7 +44,7 @@ def bodies(caller: Caller, path: str) -> list[list[str]]:
 
 
 class TestSearch:
-    def test_search_is_paged_in_both_directions(self, susan):
+    def test_search_is_paged_in_both_directions(self, susan: Caller) -> None:
         author = User.with_username("susan")
         for body in ("Rowing at dawn", "The dawn", "Dawn of rowing dawn", "Something else"):
             db.session.add(Post(body=body, author=author))
@@ -60,7 +61,7 @@ class TestSearch:
         assert bodies(susan, '/api/search?q="the dawn"') == [["The dawn"]]
         assert bodies(susan, "/api/search?q=nowhere") == [[]]
 
-    def test_invalid_search_is_refused(self, susan):
+    def test_invalid_search_is_refused(self, susan: Caller) -> None:
         for query in ("", " ", "...", "a\0b", "x" * (forms.MAX_LENGTH + 1)):
             refused = susan.get("/api/search", query_string={"q": query})
             assert assert_problem(refused, 422)["errors"]["query"]["q"]
@@ -70,7 +71,7 @@ class TestSearch:
 
 
 class TestMessages:
-    def test_message_is_visible_to_sender_and_recipient(self, susan, miguel, stranger):
+    def test_message_is_visible_to_sender_and_recipient(self, susan: Caller, miguel: Caller, stranger: Caller) -> None:
         sent = susan.post("/api/messages", json={"to": "MIGUEL", "message": " Hello,\r\nyou \n"})
         path = sent.headers["Location"]
 
@@ -86,7 +87,7 @@ class TestMessages:
         for request in (stranger.get, stranger.delete):
             assert_problem(request(path), 404)
 
-    def test_message_lists_are_paged(self, susan, miguel):
+    def test_message_lists_are_paged(self, susan: Caller, miguel: Caller) -> None:
         for number in range(3):
             susan.post("/api/messages", json={"to": "miguel", "message": str(number)})
 
@@ -94,7 +95,7 @@ class TestMessages:
         assert bodies(susan, "/api/messages/sent?limit=2") == [["2", "1"], ["0"]]
         assert MessagePageSchema().validate(miguel.get("/api/messages").json) == {}
 
-    def test_only_recipient_marks_message_as_read(self, susan, miguel, stranger):
+    def test_only_recipient_marks_message_as_read(self, susan: Caller, miguel: Caller, stranger: Caller) -> None:
         sent = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).json
 
         for caller in (susan, stranger):
@@ -107,7 +108,7 @@ class TestMessages:
         for ids in ([], [0], [2**63], ["x"], 1, None):
             assert_problem(miguel.post("/api/messages/read", json={"ids": ids}), 422)
 
-    def test_message_is_deleted_for_one_user_only(self, susan, miguel):
+    def test_message_is_deleted_for_one_user_only(self, susan: Caller, miguel: Caller) -> None:
         path = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).headers["Location"]
 
         assert miguel.delete(path).status_code == 204
@@ -119,7 +120,7 @@ class TestMessages:
             assert_problem(susan.get(f"/api/messages/{number}"), 404)
             assert_problem(susan.delete(f"/api/messages/{number}"), 404)
 
-    def test_invalid_message_is_422_with_field(self, susan, miguel):
+    def test_invalid_message_is_422_with_field(self, susan: Caller, miguel: Caller) -> None:
         good = {"to": "miguel", "message": "x" * MAX_LENGTH + " "}
         for field, value in (
             *(("to", "nobody"), ("to", "susan"), ("to", ""), ("to", "a\0b"), ("to", None), ("to", 7)),
@@ -129,7 +130,9 @@ class TestMessages:
             assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
         assert susan.post("/api/messages", json=good).status_code == 201
 
-    def test_rate_limit_is_shared_with_page(self, make_app, make_user):
+    def test_rate_limit_is_shared_with_page(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User]
+    ) -> None:
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
         susan, browser = make_user("susan"), app.test_client()
         make_user("miguel")
@@ -148,7 +151,7 @@ class TestMessages:
 
 
 class TestNotifications:
-    def test_notifications_are_unread_until_marked(self, susan, miguel):
+    def test_notifications_are_unread_until_marked(self, susan: Caller, miguel: Caller) -> None:
         miguel.put("/api/users/me/following/susan")
         for _ in range(2):
             miguel.post("/api/messages", json={"to": "susan", "message": "Hello"})
@@ -170,7 +173,9 @@ class TestNotifications:
 
     @pytest.mark.parametrize("database", ["sqlite"])
     @pytest.mark.exhaustive
-    def test_sentence_is_in_language_of_user(self, make_app, make_user, tmp_path):
+    def test_sentence_is_in_language_of_user(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User], tmp_path: Path
+    ) -> None:
         pseudo.write_catalog(tmp_path / "translations")
         translated = {"BABEL_TRANSLATION_DIRECTORIES": str(tmp_path / "translations")}
         app = make_app(LANGUAGES=["en", pseudo.LANGUAGE], **translated)
@@ -183,7 +188,7 @@ class TestNotifications:
 
         assert [row["sentence"] for row in items] == ["⟦miguel began to follow you.⟧"]
 
-    def test_users_read_only_their_own_notifications(self, susan, miguel):
+    def test_users_read_only_their_own_notifications(self, susan: Caller, miguel: Caller) -> None:
         miguel.put("/api/users/me/following/susan")
         own = susan.get("/api/notifications").json["items"]
 
@@ -194,7 +199,7 @@ class TestNotifications:
         assert_problem(miguel.post("/api/notifications/read", json={"ids": []}), 422)
 
 
-def test_post_has_detected_language(susan):
+def test_post_has_detected_language(susan: Caller) -> None:
     written = susan.post("/api/posts", json={"body": "The weather is very nice today, is it not?"})
 
     assert written.json["language"] == "en"

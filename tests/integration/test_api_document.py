@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.taskqueue import states
@@ -67,7 +68,7 @@ def document(client: FlaskClient) -> dict[str, Any]:
 
 
 @pytest.fixture
-def operations(document) -> dict[tuple[str, str], dict[str, Any]]:
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {
         (method, path): operation
         for path, item in document["paths"].items()
@@ -76,7 +77,7 @@ def operations(document) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
-def test_document_has_every_route_and_no_other(app, operations):
+def test_document_has_every_route_and_no_other(app: Flask, operations: dict[tuple[str, str], dict[str, Any]]) -> None:
     served = {
         (method.lower(), re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
@@ -87,7 +88,9 @@ def test_document_has_every_route_and_no_other(app, operations):
     assert set(operations) == served
 
 
-def test_undocumented_method_is_405_with_allow_header(client, document, operations):
+def test_undocumented_method_is_405_with_allow_header(
+    client: FlaskClient, document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     assert "refused with 405" in document["info"]["description"]
     for path in document["paths"]:
         documented = {method.upper() for method, operation_path in operations if operation_path == path}
@@ -99,7 +102,9 @@ def test_undocumented_method_is_405_with_allow_header(client, document, operatio
             assert refusal.content_type == "application/problem+json"
 
 
-def test_only_request_schemas_forbid_additional_properties(document, operations):
+def test_only_request_schemas_forbid_additional_properties(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     closed = {name for name, each in document["components"]["schemas"].items() if "additionalProperties" in each}
     sent = {
         body["schema"]["$ref"].rpartition("/")[2]
@@ -111,7 +116,7 @@ def test_only_request_schemas_forbid_additional_properties(document, operations)
     assert closed == sent
 
 
-def test_every_reference_resolves(document):
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             if "$ref" in part:
@@ -128,7 +133,9 @@ def test_every_reference_resolves(document):
         assert target
 
 
-def test_document_has_required_parts(document, operations):
+def test_document_has_required_parts(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"]
     assert document["info"]["version"]
@@ -143,13 +150,17 @@ def test_document_has_required_parts(document, operations):
         assert set(re.findall(r"{(\w+)}", path)) <= path_parameters
 
 
-def test_security_schemes_of_operations(document, operations):
+def test_security_schemes_of_operations(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     assert document["security"] == [{"bearer": []}]
     overridden = {key: each["security"] for key, each in operations.items() if "security" in each}
     assert overridden == {("post", "/api/tokens"): [{"basic": []}], ("post", "/api/users"): []}
 
 
-def test_every_status_is_documented(document, operations):
+def test_every_status_is_documented(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     always = ["400", "413", "415", "429", "500", "503"]
 
     documented = {key: operation["responses"] for key, operation in operations.items()}
@@ -160,7 +171,9 @@ def test_every_status_is_documented(document, operations):
     }
 
 
-def test_response_headers_are_documented(document, operations):
+def test_response_headers_are_documented(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     def headers_of(answer: dict[str, Any]) -> set[str]:
         if "$ref" in answer:
             answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
@@ -174,7 +187,9 @@ def test_response_headers_are_documented(document, operations):
             assert ("Retry-After" in headers) == (status in ("429", "503")), path
 
 
-def test_error_responses_are_documented_as_problems(document, operations):
+def test_error_responses_are_documented_as_problems(
+    document: dict[str, Any], operations: dict[tuple[str, str], dict[str, Any]]
+) -> None:
     for operation in operations.values():
         for status, response in operation["responses"].items():
             if int(status) >= HTTPStatus.BAD_REQUEST:
@@ -183,7 +198,7 @@ def test_error_responses_are_documented_as_problems(document, operations):
                 assert schema == {"$ref": "#/components/schemas/Problem"}
 
 
-def test_task_schema_has_fields_and_states(document):
+def test_task_schema_has_fields_and_states(document: dict[str, Any]) -> None:
     task = document["components"]["schemas"]["Task"]
 
     assert "steps" in task["description"]
@@ -191,7 +206,7 @@ def test_task_schema_has_fields_and_states(document):
     assert set(task["properties"]["state"]["enum"]) == set(states.ALL)
 
 
-def test_page_has_no_inline_or_external_assets(client):
+def test_page_has_no_inline_or_external_assets(client: FlaskClient) -> None:
     page = client.get("/api/docs")
 
     assert page.status_code == 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
@@ -40,7 +41,7 @@ RUNS = (
 
 
 @pytest.fixture
-def fuzzed(make_app) -> Flask:
+def fuzzed(make_app: Callable[..., Flask]) -> Flask:
     """An app with the error handling of production, and rate limits that are too high to be reached."""
     app: Flask = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     limits = [name for name, value in app.config.items() if name.startswith("RATELIMIT_") and " per " in str(value)]
@@ -78,7 +79,7 @@ def new_caller(number: int) -> Caller:
 @pytest.mark.timeout(TEST_TIMEOUT)
 @pytest.mark.parametrize(("database", "signed_in"), RUNS, ids=str)
 @pytest.mark.exhaustive
-def test_api_conforms_to_its_document(fuzzed, signed_in):
+def test_api_conforms_to_its_document(fuzzed: Flask, signed_in: bool) -> None:
     faults = []
     for number, operation in enumerate(operations_of(fuzzed)):
         caller = new_caller(number)
@@ -93,7 +94,7 @@ def test_api_conforms_to_its_document(fuzzed, signed_in):
     assert faults == [], "\n".join(faults)
 
 
-def test_deleted_resources_are_404(fuzzed, database):
+def test_deleted_resources_are_404(fuzzed: Flask, database: str) -> None:
     caller = new_caller(0)
     client, headers = fuzzed.test_client(), {"Authorization": f"Bearer {caller.token}"}
     paths = client.get("/api/openapi.json").get_json()["paths"]
@@ -111,7 +112,9 @@ def test_deleted_resources_are_404(fuzzed, database):
 
 @pytest.mark.timeout(TEST_TIMEOUT)
 @pytest.mark.exhaustive
-def test_random_requests_cause_no_internal_error(make_app, database, monkeypatch):
+def test_random_requests_cause_no_internal_error(
+    make_app: Callable[..., Flask], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "SLOW", REQUEST_TIMEOUT)
     app = make_app(TESTING=False, STREAM_HEARTBEAT=1.0)
 

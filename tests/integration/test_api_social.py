@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.api.schemas import PostPageSchema, PostSchema, ProfileSchema, UserPageSchema
@@ -14,6 +15,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import MAX_LENGTH, Post
 from tests.support.api import Caller, assert_problem, caller_for
+from tests.support.servers import RedisServer
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def all_of(caller: Caller, path: str, link: str = "next") -> list:
 
 
 class TestUsers:
-    def test_list_is_paged_by_name_in_both_directions(self, susan, make_user):
+    def test_list_is_paged_by_name_in_both_directions(self, susan: Caller, make_user: Callable[..., User]) -> None:
         for name in ("adam", "Bert", "carol", "zoe"):
             make_user(name)
 
@@ -53,11 +55,11 @@ class TestUsers:
         assert last.headers["Link"] == f'<{last.json["prev"]}>; rel="prev"'
         assert all_of(susan, last.json["prev"], "prev") == pages[1::-1]
 
-    def test_invalid_page_key_is_400(self, susan):
+    def test_invalid_page_key_is_400(self, susan: Caller) -> None:
         for query in ("after=%00", "before=a%20b", "after=" + "x" * 65, "before=adam&after=adam", "after="):
             assert_problem(susan.get(f"/api/users?{query}"), 400)
 
-    def test_profile_shows_email_only_to_its_user(self, susan, david):
+    def test_profile_shows_email_only_to_its_user(self, susan: Caller, david: Caller) -> None:
         susan.put("/api/users/susan/following/david")
 
         seen = susan.get("/api/users/DAVID").json
@@ -69,7 +71,7 @@ class TestUsers:
         assert own["email"] == "David@example.com"
         assert_problem(susan.get("/api/users/nobody"), 404)
 
-    def test_created_account_can_get_a_token(self, client):
+    def test_created_account_can_get_a_token(self, client: FlaskClient) -> None:
         account = {"username": "ines", "email": "Ines@EXAMPLE.com", "password": "cat-dog-fish"}
 
         created = client.post("/api/users", json=account)
@@ -80,7 +82,7 @@ class TestUsers:
         assert "password" not in created.text
         assert client.post("/api/tokens", auth=("ines", "cat-dog-fish")).status_code == 201
 
-    def test_invalid_account_is_422_with_field(self, client, make_user):
+    def test_invalid_account_is_422_with_field(self, client: FlaskClient, make_user: Callable[..., User]) -> None:
         make_user("susan")
         good = {"username": "ines", "email": "ines@example.com", "password": "cat-dog-fish"}
         for field, value in (
@@ -100,7 +102,7 @@ class TestUsers:
             assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]
         assert User.with_username("ines") is None
 
-    def test_account_creation_is_rate_limited(self, make_app):
+    def test_account_creation_is_rate_limited(self, make_app: Callable[..., Flask]) -> None:
         client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="1 per hour").test_client()
 
         account = {"username": "ines", "email": "no address", "password": "cat-dog-fish"}
@@ -108,7 +110,7 @@ class TestUsers:
         assert_problem(client.post("/api/users", json=account), 422)
         assert_problem(client.post("/api/users", json=account), 429)
 
-    def test_users_change_only_their_own_profile(self, susan, david):
+    def test_users_change_only_their_own_profile(self, susan: Caller, david: Caller) -> None:
         changed = susan.patch("/api/users/susan", json={"username": "Susanna", "about_me": "Rows.\r\nReads."})
         unchanged = susan.patch("/api/users/me", json={})
 
@@ -121,7 +123,7 @@ class TestUsers:
         assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
         assert_problem(david.patch("/api/users/nobody", json={}), 404)
 
-    def test_language_and_timezone_are_private(self, susan, david):
+    def test_language_and_timezone_are_private(self, susan: Caller, david: Caller) -> None:
         chosen = susan.patch("/api/users/me", json={"language": "es", "timezone": "Europe/Madrid"})
         cleared = susan.patch("/api/users/me", json={"timezone": None})
         refused = susan.patch("/api/users/me", json={"language": "tlh", "timezone": "Mars/Olympus"})
@@ -132,14 +134,16 @@ class TestUsers:
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["language", "timezone"]
         assert not {"language", "timezone"} & david.get("/api/users/susan").json.keys()
 
-    def test_profile_has_last_seen_at(self, susan, david, signed_in):
+    def test_profile_has_last_seen_at(
+        self, susan: Caller, david: Caller, signed_in: Callable[..., FlaskClient]
+    ) -> None:
         initial = susan.get("/api/users/David").json["last_seen_at"]
         signed_in(User.with_username("david")).get("/explore").close()
 
         assert initial is None
         assert susan.get("/api/users/David").json["last_seen_at"].endswith("Z")
 
-    def test_username_with_newline_is_refused(self, susan):
+    def test_username_with_newline_is_refused(self, susan: Caller) -> None:
         refused = susan.patch("/api/users/me", json={"username": "susan\n"})
 
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["username"]
@@ -147,7 +151,7 @@ class TestUsers:
 
 
 class TestFollowing:
-    def test_follow_and_unfollow_are_idempotent(self, susan, david):
+    def test_follow_and_unfollow_are_idempotent(self, susan: Caller, david: Caller) -> None:
         for _ in range(2):
             assert susan.put("/api/users/me/following/David").status_code == 204
             assert [user["username"] for user in susan.get("/api/users/david/followers").json["items"]] == ["susan"]
@@ -156,7 +160,7 @@ class TestFollowing:
             assert susan.delete("/api/users/susan/following/David").status_code == 204
             assert susan.get("/api/users/david/followers").json["items"] == []
 
-    def test_follow_refused_for_self_and_other_users(self, susan, david):
+    def test_follow_refused_for_self_and_other_users(self, susan: Caller, david: Caller) -> None:
         assert_problem(susan.put("/api/users/me/following/susan"), 409)
         assert_problem(susan.put("/api/users/david/following/susan"), 403)
         assert_problem(susan.delete("/api/users/david/following/susan"), 403)
@@ -164,7 +168,7 @@ class TestFollowing:
 
 
 class TestPosts:
-    def test_post_is_deleted_only_by_author(self, susan, david):
+    def test_post_is_deleted_only_by_author(self, susan: Caller, david: Caller) -> None:
         written = susan.post("/api/posts", json={"body": " Hello,\r\nworld \n"})
         path = written.headers["Location"]
 
@@ -177,20 +181,20 @@ class TestPosts:
         assert_problem(susan.get(path), 404)
         assert_problem(susan.delete(path), 404)
 
-    def test_empty_or_long_post_is_refused(self, susan):
+    def test_empty_or_long_post_is_refused(self, susan: Caller) -> None:
         for body in ("", " \n", "x" * (MAX_LENGTH + 1), "a\0b", None, 7, ["x"]):
             assert assert_problem(susan.post("/api/posts", json={"body": body}), 422)["errors"]["json"]["body"]
         assert_problem(susan.post("/api/posts", json={}), 422)
         assert susan.post("/api/posts", json={"body": "x" * MAX_LENGTH}).status_code == 201
 
-    def test_out_of_range_id_is_404(self, susan):
+    def test_out_of_range_id_is_404(self, susan: Caller) -> None:
         for number in ("0", "999", str(2**31), str(2**63), "9" * 40, "-1", "x"):
             assert_problem(susan.get(f"/api/posts/{number}"), 404)
             assert_problem(susan.delete(f"/api/tokens/{number}"), 404)
 
 
 class TestTimelines:
-    def test_timelines_are_paged(self, susan, david, make_user):
+    def test_timelines_are_paged(self, susan: Caller, david: Caller, make_user: Callable[..., User]) -> None:
         stranger, now = make_user("stranger"), utcnow()
         for minutes, name in enumerate(["susan", "david", "stranger", "susan", "david"]):
             author = User.with_username(name)
@@ -213,7 +217,7 @@ class TestTimelines:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestHeaders:
-    def test_unchanged_response_is_304(self, susan):
+    def test_unchanged_response_is_304(self, susan: Caller) -> None:
         first = susan.get("/api/users/me")
         tag = first.headers["ETag"]
 
@@ -229,7 +233,7 @@ class TestHeaders:
             assert {"Authorization", "Accept-Language"} <= set(answer.vary)
         assert_problem(susan.get("/api/users/me", headers={"If-Match": '"other"'}), 412)
 
-    def test_head_and_options(self, susan, client):
+    def test_head_and_options(self, susan: Caller, client: FlaskClient) -> None:
         read, headed = susan.get("/api/users/me"), susan.head("/api/users/me")
 
         assert (headed.status_code, headed.data, headed.headers["ETag"]) == (200, b"", read.headers["ETag"])
@@ -237,13 +241,15 @@ class TestHeaders:
         assert options.status_code == 200
         assert options.allow.as_set() == {"get", "head", "patch", "options"}
 
-    def test_error_response_is_not_cached(self, susan):
+    def test_error_response_is_not_cached(self, susan: Caller) -> None:
         refused = susan.get("/api/users/nobody")
 
         assert "ETag" not in refused.headers
         assert refused.headers["Cache-Control"] == "no-store"
 
-    def test_rate_limit_headers_are_per_token(self, make_app, make_user, redis_server):
+    def test_rate_limit_headers_are_per_token(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User], redis_server: RedisServer
+    ) -> None:
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="3 per hour")
         susan, david = (caller_for(app, make_user(name)) for name in ("susan", "david"))
 
@@ -260,11 +266,11 @@ class TestHeaders:
         with redis_server.away():  # each process then counts its own requests
             assert david.get("/api/users").headers["X-RateLimit-Remaining"] == "2"
 
-    def test_anonymous_requests_are_limited_by_address(self, make_app):
+    def test_anonymous_requests_are_limited_by_address(self, make_app: Callable[..., Flask]) -> None:
         client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_API="1 per hour").test_client()
 
         assert_problem(client.get("/api/users"), 401)
         assert_problem(client.get("/api/users", headers={"Authorization": "Bearer guessed"}), 429)
 
-    def test_rate_limits_can_be_disabled(self, susan):
+    def test_rate_limits_can_be_disabled(self, susan: Caller) -> None:
         assert "X-RateLimit-Limit" not in susan.get("/api/users").headers

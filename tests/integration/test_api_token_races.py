@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
@@ -18,7 +21,9 @@ from tests.support.servers import TIMEOUT
 pytestmark = pytest.mark.both_databases
 
 
-def test_token_revoked_during_request_is_refused(app, make_user, monkeypatch):
+def test_token_revoked_during_request_is_refused(
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     susan = caller_for(app, make_user())
     find = ApiToken.find
 
@@ -34,11 +39,11 @@ def test_token_revoked_during_request_is_refused(app, make_user, monkeypatch):
 
 
 @pytest.fixture
-def change_before_issue(monkeypatch):
+def change_before_issue(monkeypatch: pytest.MonkeyPatch):
     """Return a function that makes another connection change the user immediately before each token is issued."""
     issue = ApiToken.issue
 
-    def change_before_issue(**change):
+    def change_before_issue(**change) -> None:
         def issue_after_change(user, *arguments):
             with db.engine.begin() as connection:
                 connection.execute(sa.update(User).values(**change))
@@ -50,7 +55,13 @@ def change_before_issue(monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"password_hash": "another"}, {"deleted_at": utcnow()}], ids=["password", "closed"])
-def test_no_token_if_account_changes_meanwhile(client, make_user, signed_in, change_before_issue, change):
+def test_no_token_if_account_changes_meanwhile(
+    client: FlaskClient,
+    make_user: Callable[..., User],
+    signed_in: Callable[..., FlaskClient],
+    change_before_issue,
+    change,
+) -> None:
     browser = signed_in(make_user("susan", "cat-dog-fish"))
     change_before_issue(**change)
 
@@ -64,7 +75,9 @@ def test_no_token_if_account_changes_meanwhile(client, make_user, signed_in, cha
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
 
 
-def test_concurrent_requests_respect_token_limit(app, make_user, monkeypatch):
+def test_concurrent_requests_respect_token_limit(
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     app.config["API_TOKENS_PER_USER"] = 1
     make_user("susan", "cat-dog-fish")
     all_requested = threading.Barrier(4)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
@@ -26,7 +27,7 @@ def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
     return caller_for(app, make_user("susan"))
 
 
-def test_token_is_issued_for_password(app, client, make_user):
+def test_token_is_issued_for_password(app: Flask, client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan", "cat-dog-fish")
 
     issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
@@ -37,20 +38,20 @@ def test_token_is_issued_for_password(app, client, make_user):
     assert Caller(client, issued.json["token"]).get("/api/tasks").json["items"] == []
 
 
-def test_only_token_hash_is_stored(app, susan):
+def test_only_token_hash_is_stored(app: Flask, susan: Caller) -> None:
     row = db.session.scalar(sa.select(ApiToken))
 
     assert len(row.hash) == 64
     assert susan.token not in repr(vars(row))
 
 
-def test_token_is_issued_for_email_address(client, make_user):
+def test_token_is_issued_for_email_address(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan", "cat-dog-fish")
 
     assert client.post("/api/tokens", auth=("susan@example.com", "cat-dog-fish")).status_code == 201
 
 
-def test_wrong_password_looks_like_unknown_user(client, make_user):
+def test_wrong_password_looks_like_unknown_user(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan")
 
     wrong = client.post("/api/tokens", auth=("susan", "dog"))
@@ -61,7 +62,7 @@ def test_wrong_password_looks_like_unknown_user(client, make_user):
     assert unknown.data == wrong.data
 
 
-def test_no_token_without_credentials(client):
+def test_no_token_without_credentials(client: FlaskClient) -> None:
     for header in ("", "Basic", "Basic !", "Basic 4pyT", "Basic c3VzYW4=", "Bearer x", "Basic AAAAOgAA", "x"):
         response = client.post("/api/tokens", headers={"Authorization": header})
 
@@ -69,14 +70,16 @@ def test_no_token_without_credentials(client):
         assert response.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_overlong_password_is_not_hashed(client, make_user, monkeypatch):
+def test_overlong_password_is_not_hashed(
+    client: FlaskClient, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_user("susan")
     monkeypatch.setattr(User, "with_credentials", lambda *_: pytest.fail("the password was hashed"))
 
     assert_problem(client.post("/api/tokens", auth=("susan", "x" * 5000)), 401)
 
 
-def test_login_rate_limit_applies_to_tokens(make_app):
+def test_login_rate_limit_applies_to_tokens(make_app: Callable[..., Flask]) -> None:
     client = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="2 per hour").test_client()
 
     for _ in range(2):
@@ -87,7 +90,7 @@ def test_login_rate_limit_applies_to_tokens(make_app):
     assert int(refused.headers["Retry-After"]) > 0
 
 
-def test_request_without_valid_token_is_401(client):
+def test_request_without_valid_token_is_401(client: FlaskClient) -> None:
     for header in ("", "Bearer", "Bearer wrong", "Bearer é", "Bearer \0", "Basic c3VzYW46eA==", "x"):
         response = client.get("/api/tasks", headers={"Authorization": header})
 
@@ -95,7 +98,7 @@ def test_request_without_valid_token_is_401(client):
         assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
 
 
-def test_expired_token_is_refused_and_later_deleted(app, susan):
+def test_expired_token_is_refused_and_later_deleted(app: Flask, susan: Caller) -> None:
     db.session.execute(sa.update(ApiToken).values(expires_at=utcnow()))
     db.session.commit()
 
@@ -107,7 +110,7 @@ def test_expired_token_is_refused_and_later_deleted(app, susan):
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1
 
 
-def test_revoking_a_token_leaves_other_tokens(app, susan):
+def test_revoking_a_token_leaves_other_tokens(app: Flask, susan: Caller) -> None:
     other = caller_for(app, User.with_username("susan"))
 
     assert susan.delete("/api/tokens").status_code == 204
@@ -117,7 +120,7 @@ def test_revoking_a_token_leaves_other_tokens(app, susan):
     assert other.get("/api/tasks").status_code == 200
 
 
-def test_named_tokens_are_listed_and_revoked(client, make_user):
+def test_named_tokens_are_listed_and_revoked(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan", "cat-dog-fish")
     other = caller_for(client.application, make_user("david"))
     issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": " backup "})
@@ -134,7 +137,7 @@ def test_named_tokens_are_listed_and_revoked(client, make_user):
     assert_problem(first.get("/api/tokens"), 401)
 
 
-def test_invalid_token_name_is_refused(client, make_user):
+def test_invalid_token_name_is_refused(client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan", "cat-dog-fish")
     for name in ("x" * 65, "a\0b", 7, None):
         refused = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": name})
@@ -142,7 +145,9 @@ def test_invalid_token_name_is_refused(client, make_user):
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["name"]
 
 
-def test_token_limit_ignores_revoked_and_expired_tokens(app, client, make_user):
+def test_token_limit_ignores_revoked_and_expired_tokens(
+    app: Flask, client: FlaskClient, make_user: Callable[..., User]
+) -> None:
     app.config["API_TOKENS_PER_USER"] = 3
     user = make_user("susan", "cat-dog-fish")
     first, *_others = (caller_for(app, user) for _ in range(3))
@@ -163,7 +168,9 @@ def test_token_limit_ignores_revoked_and_expired_tokens(app, client, make_user):
 
 
 class TestPage:
-    def test_token_is_created_shown_once_and_revoked(self, app, make_user, signed_in):
+    def test_token_is_created_shown_once_and_revoked(
+        self, app: Flask, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+    ) -> None:
         browser = signed_in(make_user("susan"))
 
         created = browser.post("/account/tokens", data={"name": "my <script>"})
@@ -178,19 +185,25 @@ class TestPage:
         browser.post(re.search(r'action="([^"]+/revoke)"', page)[1])
         assert_problem(Caller(app.test_client(use_cookies=False), token).get("/api/users/me"), 401)
 
-    def test_revoking_foreign_token_is_404(self, susan, make_user, signed_in):
+    def test_revoking_foreign_token_is_404(
+        self, susan: Caller, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+    ) -> None:
         token_id = susan.get("/api/tokens").json["items"][0]["id"]
 
         assert signed_in(make_user("david")).post(f"/account/tokens/{token_id}/revoke").status_code == 404
         assert susan.get("/api/tokens").status_code == 200
 
-    def test_invalid_name_is_refused(self, make_user, signed_in):
+    def test_invalid_name_is_refused(
+        self, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+    ) -> None:
         browser = signed_in(make_user("susan"))
         for name in ("", "x" * 65, "a\0b"):
             assert browser.post("/account/tokens", data={"name": name}).status_code == 422
         assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 0
 
-    def test_token_over_limit_is_refused(self, app, make_user, signed_in):
+    def test_token_over_limit_is_refused(
+        self, app: Flask, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+    ) -> None:
         app.config["API_TOKENS_PER_USER"] = 1
         browser = signed_in(make_user("susan"))
         browser.post("/account/tokens", data={"name": "backup"})
@@ -200,11 +213,11 @@ class TestPage:
         assert refused.status_code == 422
         assert "You have as many tokens as one may have (1)." in refused.text
 
-    def test_page_requires_login(self, client):
+    def test_page_requires_login(self, client: FlaskClient) -> None:
         assert client.get("/account/tokens").status_code == client.post("/account/tokens").status_code == 302
 
 
-def test_last_use_is_stored_once_a_minute(susan):
+def test_last_use_is_stored_once_a_minute(susan: Caller) -> None:
     def last_used_at():
         return db.session.scalar(sa.select(ApiToken.last_used_at))
 
@@ -220,21 +233,21 @@ def test_last_use_is_stored_once_a_minute(susan):
     assert last_used_at() >= first
 
 
-def test_token_of_closed_account_is_refused(susan):
+def test_token_of_closed_account_is_refused(susan: Caller) -> None:
     db.session.execute(sa.update(User).values(deleted_at=utcnow()))
     db.session.commit()
 
     assert_problem(susan.get("/api/tasks"), 401)
 
 
-def test_session_cookie_is_refused(make_user, signed_in):
+def test_session_cookie_is_refused(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> None:
     browser = signed_in(make_user("susan"))
 
     assert_problem(browser.get("/api/tasks"), 401)
     assert_problem(browser.post("/api/exports"), 401)
 
 
-def test_csrf_token_is_not_required(make_app, make_user):
+def test_csrf_token_is_not_required(make_app: Callable[..., Flask], make_user: Callable[..., User]) -> None:
     app = make_app(WTF_CSRF_ENABLED=True)
 
     assert caller_for(app, make_user("susan")).post("/api/exports").status_code == 202

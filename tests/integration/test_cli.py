@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import product
 
@@ -49,7 +50,7 @@ def listed(result: Result) -> list[str]:
 
 @pytest.mark.both_databases
 class TestList:
-    def test_lists_jobs_of_all_users_newest_first(self, run, susan, make_user):
+    def test_lists_jobs_of_all_users_newest_first(self, run: Run, susan: User, make_user: Callable[..., User]) -> None:
         old = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=2000)
         young = make_job(make_user("david"), "FAILURE", "FAILURE")
         without_user = make_job(None, "SUCCESS", seconds_ago=1000)
@@ -60,7 +61,7 @@ class TestList:
         assert [job["user"] for job in json.loads(result.stdout)] == ["david", None, "susan"]
         assert result.stderr == ""
 
-    def test_text_has_aligned_columns(self, run, susan):
+    def test_text_has_aligned_columns(self, run: Run, susan: User) -> None:
         make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=1)
         make_job(susan, "FAILURE", "FAILURE")
 
@@ -71,7 +72,7 @@ class TestList:
             assert line.index(state) == heading.index("STATE")
             assert line.index("export_posts") == heading.index("NAME")
 
-    def test_filters(self, run, susan, make_user):
+    def test_filters(self, run: Run, susan: User, make_user: Callable[..., User]) -> None:
         david = make_user("david")
         running = make_job(susan, "SUCCESS", "PROGRESS", seconds_ago=3)
         failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=2)
@@ -84,7 +85,7 @@ class TestList:
         assert listed(run("list", "--json", "--limit", "1")) == [short]
         assert listed(run("list", "--json", "--user", "david", "--state", "FAILURE")) == []
 
-    def test_job_state_is_equal_in_sql_and_python(self, run, susan):
+    def test_job_state_is_equal_in_sql_and_python(self, run: Run, susan: User) -> None:
         made = [
             make_job(None, *pair, seconds_ago=1000 * number)
             for number, pair in enumerate(product(states.ALL, repeat=2))
@@ -95,13 +96,13 @@ class TestList:
 
             assert [job.id for job in find_jobs(Filters(states=frozenset({state})), size=100).jobs] == expected
 
-    def test_empty_list_is_no_error(self, run):
+    def test_empty_list_is_no_error(self, run: Run) -> None:
         assert listed(run("list", "--json")) == []
         result = run("list")
         assert (result.exit_code, result.stdout) == (0, "")
         assert result.stderr == "There are no such jobs.\n"
 
-    def test_invalid_options_are_refused(self, run):
+    def test_invalid_options_are_refused(self, run: Run) -> None:
         for wrong in (["--state", "DONE"], ["--limit", "0"], ["--limit", "x"], ["--user", "nobody"], ["--user", "\0"]):
             result = run("list", *wrong)
 
@@ -111,7 +112,7 @@ class TestList:
 
 
 class TestShow:
-    def test_text_has_all_details(self, run, susan):
+    def test_text_has_all_details(self, run: Run, susan: User) -> None:
         job = make_job(
             susan,
             "SUCCESS",
@@ -139,7 +140,7 @@ class TestShow:
         assert "workers that died: 1" in text
         assert "failed" in text.partition("Timeline")[2]
 
-    def test_json_adds_operator_fields(self, run, susan):
+    def test_json_adds_operator_fields(self, run: Run, susan: User) -> None:
         job = launch_export(susan)
         values_of_user = job.to_dict()
 
@@ -153,12 +154,12 @@ class TestShow:
         assert [step["queue"] for step in shown["steps"]] == ["exports", "mail"]
         assert shown["steps"][0]["args"] == [susan.id]
 
-    def test_step_id_shows_its_job(self, run, susan):
+    def test_step_id_shows_its_job(self, run: Run, susan: User) -> None:
         job = make_job(susan, "SUCCESS", "SUCCESS")
 
         assert json.loads(run("show", f"{job}-1", "--json").stdout)["id"] == job
 
-    def test_unknown_id_is_refused(self, run):
+    def test_unknown_id_is_refused(self, run: Run) -> None:
         for unknown in (UNKNOWN_ID, "x", "a\udcffb"):
             text, as_json = run("show", unknown), run("show", unknown, "--json")
 
@@ -167,7 +168,7 @@ class TestShow:
             assert (as_json.exit_code, json.loads(as_json.stdout)) == (2, None)
 
     @pytest.mark.parametrize("database", ["sqlite"])
-    def test_export_has_mail_and_archive(self, run, susan, worker: Worker):
+    def test_export_has_mail_and_archive(self, run: Run, susan: User, worker: Worker) -> None:
         job = launch_export(susan)
 
         def state() -> str:
@@ -192,7 +193,7 @@ class TestShow:
 
 
 class TestCancelAndRetry:
-    def test_pending_job_is_cancelled(self, run, susan):
+    def test_pending_job_is_cancelled(self, run: Run, susan: User) -> None:
         job = launch_export(susan)
 
         result = run("cancel", job.id)
@@ -200,7 +201,7 @@ class TestCancelAndRetry:
         assert (result.exit_code, result.stdout) == (0, f"{job.id}: cancelled.\n")
         assert find_job(job.id).state == states.REVOKED
 
-    def test_running_job_is_asked_to_stop(self, run, susan):
+    def test_running_job_is_asked_to_stop(self, run: Run, susan: User) -> None:
         job = make_job(susan, "PROGRESS", "PENDING", lease_expires_at=utcnow() + timedelta(hours=1))
 
         result = run("cancel", job)
@@ -209,7 +210,7 @@ class TestCancelAndRetry:
         assert "asked to stop" in result.stdout
         assert find_job(job).cancel_requested
 
-    def test_finished_job_is_refused(self, run, susan):
+    def test_finished_job_is_refused(self, run: Run, susan: User) -> None:
         done = make_job(susan, "SUCCESS")
 
         for command in ("cancel", "retry"):
@@ -218,7 +219,7 @@ class TestCancelAndRetry:
             assert (result.exit_code, result.stdout) == (1, "")
             assert result.stderr.startswith(f"{done}: ")
 
-    def test_retry_creates_job_of_same_user(self, run, susan):
+    def test_retry_creates_job_of_same_user(self, run: Run, susan: User) -> None:
         failed = make_job(susan, "FAILURE", "FAILURE")
 
         result = run("retry", failed, "--json")
@@ -230,7 +231,7 @@ class TestCancelAndRetry:
         assert json.loads(run("show", failed, "--json").stdout)["retried_as"] == [again["id"]]
         assert again["id"] in run("show", failed).stdout
 
-    def test_retry_refused_while_job_is_running(self, run, susan):
+    def test_retry_refused_while_job_is_running(self, run: Run, susan: User) -> None:
         failed = make_job(susan, "FAILURE", "FAILURE")
         running = launch_export(susan)
 
@@ -239,7 +240,7 @@ class TestCancelAndRetry:
         assert result.exit_code == 1
         assert running.id in result.stderr
 
-    def test_exit_code_is_that_of_worst_outcome(self, run, susan, make_user):
+    def test_exit_code_is_that_of_worst_outcome(self, run: Run, susan: User, make_user: Callable[..., User]) -> None:
         job, done = launch_export(susan), make_job(susan, "SUCCESS")
         cancellable = launch_export(make_user("david"))
 
@@ -252,11 +253,13 @@ class TestCancelAndRetry:
         assert [each["done"] for each in json.loads(unknown.stdout)] == [True, False, False]
         assert find_job(cancellable.id).state == states.REVOKED
 
-    def test_missing_id_is_refused(self, run):
+    def test_missing_id_is_refused(self, run: Run) -> None:
         for command in ("cancel", "retry", "show"):
             assert run(command).exit_code == 2
 
-    def test_cancel_is_stored_while_redis_is_unavailable(self, run, susan, redis_server: RedisServer):
+    def test_cancel_is_stored_while_redis_is_unavailable(
+        self, run: Run, susan: User, redis_server: RedisServer
+    ) -> None:
         failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", seconds_ago=1)
 
         with redis_server.away():
@@ -268,7 +271,7 @@ class TestCancelAndRetry:
         assert len(listed(seen)) == 2
 
     @pytest.mark.both_databases(each_run=False)
-    def test_retry_waits_while_redis_is_unavailable(self, run, susan, redis_server: RedisServer):
+    def test_retry_waits_while_redis_is_unavailable(self, run: Run, susan: User, redis_server: RedisServer) -> None:
         failed = make_job(susan, "FAILURE")
 
         with redis_server.away():
@@ -277,7 +280,7 @@ class TestCancelAndRetry:
         assert result.exit_code == 0
         assert "starts once Redis is back" in result.stdout
 
-    def test_redis_error_is_reported(self, run, susan, monkeypatch):
+    def test_redis_error_is_reported(self, run: Run, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(_job: Job) -> None:
             raise redis.ConnectionError("connection refused")
 
@@ -289,7 +292,7 @@ class TestCancelAndRetry:
         assert result.stderr == "Redis is unavailable: connection refused\n"
 
 
-def test_every_command_has_json_output(run, susan) -> None:
+def test_every_command_has_json_output(run: Run, susan: User) -> None:
     for name in set(tasks.commands) - {"watch"}:  # an interactive screen; the other commands print the same data
         command = tasks.commands[name]
         assert "--json" in {option for parameter in command.params for option in parameter.opts}, name

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from flask import Flask
 from flask.cli import ScriptInfo
 
+from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.cli import completion
@@ -79,7 +80,7 @@ def test_only_applicable_ids_are_completed(complete: Complete, jobs: None) -> No
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_option_values_are_completed(complete: Complete, jobs: None, make_user) -> None:
+def test_option_values_are_completed(complete: Complete, jobs: None, make_user: Callable[..., User]) -> None:
     for name in ("susan", "Sunny", "david"):
         make_user(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -140,7 +141,7 @@ def expected(filters: Filters, order: Order, jobs: list[Job]) -> list[str]:
 
 
 @pytest.mark.both_databases
-def test_combined_filters_list_each_job_once(app, make_user):
+def test_combined_filters_list_each_job_once(app: Flask, make_user: Callable[..., User]) -> None:
     users, rng = [make_user("susan"), make_user("david")], random.Random(5)
     jobs = add_jobs(60, users, rng)
     choices = every_filter(users)
@@ -161,7 +162,7 @@ def test_combined_filters_list_each_job_once(app, make_user):
     "order",
     [Order.NEWEST, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in Order if one != Order.NEWEST)],
 )
-def test_pages_cover_the_list_in_every_order(app, make_user, order: Order):
+def test_pages_cover_the_list_in_every_order(app: Flask, make_user: Callable[..., User], order: Order) -> None:
     users = [make_user("susan"), make_user("david")]
     jobs = add_jobs(60, users, random.Random(7))
 
@@ -172,7 +173,7 @@ def test_pages_cover_the_list_in_every_order(app, make_user, order: Order):
 
 
 @pytest.mark.both_databases
-def test_error_search_is_limited_per_page(app, monkeypatch):
+def test_error_search_is_limited_per_page(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_queries, "MAX_SEARCHED", 10)
     for number in range(25):
         text = "the needle" if number in (0, 3) else "hay"
@@ -191,7 +192,7 @@ def test_error_search_is_limited_per_page(app, monkeypatch):
 
 
 @pytest.mark.both_databases
-def test_page_prints_cursor_of_next_page(run):
+def test_page_prints_cursor_of_next_page(run: Run) -> None:
     for number in range(5):
         add_step(f"job-{number}", 0, "tidy", states.SUCCESS, NOW + timedelta(seconds=number))
     db.session.commit()
@@ -208,7 +209,7 @@ def test_page_prints_cursor_of_next_page(run):
 
 
 @pytest.mark.both_databases
-def test_age_filters(run):
+def test_age_filters(run: Run) -> None:
     for days in (0, 2, 30):
         add_step(f"job-{days}", 0, "tidy", states.SUCCESS, utcnow() - timedelta(days=days, minutes=1))
     db.session.commit()
@@ -239,7 +240,7 @@ def test_age_filters(run):
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_invalid_options_are_refused(run, wrong: list[str]):
+def test_invalid_options_are_refused(run: Run, wrong: list[str]) -> None:
     result = run("list", *wrong)
 
     assert (result.exit_code, result.stdout) == (2, "")
@@ -247,7 +248,7 @@ def test_invalid_options_are_refused(run, wrong: list[str]):
     assert "Traceback" not in result.stderr
 
 
-def test_cursor_round_trip():
+def test_cursor_round_trip() -> None:
     cursor = Cursor(NOW, "job-1")
 
     assert Cursor.parse(str(cursor)) == cursor

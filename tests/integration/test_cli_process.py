@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
+from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -34,7 +36,7 @@ def command(environment: dict[str, str]) -> Command:
     return command
 
 
-def test_stdout_has_only_json(app, command, susan):
+def test_stdout_has_only_json(app: Flask, command: Command, susan: User) -> None:
     job = start_job_for(susan)
 
     cancelled = command("cancel", job, "--json", LOG_LEVEL="DEBUG")
@@ -43,7 +45,7 @@ def test_stdout_has_only_json(app, command, susan):
     assert json.loads(cancelled.stdout)[0]["state"] == states.REVOKED
 
 
-def test_unavailable_database_is_reported(command, tmp_path: Path):
+def test_unavailable_database_is_reported(command: Command, tmp_path: Path) -> None:
     result = command("list", "--json", DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
     assert (result.returncode, result.stdout) == (3, "")
@@ -51,7 +53,7 @@ def test_unavailable_database_is_reported(command, tmp_path: Path):
     assert "Traceback" not in result.stderr
 
 
-def test_list_needs_no_redis(app, command, susan):
+def test_list_needs_no_redis(app: Flask, command: Command, susan: User) -> None:
     job = make_job(susan, "SUCCESS")
 
     result = command("list", "--json", REDIS_URL=UNREACHABLE_REDIS)
@@ -59,7 +61,7 @@ def test_list_needs_no_redis(app, command, susan):
     assert [each["id"] for each in json.loads(result.stdout)] == [job]
 
 
-def test_help_has_an_example(command):
+def test_help_has_an_example(command: Command) -> None:
     for name in ("list", "show", "cancel", "retry"):
         result = command(name, "--help")
 
@@ -67,7 +69,7 @@ def test_help_has_an_example(command):
         assert f"flask tasks {name} " in result.stdout.partition("Example")[2]
 
 
-def test_terminal_output_is_a_table(app, environment, susan):
+def test_terminal_output_is_a_table(app: Flask, environment: dict[str, str], susan: User) -> None:
     job = make_job(susan, "FAILURE")
 
     text = run_in_terminal(flask_tasks("list"), environment)
@@ -77,7 +79,7 @@ def test_terminal_output_is_a_table(app, environment, susan):
     assert "\x1b[31mFAILURE" in text
 
 
-def test_escape_sequences_are_not_printed(app, environment, susan):
+def test_escape_sequences_are_not_printed(app: Flask, environment: dict[str, str], susan: User) -> None:
     job = make_job(susan, "FAILURE", error=ESCAPE, description=ESCAPE, message=ESCAPE, traceback=f"{ESCAPE}\n  below")
     db.session.execute(sa.update(Task).values(name=ESCAPE))
     db.session.commit()

@@ -7,29 +7,34 @@ import json
 import logging
 import re
 import sqlite3
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from celery._state import _task_stack
-from flask import got_request_exception
+from flask import Flask, got_request_exception
+from flask.testing import FlaskClient
 from werkzeug.exceptions import default_exceptions
 
 from microblog import logs
+from microblog.accounts.models import User
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
+from tests.support.servers import Postgres, RedisServer
 
 CODES = [400, 401, 403, 404, 405, 410, 413, 429, 500, 503]
 
 
 @pytest.fixture
-def faulty(make_app):
+def faulty(make_app: Callable[..., Flask]):
     """An app with the error handling of production and routes that fail with a given status or exception."""
     faulty = make_app(TESTING=False)
 
-    def fail(code: int):
+    def fail(code: int) -> None:
         raise default_exceptions[code]()
 
-    def crash():
+    def crash() -> None:
         raise RuntimeError("secret detail")
 
     faulty.add_url_rule("/fault/<int:code>", "fail", fail, methods=["GET", "POST"])
@@ -51,7 +56,7 @@ def log():
     root.removeHandler(handler)
 
 
-def test_error_is_a_page_with_explanation(faulty):
+def test_error_is_a_page_with_explanation(faulty) -> None:
     for code in CODES:
         response = faulty.test_client().get(f"/fault/{code}")
 
@@ -61,7 +66,7 @@ def test_error_is_a_page_with_explanation(faulty):
         assert re.search(r'<p class="error-sentence">[^<]+\.</p>', response.text)
 
 
-def test_api_error_is_a_problem(faulty):
+def test_api_error_is_a_problem(faulty) -> None:
     for code in CODES:
         response = faulty.test_client().get(f"/api/fault/{code}")
 
@@ -73,14 +78,14 @@ def test_api_error_is_a_problem(faulty):
         assert problem["detail"].endswith(".")
 
 
-def test_unknown_api_path_is_a_problem(client):
+def test_unknown_api_path_is_a_problem(client: FlaskClient) -> None:
     response = client.get("/api/no/such/thing")
 
     assert response.status_code == 404
     assert response.mimetype == "application/problem+json"
 
 
-def test_wrong_method_has_allow_header(client):
+def test_wrong_method_has_allow_header(client: FlaskClient) -> None:
     response = client.post("/explore")
 
     assert response.status_code == 405
@@ -88,7 +93,7 @@ def test_wrong_method_has_allow_header(client):
 
 
 @pytest.mark.parametrize("path", ["/crash", "/api/crash"])
-def test_traceback_is_logged_and_not_shown(faulty, log, path):
+def test_traceback_is_logged_and_not_shown(faulty, log, path) -> None:
     response = faulty.test_client().get(path, headers={"X-Request-ID": "crash-1"})
 
     assert response.status_code == 500
@@ -108,7 +113,7 @@ CANNOT_OPEN.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
 @pytest.mark.parametrize(
     "fault", [CANNOT_OPEN, sqlite3.ProgrammingError("Cannot operate on a closed database.")], ids=["fault0", "fault1"]
 )
-def test_unavailable_database_is_503_with_retry_after(faulty, make_user, fault):
+def test_unavailable_database_is_503_with_retry_after(faulty, make_user: Callable[..., User], fault) -> None:
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -136,7 +141,7 @@ def test_unavailable_database_is_503_with_retry_after(faulty, make_user, fault):
 
 
 @pytest.mark.both_databases
-def test_invalid_statement_is_500_not_503(faulty):
+def test_invalid_statement_is_500_not_503(faulty) -> None:
     faults = []
     got_request_exception.connect(lambda _app, exception: faults.append(exception), faulty, weak=False)
     faulty.add_url_rule("/wrong", "wrong", lambda: str(db.session.scalar(sa.text("SELECT no_such_column"))))
@@ -150,7 +155,7 @@ def test_invalid_statement_is_500_not_503(faulty):
 
 
 @pytest.mark.both_databases
-def test_unreachable_or_locked_database_is_unavailable(faulty, database, tmp_path):
+def test_unreachable_or_locked_database_is_unavailable(faulty, database: str, tmp_path: Path) -> None:
     with faulty.app_context():
         engine, is_sqlite = db.engine, database == "sqlite"
     unreachable = sa.create_engine(
@@ -169,7 +174,9 @@ def test_unreachable_or_locked_database_is_unavailable(faulty, database, tmp_pat
             other.execute(sa.text("UPDATE post SET body = body"))
 
 
-def test_pages_work_while_redis_is_unavailable(make_app, make_user, redis_server):
+def test_pages_work_while_redis_is_unavailable(
+    make_app: Callable[..., Flask], make_user: Callable[..., User], redis_server: RedisServer
+) -> None:
     app = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     make_user("susan")
     browser = app.test_client()
@@ -187,7 +194,7 @@ def test_pages_work_while_redis_is_unavailable(make_app, make_user, redis_server
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_pages_work_after_database_restart(faulty, make_user, postgres_server):
+def test_pages_work_after_database_restart(faulty, make_user: Callable[..., User], postgres_server: Postgres) -> None:
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -198,7 +205,9 @@ def test_pages_work_after_database_restart(faulty, make_user, postgres_server):
     assert browser.get("/").status_code == 200
 
 
-def test_forged_form_is_refused_with_draft(app, signed_in, make_user):
+def test_forged_form_is_refused_with_draft(
+    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     browser = signed_in(make_user())
     app.config["WTF_CSRF_ENABLED"] = True
 
@@ -210,7 +219,9 @@ def test_forged_form_is_refused_with_draft(app, signed_in, make_user):
     assert "half an hour" not in browser.get("/").text
 
 
-def test_large_body_is_refused(app, signed_in, make_user):
+def test_large_body_is_refused(
+    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User]
+) -> None:
     browser = signed_in(make_user())
     app.config["MAX_CONTENT_LENGTH"] = 1000
 
@@ -220,25 +231,25 @@ def test_large_body_is_refused(app, signed_in, make_user):
     assert "larger than this site takes" in response.text
 
 
-def test_unsupported_languages_fall_back_to_english(client):
+def test_unsupported_languages_fall_back_to_english(client: FlaskClient) -> None:
     for requested in ("de", "en-GB;q=0.5, tlh", "", "*", "¿?"):
         page = client.get("/auth/login", headers={"Accept-Language": requested.encode().decode("latin-1")})
         assert page.status_code == 200
         assert '<html lang="en">' in page.text
 
 
-def test_valid_request_id_is_returned(client):
+def test_valid_request_id_is_returned(client: FlaskClient) -> None:
     for given in ("abc-123", "A.b_c", "x" * 64):
         assert client.get("/auth/login", headers={"X-Request-ID": given}).headers["X-Request-ID"] == given
 
 
-def test_invalid_request_id_is_replaced(client):
+def test_invalid_request_id_is_replaced(client: FlaskClient) -> None:
     for given in ("", "x" * 65, "two words", "<b>", '{"a":1}'):
         returned = client.get("/auth/login", headers={"X-Request-ID": given}).headers["X-Request-ID"]
         assert re.fullmatch(r"[0-9a-f]{32}", returned)
 
 
-def test_request_log_omits_query_and_cookies(client, log):
+def test_request_log_omits_query_and_cookies(client: FlaskClient, log) -> None:
     client.set_cookie("session", "confidential")
 
     client.get("/auth/login?next=/exports/1/download?token=confidential", headers={"X-Request-ID": "line-1"})
@@ -252,7 +263,7 @@ def test_request_log_omits_query_and_cookies(client, log):
     assert "confidential" not in json.dumps(line)
 
 
-def test_celery_log_has_task_id_without_arguments(app, log):
+def test_celery_log_has_task_id_without_arguments(app: Flask, log) -> None:
     data = {"id": "task-1", "name": "export_posts", "args": "('confidential',)", "kwargs": "{}"}
 
     logging.getLogger("celery.worker.strategy").warning("Task received", extra={"data": data})
@@ -262,7 +273,7 @@ def test_celery_log_has_task_id_without_arguments(app, log):
     assert "confidential" not in json.dumps(line)
 
 
-def test_task_log_has_task_id_and_request_id(app, log):
+def test_task_log_has_task_id_and_request_id(app: Flask, log) -> None:
     task = next(iter(app.extensions["celery"].tasks.values()))
     task.push_request(id="task-1", request_id="click-1")
     _task_stack.push(task)
@@ -279,7 +290,7 @@ def test_task_log_has_task_id_and_request_id(app, log):
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_full_disk_counts_as_unavailable(app) -> None:
+def test_full_disk_counts_as_unavailable(app: Flask) -> None:
     with db.engine.connect() as connection:
         pages = connection.execute(sa.text("PRAGMA page_count")).scalar_one()
         connection.execute(sa.text(f"PRAGMA max_page_count = {pages}"))

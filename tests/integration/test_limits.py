@@ -89,7 +89,9 @@ def test_app_counts_in_redis_after_another_lost_it(
 
 
 class TestSigningIn:
-    def test_limit_per_username_spans_addresses(self, make_app, make_user):
+    def test_limit_per_username_spans_addresses(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User]
+    ) -> None:
         make_user("susan")
         make_user("miguel")
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN_NAME="4 per hour")
@@ -108,7 +110,9 @@ class TestSigningIn:
         assert [guess("susan"), guess_by_api("susan")] == [429, 429]
         assert guess("miguel") == 401
 
-    def test_limit_per_email_ignores_spelling(self, make_app, make_user):
+    def test_limit_per_email_ignores_spelling(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User]
+    ) -> None:
         make_user("susan")
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN_NAME="2 per hour")
         spellings = ["susan@example.com", "Susan@ｅxample.com", "susan@example。com"]
@@ -117,7 +121,9 @@ class TestSigningIn:
 
         assert guesses == [401, 401, 429]
 
-    def test_blocked_address_does_not_block_others(self, make_app, make_user):
+    def test_blocked_address_does_not_block_others(
+        self, make_app: Callable[..., Flask], make_user: Callable[..., User]
+    ) -> None:
         make_user("susan")
         # The default limits, but per hour, since a busy machine may be slow.
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN="10 per hour", RATELIMIT_SIGN_IN_NAME="30 per hour")
@@ -128,7 +134,7 @@ class TestSigningIn:
         assert guesses == [401] * 10 + [429] * 30
         assert sign_in(app.test_client(), "10.0.0.2").status_code == 302
 
-    def test_limit_does_not_affect_existing_sessions(self, limited):
+    def test_limit_does_not_affect_existing_sessions(self, limited: Callable[..., tuple[FlaskClient, Caller]]) -> None:
         browser, caller = limited(RATELIMIT_SIGN_IN_NAME="1 per hour")
 
         assert sign_in(browser.application.test_client(), "10.0.0.2").status_code == 429

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
 
+from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
 
 LISTS = ("/", "/explore", "/user/susan")
 
 
-def stored_posts(app) -> list[str]:
+def stored_posts(app: Flask) -> list[str]:
     with app.app_context():
         return list(db.session.scalars(sa.select(Post.body).order_by(Post.id)))
 
 
-def write_posts(app, author_id: int, count: int) -> None:
+def write_posts(app: Flask, author_id: int, count: int) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with app.app_context():
         db.session.add_all(
@@ -38,7 +42,7 @@ def link(page, label: str) -> str:
     return href.replace("&amp;", "&")
 
 
-def test_post_appears_in_every_list(browser):
+def test_post_appears_in_every_list(browser: FlaskClient) -> None:
     posted = browser.post("/", data={"post": "Hello, world"})
 
     assert posted.headers["Location"] == "/"
@@ -47,7 +51,7 @@ def test_post_appears_in_every_list(browser):
 
 
 @pytest.mark.both_databases
-def test_post_accepts_1_to_140_characters(app, browser):
+def test_post_accepts_1_to_140_characters(app: Flask, browser: FlaskClient) -> None:
     expected = {
         "x": "x",
         "🚲" * 140: "🚲" * 140,
@@ -65,7 +69,7 @@ def test_post_accepts_1_to_140_characters(app, browser):
 
 
 @pytest.mark.both_databases
-def test_invalid_post_is_refused_and_stays_in_form(app, browser):
+def test_invalid_post_is_refused_and_stays_in_form(app: Flask, browser: FlaskClient) -> None:
     for typed, reason in {
         "": "at least one character",
         " \n\t\u3000": "at least one character",
@@ -84,11 +88,11 @@ def test_invalid_post_is_refused_and_stays_in_form(app, browser):
     assert stored_posts(app) == []
 
 
-def test_missing_post_field_is_refused(app, browser):
+def test_missing_post_field_is_refused(app: Flask, browser: FlaskClient) -> None:
     assert browser.post("/", data={}).status_code == 422
 
 
-def test_post_is_escaped(browser):
+def test_post_is_escaped(browser: FlaskClient) -> None:
     browser.post("/", data={"post": "<script>alert(1)</script>"})
 
     page = browser.get("/")
@@ -96,7 +100,7 @@ def test_post_is_escaped(browser):
     assert shown_posts(page) == ["&lt;script&gt;alert(1)&lt;/script&gt;"]
 
 
-def test_times_are_utc_by_default(app, browser, susan):
+def test_times_are_utc_by_default(app: Flask, browser: FlaskClient, susan: User) -> None:
     write_posts(app, susan.id, 1)
 
     time = re.search(r'<time datetime="([^"]+)">([^<]+)</time>', browser.get("/explore").text)
@@ -105,7 +109,7 @@ def test_times_are_utc_by_default(app, browser, susan):
 
 
 @pytest.mark.both_databases
-def test_lists_are_paged_in_both_directions(app, browser, susan):
+def test_lists_are_paged_in_both_directions(app: Flask, browser: FlaskClient, susan: User) -> None:
     app.config["POSTS_PER_PAGE"] = 10
     write_posts(app, susan.id, 25)
 
@@ -122,7 +126,7 @@ def test_lists_are_paged_in_both_directions(app, browser, susan):
 
 
 @pytest.mark.both_databases
-def test_invalid_page_key_is_refused(browser):
+def test_invalid_page_key_is_refused(browser: FlaskClient) -> None:
     for path, argument in itertools.product(LISTS, ("before", "after")):
         response = browser.get(path, query_string={argument: "nonsense"})
 
@@ -130,7 +134,9 @@ def test_invalid_page_key_is_refused(browser):
         assert "names no page" in response.text
 
 
-def test_query_count_is_independent_of_authors(app, browser, susan, make_user):
+def test_query_count_is_independent_of_authors(
+    app: Flask, browser: FlaskClient, susan: User, make_user: Callable[..., User]
+) -> None:
     write_posts(app, susan.id, 1)
     one_author = count_queries(app, browser, "/explore")
     for name in ("ann", "bob", "cid"):
@@ -139,7 +145,7 @@ def test_query_count_is_independent_of_authors(app, browser, susan, make_user):
     assert count_queries(app, browser, "/explore") == one_author
 
 
-def count_queries(app, browser, path: str) -> int:
+def count_queries(app: Flask, browser, path: str) -> int:
     statements = []
 
     def record(connection, cursor, statement, *rest) -> None:
@@ -155,7 +161,7 @@ def count_queries(app, browser, path: str) -> int:
     return len(statements)
 
 
-def test_lists_require_sign_in(client):
+def test_lists_require_sign_in(client: FlaskClient) -> None:
     for path in LISTS:
         response = client.get(path)
 
@@ -164,7 +170,7 @@ def test_lists_require_sign_in(client):
 
 
 @pytest.mark.both_databases
-def test_demo_command_creates_posts_in_development_only(app):
+def test_demo_command_creates_posts_in_development_only(app: Flask) -> None:
     run = app.test_cli_runner().invoke
 
     app.config["MICROBLOG_ENV"] = "production"
@@ -190,7 +196,7 @@ def test_demo_command_creates_posts_in_development_only(app):
 
 
 @pytest.mark.both_databases
-def test_posts_have_lang_attribute(app, browser, susan):
+def test_posts_have_lang_attribute(app: Flask, browser: FlaskClient, susan: User) -> None:
     browser.post("/", data={"post": "Кто знает хорошую пекарню у старого вокзала?"})
     browser.post("/", data={"post": "ok"})
     with app.app_context():

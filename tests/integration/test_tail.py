@@ -83,7 +83,9 @@ def launch_count(user: User, gate: Path) -> str:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestTail:
-    def test_tail_prints_task_lifecycle(self, tail, worker: Worker, make_user, tmp_path: Path):
+    def test_tail_prints_task_lifecycle(
+        self, tail: Callable[..., Tailing], worker: Worker, make_user: Callable[..., User], tmp_path: Path
+    ) -> None:
         tailing = tail("--json")
         wait_for(lambda: tailing.has("worker-heartbeat"), what="tail receives events")
 
@@ -100,8 +102,13 @@ class TestTail:
         assert "Traceback" not in tailing.stderr
 
     def test_tail_filters_by_job_and_task(
-        self, tail, worker: Worker, make_user, redis_server: RedisServer, tmp_path: Path
-    ):
+        self,
+        tail: Callable[..., Tailing],
+        worker: Worker,
+        make_user: Callable[..., User],
+        redis_server: RedisServer,
+        tmp_path: Path,
+    ) -> None:
         subscribers = pattern_subscribers(redis_server)
         gates = tmp_path / "gate", tmp_path / "other"
         job = launch_count(make_user(), gates[0])
@@ -116,7 +123,9 @@ class TestTail:
         assert {event["root_id"] for event in by_job.events} == {job}
 
     @pytest.mark.exhaustive
-    def test_tail_survives_redis_restart(self, tail, make_worker: Callable[..., Worker], redis_server: RedisServer):
+    def test_tail_survives_redis_restart(
+        self, tail: Callable[..., Tailing], make_worker: Callable[..., Worker], redis_server: RedisServer
+    ) -> None:
         worker = make_worker()
         tailing = tail("--worker", worker.name)
         wait_for(lambda: tailing.lines, what="a heartbeat")
@@ -132,7 +141,9 @@ class TestTail:
         assert tailing.end() == 0
 
     @pytest.mark.exhaustive
-    def test_tail_waits_for_redis_and_worker(self, app, tail, redis_server: RedisServer):
+    def test_tail_waits_for_redis_and_worker(
+        self, app: Flask, tail: Callable[..., Tailing], redis_server: RedisServer
+    ) -> None:
         with redis_server.away():
             tailing = tail()
             wait_for(lambda: "Redis is unavailable" in tailing.stderr, what="tail reports that Redis is unavailable")
@@ -141,7 +152,7 @@ class TestTail:
         assert tailing.process.poll() is None
 
     @pytest.mark.exhaustive
-    def test_idle_tail_ends_when_stdout_is_closed(self, environment, worker: Worker):
+    def test_idle_tail_ends_when_stdout_is_closed(self, environment: dict[str, str], worker: Worker) -> None:
         command = flask_tasks("tail", "--worker", "nobody@nowhere")
         process = subprocess.Popen(
             as_python_module(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -156,7 +167,7 @@ class TestTail:
         process.stderr.close()
 
     @pytest.mark.exhaustive
-    def test_tail_ends_cleanly_when_stdout_is_closed(self, environment, worker: Worker):
+    def test_tail_ends_cleanly_when_stdout_is_closed(self, environment: dict[str, str], worker: Worker) -> None:
         process = subprocess.Popen(
             as_python_module(flask_tasks("tail")),
             cwd=ROOT,
@@ -176,7 +187,7 @@ class TestTail:
 
 
 class TestTaskLookup:
-    def test_progress_event_gets_name_and_id_from_table(self, app: Flask, make_user):
+    def test_progress_event_gets_name_and_id_from_table(self, app: Flask, make_user: Callable[..., User]) -> None:
         user = make_user()
         user.launch_task("export_posts", "Exporting your posts")
         db.session.commit()
@@ -188,7 +199,7 @@ class TestTaskLookup:
         assert (event["name"], event["uuid"], event["root_id"]) == ("email_export", ids[1], ids[0])
         assert TaskLookup().root_of(ids[1]) == ids[0]
 
-    def test_event_gets_name_from_earlier_event(self, app: Flask):
+    def test_event_gets_name_from_earlier_event(self, app: Flask) -> None:
         lookup = TaskLookup()
         lookup.complete({"type": "task-received", "timestamp": AT, "uuid": "a", "name": "sweep", "root_id": "r"})
 
@@ -196,7 +207,7 @@ class TestTaskLookup:
 
         assert (event["name"], event["root_id"]) == ("sweep", "r")
 
-    def test_unknown_event_is_unchanged(self, app: Flask):
+    def test_unknown_event_is_unchanged(self, app: Flask) -> None:
         event = {"type": "task-started", "timestamp": AT, "uuid": "a"}
         assert TaskLookup().complete(event) == event
         assert TaskLookup().complete({"type": CHANGE, "root_id": "x", "position": 0})["type"] == CHANGE

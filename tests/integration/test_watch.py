@@ -120,7 +120,7 @@ class TestScreen:
         shows(terminal, "Workers: 1 up")
         assert "Traceback" not in terminal.text()
 
-    def test_failed_job_is_opened_and_retried(self, terminal: Tmux, worker, susan):
+    def test_failed_job_is_opened_and_retried(self, terminal: Tmux, worker: Worker, susan: User) -> None:
         failed = make_job(susan, "FAILURE", "FAILURE", error="The moon is in the wrong house.")
         terminal.run(WATCH)
         shows(terminal, "Workers: 1 up")
@@ -140,7 +140,7 @@ class TestScreen:
         wait_for(lambda: retry_state() == states.SUCCESS, what="the new job has run")
 
     @pytest.mark.exhaustive
-    def test_retry_of_unknown_task_shows_reason(self, terminal: Tmux, susan):
+    def test_retry_of_unknown_task_shows_reason(self, terminal: Tmux, susan: User) -> None:
         make_job(susan, "FAILURE", name="a_task_of_long_ago")
         terminal.run(WATCH)
         terminal.press("Tab")
@@ -151,7 +151,7 @@ class TestScreen:
         shows(terminal, "This kind of job no longer exists.")
 
     @pytest.mark.exhaustive
-    def test_filter_and_help_overlay(self, terminal: Tmux, susan, make_user):
+    def test_filter_and_help_overlay(self, terminal: Tmux, susan: User, make_user: Callable[..., User]) -> None:
         for user in (susan, make_user("david")):
             export(user)
         terminal.run(WATCH)
@@ -169,7 +169,7 @@ class TestScreen:
         shows(terminal, "susan")
 
     @pytest.mark.exhaustive
-    def test_screen_follows_terminal_size(self, terminal: Tmux, susan):
+    def test_screen_follows_terminal_size(self, terminal: Tmux, susan: User) -> None:
         job = export(susan)
         terminal.run(WATCH)
         shows(terminal, "waiting in exports")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
@@ -18,7 +19,7 @@ from tests.support.terminal import WATCH, Tmux, shows
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.exhaustive
 class TestWorkersUnavailable:
-    def test_missing_worker_is_reported(self, terminal: Tmux, app):
+    def test_missing_worker_is_reported(self, terminal: Tmux, app: Flask) -> None:
         terminal.run(WATCH)
 
         shows(terminal, "No worker is up: nothing will run.")

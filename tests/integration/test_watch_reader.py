@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
+from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.watch import reader as watch_reader
@@ -22,7 +25,7 @@ class TestReader:
     def ids(self, reader: JobReader, **filters: Any) -> list[str]:
         return [job.id for job in reader.read(JobQuery(**filters)).jobs]
 
-    def test_running_jobs_precede_oldest_waiting_jobs(self, app, make_user):
+    def test_running_jobs_precede_oldest_waiting_jobs(self, app: Flask, make_user: Callable[..., User]) -> None:
         users = [make_user(name) for name in ("susan", "david", "anna", "miguel")]
         newer = make_job(users[0], "PENDING", "PENDING", seconds_ago=1000)
         older = make_job(users[1], "RETRY", "PENDING", seconds_ago=9000)
@@ -35,7 +38,7 @@ class TestReader:
         assert [job.id for job in reading.jobs] == [between_steps, running, older, newer]
         assert (reading.counts.running, reading.counts.waiting, reading.counts.oldest_user) == (2, 2, "david")
 
-    def test_text_filters_unfinished_jobs(self, app, susan, make_user):
+    def test_text_filters_unfinished_jobs(self, app: Flask, susan: User, make_user: Callable[..., User]) -> None:
         job = make_job(susan, "PENDING", worker="worker7@host")
         make_job(make_user("david"), "PENDING", worker="worker8@host")
 
@@ -44,7 +47,7 @@ class TestReader:
         for text in ("%", "susan david", "worker_@"):
             assert self.ids(JobReader(), text=text) == []
 
-    def test_finished_job_lingers(self, app, susan, monkeypatch: pytest.MonkeyPatch):
+    def test_finished_job_lingers(self, app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watch_reader, "SHOW_ENDED_FOR", timedelta(hours=1))
         reader = JobReader()
         job = make_job(susan, "STARTED")
@@ -58,7 +61,7 @@ class TestReader:
         db.session.commit()
         assert self.ids(reader) == []
 
-    def test_failed_and_all_views(self, app, susan):
+    def test_failed_and_all_views(self, app: Flask, susan: User) -> None:
         failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=5000)
         done = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=9000)
         waiting = make_job(susan, "PENDING", "PENDING")
@@ -66,7 +69,7 @@ class TestReader:
         assert self.ids(JobReader(), view=FAILED) == [failed]
         assert self.ids(JobReader(), view=ALL) == [waiting, failed, done]
 
-    def test_opened_job_is_read_with_its_steps(self, app, susan):
+    def test_opened_job_is_read_with_its_steps(self, app: Flask, susan: User) -> None:
         job = make_job(susan, "FAILURE", "FAILURE", traceback="line 1")
 
         reading = JobReader().read(JobQuery(opened=job, maybe_without_row=frozenset({job, "stranger"})))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from tests.support import programs
 from tests.support.console import flask_tasks
@@ -32,7 +33,7 @@ class TestTerminalRestored:
     @pytest.mark.parametrize(
         ("action", "code"), [("q", 0), ("C-c", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
     )
-    def test_terminal_is_restored_on_exit(self, terminal: Tmux, app, tmp_path: Path, action, code):
+    def test_terminal_is_restored_on_exit(self, terminal: Tmux, app: Flask, tmp_path: Path, action, code) -> None:
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(f"sh -c 'echo $$ > {tmp_path}/pid; exec {WATCH}'; echo \"exit code: $?\"")
         shows(terminal, "Database up")
@@ -47,7 +48,7 @@ class TestTerminalRestored:
         assert terminal.line_with("before noted"), "the previous screen is restored"
         self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
-    def test_suspend_and_resume(self, terminal: Tmux, app, tmp_path: Path):
+    def test_suspend_and_resume(self, terminal: Tmux, app: Flask, tmp_path: Path) -> None:
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(WATCH)
         shows(terminal, "Database up")
@@ -61,7 +62,7 @@ class TestTerminalRestored:
         terminal.press("q")
         wait_for(lambda: terminal.ask("alternate_on") == "0", what="the shell's screen")
 
-    def test_terminal_is_restored_after_crash(self, terminal: Tmux, app, tmp_path: Path):
+    def test_terminal_is_restored_after_crash(self, terminal: Tmux, app: Flask, tmp_path: Path) -> None:
         crash = (
             "from rich.console import Console; from microblog.monitoring.watch.terminal import Terminal\n"
             "with Terminal(Console()) as terminal: terminal.draw('drawn'); raise RuntimeError('it broke')"
@@ -74,7 +75,7 @@ class TestTerminalRestored:
         shows(terminal, "RuntimeError: it broke")
         self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
-    def test_failed_thread_ends_watch_with_error(self, terminal: Tmux, app, tmp_path: Path):
+    def test_failed_thread_ends_watch_with_error(self, terminal: Tmux, app: Flask, tmp_path: Path) -> None:
         """If watch did not end, the screen would silently stop being updated."""
         script = (
             "from rich.console import Console; from microblog import create_app\n"
@@ -93,14 +94,14 @@ class TestTerminalRestored:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 class TestWithoutTerminal:
-    def test_watch_exits_with_2(self, app, environment):
+    def test_watch_exits_with_2(self, app: Flask, environment: dict[str, str]) -> None:
         result = programs.run(flask_tasks("watch"), environment)
 
         assert (result.returncode, result.stdout) == (2, "")
         assert "watch needs a terminal" in result.stderr
 
     @pytest.mark.exhaustive
-    def test_dumb_terminal_is_refused(self, terminal: Tmux, app):
+    def test_dumb_terminal_is_refused(self, terminal: Tmux, app: Flask) -> None:
         terminal.run(f'TERM=dumb {WATCH}; echo "exit code: $?"')
 
         shows(terminal, "watch needs a terminal")
