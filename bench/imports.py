@@ -30,9 +30,8 @@ from microblog.extensions import db
 from microblog.imports.models import Upload
 from microblog.imports.tasks import import_posts
 from microblog.posts.language_detection import detect_language
-from microblog.posts.models import Post
+from microblog.posts.models import Post, Terms
 from microblog.posts.tokenizer import indexed
-from microblog.posts.types import Terms
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.servers import wait_for

@@ -12,8 +12,7 @@ from microblog.mail.models import SentMail
 from microblog.messages.models import Message
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.notifications.models import Notification
-from microblog.posts.models import Post
-from microblog.posts.translation.models import Translation
+from microblog.posts.models import Post, Translation
 from microblog.taskqueue.models import Task
 
 __all__ = [

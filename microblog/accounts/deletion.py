@@ -17,8 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask_babel import gettext as _
 
-from microblog.accounts.models import User
-from microblog.accounts.signals import account_closed, password_changed
+from microblog.accounts.models import User, account_closed, password_changed
 from microblog.clock import utcnow
 from microblog.database import deleted_batches
 from microblog.extensions import db

@@ -1,4 +1,4 @@
-"""Forms for signing up, signing in and editing the profile."""
+"""Forms for signing up, signing in, resetting the password, and changing or deleting an account."""
 
 from __future__ import annotations
 
@@ -121,3 +121,69 @@ def normalize_address(text: str) -> str:
         return normalize_email(text)
     except ValueError:
         raise ValidationError(_("This is no email address. One looks like susan@example.com.")) from None
+
+
+class RequestLinkForm(FlaskForm):
+    """Form that requests a link to reset the password."""
+
+    email = StringField(
+        _l("Email"),
+        [InputRequired(_l("Enter your email address.")), Storable(), Length(max=MAX_EMAIL)],
+        render_kw={"autocomplete": "email", "type": "email"},
+    )
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse an invalid address; normalize a valid one."""
+        field.data = normalize_address(field.data)
+
+
+class CurrentPasswordForm(FlaskForm):
+    """Form field for the current password, which confirms the user's identity."""
+
+    current_password = PasswordField(
+        _l("Current password"),
+        [InputRequired(_l("Enter your password.")), Storable(), Length(max=MAX_PASSWORD)],
+        render_kw={"autocomplete": "current-password"},
+    )
+
+    def validate_current_password(self, field: Field) -> None:
+        """Refuse any password but the user's."""
+        if not current_user.check_password(field.data):
+            raise ValidationError(_("This is not your password."))
+
+
+class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
+    """Form for changing the password."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.password.label.text = _("New password")
+        self.password2.label.text = _("New password again")
+
+
+class ChangeAddressForm(CurrentPasswordForm, AddressForm):
+    """Form for changing the email address."""
+
+    taken: Any = _l("There is an account with this address already. Choose another.")
+
+    def validate_email(self, field: Field) -> None:
+        """Refuse an invalid address, the current one, and one that belongs to another user."""
+        if normalize_address(field.data).lower() == current_user.email.lower():
+            raise ValidationError(_("This is your address already."))
+        super().validate_email(field)
+
+
+class DeleteAccountForm(CurrentPasswordForm):
+    """Form for deleting the account, confirmed with the username and the password."""
+
+    username = StringField(
+        _l("Your username"),
+        [InputRequired(_l("Type your username.")), Storable(), Length(max=MAX_USERNAME)],
+        description=_l("To be sure that it is this account that you mean."),
+        render_kw={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"},
+    )
+
+    def validate_username(self, field: Field) -> None:
+        """Refuse any name but the user's."""
+        if field.data.lower() != current_user.username.lower():
+            raise ValidationError(_("This is not your username."))

@@ -1,4 +1,4 @@
-"""Tables of users and followers."""
+"""Tables of users and followers, and the signals of their changes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from blinker import Signal
 from flask_login import UserMixin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -26,6 +27,12 @@ MAX_USERNAME = 64
 MAX_EMAIL = 254
 MAX_ABOUT_ME = 280  # Unicode code points
 MAX_PASSWORD = 1024  # characters; hashing longer ones would help denial-of-service attacks
+
+#: Sent when a password is changed or an account is closed, so that receivers can revoke access. Receivers get the user;
+#: what they write is committed or rolled back with the password.
+password_changed = Signal()
+#: Sent after the commit that closes an account. Receivers get the user's id.
+account_closed = Signal()
 
 
 class User(UserMixin, Model):

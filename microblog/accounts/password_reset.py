@@ -15,10 +15,9 @@ from flask_limiter import RequestLimit
 from microblog.accounts import tokens
 from microblog.accounts.decorators import limit_link_emails, limit_password_attempts
 from microblog.accounts.emails import link_lifetime
-from microblog.accounts.forms import NewPasswordForm
+from microblog.accounts.forms import NewPasswordForm, RequestLinkForm
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
-from microblog.accounts.settings_forms import RequestLinkForm
 from microblog.extensions import db
 from microblog.security import fingerprint
 from microblog.taskqueue.launch import launch_task

@@ -12,8 +12,7 @@ from sqlalchemy.orm import joinedload
 from werkzeug.security import generate_password_hash
 
 from microblog import pagination
-from microblog.accounts.models import MAX_USERNAME, USERNAME, Follow, User
-from microblog.accounts.signals import password_changed
+from microblog.accounts.models import MAX_USERNAME, USERNAME, Follow, User, password_changed
 from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push

@@ -11,9 +11,9 @@ from microblog.accounts import deletion, email_change, tokens
 from microblog.accounts.decorators import limit_link_emails, limit_password_attempts
 from microblog.accounts.email_change import EmailChange, EmailTaken
 from microblog.accounts.emails import link_lifetime
+from microblog.accounts.forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
-from microblog.accounts.settings_forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
 from microblog.extensions import db
 from microblog.taskqueue.interface import AlreadyRunning
 

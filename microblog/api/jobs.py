@@ -1,4 +1,4 @@
-"""/api/tasks: list, read, cancel and retry jobs of the caller."""
+"""/api/tasks, /api/exports and /api/imports: start, list, read, cancel and retry jobs of the caller."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
-from flask import abort
+from flask import abort, request
+from flask_babel import gettext as _
 
 from microblog import pagination
 from microblog.api.auth import caller, require_token
-from microblog.api.blueprint import Blueprint
+from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_response
-from microblog.api.schemas import TaskPageSchema, TaskSchema
+from microblog.api.schemas import ExportRequestSchema, RejectedEntryPageSchema, TaskPageSchema, TaskSchema
 from microblog.api.serializers import abort_already_running, own_job, started, task_json
+from microblog.exports.services import start_export
 from microblog.extensions import db
+from microblog.imports import rejected_entries, uploads
 from microblog.jobs.models import jobs_with_ids
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
-from microblog.security import limit_launches
+from microblog.security import accepts_upload, limit_launches
+from microblog.storage import CHUNK
 from microblog.taskqueue.interface import AlreadyRunning
 from microblog.taskqueue.models import Task
 
@@ -84,3 +88,78 @@ def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     except AlreadyRunning as error:
         abort_already_running(error)
     return response
+
+
+exports_bp = Blueprint(
+    "api_exports",
+    __name__,
+    url_prefix="/api/exports",
+    tag="exports",
+    description="Export all your posts as an archive that is mailed to you.",
+    guard=require_token,
+)
+
+
+@exports_bp.post("")
+@exports_bp.arguments(ExportRequestSchema, required=False)
+@exports_bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
+@exports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
+@limit_launches(lambda: caller().id)
+def export(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Start an export, unless one is already running."""
+    try:
+        response = started(start_export(caller()).id)
+        db.session.commit()
+    except AlreadyRunning as error:
+        abort_already_running(error)
+    return response
+
+
+imports_bp = Blueprint(
+    "api_imports",
+    __name__,
+    url_prefix="/api/imports",
+    tag="imports",
+    description="Import posts that you wrote elsewhere or exported from here.",
+    guard=require_token,
+)
+_FILE = {
+    "required": True,
+    "description": "The posts.json of an export, or the unmodified outbox.json of a Mastodon archive.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+
+
+@imports_bp.post("")
+@accepts_upload("IMPORT_MAX_SIZE")
+@imports_bp.doc(requestBody=_FILE)
+@imports_bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
+@imports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+@limit_launches(lambda: caller().id)
+def import_file() -> tuple[dict[str, Any], dict[str, str]]:
+    """Start an import, unless one is already running.
+
+    The body is the file. Posts that you already have are not duplicated. The outcome of the import is in the
+    `result` of the task.
+    """
+    try:
+        task = uploads.start(caller(), iter(lambda: request.stream.read(CHUNK), b""))
+    except uploads.NotAPostsFile as error:
+        abort_invalid({"json": {"_schema": [str(error)]}})
+    except AlreadyRunning as error:
+        abort_already_running(error)
+    return started(task.id)
+
+
+@imports_bp.get("/<task_id>/refusals")
+@imports_bp.lists(RejectedEntryPageSchema)
+@imports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def refused(query: dict[str, Any], task_id: str) -> PageResponse:
+    """List the entries that an import rejected, in the order of the file.
+
+    The list is empty once it has expired or another import of yours has started. The `result` of the task has the
+    number of rejected entries (`refused`) and the first of them, unless the file was malformed.
+    """
+    upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
+    page = rejected_entries.page_of(upload_id, query.get("limit"), query.get("before"), query.get("after"))
+    return page_response(query, page, page.items)

@@ -1,4 +1,4 @@
-"""/api/posts: create, read, translate and delete posts."""
+"""/api/posts, /api/timelines, /api/users/…/posts and /api/search: write, list, find and translate posts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.schemas import PostRequestSchema, PostSchema, TranslationSchema
-from microblog.api.serializers import post_json
+from microblog.api.responses import PageResponse, page_response
+from microblog.api.schemas import (
+    PostPageSchema,
+    PostRequestSchema,
+    PostSchema,
+    SearchPageSchema,
+    SearchQuerySchema,
+    TranslationSchema,
+)
+from microblog.api.serializers import find_user, post_json
 from microblog.i18n import language_tag
+from microblog.pagination import Page
 from microblog.posts.models import Post
-from microblog.posts.queries import find_post
+from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post
 from microblog.posts.translation import service
 from microblog.posts.translation.service import find_translation, translatable
+from microblog.search.find import find
+from microblog.search.query import Query
 from microblog.security import limit_user
 from microblog.validators import is_blank
 
@@ -79,3 +90,66 @@ def translate(post_id: int) -> dict[str, Any]:
 
 def _post(post_id: int) -> Post:
     return find_post(post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
+
+
+timelines_bp = Blueprint(
+    "api_timelines",
+    __name__,
+    url_prefix="/api",
+    tag="timelines",
+    description="Posts, newest first.",
+    guard=require_token,
+)
+
+
+@timelines_bp.get("/timelines/home")
+@timelines_bp.lists(PostPageSchema)
+@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
+def home(query: dict[str, Any]) -> PageResponse:
+    """List your posts and those of the users that you follow, newest first."""
+    return _page(query, home_timeline(caller(), query.get("before"), query.get("after"), query.get("limit")))
+
+
+@timelines_bp.get("/timelines/explore")
+@timelines_bp.lists(PostPageSchema)
+@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
+def explore(query: dict[str, Any]) -> PageResponse:
+    """List the posts of all users, newest first."""
+    return _page(query, explore_timeline(query.get("before"), query.get("after"), query.get("limit")))
+
+
+@timelines_bp.get("/users/<username>/posts")
+@timelines_bp.lists(PostPageSchema)
+@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def of_user(query: dict[str, Any], username: str) -> PageResponse:
+    """List the posts of a user, newest first."""
+    author = find_user(username)
+    return _page(query, profile_timeline(author, query.get("before"), query.get("after"), query.get("limit")))
+
+
+def _page(query: dict[str, Any], page: Page[Post]) -> PageResponse:
+    return page_response(query, page, map(post_json, page.items))
+
+
+search_bp = Blueprint(
+    "api_search",
+    __name__,
+    url_prefix="/api/search",
+    tag="search",
+    description="Search posts by words.",
+    guard=require_token,
+)
+
+
+@search_bp.get("")
+@search_bp.lists(SearchPageSchema, SearchQuerySchema)
+@search_bp.refuses(HTTPStatus.UNAUTHORIZED)
+def search(query: dict[str, Any]) -> PageResponse:
+    """List the posts that contain the words of `q`, best match first."""
+    parsed = Query.parse(query["q"])
+    if not parsed:
+        sentence = _("There is no word in this: type a letter, a digit or an emoji.")
+        abort_invalid({"query": {"q": [sentence]}})
+    found = find(parsed, query.get("before"), query.get("after"), query.get("limit"))
+    body, headers = page_response(query, found.page, map(post_json, found.page.items))
+    return body | {"truncated": found.more}, headers

@@ -31,7 +31,7 @@ from microblog.api.models import MAX_TOKEN_NAME
 from microblog.messages import models as messages
 from microblog.posts.models import MAX_LENGTH
 from microblog.search.find import MAX_CANDIDATES
-from microblog.search.forms import MAX_LENGTH as MAX_SEARCH
+from microblog.search.query import MAX_LENGTH as MAX_SEARCH
 from microblog.taskqueue import states
 
 _OF_USERNAME = [

@@ -1,21 +1,33 @@
-"""/api/users: register, read profiles, change one's own."""
+"""/api/users: register, read profiles, change one's own, follow."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
 
-from flask import url_for
+from flask import abort, url_for
 from flask_babel import gettext as _
 
 from microblog.accounts.decorators import limit_password_attempts
 from microblog.accounts.models import User
-from microblog.accounts.services import change_profile, count_follows, is_following, sign_up, users_by_name
-from microblog.api.auth import caller, require_token_unless_post
+from microblog.accounts.services import (
+    UserUnavailable,
+    change_profile,
+    count_follows,
+    follow_user,
+    followed_by,
+    followers_of,
+    is_following,
+    sign_up,
+    unfollow_user,
+    users_by_name,
+)
+from microblog.api.auth import caller, require_token, require_token_unless_post
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_response
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
 from microblog.api.serializers import find_user, require_self, user_json
+from microblog.security import limit_user
 from microblog.validators import normalize_email
 
 bp = Blueprint(
@@ -102,3 +114,54 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
     }
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
     return user_json(user) | follows | (own if user.id == reader.id else {})
+
+
+following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", guard=require_token)
+
+
+@following_bp.get("/<username>/followers")
+@following_bp.lists(UserPageSchema)
+@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def followers(query: dict[str, Any], username: str) -> PageResponse:
+    """List the users that follow a user, newest first."""
+    page = followers_of(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
+    return page_response(query, page, (user_json(follow.follower) for follow in page.items))
+
+
+@following_bp.get("/<username>/following")
+@following_bp.lists(UserPageSchema)
+@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+def following(query: dict[str, Any], username: str) -> PageResponse:
+    """List the users that a user follows, newest first."""
+    page = followed_by(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
+    return page_response(query, page, (user_json(follow.followed) for follow in page.items))
+
+
+@following_bp.put("/<username>/following/<followed>")
+@following_bp.response(HTTPStatus.NO_CONTENT)
+@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
+def follow(username: str, followed: str) -> None:
+    """Follow a user.
+
+    Has no effect if you already follow the user. `username` must be your own.
+    """
+    follower, user = require_self(username), find_user(followed)
+    if follower.id == user.id:
+        abort(HTTPStatus.CONFLICT, _("You cannot follow yourself; what you write is in your home timeline anyway."))
+    try:
+        follow_user(follower, user)
+    except UserUnavailable:
+        abort(HTTPStatus.NOT_FOUND, _("There is nobody of this name."))
+
+
+@following_bp.delete("/<username>/following/<followed>")
+@following_bp.response(HTTPStatus.NO_CONTENT)
+@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+@limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
+def unfollow(username: str, followed: str) -> None:
+    """Unfollow a user.
+
+    Has no effect if you do not follow the user. `username` must be your own.
+    """
+    unfollow_user(require_self(username), find_user(followed))

@@ -10,15 +10,15 @@ from celery import shared_task
 from flask import current_app
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
+from flask_mail import Message
 from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
 from microblog.database import delete_in_batches
 from microblog.error_reports import throttle
-from microblog.error_reports.emails import report_email
 from microblog.error_reports.models import ErrorReport
 from microblog.extensions import db
-from microblog.mail.sending import MailTask, deliver
+from microblog.mail.sending import MailTask, deliver, render_email
 from microblog.taskqueue.interface import JobError
 
 BATCH = 100  # rows deleted in one transaction
@@ -47,3 +47,15 @@ def purge_error_reports() -> None:
     before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])
     old = sa.select(ErrorReport.id).where(ErrorReport.created_at < before).limit(BATCH)
     delete_in_batches(db.session, sa.delete(ErrorReport).where(ErrorReport.id.in_(old)))
+
+
+def report_email(report: ErrorReport) -> Message:
+    """Return the mail about `report` to all ``ADMINS``. Raises taskqueue.interface.JobError if there are none."""
+    name = report.exception.rpartition(".")[2]
+    subject = _("[Microblog] %(error)s in %(place)s", error=name, place=report.place)
+    admins = current_app.config["ADMINS"]
+    if not admins:
+        raise JobError(_("There is nobody to tell: ADMINS is empty."))
+    message = render_email("error_report", to=admins[0], subject=" ".join(subject.split()), report=report)
+    message.recipients = list(admins)
+    return message

@@ -21,8 +21,11 @@ from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
+from microblog.notifications import renderers
 from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.worker import JobTask
+
+renderers.renders_job_end("export_posts", _l("Your export is ready."), _l("Your export has failed."))
 
 
 @shared_task(

@@ -8,7 +8,7 @@ from flask import Flask
 def init_app(app: Flask) -> None:
     """Register the routes, the notification renderer and the account deletion handler. Celery discovers the tasks."""
     from microblog.accounts import deletion
-    from microblog.imports import cleanup, notifications, uploads  # noqa: F401 - registers a renderer
+    from microblog.imports import cleanup, tasks, uploads  # noqa: F401 - registers a renderer
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)

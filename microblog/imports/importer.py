@@ -125,7 +125,7 @@ def _new(batch: Sequence[NumberedDraft], user_id: int) -> list[Draft]:
 
 
 def _derived_columns(body: str) -> dict[str, Any]:
-    """Return the columns derived from a body, which would otherwise be computed during the INSERT (posts/types.py)."""
+    """Return the columns derived from a body, which would otherwise be computed during the INSERT (posts/models.py)."""
     return {"language": detect_language(body), "terms": indexed(body)}
 
 

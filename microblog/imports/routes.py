@@ -15,17 +15,25 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from flask_login import current_user, login_required
+from flask_wtf import FlaskForm
+from flask_wtf.file import FileField, FileRequired
 
 from microblog.extensions import csrf
 from microblog.imports import rejected_entries, uploads
-from microblog.imports.forms import ImportForm
 from microblog.jobs.models import find_job
 from microblog.security import accepts_upload, check_form_token, limit_launches
 from microblog.storage import CHUNK
 from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
+
+
+class ImportForm(FlaskForm):
+    """Upload of a file of posts."""
+
+    file = FileField(_l("File"), [FileRequired(_l("Choose a file first."))], render_kw={"accept": ".json"})
 
 
 @bp.get("")

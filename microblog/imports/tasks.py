@@ -16,8 +16,11 @@ from microblog.extensions import db
 from microblog.imports import cleanup, rejected_entries
 from microblog.imports.importer import read_upload
 from microblog.imports.models import Upload, current_storage
+from microblog.notifications import renderers
 from microblog.taskqueue.interface import JobError
 from microblog.taskqueue.worker import JobTask
+
+renderers.renders_job_end("import_posts", _l("Your import is done."), _l("Your import has failed."))
 
 
 @shared_task(

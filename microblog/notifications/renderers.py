@@ -12,7 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from flask import url_for
+from flask_babel import LazyString
+
 from microblog.notifications.models import Notification
+from microblog.taskqueue import states
 
 
 class RenderedNotification(NamedTuple):
@@ -38,6 +42,18 @@ def renders(name: str) -> Callable[[Renderer], Renderer]:
         return renderer
 
     return register
+
+
+def renders_job_end(name: str, succeeded: LazyString, failed: LazyString) -> None:
+    """Render the end of the jobs `name` as one of these sentences, with a link to the jobs page, which has the details.
+
+    Without a renderer the end of a job is not notified.
+    """
+
+    @renders(name)
+    def render(rows: list[Notification]) -> dict[int, RenderedNotification]:
+        sentences = {row.id: succeeded if row.payload["state"] == states.SUCCESS else failed for row in rows}
+        return {row_id: RenderedNotification(str(text), url_for("tasks.index")) for row_id, text in sentences.items()}
 
 
 def has_renderer(name: str) -> bool:

@@ -15,8 +15,7 @@ from flask import abort, current_app
 from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
-from microblog.accounts.models import Follow, User
-from microblog.accounts.signals import account_closed
+from microblog.accounts.models import Follow, User, account_closed
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.notifications import replay

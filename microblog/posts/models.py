@@ -1,23 +1,64 @@
-"""Table of posts."""
+"""Tables of posts and their translations, and the columns of a post that are computed from its body."""
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import Model
+from microblog.posts import language_detection
 from microblog.posts.tokenizer import indexed
-from microblog.posts.types import Terms, language_of_body, terms_of_body
 
 MAX_LENGTH = 140  # Unicode code points
 MAX_TAG = 35  # characters of a BCP 47 tag that every implementation must support
-
-
+MAX_TRANSLATION = 2000  # Unicode code points; a longer text is not accepted
+_LEXEME = re.compile(r"'([^']*)':([\d,]+)")
 _UNINDEXED = sa.text("terms IS NULL")
+
+
+class Terms(sa.types.TypeDecorator[str]):
+    """Terms separated by spaces, none of which contains a quote.
+
+    A ``tsvector`` on PostgreSQL, text on SQLite.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(TSVECTOR() if dialect.name == "postgresql" else sa.Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name != "postgresql":
+            return value
+        return " ".join(f"'{term}':{position}" for position, term in enumerate(value.split(), 1))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name != "postgresql":
+            return value
+        positioned = [
+            (int(position), term) for term, positions in _LEXEME.findall(value) for position in positions.split(",")
+        ]
+        return " ".join(term for _position, term in sorted(positioned))
+
+
+def language_of_body(context: DefaultExecutionContext) -> str | None:
+    """Return the default of the language: the one detected in the body."""
+    return language_detection.detect_language(context.get_current_parameters()["body"])  # type: ignore[no-untyped-call]
+
+
+def terms_of_body(context: DefaultExecutionContext) -> str:
+    """Return the default of the terms: those of the body."""
+    return indexed(context.get_current_parameters()["body"])  # type: ignore[no-untyped-call]
 
 
 class Post(Model):
@@ -61,3 +102,16 @@ class Post(Model):
 
     def __repr__(self) -> str:
         return f"<Post {self.id} of user {self.user_id}>"
+
+
+class Translation(Model):
+    """A translation of a post."""
+
+    __tablename__ = "translation"
+
+    post_id: Mapped[int] = mapped_column(sa.ForeignKey("post.id", ondelete="CASCADE"), primary_key=True)
+    language: Mapped[str] = mapped_column(sa.String(MAX_TAG), primary_key=True)  # BCP 47
+    body: Mapped[str] = mapped_column(sa.String(MAX_TRANSLATION))
+
+    def __repr__(self) -> str:
+        return f"<Translation of post {self.post_id} into {self.language}>"

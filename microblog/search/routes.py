@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_babel import lazy_gettext as _l
 from flask_login import login_required
+from flask_wtf import FlaskForm
+from wtforms import StringField
+from wtforms.validators import Length
 
 from microblog.search.find import MAX_CANDIDATES, find
-from microblog.search.forms import SearchForm
-from microblog.search.query import Query
+from microblog.search.query import MAX_LENGTH, Query
+from microblog.validators import Storable
 
 bp = Blueprint("search", __name__)
+
+
+class SearchForm(FlaskForm):
+    """The search form. It changes nothing and needs no CSRF token, so that its URL can be saved and shared."""
+
+    class Meta:
+        csrf = False
+
+    q = StringField(
+        _l("Search"),
+        [Storable(), Length(max=MAX_LENGTH, message=_l("A search has at most %(max)d characters."))],
+        filters=[lambda text: (text or "").strip()],
+    )
 
 
 @bp.get("/search")

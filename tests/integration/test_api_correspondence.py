@@ -13,7 +13,7 @@ from microblog.api.schemas import MessagePageSchema, MessageSchema, Notification
 from microblog.extensions import db
 from microblog.messages.models import MAX_LENGTH
 from microblog.posts.models import Post
-from microblog.search import forms
+from microblog.search import query
 from tests.support import pseudo
 from tests.support.api import Caller, assert_problem, caller_for
 
@@ -62,8 +62,8 @@ class TestSearch:
         assert bodies(susan, "/api/search?q=nowhere") == [[]]
 
     def test_invalid_search_is_refused(self, susan: Caller) -> None:
-        for query in ("", " ", "...", "a\0b", "x" * (forms.MAX_LENGTH + 1)):
-            refused = susan.get("/api/search", query_string={"q": query})
+        for text in ("", " ", "...", "a\0b", "x" * (query.MAX_LENGTH + 1)):
+            refused = susan.get("/api/search", query_string={"q": text})
             assert assert_problem(refused, 422)["errors"]["query"]["q"]
         assert_problem(susan.get("/api/search"), 422)
         for key in ("before=1", "before=1_1_1&after=1_1_1", "after=x"):

@@ -17,9 +17,8 @@ from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.posts.models import Post
+from microblog.posts.models import Post, Translation
 from microblog.posts.translation import libretranslate
-from microblog.posts.translation.models import Translation
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 

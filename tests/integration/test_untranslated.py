@@ -20,8 +20,8 @@ from microblog.accounts.email_change import EmailChange
 from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.error_reports.emails import report_email
 from microblog.error_reports.models import ErrorReport
+from microblog.error_reports.tasks import report_email
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
 from microblog.extensions import db

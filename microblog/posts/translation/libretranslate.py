@@ -11,8 +11,8 @@ import orjson
 import urllib3
 from urllib3.exceptions import HTTPError, TimeoutError
 
+from microblog.posts.models import MAX_TRANSLATION
 from microblog.posts.translation.client import Languages, TranslationError, TranslationRejected, TranslationUnavailable
-from microblog.posts.translation.models import MAX_TRANSLATION
 from microblog.validators import is_storable, normalize_newlines
 
 _log = logging.getLogger(__name__)

@@ -14,11 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from microblog.extensions import db, redis_client
 from microblog.i18n import language_tag
-from microblog.posts.models import Post
+from microblog.posts.models import Post, Translation
 from microblog.posts.queries import find_post
 from microblog.posts.translation import is_translatable
 from microblog.posts.translation.client import TranslationRejected, TranslationUnavailable, current_translator
-from microblog.posts.translation.models import Translation
 
 LOCK_POLL_INTERVAL = 0.05  # seconds between two attempts to get the lock of a concurrent request
 
