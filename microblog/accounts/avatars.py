@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 SIZE = 5  # cells per side
-COLOURS = 12  # the number of colours in people.css
+COLOURS = 12  # the number of colours in users.css
 CELLS = range(6, 11)  # filled cells, of the 15 in the left three columns; neither nearly empty nor nearly full
 
 

@@ -148,12 +148,12 @@ def followers(username: str) -> ResponseReturnValue:
     user = get_user_or_404(username)
     page = followers_of(user, request.args.get("before"), request.args.get("after"))
     return render_template(
-        "accounts/people.html",
+        "accounts/users.html",
         user=user,
         page=page,
-        people=[follow.follower for follow in page.items],
+        users=[follow.follower for follow in page.items],
         title=_("Followers of %(name)s", name=user.username),
-        nobody=_("Nobody yet."),
+        empty=_("Nobody yet."),
     )
 
 
@@ -164,12 +164,12 @@ def following(username: str) -> ResponseReturnValue:
     user = get_user_or_404(username)
     page = followed_by(user, request.args.get("before"), request.args.get("after"))
     return render_template(
-        "accounts/people.html",
+        "accounts/users.html",
         user=user,
         page=page,
-        people=[follow.followed for follow in page.items],
+        users=[follow.followed for follow in page.items],
         title=_("Followed by %(name)s", name=user.username),
-        nobody=_("Nobody yet."),
+        empty=_("Nobody yet."),
     )
 
 
@@ -187,11 +187,11 @@ def redirect_to_sign_in() -> Response:
 
 @bp.get("/user/<username>/popup")
 @login_required
-def popup(username: str) -> ResponseReturnValue:
+def user_card(username: str) -> ResponseReturnValue:
     """Show a short description of a user: a page, or with ``part=card`` the HTML fragment for an open page."""
     user = get_user_or_404(username)
     return render_template(
-        "accounts/_card.html" if request.args.get("part") == "card" else "accounts/popup.html",
+        "accounts/_user_card.html" if request.args.get("part") == "card" else "accounts/user_card.html",
         user=user,
         counts=count_follows(user),
         following=user != current_user and is_following(current_user, user),

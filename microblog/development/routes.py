@@ -10,7 +10,7 @@ from flask import Blueprint, Response, abort, current_app, render_template, send
 
 from microblog.development.maildir import MailFolder, StoredMail
 
-LETTERS_SHOWN = 100
+MAILS_SHOWN = 100
 # A mail may not run scripts, load resources or send forms, and only a page of this site may frame it.
 HTML_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 
@@ -23,16 +23,16 @@ def mails() -> str:
     folder = _mail_folder()
     return render_template(
         "development/mails.html",
-        letters=folder.newest(LETTERS_SHOWN),
+        mails=folder.newest(MAILS_SHOWN),
         count=len(folder),
-        shown=LETTERS_SHOWN,
+        shown=MAILS_SHOWN,
     )
 
 
 @blueprint.get("/<key>")
 def mail(key: str) -> str:
     """Show one mail."""
-    return render_template("development/mail.html", letter=_mail_or_404(key))
+    return render_template("development/mail.html", mail=_mail_or_404(key))
 
 
 @blueprint.get("/<key>/html")

@@ -30,14 +30,14 @@ def index() -> ResponseReturnValue:
         before=request.args.get("before"),
         after=request.args.get("after"),
     )
-    return render_template("tasks/index.html", page=page, jobs=jobs_with_ids(root.id for root in page.items))
+    return render_template("jobs/index.html", page=page, jobs=jobs_with_ids(root.id for root in page.items))
 
 
 @bp.get("/<task_id>/card")
 @login_required
 def card(task_id: str) -> ResponseReturnValue:
     """Return the HTML fragment of a job in its current state, with which an open page replaces the job's card."""
-    return render_template("tasks/_card.html", job=_own_job(task_id))
+    return render_template("jobs/_card.html", job=_own_job(task_id))
 
 
 @bp.post("/<task_id>/cancel")

@@ -72,7 +72,7 @@ def sent() -> ResponseReturnValue:
 def confirm_delete(message_id: int) -> ResponseReturnValue:
     """Ask for confirmation before deleting a message."""
     found = find_messages(current_user, [message_id]) or _not_found()
-    return render_template("messages/delete.html", message=found[0], onward=referring_path())
+    return render_template("messages/delete.html", message=found[0], next_path=referring_path())
 
 
 @bp.post(f"/messages/<{ID_CONVERTER}:message_id>/delete")

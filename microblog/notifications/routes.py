@@ -63,7 +63,7 @@ def _missed(shown: list[EventSource], since: float) -> list[Event]:
 def index() -> ResponseReturnValue:
     """List the user's notifications, newest first."""
     page = notifications_of(current_user.id, request.args.get("before"), request.args.get("after"))
-    return render_template("notifications/index.html", page=page, told=renderers.render_notifications(page.items))
+    return render_template("notifications/index.html", page=page, rendered=renderers.render_notifications(page.items))
 
 
 @bp.get(f"/notifications/<{ID_CONVERTER}:notification_id>")

@@ -76,7 +76,7 @@ def post(post_id: int) -> ResponseReturnValue:
 def confirm_delete(post_id: int) -> ResponseReturnValue:
     """Ask for confirmation before deleting one's post, since following a link must not delete anything."""
     found = get_own_post(post_id, current_user.id) or _not_found()
-    return render_template("posts/delete.html", post=found, onward=referring_path())
+    return render_template("posts/delete.html", post=found, next_path=referring_path())
 
 
 @bp.post(f"/post/{_ID}/delete")

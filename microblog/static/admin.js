@@ -1,14 +1,14 @@
 // Live update of the operators' pages. Events update progress bars in place; everything else is fetched from the
 // server, at most every few seconds, so that texts and numbers are rendered in one place.
 
-import { replace } from "./replace.js";
-import { dispatch, follow } from "./stream.js";
+import { replaceKeepingFocus } from "./replace-keeping-focus.js";
+import { dispatch, openStream } from "./event-stream.js";
 
 const REFRESH_AFTER = 1000; // milliseconds after an event that changes more than a bar
 const RETRY_AFTER = 3000; // milliseconds after a failed request, since the event is not sent again
 const CHARTS_INTERVAL = 30_000; // milliseconds between two requests with charts, which change slowly and cost more
 const STATUS_INTERVAL = 10_000;
-const selection = document.getElementById("chosen");
+const selection = document.getElementById("selection");
 let refreshing; // a timer, or true while a request is pending
 let refreshAgain = false;
 let chartsFetchedAt = Date.now();
@@ -33,8 +33,8 @@ function updateBar(element, progress, timestamp) {
   element.querySelector(".job-message").textContent = progress.message;
 }
 
-// Called by follow(). It returns true, since refresh() repeats a failed request itself.
-function ask() {
+// Called by openStream(). It returns true, since refresh() repeats a failed request itself.
+function poll() {
   refreshSoon();
   return true;
 }
@@ -78,7 +78,7 @@ function replacePart(old, fresh) {
   const part = document.importNode(fresh, true);
   copyOpenState(old, part);
   copySelection(old, part);
-  replace(old, part);
+  replaceKeepingFocus(old, part);
   part.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
   updateSelectionCount();
 }
@@ -104,13 +104,13 @@ function boxes() {
 function updateSelectionCount() {
   if (!selection) return;
   const number = boxes().filter((box) => box.checked).length;
-  const count = document.getElementById("chosen-count");
+  const count = document.getElementById("selected-count");
   count.textContent = count.dataset.template.replace("{n}", number.toLocaleString(document.documentElement.lang));
   selection.querySelectorAll("button[type=submit]").forEach((button) => (button.disabled = number === 0));
-  const all = document.getElementById("choose-all");
+  const all = document.getElementById("select-all");
   all.dataset.all ??= all.textContent;
   all.hidden = boxes().length === 0;
-  all.textContent = number ? all.dataset.none : all.dataset.all;
+  all.textContent = number ? all.dataset.selectNone : all.dataset.all;
 }
 
 function toggleAll() {
@@ -123,16 +123,16 @@ function toggleAll() {
 // the next request is scheduled after the previous one.
 async function refreshSystemStatus() {
   const section = document.getElementById("system-status");
-  if (!document.hidden) await load(section.dataset.fetch, [section]);
+  if (!document.hidden) await load(section.dataset.source, [section]);
   setTimeout(refreshSystemStatus, STATUS_INTERVAL);
 }
 
 if (selection) {
   document.addEventListener("change", (event) => event.target.name === "job" && updateSelectionCount());
-  document.getElementById("choose-all").addEventListener("click", toggleAll);
+  document.getElementById("select-all").addEventListener("click", toggleAll);
   updateSelectionCount();
 }
 if (document.getElementById("system-status")) refreshSystemStatus();
 const stop = document.querySelector("[data-live]")
-  ? follow({ address: () => document.body.dataset.operatorsStream, receive, ask })
+  ? openStream({ address: () => document.body.dataset.operatorsStream, receive, poll })
   : () => {};

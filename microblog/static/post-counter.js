@@ -2,17 +2,18 @@
 // white space.
 "use strict";
 {
-  const room = document.getElementById("post-room");
-  const announcement = document.getElementById("post-room-spoken");
+  const counter = document.getElementById("post-counter");
+  const announcement = document.getElementById("post-counter-announcement");
   const field = document.getElementById("post");
-  const limit = Number(room.dataset.limit);
+  const limit = Number(counter.dataset.limit);
   const language = document.documentElement.lang || undefined;
 
   const count = () => {
     const left = limit - [...field.value.trim()].length;
-    const text = (left < 0 ? room.dataset.over : room.dataset.left).replace("{n}", Math.abs(left).toLocaleString(language));
-    room.textContent = text;
-    room.classList.toggle("post-room-over", left < 0);
+    const template = left < 0 ? counter.dataset.exceeded : counter.dataset.remaining;
+    const text = template.replace("{n}", Math.abs(left).toLocaleString(language));
+    counter.textContent = text;
+    counter.classList.toggle("post-counter-exceeded", left < 0);
     // Announced to screen readers near and above the limit only, not for each key.
     announcement.textContent = left < 0 || left === 20 || left === 0 ? text : "";
   };

@@ -1,7 +1,7 @@
 // Confirms the deletion of a post in a dialog. Its content is the confirmation page that is used without JavaScript.
 
-import { say, send } from "./forms.js";
-import { dispatch } from "./stream.js";
+import { showAlert, submitForm } from "./forms.js";
+import { dispatch } from "./event-stream.js";
 
 const dialog = document.getElementById("post-dialog");
 let current; // the post in the dialog: its id, and the candidates for the focus afterwards, in order of preference
@@ -22,21 +22,21 @@ dialog.addEventListener("submit", (event) => {
   deletePost(event.target);
 });
 // The browser would return the focus to the link, which may have been removed with its post.
-dialog.addEventListener("close", () => current.places.find((target) => target.isConnected)?.focus());
+dialog.addEventListener("close", () => current.focusTargets.find((target) => target.isConnected)?.focus());
 
 async function openDialog(link) {
-  const question = await fetchForm(link.href);
-  if (!question) return location.assign(link.href);
+  const confirmation = await fetchForm(link.href);
+  if (!confirmation) return location.assign(link.href);
   if (dialog.open) return; // another request was faster
-  const title = question.querySelector("h1");
+  const title = confirmation.querySelector("h1");
   title.id = "post-dialog-title";
   dialog.setAttribute("aria-labelledby", title.id);
   const post = link.closest("[data-post]");
-  const beside = [post.nextElementSibling, post.previousElementSibling].filter(Boolean);
-  const times = beside.map((other) => other.querySelector(".post-time"));
-  const places = [link, ...times, document.getElementById("timeline")];
-  current = { id: post.dataset.post, places };
-  dialog.replaceChildren(...question.childNodes);
+  const neighbours = [post.nextElementSibling, post.previousElementSibling].filter(Boolean);
+  const times = neighbours.map((other) => other.querySelector(".post-time"));
+  const focusTargets = [link, ...times, document.getElementById("timeline")];
+  current = { id: post.dataset.post, focusTargets };
+  dialog.replaceChildren(...confirmation.childNodes);
   dialog.showModal();
 }
 
@@ -55,17 +55,17 @@ async function deletePost(form) {
   if (form.ariaBusy === "true") return; // already submitted
   form.ariaBusy = "true";
   const { id } = current;
-  const onPage = document.querySelector(".timeline-said");
+  const timelineAlert = document.querySelector(".timeline-alert");
   const isOpen = () => dialog.open && dialog.contains(form);
   try {
-    const { status, said } = await send(form);
-    if (status !== 200 && status !== 404) return say(said, "danger", isOpen() ? form : onPage);
+    const { status, message } = await submitForm(form);
+    if (status !== 200 && status !== 404) return showAlert(message, "danger", isOpen() ? form : timelineAlert);
     dispatch({ name: "post-deleted", subject: id, timestamp: Date.now() / 1000, data: {} });
     if (isOpen()) dialog.close();
-    say(said, status === 200 ? "success" : "info", onPage);
+    showAlert(message, status === 200 ? "success" : "info", timelineAlert);
   } catch {
     if (isOpen()) form.submit(); // the browser shows the error
-    else say(onPage?.dataset.failed, "danger", onPage);
+    else showAlert(timelineAlert?.dataset.failed, "danger", timelineAlert);
   } finally {
     form.ariaBusy = null;
   }

@@ -4,7 +4,7 @@
 // Escape and on a click elsewhere. It stays open while the pointer or the focus is on the name or the card. Touch does
 // not open it, but follows the link.
 
-import { send } from "./forms.js";
+import { submitForm } from "./forms.js";
 
 const OPEN_AFTER = 350; // milliseconds that the pointer or the focus has to stay
 const CLOSE_AFTER = 250; // milliseconds to get from the name to its card
@@ -110,14 +110,14 @@ async function follow(event) {
   if (sending) return; // a disabled button would lose the focus, which would close the card
   sending = true;
   try {
-    const { said } = await send(event.target);
+    const { message } = await submitForm(event.target);
     document.dispatchEvent(new Event("watch-changed")); // the home page receives the posts of followed users
     const body = link && (await fetchCard(link.dataset.card));
     if (!body) return;
     card.replaceChildren(body);
     card.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
     card.querySelector("button")?.focus();
-    card.querySelector("[role=status]").textContent = said;
+    card.querySelector("[role=status]").textContent = message;
   } catch {
     event.target.submit(); // the browser shows the error
   } finally {

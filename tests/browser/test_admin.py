@@ -68,7 +68,7 @@ def test_running_job_is_cancelled_on_its_page(site: Site, page: Page, operator: 
     page.get_by_role("button", name="Cancel").click()
 
     expect(page.locator("#job > .admin-head .state")).to_have_text("Cancelled")
-    expect(page.locator(".line-cancelled")).to_be_visible()
+    expect(page.locator(".event-cancelled")).to_be_visible()
     assert site.state_of(job_id) == "REVOKED"
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
@@ -102,7 +102,7 @@ def test_selection_survives_updates_and_is_cancelled(site: Site, page: Page, ope
     expect(row(page, other)).to_be_visible()
     expect(row(page, chosen).get_by_role("checkbox")).to_be_checked()
     expect(row(page, chosen).get_by_role("checkbox")).to_be_focused()
-    page.locator("#chosen").get_by_role("button", name="Cancel").click()
+    page.locator("#selection").get_by_role("button", name="Cancel").click()
 
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
     wait_for(lambda: site.state_of(chosen) == "REVOKED", what="the chosen job is cancelled")
@@ -147,7 +147,7 @@ def test_jobs_are_filtered_and_cancelled_without_javascript(
     page.get_by_role("button", name="Filter").click()
     expect(page.locator("tr[data-job]")).to_have_count(1)
     tick(page, first)
-    page.locator("#chosen").get_by_role("button", name="Cancel").click()
+    page.locator("#selection").get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
 
     page.goto(f"{site.url}/admin/tasks?user={users[1].username}")

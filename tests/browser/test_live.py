@@ -105,7 +105,7 @@ def test_job_of_other_user_is_not_shown(site: Site, open_browser: Callable[..., 
 def test_state_changes_are_announced_but_not_progress(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
-    announcement = page.locator("#jobs-said")
+    announcement = page.locator("#jobs-announcement")
     expect(announcement).to_have_role("status")
     expect(announcement).to_have_attribute("aria-live", "polite")
 

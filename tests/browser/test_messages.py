@@ -116,7 +116,7 @@ def test_focus_stays_on_updated_notification(site: Site, page: Page) -> None:
     send_message(susan, demo, "Are you there?")
     site.sign_in(page, demo)
     page.goto(f"{site.url}/notifications/all")
-    notice = page.locator("#notices").get_by_role("link")
+    notice = page.locator("#notifications").get_by_role("link")
     notice.focus()
 
     send_message(susan, demo, "Hello?")

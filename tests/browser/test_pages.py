@@ -242,7 +242,7 @@ def test_job_card_shows_state_and_actions(
                 for label in card.locator(".job-actions").get_by_role("button").all_inner_texts()
             ],
         )
-        for card in page.locator("[data-all-jobs] .job").all()
+        for card in page.locator("[data-job-list] .job").all()
     }
 
     assert cards == {

@@ -142,7 +142,7 @@ def test_posts_and_followers_are_paged(site: Site, page: Page) -> None:
     followed_by_many(writer, 30)
     site.sign_in(page, writer)
     page.get_by_role("link", name="Profile").click()
-    bodies, people = page.locator(".post-body"), page.locator(".people .post-author")
+    bodies, people = page.locator(".post-body"), page.locator(".item-list .post-author")
 
     expect(bodies).to_have_text([f"Thought number {n}" for n in range(29, 4, -1)])
     page.get_by_role("link", name="Older").click()

@@ -276,7 +276,7 @@ class TestJob:
         for text in ("susan", root_id, "worker7@host", "The printer was on fire.", "[42]", "&#34;colour&#34;"):
             assert text in html
         assert "Traceback (most recent call last): &lt;secret detail&gt;" in html
-        events = re.findall(r'class="line-what">(.*?)</span>\s*<span.*?>(\d)\. ', html)
+        events = re.findall(r'class="event-name">(.*?)</span>\s*<span.*?>(\d)\. ', html)
         assert events[:2] == [("Created", "1"), ("Created", "2")]
         assert ("Succeeded", "1") in events
         assert events[-1] in [("Failed", "2"), ("Given to the broker", "2")]

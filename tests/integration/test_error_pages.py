@@ -55,7 +55,7 @@ def assert_page(response: TestResponse, status: int, title: str) -> None:
     assert response.mimetype == "text/html"
     assert f"<h1>{title}</h1>" in response.text
     assert "Microblog</title>" in response.text
-    assert re.search(r'<p class="error-sentence">[^<]+\.</p>', response.text)
+    assert re.search(r'<p class="error-message">[^<]+\.</p>', response.text)
     assert "Traceback" not in response.text
 
 

@@ -63,7 +63,7 @@ def test_error_is_a_page_with_explanation(faulty) -> None:
         assert response.status_code == code
         assert response.mimetype == "text/html"
         assert "Microblog</title>" in response.text
-        assert re.search(r'<p class="error-sentence">[^<]+\.</p>', response.text)
+        assert re.search(r'<p class="error-message">[^<]+\.</p>', response.text)
 
 
 def test_api_error_is_a_problem(faulty) -> None:

@@ -1,11 +1,11 @@
 // Live update of a list of messages or notifications: the list is fetched again when its badge changes. Nothing else on
 // the page changes, so that drafts in forms are preserved. New items are announced to screen readers.
 
-import { replace } from "./replace.js";
+import { replaceKeepingFocus } from "./replace-keeping-focus.js";
 
 const RETRY_AFTER = 3000; // milliseconds
-const badge = document.querySelector("[data-news]")?.dataset.news; // only on the newest page
-const announcement = document.getElementById("news-said");
+const badge = document.querySelector("[data-refresh-on]")?.dataset.refreshOn; // only on the newest page
+const announcement = document.getElementById("list-announcement");
 let fetching = false;
 let fetchAgain = false;
 
@@ -35,10 +35,10 @@ async function showNewest() {
 // A list with the same items is not replaced, so that the marks of new items are preserved.
 function show(page) {
   const knownKeys = keysOf(document);
-  if (!page.querySelector("[data-news]") || String(keysOf(page)) === String(knownKeys)) return;
-  for (const old of document.querySelectorAll("[data-news]")) {
+  if (!page.querySelector("[data-refresh-on]") || String(keysOf(page)) === String(knownKeys)) return;
+  for (const old of document.querySelectorAll("[data-refresh-on]")) {
     const part = document.importNode(page.getElementById(old.id), true);
-    replace(old, part);
+    replaceKeepingFocus(old, part);
     part.dispatchEvent(new CustomEvent("content-added", { bubbles: true }));
   }
   announceNewItems(knownKeys);
@@ -47,7 +47,7 @@ function show(page) {
 function announceNewItems(knownKeys) {
   const items = [...document.querySelectorAll("[data-item]")];
   const first = items.findIndex((item) => knownKeys.includes(item.dataset.item));
-  const sentences = items.slice(0, first < 0 ? undefined : first).map((item) => item.dataset.said ?? "");
+  const sentences = items.slice(0, first < 0 ? undefined : first).map((item) => item.dataset.announcement ?? "");
   if (sentences.some(Boolean)) announcement.textContent = [...new Set(sentences)].join(" ");
 }
 

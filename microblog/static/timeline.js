@@ -1,7 +1,7 @@
 // Live update of a page of posts: shows the number of new posts, loads them on request, and removes deleted posts. The
-// events come from the page's only stream, which live.js owns.
+// events come from the page's only stream, which job-cards.js owns.
 
-import { say } from "./forms.js";
+import { showAlert } from "./forms.js";
 
 const MAX_SHOWN = 100; // the highest number that is shown
 const timeline = document.getElementById("timeline");
@@ -16,10 +16,10 @@ document.addEventListener("microblog:post-deleted", ({ detail: { subject } }) =>
 button?.addEventListener("click", async () => {
   if (button.ariaBusy === "true") return; // the button is not disabled, since it would lose the focus
   button.ariaBusy = "true";
-  const announcement = timeline.querySelector(".timeline-said");
+  const announcement = timeline.querySelector(".timeline-alert");
   announcement.replaceChildren();
   if (await showNewest()) scrollToTop();
-  else say(announcement.dataset.failed, "danger", announcement);
+  else showAlert(announcement.dataset.failed, "danger", announcement);
   button.ariaBusy = null;
 });
 
@@ -54,9 +54,9 @@ async function showNewest() {
   const requested = [...waiting];
   const fresh = await fetchTimeline(button ? location.pathname : location.href);
   if (!fresh) return false;
-  const list = document.importNode(fresh.querySelector(".timeline-page"), true);
+  const list = document.importNode(fresh.querySelector(".timeline-list"), true);
   deleted.forEach((id) => list.querySelector(`[data-post="${CSS.escape(id)}"]`)?.remove());
-  timeline.querySelector(".timeline-page").replaceWith(list);
+  timeline.querySelector(".timeline-list").replaceWith(list);
   updateWatch();
   requested.forEach((id) => waiting.delete(id));
   for (const post of list.querySelectorAll("[data-post]")) {
@@ -95,7 +95,7 @@ function removePost(id) {
   const next = post.nextElementSibling ?? post.previousElementSibling;
   post.remove();
   updateWatch();
-  if (timeline.dataset.gone) showDeleted();
+  if (timeline.dataset.deleted) showDeleted();
   else if (!next) showNewest();
   // Keep the position of keyboard users.
   if (hadFocus) (next?.querySelector(".post-time") ?? timeline).focus();
@@ -112,6 +112,6 @@ function showDeleted() {
   const note = document.createElement("p");
   note.className = "empty";
   note.setAttribute("role", "status");
-  timeline.querySelector(".timeline-page").replaceChildren(note);
-  note.textContent = timeline.dataset.gone;
+  timeline.querySelector(".timeline-list").replaceChildren(note);
+  note.textContent = timeline.dataset.deleted;
 }

@@ -16,7 +16,7 @@ function partsOf(form) {
   return {
     form,
     button,
-    status: form.querySelector(".post-translate-said"),
+    status: form.querySelector(".post-translate-status"),
     body: text.querySelector(".post-body"),
     translation: text.querySelector(".post-translation"),
   };
@@ -30,7 +30,7 @@ async function fetchTranslation(post) {
     const response = await fetch(post.form.action, { method: "POST", body: new FormData(post.form) });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const result = page.querySelector("main .post-translation");
-    const sentence = page.querySelector(".error-sentence");
+    const sentence = page.querySelector(".error-message");
     if (response.ok && result?.textContent) {
       post.translation.lang = result.lang;
       post.translation.textContent = result.textContent;

@@ -9,17 +9,17 @@ export function dispatch(event) {
   document.dispatchEvent(new CustomEvent(`microblog:${event.name}`, { detail: event }));
 }
 
-// Opens the stream at `address()` while the page is visible, and calls `receive` with each event. Calls `ask` if events
-// may have been missed, and every few seconds while no stream is open; `ask` returns, or resolves to, whether the
-// server responded. Returns a function that stops all this. The event "watch-changed" on the document reopens the
+// Opens the stream at `address()` while the page is visible, and calls `receive` with each event. Calls `poll` if
+// events may have been missed, and every few seconds while no stream is open; `poll` returns, or resolves to, whether
+// the server responded. Returns a function that stops all this. The event "watch-changed" on the document reopens the
 // stream with a new address.
-export function follow({ address, receive, ask }) {
+export function openStream({ address, receive, poll }) {
   let stream, polling, reopening, retrying;
 
   function connect() {
     stream?.close();
     clearTimeout(reopening);
-    polling ??= setInterval(ask, POLL_INTERVAL);
+    polling ??= setInterval(poll, POLL_INTERVAL);
     if (!("EventSource" in window)) return;
     const opened = new EventSource(address());
     opened.onopen = stopPolling;
@@ -31,7 +31,7 @@ export function follow({ address, receive, ask }) {
     opened.onerror = () => {
       const refused = opened.readyState === EventSource.CLOSED;
       opened.close(); // it would reconnect with its original address, which may be outdated
-      polling ??= setInterval(ask, POLL_INTERVAL);
+      polling ??= setInterval(poll, POLL_INTERVAL);
       reopening = setTimeout(connect, refused ? RETRY_AFTER : REOPEN_AFTER);
     };
     stream = opened;
@@ -48,7 +48,7 @@ export function follow({ address, receive, ask }) {
   async function pollUntilAnswered() {
     clearTimeout(retrying);
     const current = stream;
-    if ((await ask()) || polling || stream !== current || current.readyState === EventSource.CLOSED) return;
+    if ((await poll()) || polling || stream !== current || current.readyState === EventSource.CLOSED) return;
     retrying = setTimeout(pollUntilAnswered, POLL_INTERVAL);
   }
 

@@ -2,7 +2,7 @@
 // grown, the text of the links is announced to screen readers.
 
 const MAX_SHOWN = 99;
-const announcement = document.getElementById("badges-said");
+const announcement = document.getElementById("unread-announcement");
 
 document.addEventListener("microblog:unread", ({ detail: { subject, timestamp, data } }) => {
   for (const badge of document.querySelectorAll(`[data-unread="${CSS.escape(subject)}"]`)) {

@@ -1,7 +1,7 @@
 // Replaces `old` with `fresh`. The focus moves to the same link, button or checkbox of the same item. If that no longer
 // exists, `fresh` itself gets the focus, so that keyboard users keep their position and do not trigger something else;
 // this also works if `fresh` is replaced in turn.
-export function replace(old, fresh) {
+export function replaceKeepingFocus(old, fresh) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   const action = focused && actionOf(focused); // before its removal: a checkbox may belong to a form elsewhere
   const number = focused ? withAction(old, focused.localName, action).indexOf(focused) : -1;

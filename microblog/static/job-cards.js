@@ -4,8 +4,8 @@
 // and buttons are rendered in one place. This module owns the page's only event stream, and dispatches its events on
 // the document for all other scripts.
 
-import { replace } from "./replace.js";
-import { dispatch, follow } from "./stream.js";
+import { replaceKeepingFocus } from "./replace-keeping-focus.js";
+import { dispatch, openStream } from "./event-stream.js";
 
 const panel = document.getElementById("jobs");
 if (panel) start();
@@ -15,7 +15,7 @@ function start() {
   const OVERLAP = 5; // seconds; a change committed while the page was rendered has an earlier time
   const language = document.documentElement.lang || undefined;
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
-  const announcement = document.getElementById("jobs-said");
+  const announcement = document.getElementById("jobs-announcement");
   const fetching = new Set();
   const fetchAgain = new Set();
   const renderedAt = Number(panel.dataset.since);
@@ -56,7 +56,7 @@ function start() {
   }
 
   function showTimeLeft(card, { current, total }, timestamp) {
-    const timeLeft = card.querySelector(".job-left");
+    const timeLeft = card.querySelector(".job-time-left");
     const spent = timestamp - Number(card.dataset.started);
     if (!total || !current || current >= total || !(spent > 1)) {
       timeLeft.textContent = "";
@@ -102,27 +102,28 @@ function start() {
     cards.filter((card) => !isNewer(card)).forEach((card) => replaceCard(card, document.importNode(parsed, true)));
     if (!cards.length) addCard(document.importNode(parsed, true));
     document.dispatchEvent(new CustomEvent("content-added"));
-    if (announcement.textContent !== parsed.dataset.said) announcement.textContent = parsed.dataset.said;
+    const { announcement: sentence } = parsed.dataset;
+    if (announcement.textContent !== sentence) announcement.textContent = sentence;
   }
 
   function addCard(card) {
     showDue(card);
-    (document.querySelector("[data-all-jobs]") ?? panel).prepend(card);
+    (document.querySelector("[data-job-list]") ?? panel).prepend(card);
   }
 
   function replaceCard(old, card) {
     showDue(card);
-    replace(old, card);
+    replaceKeepingFocus(old, card);
   }
 
   function showDue(root) {
-    root.querySelectorAll(".job-due").forEach((time) => {
-      const seconds = Math.max(0, Math.round(Number(time.dataset.due) - Date.now() / 1000));
+    root.querySelectorAll(".job-eta").forEach((time) => {
+      const seconds = Math.max(0, Math.round(Number(time.dataset.eta) - Date.now() / 1000));
       time.textContent = formatRelative(seconds);
     });
   }
 
-  async function ask() {
+  async function poll() {
     failedSince ??= since;
     try {
       const response = await fetch(address(panel.dataset.poll), {
@@ -149,6 +150,6 @@ function start() {
   let stop = () => {};
   // By then all modules of the page have run and receive the missed events.
   document.addEventListener("DOMContentLoaded", () => {
-    stop = follow({ address: () => address(panel.dataset.stream), receive, ask });
+    stop = openStream({ address: () => address(panel.dataset.stream), receive, poll });
   });
 }
