@@ -50,7 +50,7 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Order(Generic[T]):
+class KeysetOrder(Generic[T]):
     """The order of a list: the key of an item, and the reverse.
 
     `parse` returns an edge, the position of a key in the list, and raises InvalidKey.
@@ -73,7 +73,7 @@ class PageQuery(Protocol[T_co]):
 
 def page_of(
     read: Callable[[Any, bool, int], Sequence[T]],
-    order: Order[T],
+    order: KeysetOrder[T],
     size: int | None = None,
     before: str | None = None,
     after: str | None = None,
@@ -102,7 +102,7 @@ def page_of(
 def page_of_rows(
     query: sa.Select[T] | PageQuery[T],
     columns: Sequence[Any],
-    order: Order[T],
+    order: KeysetOrder[T],
     size: int | None = None,
     before: str | None = None,
     after: str | None = None,
@@ -148,7 +148,7 @@ def newest_first(
             sa.literal(time, timestamp.type), sa.literal(match[2], identity.type) if text_id else parse_id(match[2])
         )
 
-    return page_of_rows(query, (timestamp, identity), Order(key, parse), size, before, after)
+    return page_of_rows(query, (timestamp, identity), KeysetOrder(key, parse), size, before, after)
 
 
 def time_key(time: datetime, identity: object) -> str:

@@ -17,7 +17,7 @@ from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
 from microblog.notifications.services import notify
-from microblog.pagination import InvalidKey, Order, Page
+from microblog.pagination import InvalidKey, KeysetOrder, Page
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:
@@ -88,7 +88,7 @@ def _parse_name(text: str) -> sa.Tuple:
     return sa.tuple_(sa.literal(text.lower()))
 
 
-_BY_NAME: Order[User] = Order(lambda user: user.username, _parse_name, ascending=True)
+_BY_NAME: KeysetOrder[User] = KeysetOrder(lambda user: user.username, _parse_name, ascending=True)
 
 
 #: The kind of notification about a new follower.

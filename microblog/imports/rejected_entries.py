@@ -17,12 +17,12 @@ from microblog import pagination
 from microblog.database import count_changed, dialect_insert
 from microblog.extensions import db
 from microblog.imports.models import Refusal
-from microblog.pagination import Order, Page
+from microblog.pagination import KeysetOrder, Page
 
 BATCH = 2000  # rows read, or deleted, at once
 
 
-_BY_PLACE: Order[Refusal] = Order(
+_BY_PLACE: KeysetOrder[Refusal] = KeysetOrder(
     lambda refusal: str(refusal.place), lambda text: sa.tuple_(pagination.parse_id(text)), ascending=True
 )
 

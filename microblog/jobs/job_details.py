@@ -12,21 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from microblog.jobs.models import Job
+from microblog.registry import Registry
 
 Details = dict[str, Any]
 DetailProvider = Callable[[Job], list[Details]]
 
-_providers: dict[str, DetailProvider] = {}
-
-
-def adds_job_details(kind: str) -> Callable[[DetailProvider], DetailProvider]:
-    """Register the function that returns the details of this kind for a job."""
-
-    def register(provider: DetailProvider) -> DetailProvider:
-        _providers[kind] = provider
-        return provider
-
-    return register
+_providers = Registry[DetailProvider]()
+adds_job_details = _providers.register
 
 
 def detail_names() -> list[str]:

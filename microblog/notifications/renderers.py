@@ -4,6 +4,8 @@ A package registers a function for each of its kinds ::
 
     @renders("follower")
     def render_follower_notifications(rows: list[Notification]) -> dict[int, RenderedNotification]: ...
+
+It gets at least one row, all of one user, and returns them by id, without those about objects that no longer exist.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from flask import url_for
 from flask_babel import LazyString
 
 from microblog.notifications.models import Notification
+from microblog.registry import Registry
 from microblog.taskqueue import states
 
 
@@ -28,20 +31,8 @@ class RenderedNotification(NamedTuple):
 
 Renderer = Callable[[list[Notification]], dict[int, RenderedNotification]]
 
-_renderers: dict[str, Renderer] = {}
-
-
-def renders(name: str) -> Callable[[Renderer], Renderer]:
-    """Register the function that renders rows of the kind `name`, by their ids.
-
-    It gets at least one row, all of one user, and omits rows about objects that no longer exist.
-    """
-
-    def register(renderer: Renderer) -> Renderer:
-        _renderers[name] = renderer
-        return renderer
-
-    return register
+_renderers = Registry[Renderer]()
+renders = _renderers.register
 
 
 def renders_job_end(name: str, succeeded: LazyString, failed: LazyString) -> None:

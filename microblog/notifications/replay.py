@@ -19,6 +19,7 @@ from microblog.jobs.models import Job, jobs_changed_since, progress_of
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.services import notifications_changed_since
+from microblog.registry import Registry
 from microblog.taskqueue.interface import TaskChange
 
 Event = dict[str, Any]
@@ -34,17 +35,8 @@ class EventSource:
 
 SourceProvider = Callable[[int, Mapping[str, str]], EventSource | None]
 
-_providers: dict[str, SourceProvider] = {}
-
-
-def provides_events(kind: str) -> Callable[[SourceProvider], SourceProvider]:
-    """Register the function that returns the event source of this kind for a page."""
-
-    def register(provider: SourceProvider) -> SourceProvider:
-        _providers[kind] = provider
-        return provider
-
-    return register
+_providers = Registry[SourceProvider]()
+provides_events = _providers.register
 
 
 def sources_for_page(reader_id: int, arguments: Mapping[str, str]) -> list[EventSource]:

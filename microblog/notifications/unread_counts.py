@@ -14,22 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from microblog.extensions import db
+from microblog.registry import Registry
 
 Counter = Callable[[int], int]
 
 MAX_COUNT = 100  # counting stops here; the badge then shows “99+”
 
-_counters: dict[str, Counter] = {}
-
-
-def counts_unread(name: str) -> Callable[[Counter], Counter]:
-    """Register the function that returns the count of the badge `name` for a user id."""
-
-    def register(counter: Counter) -> Counter:
-        _counters[name] = counter
-        return counter
-
-    return register
+_counters = Registry[Counter]()
+counts_unread = _counters.register
 
 
 def counter_names() -> list[str]:

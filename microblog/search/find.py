@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from microblog import pagination
 from microblog.extensions import db
-from microblog.pagination import InvalidKey, Order, Page
+from microblog.pagination import InvalidKey, KeysetOrder, Page
 from microblog.posts.models import Post
 from microblog.posts.queries import all_posts
 from microblog.posts.tokenizer import indexed
@@ -115,4 +115,4 @@ def _parse(key: str) -> _Rank:
     return _Rank(*map(int, match.groups()))
 
 
-_BY_RANK: Order[_Rank] = Order(str, _parse)
+_BY_RANK: KeysetOrder[_Rank] = KeysetOrder(str, _parse)
