@@ -3,14 +3,14 @@
 
 import { replaceKeepingFocus } from "./replace-keeping-focus.js";
 import { dispatch, openStream } from "./event-stream.js";
+import { updateBar } from "./progress-bar.js";
+import { coalesced, fetchPage } from "./refresh.js";
 
 const REFRESH_AFTER = 1000; // milliseconds after an event that changes more than a bar
-const RETRY_AFTER = 3000; // milliseconds after a failed request, since the event is not sent again
 const CHARTS_INTERVAL = 30_000; // milliseconds between two requests with charts, which change slowly and cost more
 const STATUS_INTERVAL = 10_000;
 const selection = document.getElementById("selection");
-let refreshing; // a timer, or true while a request is pending
-let refreshAgain = false;
+const refreshSoon = coalesced(refresh, REFRESH_AFTER);
 let chartsFetchedAt = Date.now();
 
 function receive(event) {
@@ -24,54 +24,24 @@ function receive(event) {
   else if (element && Number(element.dataset.at) < timestamp) updateBar(element, data.progress, timestamp);
 }
 
-function updateBar(element, progress, timestamp) {
-  element.dataset.at = timestamp;
-  const bar = element.querySelector(".job-bar");
-  if (!bar) return;
-  bar.value = progress.percent;
-  bar.setAttribute("aria-valuenow", progress.percent);
-  element.querySelector(".job-message").textContent = progress.message;
-}
-
-// Called by openStream(). It returns true, since refresh() repeats a failed request itself.
+// Called by openStream(). It returns true, since refreshSoon() repeats a failed request itself.
 function poll() {
   refreshSoon();
   return true;
 }
 
-function refreshSoon() {
-  if (refreshing === true) refreshAgain = true;
-  else refreshing ??= setTimeout(refresh, REFRESH_AFTER);
-}
-
 async function refresh() {
-  refreshing = true;
   const address = new URL(location.href);
   const withCharts = Date.now() - chartsFetchedAt > CHARTS_INTERVAL;
   if (withCharts) chartsFetchedAt = Date.now();
   else address.searchParams.set("part", "list");
-  const done = await load(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
-  refreshing = done ? undefined : setTimeout(refresh, RETRY_AFTER);
-  if (done && refreshAgain) {
-    refreshAgain = false;
-    refreshSoon();
-  }
+  await load(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
 }
 
-// Fetches the page at `address` and replaces each of `parts` with its element of the same id. Returns false if the
-// server is unavailable.
+// Fetches the page at `address` and replaces each of `parts` with its element of the same id.
 async function load(address, parts) {
-  try {
-    const response = await fetch(address, { headers: { Accept: "text/html" } });
-    if (response.redirected) stop(); // to the sign-in page
-    else if (response.ok) {
-      const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      parts.forEach((part) => page.getElementById(part.id) && replacePart(part, page.getElementById(part.id)));
-    }
-    return response.status < 500;
-  } catch {
-    return false;
-  }
+  const page = await fetchPage(address, () => stop());
+  parts.forEach((part) => page?.getElementById(part.id) && replacePart(part, page.getElementById(part.id)));
 }
 
 function replacePart(old, fresh) {
@@ -123,7 +93,7 @@ function toggleAll() {
 // the next request is scheduled after the previous one.
 async function refreshSystemStatus() {
   const section = document.getElementById("system-status");
-  if (!document.hidden) await load(section.dataset.source, [section]);
+  if (!document.hidden) await load(section.dataset.source, [section]).catch(() => {}); // shown by the next request
   setTimeout(refreshSystemStatus, STATUS_INTERVAL);
 }
 

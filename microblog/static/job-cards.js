@@ -6,18 +6,18 @@
 
 import { replaceKeepingFocus } from "./replace-keeping-focus.js";
 import { dispatch, openStream } from "./event-stream.js";
+import { updateBar } from "./progress-bar.js";
+import { coalesced, fetchPage } from "./refresh.js";
 
 const panel = document.getElementById("jobs");
 if (panel) start();
 
 function start() {
-  const RETRY_AFTER = 3000; // milliseconds
   const OVERLAP = 5; // seconds; a change committed while the page was rendered has an earlier time
   const language = document.documentElement.lang || undefined;
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "long" });
   const announcement = document.getElementById("jobs-announcement");
-  const fetching = new Set();
-  const fetchAgain = new Set();
+  const fetches = new Map(); // by job id
   const renderedAt = Number(panel.dataset.since);
   let since = renderedAt;
   let failedSince; // `since` of the first failed poll; later events do not replace the missed ones
@@ -39,20 +39,11 @@ function start() {
     if (!cards.length || !cards.every((card) => shows(card, data))) {
       fetchCard(subject);
     } else if (data.state === "PROGRESS" && data.progress) {
-      outdated.forEach((card) => updateBar(card, data.progress, timestamp));
+      const updated = outdated.filter((card) => updateBar(card, data.progress, timestamp));
+      updated.forEach((card) => showTimeLeft(card, data.progress, timestamp));
     } else if (outdated.length) {
       fetchCard(subject);
     }
-  }
-
-  function updateBar(card, progress, timestamp) {
-    card.dataset.at = timestamp;
-    const bar = card.querySelector(".job-bar");
-    if (!bar) return;
-    bar.value = progress.percent;
-    bar.setAttribute("aria-valuenow", progress.percent);
-    card.querySelector(".job-message").textContent = progress.message;
-    showTimeLeft(card, progress, timestamp);
   }
 
   function showTimeLeft(card, { current, total }, timestamp) {
@@ -72,29 +63,15 @@ function start() {
     return relative.format(Math.round(seconds / 3600), "hour");
   }
 
-  async function fetchCard(id) {
-    if (fetching.has(id)) {
-      fetchAgain.add(id);
-      return;
-    }
-    fetching.add(id);
-    try {
-      const response = await fetch(panel.dataset.card.replace("TASK-ID", encodeURIComponent(id)), {
-        headers: { Accept: "text/html" },
-      });
-      if (response.redirected) stop(); // to the sign-in page
-      else if (response.ok) showCard(id, await response.text());
-      else if (response.status >= 500) throw new Error(response.statusText);
-    } catch {
-      setTimeout(fetchCard, RETRY_AFTER, id); // the event is not sent again
-    } finally {
-      fetching.delete(id);
-      if (fetchAgain.delete(id)) fetchCard(id);
-    }
+  function fetchCard(id) {
+    const address = panel.dataset.card.replace("TASK-ID", encodeURIComponent(id));
+    const load = async () => showCard(id, await fetchPage(address, () => stop()));
+    if (!fetches.has(id)) fetches.set(id, coalesced(load));
+    fetches.get(id)();
   }
 
-  function showCard(id, html) {
-    const parsed = new DOMParser().parseFromString(html, "text/html").querySelector("article");
+  function showCard(id, page) {
+    const parsed = page?.querySelector("article");
     if (!parsed) return;
     const cards = cardsOf(id);
     // An event may be newer than the row that the server rendered.

@@ -1,41 +1,19 @@
 // Live update of a list of messages or notifications: the list is fetched again when its badge changes. Nothing else on
 // the page changes, so that drafts in forms are preserved. New items are announced to screen readers.
 
+import { coalesced, fetchPage } from "./refresh.js";
 import { replaceKeepingFocus } from "./replace-keeping-focus.js";
 
-const RETRY_AFTER = 3000; // milliseconds
 const badge = document.querySelector("[data-refresh-on]")?.dataset.refreshOn; // only on the newest page
 const announcement = document.getElementById("list-announcement");
-let fetching = false;
-let fetchAgain = false;
+const showNewest = coalesced(async () => show(await fetchPage(location.pathname)));
 
 document.addEventListener("microblog:unread", ({ detail: { subject } }) => subject === badge && showNewest());
-
-async function showNewest() {
-  if (fetching) {
-    fetchAgain = true;
-    return;
-  }
-  fetching = true;
-  try {
-    const response = await fetch(location.pathname, { headers: { Accept: "text/html" } });
-    if (response.status >= 500) throw new Error(response.statusText);
-    if (response.ok) show(new DOMParser().parseFromString(await response.text(), "text/html"));
-  } catch {
-    setTimeout(showNewest, RETRY_AFTER); // the event is not sent again
-  } finally {
-    fetching = false;
-    if (fetchAgain) {
-      fetchAgain = false;
-      showNewest();
-    }
-  }
-}
 
 // A list with the same items is not replaced, so that the marks of new items are preserved.
 function show(page) {
   const knownKeys = keysOf(document);
-  if (!page.querySelector("[data-refresh-on]") || String(keysOf(page)) === String(knownKeys)) return;
+  if (!page?.querySelector("[data-refresh-on]") || String(keysOf(page)) === String(knownKeys)) return;
   for (const old of document.querySelectorAll("[data-refresh-on]")) {
     const part = document.importNode(page.getElementById(old.id), true);
     replaceKeepingFocus(old, part);
