@@ -101,7 +101,7 @@ MAX_CONCURRENT_REPORTS = (
 _GIVEN_UP = sa.select(
     task_table.c.name, task_table.c.user_id, task_table.c.worker, task_table.c.crashes, task_table.c.signature
 ).where(task_table.c.id == sa.bindparam("task_id"), task_table.c.crashes >= sa.bindparam("most"))
-_room = threading.BoundedSemaphore(MAX_CONCURRENT_REPORTS)
+_report_slots = threading.BoundedSemaphore(MAX_CONCURRENT_REPORTS)
 
 
 def init_app(app: Flask) -> None:
@@ -147,7 +147,7 @@ def init_app(app: Flask) -> None:
 
 def _report_in_thread(app: Flask, columns: Columns) -> None:
     """Report in a separate thread: the response must not wait for Redis or the database, which may have failed."""
-    if not _room.acquire(blocking=False):
+    if not _report_slots.acquire(blocking=False):
         logger.warning("%s in %s is not reported: too many reports at once", columns["exception"], columns["place"])
         return
     threading.Thread(target=_report, args=(app, columns), daemon=True, name="error-report").start()
@@ -169,7 +169,7 @@ def _report(app: Flask, columns: Columns) -> None:
     except Exception:
         logger.exception("failed to report an error")
     finally:
-        _room.release()
+        _report_slots.release()
 
 
 def _store(columns: Columns) -> None:

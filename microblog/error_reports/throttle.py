@@ -68,7 +68,7 @@ def undo_admit(kind: str, suppressed: int) -> None:
     """Undo an admit() without a report: the next equal error is admitted, and this one is counted as suppressed."""
     mark, count = _keys(kind)
     with _lock:
-        _here.pop(mark, None)
+        _local_admissions.pop(mark, None)
     try:
         redis_client.connection.delete(mark)
         redis_client.connection.incrby(count, suppressed + 1)
@@ -78,17 +78,18 @@ def undo_admit(kind: str, suppressed: int) -> None:
 
 
 _lock = threading.Lock()
-_here: OrderedDict[str, tuple[float, int]] = OrderedDict()  # time of the last admission, and number suppressed since
+# Time of the last admission, and the number suppressed since.
+_local_admissions: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
 
 def _admit_locally(mark: str) -> int | None:
     now = time.monotonic()
     with _lock:
-        admitted_at, suppressed = _here.pop(mark, (now - PERIOD, 0))
+        admitted_at, suppressed = _local_admissions.pop(mark, (now - PERIOD, 0))
         too_soon = now - admitted_at < PERIOD
-        _here[mark] = (admitted_at, suppressed + 1) if too_soon else (now, 0)
-        while len(_here) > MAX_LOCAL_KINDS:
-            _here.popitem(last=False)
+        _local_admissions[mark] = (admitted_at, suppressed + 1) if too_soon else (now, 0)
+        while len(_local_admissions) > MAX_LOCAL_KINDS:
+            _local_admissions.popitem(last=False)
     return None if too_soon else suppressed
 
 

@@ -20,7 +20,7 @@ from microblog.imports import cleanup, rejected_entries
 from microblog.imports.duplicates import Count, OutOfOrder, count_anywhere, count_in_order
 from microblog.imports.json_reader import BrokenJson, Entry, EntryReader, EntryTooLarge
 from microblog.imports.models import MAX_URL_LENGTH, Upload, current_storage
-from microblog.imports.parsers import FORMATS, Draft, EntryRejected, LeftOut
+from microblog.imports.parsers import FORMATS, Draft, EntryRejected, EntrySkipped
 from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
 from microblog.posts.tokenizer import indexed
@@ -41,20 +41,20 @@ class Report:
         self.read = 0  # entries
         self.posts = 0  # entries that are valid posts
         self.kept = 0  # entries that have been processed completely: their valid posts are in the database
-        self._left_out: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._refused = 0
         self._first: list[dict[str, Any]] = []
         self._new: list[dict[str, Any]] = []
         self._without_media = 0
 
-    def note(self, entry: Entry, outcome: Draft | LeftOut | EntryRejected) -> None:
+    def note(self, entry: Entry, outcome: Draft | EntrySkipped | EntryRejected) -> None:
         """Count one entry."""
         self.read += 1
         if isinstance(outcome, Draft):
             self.posts += 1
             self._without_media += outcome.has_media
-        elif isinstance(outcome, LeftOut):
-            self._left_out[outcome.kind] += 1
+        elif isinstance(outcome, EntrySkipped):
+            self._skipped[outcome.kind] += 1
         else:
             self._refused += 1
             where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
@@ -76,7 +76,7 @@ class Report:
             "imported": imported,
             "known": max(0, self.posts - imported),
             "without_media": self._without_media,
-            "left_out": dict(self._left_out),
+            "left_out": dict(self._skipped),
             "refused": self._refused,
             "refusals": self._first,
         }
@@ -236,11 +236,11 @@ def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[lis
         more = report.read > start
 
 
-def _outcome(entry: Entry) -> Draft | LeftOut | EntryRejected:
+def _outcome(entry: Entry) -> Draft | EntrySkipped | EntryRejected:
     read: Callable[[Any], Draft] = FORMATS[entry.key]
     try:
         return read(entry.value)
-    except (LeftOut, EntryRejected) as reason:
+    except (EntrySkipped, EntryRejected) as reason:
         return reason
 
 

@@ -132,7 +132,7 @@ class EntryRejected(Exception):
     """The post cannot be imported; the message is a sentence with the reason."""
 
 
-class LeftOut(Exception):
+class EntrySkipped(Exception):
     """The entry is not a public post by the author; `kind` is BOOST, PRIVATE or OTHER."""
 
     def __init__(self, kind: str) -> None:
@@ -154,19 +154,21 @@ def from_archive(entry: Any) -> Draft:
 
 
 def from_outbox(entry: Any) -> Draft:
-    """Parse an activity of a Mastodon outbox, if it is a public or unlisted note. Raises LeftOut and Refused.
+    """Parse an activity of a Mastodon outbox, if it is a public or unlisted note.
+
+    Raises EntrySkipped and EntryRejected.
 
     Boosts are left out since others wrote them, and notes for a limited audience since all posts here are public.
     """
     if not isinstance(entry, dict):
         raise EntryRejected(_("It is not a post."))
     if entry.get("type") == "Announce":
-        raise LeftOut(BOOST)
+        raise EntrySkipped(BOOST)
     note = entry.get("object")
     if entry.get("type") != "Create" or not isinstance(note, dict) or note.get("type") != "Note":
-        raise LeftOut(OTHER)
+        raise EntrySkipped(OTHER)
     if not _PUBLIC & {*_strings(note.get("to")), *_strings(note.get("cc"))}:
-        raise LeftOut(PRIVATE)
+        raise EntrySkipped(PRIVATE)
     content = note.get("content")
     text = _plain_text(content) if isinstance(content, str) else content
     warning = note.get("summary")

@@ -71,12 +71,12 @@ def check(context: click.Context, as_json: bool) -> None:
     """
     state = index.look()
     if as_json:
-        print_json(asdict(state) | {"sound": state.sound})
+        print_json(asdict(state) | {"sound": state.consistent})
     else:
         click.echo(f"{state.posts} posts: {state.missing} not indexed, {state.wrong} indexed with outdated terms.")
         if not state.whole:
             click.echo("The database's full-text index is corrupt.")
-    if not state.sound:
+    if not state.consistent:
         click.echo("flask search reindex repairs it.", err=True)
         context.exit(EXIT_FAILED)
 

@@ -79,7 +79,7 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:
     """Return posts with the words as typed; if these are too few, also with words that begin with the last one."""
     found = _newest(query)
-    if query.may_go_on and len(found) < MAX_CANDIDATES:
+    if query.prefix_allowed and len(found) < MAX_CANDIDATES:
         found_ids = {row.id for row in found}
         found += [row for row in _newest(query.unfinished()) if row.id not in found_ids]
     return found[:MAX_CANDIDATES]

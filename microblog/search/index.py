@@ -31,7 +31,7 @@ class State:
     whole: bool
 
     @property
-    def sound(self) -> bool:
+    def consistent(self) -> bool:
         """Return whether the index is consistent with the posts."""
         return self.whole and not self.missing and not self.wrong
 
@@ -48,7 +48,7 @@ def look() -> State:
         posts += len(batch)
         missing += sum(row.terms is None for row in batch)
         wrong += sum(row.terms not in (None, indexed(row.body)) for row in batch)
-    return State(posts, missing, wrong, _is_intact())
+    return State(posts, missing, wrong, _passes_integrity_check())
 
 
 def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:
@@ -68,13 +68,13 @@ def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:
         yield len(batch), len(changes)
 
 
-def mend() -> bool:
+def repair() -> bool:
     """Rebuild the database's full-text index if it is corrupt. Return whether it was.
 
     PostgreSQL's index is part of the table and needs no check. SQLite's is rebuilt in one transaction, which blocks
     other writers.
     """
-    if _is_intact():
+    if _passes_integrity_check():
         return False
     db.session.execute(sa.text("INSERT INTO post_fts(post_fts) VALUES ('rebuild')"))
     db.session.commit()
@@ -92,7 +92,7 @@ def _batches(query: sa.Select[int, str, str | None]) -> Iterator[list[sa.Row[int
         last = batch[-1].id
 
 
-def _is_intact() -> bool:
+def _passes_integrity_check() -> bool:
     if db.engine.dialect.name == "postgresql":
         return True
     try:

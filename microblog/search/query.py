@@ -48,21 +48,21 @@ class Query:
 
     phrases: tuple[Phrase, ...]
     # The text may end in the middle of a word, so that the last term of the last phrase may be a prefix.
-    may_go_on: bool = False
+    prefix_allowed: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Query:
         """Return the query for `text`, which may be any: words, and phrases in quotes; all else separates words."""
         phrases: list[Phrase] = []
-        may_go_on = False
+        prefix_allowed = False
         for quoted, bare in _CHUNK.findall(text.translate(_QUOTES)):
             found = [Phrase(terms) for terms in phrases_of(quoted or bare)]
             phrases += found
             if found:
-                may_go_on = bool(bare) and _may_be_prefix(found[-1].terms[-1])
+                prefix_allowed = bool(bare) and _may_be_prefix(found[-1].terms[-1])
         last = phrases[-1:]
         others = dict.fromkeys(phrase for phrase in phrases if phrase not in last)
-        return cls((*others, *last), may_go_on)
+        return cls((*others, *last), prefix_allowed)
 
     def __bool__(self) -> bool:
         return bool(self.phrases)
@@ -103,7 +103,7 @@ class Query:
     def highlight(self, text: str) -> Markup:
         """Return `text` as HTML, with ``<mark>`` around the matches."""
         terms = terms_of(text)
-        phrases = self.unfinished().phrases if self.may_go_on else self.phrases
+        phrases = self.unfinished().phrases if self.prefix_allowed else self.phrases
         places = sorted(chain.from_iterable(phrase.places(terms) for phrase in phrases))
         html, position = Markup(), 0
         for start, end in _merged(places):

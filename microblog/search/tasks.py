@@ -55,7 +55,7 @@ def reindex_posts(self: JobTask) -> dict[str, Any]:
         for read, written in index.refresh():
             changed += written
             progress.advance(read)
-        rebuilt = index.mend()
+        rebuilt = index.repair()
     return {"posts": progress.current, "changed": changed, "rebuilt": rebuilt}
 
 

@@ -60,7 +60,7 @@ _NEXT_STEP = sa.select(task_table.c.id).where(
 )
 
 
-class _TooLate(Exception):
+class _FencedWrite(Exception):
     """Raised if Redis has a result that this one must not replace."""
 
 
@@ -105,7 +105,7 @@ class DatabaseResultBackend(RedisBackend):
             return result
         try:
             self._store_in_redis(task_id, result, state, traceback, request, wait=wait, **kwargs)
-        except _TooLate:
+        except _FencedWrite:
             if writer.claim is not None:
                 raise ClaimLost(f"{task_id} was taken over; its {state} is dropped") from None
             self.copy_outcome(task_id)
@@ -128,7 +128,7 @@ class DatabaseResultBackend(RedisBackend):
         meta |= {"task_id": task_id, "attempt": attempt}
         arguments = [self.encode(meta), int(self.expires), attempt or ""]
         if not self._store(keys=[self.get_key_for_task(task_id)], args=arguments):
-            raise _TooLate(task_id)
+            raise _FencedWrite(task_id)
         return result
 
     # Called by the engine
@@ -210,13 +210,13 @@ class DatabaseResultBackend(RedisBackend):
                 )
             if step is None:
                 return
-            self._hand_on(step, result, state, traceback, request)
+            self._advance_chain(step, result, state, traceback, request)
         except (SQLAlchemyError, BackendStoreError):
             logger.exception("%s of %s is stored only in part; reconcile does the rest", state, task_id)
             return
         self._announce(TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, utcnow(), step.name))
 
-    def _hand_on(
+    def _advance_chain(
         self, step: StoredStep, result: Any, state: str, traceback: str | None, request: Context | None
     ) -> None:
         """Publish the next step after a success; end it with the same state after a failure or a cancellation."""

@@ -50,10 +50,10 @@ def faulty(app: Flask, make_app: Callable[..., Flask], redis_server: RedisServer
 def idle() -> bool:
     """Return True if no report is in progress in this process."""
     acquired = []
-    while handlers._room.acquire(blocking=False):
+    while handlers._report_slots.acquire(blocking=False):
         acquired.append(True)
     for _ in acquired:
-        handlers._room.release()
+        handlers._report_slots.release()
     return len(acquired) == handlers.MAX_CONCURRENT_REPORTS
 
 
@@ -106,7 +106,7 @@ def test_repeated_error_is_mailed_once_a_minute(
     faulty: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, redis_unavailable: bool
 ) -> None:
     browser = faulty.test_client()
-    monkeypatch.setattr(throttle, "_here", type(throttle._here)())
+    monkeypatch.setattr(throttle, "_local_admissions", type(throttle._local_admissions)())
 
     def crash_four_times_and_once_later() -> None:
         for _ in range(4):
@@ -204,7 +204,7 @@ def test_reports_delayed_by_redis_are_one_mail(
     browser = faulty.test_client()
     with redis_server.away():
         for _ in range(3):  # simulate three processes, each with its own counters
-            monkeypatch.setattr(throttle, "_here", type(throttle._here)())
+            monkeypatch.setattr(throttle, "_local_admissions", type(throttle._local_admissions)())
             crash(faulty, browser)
             crash(faulty, browser)
     waiting = [report.id for report in reports()]

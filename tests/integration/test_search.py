@@ -345,7 +345,7 @@ def test_index_task_adds_missing_posts(browser: FlaskClient, susan: User) -> Non
     index_posts()
 
     assert search(browser, "quinces") == ["Quinces"]
-    assert index.look().sound
+    assert index.look().consistent
 
 
 def test_search_requires_sign_in(client: FlaskClient) -> None:

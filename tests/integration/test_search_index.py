@@ -117,7 +117,7 @@ def test_interrupted_reindex_is_completed_by_next_run() -> None:
     interrupted.close()
 
     assert list(index.refresh()) == [(2, 0), (2, 2), (2, 2), (1, 1)]
-    assert index.look().sound
+    assert index.look().consistent
 
 
 @pytest.mark.usefixtures("posts")
@@ -136,7 +136,7 @@ def test_broken_fts_index_is_rebuilt(run: Run) -> None:
     assert count("apples") == 0
     assert run("check").stdout.endswith("The database's full-text index is corrupt.\n")
 
-    assert index.mend()
+    assert index.repair()
 
     assert (count("apples"), run("check").exit_code) == (POSTS, 0)
-    assert not index.mend()
+    assert not index.repair()

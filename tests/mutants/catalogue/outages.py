@@ -18,7 +18,7 @@ TRANSITIONS = "microblog/taskqueue/transitions.py"
 TRANSPORT = "microblog/taskqueue/transport.py"
 WORKER = "microblog/taskqueue/worker.py"
 
-TEST_OUTAGES = "tests/integration/test_away.py"
+TEST_OUTAGES = "tests/integration/test_outages.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"

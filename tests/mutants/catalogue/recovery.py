@@ -128,7 +128,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RESULT_BACKEND,
-                    "DatabaseResultBackend._hand_on",
+                    "DatabaseResultBackend._advance_chain",
                     "publish(self.app.executor, run.next_steps[::-1], result)",
                     "pass",
                 ),
@@ -141,7 +141,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     RESULT_BACKEND,
-                    "DatabaseResultBackend._hand_on",
+                    "DatabaseResultBackend._advance_chain",
                     "self.store_result(next_id, result, state, traceback, wait=False)",
                     "pass",
                 ),
