@@ -69,7 +69,7 @@ def test_alerts_have_severity_and_description() -> None:
 def test_required_alerts_exist() -> None:
     alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"]}
 
-    needed = {"UserWaiting", "QueueGrowing", "NoWorker", "FailuresRising", "DatabaseAway", "RedisAway"}
+    needed = {"TaskWaitTooLong", "QueueGrowing", "NoWorkers", "TaskFailureRateHigh", "DatabaseDown", "RedisDown"}
     assert {f"Microblog{name}" for name in needed} <= alerts
 
 
