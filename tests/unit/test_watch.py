@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from microblog.monitoring.queues import QueueStats
-from microblog.monitoring.watch import keyboard
+from microblog.monitoring.watch import terminal
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Choices, Command
-from microblog.monitoring.watch.keyboard import decode
 from microblog.monitoring.watch.screen import draw, page
 from microblog.monitoring.watch.snapshot import Change, Counts, JobLine, Service, Snapshot, WorkerLine
+from microblog.monitoring.watch.terminal import decode
 from microblog.taskqueue import states
 
 NOW = datetime(2026, 5, 17, 12, 4, 31, tzinfo=UTC)
@@ -251,9 +251,9 @@ class TestChoices:
         choices = Choices()
         self.press(choices, "/", *"SUS exp")
         assert self.arranged(choices, EXPORT, WAITING) == ["susan"]
-        self.press(choices, keyboard.BACKSPACE, *"zz")
+        self.press(choices, terminal.BACKSPACE, *"zz")
         assert self.arranged(choices, EXPORT, WAITING) == []
-        self.press(choices, keyboard.ESCAPE)
+        self.press(choices, terminal.ESCAPE)
         assert self.arranged(choices, EXPORT, WAITING) == ["susan", "david"]
 
     def test_keys_are_text_while_filter_is_edited(self) -> None:
@@ -263,7 +263,7 @@ class TestChoices:
 
     def test_cursor_follows_its_job(self) -> None:
         choices = Choices()
-        self.press(choices, keyboard.DOWN)
+        self.press(choices, terminal.DOWN)
         assert choices.cursor == WAITING.id
         self.press(choices, "s")
         assert choices.cursor == WAITING.id
@@ -273,11 +273,11 @@ class TestChoices:
     def test_list_scrolls_with_cursor(self) -> None:
         jobs = [replace(WAITING, id=str(number), created_at=ago(1000 - number)) for number in range(50)]
         choices = Choices(page=10)
-        self.press(choices, keyboard.END, jobs=jobs)
+        self.press(choices, terminal.END, jobs=jobs)
         assert (choices.cursor, choices.top) == ("49", 40)
-        self.press(choices, keyboard.PAGE_UP, keyboard.UP, jobs=jobs)
+        self.press(choices, terminal.PAGE_UP, terminal.UP, jobs=jobs)
         assert (choices.cursor, choices.top) == ("38", 38)
-        self.press(choices, keyboard.HOME, jobs=jobs)
+        self.press(choices, terminal.HOME, jobs=jobs)
         assert (choices.cursor, choices.top) == ("0", 0)
 
     @pytest.mark.parametrize(("key", "action"), [("c", CANCEL), ("r", RETRY)])
@@ -296,9 +296,9 @@ class TestChoices:
 
     def test_enter_opens_and_escape_closes(self) -> None:
         choices = Choices()
-        self.press(choices, keyboard.ENTER)
+        self.press(choices, terminal.ENTER)
         assert (choices.mode, choices.wanted().opened) == (DETAIL, EXPORT.id)
-        self.press(choices, keyboard.ESCAPE)
+        self.press(choices, terminal.ESCAPE)
         assert (choices.mode, choices.wanted().opened) == (LIST, None)
 
     def test_q_quits_in_every_mode(self) -> None:
@@ -307,7 +307,7 @@ class TestChoices:
 
     def test_keys_do_nothing_without_job(self) -> None:
         choices = Choices()
-        for key in ("c", "r", keyboard.ENTER, keyboard.DOWN, keyboard.END, "s", "S"):
+        for key in ("c", "r", terminal.ENTER, terminal.DOWN, terminal.END, "s", "S"):
             assert self.press(choices, key, jobs=[]) is None
         assert (choices.mode, choices.cursor) == (LIST, None)
 
@@ -340,17 +340,17 @@ class TestChanges:
 class TestKeyboard:
     def test_decode_keys(self) -> None:
         assert decode("a\x1b[A\x1bOB\r\x7fé\x1b[5~\t") == (
-            ["a", keyboard.UP, keyboard.DOWN, keyboard.ENTER, keyboard.BACKSPACE, "é", keyboard.PAGE_UP, keyboard.TAB],
+            ["a", terminal.UP, terminal.DOWN, terminal.ENTER, terminal.BACKSPACE, "é", terminal.PAGE_UP, terminal.TAB],
             "",
         )
 
     def test_decode_keeps_incomplete_sequence(self) -> None:
         assert decode("\x1b") == ([], "\x1b")
         assert decode("x\x1b[1") == (["x"], "\x1b[1")
-        assert decode("\x1b[1~") == ([keyboard.HOME], "")
+        assert decode("\x1b[1~") == ([terminal.HOME], "")
 
     def test_decode_escape_before_other_key(self) -> None:
-        assert decode("\x1bq") == ([keyboard.ESCAPE, "q"], "")
+        assert decode("\x1bq") == ([terminal.ESCAPE, "q"], "")
 
     def test_decode_ignores_unknown_keys(self) -> None:
         assert decode("\x1b[15~\x1b[1;5C\x00\x02") == ([], "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from microblog.monitoring.watch import keyboard
+from microblog.monitoring.watch import terminal
 from microblog.monitoring.watch.reader import UNFINISHED, VIEWS, JobQuery
 from microblog.monitoring.watch.snapshot import JobLine
 from microblog.taskqueue import states
@@ -91,7 +91,7 @@ class Choices:
         return None
 
     def _press_in_list(self, key: str, arranged: Sequence[JobLine]) -> None:
-        if key in (keyboard.ENTER, keyboard.RIGHT) and self.cursor:
+        if key in (terminal.ENTER, terminal.RIGHT) and self.cursor:
             self.mode, self.scroll = DETAIL, 0
         elif key in ("?", "h"):
             self.mode, self.scroll = HELP, 0
@@ -99,13 +99,13 @@ class Choices:
             self.sort = _next_of(self.sort, tuple(SORTS))
         elif key == "S":
             self.backwards = not self.backwards
-        elif key in (keyboard.TAB, "v"):
+        elif key in (terminal.TAB, "v"):
             self._show(_next_of(self.view, VIEWS))
-        elif key == keyboard.BACKTAB:
+        elif key == terminal.BACKTAB:
             self._show(_next_of(self.view, VIEWS[::-1]))
         elif key == "/":
             self.typing = True
-        elif key == keyboard.ESCAPE:
+        elif key == terminal.ESCAPE:
             self.text = ""
         elif (step := self._step(key, len(arranged))) and arranged:
             self._index = min(max(0, self._index + step), len(arranged) - 1)
@@ -113,29 +113,29 @@ class Choices:
             self._scroll_to_cursor(len(arranged))
 
     def _press_in_text(self, key: str) -> None:
-        if key in (keyboard.ESCAPE, keyboard.ENTER, keyboard.LEFT, keyboard.BACKSPACE, "?", "h"):
+        if key in (terminal.ESCAPE, terminal.ENTER, terminal.LEFT, terminal.BACKSPACE, "?", "h"):
             self.mode = LIST
         else:
             self.scroll = max(0, self.scroll + self._step(key, 100_000))
 
     def _step(self, key: str, count: int) -> int:
         return {
-            keyboard.UP: -1,
+            terminal.UP: -1,
             "k": -1,
-            keyboard.DOWN: 1,
+            terminal.DOWN: 1,
             "j": 1,
-            keyboard.PAGE_UP: -self.page,
-            keyboard.PAGE_DOWN: self.page,
-            keyboard.HOME: -count,
-            keyboard.END: count,
+            terminal.PAGE_UP: -self.page,
+            terminal.PAGE_DOWN: self.page,
+            terminal.HOME: -count,
+            terminal.END: count,
         }.get(key, 0)
 
     def _type(self, key: str) -> None:
-        if key == keyboard.ENTER:
+        if key == terminal.ENTER:
             self.typing = False
-        elif key == keyboard.ESCAPE:
+        elif key == terminal.ESCAPE:
             self.typing, self.text = False, ""
-        elif key == keyboard.BACKSPACE:
+        elif key == terminal.BACKSPACE:
             self.text = self.text[:-1]
         elif len(key) == 1:
             self.text += key

@@ -20,8 +20,7 @@ from microblog.monitoring.events import Events, report_thread_crashes
 from microblog.monitoring.queues import measure_queues
 from microblog.monitoring.watch.board import Board
 from microblog.monitoring.watch.choices import CANCEL, QUIT, Choices, Command
-from microblog.monitoring.watch.poller import Poller
-from microblog.monitoring.watch.reader import JobReader
+from microblog.monitoring.watch.reader import JobReader, Poller
 from microblog.monitoring.watch.screen import draw, page
 from microblog.monitoring.watch.terminal import Terminal
 from microblog.monitoring.workers import WorkerReplies, query_workers

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from microblog.monitoring import output
-from microblog.monitoring.watch import style
-from microblog.monitoring.watch.bar import bar
+from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.snapshot import JobLine, Snapshot
 from microblog.taskqueue import states
 
@@ -23,13 +22,15 @@ EVENT_COLUMNS = {"created_at": "created", "published_at": "published", "started_
 def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
     """Return all details of the open job: `line` is its latest state, ``snapshot.detail`` comes from the database."""
     if line is None and snapshot.detail is None:
-        return style.clean("Reading …" if not snapshot.database.away else "Unknown without the database.", style.DIM)
+        return widgets.clean(
+            "Reading …" if not snapshot.database.away else "Unknown without the database.", widgets.DIM
+        )
     parts: list[RenderableType] = []
     if line is not None:
         parts += [_summary(line, snapshot.at), Text()]
     if snapshot.detail is None:
         message = "It has no row in the Task table." if line and not line.has_row else "Reading …"
-        return Group(*parts, style.clean(message, style.DIM))
+        return Group(*parts, widgets.clean(message, widgets.DIM))
     for step in snapshot.detail["steps"]:
         latest = line if line is not None and line.step == step["position"] + 1 else None
         parts += _step(step, latest, len(snapshot.detail["steps"]))
@@ -41,11 +42,11 @@ def _summary(line: JobLine, now: datetime) -> RenderableType:
         "Task": f"{line.description} ({line.name})" if line.description else line.name,
         "User": line.user,
         "Worker": line.worker,
-        "Age": style.since(line.created_at, line.finished_at or now),
-        "Left": style.length(line.remaining(now)),
+        "Age": widgets.since(line.created_at, line.finished_at or now),
+        "Left": widgets.length(line.remaining(now)),
     }
     table = _grid()
-    table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else style.state(line.state))
+    table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else widgets.state(line.state))
     for name, value in values.items():
         if value:
             table.add_row(name, Text(output.one_line(value)))
@@ -57,9 +58,9 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     percent = latest.percent if latest else step["progress"]["percent"]
     message = latest.message if latest else step["progress"]["message"]
     heading = Text(f"Step {step['position'] + 1} of {steps}: {output.one_line(step['name'])}  ", style="bold")
-    yield heading.append_text(style.state(state))
+    yield heading.append_text(widgets.state(state))
     if state != states.PENDING:
-        yield bar(percent, state == states.SUCCESS)
+        yield widgets.bar(percent, state == states.SUCCESS)
     values = {
         "Message": message,
         "Error": step["error"],
@@ -75,7 +76,7 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
             table.add_row(name, Text(output.one_line(value), style="red" if name == "Error" else ""))
     yield table
     if step["traceback"]:
-        yield Text("Traceback", style=style.DIM)
+        yield Text("Traceback", style=widgets.DIM)
         yield from (Text(f"  {output.one_line(each)}") for each in step["traceback"].splitlines())
     yield Text()
 
@@ -88,7 +89,7 @@ def _timeline(detail: dict[str, Any]) -> RenderableType:
         if step.get(name)
     ]
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style=style.DIM, no_wrap=True)
+    table.add_column(style=widgets.DIM, no_wrap=True)
     start = min((at for at, _ in events), default=None)
     for at, event in sorted(events):
         after = output.format_duration(at - start) if start else ""
@@ -98,7 +99,7 @@ def _timeline(detail: dict[str, Any]) -> RenderableType:
 
 def _grid() -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style=style.DIM, no_wrap=True, width=9)
+    table.add_column(style=widgets.DIM, no_wrap=True, width=9)
     table.add_column()
     return table
 

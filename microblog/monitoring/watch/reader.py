@@ -1,13 +1,16 @@
-"""Read the jobs on the screen from the Task table."""
+"""Read the jobs on the screen from the Task table, and repeat a query in a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
@@ -23,6 +26,7 @@ LIMIT = 500  # maximum number of jobs in the list
 SHOW_ENDED_FOR = timedelta(seconds=15)  # how long a job that has ended stays in the list of unfinished jobs
 UNFINISHED, FAILED, ALL = "unfinished", "failed", "all"
 VIEWS = (UNFINISHED, FAILED, ALL)
+SHORTEST_PAUSE = 0.2  # minimum seconds between two queries of a poller, even if it is poked more often
 
 
 @dataclass(frozen=True)
@@ -125,3 +129,67 @@ def _counts() -> Counts:
 def _with_row(ids: Iterable[str]) -> frozenset[str]:
     checked = list(ids)
     return frozenset(db.session.scalars(sa.select(Task.id).where(Task.id.in_(checked)))) if checked else frozenset()
+
+
+class Poller:
+    """A thread that calls `query` in an app context every `interval` seconds, and immediately when poked.
+
+    After each call, `tell` is called with None, or with a message if the call raised one of the errors in `away`.
+    Other errors end the thread.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        query: Callable[[], None],
+        *,
+        interval: float,
+        away: tuple[type[Exception], ...],
+        tell: Callable[[str | None], None],
+    ) -> None:
+        self._app = app
+        self._query = query
+        self._interval = interval
+        self._away = away
+        self._tell = tell
+        self._poked = threading.Event()
+        self._stopped = False
+        self._started_at: float | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, name=f"poll-{self._query.__name__}", daemon=True).start()
+
+    def poke(self) -> None:
+        """Run the query soon."""
+        self._poked.set()
+
+    def stop(self) -> None:
+        """Stop the thread. Does not wait for a query in progress."""
+        self._stopped = True
+        self._poked.set()
+
+    def waiting_for(self) -> float:
+        """Return the age of the query in progress in seconds, or 0 if there is none."""
+        started_at = self._started_at
+        return time.monotonic() - started_at if started_at is not None else 0.0
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._poked.clear()
+            self._started_at = time.monotonic()
+            try:
+                with self._app.app_context():
+                    self._query()
+            except self._away as error:
+                self._tell(_sentence(error))
+            else:
+                self._tell(None)
+            self._started_at = None
+            time.sleep(SHORTEST_PAUSE)
+            self._poked.wait(self._interval - SHORTEST_PAUSE)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the driver's message without the statement that SQLAlchemy adds."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

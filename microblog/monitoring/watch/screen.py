@@ -13,13 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from microblog.monitoring.queues import QueueStats
-from microblog.monitoring.watch import style
-from microblog.monitoring.watch.bar import bar
+from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, Choices
 from microblog.monitoring.watch.detail import detail_lines
-from microblog.monitoring.watch.help import help_lines
 from microblog.monitoring.watch.reader import LIMIT, UNFINISHED
-from microblog.monitoring.watch.scroll import Scrolled
 from microblog.monitoring.watch.snapshot import JobLine, Service, Snapshot, WorkerLine
 from microblog.taskqueue import states
 
@@ -45,7 +42,7 @@ def draw(
     """
     width, height = size
     if width < SMALLEST[0] or height < SMALLEST[1]:
-        return Text(f"This terminal has {width}×{height}; watch needs {SMALLEST[0]}×{SMALLEST[1]}.", style=style.BAD)
+        return Text(f"This terminal has {width}×{height}; watch needs {SMALLEST[0]}×{SMALLEST[1]}.", style=widgets.BAD)
     layout = Layout()
     parts = [Layout(_header(snapshot, width), size=1)]
     if choices.mode == LIST:
@@ -53,9 +50,9 @@ def draw(
         parts.append(Layout(_jobs(snapshot, arranged, choices, width)))
     elif choices.mode == DETAIL:
         line = next((job for job in arranged if job.id == choices.cursor), None)
-        parts.append(Layout(_framed(Scrolled(detail_lines(snapshot, line), choices), f"Job {choices.cursor}")))
+        parts.append(Layout(_framed(widgets.Scrolled(detail_lines(snapshot, line), choices), f"Job {choices.cursor}")))
     else:
-        parts.append(Layout(_framed(Scrolled(help_lines(), choices), "Help")))
+        parts.append(Layout(_framed(widgets.Scrolled(widgets.help_lines(), choices), "Help")))
     parts.append(Layout(_status(choices, notice), size=1))
     parts.append(Layout(_keys(KEYS[choices.mode]), size=1))
     layout.split_column(*parts)
@@ -82,11 +79,11 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
         left.append_text(_part(part, snapshot.at, brief=unavailable > 1 and width < WIDE))
     throughput = Text()
     if not unavailable or width >= VERY_WIDE:
-        throughput.append("last minute ", style=style.DIM)
+        throughput.append("last minute ", style=widgets.DIM)
         throughput.append(f"{snapshot.succeeded:,} done")
         if width >= WIDE:
-            throughput.append(f" {style.sparkline(snapshot.pace)}", style="cyan")
-        throughput.append(f" {snapshot.failed:,} failed ", style=style.BAD if snapshot.failed else style.DIM)
+            throughput.append(f" {widgets.sparkline(snapshot.pace)}", style="cyan")
+        throughput.append(f" {snapshot.failed:,} failed ", style=widgets.BAD if snapshot.failed else widgets.DIM)
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     line.add_column(no_wrap=True, justify="right")
@@ -96,11 +93,11 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
 
 def _part(part: Service, now: datetime, *, brief: bool) -> Text:
     if not part.known:
-        return Text(f"{part.name} …", style=style.DIM)
+        return Text(f"{part.name} …", style=widgets.DIM)
     if part.away:
         suffix = "" if brief else ", reconnecting"
-        return Text(f"{part.name} is down ({style.since(part.since, now)}){suffix}", style="bold white on red")
-    return Text.assemble((f"{part.name} ", ""), ("up", style.GOOD))
+        return Text(f"{part.name} is down ({widgets.since(part.since, now)}){suffix}", style="bold white on red")
+    return Text.assemble((f"{part.name} ", ""), ("up", widgets.GOOD))
 
 
 def _above(snapshot: Snapshot, height: int) -> RenderableType:
@@ -120,17 +117,17 @@ def _title_of_workers(snapshot: Snapshot) -> Text:
     silent = len(snapshot.workers) - up
     title = Text(f"Workers: {up} up")
     if silent:
-        title.append(f", {silent} silent", style=style.BAD)
+        title.append(f", {silent} silent", style=widgets.BAD)
     return title
 
 
 def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     if not snapshot.workers:
         if snapshot.redis.away:
-            return style.clean("Unknown without Redis.", style.DIM)
+            return widgets.clean("Unknown without Redis.", widgets.DIM)
         if snapshot.listening_for.total_seconds() < HEARTBEAT_TIMEOUT:
-            return style.clean("Listening …", style.DIM)
-        return style.clean("No worker is up: nothing will run.", style.BAD)
+            return widgets.clean("Listening …", widgets.DIM)
+        return widgets.clean("No worker is up: nothing will run.", widgets.BAD)
     table = Table.grid(padding=(0, 1), expand=True)
     for justify in ("left", "left", "right", "right"):
         table.add_column(no_wrap=True, overflow="ellipsis", justify=justify, ratio=1 if not table.columns else None)
@@ -140,28 +137,28 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     for worker in shown:
         table.add_row(*_worker(worker, snapshot))
     if len(shown) < len(snapshot.workers):
-        table.add_row(Text(f"and {len(snapshot.workers) - len(shown)} more", style=style.DIM))
+        table.add_row(Text(f"and {len(snapshot.workers) - len(shown)} more", style=widgets.DIM))
     return table
 
 
 def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
-    faded = style.DIM if snapshot.redis.away else ""
+    faded = widgets.DIM if snapshot.redis.away else ""
     if not worker.alive and not snapshot.redis.away:
-        silence = f"silent for {style.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
-        return [style.clean(worker.name, style.BAD), Text(silence, style=style.BAD), "", ""]
+        silence = f"silent for {widgets.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
+        return [widgets.clean(worker.name, widgets.BAD), Text(silence, style=widgets.BAD), "", ""]
     busy: RenderableType = Text(f"{worker.active} active", style=faded)
     if worker.concurrency:
         marks = "■" * min(worker.active, worker.concurrency) + "□" * max(0, worker.concurrency - worker.active)
         busy = Text(f"{worker.active}/{worker.concurrency} {marks if worker.concurrency <= 8 else ''}", style=faded)
     load = f"load {worker.load:.1f}" if worker.load is not None else ""
-    return [style.clean(worker.name, faded), busy, Text(f"{worker.processed:,} done", style=style.DIM),
-            Text(load, style=style.DIM)]  # fmt: skip
+    return [widgets.clean(worker.name, faded), busy, Text(f"{worker.processed:,} done", style=widgets.DIM),
+            Text(load, style=widgets.DIM)]  # fmt: skip
 
 
 def _queues(snapshot: Snapshot, room: int) -> RenderableType:
     if snapshot.queues is None:
         missing = snapshot.redis if snapshot.redis.away else snapshot.database
-        return style.clean(f"Unknown without {missing.name}." if missing.away else "…", style.DIM)
+        return widgets.clean(f"Unknown without {missing.name}." if missing.away else "…", widgets.DIM)
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(no_wrap=True, justify="right")
@@ -175,19 +172,19 @@ def _queue(queue: QueueStats, now: datetime) -> list[RenderableType]:
     if queue.paused:
         note = Text("paused", style="bold yellow")
     elif queue.consumers == 0:
-        note = Text("no worker", style=style.BAD)
+        note = Text("no worker", style=widgets.BAD)
     else:
-        note = Text(style.since(queue.oldest, now), style=style.DIM)
-    name = style.clean(queue.name, style.DIM if not queue.length else "")
-    return [name, note, Text(f"{queue.length:,} waiting", style=style.STRONG if queue.length else style.DIM)]
+        note = Text(widgets.since(queue.oldest, now), style=widgets.DIM)
+    name = widgets.clean(queue.name, widgets.DIM if not queue.length else "")
+    return [name, note, Text(f"{queue.length:,} waiting", style=widgets.STRONG if queue.length else widgets.DIM)]
 
 
 def _jobs(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, width: int) -> RenderableType:
     body: RenderableType
     if snapshot.jobs is None:
-        body = style.clean("Reading …", style.DIM)
+        body = widgets.clean("Reading …", widgets.DIM)
     elif not arranged:
-        body = style.clean("No job matches the filter." if choices.text else _EMPTY[choices.view], style.DIM)
+        body = widgets.clean("No job matches the filter." if choices.text else _EMPTY[choices.view], widgets.DIM)
     else:
         body = _table(snapshot, arranged, choices, width)
     return _framed(body, _title_of_jobs(snapshot, choices), _order(arranged, choices))
@@ -199,16 +196,16 @@ _EMPTY = {UNFINISHED: "No job is running or waiting.", "failed": "No job has fai
 def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
     if choices.view != UNFINISHED:
         title = Text("Jobs: failed, newest" if choices.view == "failed" else "Jobs: all, newest")
-        return title.append(f" {LIMIT}", style=style.DIM)
+        return title.append(f" {LIMIT}", style=widgets.DIM)
     title = Text("Jobs")
     counts = snapshot.counts
     if counts is not None and not snapshot.database.away:
         title.append(f": {counts.running:,} running, {counts.waiting:,} waiting")
         if counts.oldest_since is not None:
-            waited = style.since(counts.oldest_since, snapshot.at)
-            title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=style.DIM)
+            waited = widgets.since(counts.oldest_since, snapshot.at)
+            title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=widgets.DIM)
     elif snapshot.database.away:
-        title.append(" as last read, updated by events", style=style.BAD)
+        title.append(" as last read, updated by events", style=widgets.BAD)
     return title
 
 
@@ -242,40 +239,40 @@ def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wi
     for job in arranged[choices.top : choices.top + choices.page]:
         chosen = job.id == choices.cursor
         cells = [Text("▸" if chosen else " "), *_cells(job, snapshot.at, width)]
-        table.add_row(*cells, style=style.CURSOR if chosen else "")
+        table.add_row(*cells, style=widgets.CURSOR if chosen else "")
     return table
 
 
 def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
     stopping = job.asked_to_stop and job.unfinished
     cells: list[RenderableType] = [
-        Text("STOPPING", style="yellow") if stopping else style.state(job.state),
-        style.clean(display_user(job.user), "" if job.user else style.DIM),
-        style.clean(job.step_name if width >= WIDE else job.name),
-        Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=style.DIM),
+        Text("STOPPING", style="yellow") if stopping else widgets.state(job.state),
+        widgets.clean(display_user(job.user), "" if job.user else widgets.DIM),
+        widgets.clean(job.step_name if width >= WIDE else job.name),
+        Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=widgets.DIM),
         _progress(job, now),
-        Text(style.length(job.remaining(now)), style=style.DIM),
-        Text(style.since(job.created_at, job.finished_at or now), style=style.DIM),
+        Text(widgets.length(job.remaining(now)), style=widgets.DIM),
+        Text(widgets.since(job.created_at, job.finished_at or now), style=widgets.DIM),
     ]
     if width >= WIDE:
-        cells.append(style.clean(job.worker, style.DIM))
+        cells.append(widgets.clean(job.worker, widgets.DIM))
     if width >= VERY_WIDE:
-        cells.append(style.clean(job.id[:8], style.DIM))
+        cells.append(widgets.clean(job.id[:8], widgets.DIM))
     return cells
 
 
 def _progress(job: JobLine, now: datetime) -> RenderableType:
     """Return a bar for a running or successful job, or the reason that it does not run."""
     if job.state == states.FAILURE:
-        return style.clean(job.error or "failed", "red")
+        return widgets.clean(job.error or "failed", "red")
     if job.state == states.REVOKED:
-        return style.clean("cancelled", "yellow")
+        return widgets.clean("cancelled", "yellow")
     if job.state == states.RETRY:
-        due = f"retry in {style.length(job.eta - now)}" if job.eta and job.eta > now else "retry now"
-        return style.clean(f"{due}: {job.error}" if job.error else due, "magenta")
+        due = f"retry in {widgets.length(job.eta - now)}" if job.eta and job.eta > now else "retry now"
+        return widgets.clean(f"{due}: {job.error}" if job.error else due, "magenta")
     if job.state == states.PENDING:
-        return style.clean(f"waiting in {job.queue}" if job.queue else "waiting", style.DIM)
-    return bar(job.percent, job.state == states.SUCCESS)
+        return widgets.clean(f"waiting in {job.queue}" if job.queue else "waiting", widgets.DIM)
+    return widgets.bar(job.percent, job.state == states.SUCCESS)
 
 
 def _status(choices: Choices, notice: str) -> RenderableType:
@@ -283,18 +280,18 @@ def _status(choices: Choices, notice: str) -> RenderableType:
         job = choices.question.job
         action = "Cancel" if choices.question.what == CANCEL else "Retry"
         owner = f" of {job.user}" if job.user else ""
-        return style.clean(f" {action} {job.name}{owner} ({job.id[:8]})? y/n ", "bold black on yellow")
+        return widgets.clean(f" {action} {job.name}{owner} ({job.id[:8]})? y/n ", "bold black on yellow")
     if choices.typing:
-        return Text.assemble((" filter: ", "bold yellow"), style.clean(choices.text), ("▏", "blink"))
-    return style.clean(f" {notice}", style.STRONG)
+        return Text.assemble((" filter: ", "bold yellow"), widgets.clean(choices.text), ("▏", "blink"))
+    return widgets.clean(f" {notice}", widgets.STRONG)
 
 
 def _keys(text: str) -> RenderableType:
     line = Text(" ", no_wrap=True, overflow="ellipsis")
     for each in text.split("  "):
         key, _, label = each.partition(" ")
-        line.append(key, style=style.KEY)
-        line.append(f" {label}  ", style=style.DIM)
+        line.append(key, style=widgets.KEY)
+        line.append(f" {label}  ", style=widgets.DIM)
     return line
 
 
@@ -308,6 +305,6 @@ def _framed(body: RenderableType, title: str | Text, subtitle: str | Text | None
         subtitle=subtitle,
         title_align="left",
         subtitle_align="right",
-        border_style=style.BORDER,
+        border_style=widgets.BORDER,
         padding=(0, 1),
     )
