@@ -18,9 +18,8 @@ from microblog.monitoring.actions import (
     retryable,
     terminate_job,
 )
-from microblog.monitoring.cli import completion, job_output, tables
-from microblog.monitoring.cli.common import EXIT_NOTHING_DONE, EXIT_USAGE_ERROR, tasks, worker_timeout
-from microblog.monitoring.cli.params import filter_options
+from microblog.monitoring.cli import completion, tables
+from microblog.monitoring.cli.common import EXIT_NOTHING_DONE, EXIT_USAGE_ERROR, filter_options, tasks, worker_timeout
 from microblog.monitoring.filters import UNSUCCESSFUL, Filters, Order
 from microblog.monitoring.job_queries import (
     MAX_SEARCHED,
@@ -113,7 +112,7 @@ def list_jobs(
         described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
         print_json([fields | {"cursor": str(cursor)} for fields, cursor in described])
     elif page.jobs:
-        job_output.print_list(page.jobs)
+        tables.print_jobs(page.jobs)
     else:
         click.echo("There are no such jobs.", err=True)
     _print_cursors(page)
@@ -145,7 +144,7 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
     if as_json:
         print_json(describe_job(job) if job else None)
     elif job:
-        job_output.print_job(job)
+        tables.print_job(job)
     if job is None:
         click.echo(f"{task_id}: there is no such task.", err=True)
         context.exit(EXIT_USAGE_ERROR)
@@ -233,7 +232,7 @@ def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
     """
     if dry_run:
         found = list(reconciling.decisions())
-        job_output.print_decisions(found, as_json)
+        tables.print_decisions(found, as_json)
         done: int | None = len(found)
     else:
         done = reconciling.reconcile()
@@ -275,7 +274,7 @@ def _confirm(
 
 def _preview(done: str, chosen: list[str]) -> None:
     if shown := jobs_with_ids(chosen[:SHOWN]):
-        job_output.print_list(shown)
+        tables.print_jobs(shown)
     if len(chosen) > SHOWN:
         click.echo(f"… and {len(chosen) - SHOWN} more")
     if chosen:

@@ -10,8 +10,7 @@ import click
 from microblog.cli import as_json, print_json
 from microblog.clock import utcnow
 from microblog.monitoring import output, statistics
-from microblog.monitoring.cli.common import tasks
-from microblog.monitoring.cli.params import Since
+from microblog.monitoring.cli.common import Since, tasks
 from microblog.monitoring.rollup import HOUR, hour_of
 from microblog.monitoring.statistics import FailureGroup, Hour, Outcomes
 from microblog.taskqueue import states
