@@ -10,14 +10,13 @@ def init_app(app: Flask) -> None:
     from microblog.extensions import limiter
     from microblog.monitoring import (
         cli,
-        counters,
         health_routes,
+        metrics,
         rollup,
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
     from microblog.monitoring import models as models  # registers the tables for the migrations
     from microblog.monitoring.health_routes import Readiness
-    from microblog.monitoring.metrics import Metrics
     from microblog.monitoring.web import admin
     from microblog.monitoring.workers import HeartbeatStep
 
@@ -26,8 +25,7 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(health_routes.bp)
     app.register_blueprint(admin.bp)
     app.extensions["readiness"] = Readiness(app)
-    app.extensions["metrics"] = Metrics(app)
     app.cli.add_command(cli.tasks)
-    counters.init_app(app)
+    metrics.init_app(app)
     rollup.init_app(app)
     app.extensions["celery"].steps["consumer"].add(HeartbeatStep)

@@ -1,7 +1,9 @@
 """/metrics for Prometheus: values of all processes together, from the database and Redis.
 
 No process has counters of its own, so every web process returns the same values, and no count is lost when a process
-ends. If a service is unavailable, only the metrics that come from it are omitted.
+ends. If a service is unavailable, only the metrics that come from it are omitted. Events that no row records, which are
+dropped messages and republished messages, are counted in Redis. If it loses its data, these counters restart at zero,
+which Prometheus expects.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import redis
 from flask import Flask
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -23,15 +26,14 @@ from prometheus_client.registry import CollectorRegistry
 from microblog.clock import utcnow
 from microblog.extensions import redis_client
 from microblog.mail.sending import MailTask
-from microblog.monitoring import counters, task_snapshot
 from microblog.monitoring.queues import QueueStats, known_queues, measure_queues
 from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
+from microblog.monitoring.statistics import TaskTableSnapshot, take_snapshot
 from microblog.monitoring.status import ConcurrentProbes
-from microblog.monitoring.task_snapshot import TaskTableSnapshot
 from microblog.monitoring.workers import WorkerReplies, query_workers_with
 from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import ClaimRefused, celery_app
+from microblog.taskqueue.interface import ClaimRefused, celery_app, claim_refused, message_republished
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 DEADLINE = 5.0  # seconds after which a service that has not answered counts as unavailable
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
+COUNTS_KEY = "microblog:counts"  # a hash: event name to count
+RELAYED = "relayed"
+REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,28 @@ class Metrics:
         yield GaugeMetricFamily("microblog_scrape_seconds", "How long it took to collect these metrics.", value=elapsed)
 
 
+def init_app(app: Flask) -> None:
+    """Set up the collector, and count the signals of the engine of `app`."""
+
+    def count_refusal(sender: object, refusal: ClaimRefused) -> None:
+        _count(app, REFUSED + type(refusal).__name__)
+
+    def count_relay(sender: object, **_: Any) -> None:
+        _count(app, RELAYED)
+
+    app.extensions["metrics"] = Metrics(app)
+    app.extensions["count_events"] = count_refusal, count_relay  # signals keep only weak references
+    claim_refused.connect(count_refusal, sender=app.extensions["celery"])
+    message_republished.connect(count_relay, sender=app.extensions["celery"])
+
+
+def _count(app: Flask, event: str) -> None:
+    try:
+        app.extensions["redis"].hincrby(COUNTS_KEY, event, 1)
+    except redis.RedisError:
+        logger.warning("Redis is unavailable; one %s event is not counted", event)
+
+
 def _answer(name: str, answer: Future[Any]) -> Any:
     try:
         return answer.result(timeout=0)
@@ -92,9 +119,20 @@ def _query_redis() -> RedisValues:
     client = redis_client.connection
     return RedisValues(
         lengths={name: int(str(client.llen(name))) for name in known_queues()},
-        counts=counters.read(client),
+        counts=_read_counts(client),
         listeners=count_open_streams(client),
     )
+
+
+def _read_counts(client: redis.Redis) -> dict[str, int]:
+    """Return all counts. Raises redis.exceptions.RedisError."""
+    counts: dict[str, str] = client.hgetall(COUNTS_KEY)  # type: ignore[assignment]
+    return {name: int(count) for name, count in counts.items()}
+
+
+def _refused(counts: dict[str, int]) -> dict[str, int]:
+    """Return the number of refused claims by reason, from the counts that _read_counts() returns."""
+    return {name.removeprefix(REFUSED): count for name, count in counts.items() if name.startswith(REFUSED)}
 
 
 def _database_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
@@ -203,12 +241,12 @@ def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
         "microblog_claims_refused",
         "Messages that were dropped because their task must not run, such as duplicates.",
         "reason",
-        {reason.__name__: 0 for reason in ClaimRefused.__subclasses__()} | counters.refused(values.counts),
+        {reason.__name__: 0 for reason in ClaimRefused.__subclasses__()} | _refused(values.counts),
     )
     yield CounterMetricFamily(
         "microblog_messages_relayed",
         "Missing messages that reconcile published again.",
-        value=values.counts.get(counters.RELAYED, 0),
+        value=values.counts.get(RELAYED, 0),
     )
     yield GaugeMetricFamily(
         "microblog_open_streams", "Open event streams of pages, in all web processes.", value=values.listeners
@@ -239,7 +277,7 @@ def _worker_metrics(replies: WorkerReplies) -> Iterator[Metric]:
 
 
 PROBES: dict[str, Callable[[], Any]] = {
-    "database": task_snapshot.take_snapshot,
+    "database": take_snapshot,
     "redis": _query_redis,
     "queues": measure_queues,
     "workers": lambda: query_workers_with({"ping": {}}, PING_TIMEOUT),

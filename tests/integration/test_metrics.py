@@ -17,7 +17,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
-from microblog.monitoring import metrics, task_snapshot
+from microblog.monitoring import metrics, statistics
 from microblog.notifications import pubsub
 from microblog.taskqueue.interface import AlreadyFinished
 from microblog.taskqueue.launch import launch
@@ -302,7 +302,7 @@ class TestOutages:
     def test_hanging_check_does_not_affect_others(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         release = threading.Event()
 
-        def hang() -> task_snapshot.TaskTableSnapshot:
+        def hang() -> statistics.TaskTableSnapshot:
             release.wait()
             raise DatabaseUnavailable("", {}, Exception())
 
