@@ -44,7 +44,7 @@ class Readiness:
 
         `error` is a sentence without details, which are logged.
         """
-        return {name: _outcome(name, answer) for name, answer in self._probes.ask(PROBES, DEADLINE).items()}
+        return {name: _outcome(name, answer) for name, answer in self._probes.run(PROBES, DEADLINE).items()}
 
 
 def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics; called by the registry of prometheus_client."""
         started = time.perf_counter()
-        answers = self._probes.ask(PROBES, DEADLINE)
+        answers = self._probes.run(PROBES, DEADLINE)
         for name, describe in DESCRIBERS.items():
             answer = _answer(name, answers[name])
             if name in ("database", "redis"):

@@ -29,13 +29,13 @@ from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
-Questions = Mapping[str, Callable[[], Any]]
+Probes = Mapping[str, Callable[[], Any]]
 
 
 class ConcurrentProbes:
     """Probes that run concurrently in an app context, with a limit on the time that callers wait.
 
-    A caller that asks while a probe is still running waits for the same answer. There is thus at most one thread for
+    A caller that comes while a probe is still running waits for the same answer. There is thus at most one thread for
     each probe, whatever the number of callers and however long the probe hangs.
     """
 
@@ -44,26 +44,26 @@ class ConcurrentProbes:
         self._lock = Lock()
         self._answers: dict[str, Future[Any]] = {}
 
-    def ask(self, questions: Questions, timeout: float) -> dict[str, Future[Any]]:
+    def run(self, probes: Probes, timeout: float) -> dict[str, Future[Any]]:
         """Return the answers by name; the future of a probe that takes more than `timeout` seconds is not done."""
         deadline = time.monotonic() + timeout
         with self._lock:
-            answers = {name: self._start(name, question) for name, question in questions.items()}
+            answers = {name: self._start(name, probe) for name, probe in probes.items()}
         for answer in answers.values():
             _wait(answer, max(0.0, deadline - time.monotonic()))
         return answers
 
-    def _start(self, name: str, question: Callable[[], Any]) -> Future[Any]:
+    def _start(self, name: str, probe: Callable[[], Any]) -> Future[Any]:
         answer = self._answers.get(name)
         if answer is None or answer.done():
             answer = self._answers[name] = Future()
-            Thread(target=self._run, args=(question, answer), name=f"ask-{name}", daemon=True).start()
+            Thread(target=self._run_one, args=(probe, answer), name=f"probe-{name}", daemon=True).start()
         return answer
 
-    def _run(self, question: Callable[[], Any], answer: Future[Any]) -> None:
+    def _run_one(self, probe: Callable[[], Any], answer: Future[Any]) -> None:
         try:
             with self._app.app_context():
-                value = question()
+                value = probe()
         except Exception as error:
             answer.set_exception(error)
         else:
@@ -122,14 +122,14 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """System status at the time `at`. A part that is unavailable is None; `away` contains its name and a sentence."""
+    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a sentence."""
 
     at: datetime
     workers: WorkerReplies | None
     queues: list[QueueStats] | None
     schedule: list[ScheduleEntry] | None
     jobs: JobSummary | None
-    away: dict[str, str]
+    unavailable: dict[str, str]
     problems: list[str] = field(init=False)
     verdict: Verdict = field(init=False)
 
@@ -160,7 +160,7 @@ def check_status(app: Flask, timeout: float) -> SystemStatus:
         queues=results.get("queues"),
         schedule=results.get("schedule"),
         jobs=results.get("jobs"),
-        away=check.away,
+        unavailable=check.unavailable,
     )
 
 
@@ -172,12 +172,12 @@ class _StatusCheck:
         self._threads: list[Thread] = []
         self._names: list[str] = []
         self._results: dict[str, Any] = {}
-        self.away: dict[str, str] = {}
+        self.unavailable: dict[str, str] = {}
 
-    def begin(self, questions: dict[str, Callable[[], Any]]) -> None:
+    def begin(self, probes: dict[str, Callable[[], Any]]) -> None:
         """Start a thread that runs these probes one after the other."""
-        self._names += questions
-        self._threads.append(Thread(target=self._run, args=(questions,), daemon=True))
+        self._names += probes
+        self._threads.append(Thread(target=self._run, args=(probes,), daemon=True))
         self._threads[-1].start()
 
     def queues(self) -> list[QueueStats]:
@@ -193,18 +193,18 @@ class _StatusCheck:
         for name in self._names:
             if name not in results:
                 part = "The database" if name == "jobs" else "Redis"
-                self.away.setdefault(name, f"{part} does not answer in time.")
+                self.unavailable.setdefault(name, f"{part} does not answer in time.")
         return results
 
-    def _run(self, questions: dict[str, Callable[[], Any]]) -> None:
-        remaining = list(questions)
+    def _run(self, probes: dict[str, Callable[[], Any]]) -> None:
+        remaining = list(probes)
         try:
             with self._app.app_context():
                 while remaining:
-                    self._results[remaining[0]] = questions[remaining[0]]()
+                    self._results[remaining[0]] = probes[remaining[0]]()
                     remaining.pop(0)
         except Exception as error:
-            self.away |= dict.fromkeys(remaining, _sentence(error))
+            self.unavailable |= dict.fromkeys(remaining, _sentence(error))
 
 
 def _sentence(error: Exception) -> str:
@@ -218,7 +218,7 @@ def _sentence(error: Exception) -> str:
 
 def _severe_problems(health: SystemStatus) -> list[str]:
     """Return the problems that stop all jobs."""
-    problems = list(dict.fromkeys(health.away.values()))
+    problems = list(dict.fromkeys(health.unavailable.values()))
     if health.workers is not None and not health.workers.up:
         problems.append("No worker answers.")
     return problems

@@ -37,7 +37,7 @@ READ_TIMEOUT = 0.5  # seconds of one blocking read; shorter than any socket time
 
 
 def broadcast_and_collect(
-    questions: Commands, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
+    commands: Commands, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Send commands to all workers, or to those in `only`; returns the replies by worker and command.
 
@@ -52,7 +52,7 @@ def broadcast_and_collect(
     client.set(REQUEST_KEY.format(request_id), 1, px=max(1, int(timeout * 1000)))
     # A separate connection, since callers that share a pool would wait for each other.
     with celery_app().connection_for_write() as connection:
-        broadcast(connection, request_id, questions, only)
+        broadcast(connection, request_id, commands, only)
     replies: dict[str, dict[str, Any]] = {}
     waiting_for = set(expected)
     while (remaining := deadline - time.monotonic()) > 0:
@@ -67,7 +67,7 @@ def broadcast_and_collect(
     return replies
 
 
-def broadcast(connection: Any, request_id: str, questions: Commands, only: Collection[str] | None) -> None:
+def broadcast(connection: Any, request_id: str, commands: Commands, only: Collection[str] | None) -> None:
     """Send the commands to all workers, or to those in `only`, on a connection to the broker."""
     conf = celery_app().conf
     mailbox = Mailbox(  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ def broadcast(connection: Any, request_id: str, questions: Commands, only: Colle
         accept=conf.accept_content,
         serializer=conf.task_serializer,
     )
-    arguments = {"question": request_id, "asked": {name: dict(asked) for name, asked in questions.items()}}
+    arguments = {"question": request_id, "asked": {name: dict(asked) for name, asked in commands.items()}}
     if only is None:
         mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
     else:

@@ -162,14 +162,14 @@ def query_workers(timeout: float) -> WorkerReplies:
     return query_workers_with({"stats": {}, "active": {}, "active_queues": {}}, timeout)
 
 
-def query_workers_with(questions: Commands, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
+def query_workers_with(commands: Commands, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
     """As query_workers(), but with other remote control commands of Celery, each with its arguments.
 
     With `only`, just these workers are queried, whether they are registered or not.
     """
     seen = registered_workers()
     expected = seen.keys() if only is None else only
-    replies = broadcast_and_collect(questions, timeout, expected=expected, only=only)
+    replies = broadcast_and_collect(commands, timeout, expected=expected, only=only)
     return WorkerReplies(
         up={name: _normalize_reply(replies[name]) for name in sorted(replies)},
         silent=sorted(set(expected) - replies.keys()),

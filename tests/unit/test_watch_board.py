@@ -39,7 +39,7 @@ class Watched:
 
     def receive(self, kind: str, ago: float = 0, **fields: Any) -> None:
         at = self._now - ago
-        self.board.hear({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **fields})
+        self.board.handle_event({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **fields})
 
     def heartbeat(self, name: str = "w@h", ago: float = 0) -> None:
         fields: dict[str, Any] = {"active": 1, "processed": 7, "loadavg": [0.5, 0, 0], "pid": 1}
@@ -52,7 +52,7 @@ class Watched:
     def read(
         self, *jobs: JobLine, checked: frozenset[str] = frozenset(), with_row: frozenset[str] = frozenset()
     ) -> None:
-        self.board.read(Reading(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
+        self.board.store_reading(Reading(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
 
     def snapshot(self) -> Snapshot:
         return self.board.snapshot(JobQuery())
@@ -107,7 +107,9 @@ def test_offline_worker_is_removed(watched: Watched) -> None:
 def test_worker_replies_count_before_first_event(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 4}, "total": {"a": 2, "b": 3}}
     last_seen = datetime(2026, 1, 1, tzinfo=UTC)
-    watched.board.asked(WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen}))
+    watched.board.store_replies(
+        WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen})
+    )
 
     gone, up = watched.snapshot().workers
 
@@ -118,14 +120,14 @@ def test_worker_replies_count_before_first_event(watched: Watched) -> None:
 def test_grown_pool_is_shown_with_its_processes(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 2, "processes": [1, 2, 3, 4]}}
     watched.heartbeat("heard@h")
-    watched.board.asked(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
+    watched.board.store_replies(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
 
     assert [(worker.name, worker.concurrency) for worker in watched.snapshot().workers] == [("heard@h", 4), ("up@h", 4)]
 
 
 def test_silent_worker_no_longer_expected_is_removed(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
-    watched.board.asked(WorkerReplies({}, [], {}))
+    watched.board.store_replies(WorkerReplies({}, [], {}))
 
     assert watched.snapshot().workers == []
 
@@ -151,7 +153,7 @@ def test_task_just_started_is_not_listed(watched: Watched) -> None:
 
 
 def test_running_tasks_are_shown_during_database_outage(watched: Watched) -> None:
-    watched.board.database_is("refused")
+    watched.board.set_database_error("refused")
     watched.heartbeat()
     watched.start_task("bare", ago=5)
 
@@ -167,18 +169,18 @@ def test_pace_counts_tasks_ended_in_last_minute(watched: Watched) -> None:
 
 
 def test_outage_lasts_from_first_error_to_recovery(watched: Watched) -> None:
-    watched.board.redis_is("refused")
+    watched.board.set_redis_error("refused")
     since = watched.snapshot().redis.since
-    watched.board.redis_is("refused")
-    assert (watched.snapshot().redis.away, watched.snapshot().redis.since) == (True, since)
+    watched.board.set_redis_error("refused")
+    assert (watched.snapshot().redis.unavailable, watched.snapshot().redis.since) == (True, since)
 
-    watched.board.redis_is(None)
-    assert not watched.snapshot().redis.away
+    watched.board.set_redis_error(None)
+    assert not watched.snapshot().redis.unavailable
 
 
 def test_each_update_wakes_screen(watched: Watched) -> None:
     watched.read(JOB)
     watched.heartbeat()
-    watched.board.measured([])
+    watched.board.store_queues([])
 
     assert watched.woken == 3

@@ -284,7 +284,7 @@ def status_as_json(health: SystemStatus) -> dict[str, Any]:
         "queues": None if health.queues is None else [asdict(queue) for queue in health.queues],
         "jobs": None if health.jobs is None else asdict(health.jobs),
         "schedule": None if health.schedule is None else [asdict(entry) for entry in health.schedule],
-        "away": health.away,
+        "away": health.unavailable,
     }
 
 

@@ -43,7 +43,7 @@ class Board:
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._pace: Counter[tuple[int, str]] = Counter()
 
-    def hear(self, event: Event) -> None:
+    def handle_event(self, event: Event) -> None:
         """Update the data with an event of Celery or of the engine."""
         kind = event["type"]
         with self._lock:
@@ -57,34 +57,34 @@ class Board:
             self._stale()
         self._wake()
 
-    def redis_is(self, error: str | None) -> None:
+    def set_redis_error(self, error: str | None) -> None:
         """Store whether Redis is available: `error` is None if it is."""
         with self._lock:
-            reconnected = error is None and (not self._redis.known or self._redis.away)
+            reconnected = error is None and (not self._redis.known or self._redis.unavailable)
             self._redis = _with_error(self._redis, error)
             if reconnected:
                 self._listening_since = utcnow()
         self._wake()
 
-    def database_is(self, error: str | None) -> None:
+    def set_database_error(self, error: str | None) -> None:
         """Store whether the database is available: `error` is None if it is."""
         with self._lock:
             self._database = _with_error(self._database, error)
         self._wake()
 
-    def read(self, reading: Reading) -> None:
+    def store_reading(self, reading: Reading) -> None:
         """Store the result of a query of the Task table."""
         with self._lock:
             self._reading = reading
         self._wake()
 
-    def measured(self, queues: Sequence[QueueStats] | None) -> None:
+    def store_queues(self, queues: Sequence[QueueStats] | None) -> None:
         """Store the statistics of the queues, or None if they are unavailable."""
         with self._lock:
             self._queues = queues
         self._wake()
 
-    def asked(self, replies: WorkerReplies) -> None:
+    def store_replies(self, replies: WorkerReplies) -> None:
         """Store the replies of the workers."""
         with self._lock:
             self._replies = replies
@@ -103,7 +103,7 @@ class Board:
             since = self._listening_since
             reading = self._reading
             jobs = self._jobs(reading, query) if reading and reading.wanted.view == query.view else None
-            if jobs is None and self._database.away:
+            if jobs is None and self._database.unavailable:
                 jobs = self._without_row(frozenset(), frozenset())
             detail = reading.detail if reading else None
             return Snapshot(
@@ -111,13 +111,13 @@ class Board:
                 self._redis,
                 self._database,
                 workers=self._workers(),
-                queues=self._queues if not self._redis.away else None,
+                queues=self._queues if not self._redis.unavailable else None,
                 jobs=jobs,
                 counts=reading.counts if reading else None,
                 pace=[sum(each.values()) for each in slices],
                 succeeded=sum(each[states.SUCCESS] for each in slices),
                 failed=sum(each[states.FAILURE] for each in slices),
-                listening_for=now - since if since and not self._redis.away else timedelta(0),
+                listening_for=now - since if since and not self._redis.unavailable else timedelta(0),
                 detail=detail if detail and detail["id"] == query.opened else None,
             )
 
@@ -172,7 +172,7 @@ class Board:
         if query.view != UNFINISHED:
             return lines
         # A task whose row has not been read may have failed to claim it; Celery sends no event when such a task ends.
-        unchecked = frozenset() if self._database.away else self._unchecked(reading)
+        unchecked = frozenset() if self._database.unavailable else self._unchecked(reading)
         shown = frozenset(line.id for line in lines) | reading.with_row | unchecked
         return lines + self._without_row(shown, reading.with_row)
 

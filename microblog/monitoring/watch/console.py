@@ -69,17 +69,19 @@ class _Loop:
         self._reader = JobReader()
         self._replies: WorkerReplies | None = None
         self._board = Board(terminal.wake, lambda: self._jobs.poke())
-        self._events = Events(app, self._board.hear, self._board.redis_is)
-        self._jobs = Poller(app, self._read, interval=READ_EVERY, away=NO_DATABASE, tell=self._board.database_is)
+        self._events = Events(app, self._board.handle_event, self._board.set_redis_error)
+        self._jobs = Poller(
+            app, self._read, interval=READ_EVERY, errors=NO_DATABASE, notify=self._board.set_database_error
+        )
         self._other_pollers = [
             Poller(
                 app,
                 self._measure,
                 interval=READ_EVERY,
-                away=BROKER_UNAVAILABLE + NO_DATABASE,
-                tell=self._measured,
+                errors=BROKER_UNAVAILABLE + NO_DATABASE,
+                notify=self._handle_queues_error,
             ),
-            Poller(app, self._query_workers, interval=ASK_EVERY, away=BROKER_UNAVAILABLE, tell=lambda error: None),
+            Poller(app, self._query_workers, interval=ASK_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda error: None),
         ]
         self._notice, self._notice_at = "", 0.0
         self._drawn_at = 0.0
@@ -120,7 +122,7 @@ class _Loop:
 
     def _draw(self) -> None:
         if self._jobs.waiting_for() > DATABASE_TIMEOUT:
-            self._board.database_is("The database does not answer.")
+            self._board.set_database_error("The database does not answer.")
         size = self._terminal.size()
         snapshot = self._board.snapshot(self._query)
         self._choices.page = page(snapshot, size[1], self._choices.mode)
@@ -132,18 +134,18 @@ class _Loop:
 
     def _read(self) -> None:
         query = replace(self._query, maybe_without_row=self._board.running_tasks())
-        self._board.read(self._reader.read(query))
+        self._board.store_reading(self._reader.read(query))
 
     def _measure(self) -> None:
-        self._board.measured(measure_queues(self._replies))
+        self._board.store_queues(measure_queues(self._replies))
 
-    def _measured(self, error: str | None) -> None:
+    def _handle_queues_error(self, error: str | None) -> None:
         if error is not None:
-            self._board.measured(None)
+            self._board.store_queues(None)
 
     def _query_workers(self) -> None:
         self._replies = query_workers(ASK_TIMEOUT)
-        self._board.asked(self._replies)
+        self._board.store_replies(self._replies)
 
     def _execute(self, command: Command) -> None:
         """Cancel or retry a job. Runs in its own thread, since Redis and the database may respond slowly."""

@@ -23,7 +23,7 @@ def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
     """Return all details of the open job: `line` is its latest state, ``snapshot.detail`` comes from the database."""
     if line is None and snapshot.detail is None:
         return widgets.clean(
-            "Reading …" if not snapshot.database.away else "Unknown without the database.", widgets.DIM
+            "Reading …" if not snapshot.database.unavailable else "Unknown without the database.", widgets.DIM
         )
     parts: list[RenderableType] = []
     if line is not None:
@@ -46,7 +46,7 @@ def _summary(line: JobLine, now: datetime) -> RenderableType:
         "Left": widgets.length(line.remaining(now)),
     }
     table = _grid()
-    table.add_row("State", "asked to stop" if line.asked_to_stop and line.unfinished else widgets.state(line.state))
+    table.add_row("State", "asked to stop" if line.cancel_requested and line.unfinished else widgets.state(line.state))
     for name, value in values.items():
         if value:
             table.add_row(name, Text(output.one_line(value)))

@@ -134,7 +134,7 @@ def _with_row(ids: Iterable[str]) -> frozenset[str]:
 class Poller:
     """A thread that calls `query` in an app context every `interval` seconds, and immediately when poked.
 
-    After each call, `tell` is called with None, or with a message if the call raised one of the errors in `away`.
+    After each call, `notify` is called with None, or with a message if the call raised one of the errors in `errors`.
     Other errors end the thread.
     """
 
@@ -144,14 +144,14 @@ class Poller:
         query: Callable[[], None],
         *,
         interval: float,
-        away: tuple[type[Exception], ...],
-        tell: Callable[[str | None], None],
+        errors: tuple[type[Exception], ...],
+        notify: Callable[[str | None], None],
     ) -> None:
         self._app = app
         self._query = query
         self._interval = interval
-        self._away = away
-        self._tell = tell
+        self._errors = errors
+        self._notify = notify
         self._poked = threading.Event()
         self._stopped = False
         self._started_at: float | None = None
@@ -181,10 +181,10 @@ class Poller:
             try:
                 with self._app.app_context():
                     self._query()
-            except self._away as error:
-                self._tell(_sentence(error))
+            except self._errors as error:
+                self._notify(_sentence(error))
             else:
-                self._tell(None)
+                self._notify(None)
             self._started_at = None
             time.sleep(SHORTEST_PAUSE)
             self._poked.wait(self._interval - SHORTEST_PAUSE)

@@ -73,7 +73,7 @@ def page(snapshot: Snapshot, height: int, mode: str) -> int:
 
 def _header(snapshot: Snapshot, width: int) -> RenderableType:
     left = Text.assemble((" microblog ", "bold reverse"), f" {snapshot.at:%H:%M:%S} UTC")
-    unavailable = snapshot.redis.away + snapshot.database.away
+    unavailable = snapshot.redis.unavailable + snapshot.database.unavailable
     for part in (snapshot.redis, snapshot.database):
         left.append("   ")
         left.append_text(_part(part, snapshot.at, brief=unavailable > 1 and width < WIDE))
@@ -94,7 +94,7 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
 def _part(part: Service, now: datetime, *, brief: bool) -> Text:
     if not part.known:
         return Text(f"{part.name} …", style=widgets.DIM)
-    if part.away:
+    if part.unavailable:
         suffix = "" if brief else ", reconnecting"
         return Text(f"{part.name} is down ({widgets.since(part.since, now)}){suffix}", style="bold white on red")
     return Text.assemble((f"{part.name} ", ""), ("up", widgets.GOOD))
@@ -111,7 +111,7 @@ def _above(snapshot: Snapshot, height: int) -> RenderableType:
 
 
 def _title_of_workers(snapshot: Snapshot) -> Text:
-    if snapshot.redis.away:
+    if snapshot.redis.unavailable:
         return Text("Workers: last known state")
     up = sum(worker.alive for worker in snapshot.workers)
     silent = len(snapshot.workers) - up
@@ -123,7 +123,7 @@ def _title_of_workers(snapshot: Snapshot) -> Text:
 
 def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     if not snapshot.workers:
-        if snapshot.redis.away:
+        if snapshot.redis.unavailable:
             return widgets.clean("Unknown without Redis.", widgets.DIM)
         if snapshot.listening_for.total_seconds() < HEARTBEAT_TIMEOUT:
             return widgets.clean("Listening …", widgets.DIM)
@@ -142,8 +142,8 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
 
 
 def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
-    faded = widgets.DIM if snapshot.redis.away else ""
-    if not worker.alive and not snapshot.redis.away:
+    faded = widgets.DIM if snapshot.redis.unavailable else ""
+    if not worker.alive and not snapshot.redis.unavailable:
         silence = f"silent for {widgets.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
         return [widgets.clean(worker.name, widgets.BAD), Text(silence, style=widgets.BAD), "", ""]
     busy: RenderableType = Text(f"{worker.active} active", style=faded)
@@ -157,8 +157,8 @@ def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
 
 def _queues(snapshot: Snapshot, room: int) -> RenderableType:
     if snapshot.queues is None:
-        missing = snapshot.redis if snapshot.redis.away else snapshot.database
-        return widgets.clean(f"Unknown without {missing.name}." if missing.away else "…", widgets.DIM)
+        missing = snapshot.redis if snapshot.redis.unavailable else snapshot.database
+        return widgets.clean(f"Unknown without {missing.name}." if missing.unavailable else "…", widgets.DIM)
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(no_wrap=True, justify="right")
@@ -199,12 +199,12 @@ def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
         return title.append(f" {LIMIT}", style=widgets.DIM)
     title = Text("Jobs")
     counts = snapshot.counts
-    if counts is not None and not snapshot.database.away:
+    if counts is not None and not snapshot.database.unavailable:
         title.append(f": {counts.running:,} running, {counts.waiting:,} waiting")
         if counts.oldest_since is not None:
             waited = widgets.since(counts.oldest_since, snapshot.at)
             title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=widgets.DIM)
-    elif snapshot.database.away:
+    elif snapshot.database.unavailable:
         title.append(" as last read, updated by events", style=widgets.BAD)
     return title
 
@@ -244,7 +244,7 @@ def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wi
 
 
 def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
-    stopping = job.asked_to_stop and job.unfinished
+    stopping = job.cancel_requested and job.unfinished
     cells: list[RenderableType] = [
         Text("STOPPING", style="yellow") if stopping else widgets.state(job.state),
         widgets.clean(display_user(job.user), "" if job.user else widgets.DIM),

@@ -22,7 +22,7 @@ class Service:
     since: datetime | None = None
 
     @property
-    def away(self) -> bool:
+    def unavailable(self) -> bool:
         """Return whether it is known to be unavailable."""
         return self.known and self.error is not None
 
@@ -65,7 +65,7 @@ class JobLine:
     finished_at: datetime | None = None
     changed_at: datetime | None = None
     eta: datetime | None = None  # when the next attempt is due
-    asked_to_stop: bool = False
+    cancel_requested: bool = False
     has_row: bool = True
 
     @classmethod
@@ -94,7 +94,7 @@ class JobLine:
             finished_at=job.finished_at,
             changed_at=job.changed_at,
             eta=step.eta,
-            asked_to_stop=job.cancel_requested,
+            cancel_requested=job.cancel_requested,
         )
 
     @property
