@@ -89,9 +89,10 @@ def page_of(
     start, end = (after, before) if order.ascending else (before, after)
     if end is not None:
         rows = read(order.parse(end), not order.ascending, size + 1)  # the one more shows that another page exists
-        if len(rows) > size:
+        if len(rows) >= size:
             items = list(rows[:size][::-1])
-            return Page(items, order.key(items[-1]), order.key(items[0]), order.ascending)
+            previous = order.key(items[0]) if len(rows) > size else None
+            return Page(items, order.key(items[-1]), previous, order.ascending)
         # Near the beginning, return the full first page instead of a short one.
     rows = read(None if start is None else order.parse(start), order.ascending, size + 1)
     items = list(rows[:size])

@@ -161,9 +161,11 @@ def test_before_and_after_exclude_each_other(app: Flask) -> None:
         page(before=key, after=key)
 
 
-def test_page_is_one_query_without_count_or_offset(author: User) -> None:
+@pytest.mark.parametrize("back", [False, True])
+def test_page_is_one_query_without_count_or_offset(author: User, back: bool) -> None:
     write(author, 25)
     older = page().next
+    key = {"after": page(before=older).previous} if back else {"before": older}
     statements: list[tuple[str, tuple]] = []
 
     def record(connection, cursor, statement, parameters, *rest) -> None:
@@ -171,7 +173,7 @@ def test_page_is_one_query_without_count_or_offset(author: User) -> None:
 
     sa.event.listen(db.engine, "before_cursor_execute", record)
     try:
-        items = page(before=older).items
+        items = page(**key).items
         authors = {post.author.username for post in items}
     finally:
         sa.event.remove(db.engine, "before_cursor_execute", record)
