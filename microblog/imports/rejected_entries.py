@@ -69,7 +69,10 @@ def to_csv(upload_id: str) -> Iterator[str]:
 
 
 def delete_by_upload(upload_id: str) -> None:
-    """Delete the rejected entries of an upload, committing each batch. Do not commit if there are none."""
+    """Delete the rejected entries of an upload, committing each batch.
+
+    It neither commits nor rolls back if there are none: the transaction may contain the caller's launch.
+    """
     some = sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(BATCH)
     delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))
     while count_changed(db.session, delete):

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -62,18 +63,20 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
 
     It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
     """
-    candidates = _candidates(query)
-    score = query.scorer()
-    ranks = sorted(_rank(score(indexed(row.body)), row) for row in candidates)
+
+    @cache  # a page that is not full is read twice, an invalid key costs no search
+    def ranks() -> list[_Rank]:
+        score = query.scorer()
+        return sorted(_rank(score(indexed(row.body)), row) for row in _candidates(query))
 
     def read(edge: _Rank | None, upward: bool, rows: int) -> list[_Rank]:
         if upward:
-            return [rank for rank in ranks if edge is None or rank > edge][:rows]
-        return [rank for rank in reversed(ranks) if edge is None or rank < edge][:rows]
+            return [rank for rank in ranks() if edge is None or rank > edge][:rows]
+        return [rank for rank in reversed(ranks()) if edge is None or rank < edge][:rows]
 
     page = pagination.page_of(read, _BY_RANK, size, before, after)
     posts = Page(_load([rank.id for rank in page.items]), page.next, page.previous)
-    return SearchResult(posts, query.highlight, len(candidates) >= MAX_CANDIDATES)
+    return SearchResult(posts, query.highlight, len(ranks()) >= MAX_CANDIDATES)
 
 
 def _candidates(query: Query) -> list[sa.Row[int, datetime, str]]:

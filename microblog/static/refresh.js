@@ -32,7 +32,7 @@ export function coalesced(load, delay = 0) {
 // sign-in page, it calls `redirected` and returns undefined, as for any other refusal.
 export async function fetchPage(address, redirected = () => {}) {
   const response = await fetch(address, { headers: { Accept: "text/html" } });
+  if (response.redirected) return void redirected();
   if (response.status >= 500) throw new Error(response.statusText);
-  if (response.redirected) redirected();
-  else if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");
+  if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");
 }
