@@ -13,16 +13,11 @@ from socket import gethostname
 from typing import Any
 
 import pytest
-from celery import shared_task
 from flask import Flask
-from flask_babel import lazy_gettext
 
 from microblog.accounts.models import User
-from microblog.exports.archive import count_posts, read_posts
 from microblog.extensions import db
 from microblog.posts.models import Post
-from microblog.taskqueue.interface import Progress
-from microblog.taskqueue.worker import JobTask
 from tests.integration.test_run import DevelopmentServer
 from tests.support.programs import ROOT
 from tests.support.servers import TIMEOUT, free_port
@@ -105,15 +100,7 @@ def example() -> dict[str, Any]:
 
     It is executed once, since a task name can be registered only once in a process.
     """
-    names: dict[str, Any] = {
-        "__name__": "readme",
-        "shared_task": shared_task,
-        "_l": lazy_gettext,
-        "JobTask": JobTask,
-        "Progress": Progress,
-        "count_posts": count_posts,
-        "read_posts": read_posts,
-    }
+    names: dict[str, Any] = {"__name__": "readme"}
     exec(blocks("python")[0], names)
     return names
 
