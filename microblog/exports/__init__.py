@@ -8,7 +8,7 @@ from flask import Flask
 def init_app(app: Flask) -> None:
     """Register the routes and the job; Celery discovers the tasks."""
     from microblog.accounts import deletion
-    from microblog.exports import archive, cleanup, tasks  # noqa: F401 - registered on import
+    from microblog.exports import archive, cleanup  # noqa: F401 - registered on import
     from microblog.exports.routes import bp
     from microblog.exports.services import export_job
     from microblog.taskqueue.launch import register_job

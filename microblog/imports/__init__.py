@@ -6,9 +6,9 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the routes, the notification renderer and the account deletion handler. Celery discovers the tasks."""
+    """Register the routes and the account deletion handler; Celery discovers the tasks."""
     from microblog.accounts import deletion
-    from microblog.imports import cleanup, tasks, uploads  # noqa: F401 - registers a renderer
+    from microblog.imports import cleanup, uploads
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)

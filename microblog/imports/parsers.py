@@ -144,7 +144,7 @@ BOOST, PRIVATE, OTHER = "boosts", "private", "other"
 
 
 def from_archive(entry: Any) -> Draft:
-    """Parse a post of an exported archive: ``{"body": …, "timestamp": …}``. Raises Refused.
+    """Parse a post of an exported archive: ``{"body": …, "timestamp": …}``. Raises EntryRejected.
 
     The text is not changed, so that an export can be imported without loss.
     """

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from blinker import Signal
-from celery.app.task import Context
 from celery.exceptions import Ignore, TaskRevokedError
 from flask import current_app
 from flask_babel import gettext as _
@@ -19,6 +18,8 @@ from microblog.clock import utcnow
 from microblog.taskqueue import states
 
 if TYPE_CHECKING:
+    from celery.app.task import Context
+
     from microblog.taskqueue.models import Task
     from microblog.taskqueue.worker import CeleryApp, JobTask
 

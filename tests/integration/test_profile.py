@@ -1,4 +1,4 @@
-"""What users see of each other: last seen, avatar and card."""
+"""The profile as users see it: last seen, avatar and card."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Cluster:
 def running_cluster(
     environment: dict[str, str], folder: Path, request: pytest.FixtureRequest, password: str = ""
 ) -> Iterator[Cluster]:
-    """Yield a Staff without workers, with its own database and Redis. Its workers are stopped after the block.
+    """Yield a Cluster without workers, with its own database and Redis. Its workers are stopped after the block.
 
     Its processes use `password` with Redis, which requires none and accepts any.
     """
