@@ -99,7 +99,7 @@ def redis_emptied(system: System) -> AffectedJobs:
     waiting = [system.start_work(SHORT_WORK) for _job in range(WAITING)]
     wait_for(lambda: all(map(system.log.begun, running)), timeout=60, what="the jobs begin")
     time.sleep(UNDER_WAY)
-    with system.servers.redis.away():
+    with system.servers.redis.stopped():
         pass
     return _worked(system, [*running, *waiting], time.time())
 

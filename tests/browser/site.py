@@ -103,13 +103,6 @@ class Site:
         db.session.commit()
         return task.id
 
-    def state_of(self, job_id: str) -> str:
-        """Return the state of a job's first step."""
-        db.session.rollback()
-        task = db.session.get(Task, job_id)
-        assert task is not None
-        return task.state
-
     def is_idle(self) -> bool:
         """Return True if all jobs have ended, so that the operators' pages no longer change."""
         db.session.rollback()

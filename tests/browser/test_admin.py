@@ -14,6 +14,7 @@ from microblog.jobs.services import cancel_job
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
 from tests.browser.test_live import expect_bar, expect_same_page, mark
+from tests.support.factories import state_of
 from tests.support.servers import wait_for
 
 
@@ -69,7 +70,7 @@ def test_running_job_is_cancelled_on_its_page(site: Site, page: Page, operator: 
 
     expect(page.locator("#job > .admin-head .state")).to_have_text("Cancelled")
     expect(page.locator(".event-cancelled")).to_be_visible()
-    assert site.state_of(job_id) == "REVOKED"
+    assert state_of(job_id) == "REVOKED"
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
@@ -105,8 +106,8 @@ def test_selection_survives_updates_and_is_cancelled(site: Site, page: Page, ope
     page.locator("#selection").get_by_role("button", name="Cancel").click()
 
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
-    wait_for(lambda: site.state_of(chosen) == "REVOKED", what="the chosen job is cancelled")
-    assert site.state_of(other) != "REVOKED"
+    wait_for(lambda: state_of(chosen) == "REVOKED", what="the chosen job is cancelled")
+    assert state_of(other) != "REVOKED"
 
 
 @pytest.mark.exhaustive
@@ -121,7 +122,7 @@ def test_system_status_is_loaded_by_script(site: Site, page: Page, operator: Use
 def test_chart_has_table_of_values(site: Site, page: Page, operator: User, dial: Dial) -> None:
     job_id = site.start_job(site.make_user(), dial)
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
+    wait_for(lambda: state_of(job_id) == "SUCCESS", what="the job ends")
     open_list(site, page, operator)
 
     chart = page.get_by_role("figure").filter(has_text="Finished tasks")
@@ -157,6 +158,6 @@ def test_jobs_are_filtered_and_cancelled_without_javascript(
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
 
     for job_id in (first, second):
-        wait_for(lambda job_id=job_id: site.state_of(job_id) == "REVOKED", what="the job is cancelled")
+        wait_for(lambda job_id=job_id: state_of(job_id) == "REVOKED", what="the job is cancelled")
     page.get_by_role("link", name="How workers, queues and schedule stand").click()
     expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()

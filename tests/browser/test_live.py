@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 from microblog.notifications.pubsub import CHANNEL
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
+from tests.support.factories import state_of
 from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
@@ -235,7 +236,7 @@ def test_page_catches_up_after_stream_is_cut(site: Site, page: Page, dial: Dial)
 
     site.web.kill()
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
+    wait_for(lambda: state_of(job_id) == "SUCCESS", what="the job ends")
     site.web.start()
 
     expect_state(page, job_id, "Done")
@@ -256,7 +257,7 @@ def test_page_catches_up_after_being_offline(site: Site, page: Page, dial: Dial)
 
     page.context.set_offline(True)
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
+    wait_for(lambda: state_of(job_id) == "SUCCESS", what="the job ends")
     page.context.set_offline(False)
 
     expect_state(page, job_id, "Done")
@@ -296,7 +297,7 @@ def test_hidden_page_closes_stream_and_catches_up(site: Site, page: Page, dial: 
     set_hidden(page, True)
     wait_for(lambda: not open_streams(site), what="the stream is closed")
     dial.turn_to(END)
-    wait_for(lambda: site.state_of(job_id) == "SUCCESS", what="the job ends")
+    wait_for(lambda: state_of(job_id) == "SUCCESS", what="the job ends")
     set_hidden(page, False)
 
     expect_state(page, job_id, "Done")

@@ -23,6 +23,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser.site import PASSWORD, Site, new_context
 from tests.browser.soundness import faults_in, problems_of
+from tests.support.factories import state_of
 from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
@@ -113,7 +114,7 @@ def seed(running: Site, browser: Browser, smtp_server: SmtpServer) -> SeedData:
     export = operator.launch_task("export_posts", "Exporting your posts")
     values = {"reader": reader.username, "export": export.id} | add_readable_content(reader) | mail_links(reader)
     wait_for(lambda: smtp_server.messages, what="the mail arrives")
-    wait_for(lambda: running.state_of(export.id) == "SUCCESS", what="the export ends")
+    wait_for(lambda: state_of(export.id) == "SUCCESS", what="the export ends")
     running.keep_mail(smtp_server.messages[0])
     wait_for(running.is_idle, what="the jobs of other tests end")
     add_jobs_of_every_kind(operator)

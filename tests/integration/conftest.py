@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,6 +11,8 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import external
+from tests.support.cluster import Cluster, running_cluster
+from tests.support.databases import recorded_statements
 from tests.support.terminal import Tmux
 
 
@@ -50,3 +53,33 @@ def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
     terminal = Tmux(environment)
     yield terminal
     terminal.stop()
+
+
+@pytest.fixture
+def release_file(tmp_path: Path) -> Iterator[Path]:
+    """A file whose creation lets waiting tasks finish. It is created when the test ends, if not before."""
+    path = tmp_path / "release"
+    yield path
+    path.touch()
+
+
+@pytest.fixture
+def runs_file(tmp_path: Path) -> Path:
+    """A file to which tasks append a line whenever they run."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL statements that this process executes during the test."""
+    with recorded_statements() as statements:
+        yield statements
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
+    """Workers that the tests of a module share, none at first."""
+    with running_cluster(base_environment, tmp_path_factory.mktemp("cluster"), request) as cluster:
+        yield cluster

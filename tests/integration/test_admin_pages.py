@@ -248,7 +248,7 @@ class TestChartsAndStatus:
     ) -> None:
         task_id = start_job_for(susan)
 
-        with redis_server.away():
+        with redis_server.stopped():
             workers, tasks = operator.get("/admin/status"), operator.get("/admin/tasks")
             job = operator.get(f"/admin/tasks/{task_id}")
 

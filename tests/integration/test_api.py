@@ -115,7 +115,7 @@ class TestExports:
         assert susan.get("/api/tasks").json["items"] == []
 
     def test_export_is_accepted_while_redis_is_unavailable(self, susan: Caller, redis_server: RedisServer) -> None:
-        with redis_server.away():
+        with redis_server.stopped():
             started = susan.post("/api/exports")
 
             assert started.status_code == 202

@@ -62,7 +62,7 @@ def test_beat_survives_restart_of_empty_redis(start_beat: Start, redis_server: R
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
-    with redis_server.away():
+    with redis_server.stopped():
         wait_for(lambda: "the schedule waits for Redis" in log.read_text(), what="beat notices the outage")
 
     wait_for(lambda: scheduled(redis_server), what="beat continues")
@@ -102,7 +102,7 @@ def test_beat_stops_while_redis_is_unavailable(start_beat: Start, redis_server: 
     beat = start_beat()
     wait_for(lambda: scheduled(redis_server))
 
-    with redis_server.away():
+    with redis_server.stopped():
         beat.terminate()
         beat.wait(TIMEOUT)
 

@@ -16,7 +16,7 @@ import pytest
 
 from microblog.taskqueue import states
 from tests.support import programs
-from tests.support.cluster import Cluster, running_cluster
+from tests.support.cluster import Cluster
 from tests.support.servers import TIMEOUT, Worker, free_port, wait_for
 
 CELERY = ["celery", "-A", "celery_app"]
@@ -24,34 +24,18 @@ TIMEOUT_OPTION = ("--timeout", "60")  # for an expected reply, which arrives soo
 
 
 @pytest.fixture(scope="module")
-def staff(
-    base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
-    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
-        yield staff
+def worker(cluster: Cluster) -> Worker:
+    return cluster.start_worker()
 
 
-@pytest.fixture(scope="module")
-def worker(staff: Cluster) -> Worker:
-    return staff.hire()
+def celery(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return programs.run([*CELERY, *arguments], cluster.environment)
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that ends the running `count` jobs; it is created when the test ends."""
-    path = tmp_path / "gate"
-    yield path
-    path.touch()
-
-
-def celery(staff: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return programs.run([*CELERY, *arguments], staff.environment)
-
-
-def reply_of(staff: Cluster, worker: Worker, *arguments: str) -> Any:
+def reply_of(cluster: Cluster, worker: Worker, *arguments: str) -> Any:
     """Run a Celery command with --json for one worker, and return its reply."""
     program, *rest = arguments
-    done = celery(staff, program, *TIMEOUT_OPTION, "--destination", worker.name, "--json", *rest)
+    done = celery(cluster, program, *TIMEOUT_OPTION, "--destination", worker.name, "--json", *rest)
     assert done.returncode == 0, done.stderr
     reply = json.loads(done.stdout.splitlines()[0])
     if isinstance(reply, list):  # `control` prints a list of replies, `inspect` one object
@@ -60,42 +44,42 @@ def reply_of(staff: Cluster, worker: Worker, *arguments: str) -> Any:
 
 
 class TestInspect:
-    def test_active_queues_and_registered(self, staff: Cluster, worker: Worker, gate: Path) -> None:
-        counting = staff.launch("count", str(gate))
-        wait_for(lambda: staff.state(counting) == states.PROGRESS)
+    def test_active_queues_and_registered(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
+        counting = cluster.launch("count", str(release_file))
+        wait_for(lambda: cluster.state(counting) == states.PROGRESS)
 
         # The worker may learn that the task has started only after the first progress is stored.
-        wait_for(lambda: [task["id"] for task in reply_of(staff, worker, "inspect", "active")] == [counting])
-        replies = {name: reply_of(staff, worker, "inspect", name) for name in ("active_queues", "registered")}
+        wait_for(lambda: [task["id"] for task in reply_of(cluster, worker, "inspect", "active")] == [counting])
+        replies = {name: reply_of(cluster, worker, "inspect", name) for name in ("active_queues", "registered")}
 
         assert {queue["name"] for queue in replies["active_queues"]} == {"exports", "mail", "default"}
         assert "reconcile" in replies["registered"]
 
     @pytest.mark.parametrize("command", ["reserved", "scheduled", "revoked"])
-    def test_other_lists_are_empty(self, staff: Cluster, worker: Worker, command: str) -> None:
-        listed = reply_of(staff, worker, "inspect", command)
+    def test_other_lists_are_empty(self, cluster: Cluster, worker: Worker, command: str) -> None:
+        listed = reply_of(cluster, worker, "inspect", command)
 
         # Workers remember the tasks that other tests have revoked.
-        assert [task for task in listed if command != "revoked" or staff.state(task) != states.REVOKED] == []
+        assert [task for task in listed if command != "revoked" or cluster.state(task) != states.REVOKED] == []
 
     @pytest.mark.exhaustive
-    def test_stats_ping_conf_clock_and_report(self, staff: Cluster, worker: Worker) -> None:
-        assert reply_of(staff, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
-        assert reply_of(staff, worker, "inspect", "ping") == {"ok": "pong"}
-        assert reply_of(staff, worker, "inspect", "conf")["task_acks_late"] is True
-        assert reply_of(staff, worker, "inspect", "clock")["clock"] > 0
-        assert "celery:5" in reply_of(staff, worker, "inspect", "report")["ok"]
+    def test_stats_ping_conf_clock_and_report(self, cluster: Cluster, worker: Worker) -> None:
+        assert reply_of(cluster, worker, "inspect", "stats")["pool"]["max-concurrency"] == 2
+        assert reply_of(cluster, worker, "inspect", "ping") == {"ok": "pong"}
+        assert reply_of(cluster, worker, "inspect", "conf")["task_acks_late"] is True
+        assert reply_of(cluster, worker, "inspect", "clock")["clock"] > 0
+        assert "celery:5" in reply_of(cluster, worker, "inspect", "report")["ok"]
 
-    def test_query_task_finds_running_task(self, staff: Cluster, worker: Worker, gate: Path) -> None:
-        counting = staff.launch("count", str(gate))
-        wait_for(lambda: staff.state(counting) == states.PROGRESS)
+    def test_query_task_finds_running_task(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
+        counting = cluster.launch("count", str(release_file))
+        wait_for(lambda: cluster.state(counting) == states.PROGRESS)
 
-        wait_for(lambda: reply_of(staff, worker, "inspect", "query_task", counting)[counting][0] == "active")
+        wait_for(lambda: reply_of(cluster, worker, "inspect", "query_task", counting)[counting][0] == "active")
 
-    def test_status_lists_workers(self, staff: Cluster, worker: Worker) -> None:
+    def test_status_lists_workers(self, cluster: Cluster, worker: Worker) -> None:
         def online() -> str:
             """Return the output, or an empty string if no worker replied within the timeout."""
-            status = celery(staff, "status", "--timeout", "1")
+            status = celery(cluster, "status", "--timeout", "1")
             return status.stdout if status.returncode == 0 else ""
 
         printed = wait_for(online, what="the worker replies in time")
@@ -104,8 +88,8 @@ class TestInspect:
         assert "1 node online" in printed
 
     @pytest.mark.exhaustive
-    def test_ping_fails_without_reply(self, staff: Cluster, worker: Worker) -> None:
-        result = celery(staff, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
+    def test_ping_fails_without_reply(self, cluster: Cluster, worker: Worker) -> None:
+        result = celery(cluster, "inspect", "ping", "--timeout", "0.3", "--destination", "nobody@nowhere")
 
         assert result.returncode == 69
         assert "No nodes replied within time constraint" in result.stderr
@@ -113,80 +97,80 @@ class TestInspect:
 
 @pytest.mark.exhaustive
 class TestControl:
-    def test_pool_is_resized_and_restarted(self, staff: Cluster, worker: Worker) -> None:
-        wait_for(lambda: not staff.redis_server.in_flight(), what="the processes are idle")
-        assert reply_of(staff, worker, "control", "pool_grow", "1") == {"ok": "pool will grow"}
-        wait_for(lambda: staff.worker(worker)["concurrency"] == 3)
-        assert reply_of(staff, worker, "control", "pool_shrink", "1") == {"ok": "pool will shrink"}
-        wait_for(lambda: staff.worker(worker)["concurrency"] == 2)
-        assert reply_of(staff, worker, "control", "pool_restart") == {"ok": "reload started"}
-        assert "Autoscale not enabled" in reply_of(staff, worker, "control", "autoscale", "3", "1")["error"]
+    def test_pool_is_resized_and_restarted(self, cluster: Cluster, worker: Worker) -> None:
+        wait_for(lambda: not cluster.redis_server.in_flight(), what="the processes are idle")
+        assert reply_of(cluster, worker, "control", "pool_grow", "1") == {"ok": "pool will grow"}
+        wait_for(lambda: cluster.worker(worker)["concurrency"] == 3)
+        assert reply_of(cluster, worker, "control", "pool_shrink", "1") == {"ok": "pool will shrink"}
+        wait_for(lambda: cluster.worker(worker)["concurrency"] == 2)
+        assert reply_of(cluster, worker, "control", "pool_restart") == {"ok": "reload started"}
+        assert "Autoscale not enabled" in reply_of(cluster, worker, "control", "autoscale", "3", "1")["error"]
 
-    def test_consumers_are_cancelled_and_added(self, staff: Cluster, worker: Worker) -> None:
-        reply_of(staff, worker, "control", "cancel_consumer", "mail")
-        wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports"])
-        reply_of(staff, worker, "control", "add_consumer", "mail")
-        wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports", "mail"])
+    def test_consumers_are_cancelled_and_added(self, cluster: Cluster, worker: Worker) -> None:
+        reply_of(cluster, worker, "control", "cancel_consumer", "mail")
+        wait_for(lambda: cluster.worker(worker)["queues"] == ["default", "exports"])
+        reply_of(cluster, worker, "control", "add_consumer", "mail")
+        wait_for(lambda: cluster.worker(worker)["queues"] == ["default", "exports", "mail"])
 
-    def test_rate_and_time_limits_apply(self, staff: Cluster, worker: Worker, gate: Path) -> None:
-        assert "ok" in reply_of(staff, worker, "control", "rate_limit", "noop", "7/s")
-        assert "ok" in reply_of(staff, worker, "control", "time_limit", "count", "1", "60")
-        [noop] = [task for task in staff.json("registered", *TIMEOUT_OPTION) if task["name"] == "noop"]
-        counting = staff.launch("count", str(gate))
+    def test_rate_and_time_limits_apply(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
+        assert "ok" in reply_of(cluster, worker, "control", "rate_limit", "noop", "7/s")
+        assert "ok" in reply_of(cluster, worker, "control", "time_limit", "count", "1", "60")
+        [noop] = [task for task in cluster.json("registered", *TIMEOUT_OPTION) if task["name"] == "noop"]
+        counting = cluster.launch("count", str(release_file))
 
-        wait_for(lambda: staff.state(counting) == states.FAILURE)
+        wait_for(lambda: cluster.state(counting) == states.FAILURE)
 
         assert noop["rate_limit"] == "7/s"
-        reply_of(staff, worker, "control", "rate_limit", "noop", "0")
-        reply_of(staff, worker, "control", "time_limit", "count", "3300", "3600")
+        reply_of(cluster, worker, "control", "rate_limit", "noop", "0")
+        reply_of(cluster, worker, "control", "time_limit", "count", "3300", "3600")
 
-    def test_revoked_task_does_not_run(self, staff: Cluster, worker: Worker) -> None:
-        staff.run("pause", "mail", *TIMEOUT_OPTION)
-        waiting = staff.launch("noop", queue="mail")
+    def test_revoked_task_does_not_run(self, cluster: Cluster, worker: Worker) -> None:
+        cluster.run("pause", "mail", *TIMEOUT_OPTION)
+        waiting = cluster.launch("noop", queue="mail")
 
-        assert "flagged as revoked" in reply_of(staff, worker, "control", "revoke", waiting)["ok"]
+        assert "flagged as revoked" in reply_of(cluster, worker, "control", "revoke", waiting)["ok"]
 
-        staff.run("resume", "mail", *TIMEOUT_OPTION)
-        wait_for(lambda: staff.state(waiting) == states.REVOKED)
+        cluster.run("resume", "mail", *TIMEOUT_OPTION)
+        wait_for(lambda: cluster.state(waiting) == states.REVOKED)
 
-    def test_terminated_task_is_revoked(self, staff: Cluster, worker: Worker, gate: Path) -> None:
-        counting = staff.launch("count", str(gate))
-        wait_for(lambda: staff.state(counting) == states.PROGRESS)
+    def test_terminated_task_is_revoked(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
+        counting = cluster.launch("count", str(release_file))
+        wait_for(lambda: cluster.state(counting) == states.PROGRESS)
 
-        reply_of(staff, worker, "control", "terminate", "SIGTERM", counting)
+        reply_of(cluster, worker, "control", "terminate", "SIGTERM", counting)
 
-        wait_for(lambda: staff.state(counting) == states.REVOKED)
+        wait_for(lambda: cluster.state(counting) == states.REVOKED)
 
-    def test_events_are_enabled(self, staff: Cluster, worker: Worker) -> None:
-        assert reply_of(staff, worker, "control", "enable_events") == {"ok": "task events already enabled"}
+    def test_events_are_enabled(self, cluster: Cluster, worker: Worker) -> None:
+        assert reply_of(cluster, worker, "control", "enable_events") == {"ok": "task events already enabled"}
 
-    def test_shutdown_stops_worker(self, staff: Cluster, worker: Worker) -> None:
-        leaving = staff.hire("-Q", "mail", concurrency=1)
+    def test_shutdown_stops_worker(self, cluster: Cluster, worker: Worker) -> None:
+        leaving = cluster.start_worker("-Q", "mail", concurrency=1)
 
-        celery(staff, "control", "--timeout", "1", "--destination", leaving.name, "shutdown")
+        celery(cluster, "control", "--timeout", "1", "--destination", leaving.name, "shutdown")
 
         assert leaving.process.wait(TIMEOUT) == 0
 
-    def test_call_and_result(self, staff: Cluster, worker: Worker) -> None:
-        task_id = celery(staff, "call", "echo", "--args", "[7]").stdout.strip()
+    def test_call_and_result(self, cluster: Cluster, worker: Worker) -> None:
+        task_id = celery(cluster, "call", "echo", "--args", "[7]").stdout.strip()
 
         assert len(task_id) == 36
-        result = wait_for(lambda: celery(staff, "result", task_id).stdout)
+        result = wait_for(lambda: celery(cluster, "result", task_id).stdout)
         assert json.loads(result.replace("'", '"')) == {"args": [7], "name": ""}
 
 
 @pytest.mark.exhaustive
-def test_events_are_dumped(staff: Cluster, worker: Worker, tmp_path: Path) -> None:
+def test_events_are_dumped(cluster: Cluster, worker: Worker, tmp_path: Path) -> None:
     printed = tmp_path / "events"
     printed.touch()
 
     def is_printed(event: str, job: str) -> bool:
         return any(event in line and job in line for line in printed.read_text().splitlines())
 
-    dump = programs.Program([*CELERY, "events", "--dump"], staff.environment, stdout=printed)
+    dump = programs.Program([*CELERY, "events", "--dump"], cluster.environment, stdout=printed)
     try:
         wait_for(lambda: worker.name in printed.read_text(), what="the heartbeat of the worker")
-        job = staff.launch("noop")
+        job = cluster.launch("noop")
 
         for event in ("task received", "task started", "task succeeded"):
             wait_for(lambda event=event: is_printed(event, job), what=event)
@@ -196,13 +180,13 @@ def test_events_are_dumped(staff: Cluster, worker: Worker, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def flower(staff: Cluster, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def flower(cluster: Cluster, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an unmodified Flower that runs with this application."""
     port = free_port()
     log = tmp_path_factory.mktemp("flower") / "log"
     program = programs.Program(
         [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=60000"],
-        staff.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        cluster.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
         stdout=log,
     )
     address = f"http://127.0.0.1:{port}"
@@ -223,20 +207,20 @@ class TestFlower:
         assert details["stats"]["pool"]["max-concurrency"] == 2
         assert {queue["name"] for queue in details["active_queues"]} == {"exports", "mail", "default"}
 
-    def test_task_and_result_are_shown(self, flower: str, staff: Cluster) -> None:
-        job = staff.launch("echo", "seen by Flower")
+    def test_task_and_result_are_shown(self, flower: str, cluster: Cluster) -> None:
+        job = cluster.launch("echo", "seen by Flower")
 
         wait_for(lambda: ask(f"{flower}/api/tasks").get(job, {}).get("state") == "SUCCESS")
         assert "seen by Flower" in json.dumps(ask(f"{flower}/api/task/info/{job}"))
 
-    def test_consumers_are_controlled(self, flower: str, staff: Cluster, worker: Worker) -> None:
+    def test_consumers_are_controlled(self, flower: str, cluster: Cluster, worker: Worker) -> None:
         wait_for(lambda: worker_details(flower, worker), what="the worker has replied to Flower")
 
         ask(f"{flower}/api/worker/queue/cancel-consumer/{worker.name}", queue="mail")
-        wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports"])
+        wait_for(lambda: cluster.worker(worker)["queues"] == ["default", "exports"])
         ask(f"{flower}/api/worker/queue/add-consumer/{worker.name}", queue="mail")
 
-        wait_for(lambda: staff.worker(worker)["queues"] == ["default", "exports", "mail"])
+        wait_for(lambda: cluster.worker(worker)["queues"] == ["default", "exports", "mail"])
 
 
 def worker_details(flower: str, worker: Worker) -> dict[str, Any]:

@@ -262,7 +262,7 @@ class TestCancelAndRetry:
     ) -> None:
         failed, waiting = make_job(susan, "FAILURE"), make_job(susan, "PENDING", seconds_ago=1)
 
-        with redis_server.away():
+        with redis_server.stopped():
             cancelled, retried = run("cancel", waiting), run("retry", failed)
             seen = run("list", "--json")
 
@@ -274,7 +274,7 @@ class TestCancelAndRetry:
     def test_retry_waits_while_redis_is_unavailable(self, run: Run, susan: User, redis_server: RedisServer) -> None:
         failed = make_job(susan, "FAILURE")
 
-        with redis_server.away():
+        with redis_server.stopped():
             result = run("retry", failed)
 
         assert result.exit_code == 0

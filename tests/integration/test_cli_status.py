@@ -33,24 +33,24 @@ TIMEOUT_OPTION = ("--timeout", "60")  # for expected replies on a busy machine
 
 
 @pytest.fixture(scope="module")
-def staff(
+def cluster(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Cluster]:
     """Three workers, a beat, 1,000 finished jobs and 50 unfinished jobs."""
-    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
+    with running_cluster(base_environment, tmp_path_factory.mktemp("cluster"), request) as cluster:
         for _worker in range(3):
-            staff.hire(concurrency=1)
+            cluster.start_worker(concurrency=1)
         command = ["celery", "-A", "tests.support.worker_app", "beat"]
-        beat = programs.Program(command, staff.environment, stdout=staff.folder / "beat.log")
+        beat = programs.Program(command, cluster.environment, stdout=cluster.folder / "beat.log")
         add_history()
-        yield staff
+        yield cluster
         beat.terminate()
         beat.wait(TIMEOUT)
 
 
 @pytest.fixture
-def frozen(staff: Cluster) -> Iterator[Worker]:
-    worker = staff.workers[-1]
+def frozen(cluster: Cluster) -> Iterator[Worker]:
+    worker = cluster.workers[-1]
     worker.send_signal(signal.SIGSTOP)
     yield worker
     worker.send_signal(signal.SIGCONT)
@@ -134,7 +134,7 @@ def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any)
     ]
 
 
-def test_status_is_healthy(staff: Cluster) -> None:
+def test_status_is_healthy(cluster: Cluster) -> None:
     counts_before: list[Counts] = []
 
     def left_by_others() -> int:
@@ -145,9 +145,9 @@ def test_status_is_healthy(staff: Cluster) -> None:
 
     def check() -> Result:
         counts_before.append(counts())
-        return staff.run("status", "--json", *TIMEOUT_OPTION)
+        return cluster.run("status", "--json", *TIMEOUT_OPTION)
 
-    wait_for(lambda: staff.run("status").exit_code == 0, what="beat runs the schedule")
+    wait_for(lambda: cluster.run("status").exit_code == 0, what="beat runs the schedule")
     wait_for(lambda: left_by_others() == 0, what="the jobs of other tests have ended")
 
     result = run_within(check, below=TIMEOUT, code=Verdict.HEALTHY)
@@ -155,7 +155,7 @@ def test_status_is_healthy(staff: Cluster) -> None:
     counts_after = counts()
     found = json.loads(result.stdout)
     assert (found["status"], found["problems"], found["away"]) == ("healthy", [], {})
-    assert {worker["name"] for worker in found["workers"] if worker["up"]} == {each.name for each in staff.workers}
+    assert {worker["name"] for worker in found["workers"] if worker["up"]} == {each.name for each in cluster.workers}
     assert {queue["name"]: queue["consumers"] for queue in found["queues"]} == dict.fromkeys(
         ("exports", "mail", "default"), 3
     )
@@ -168,8 +168,8 @@ def test_status_is_healthy(staff: Cluster) -> None:
         assert waited == timedelta(seconds=entry["every"])
 
 
-def test_text_fits_on_one_screen(staff: Cluster) -> None:
-    text = staff.run("status", *TIMEOUT_OPTION).stdout
+def test_text_fits_on_one_screen(cluster: Cluster) -> None:
+    text = cluster.run("status", *TIMEOUT_OPTION).stdout
 
     assert len(text.splitlines()) <= 45
     for heading in (
@@ -184,9 +184,9 @@ def test_text_fits_on_one_screen(staff: Cluster) -> None:
 
 
 @pytest.mark.exhaustive
-def test_frozen_worker_is_named_within_timeout(staff: Cluster, frozen: Worker) -> None:
+def test_frozen_worker_is_named_within_timeout(cluster: Cluster, frozen: Worker) -> None:
     for timeout in (1.0, 2.0):
-        check = partial(staff.run, "status", "--json", "--timeout", str(timeout))
+        check = partial(cluster.run, "status", "--json", "--timeout", str(timeout))
         result = run_within(check, below=timeout + SLACK, code=Verdict.DEGRADED)
 
         found = json.loads(result.stdout)
@@ -195,7 +195,7 @@ def test_frozen_worker_is_named_within_timeout(staff: Cluster, frozen: Worker) -
         assert frozen.name in [worker["name"] for worker in found["workers"] if not worker["up"]]
 
 
-def test_waiting_user_and_failures_degrade_status(staff: Cluster) -> None:
+def test_waiting_user_and_failures_degrade_status(cluster: Cluster) -> None:
     now = utcnow()
     patient = User(username="patient", email="p@x.org", password_hash="")
     db.session.add(patient)
@@ -213,7 +213,7 @@ def test_waiting_user_and_failures_degrade_status(staff: Cluster) -> None:
     db.session.execute(sa.insert(Task), failed)
     db.session.commit()
     try:
-        found, text = staff.json("status", *TIMEOUT_OPTION), staff.run("status", *TIMEOUT_OPTION).stdout
+        found, text = cluster.json("status", *TIMEOUT_OPTION), cluster.run("status", *TIMEOUT_OPTION).stdout
     finally:
         db.session.execute(sa.delete(Task).where(Task.user_id == user_id))
         db.session.execute(sa.delete(User).where(User.id == user_id))
@@ -228,37 +228,37 @@ def test_waiting_user_and_failures_degrade_status(staff: Cluster) -> None:
     assert "patient, for 6 h" in text
 
 
-def test_paused_queue_with_messages_degrades_status(staff: Cluster) -> None:
+def test_paused_queue_with_messages_degrades_status(cluster: Cluster) -> None:
     def paused_problems() -> list[str]:
         """Publish a message and return the problems of paused queues; a worker may still take the first message."""
-        staff.launch("noop", queue="mail")
-        return [problem for problem in staff.json("status", *TIMEOUT_OPTION)["problems"] if "paused" in problem]
+        cluster.launch("noop", queue="mail")
+        return [problem for problem in cluster.json("status", *TIMEOUT_OPTION)["problems"] if "paused" in problem]
 
-    assert staff.run("pause", "mail", *TIMEOUT_OPTION).exit_code == 0
+    assert cluster.run("pause", "mail", *TIMEOUT_OPTION).exit_code == 0
     try:
         [problem] = wait_for(paused_problems)
     finally:
-        staff.run("resume", "mail", *TIMEOUT_OPTION)
+        cluster.run("resume", "mail", *TIMEOUT_OPTION)
 
     assert problem.startswith("The queue mail is paused; waiting messages: ")
 
 
-def test_status_without_database_shows_workers_and_queues(staff: Cluster) -> None:
-    environment = staff.environment | {"DATABASE_URL": f"sqlite:///{staff.folder}/no/such/folder/x.db"}
+def test_status_without_database_shows_workers_and_queues(cluster: Cluster) -> None:
+    environment = cluster.environment | {"DATABASE_URL": f"sqlite:///{cluster.folder}/no/such/folder/x.db"}
 
     result = programs.run(flask_tasks("status", "--json", *TIMEOUT_OPTION), environment)
 
     found = json.loads(result.stdout)
     assert (result.returncode, found["status"], found["jobs"]) == (Verdict.DOWN, "down", None)
     assert found["away"]["jobs"].startswith("The database is unavailable")
-    assert len(found["workers"]) == len(staff.workers)
+    assert len(found["workers"]) == len(cluster.workers)
     assert len(found["queues"]) == 3
     assert found["schedule"]
     assert "Traceback" not in result.stderr
 
 
-def test_status_without_redis_shows_jobs(staff: Cluster) -> None:
-    environment = staff.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
+def test_status_without_redis_shows_jobs(cluster: Cluster) -> None:
+    environment = cluster.environment | {"REDIS_URL": "redis://127.0.0.1:1/0"}
 
     result = programs.run(flask_tasks("status", *TIMEOUT_OPTION), environment)
     found = json.loads(programs.run(flask_tasks("status", "--json", *TIMEOUT_OPTION), environment).stdout)
@@ -270,11 +270,11 @@ def test_status_without_redis_shows_jobs(staff: Cluster) -> None:
     assert result.stdout.count("Redis is unavailable") == 1
 
 
-def test_hanging_query_is_reported_within_timeout(staff: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_query_is_reported_within_timeout(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Event()
     monkeypatch.setattr(status, "_summarize_jobs", over.wait)
     try:
-        check = partial(staff.run, "status", "--json", "--timeout", "1")
+        check = partial(cluster.run, "status", "--json", "--timeout", "1")
         result = run_within(check, below=1 + SLACK, code=Verdict.DOWN)
     finally:
         over.set()
@@ -282,8 +282,8 @@ def test_hanging_query_is_reported_within_timeout(staff: Cluster, monkeypatch: p
     assert json.loads(result.stdout)["away"]["jobs"] == "The database does not answer in time."
 
 
-def test_help_explains_exit_codes(staff: Cluster) -> None:
-    text = staff.run("status", "--help").stdout
+def test_help_explains_exit_codes(cluster: Cluster) -> None:
+    text = cluster.run("status", "--help").stdout
 
     for word in ("Example", "0  healthy", "1  degraded", "2  down"):
         assert word in text

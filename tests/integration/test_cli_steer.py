@@ -21,7 +21,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import Run, commands
-from tests.support.factories import make_older
+from tests.support.factories import make_older, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.tasks import noop
 
@@ -34,12 +34,12 @@ def run(app: Flask) -> Run:
 
 
 @pytest.fixture(scope="module")
-def staff(
+def cluster(
     base_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Cluster]:
-    with running_cluster(base_environment, tmp_path_factory.mktemp("staff"), request) as staff:
-        staff.hire()
-        yield staff
+    with running_cluster(base_environment, tmp_path_factory.mktemp("cluster"), request) as cluster:
+        cluster.start_worker()
+        yield cluster
 
 
 def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -> None:
@@ -56,12 +56,6 @@ def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -
     }
     db.session.add(Task(**values | columns))
     db.session.commit()
-
-
-def state_of(job_id: str) -> str:
-    job = find_job(job_id)
-    assert job is not None
-    return job.state
 
 
 class TestFilters:
@@ -148,70 +142,61 @@ class TestFilters:
 
 class TestTerminate:
     @pytest.fixture
-    def worker(self, staff: Cluster) -> Iterator[Worker]:
-        yield staff.workers[0]
-        staff.workers[0].send_signal(signal.SIGCONT)
+    def worker(self, cluster: Cluster) -> Iterator[Worker]:
+        yield cluster.workers[0]
+        cluster.workers[0].send_signal(signal.SIGCONT)
 
     @pytest.fixture
-    def gate(self, tmp_path: Path) -> Iterator[Path]:
-        yield tmp_path / "gate"
-        (tmp_path / "gate").touch()
-
-    @pytest.fixture
-    def diary(self, tmp_path: Path) -> Path:
-        return tmp_path / "diary"
-
-    @pytest.fixture
-    def job(self, staff: Cluster, worker: Worker, diary: Path, gate: Path) -> str:
+    def job(self, cluster: Cluster, worker: Worker, runs_file: Path, release_file: Path) -> str:
         """The id of a running job that ignores cancel requests."""
-        job: str = staff.launch("stubborn", str(diary), str(gate))
-        wait_for(diary.exists, what="the job runs")
+        job: str = cluster.launch("ignore_cancellation", str(runs_file), str(release_file))
+        wait_for(runs_file.exists, what="the job runs")
         return job
 
-    def test_cancel_request_does_not_stop_job(self, staff: Cluster, job: str) -> None:
-        result = staff.run("cancel", job)
+    def test_cancel_request_does_not_stop_job(self, cluster: Cluster, job: str) -> None:
+        result = cluster.run("cancel", job)
 
         assert "asked to stop" in result.stdout
-        assert staff.state(job) == states.STARTED
+        assert cluster.state(job) == states.STARTED
 
     def test_terminated_job_is_revoked_and_not_rerun(
-        self, staff: Cluster, worker: Worker, job: str, diary: Path
+        self, cluster: Cluster, worker: Worker, job: str, runs_file: Path
     ) -> None:
-        result = staff.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
+        result = cluster.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
         assert (result.exit_code, result.stdout) == (0, f"{job}: killed.\n")
-        assert staff.state(job) == states.REVOKED
-        wait_for(lambda: staff.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
-        later = staff.launch("noop")
-        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker continues")
+        assert cluster.state(job) == states.REVOKED
+        wait_for(lambda: cluster.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
+        later = cluster.launch("noop")
+        wait_for(lambda: cluster.state(later) == states.SUCCESS, what="the worker continues")
         assert reconcile_all() == 0
-        assert staff.redis_server.client.llen("default") == 0
-        assert diary.read_text() == "ran\n"
-        assert staff.state(job) == states.REVOKED
+        assert cluster.redis_server.client.llen("default") == 0
+        assert runs_file.read_text() == "ran\n"
+        assert cluster.state(job) == states.REVOKED
 
-    def test_job_of_frozen_worker_is_revoked(self, staff: Cluster, worker: Worker, job: str, diary: Path) -> None:
+    def test_job_of_frozen_worker_is_revoked(self, cluster: Cluster, worker: Worker, job: str, runs_file: Path) -> None:
         worker.send_signal(signal.SIGSTOP)
 
-        result = staff.run("cancel", "--terminate", "--timeout", "0.3", job)
+        result = cluster.run("cancel", "--terminate", "--timeout", "0.3", job)
         assert result.exit_code == 0
         assert f"{worker.name} does not answer" in result.stdout
         make_older(job, lease_expires_at=1)
         assert reconcile_all()
         worker.send_signal(signal.SIGCONT)
 
-        assert staff.state(job) == states.REVOKED
-        later = staff.launch("noop")
-        wait_for(lambda: staff.state(later) == states.SUCCESS, what="the worker continues")
-        assert staff.state(job) == states.REVOKED
-        assert diary.read_text() == "ran\n"
+        assert cluster.state(job) == states.REVOKED
+        later = cluster.launch("noop")
+        wait_for(lambda: cluster.state(later) == states.SUCCESS, what="the worker continues")
+        assert cluster.state(job) == states.REVOKED
+        assert runs_file.read_text() == "ran\n"
 
-    def test_pending_job_is_cancelled(self, staff: Cluster, worker: Worker) -> None:
-        staff.run("pause", "mail", *TIMEOUT_OPTION)
-        job = staff.launch("noop", queue="mail")
+    def test_pending_job_is_cancelled(self, cluster: Cluster, worker: Worker) -> None:
+        cluster.run("pause", "mail", *TIMEOUT_OPTION)
+        job = cluster.launch("noop", queue="mail")
 
-        result = staff.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
+        result = cluster.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
-        staff.run("resume", "mail", *TIMEOUT_OPTION)
+        cluster.run("resume", "mail", *TIMEOUT_OPTION)
         assert (result.exit_code, result.stdout) == (0, f"{job}: cancelled.\n")
 
 
@@ -219,7 +204,7 @@ class TestTerminate:
 def test_terminate_without_redis_stores_cancel_request(run: Run, redis_server: RedisServer) -> None:
     add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(hours=1), worker="one@host", attempts=1)
 
-    with redis_server.away():
+    with redis_server.stopped():
         result = run("cancel", "--terminate", "runs")
 
     assert (result.exit_code, result.stdout) == (3, "")

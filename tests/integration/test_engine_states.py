@@ -75,7 +75,7 @@ def test_success(launch: Callable[..., list[str]], worker: Worker) -> None:
 def test_step_receives_result_of_previous_step(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    first, second = launch(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "diary")))
+    first, second = launch(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "runs")))
 
     row = finished(second)
 
@@ -85,8 +85,8 @@ def test_step_receives_result_of_previous_step(
 
 
 def test_failure_fails_following_steps(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    first, second, third = launch(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(diary)))
+    runs_file = tmp_path / "runs"
+    first, second, third = launch(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(runs_file)))
 
     for task_id in (first, second, third):
         row = finished(task_id)
@@ -94,7 +94,7 @@ def test_failure_fails_following_steps(launch: Callable[..., list[str]], worker:
         assert "secret detail" not in (row.error or "")
         assert "secret detail" in (row.traceback or "")
         assert_row_equals_result(task_id)
-    assert not diary.exists()
+    assert not runs_file.exists()
 
 
 def test_task_sets_error_for_its_user(launch: Callable[..., list[str]], worker: Worker) -> None:
@@ -130,7 +130,7 @@ def test_soft_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
 
 @pytest.mark.both_databases(each_run=False)
 def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
-    first, second = launch(tasks.deaf.s(), tasks.noop.s())
+    first, second = launch(tasks.ignore_soft_limit.s(), tasks.noop.s())
 
     assert finished(first).error == "It took longer than it may and was stopped."
     assert finished(second).state == "FAILURE"
@@ -139,11 +139,11 @@ def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
 
 
 def test_cancelled_pending_job_does_not_run(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    gates = [tmp_path / "first gate", tmp_path / "second gate"]
-    diary = tmp_path / "diary"
-    for gate in gates:  # both processes of the worker are busy
-        launch(tasks.count.s(str(gate)))
-    first, second = launch(tasks.record.s(str(diary)), tasks.noop.s())
+    release_files = [tmp_path / "first", tmp_path / "second"]
+    runs_file = tmp_path / "runs"
+    for release_file in release_files:  # both processes of the worker are busy
+        launch(tasks.count.s(str(release_file)))
+    first, second = launch(tasks.record.s(str(runs_file)), tasks.noop.s())
     job = find_job(first)
     assert job is not None
 
@@ -152,14 +152,14 @@ def test_cancelled_pending_job_does_not_run(launch: Callable[..., list[str]], wo
     for task_id in (first, second):
         assert row_of(task_id).state == "REVOKED"
         assert_row_equals_result(task_id)
-    for gate in gates:
-        gate.touch()
+    for release_file in release_files:
+        release_file.touch()
     wait_for(lambda: f"{first} is REVOKED already" in worker.text(), what="the message is refused")
-    assert not diary.exists()
+    assert not runs_file.exists()
 
 
 def test_cancelled_job_stops_at_next_progress(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
+    first, second = launch(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
     job = find_job(first)
     assert job is not None
@@ -175,7 +175,7 @@ def test_cancelled_job_stops_at_next_progress(launch: Callable[..., list[str]], 
 def test_terminated_task_is_revoked(
     app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    first, second = launch(tasks.count.s(str(tmp_path / "gate")), tasks.noop.s())
+    first, second = launch(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
 
     app.extensions["celery"].control.revoke(first, terminate=True)
@@ -190,7 +190,7 @@ def test_terminated_task_is_revoked(
 def test_task_runs_again_after_killing_its_process(
     launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    [task_id] = launch(tasks.die.s(str(tmp_path / "diary"), 2))
+    [task_id] = launch(tasks.kill_itself.s(str(tmp_path / "runs"), 2))
 
     row = finished(task_id)
 
@@ -200,8 +200,8 @@ def test_task_runs_again_after_killing_its_process(
 
 @pytest.mark.exhaustive
 def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    first, second = launch(tasks.die.s(str(diary), 99), tasks.noop.s())
+    runs_file = tmp_path / "runs"
+    first, second = launch(tasks.kill_itself.s(str(runs_file), 99), tasks.noop.s())
 
     row = finished(first)
 
@@ -209,7 +209,7 @@ def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker
     assert row.error is not None
     assert "died" in row.error
     assert (row.attempts, row.crashes) == (3, 3)
-    assert diary.read_text() == "ran\n" * 3
+    assert runs_file.read_text() == "ran\n" * 3
     assert finished(second).state == "FAILURE"
     assert_row_equals_result(first)
     assert_row_equals_result(second)
@@ -219,13 +219,13 @@ def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker
 def test_task_runs_again_after_kill_from_outside(
     app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    [task_id] = launch(tasks.count.s(str(gate)))
+    release_file = tmp_path / "release"
+    [task_id] = launch(tasks.count.s(str(release_file)))
     wait_for(lambda: row_of(task_id).state == "PROGRESS")
 
     inspect = app.extensions["celery"].control.inspect([worker.name], timeout=TIMEOUT)  # returns with the reply
     os.kill(inspect.active()[worker.name][0]["worker_pid"], signal.SIGKILL)
-    gate.touch()
+    release_file.touch()
 
     assert (finished(task_id).state, row_of(task_id).attempts) == ("SUCCESS", 2)
     assert_row_equals_result(task_id)
@@ -239,7 +239,7 @@ def test_task_without_row_runs_as_usual(app: Flask, worker: Worker) -> None:
 
 
 def test_worker_processes_share_no_connection(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    launched = [launch(tasks.introduce.s(str(tmp_path)))[0] for _ in range(2)]
+    launched = [launch(tasks.identify_process.s(str(tmp_path)))[0] for _ in range(2)]
 
     one, two = (finished(task_id).result for task_id in launched)
 

@@ -119,7 +119,7 @@ def test_repeated_error_is_mailed_once_a_minute(
         crash(faulty, browser)
 
     if redis_unavailable:
-        with redis_server.away():
+        with redis_server.stopped():
             crash_four_times_and_once_later()
     else:
         crash_four_times_and_once_later()
@@ -202,7 +202,7 @@ def test_reports_delayed_by_redis_are_one_mail(
     faulty: Flask, redis_server: RedisServer, smtp_server: SmtpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = faulty.test_client()
-    with redis_server.away():
+    with redis_server.stopped():
         for _ in range(3):  # simulate three processes, each with its own counters
             monkeypatch.setattr(throttle, "_local_admissions", type(throttle._local_admissions)())
             crash(faulty, browser)

@@ -183,7 +183,7 @@ def test_pages_work_while_redis_is_unavailable(
     pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and not rule.arguments}
     pages -= {"/readyz", "/notifications/stream"}  # /readyz reports the outage, and the stream never ends
 
-    with redis_server.away():
+    with redis_server.stopped():
         signed_in = browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
         statuses = {page: browser.get(page).status_code for page in pages}
         written = browser.post("/", data={"post": "not lost"})

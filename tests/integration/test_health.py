@@ -92,7 +92,7 @@ def test_readyz_fails_promptly_while_redis_is_down(
 ) -> None:
     monkeypatch.setattr(health_routes, "DEADLINE", 30.0)  # enough for the database on a busy machine
     make_worker()
-    with redis_server.away():
+    with redis_server.stopped():
         began = time.monotonic()
         response = client.get("/readyz")
         took = time.monotonic() - began

@@ -130,7 +130,7 @@ def test_launch_refuses_groups_and_callbacks(app: Flask, job: Signature, reason:
 
 
 def test_launch_mirrors_nested_chains_in_order(app: Flask) -> None:
-    launch(chain(tasks.add.s(1, 2), chain(tasks.noop.s(), tasks.record.s("diary"))))
+    launch(chain(tasks.add.s(1, 2), chain(tasks.noop.s(), tasks.record.s("runs_file"))))
 
     assert [(row.position, row.name) for row in rows()] == [(0, "add"), (1, "noop"), (2, "record")]
 
@@ -218,9 +218,9 @@ def test_launch_while_redis_is_down_runs_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    diary = tmp_path / "diary"
-    with redis_server.away():
-        task_id = launch(tasks.record.s(str(diary))).id
+    runs_file = tmp_path / "runs_file"
+    with redis_server.stopped():
+        task_id = launch(tasks.record.s(str(runs_file))).id
         db.session.commit()
         assert rows()[0].published_at is None
 
@@ -234,7 +234,7 @@ def test_launch_while_redis_is_down_runs_later(
         return row is not None and row.state == "SUCCESS"
 
     wait_for(state)
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
@@ -250,14 +250,14 @@ def test_launch_survives_database_restart(app: Flask, redis_server: RedisServer,
 
 @pytest.mark.exhaustive
 def test_worker_refuses_pickle_message(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    tasks.record.apply_async(args=[str(diary)], serializer="pickle")
+    runs_file = tmp_path / "runs_file"
+    tasks.record.apply_async(args=[str(runs_file)], serializer="pickle")
     last = tasks.add.delay(1, 2)
 
     make_worker(concurrency=1, C_FORCE_ROOT="1")  # a worker that accepts pickle refuses to run as root
 
     assert last.get(timeout=TIMEOUT) == 3
-    assert not diary.exists()
+    assert not runs_file.exists()
 
 
 def test_export_message_contains_only_user_id(
@@ -280,8 +280,8 @@ def test_export_message_contains_only_user_id(
 def test_duplicate_message_runs_once(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    diary = tmp_path / "diary"
-    task_id = launch(tasks.record.s(str(diary))).id
+    runs_file = tmp_path / "runs_file"
+    task_id = launch(tasks.record.s(str(runs_file))).id
     db.session.commit()
     [message] = redis_server.client.lrange("default", 0, -1)
     redis_server.client.rpush("default", message, message)
@@ -291,4 +291,4 @@ def test_duplicate_message_runs_once(
     refused = [f"{task_id} is SUCCESS already", f"{task_id} is being run by another worker"]
     wait_for(lambda: sum(worker.text().count(sentence) for sentence in refused) >= 2)
     wait_for(lambda: rows_of(task_id)[0].finished_at, what="the accepted message's task ends")
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"

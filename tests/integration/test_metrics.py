@@ -135,16 +135,16 @@ class TestTasks:
         assert scraped.values("microblog_task_wait_seconds_bucket", ["name", "le"])["add", "2.0"] == 4
 
     def test_crashes_are_distinguished_from_retries(self, app: Flask) -> None:
-        make_finished(("die", "FAILURE"), attempts=3, crashes=3)
-        make_finished(("die", "SUCCESS"), attempts=4, crashes=1)
-        make_unfinished("STARTED", name="die", attempts=2, crashes=1, started_at=utcnow())
+        make_finished(("kill_itself", "FAILURE"), attempts=3, crashes=3)
+        make_finished(("kill_itself", "SUCCESS"), attempts=4, crashes=1)
+        make_unfinished("STARTED", name="kill_itself", attempts=2, crashes=1, started_at=utcnow())
 
         scraped = scrape(app)
 
-        assert scraped.value("microblog_task_attempts_total", name="die") == 9
-        assert scraped.value("microblog_task_crashes_total", name="die") == 5
-        assert scraped.value("microblog_task_given_up_total", name="die") == 1
-        assert scraped.value("microblog_task_retries_total", name="die") == 2
+        assert scraped.value("microblog_task_attempts_total", name="kill_itself") == 9
+        assert scraped.value("microblog_task_crashes_total", name="kill_itself") == 5
+        assert scraped.value("microblog_task_given_up_total", name="kill_itself") == 1
+        assert scraped.value("microblog_task_retries_total", name="kill_itself") == 2
 
     def test_mails_are_counted_as_sent_retried_failed(
         self, app: Flask, make_user: Callable[..., User], worker: Worker, smtp_server: SmtpServer
@@ -212,7 +212,7 @@ class TestRedis:
         self, app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
     ) -> None:
         make_worker()
-        with redis_server.away():
+        with redis_server.stopped():
             root = launch(tasks.noop.s())
             db.session.commit()
             task_id, signature = root.id, root.signature
@@ -279,7 +279,7 @@ class TestOutages:
         make_finished(("add", "SUCCESS"))
 
         monkeypatch.setattr(metrics, "DEADLINE", 30.0)  # enough for the database on a busy machine
-        with redis_server.away():
+        with redis_server.stopped():
             began = time.monotonic()
             scraped = scrape(app)
             took = time.monotonic() - began

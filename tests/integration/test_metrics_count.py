@@ -44,7 +44,10 @@ def launch_all(folder: Path) -> list[str]:
         lambda: [tasks.fail_politely.s(), tasks.noop.s()],
         lambda: [tasks.flaky.s(1)],
     ]
-    chains = [[tasks.die.s(str(folder / "twice"), 2)], [tasks.die.s(str(folder / "always"), 99), tasks.noop.s()]]
+    chains = [
+        [tasks.kill_itself.s(str(folder / "twice"), 2)],
+        [tasks.kill_itself.s(str(folder / "always"), 99), tasks.noop.s()],
+    ]
     chains += [kinds[number % len(kinds)]() for number in range(JOBS - len(chains))]
     launched = [launch(chain(*steps)).id for steps in chains]
     db.session.commit()
@@ -137,9 +140,9 @@ def test_counters_equal_task_table_after_crashes(
     scraped = scrape(web_apps[0])
 
     assert_equals_table(scraped, launched)
-    assert scraped.value(FINISHED, name="die", state="SUCCESS") == 1
-    assert scraped.value("microblog_task_given_up_total", name="die") == 1
-    assert scraped.value("microblog_task_crashes_total", name="die") >= 5
+    assert scraped.value(FINISHED, name="kill_itself", state="SUCCESS") == 1
+    assert scraped.value("microblog_task_given_up_total", name="kill_itself") == 1
+    assert scraped.value("microblog_task_crashes_total", name="kill_itself") >= 5
     flaky = db.session.scalars(sa.select(Task).where(Task.name == "flaky")).all()
     retries = sum(row.attempts - 1 - row.crashes for row in flaky)
     assert scraped.value("microblog_task_retries_total", name="flaky") == retries > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
 
 from microblog.accounts.models import User
 from microblog.accounts.services import follow_user, unfollow_user
@@ -26,21 +25,9 @@ from microblog.notifications.pubsub import Hub, user_topic
 from microblog.notifications.services import mark_notifications_read, notify
 from microblog.taskqueue.interface import TaskChange
 from microblog.taskqueue.models import Task
+from tests.support.databases import recorded_statements
 from tests.support.factories import make_job
 from tests.support.servers import TIMEOUT
-
-
-@pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """The statements that any database receives during the test."""
-    sent: list[str] = []
-
-    def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        sent.append(statement)
-
-    sa.event.listen(Engine, "before_cursor_execute", record)
-    yield sent
-    sa.event.remove(Engine, "before_cursor_execute", record)
 
 
 def sentences(browser: FlaskClient) -> list[str]:
@@ -288,14 +275,8 @@ def test_page_query_count_is_independent_of_rows(
     browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
     def queries() -> int:
-        statements: list[str] = []
-
-        def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            statements.append(statement)
-
-        sa.event.listen(db.engine, "before_cursor_execute", record)
-        browser.get("/notifications/all")
-        sa.event.remove(db.engine, "before_cursor_execute", record)
+        with recorded_statements() as statements:
+            browser.get("/notifications/all")
         return len(statements)
 
     def add_followers(names: range) -> None:

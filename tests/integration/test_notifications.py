@@ -311,7 +311,7 @@ def test_streams_end_after_redis_outage(
         streams = [Stream(browser) for browser in browsers]
         wait_for(lambda: "resync" in "".join(streams[0].frames), what="the process is subscribed")
 
-        with redis_server.away():
+        with redis_server.stopped():
             assert replace_password(susan, "another-secret")
 
         wait_for(lambda: all(stream.ended for stream in streams), what="both streams end")

@@ -31,16 +31,6 @@ ONLY_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"])
 
 
 @pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    return tmp_path / "diary"
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    return tmp_path / "gate"
-
-
-@pytest.fixture
 def database_outage(app: Flask, postgres_server: Postgres) -> Outage:
     @contextlib.contextmanager
     def outage() -> Iterator[None]:
@@ -64,7 +54,7 @@ def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_serv
     noop = app.extensions["celery"].tasks["noop"]
     noop.push_request(id=task_id, hostname="two@host")
 
-    with redis_server.away():
+    with redis_server.stopped():
         noop.before_start(task_id, (), {})
 
     assert [(row.state, row.worker, row.attempts) for row in rows_of(task_id)] == [("STARTED", "two@host", 2)]
@@ -72,9 +62,9 @@ def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_serv
 
 
 def test_schema_error_at_claim_drops_message_and_loses_no_job(
-    app: Flask, make_worker: Callable[..., Worker], diary: Path
+    app: Flask, make_worker: Callable[..., Worker], runs_file: Path
 ) -> None:
-    task_id = start(tasks.record.s(str(diary)))
+    task_id = start(tasks.record.s(str(runs_file)))
     rename_column("crashes")
 
     worker = make_worker()
@@ -158,32 +148,32 @@ def connected(signal: Any, receiver: Callable[..., None]) -> Iterator[None]:
 
 @pytest.mark.exhaustive
 def test_next_step_runs_once_redis_is_back(
-    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path, diary: Path
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path, runs_file: Path
 ) -> None:
     worker = make_worker()
-    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    job_id = start(tasks.count.s(str(release_file)), tasks.record.s(str(runs_file)))
     wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
-    with redis_server.away():
-        gate.touch()
+    with redis_server.stopped():
+        release_file.touch()
         wait_for(lambda: "Failed operation" in worker.text(), what="the success cannot be stored")
         assert states_of(job_id) == ["PROGRESS", "PENDING"]
 
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @pytest.mark.both_databases
 @pytest.mark.exhaustive
 def test_retry_is_published_once_redis_is_back(
-    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, gate: Path
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path
 ) -> None:
     make_worker()
-    task_id = start(tasks.retry_behind.s(str(gate)))
+    task_id = start(tasks.retry_behind.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
-    with redis_server.away():
-        gate.touch()
+    with redis_server.stopped():
+        release_file.touch()
         wait_for(lambda: states_of(task_id) == ["RETRY"], what="the retry is stored")
     assert rows_of(task_id)[0].published_at is None
     make_older(task_id, eta=30)
@@ -200,9 +190,9 @@ def test_message_is_requeued_while_database_is_unavailable(
     make_worker: Callable[..., Worker],
     redis_server: RedisServer,
     database_outage: Outage,
-    diary: Path,
+    runs_file: Path,
 ) -> None:
-    task_id = start(tasks.record.s(str(diary)))
+    task_id = start(tasks.record.s(str(runs_file)))
 
     with database_outage():
         make_worker()
@@ -210,20 +200,20 @@ def test_message_is_requeued_while_database_is_unavailable(
 
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @ONLY_POSTGRESQL
 @pytest.mark.exhaustive
 def test_result_reaches_row_once_database_is_back(
-    app: Flask, make_worker: Callable[..., Worker], database_outage: Outage, gate: Path
+    app: Flask, make_worker: Callable[..., Worker], database_outage: Outage, release_file: Path
 ) -> None:
     worker = make_worker()
-    task_id = start(tasks.stand.s(str(gate)))
+    task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     with database_outage():
-        gate.touch()
+        release_file.touch()
         wait_for(lambda: "SUCCESS of" in worker.text(), what="the row cannot be written")
         assert AsyncResult(task_id).state == "SUCCESS"
 

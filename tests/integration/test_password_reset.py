@@ -24,6 +24,7 @@ from microblog.api.models import ApiToken
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
+from tests.support.databases import recorded_statements
 from tests.support.links import link_in
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -50,21 +51,6 @@ def signs_in_with(password: str) -> bool:
 def jobs() -> list[Task]:
     db.session.rollback()
     return list(db.session.scalars(sa.select(Task).where(Task.name == password_reset.TASK).order_by(Task.created_at)))
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """The statements that are sent to the database inside the block."""
-    executed: list[str] = []
-
-    def record(connection: Any, cursor: Any, statement: str, *details: Any) -> None:
-        executed.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", record)
-    try:
-        yield executed
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", record)
 
 
 @contextmanager
@@ -128,7 +114,7 @@ def test_request_does_not_reveal_accounts(
     # Compares what is done instead of the time taken: the same statements, rows and messages.
     outcomes = []
     for address in ("nobody@example.com", "susan@example.com"):
-        with statements() as executed:
+        with recorded_statements() as executed:
             page = client.post(REQUEST_PATH, data={"email": address}, follow_redirects=True)
         outcomes.append(
             (executed, page.status_code, without_csrf_tokens(page.text), redis_server.client.llen("mail"), len(jobs()))

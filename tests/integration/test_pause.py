@@ -19,6 +19,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import EPOCH_KEY, RESUMED_KEY, pause_consuming, resume_consuming
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.console import commands
+from tests.support.factories import state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
@@ -55,17 +56,17 @@ class TestPause:
         pause_consuming("default")
         wait_for(lambda: "Canceling queue default" in worker.text())
 
-        with persistent_redis.away():
+        with persistent_redis.stopped():
             wait_for(lambda: "Connection to broker lost" in worker.text())
         wait_for(lambda: worker.text().count("Connected to") >= 2)
         waiting, running = launch(noop.s()), launch(noop.s().set(queue="mail"))
         db.session.commit()
-        wait_for(lambda: state_of(running) == states.SUCCESS, what="the worker runs tasks again")
-        assert (state_of(waiting), persistent_redis.client.llen("default")) == (states.PENDING, 1)
+        wait_for(lambda: state_of(running.id) == states.SUCCESS, what="the worker runs tasks again")
+        assert (state_of(waiting.id), persistent_redis.client.llen("default")) == (states.PENDING, 1)
 
         resume_consuming("default")
 
-        wait_for(lambda: state_of(waiting) == states.SUCCESS, what="the worker consumes the resumed queue")
+        wait_for(lambda: state_of(waiting.id) == states.SUCCESS, what="the worker consumes the resumed queue")
 
     @pytest.mark.both_databases
     def test_reconcile_adds_no_messages_to_paused_queue(self, app: Flask, redis_server: RedisServer) -> None:
@@ -106,12 +107,6 @@ class TestPause:
 
             assert (code, stdout) == (2, "")
             assert "there is no queue called 'exprots'; the queues are: exports, mail, default." in stderr
-
-
-def state_of(task: Task) -> str:
-    """Return the current state of a task."""
-    db.session.refresh(task)
-    return task.state
 
 
 def age_by_an_hour(redis_server: RedisServer) -> None:

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
+from tests.support.databases import recorded_statements
 
 LISTS = ("/", "/explore", "/user/susan")
 
@@ -138,26 +139,17 @@ def test_query_count_is_independent_of_authors(
     app: Flask, browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
     write_posts(app, susan.id, 1)
-    one_author = count_queries(app, browser, "/explore")
+    one_author = count_queries(browser, "/explore")
     for name in ("ann", "bob", "cid"):
         write_posts(app, make_user(name).id, 5)
 
-    assert count_queries(app, browser, "/explore") == one_author
+    assert count_queries(browser, "/explore") == one_author
 
 
-def count_queries(app: Flask, browser, path: str) -> int:
-    statements = []
-
-    def record(connection, cursor, statement, *rest) -> None:
-        statements.append(statement)
-
-    with app.app_context():
-        engine = db.engine
-    sa.event.listen(engine, "before_cursor_execute", record)
-    try:
+def count_queries(browser: FlaskClient, path: str) -> int:
+    """Return the number of SQL statements that a page takes."""
+    with recorded_statements() as statements:
         assert browser.get(path).status_code == 200
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", record)
     return len(statements)
 
 

@@ -57,7 +57,7 @@ def test_worker_registers_again_after_redis_data_loss(
 ) -> None:
     worker = make_worker()
 
-    with redis_server.away():
+    with redis_server.stopped():
         pass
 
     wait_for(lambda: worker.name in registered_workers())

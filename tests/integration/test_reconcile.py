@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,6 @@ from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 pytestmark = pytest.mark.both_databases
 
 FOREVER = "600"  # seconds, as a setting: longer than a test may take
-
-
-@pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    return tmp_path / "diary"
-
-
-@pytest.fixture
-def statements(app: Flask) -> Iterator[list[str]]:
-    """The SQL statements that this process sends during the test."""
-    sent: list[str] = []
-
-    def record(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        sent.append(statement)
-
-    sa.event.listen(db.engine, "before_cursor_execute", record)
-    yield sent
-    sa.event.remove(db.engine, "before_cursor_execute", record)
 
 
 @pytest.fixture
@@ -103,51 +85,51 @@ def test_failed_reconcile_does_not_block_other_jobs(app: Flask, redis_server: Re
 
 @pytest.mark.both_databases(each_run=False)
 def test_killed_worker_loses_no_task(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, runs_file: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     doomed = make_worker(concurrency=1, TASK_LEASE="1")
-    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    job_id = start(tasks.count.s(str(release_file)), tasks.record.s(str(runs_file)))
     wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     doomed.kill()
-    gate.touch()
+    release_file.touch()
     make_worker(TASK_LEASE=FOREVER)
     wait_for(lambda: (reconcile_all() and False) or "SUCCESS" in states_of(job_id), what="the job is taken over")
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
 
     assert [row.attempts for row in rows_of(job_id)] == [2, 1]
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @pytest.mark.exhaustive
 def test_stopping_worker_releases_tasks_in_time(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, runs_file: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     stopping = make_worker(WORKER_STOP_TIMEOUT="0.5")
-    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    job_id = start(tasks.count.s(str(release_file)), tasks.record.s(str(runs_file)))
     wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     stopping.process.terminate()
     wait_for(lambda: stopping.process.poll() is not None, what="the worker ends")
-    gate.touch()
+    release_file.touch()
     make_worker()
 
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(job_id)] == [(2, 0), (1, 0)]
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @pytest.mark.exhaustive
 def test_stopping_worker_finishes_short_task(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     stopping = make_worker(WORKER_STOP_TIMEOUT=FOREVER)
-    task_id = start(tasks.count.s(str(gate)))
+    task_id = start(tasks.count.s(str(release_file)))
     wait_for(lambda: states_of(task_id)[0] == "PROGRESS")
 
     stopping.process.terminate()
-    gate.touch()
+    release_file.touch()
     stopping.process.wait(TIMEOUT)
 
     assert states_of(task_id) == ["SUCCESS"]
@@ -177,15 +159,15 @@ def test_stopping_worker_renews_running_leases(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, hash_seed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "Program", Interpreter)
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     stopping = make_worker(TASK_LEASE="1", WORKER_STOP_TIMEOUT=FOREVER, PYTHONHASHSEED=hash_seed)
-    task_id = start(tasks.stand.s(str(gate)))
+    task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     stopping.process.terminate()
     stopped_at = utcnow()
     wait_for(lambda: (rows_of(task_id)[0].lease_expires_at or stopped_at) > stopped_at + timedelta(seconds=3))
-    gate.touch()
+    release_file.touch()
     stopping.process.wait(TIMEOUT)
 
     assert [(row.state, row.attempts) for row in rows_of(task_id)] == [("SUCCESS", 1)]
@@ -193,11 +175,11 @@ def test_stopping_worker_renews_running_leases(
 
 @pytest.mark.exhaustive
 def test_frozen_worker_is_fenced_after_takeover(
-    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, diary: Path
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, runs_file: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     frozen = make_worker(concurrency=1, TASK_LEASE="1")
-    job_id = start(tasks.count.s(str(gate)), tasks.record.s(str(diary)))
+    job_id = start(tasks.count.s(str(release_file)), tasks.record.s(str(runs_file)))
     wait_for(lambda: states_of(job_id)[0] == "PROGRESS")
 
     frozen.send_signal(signal.SIGSTOP)
@@ -207,18 +189,18 @@ def test_frozen_worker_is_fenced_after_takeover(
     frozen.send_signal(signal.SIGCONT)
     wait_for(lambda: "was taken over" in frozen.text() or "ignored" in frozen.text(), what="the takeover is detected")
     assert states_of(job_id)[0] in ("STARTED", "PROGRESS")
-    gate.touch()
+    release_file.touch()
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
 
     assert rows_of(job_id)[0].worker == other.name
-    assert diary.read_text() == "ran\n"
+    assert runs_file.read_text() == "ran\n"
 
 
 @pytest.mark.exhaustive
 def test_lease_is_renewed_without_progress(app: Flask, make_worker: Callable[..., Worker], tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     make_worker(TASK_LEASE="8")  # renewed every two seconds: only a worker that hangs for several seconds loses it
-    task_id = start(tasks.stand.s(str(gate)))
+    task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
     leases = {rows_of(task_id)[0].lease_expires_at}
 
@@ -226,7 +208,7 @@ def test_lease_is_renewed_without_progress(app: Flask, make_worker: Callable[...
         assert reconcile_all() == 0
         leases.add(rows_of(task_id)[0].lease_expires_at)
         time.sleep(0.02)
-    gate.touch()
+    release_file.touch()
 
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert rows_of(task_id)[0].attempts == 1
@@ -249,8 +231,10 @@ def test_reconcile_copies_result_from_redis(app: Flask) -> None:
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_republished_step_receives_previous_result(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
-    job_id = start(tasks.add.s(1, 2), tasks.record.s(str(diary)))
+def test_republished_step_receives_previous_result(
+    app: Flask, make_worker: Callable[..., Worker], runs_file: Path
+) -> None:
+    job_id = start(tasks.add.s(1, 2), tasks.record.s(str(runs_file)))
     crash(app, job_id)
     store_result_in_redis(app, job_id, "SUCCESS", 3)
     reconcile_all()
@@ -265,15 +249,15 @@ def test_republished_step_receives_previous_result(app: Flask, make_worker: Call
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_stored_result_is_reused_after_crash(app: Flask, make_worker: Callable[..., Worker], diary: Path) -> None:
-    task_id = start(tasks.record.s(str(diary)))
+def test_stored_result_is_reused_after_crash(app: Flask, make_worker: Callable[..., Worker], runs_file: Path) -> None:
+    task_id = start(tasks.record.s(str(runs_file)))
     crash(app, task_id)
     store_result_in_redis(app, task_id, "SUCCESS", {"received": []})
 
     make_worker()
 
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])
-    assert not diary.exists()
+    assert not runs_file.exists()
 
 
 @pytest.mark.parametrize("ended", ["FAILURE", "REVOKED"])
@@ -312,17 +296,17 @@ def test_task_fails_after_too_many_crashes(app: Flask) -> None:
 
 @pytest.mark.both_databases(each_run=False)
 def test_next_step_waits_for_committed_success(
-    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, diary: Path
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path, runs_file: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    release_file = tmp_path / "release"
     make_worker(concurrency=1)  # leaves the next message in the queue
-    job_id = start(tasks.stand.s(str(gate)), tasks.record.s(str(diary)))
+    job_id = start(tasks.wait_for_file.s(str(release_file)), tasks.record.s(str(runs_file)))
     wait_for(lambda: states_of(job_id) == ["STARTED", "PENDING"])
     db.session.execute(
         sa.update(Task).values(message="locked")
     )  # locks the row: no success is stored until the rollback
 
-    gate.touch()
+    release_file.touch()
     wait_for(lambda: AsyncResult(job_id).state == "SUCCESS", what="the success is in Redis")
     assert redis_server.client.llen("default") == 0
 

@@ -38,7 +38,7 @@ def test_new_job_is_not_republished(app: Flask, redis_server: RedisServer) -> No
 
 
 def test_unpublished_job_is_published(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
+    with redis_server.stopped():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
 
@@ -49,7 +49,7 @@ def test_unpublished_job_is_published(app: Flask, redis_server: RedisServer) -> 
 
 
 def test_republished_message_keeps_root_id(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
+    with redis_server.stopped():
         task_id = start(tasks.noop.s(), tasks.noop.s())
     make_older(task_id, created_at=60)
 
@@ -63,7 +63,7 @@ def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: Redi
     redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
-    with redis_server.away():
+    with redis_server.stopped():
         pass
     start(tasks.noop.s())  # so that the queue is not empty
 
@@ -121,7 +121,7 @@ def test_republish_pauses_grow_to_15_minutes(
 
 @pytest.mark.parametrize("published_before", [False, True])
 def test_concurrent_reconcile_publishes_once(app: Flask, redis_server: RedisServer, published_before: bool) -> None:
-    with contextlib.nullcontext() if published_before else redis_server.away():
+    with contextlib.nullcontext() if published_before else redis_server.stopped():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
     [head] = list(reconcile._current_steps())
@@ -136,7 +136,7 @@ def test_concurrent_reconcile_publishes_once(app: Flask, redis_server: RedisServ
 
 @pytest.mark.both_databases(each_run=False)
 def test_just_cancelled_job_is_not_published(app: Flask, redis_server: RedisServer) -> None:
-    with redis_server.away():
+    with redis_server.stopped():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
     [head] = list(reconcile._current_steps())

@@ -56,13 +56,13 @@ def test_unfinished_jobs_finish_after_database_restore(
     smtp_server: SmtpServer,
     tmp_path: Path,
 ) -> None:
-    worker, gate = make_worker(concurrency=1, TASK_LEASE="5"), tmp_path / "gate"
-    running = launch(chain(tasks.count.s(str(gate)), tasks.noop.s())).id
+    worker, release_file = make_worker(concurrency=1, TASK_LEASE="5"), tmp_path / "release"
+    running = launch(chain(tasks.count.s(str(release_file)), tasks.noop.s())).id
     export = make_user("susan").launch_task("export_posts", "Export").id
     db.session.commit()
     wait_for(lambda: state_of(running) == "PROGRESS")
     backup = back_up()
-    gate.touch()
+    release_file.touch()
     wait_for(lambda: not unfinished(), what="all jobs end after the backup")
     worker.kill()
 

@@ -75,8 +75,8 @@ def pattern_subscribers(redis_server: RedisServer) -> set[str]:
     return {client["id"] for client in redis_server.client.client_list() if client["psub"] != "0"}
 
 
-def launch_count(user: User, gate: Path) -> str:
-    job = launch_task("count", "Counting", str(gate), user_id=user.id).id
+def launch_count(user: User, release_file: Path) -> str:
+    job = launch_task("count", "Counting", str(release_file), user_id=user.id).id
     db.session.commit()
     return job
 
@@ -89,9 +89,9 @@ class TestTail:
         tailing = tail("--json")
         wait_for(lambda: tailing.has("worker-heartbeat"), what="tail receives events")
 
-        job = launch_count(make_user(), tmp_path / "gate")
+        job = launch_count(make_user(), tmp_path / "release")
         wait_for(lambda: tailing.has(PROGRESS), what="progress")
-        (tmp_path / "gate").touch()
+        (tmp_path / "release").touch()
         wait_for(lambda: tailing.has("task-received", "task-started", "task-succeeded"), what="the task's end")
 
         job_events = [event for event in tailing.events if event.get("uuid") == job]
@@ -110,14 +110,14 @@ class TestTail:
         tmp_path: Path,
     ) -> None:
         subscribers = pattern_subscribers(redis_server)
-        gates = tmp_path / "gate", tmp_path / "other"
-        job = launch_count(make_user(), gates[0])
-        launch_count(make_user("david"), gates[1])
+        release_files = tmp_path / "release", tmp_path / "other"
+        job = launch_count(make_user(), release_files[0])
+        launch_count(make_user("david"), release_files[1])
         by_job = tail("--json", "--job", job, "--task", "count")
         wait_for(lambda: by_job.has(PROGRESS), what="progress of a task that had started earlier")
         wait_for(lambda: pattern_subscribers(redis_server) - subscribers, what="tail receives Celery's events, too")
-        for gate in gates:
-            gate.touch()
+        for release_file in release_files:
+            release_file.touch()
         wait_for(lambda: by_job.has("task-succeeded"), what="the task's end")
 
         assert {event["root_id"] for event in by_job.events} == {job}
@@ -130,7 +130,7 @@ class TestTail:
         tailing = tail("--worker", worker.name)
         wait_for(lambda: tailing.lines, what="a heartbeat")
 
-        with redis_server.away():
+        with redis_server.stopped():
             wait_for(lambda: "Redis is unavailable" in tailing.stderr, what="tail reports that Redis is unavailable")
         wait_for(lambda: "Redis is back." in tailing.stderr, what="tail reports that Redis is available")
 
@@ -144,7 +144,7 @@ class TestTail:
     def test_tail_waits_for_redis_and_worker(
         self, app: Flask, tail: Callable[..., Tailing], redis_server: RedisServer
     ) -> None:
-        with redis_server.away():
+        with redis_server.stopped():
             tailing = tail()
             wait_for(lambda: "Redis is unavailable" in tailing.stderr, what="tail reports that Redis is unavailable")
         wait_for(lambda: "Redis is back." in tailing.stderr, what="tail reports that Redis is available")

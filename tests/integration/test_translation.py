@@ -143,7 +143,7 @@ def test_concurrent_requests_call_service_once(
 def test_translation_works_while_redis_is_down(
     browser: FlaskClient, post: Post, service: TranslationServer, redis_server: RedisServer
 ) -> None:
-    with redis_server.away():
+    with redis_server.stopped():
         page = translate(browser, post)
 
     assert ENGLISH in page.text

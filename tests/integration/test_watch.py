@@ -13,11 +13,10 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.jobs.models import find_job
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support.factories import make_job
+from tests.support.factories import make_job, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.terminal import WATCH, Tmux, shows, wait_until_gone
 
@@ -42,13 +41,6 @@ def export(user: User) -> str:
     user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
     return user.get_tasks_in_progress()[0].root_id
-
-
-def state_of(job_id: str) -> str:
-    db.session.rollback()
-    job = find_job(job_id)
-    assert job is not None
-    return job.state
 
 
 def percentage(terminal: Tmux) -> int:
@@ -104,7 +96,7 @@ class TestScreen:
         shows(terminal, "REVOKED")
         assert state_of(first) == states.REVOKED
 
-        with redis_server.away():
+        with redis_server.stopped():
             shows(terminal, "Redis is down")
             second = export(susan)
             shows(terminal, "waiting in exports")  # read from the database

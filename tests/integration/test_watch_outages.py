@@ -51,7 +51,7 @@ class TestDatabaseUnavailable:
         tmp_path: Path,
     ) -> None:
         make_worker()
-        launch_task("count", "Counting", str(tmp_path / "gate"), user_id=susan.id)
+        launch_task("count", "Counting", str(tmp_path / "release"), user_id=susan.id)
         db.session.commit()
         terminal.run(WATCH)
         shows(terminal, "PROGRESS susan")

@@ -29,7 +29,7 @@ class Cluster:
         self.redis_server = redis_server
         self.workers: list[Worker] = []
 
-    def hire(self, *options: str, concurrency: int = 2, **settings: str) -> Worker:
+    def start_worker(self, *options: str, concurrency: int = 2, **settings: str) -> Worker:
         """Start a worker and wait until it replies to commands."""
         log = self.folder / f"worker-{len(self.workers)}.log"
         worker = Worker(self.environment | settings, *options, concurrency=concurrency, log=log)
@@ -98,8 +98,8 @@ def running_cluster(
     database_url = app_factory.fresh_database(folder, request)
     settings = {"DATABASE_URL": database_url, "REDIS_URL": url, "INSTANCE_PATH": str(folder / "instance")}
     with app_factory.application(environment | settings) as app:
-        staff = Cluster(app, environment | settings, folder, redis_server)
-        yield staff
-    for worker in staff.workers:
+        cluster = Cluster(app, environment | settings, folder, redis_server)
+        yield cluster
+    for worker in cluster.workers:
         worker.stop()
     redis_server.stop()

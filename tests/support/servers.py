@@ -92,7 +92,7 @@ class RedisServer:
         self.client.connection_pool.disconnect()
 
     @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
+    def stopped(self) -> Iterator[None]:
         """Stop the server during the block and start it again, empty unless it has a folder."""
         self.stop()
         try:

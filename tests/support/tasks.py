@@ -63,8 +63,8 @@ def too_slow() -> None:
     time.sleep(20)
 
 
-@shared_task(name="deaf", soft_time_limit=1, time_limit=2)
-def deaf() -> None:
+@shared_task(name="ignore_soft_limit", soft_time_limit=1, time_limit=2)
+def ignore_soft_limit() -> None:
     try:
         time.sleep(20)
     except SoftTimeLimitExceeded:
@@ -72,35 +72,35 @@ def deaf() -> None:
 
 
 @shared_task(name="count", bind=True)
-def count(self: JobTask, gate: str, total: int = 1_000_000) -> int:
-    """Report progress until the file `gate` exists, so that a test can act meanwhile; then finish at once."""
+def count(self: JobTask, release_file: str, total: int = 1_000_000) -> int:
+    """Report progress until the file `release_file` exists, so that a test can act meanwhile; then finish at once."""
     with Progress(self, total) as progress:
-        while not Path(gate).exists():
+        while not Path(release_file).exists():
             time.sleep(0.01)
             progress.advance(0)
         progress.advance(total)
     return total
 
 
-@shared_task(name="stand")
-def stand(gate: str) -> str:
-    """Wait for the file `gate` without reporting progress."""
-    while not Path(gate).exists():
+@shared_task(name="wait_for_file")
+def wait_for_file(release_file: str) -> str:
+    """Wait for the file `release_file` without reporting progress."""
+    while not Path(release_file).exists():
         time.sleep(0.01)
     return "through"
 
 
 @shared_task(name="retry_behind", bind=True)
-def retry_behind(self: JobTask, gate: str) -> str:
-    """Wait for the file `gate` in the first attempt, then request a retry."""
+def retry_behind(self: JobTask, release_file: str) -> str:
+    """Wait for the file `release_file` in the first attempt, then request a retry."""
     if self.attempt == 1:
-        stand.run(gate)
+        wait_for_file.run(release_file)
         raise self.retry(countdown=0, exc=OSError("not yet"))
     return "at last"
 
 
-@shared_task(name="die", bind=True)
-def die(self: JobTask, record_file: str, times: int) -> str:
+@shared_task(name="kill_itself", bind=True)
+def kill_itself(self: JobTask, record_file: str, times: int) -> str:
     """Kill its own process in the first `times` runs."""
     path = Path(record_file)
     with path.open("a") as file:
@@ -110,8 +110,8 @@ def die(self: JobTask, record_file: str, times: int) -> str:
     return "survived"
 
 
-@shared_task(name="introduce", bind=True)
-def introduce(self: JobTask, folder: str) -> dict[str, Any]:
+@shared_task(name="identify_process", bind=True)
+def identify_process(self: JobTask, folder: str) -> dict[str, Any]:
     """Wait until two processes run this task, then return the ids of this process and its connections."""
     (Path(folder) / str(os.getpid())).touch()
     while len(list(Path(folder).iterdir())) < 2:
@@ -124,10 +124,10 @@ def introduce(self: JobTask, folder: str) -> dict[str, Any]:
     }
 
 
-@shared_task(name="stubborn")
-def stubborn(record_file: str, gate: str) -> None:
-    """Wait for the file `gate` without reporting progress, and so without noticing a cancellation."""
+@shared_task(name="ignore_cancellation")
+def ignore_cancellation(record_file: str, release_file: str) -> None:
+    """Wait for the file `release_file` without reporting progress, and so without noticing a cancellation."""
     with Path(record_file).open("a") as file:
         file.write("ran\n")
-    while not Path(gate).exists():
+    while not Path(release_file).exists():
         time.sleep(0.01)
