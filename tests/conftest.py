@@ -51,8 +51,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """List the external programs with their versions, and those that are not installed."""
-    return ["programs: " + ", ".join(program.version() for program in external.ALL)]
+    """List the external programs with their versions, those that are not installed, and the services that start."""
+    return [
+        "programs: " + ", ".join(program.version() for program in external.ALL),
+        "services: one PostgreSQL server for all processes; Redis, SMTP, workers and a web server for each, on demand",
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
