@@ -29,7 +29,7 @@ MAX_RETRY_DELAY = 30  # seconds between two attempts of a deletion that has to w
 def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
     """Mail a user a link to set a new password. Do nothing if `user_id` is None or an earlier mail is pending."""
     user = User.with_id(user_id)
-    if user is None or password_reset.is_reset_pending(user.id, self.request.id):
+    if user is None or password_reset.is_reset_pending(user.id, self.task_id):
         return {"message_id": None}
     return deliver(self, password_reset_email(user))
 
@@ -98,7 +98,7 @@ def purge_email_changes() -> None:
 def _wait(task: JobTask, reason: str) -> NoReturn:
     """Retry the task after a growing delay, so that the worker is free meanwhile. Raises celery.exceptions.Retry."""
     db.session.rollback()
-    raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.request.retries, 10), MAX_RETRY_DELAY))
+    raise task.retry(exc=JobError(reason), countdown=min(2 ** min(task.attempt - 1, 10), MAX_RETRY_DELAY))
 
 
 def _rows_deleted(current: int, total: int | None) -> str:

@@ -61,7 +61,7 @@ def task_columns(task: Any, task_id: str) -> Columns:
     return {
         "task_id": task_id,
         "task_name": task.name,
-        "request_id": task.request.get("request_id"),
+        "request_id": logs.request_id(),
         "user_id": task.claim.user_id if task.claim else None,
         "place": task.name,
     }

@@ -40,16 +40,15 @@ renderers.renders_job_end("export_posts", _l("Your export is ready."), _l("Your 
 )
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """Write all posts of a user to an archive; return its id, size and checksum for the next step."""
-    job_id: str = self.request.root_id
-    path = archive_path(job_id, self.attempt)
+    path = archive_path(self.job_id, self.attempt)
     with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
         # The row is committed before the file is moved: if this attempt then fails, sweep_archives finds its file.
-        record(id=job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **columns)
-    return {"archive_id": job_id, **columns}
+        record(id=self.job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **columns)
+    return {"archive_id": self.job_id, **columns}
 
 
 @shared_task(name="email_export", bind=True, base=MailTask, title=_l("Mailing your archive"))

@@ -62,13 +62,12 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
     possible only between the server's response and the record of it. Raises JobError with the server's response,
     without the addresses in it, if the rejection is permanent, and celery.exceptions.Retry if it is temporary.
     """
-    task_id: str = task.request.id
-    message_id = f"<{task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
-    if task.find_completed_result(task_id) is None:
+    message_id = f"<{task.task_id}@{urlsplit(current_app.config['PUBLIC_URL']).hostname}>"
+    if task.find_completed_result(task.task_id) is None:
         message.msgId = message_id
         db.session.rollback()  # a slow server must not keep a transaction open
         _send(task, message)
-        _record(task_id, message_id)
+        _record(task.task_id, message_id)
     return {"message_id": message_id}
 
 
@@ -119,8 +118,7 @@ def _refused(task: MailTask, message: Message, code: int, reply: bytes | str) ->
 def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
     """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
     started_at = task.claim.started_at if task.claim else utcnow()
-    attempt = task.attempt or task.request.retries + 1
-    pause = min(INITIAL_BACKOFF * 2 ** min(attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)
+    pause = min(INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)
     window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
     if utcnow() + timedelta(seconds=pause) > started_at + window:
         raise JobError(_("It was given up: %(reason)s", reason=reason)) from error

@@ -84,6 +84,16 @@ class JobTask(CeleryTask):
     # For tasks
 
     @property
+    def task_id(self) -> str:
+        """The id of the current task, which is also the id of its row."""
+        return str(self.request.id)
+
+    @property
+    def job_id(self) -> str:
+        """The id of the current job's first task."""
+        return str(self.request.root_id)
+
+    @property
     def claim(self) -> Claim | None:
         """The claim of the current run; None outside a run and for a task without a row."""
         run = current_run(self.request)
@@ -91,8 +101,8 @@ class JobTask(CeleryTask):
 
     @property
     def attempt(self) -> int:
-        """The number of the current attempt, from 1; 0 for a task without a row."""
-        return self.claim.attempt if self.claim else 0
+        """The number of the current attempt, from 1; a task without a row counts Celery's retries."""
+        return self.claim.attempt if self.claim else self.request.retries + 1
 
     def check_current(self) -> None:
         """Check in the row that this run is still valid. Raises ClaimLost, Cancelled and DatabaseUnavailable."""

@@ -58,6 +58,19 @@ def test_only_transitions_update_task_rows() -> None:
     assert found == {"taskqueue/transitions.py"}
 
 
+@pytest.mark.parametrize("package", sorted(ALLOWED.keys() - {"taskqueue"}))
+def test_package_does_not_read_celery_request(package: str) -> None:
+    """Tasks read JobTask's own properties; calls such as ``pool.request(…)`` are something else."""
+    found = set()
+    for file in (ROOT / package).rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        called = {node.func for node in nodes if isinstance(node, ast.Call)}
+        read = {node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "request"} - called
+        found |= {f"{file.relative_to(ROOT)}:{node.lineno}" for node in read}
+
+    assert found == set()
+
+
 def test_shared_modules_import_no_package() -> None:
     found = {
         f"{file.name} imports {package}"

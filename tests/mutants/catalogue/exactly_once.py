@@ -133,13 +133,13 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-dedup",
             "A mail that is recorded as sent is not sent again.",
-            (Edit(SENDING, "deliver", "if task.find_completed_result(task_id) is None:", "if True:"),),
+            (Edit(SENDING, "deliver", "if task.find_completed_result(task.task_id) is None:", "if True:"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(
             "mail-recorded",
             "A mail that the server accepted is recorded as sent.",
-            (Edit(SENDING, "deliver", "_record(task_id, message_id)", "pass"),),
+            (Edit(SENDING, "deliver", "_record(task.task_id, message_id)", "pass"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
         ),
         Mutant(

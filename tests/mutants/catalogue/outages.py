@@ -163,7 +163,7 @@ OUTAGES = Promise(
         Mutant(
             "smtp-pauses-grow",
             "The pauses between deliveries grow.",
-            (Edit(SENDING, "_try_later", "INITIAL_BACKOFF * 2 ** min(attempt - 1, 10)", "INITIAL_BACKOFF"),),
+            (Edit(SENDING, "_try_later", "INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10)", "INITIAL_BACKOFF"),),
             (PAUSES,),
         ),
         Mutant(
