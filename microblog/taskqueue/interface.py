@@ -96,7 +96,9 @@ class Claim:
     """A process's right to run one task.
 
     `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
-    `expires_at` no other process can have taken the task over, so the holder need not check.
+    `expires_at` no other process can have taken the task over, so the holder need not check. `next_steps` is the rest
+    of the job's chain as Celery stores it, the last step first; it is set once the task has returned. `retry_at` is
+    when a retry is due, `retry_published` whether its message was sent.
     """
 
     task_id: str
@@ -106,6 +108,9 @@ class Claim:
     attempt: int
     started_at: datetime  # of the first attempt
     expires_at: datetime
+    next_steps: list[dict[str, Any]] = field(default_factory=list)
+    retry_at: datetime | None = None
+    retry_published: bool = False
 
     @property
     def lease_valid(self) -> bool:
@@ -113,24 +118,12 @@ class Claim:
         return utcnow() < self.expires_at
 
 
-@dataclass
-class CurrentRun:
-    """One run of a task by the process that received its message, stored on Celery's request.
+def claim_of(request: Context | None) -> Claim | None:
+    """Return the claim that JobTask stored on Celery's request.
 
-    `claim` is None for a task without a row. `next_steps` is the rest of the job's chain as Celery stores it, the last
-    step first; it is set once the task has returned. `retry_at` is when a retry is due, `retry_published` whether its
-    message was sent.
+    None outside a run, such as in a worker's main process, and for a task without a row.
     """
-
-    claim: Claim | None
-    next_steps: list[dict[str, Any]] = field(default_factory=list)
-    retry_at: datetime | None = None
-    retry_published: bool = False
-
-
-def current_run(request: Context | None) -> CurrentRun | None:
-    """Return the run that `request` belongs to; None outside a run, such as in a worker's main process."""
-    return getattr(request, "run", None)
+    return getattr(request, "claim", None)
 
 
 def user_message(error: BaseException) -> str:

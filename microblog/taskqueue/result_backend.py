@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Claim, ClaimLost, TaskChange, current_run, task_changed, user_message
+from microblog.taskqueue.interface import Claim, ClaimLost, TaskChange, claim_of, task_changed, user_message
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
     UNFINISHED,
@@ -122,8 +122,8 @@ class DatabaseResultBackend(RedisBackend):
         """As Celery's, in one round trip that is atomic, and fenced by the number of the attempt."""
         if _has_no_row(request):
             return super()._store_result(task_id, result, state, traceback, request, **kwargs)
-        run = current_run(request)
-        attempt = run.claim.attempt if run and run.claim else None
+        claim = claim_of(request)
+        attempt = claim.attempt if claim else None
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta |= {"task_id": task_id, "attempt": attempt}
         arguments = [self.encode(meta), int(self.expires), attempt or ""]
@@ -204,26 +204,23 @@ class DatabaseResultBackend(RedisBackend):
             if state == states.SUCCESS:
                 step = store_success(self.app.executor, writer, result)
             else:
-                sentence, run = self._sentence(task_id, result, request), current_run(request)
-                step = store_failure(
-                    self.app.executor, writer, state, result, sentence=sentence, traceback=traceback, run=run
-                )
+                sentence = self._sentence(task_id, result, request)
+                step = store_failure(self.app.executor, writer, state, result, sentence=sentence, traceback=traceback)
             if step is None:
                 return
-            self._advance_chain(step, result, state, traceback, request)
+            self._advance_chain(step, writer.claim, result, state, traceback)
         except (SQLAlchemyError, BackendStoreError):
             logger.exception("%s of %s is stored only in part; reconcile does the rest", state, task_id)
             return
         self._announce(TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, utcnow(), step.name))
 
     def _advance_chain(
-        self, step: StoredStep, result: Any, state: str, traceback: str | None, request: Context | None
+        self, step: StoredStep, claim: Claim | None, result: Any, state: str, traceback: str | None
     ) -> None:
         """Publish the next step after a success; end it with the same state after a failure or a cancellation."""
         if state == states.SUCCESS:
-            run = current_run(request)
-            if run is not None and run.next_steps:
-                publish(self.app.executor, run.next_steps[::-1], result)
+            if claim is not None and claim.next_steps:
+                publish(self.app.executor, claim.next_steps[::-1], result)
         elif state in states.FINISHED:
             following = {"of_root": step.root_id, "next_position": step.position + 1}
             for (next_id,) in self.app.executor.execute(_NEXT_STEP, **following):
@@ -250,5 +247,5 @@ class DatabaseResultBackend(RedisBackend):
 
 
 def _has_no_row(request: Context | None) -> bool:
-    run = current_run(request)
-    return run is not None and run.claim is None
+    """Return whether JobTask has found that the task has no row; false before its claim and in other processes."""
+    return getattr(request, "has_no_row", False)

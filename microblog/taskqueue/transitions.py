@@ -42,11 +42,10 @@ from microblog.taskqueue.interface import (
     Claim,
     ClaimLost,
     ClaimRefused,
-    CurrentRun,
     HeldElsewhere,
     TooManyCrashes,
     WorkerDied,
-    current_run,
+    claim_of,
 )
 from microblog.taskqueue.models import Task, wrap_result
 
@@ -223,9 +222,9 @@ class Writer(NamedTuple):
     @classmethod
     def of(cls, task_id: str, request: Context | None) -> Writer:
         """Return the writer of a state of `task_id`, from the request that Celery passes to the result backend."""
-        run = current_run(request)
-        if run is not None and run.claim is not None:
-            return cls(run.claim, _BY_HOLDER, {"task_id": task_id, "attempt": run.claim.attempt})
+        claim = claim_of(request)
+        if claim is not None:
+            return cls(claim, _BY_HOLDER, {"task_id": task_id, "attempt": claim.attempt})
         worker = getattr(request, "hostname", None) or ""
         return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker, "now": utcnow()})
 
@@ -332,7 +331,6 @@ def store_failure(
     *,
     sentence: str,
     traceback: str | None,
-    run: CurrentRun | None,
 ) -> StoredStep | None:
     """Store RETRY, FAILURE or REVOKED because of `error`; None if the row does not accept it.
 
@@ -346,9 +344,10 @@ def store_failure(
         "updated_at": NOW,
     }
     if state == states.RETRY:
-        values["eta"] = run.retry_at if run and run.retry_at else NOW
-        if run is not None:
-            values["published_at"] = NOW if run.retry_published else None
+        values["eta"] = NOW
+        if writer.claim is not None:
+            values["eta"] = writer.claim.retry_at or NOW
+            values["published_at"] = NOW if writer.claim.retry_published else None
     else:
         values["finished_at"] = NOW
     if isinstance(error, WorkerDied):  # no later claim counts the last crash

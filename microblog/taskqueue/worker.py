@@ -37,10 +37,9 @@ from microblog.taskqueue.interface import (
     Cancelled,
     Claim,
     ClaimRefused,
-    CurrentRun,
     NotClaimed,
+    claim_of,
     claim_refused,
-    current_run,
 )
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.result_backend import DatabaseResultBackend
@@ -96,8 +95,7 @@ class JobTask(CeleryTask):
     @property
     def claim(self) -> Claim | None:
         """The claim of the current run; None outside a run and for a task without a row."""
-        run = current_run(self.request)
-        return run.claim if run else None
+        return claim_of(self.request)
 
     @property
     def attempt(self) -> int:
@@ -153,9 +151,8 @@ class JobTask(CeleryTask):
         with app.app_context(), force_locale(locale):
             try:
                 result = self.run(*args, **kwargs)
-                run = current_run(self.request)
-                if run is not None and run.claim is not None:
-                    run.next_steps, self.request.chain = self.request.chain or [], None
+                if (claim := self.claim) is not None:
+                    claim.next_steps, self.request.chain = self.request.chain or [], None
                 return result
             except Cancelled:
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
@@ -168,17 +165,16 @@ class JobTask(CeleryTask):
 
     def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
         """As Celery's; stores the due time in the row. If the broker is unavailable, reconcile publishes the retry."""
-        run = current_run(self.request)
-        if run is None or run.claim is None:
+        if (claim := self.claim) is None:
             return super().retry(*args, eta=eta, countdown=countdown, **options)
         if eta is None and countdown is None:
             countdown = self.default_retry_delay
-        run.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
-        run.retry_published = True
+        claim.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
+        claim.retry_published = True
         try:
             return super().retry(*args, eta=eta, countdown=countdown, **options)
         except Reject as unpublished:
-            run.retry_published = False
+            claim.retry_published = False
             logger.warning("the broker is unavailable; %s is published later", self.request.id)
             raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished
 
@@ -211,7 +207,7 @@ class JobTask(CeleryTask):
             lease=config["TASK_LEASE"],
             max_crashes=config["TASK_MAX_CRASHES"],
         )
-        self.request.run = CurrentRun(claim)
+        self.request.claim, self.request.has_no_row = claim, claim is None
         if claim is not None and claim.attempt > 1 and self._recovered(task_id):
             raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         return claim

@@ -17,7 +17,7 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
 from microblog.taskqueue import interface, transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused, CurrentRun
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
@@ -65,7 +65,7 @@ def row_of(task_id: str) -> Task:
 def request_of(held: Claim) -> Context:
     """Return the request that Celery passes to the backend for a task with a claim."""
     context = Context({"id": held.task_id, "hostname": "one@host", "delivery_info": {}})
-    context.run = CurrentRun(held)
+    context.claim = held
     return context
 
 
@@ -281,12 +281,12 @@ def test_retry_stores_whether_it_was_published(
 ) -> None:
     request = request_of(claim(executor, task_id))
     first_published_at = row_of(task_id).published_at
-    request.run.retry_at, request.run.retry_published = utcnow() + timedelta(seconds=60), published
+    request.claim.retry_at, request.claim.retry_published = utcnow() + timedelta(seconds=60), published
 
     backend.store_result(task_id, OSError("not now"), "RETRY", request=request)
 
     row = row_of(task_id)
-    assert (row.state, row.eta) == ("RETRY", request.run.retry_at)
+    assert (row.state, row.eta) == ("RETRY", request.claim.retry_at)
     assert (row.published_at is not None and row.published_at > first_published_at) is published
     assert published or row.published_at is None
 

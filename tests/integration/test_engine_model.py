@@ -32,7 +32,7 @@ from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import InvalidJobState, cancel_job
 from microblog.taskqueue import launch, states, transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused, CurrentRun
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
@@ -106,7 +106,7 @@ class Holder:
 
     def context(self) -> Context:
         context = Context({"id": self.step.id, "hostname": self.worker, "delivery_info": {}})
-        context.run = CurrentRun(self.claim)
+        context.claim = self.claim
         return context
 
 

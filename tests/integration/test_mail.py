@@ -23,7 +23,7 @@ from microblog.extensions import db
 from microblog.mail.models import SentMail
 from microblog.mail.sending import MAX_BACKOFF, deliver
 from microblog.taskqueue import transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, CurrentRun, JobError
+from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, JobError
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.servers import Postgres
@@ -50,7 +50,7 @@ def try_delivery(claim: Claim, to: str = "susan@example.com") -> Any:
     """Deliver a mail as the task that holds the claim. Return the result, or the exception that was raised."""
     message = Message(subject="Hello", recipients=[to], body="Hello")
     request = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
-    email_export.push_request(id=claim.task_id, hostname="one@host", run=CurrentRun(claim), **request)
+    email_export.push_request(id=claim.task_id, hostname="one@host", claim=claim, **request)
     try:
         return deliver(email_export, message)
     except Exception as error:

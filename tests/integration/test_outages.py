@@ -15,7 +15,7 @@ from celery.signals import task_internal_error
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.taskqueue.interface import CurrentRun, NotClaimed
+from microblog.taskqueue.interface import NotClaimed
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.reconcile import reconcile_all
 from microblog.taskqueue.transitions import claim_task
@@ -115,7 +115,7 @@ def test_schema_error_at_progress_does_not_fail_task(app: Flask) -> None:
     celery = app.extensions["celery"]
     held = claim_task(celery.executor, task_id, "one@host", lease=30, max_crashes=3)
     request = Context({"id": task_id, "hostname": "one@host", "delivery_info": {}})
-    request.run = CurrentRun(held)
+    request.claim = held
     rename_column("message")
 
     error: Exception | None = None

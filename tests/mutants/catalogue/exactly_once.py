@@ -111,7 +111,7 @@ ONE_MAIL = Promise(
                 Edit(
                     WORKER,
                     "JobTask.__call__",
-                    "run.next_steps, self.request.chain = self.request.chain or [], None",
+                    "claim.next_steps, self.request.chain = self.request.chain or [], None",
                     "pass",
                 ),
             ),

@@ -255,7 +255,7 @@ OUTAGES = Promise(
                 Edit(
                     TRANSITIONS,
                     "store_failure",
-                    'values["published_at"] = NOW if run.retry_published else None',
+                    'values["published_at"] = NOW if writer.claim.retry_published else None',
                     'values["published_at"] = NOW',
                 ),
             ),

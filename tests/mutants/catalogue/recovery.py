@@ -129,7 +129,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RESULT_BACKEND,
                     "DatabaseResultBackend._advance_chain",
-                    "publish(self.app.executor, run.next_steps[::-1], result)",
+                    "publish(self.app.executor, claim.next_steps[::-1], result)",
                     "pass",
                 ),
             ),
