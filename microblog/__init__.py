@@ -10,9 +10,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import load_settings
-from microblog import errors, i18n, logs, security
-from microblog.extensions import babel, bootstrap, csrf, db, limiter, login, migrate, redis_client
-from microblog.extensions import mail as mailer  # `mail` is also a package here
+from microblog import errors, extensions, i18n, logs, security
 from microblog.taskqueue.celery_settings import celery_settings
 from microblog.taskqueue.worker import make_celery
 
@@ -30,22 +28,11 @@ def create_app(**overrides: Any) -> Flask:
     logs.init_app(app)
     security.init_app(app)
     errors.init_app(app)
-    _bind_extensions(app)
+    extensions.init_app(app)
+    i18n.init_app(app, extensions.babel)
     make_celery(app, celery_settings(app.config), _packages_with_tasks())
     _register_packages(app)
     return app
-
-
-def _bind_extensions(app: Flask) -> None:
-    db.init_app(app)
-    migrate.init_app(app, db, render_as_batch=True)
-    login.init_app(app)
-    mailer.init_app(app)
-    i18n.init_app(app, babel)
-    csrf.init_app(app)
-    bootstrap.init_app(app)
-    limiter.init_app(app)
-    redis_client.init_app(app)
 
 
 def _packages_with_tasks() -> list[str]:
@@ -58,23 +45,22 @@ def _register_packages(app: Flask) -> None:
     from microblog import (
         accounts,
         api,
+        demo,
         development,
         error_reports,
         exports,
         imports,
         jobs,
+        mail,
         messages,
         monitoring,
         notifications,
         posts,
         search,
     )
-    from microblog import mail as mails
-    from microblog.demo import cli as demo
 
-    features = (accounts, posts, search, messages, jobs, mails, error_reports, exports, imports)
-    for package in (*features, notifications, monitoring, api):
+    features = (accounts, posts, search, messages, jobs, mail, error_reports, exports, imports)
+    for package in (*features, notifications, monitoring, api, demo):
         package.init_app(app)
-    app.cli.add_command(demo.create)
     if app.config["MICROBLOG_ENV"] == "development":
         development.init_app(app)

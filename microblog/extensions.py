@@ -1,4 +1,4 @@
-"""The Flask extensions; create_app() initializes them."""
+"""The Flask extensions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
-from kombu.exceptions import OperationalError as BrokerError
+from kombu.exceptions import OperationalError
 
 from microblog.database import Base
 
 #: Errors of redis-py, Celery's result backend and kombu if Redis cannot be reached or refuses commands.
-REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, BrokerError)
+REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, OperationalError)
 #: The same for code that uses a connection of kombu, which does not wrap every socket error.
 BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
@@ -95,3 +95,15 @@ bootstrap = Bootstrap5()
 # Counters are stored in Redis for all web processes; while Redis is unavailable, each process counts in memory.
 limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True)
 redis_client = RedisClient()
+
+
+def init_app(app: Flask) -> None:
+    """Initialize all extensions but Flask-Babel, which i18n.init_app() configures."""
+    db.init_app(app)
+    migrate.init_app(app, db, render_as_batch=True)
+    login.init_app(app)
+    mail.init_app(app)
+    csrf.init_app(app)
+    bootstrap.init_app(app)
+    limiter.init_app(app)
+    redis_client.init_app(app)

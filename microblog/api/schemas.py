@@ -28,10 +28,10 @@ from microblog.api.fields import (
     text,
 )
 from microblog.api.models import MAX_TOKEN_NAME
-from microblog.messages import models as messages
-from microblog.posts.models import MAX_LENGTH
+from microblog.messages.models import MAX_MESSAGE
+from microblog.posts.models import MAX_POST
 from microblog.search.find import MAX_CANDIDATES
-from microblog.search.query import MAX_LENGTH as MAX_SEARCH
+from microblog.search.query import MAX_QUERY
 from microblog.taskqueue import states
 
 _OF_USERNAME = [
@@ -176,7 +176,7 @@ class PostRequestSchema(RequestSchema):
         NOT_BLANK,
         required=True,
         validate=[
-            validate.Length(1, MAX_LENGTH, error=WRONG_LENGTH),
+            validate.Length(1, MAX_POST, error=WRONG_LENGTH),
             validate.Regexp(r"(?s).*\S", error=_l("A post needs at least one character that is not a space.")),
         ],
     )
@@ -214,7 +214,7 @@ class SearchQuerySchema(PageQuerySchema):
         "The words that a post must contain. Words in quotes must be next to each other.",
         r"\S",
         required=True,
-        validate=validate.Length(1, MAX_SEARCH, error=WRONG_LENGTH),
+        validate=validate.Length(1, MAX_QUERY, error=WRONG_LENGTH),
     )
 
 
@@ -233,7 +233,7 @@ class MessageRequestSchema(RequestSchema):
 
     to = kept("The username of the recipient.", required=True)
     message = kept(
-        f"The text, at most {messages.MAX_LENGTH} characters; leading and trailing white space is removed.",
+        f"The text, at most {MAX_MESSAGE} characters; leading and trailing white space is removed.",
         NOT_BLANK,
         required=True,
     )

@@ -7,8 +7,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Connect the error handlers if ``ADMINS`` names any recipient."""
-    from microblog.error_reports import handlers
-    from microblog.error_reports import models as models
+    from microblog.error_reports import handlers, models  # noqa: F401 - registered on import
 
     if app.config["ADMINS"]:
         handlers.init_app(app)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from flask_babel import gettext as _
 
 from microblog.clock import utcnow
-from microblog.posts.models import MAX_LENGTH
+from microblog.posts.models import MAX_POST
 from microblog.validators import is_storable
 
 _BLOCKS = frozenset({"p", "div", "blockquote", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
@@ -191,7 +191,7 @@ def _draft(body: Any, timestamp: Any) -> Draft:
         raise EntryRejected(_("It is empty."))
     if not is_storable(body):
         raise EntryRejected(_("It has characters that cannot be kept (NUL or half a character)."))
-    if len(body) > MAX_LENGTH:
+    if len(body) > MAX_POST:
         _refuse_length(len(body))
     return Draft(body, _parse_time(timestamp))
 
@@ -207,7 +207,7 @@ def _plain_text(html: str) -> str:
 
 def _refuse_length(length: int) -> NoReturn:
     raise EntryRejected(
-        _("It has %(length)d characters; a post here has at most %(limit)d.", length=length, limit=MAX_LENGTH)
+        _("It has %(length)d characters; a post here has at most %(limit)d.", length=length, limit=MAX_POST)
     )
 
 

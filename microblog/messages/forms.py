@@ -7,7 +7,7 @@ from flask_wtf import FlaskForm
 from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
-from microblog.messages.models import MAX_LENGTH
+from microblog.messages.models import MAX_MESSAGE
 from microblog.messages.services import normalize_body
 from microblog.validators import Storable, normalize_newlines
 
@@ -19,7 +19,7 @@ class MessageForm(FlaskForm):
         _l("Message"),
         [Storable()],
         filters=[lambda text: normalize_newlines(text or "")],
-        description=_l("Up to %(limit)d characters, for nobody else to read.", limit=MAX_LENGTH),
+        description=_l("Up to %(limit)d characters, for nobody else to read.", limit=MAX_MESSAGE),
         render_kw={"rows": 4, "autocomplete": "off", "dir": "auto"},
     )
 

@@ -11,7 +11,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import Model
 
-MAX_LENGTH = 1000  # Unicode code points
+MAX_MESSAGE = 1000  # Unicode code points
 _UNREAD = sa.text("read_at IS NULL")
 
 
@@ -36,7 +36,7 @@ class Message(Model):
     id: Mapped[int] = mapped_column(primary_key=True)
     sender_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
     recipient_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
-    body: Mapped[str] = mapped_column(sa.String(MAX_LENGTH))
+    body: Mapped[str] = mapped_column(sa.String(MAX_MESSAGE))
     timestamp: Mapped[datetime] = mapped_column(default=utcnow)
     read_at: Mapped[datetime | None]
     sender_deleted_at: Mapped[datetime | None]

@@ -13,7 +13,7 @@ from microblog import pagination
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.messages.models import MAX_LENGTH, Message
+from microblog.messages.models import MAX_MESSAGE, Message
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.push import push
@@ -30,11 +30,11 @@ def normalize_body(text: str) -> str:
     body = text.strip()
     if is_blank(body):
         raise ValueError(_("A message needs at least one character that is not a space."))
-    if len(body) > MAX_LENGTH:
+    if len(body) > MAX_MESSAGE:
         raise ValueError(
             _(
                 "A message has at most %(limit)d characters; this one has %(length)d.",
-                limit=MAX_LENGTH,
+                limit=MAX_MESSAGE,
                 length=len(body),
             )
         )
@@ -53,7 +53,7 @@ class RecipientUnavailable(Exception):
 def send_message(sender: User, recipient: User, body: str) -> Message:
     """Send a message, commit, and notify the recipient's open pages.
 
-    `body` has at most models.MAX_LENGTH characters. Raises ValueError if sender and recipient are the same user, and
+    `body` has at most models.MAX_MESSAGE characters. Raises ValueError if sender and recipient are the same user, and
     RecipientUnavailable.
     """
     if sender.id == recipient.id:

@@ -8,7 +8,7 @@ from flask_wtf import FlaskForm
 from wtforms import Field, TextAreaField
 from wtforms.validators import ValidationError
 
-from microblog.posts.models import MAX_LENGTH
+from microblog.posts.models import MAX_POST
 from microblog.validators import Storable, is_blank, normalize_newlines
 
 
@@ -33,11 +33,11 @@ class PostForm(FlaskForm):
         length = len(self.body)
         if is_blank(self.body):
             raise ValidationError(_("A post needs at least one character that is not a space."))
-        if length > MAX_LENGTH:
+        if length > MAX_POST:
             raise ValidationError(
                 _(
                     "A post has at most %(limit)d characters; this one has %(length)d.",
-                    limit=MAX_LENGTH,
+                    limit=MAX_POST,
                     length=length,
                 )
             )

@@ -18,7 +18,7 @@ from microblog.extensions import Model
 from microblog.posts import language_detection
 from microblog.posts.tokenizer import indexed
 
-MAX_LENGTH = 140  # Unicode code points
+MAX_POST = 140  # Unicode code points
 MAX_TAG = 35  # characters of a BCP 47 tag that every implementation must support
 MAX_TRANSLATION = 2000  # Unicode code points; a longer text is not accepted
 _LEXEME = re.compile(r"'([^']*)':([\d,]+)")
@@ -82,7 +82,7 @@ class Post(Model):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    body: Mapped[str] = mapped_column(sa.String(MAX_LENGTH))
+    body: Mapped[str] = mapped_column(sa.String(MAX_POST))
     timestamp: Mapped[datetime] = mapped_column(default=utcnow)
     # BCP 47; NULL if it was not detected, and in rows that are older than this column.
     language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=language_of_body)

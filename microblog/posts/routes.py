@@ -13,7 +13,7 @@ from flask_login import current_user, login_required
 from microblog.accounts.services import count_follows, get_user_or_404, is_following
 from microblog.pagination import Page
 from microblog.posts.forms import PostForm
-from microblog.posts.models import MAX_LENGTH
+from microblog.posts.models import MAX_POST
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post, get_own_post
 from microblog.security import limit_user, local_path, referring_path
@@ -34,7 +34,7 @@ def home() -> ResponseReturnValue:
         return redirect(url_for("posts.home"))
     page = home_timeline(current_user, request.args.get("before"), request.args.get("after"))
     status = 422 if form.is_submitted() else 200
-    return render_template("posts/home.html", form=form, page=page, limit=MAX_LENGTH), status
+    return render_template("posts/home.html", form=form, page=page, limit=MAX_POST), status
 
 
 @bp.get("/explore")

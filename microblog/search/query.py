@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from microblog.posts.tokenizer import Term, is_dense, phrases_of, terms_of
 
-MAX_LENGTH = 140  # Unicode code points of a query: the maximum length of a post
+MAX_QUERY = 140  # Unicode code points of a query: the maximum length of a post
 MIN_PREFIX_LENGTH = 3  # minimum length of a last word that may be a prefix
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟«»＂", '"'))
 _CHUNK = re.compile(r'"([^"]*)"|([^\s"]+)')

@@ -11,7 +11,7 @@ from wtforms import StringField
 from wtforms.validators import Length
 
 from microblog.search.find import MAX_CANDIDATES, find
-from microblog.search.query import MAX_LENGTH, Query
+from microblog.search.query import MAX_QUERY, Query
 from microblog.validators import Storable
 
 bp = Blueprint("search", __name__)
@@ -25,7 +25,7 @@ class SearchForm(FlaskForm):
 
     q = StringField(
         _l("Search"),
-        [Storable(), Length(max=MAX_LENGTH, message=_l("A search has at most %(max)d characters."))],
+        [Storable(), Length(max=MAX_QUERY, message=_l("A search has at most %(max)d characters."))],
         filters=[lambda text: (text or "").strip()],
     )
 

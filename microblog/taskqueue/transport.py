@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import redis
-from redis.exceptions import ConnectionError as BrokerGone
+from redis import exceptions
 
 
 class Channel(redis.Channel):
@@ -22,7 +22,7 @@ class Channel(redis.Channel):
         runs.
         """
         if client is None and getattr(self.connection, "client", None) is None:
-            raise BrokerGone("the connection to Redis was closed")
+            raise exceptions.ConnectionError("the connection to Redis was closed")
         with super().conn_or_acquire(client) as acquired:
             yield acquired
 

@@ -15,13 +15,12 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery import Celery, bootsteps, current_app
-from celery import Task as CeleryTask
+from celery import Celery, Task, bootsteps, current_app
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject, Retry
 from celery.signals import setup_logging, task_internal_error, worker_process_init, worker_shutting_down
-from celery.worker import state as worker_state
 from celery.worker.request import Request
+from celery.worker.state import active_requests
 from flask import Flask
 from flask_babel import force_locale
 from redis.exceptions import RedisError
@@ -66,7 +65,7 @@ class CeleryApp(Celery):
             self.executor = AutocommitExecutor(db.engine, connect_args)
 
 
-class JobTask(CeleryTask):
+class JobTask(Task):
     """The base of every task: claimed before it runs, run in an app context and in its user's language.
 
     `title` is the step's description if the launch gives none. `queue_name` is the queue of its messages, if not
@@ -278,7 +277,7 @@ os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.releas
 def stop_renewing(request: Request) -> Iterator[None]:
     """Stop renewing the lease of `request` permanently; the caller ends the lease inside the block."""
     with _fork_lock:
-        worker_state.active_requests.discard(request)
+        active_requests.discard(request)
         yield
 
 
@@ -289,7 +288,7 @@ def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
     process died, and that lease must not be renewed.
     """
     with _fork_lock:
-        running = set(worker_state.active_requests)
+        running = set(active_requests)
         ids = [request.id for request in running & known]
         renew_leases(worker.app.executor, ids, worker.hostname, lease=worker.app.flask_app.config["TASK_LEASE"])
     return running

@@ -11,7 +11,7 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.api.schemas import MessagePageSchema, MessageSchema, NotificationPageSchema, SearchPageSchema
 from microblog.extensions import db
-from microblog.messages.models import MAX_LENGTH
+from microblog.messages.models import MAX_MESSAGE
 from microblog.posts.models import Post
 from microblog.search import query
 from tests.support import pseudo
@@ -62,7 +62,7 @@ class TestSearch:
         assert bodies(susan, "/api/search?q=nowhere") == [[]]
 
     def test_invalid_search_is_refused(self, susan: Caller) -> None:
-        for text in ("", " ", "...", "a\0b", "x" * (query.MAX_LENGTH + 1)):
+        for text in ("", " ", "...", "a\0b", "x" * (query.MAX_QUERY + 1)):
             refused = susan.get("/api/search", query_string={"q": text})
             assert assert_problem(refused, 422)["errors"]["query"]["q"]
         assert_problem(susan.get("/api/search"), 422)
@@ -121,10 +121,10 @@ class TestMessages:
             assert_problem(susan.delete(f"/api/messages/{number}"), 404)
 
     def test_invalid_message_is_422_with_field(self, susan: Caller, miguel: Caller) -> None:
-        good = {"to": "miguel", "message": "x" * MAX_LENGTH + " "}
+        good = {"to": "miguel", "message": "x" * MAX_MESSAGE + " "}
         for field, value in (
             *(("to", "nobody"), ("to", "susan"), ("to", ""), ("to", "a\0b"), ("to", None), ("to", 7)),
-            *(("message", " \n"), ("message", "x" * (MAX_LENGTH + 1)), ("message", "a\0b"), ("message", ["x"])),
+            *(("message", " \n"), ("message", "x" * (MAX_MESSAGE + 1)), ("message", "a\0b"), ("message", ["x"])),
         ):
             refused = susan.post("/api/messages", json=good | {field: value})
             assert list(assert_problem(refused, 422)["errors"]["json"]) == [field]

@@ -13,7 +13,7 @@ from microblog.accounts.models import User
 from microblog.api.schemas import PostPageSchema, PostSchema, ProfileSchema, UserPageSchema
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.posts.models import MAX_LENGTH, Post
+from microblog.posts.models import MAX_POST, Post
 from tests.support.api import Caller, assert_problem, caller_for
 from tests.support.servers import RedisServer
 
@@ -182,10 +182,10 @@ class TestPosts:
         assert_problem(susan.delete(path), 404)
 
     def test_empty_or_long_post_is_refused(self, susan: Caller) -> None:
-        for body in ("", " \n", "x" * (MAX_LENGTH + 1), "a\0b", None, 7, ["x"]):
+        for body in ("", " \n", "x" * (MAX_POST + 1), "a\0b", None, 7, ["x"]):
             assert assert_problem(susan.post("/api/posts", json={"body": body}), 422)["errors"]["json"]["body"]
         assert_problem(susan.post("/api/posts", json={}), 422)
-        assert susan.post("/api/posts", json={"body": "x" * MAX_LENGTH}).status_code == 201
+        assert susan.post("/api/posts", json={"body": "x" * MAX_POST}).status_code == 201
 
     def test_out_of_range_id_is_404(self, susan: Caller) -> None:
         for number in ("0", "999", str(2**31), str(2**63), "9" * 40, "-1", "x"):

@@ -22,7 +22,7 @@ from microblog.notifications import renderers, unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.services import notifications_of
 from microblog.posts import language_detection
-from microblog.posts.models import MAX_LENGTH, Post
+from microblog.posts.models import MAX_POST, Post
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -151,7 +151,7 @@ def test_only_demo_user_can_log_in(build: Callable[..., list[list[Any]]]) -> Non
 def test_longest_texts_fit_into_a_post(book: Any) -> None:
     longest = [max(map(len, parts)) for parts in (book.openings + book.answers, book.thoughts, book.closings)]
 
-    assert sum(longest) + len(" " * 2 + "@ miguel12345 (99)") <= MAX_LENGTH
+    assert sum(longest) + len(" " * 2 + "@ miguel12345 (99)") <= MAX_POST
     assert all(len(set(parts)) == len(parts) >= 25 for parts in (book.openings, book.answers, book.thoughts))
     assert all(len(person.about_me) <= MAX_ABOUT_ME for person in book.people)
 

@@ -16,7 +16,7 @@ from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.messages import services
-from microblog.messages.models import MAX_LENGTH, Message
+from microblog.messages.models import MAX_MESSAGE, Message
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.services import notify
@@ -115,7 +115,7 @@ def test_invalid_message_is_refused_with_reason(browser: FlaskClient, miguel: Us
     for text, reason in (
         (" \r\n ", "at least one character"),
         ("\u200b\u2800\u3164", "at least one character"),
-        ("x" * (MAX_LENGTH + 1), "at most 1000 characters; this one has 1001"),
+        ("x" * (MAX_MESSAGE + 1), "at most 1000 characters; this one has 1001"),
         ("\0", "characters that cannot be kept"),
         (None, "at least one character"),
     ):
@@ -126,7 +126,7 @@ def test_invalid_message_is_refused_with_reason(browser: FlaskClient, miguel: Us
 
 
 def test_longest_message_is_accepted(browser: FlaskClient, miguel: User) -> None:
-    longest = "\N{DOVE OF PEACE}" * MAX_LENGTH
+    longest = "\N{DOVE OF PEACE}" * MAX_MESSAGE
 
     browser.post("/send_message/miguel", data={"message": longest})
 

@@ -110,7 +110,7 @@ OUTAGES = Promise(
                 Edit(
                     TRANSPORT,
                     "Channel.conn_or_acquire",
-                    'raise BrokerGone("the connection to Redis was closed")',
+                    'raise exceptions.ConnectionError("the connection to Redis was closed")',
                     "pass",
                 ),
             ),

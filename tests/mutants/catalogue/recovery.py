@@ -52,7 +52,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-released",
             "A released lease is not renewed.",
-            (Edit(WORKER, "stop_renewing", "worker_state.active_requests.discard(request)", "pass"),),
+            (Edit(WORKER, "stop_renewing", "active_requests.discard(request)", "pass"),),
             ("tests/integration/test_lease.py::test_released_lease_is_not_renewed",),
         ),
         Mutant(
