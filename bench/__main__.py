@@ -32,9 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of Microblog.")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
     parser.add_argument(
-        "--patience",
+        "--timeout",
         type=_seconds,
-        default=recovery.PATIENCE,
+        default=recovery.JOB_TIMEOUT,
         metavar="SECONDS",
         help="how long recovery waits for a job after the end of the fault (default: %(default)g)",
     )
@@ -51,7 +51,7 @@ def main() -> None:
         parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
     benchmarks = BENCHMARKS | {
         "imports": partial(imports.run, posts=arguments.posts),
-        "recovery": partial(recovery.run, patience=arguments.patience),
+        "recovery": partial(recovery.run, timeout=arguments.timeout),
     }
     began = time.monotonic()
     lines: list[Line] = []

@@ -15,7 +15,7 @@ from tests.support.servers import wait_for
 WORK = 2.0  # seconds that a job takes
 KILLS = 5  # kills of a child, since the time until Celery notices varies
 LONG_WORK, SHORT_WORK = 4.0, 0.2  # seconds that the running jobs take, and the jobs that wait for them
-RUNNING, WAITING = 2, 18  # such jobs; a worker of stock Celery prefetches eight, the others stay in Redis
+RUNNING, WAITING = 2, 18  # such jobs; a worker of bare Celery prefetches eight, the others stay in Redis
 UNDER_WAY = 1.0  # seconds that a job has been running when the fault occurs
 MAILS = 5
 SMTP_AWAY = 60.0  # seconds
@@ -45,12 +45,12 @@ class Fault:
 class Outcome:
     """The outcome of the jobs: `seconds` from the end of the fault to the end of each job that ended.
 
-    `errors` are the errors of failed jobs, `missing` the state of each job that did not end within `patience` seconds.
+    `errors` are the errors of failed jobs, `missing` the state of each job that did not end within `timeout` seconds.
     `counts` are the numbers of begins and ends, or of delivered mails, for each job.
     """
 
     jobs: int
-    patience: float
+    timeout: float
     seconds: Sequence[float]
     errors: Sequence[str]
     missing: Sequence[str]
@@ -65,7 +65,7 @@ class Outcome:
         if self.slowest is not None:
             return f"{_range(self.seconds, '.1f')} s"
         causes = ", ".join(self._tally([*self.missing, *self.errors]))
-        return f"not within {self.patience:g} s ({causes})" if self.missing else f"failed ({causes})"
+        return f"not within {self.timeout:g} s ({causes})" if self.missing else f"failed ({causes})"
 
     @property
     def times(self) -> str:
@@ -126,16 +126,18 @@ ROUNDS = (
 )
 
 
-def recover(system: System, fault: Fault, patience: float) -> Outcome:
-    """Cause `fault`, each time waiting for the affected jobs until `patience` seconds after its end."""
+def recover(system: System, fault: Fault, timeout: float) -> Outcome:
+    """Cause `fault`, each time waiting for the affected jobs until `timeout` seconds after its end."""
     all_affected: list[AffectedJobs] = []
     seconds, errors, missing = list[float](), list[str](), list[str]()
     while len(all_affected) < fault.times and not missing:
         affected = fault.strike(system)
-        ends = _wait(system, affected, patience)
+        ends = _wait(system, affected, timeout)
         seconds += [end.at - affected.over_at for end in ends.values()]
         errors += [end.error for end in ends.values() if end.error]
-        missing += ["late" if system.end(job) else system.whereabouts(job) for job in affected.jobs if job not in ends]
+        missing += [
+            "late" if system.end(job) else system.unfinished_state(job) for job in affected.jobs if job not in ends
+        ]
         all_affected.append(affected)
     time.sleep(SETTLE)
     counts: dict[str, list[int]] = defaultdict(list)
@@ -143,7 +145,7 @@ def recover(system: System, fault: Fault, patience: float) -> Outcome:
         for what, count in affected.counts.items():
             counts[what] += map(count, affected.jobs)
     jobs = sum(len(affected.jobs) for affected in all_affected)
-    return Outcome(jobs, patience, seconds, errors, missing, dict(counts))
+    return Outcome(jobs, timeout, seconds, errors, missing, dict(counts))
 
 
 def _start_and_wait(system: System, seconds: float) -> str:
@@ -158,14 +160,14 @@ def _worked(system: System, jobs: Sequence[str], over_at: float) -> AffectedJobs
     return AffectedJobs(jobs, over_at, {"begun": system.log.begun, "done": system.log.done})
 
 
-def _wait(system: System, affected: AffectedJobs, patience: float) -> dict[str, End]:
+def _wait(system: System, affected: AffectedJobs, timeout: float) -> dict[str, End]:
     """Return the ends of the jobs that ended in time."""
     ends: dict[str, End] = {}
     while True:
         for job in affected.jobs:
             if job not in ends and (end := system.end(job)):
                 ends[job] = end
-        if len(ends) == len(affected.jobs) or time.time() > affected.over_at + patience:
+        if len(ends) == len(affected.jobs) or time.time() > affected.over_at + timeout:
             return ends
         system.supervise()
         time.sleep(POLL_INTERVAL)

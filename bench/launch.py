@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from celery import Celery, chain
 
-from bench.bare import make_bare
+from bench.baselines import make_tuned
 from bench.figures import Figure, compare, side_by_side
 from bench.servers import Servers, add_users
 from microblog.accounts.models import User
@@ -24,7 +24,7 @@ def run(servers: Servers) -> Iterator[Figure]:
     for database in servers.databases:
         with servers.app(servers.environment(database)) as app:
             users = iter(add_users(LAUNCHES + WARM_UP))
-            bare = make_bare(app.config)
+            bare = make_tuned(app.config)
             for _turn in range(WARM_UP):
                 _launch(next(users)), _launch_bare(bare)
             ours, raw = side_by_side(lambda: _launch(next(users)), lambda: _launch_bare(bare), rounds=LAUNCHES)  # noqa: B023
@@ -44,7 +44,7 @@ def _launch(user_id: int) -> float:
 
 
 def _launch_bare(bare: Celery) -> float:
-    step = bare.tasks["bare_noop"]
+    step = bare.tasks["tuned_noop"]
     began = time.perf_counter()
     chain(step.s(1), step.s()).apply_async()
     return (time.perf_counter() - began) * 1000

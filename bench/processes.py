@@ -32,7 +32,7 @@ def memory(pid: int) -> int:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak memory of `pid` in bytes since it started, or since forget_peak_memory()."""
+    """Return the peak memory of `pid` in bytes since it started, or since reset_peak_memory()."""
     return _status(pid, "VmHWM")
 
 

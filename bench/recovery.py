@@ -1,4 +1,4 @@
-"""The time from the end of a fault to the end of the jobs, compared to stock Celery on Redis in the same run."""
+"""The time from the end of a fault to the end of the jobs, compared to bare Celery on Redis in the same run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import ClassVar
 
 from bench.faults import ROUNDS, Fault, Outcome, recover
 from bench.servers import Servers
-from bench.systems import Microblog, Stock, StockAcksLate, System
+from bench.systems import BareCelery, BareCeleryAcksLate, Microblog, System
 
-PATIENCE = 120.0  # seconds
+JOB_TIMEOUT = 120.0  # seconds
 PROMISE = 60.0  # seconds after the end of the last fault within which every job of Microblog ends
-BOOT = 180.0  # seconds within which all systems must be ready, on a busy machine
+READY_TIMEOUT = 180.0  # seconds within which all systems must be ready, on a busy machine
 SYSTEMS: dict[type[System], str] = {
     Microblog: "Microblog",
-    Stock: "stock Celery",
-    StockAcksLate: "stock Celery, acks_late",
+    BareCelery: "bare Celery",
+    BareCeleryAcksLate: "bare Celery, acks_late",
 }
 Pair = tuple[Fault, type[System]]
 _COLUMNS = "{:<37} {:<19} {:<40} {:<42} {:<7} {}"
@@ -48,25 +48,25 @@ class Recovery:
         return f"{seconds.rstrip()}\n{times.rstrip()}"
 
 
-def run(servers: Servers, *, patience: float = PATIENCE) -> Iterator[Recovery]:
-    """Yield one result for each fault. Jobs are awaited until `patience` seconds after the end of the fault.
+def run(servers: Servers, *, timeout: float = JOB_TIMEOUT) -> Iterator[Recovery]:
+    """Yield one result for each fault. Jobs are awaited until `timeout` seconds after the end of the fault.
 
     `servers` is not used: each pair of a fault and a system has its own servers.
     """
     for faults in ROUNDS:
-        measured = _side_by_side(list(product(faults, SYSTEMS)), patience)
+        measured = _side_by_side(list(product(faults, SYSTEMS)), timeout)
         for fault in faults:
             yield Recovery(fault, [measured[fault, system] for system in SYSTEMS])
 
 
-def _side_by_side(pairs: Sequence[Pair], patience: float) -> dict[Pair, Outcome]:
+def _side_by_side(pairs: Sequence[Pair], timeout: float) -> dict[Pair, Outcome]:
     """Return the outcome of each pair of a fault and a system, each in its own process, since Celery has a current app.
 
     Raises RuntimeError if a measurement failed; its process has printed the traceback.
     """
     context = multiprocessing.get_context("spawn")
     all_ready, outcomes = context.Barrier(len(pairs)), context.SimpleQueue()
-    processes = [context.Process(target=_measure, args=(*pair, patience, all_ready, outcomes)) for pair in pairs]
+    processes = [context.Process(target=_measure, args=(*pair, timeout, all_ready, outcomes)) for pair in pairs]
     for process in processes:
         process.start()
     for process in processes:
@@ -79,15 +79,15 @@ def _side_by_side(pairs: Sequence[Pair], patience: float) -> dict[Pair, Outcome]
 def _measure(
     fault: Fault,
     system: type[System],
-    patience: float,
+    timeout: float,
     all_ready: Barrier,
     outcomes: SimpleQueue[tuple[Pair, Outcome]],
 ) -> None:
     """Start a system, wait until all others are ready, cause the fault, and put the outcome into `outcomes`."""
     try:
         with Servers() as servers, system(servers) as ready:
-            all_ready.wait(BOOT)
-            outcome = recover(ready, fault, patience)
+            all_ready.wait(READY_TIMEOUT)
+            outcome = recover(ready, fault, timeout)
     except BaseException:
         all_ready.abort()  # stop the other processes, too
         raise

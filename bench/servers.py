@@ -27,7 +27,6 @@ from tests.support.programs import ROOT
 from tests.support.servers import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
 
 OURS = "bench.worker_app"
-BARE = "bench.bare"
 
 
 class Servers:
@@ -90,7 +89,7 @@ class Servers:
         self.redis.client.flushall()
         with mock.patch.dict(os.environ, environment, clear=True):
             app = create_app()
-        import bench.tasks as _tasks  # noqa: F401 - registers the benchmarks' tasks
+        import bench.tasks  # noqa: F401 - registers the benchmarks' tasks
 
         with app.app_context():
             try:

@@ -1,4 +1,4 @@
-"""The systems whose recovery is compared, each with its own Redis and worker: Microblog, and stock Celery."""
+"""The systems whose recovery is compared, each with its own Redis and worker: Microblog, and bare Celery."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any, Self
 import sqlalchemy as sa
 from celery import states
 
+from bench.baselines import ACKS_LATE, DEFAULT, make_default
 from bench.processes import has_ended
 from bench.servers import OURS, Servers, add_users
-from bench.stock import ACKS_LATE, make_stock
 from bench.task_log import TaskLog
 from bench.tasks import work
 from microblog.accounts.models import User
@@ -27,7 +27,6 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.smtp import SmtpServer
 
-STOCK = "bench.stock"
 USERS, POSTS_EACH = 20, 10
 
 
@@ -91,8 +90,8 @@ class System(ABC):
         """Return the end of the job, or None if it has not ended."""
 
     @abstractmethod
-    def whereabouts(self, job: str) -> str:
-        """Return the state of a job that has not ended, for the report."""
+    def unfinished_state(self, job: str) -> str:
+        """Return the state of a job that has not ended, as text for the report."""
 
     @property
     @abstractmethod
@@ -128,7 +127,7 @@ class Microblog(System):
         errors = [step.error or step.state for step in steps if step.state != states.SUCCESS]
         return End(max(step.finished_at.timestamp() for step in steps if step.finished_at), "".join(errors[:1]))
 
-    def whereabouts(self, job: str) -> str:
+    def unfinished_state(self, job: str) -> str:
         return ", ".join(f"{step.name} {step.state}" for step in self._steps(job) if step.finished_at is None)
 
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
@@ -151,18 +150,18 @@ class Microblog(System):
         return list(db.session.scalars(sa.select(Task).where(Task.root_id == job).order_by(Task.position)))
 
 
-class Stock(System):
-    """A worker of stock Celery with default settings, and plain tasks."""
+class BareCelery(System):
+    """A worker of bare Celery with default settings, and plain tasks."""
 
-    _module = STOCK
+    _module = DEFAULT
     acks_late = False
 
     def start_work(self, seconds: float) -> str:
-        return self._send("stock_work", str(self.log.path), seconds)
+        return self._send("default_work", str(self.log.path), seconds)
 
     def start_mail(self) -> str:
         recipient = f"u{len(self._recipients)}@example.com"
-        job = self._send("stock_mail", self.smtp.port, recipient)
+        job = self._send("default_mail", self.smtp.port, recipient)
         self._recipients[job] = recipient
         return job
 
@@ -173,7 +172,7 @@ class Stock(System):
         at = datetime.fromisoformat(meta["date_done"]).timestamp()
         return End(at) if meta["status"] == states.SUCCESS else End(at, meta["result"]["exc_type"])
 
-    def whereabouts(self, job: str) -> str:
+    def unfinished_state(self, job: str) -> str:
         client: Any = self.servers.redis.client
         with self._app.connection_for_read() as connection:
             channel = connection.default_channel
@@ -184,7 +183,7 @@ class Stock(System):
         return "lost"
 
     def _set_up(self, closing: contextlib.ExitStack) -> dict[str, str]:
-        self._app = make_stock(self.servers.redis.url, acks_late=self.acks_late)
+        self._app = make_default(self.servers.redis.url, acks_late=self.acks_late)
         closing.callback(self._app.close)
         environment = {"PATH": os.environ["PATH"], "REDIS_URL": self.servers.redis.url}
         return environment | ({ACKS_LATE: "1"} if self.acks_late else {})
@@ -193,7 +192,7 @@ class Stock(System):
         return str(self._app.tasks[name].apply_async(args).id)
 
 
-class StockAcksLate(Stock):
-    """Stock Celery with `task_acks_late` and `task_reject_on_worker_lost`."""
+class BareCeleryAcksLate(BareCelery):
+    """Bare Celery with `task_acks_late` and `task_reject_on_worker_lost`."""
 
     acks_late = True

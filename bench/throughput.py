@@ -10,10 +10,9 @@ import redis
 import sqlalchemy as sa
 from flask import Flask
 
-from bench.bare import QUEUE as BARE_QUEUE
-from bench.bare import make_bare
+from bench.baselines import TUNED, TUNED_QUEUE, make_tuned
 from bench.figures import Figure, compare, side_by_side
-from bench.servers import BARE, OURS, Servers, add_users
+from bench.servers import OURS, Servers, add_users
 from bench.tasks import noop
 from microblog.extensions import db
 from microblog.taskqueue.launch import launch
@@ -33,7 +32,7 @@ def run(servers: Servers) -> Iterator[Figure]:
             ours, bare = _Launched(servers.redis.client), _Bare(servers.redis.client, app)
             with (
                 servers.worker(environment, OURS, queue=QUEUE),
-                servers.worker(environment, BARE, queue=BARE_QUEUE),
+                servers.worker(environment, TUNED, queue=TUNED_QUEUE),
             ):
                 ours.tasks_per_second(), bare.tasks_per_second()  # the first turn connects
                 rates = side_by_side(ours.tasks_per_second, bare.tasks_per_second, rounds=ROUNDS)
@@ -97,10 +96,10 @@ class _Bare(_Batch):
     """Bare Celery's side. The client does not subscribe to results, which would slow Redis down."""
 
     def __init__(self, client: redis.Redis, app: Flask) -> None:
-        self._celery = make_bare(app.config)
+        self._celery = make_tuned(app.config)
         self._celery.conf.result_backend = "disabled://"
-        super().__init__(client, BARE_QUEUE)
+        super().__init__(client, TUNED_QUEUE)
 
     def _publish(self) -> None:
         for _turn in range(TASKS):
-            self._celery.tasks["bare_noop"].apply_async()
+            self._celery.tasks["tuned_noop"].apply_async()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import tasks as tasks
+import bench.tasks  # noqa: F401 - registers the benchmarks' tasks
 from celery_app import app
 
 __all__ = ["app"]
