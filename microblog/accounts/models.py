@@ -155,7 +155,7 @@ class Follow(Model):
     __tablename__ = "follow"
     # Indexes for the list of a user's followers and that of the users they follow, newest first.
     __table_args__ = (
-        sa.CheckConstraint("follower_id <> followed_id", name="somebody_else"),
+        sa.CheckConstraint("follower_id <> followed_id", name="not_self"),
         sa.Index("ix_follow_followed_id_created_at_follower_id", "followed_id", "created_at", "follower_id"),
         sa.Index("ix_follow_follower_id_created_at_followed_id", "follower_id", "created_at", "followed_id"),
     )

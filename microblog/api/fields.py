@@ -46,7 +46,7 @@ def text(description: str, **options: Any) -> fields.String:
     return fields.String(metadata={"description": description}, error_messages=INVALID_TEXT, **options)
 
 
-def kept(description: str, pattern: str | None = None, form: str | None = None, **options: Any) -> fields.String:
+def stored_text(description: str, pattern: str | None = None, form: str | None = None, **options: Any) -> fields.String:
     """Return a field for text to be stored; its `pattern` and `form` (a JSON Schema format) are only documented."""
     metadata = {"description": description} | ({"pattern": pattern} if pattern else {})
     return StorableText(metadata=metadata | ({"format": form} if form else {}), error_messages=INVALID_TEXT, **options)

@@ -23,8 +23,8 @@ from microblog.api.fields import (
     flag,
     ids,
     integer,
-    kept,
     moment,
+    stored_text,
     text,
 )
 from microblog.api.models import MAX_TOKEN_NAME
@@ -58,7 +58,9 @@ class RequestSchema(Schema):
 class TokenRequestSchema(RequestSchema):
     """Options of a new token; the body may be empty."""
 
-    name = kept("A name that describes its purpose.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG))
+    name = stored_text(
+        "A name that describes its purpose.", validate=validate.Length(max=MAX_TOKEN_NAME, error=TOO_LONG)
+    )
 
 
 class TokenInfoSchema(Schema):
@@ -144,26 +146,26 @@ class ProfileChangeSchema(RequestSchema):
     )
     timezone = choice(pytz.common_timezones, "Your time zone; null for that of the device.", allow_none=True)
 
-    username = kept("Your new username.", _USERNAME, validate=_OF_USERNAME)
-    about_me = kept("Your profile text.", validate=validate.Length(max=MAX_ABOUT_ME, error=TOO_LONG))
+    username = stored_text("Your new username.", _USERNAME, validate=_OF_USERNAME)
+    about_me = stored_text("Your profile text.", validate=validate.Length(max=MAX_ABOUT_ME, error=TOO_LONG))
 
 
 class SignUpSchema(RequestSchema):
     """A new account."""
 
-    username = kept(
+    username = stored_text(
         "A username that is not taken, regardless of case.",
         _USERNAME,
         required=True,
         validate=_OF_USERNAME,
     )
-    email = kept(
+    email = stored_text(
         "Your email address. It is not shown to other users.",
         form="email",
         required=True,
         validate=validate.Length(max=MAX_EMAIL, error=TOO_LONG),
     )
-    password = kept(
+    password = stored_text(
         "Your password.", required=True, validate=validate.Length(MIN_PASSWORD, MAX_PASSWORD, error=WRONG_LENGTH)
     )
 
@@ -171,7 +173,7 @@ class SignUpSchema(RequestSchema):
 class PostRequestSchema(RequestSchema):
     """A new post."""
 
-    body = kept(
+    body = stored_text(
         "The text of the post; leading and trailing white space is removed.",
         NOT_BLANK,
         required=True,
@@ -210,7 +212,7 @@ class PostPageSchema(PageSchema):
 class SearchQuerySchema(PageQuerySchema):
     """A search, and the page of its results to return."""
 
-    q = kept(
+    q = stored_text(
         "The words that a post must contain. Words in quotes must be next to each other.",
         r"\S",
         required=True,
@@ -231,8 +233,8 @@ class SearchPageSchema(PostPageSchema):
 class MessageRequestSchema(RequestSchema):
     """A message to send."""
 
-    to = kept("The username of the recipient.", required=True)
-    message = kept(
+    to = stored_text("The username of the recipient.", required=True)
+    message = stored_text(
         f"The text, at most {MAX_MESSAGE} characters; leading and trailing white space is removed.",
         NOT_BLANK,
         required=True,

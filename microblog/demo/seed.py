@@ -42,8 +42,8 @@ class Person:
 class PhraseBook:
     """Phrases in one `language` (a BCP 47 tag), and `people` who write in it.
 
-    A post is an opening, a thought and a closing; a reply begins with an answer instead. Each of the `letters` is a
-    conversation in three private messages: a message, the answer, and the reply to the answer.
+    A post is an opening, a thought and a closing; a reply begins with an answer instead. Each of the `direct_messages`
+    is a conversation in three of them: a message, the answer, and the reply to the answer.
     """
 
     language: str
@@ -52,16 +52,21 @@ class PhraseBook:
     answers: tuple[str, ...]
     thoughts: tuple[str, ...]
     closings: tuple[str, ...]
-    letters: tuple[tuple[str, str, str], ...]
+    direct_messages: tuple[tuple[str, str, str], ...]
 
     @classmethod
     def load(cls, path: Path) -> PhraseBook:
         """Read a phrase book from a JSON file."""
         parts = json.loads(path.read_text(encoding="utf-8"))
         people = tuple(Person(**person) for person in parts.pop("people"))
-        letters = tuple(tuple(letter) for letter in parts.pop("letters"))
+        direct_messages = tuple(tuple(texts) for texts in parts.pop("direct_messages"))
         language = parts.pop("language")
-        return cls(language, people, letters=letters, **{name: tuple(phrases) for name, phrases in parts.items()})
+        return cls(
+            language,
+            people,
+            direct_messages=direct_messages,
+            **{name: tuple(phrases) for name, phrases in parts.items()},
+        )
 
     def posts(self, rng: random.Random) -> Iterator[str]:
         """Yield posts endlessly, in random order, without repetition."""
@@ -173,7 +178,7 @@ def _conversation(reader: int, other: Correspondent, place: int) -> Iterator[dic
     """Yield three messages of a conversation; `timestamp` is the age as a fraction of MESSAGE_PERIOD, from 0 to 1."""
     other_id, language = other
     book = next(book for book in BOOKS if book.language == language)
-    texts = book.letters[place // len(BOOKS)]
+    texts = book.direct_messages[place // len(BOOKS)]
     pairs = [(other_id, reader), (reader, other_id), (other_id, reader)]
     for number, (text, (sender_id, recipient_id)) in enumerate(zip(texts, pairs, strict=True)):
         yield {

@@ -158,13 +158,13 @@ def _report(app: Flask, columns: Columns) -> None:
     try:
         with app.app_context():  # a new session: the failed code may have left its session unfinished
             kind = ErrorReport(**columns).kind
-            suppressed = throttle.admit(kind)
+            suppressed = throttle.acquire(kind)
             if suppressed is None:
                 return
             try:
                 _store(columns | {"suppressed": suppressed})
             except SQLAlchemyError:
-                throttle.undo_admit(kind, suppressed)
+                throttle.release(kind, suppressed)
                 logger.warning("the database cannot be written; %s is not reported", kind)
     except Exception:
         logger.exception("failed to report an error")

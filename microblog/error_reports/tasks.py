@@ -36,7 +36,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
     report = db.session.get(ErrorReport, report_id)
     if report is None:
         raise JobError(_("The report is no longer there."))
-    if not throttle.admit_mail(report.kind, str(report.id), report.suppressed):
+    if not throttle.acquire_mail(report.kind, str(report.id), report.suppressed):
         return {"message_id": None}
     return deliver(self, report_email(report))
 

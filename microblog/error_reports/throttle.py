@@ -16,7 +16,7 @@ COUNT_LIFETIME = 24 * 3600  # seconds that a count is stored after the last erro
 MAX_LOCAL_KINDS = 1000  # kinds of errors that a process counts while Redis is unavailable
 
 # Returns -1 for an error within the period of an equal one, otherwise the number suppressed since the last admitted.
-_ADMIT = """
+_ACQUIRE = """
 if redis.call("SET", KEYS[1], 1, "NX", "EX", ARGV[1]) then
   local suppressed = redis.call("GET", KEYS[2])
   redis.call("DEL", KEYS[2])
@@ -27,7 +27,7 @@ redis.call("EXPIRE", KEYS[2], ARGV[2])
 return -1
 """
 # Returns 1 for the mail that owns the period and may also be retried, otherwise 0.
-_ADMIT_MAIL = """
+_ACQUIRE_MAIL = """
 local by = redis.call("GET", KEYS[1])
 if by and by ~= ARGV[1] then
   redis.call("INCRBY", KEYS[2], ARGV[3])
@@ -39,33 +39,33 @@ return 1
 """
 
 
-def admit(kind: str) -> int | None:
+def acquire(kind: str) -> int | None:
     """Return the number of equal errors suppressed since the last mail, if another mail is due, otherwise None.
 
     While Redis is unavailable, each process counts separately.
     """
     keys = _keys(kind)
     try:
-        suppressed = int(redis_client.connection.eval(_ADMIT, 2, *keys, PERIOD, COUNT_LIFETIME))
+        suppressed = int(redis_client.connection.eval(_ACQUIRE, 2, *keys, PERIOD, COUNT_LIFETIME))
     except RedisError:
-        return _admit_locally(keys[0])
+        return _acquire_locally(keys[0])
     return None if suppressed < 0 else suppressed
 
 
-def admit_mail(kind: str, report: str, suppressed: int) -> bool:
+def acquire_mail(kind: str, report: str, suppressed: int) -> bool:
     """Return whether the mail about `report` (a text that identifies it) may be sent: no equal one was sent recently.
 
     Otherwise it is never sent, and counts as suppressed together with the `suppressed` errors that it would have
-    reported. admit() does not ensure this: while Redis is unavailable, each process admits equal errors, and all of
+    reported. acquire() does not ensure this: while Redis is unavailable, each process admits equal errors, and all of
     their mails are due once it is available. Raises redis.exceptions.RedisError.
     """
     mailed, counted = f"{_keys(kind)[0]}:by", _keys(kind)[1]
     arguments = (report, PERIOD, suppressed + 1, COUNT_LIFETIME)
-    return bool(redis_client.connection.eval(_ADMIT_MAIL, 2, mailed, counted, *arguments))
+    return bool(redis_client.connection.eval(_ACQUIRE_MAIL, 2, mailed, counted, *arguments))
 
 
-def undo_admit(kind: str, suppressed: int) -> None:
-    """Undo an admit() without a report: the next equal error is admitted, and this one is counted as suppressed."""
+def release(kind: str, suppressed: int) -> None:
+    """Undo an acquire() without a report: the next equal error is admitted, and this one is counted as suppressed."""
     mark, count = _keys(kind)
     with _lock:
         _local_admissions.pop(mark, None)
@@ -82,7 +82,7 @@ _lock = threading.Lock()
 _local_admissions: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
 
-def _admit_locally(mark: str) -> int | None:
+def _acquire_locally(mark: str) -> int | None:
     now = time.monotonic()
     with _lock:
         admitted_at, suppressed = _local_admissions.pop(mark, (now - PERIOD, 0))

@@ -38,8 +38,8 @@ def delete_by_user(user_id: int) -> int:
     return _delete(Upload.user_id == user_id)
 
 
-def delete_kept_for_retry(user_id: int, but: str) -> int:
-    """Delete a user's uploads that are kept for a retry, except `but`, and commit. Return the number of uploads.
+def delete_other_uploads(user_id: int, but: str) -> int:
+    """Delete a user's uploads but `but`, each stored for a retry, and commit. Return the number of uploads.
 
     Call this in the transaction that launched the import of `but`, in which the user has no other unfinished import.
     An upload whose file is still being written is skipped.

@@ -40,7 +40,7 @@ class Report:
     def __init__(self) -> None:
         self.read = 0  # entries
         self.posts = 0  # entries that are valid posts
-        self.kept = 0  # entries that have been processed completely: their valid posts are in the database
+        self.processed = 0  # entries that have been processed completely: their valid posts are in the database
         self._skipped: Counter[str] = Counter()
         self._refused = 0
         self._first: list[dict[str, Any]] = []
@@ -192,24 +192,24 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
             file.seek(0)
             reports.append(Report())
             with count_anywhere() as count:
-                _read(file, upload_id, user_id, count, reports[1], progress, kept=reports[0].kept)
+                _read(file, upload_id, user_id, count, reports[1], progress, skip=reports[0].processed)
     return reports[-1].to_dict(_imported(upload_id))
 
 
 def _read(
-    file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress, kept: int = 0
+    file: IO[bytes], upload_id: str, user_id: int, count: Count, report: Report, progress: Progress, skip: int = 0
 ) -> None:
     """Read `file` to its end; its bytes are mapped to the progress that remains.
 
-    The first `kept` entries are only counted, since a previous pass has stored them.
+    The first `skip` entries are only counted, since a previous pass has stored them.
     """
     entries = EntryReader(file, FORMATS)
     start, total = progress.current, progress.total or 1
     for batch in _batches(entries, report, count):
         refusals = report.take_refusals()
-        if (batch or refusals) and report.read > kept:
+        if (batch or refusals) and report.read > skip:
             store_posts(upload_id, user_id, batch, refusals)
-        report.kept = report.read
+        report.processed = report.read
         progress.advance(start + entries.bytes_read * (total - start) // total - progress.current)
     if not entries.found:
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
@@ -255,8 +255,8 @@ def _sentence(broken: BrokenJson) -> str:
         text = _("What begins in line %(line)s, column %(column)s of the file is too long to be a post.", **place)
     else:
         text = _("The file is broken in line %(line)s, column %(column)s: from there on it is not JSON.", **place)
-    kept = _("What came before that has been imported.")
-    return f"{text} {kept}"
+    imported = _("What came before that has been imported.")
+    return f"{text} {imported}"
 
 
 def _posts_read(reports: list[Report], *_progress: int | None) -> str:

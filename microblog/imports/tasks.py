@@ -37,7 +37,7 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
     """Import the posts of a file that a user uploaded. Return the report (importer.Report.to_dict())."""
     upload = db.session.get(Upload, upload_id)
     if upload is None or upload.user_id != user_id:
-        raise JobError(_gone())
+        raise _file_missing()
     report = upload.report  # set if a previous attempt was killed after it had read the file
     db.session.rollback()
     if report is None:
@@ -60,7 +60,7 @@ def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
         _discard(upload_id)
         raise
     except (FileNotFoundError, LookupError) as error:
-        raise JobError(_gone()) from error
+        raise _file_missing() from error
     upload = db.session.get_one(Upload, upload_id)
     upload.report, upload.expires_at = report, _expiry(upload_id)
     db.session.commit()
@@ -83,6 +83,5 @@ def _expiry(upload_id: str) -> datetime:
     return utcnow() + timedelta(seconds=lifetime)
 
 
-def _gone() -> str:
-    sentence: str = _("The uploaded file is no longer there. Please upload it again.")
-    return sentence
+def _file_missing() -> JobError:
+    return JobError(_("The uploaded file is no longer there. Please upload it again."))

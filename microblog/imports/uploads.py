@@ -36,7 +36,7 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
     upload_id, path = upload.id, upload.path
     try:
         task = user.launch_task("import_posts", _("Importing your posts"), upload_id)
-        cleanup.delete_kept_for_retry(user.id, but=upload_id)
+        cleanup.delete_other_uploads(user.id, but=upload_id)
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()

@@ -25,7 +25,7 @@ class Message(Model):
     __tablename__ = "message"
     # Indexes for the lists of received messages, of sent messages, and of the messages between two users.
     __table_args__ = (
-        sa.CheckConstraint("sender_id <> recipient_id", name="somebody_else"),
+        sa.CheckConstraint("sender_id <> recipient_id", name="not_self"),
         sa.Index("ix_message_recipient_id_timestamp_id", "recipient_id", "timestamp", "id"),
         sa.Index("ix_message_sender_id_timestamp_id", "sender_id", "timestamp", "id"),
         sa.Index("ix_message_sender_id_recipient_id_timestamp_id", "sender_id", "recipient_id", "timestamp", "id"),

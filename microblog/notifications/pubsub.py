@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "microblog:events"
 BACKLOG = 256  # events that are queued for a slow client before RESYNC replaces them
-POLL = 5.0  # seconds between two checks for remaining subscriptions
+POLL_INTERVAL = 5.0  # seconds between two checks for remaining subscriptions
 MAX_BACKOFF = 5.0  # seconds between two attempts to connect while Redis is unavailable
 #: The topic of the changes of all tasks of all users.
 OPERATORS = "operators"
@@ -123,30 +123,30 @@ class Subscription:
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._hub.leave(self)
+        self._hub.unsubscribe(self)
 
 
 class Hub:
     """One process's subscription to the channel, shared by all its open pages; idle while there are none.
 
-    `most` is the maximum number of streams of one user.
+    `max_streams` is the maximum number of streams of one user.
     """
 
-    def __init__(self, client: redis.Redis, most: float = math.inf) -> None:
+    def __init__(self, client: redis.Redis, max_streams: float = math.inf) -> None:
         self._client = client
-        self._most = most
+        self._max_streams = max_streams
         self._lock = threading.Lock()
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._running = False
         self._connection_count = ConnectionCount(client, self.open_streams)
 
-    def join(self, topics: Iterable[str], reader_id: int | None = None) -> Subscription:
-        """Subscribe to the events of all `topics` and to those of the user `reader_id`. Raises TooManyStreams."""
-        own = () if reader_id is None else (user_topic(reader_id),)
+    def subscribe(self, topics: Iterable[str], user_id: int | None = None) -> Subscription:
+        """Subscribe to the events of all `topics` and to those of the user `user_id`. Raises TooManyStreams."""
+        own = () if user_id is None else (user_topic(user_id),)
         subscription = Subscription(self, frozenset((*topics, *own)))
         with self._lock:
             # Only the user's own streams subscribe to this topic.
-            if any(len(self._subscriptions.get(topic, ())) >= self._most for topic in own):
+            if any(len(self._subscriptions.get(topic, ())) >= self._max_streams for topic in own):
                 raise TooManyStreams
             for topic in subscription.topics:
                 self._subscriptions[topic].add(subscription)
@@ -155,7 +155,7 @@ class Hub:
                 threading.Thread(target=self._run, name="event-hub", daemon=True).start()
         return subscription
 
-    def leave(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: Subscription) -> None:
         """Unsubscribe. Calling it again has no effect."""
         with self._lock:
             for topic in subscription.topics:
@@ -179,11 +179,11 @@ class Hub:
                     self._send_all(catch_up)
                     pause = 0.1
                     while not self._stop_if_idle():
-                        self._connection_count.tell()
-                        message = channel.get_message(timeout=POLL)
+                        self._connection_count.report()
+                        message = channel.get_message(timeout=POLL_INTERVAL)
                         if message is not None:
                             self._dispatch(message["data"])
-                    self._connection_count.tell(at_once=True)
+                    self._connection_count.report(force=True)
             except redis.RedisError as error:
                 logger.warning("Redis is unavailable (%s); reconnecting in %.1f s", error, pause)
                 catch_up = END  # an END may have been missed: pages reconnect, and request the events they missed
@@ -232,9 +232,9 @@ class ConnectionCount:
         self._count = count
         self._reported_at = -REPORT_INTERVAL
 
-    def tell(self, *, at_once: bool = False) -> None:
-        """Report the number, if REPORT_INTERVAL has passed or `at_once` is true. Raises redis.exceptions.RedisError."""
-        if not at_once and time.monotonic() - self._reported_at < REPORT_INTERVAL:
+    def report(self, *, force: bool = False) -> None:
+        """Report the number, if REPORT_INTERVAL has passed or `force` is true. Raises redis.exceptions.RedisError."""
+        if not force and time.monotonic() - self._reported_at < REPORT_INTERVAL:
             return
         process = f"{socket.gethostname()}:{os.getpid()}"
         with self._client.pipeline() as pipe:

@@ -24,7 +24,7 @@ def event_stream(reader_id: int, topics: Iterable[str], read_missed: Callable[[]
     """
     hub: Hub = current_app.extensions["hub"]
     try:
-        subscription = hub.join(topics, reader_id)  # before the replay, so that no event is lost between the two
+        subscription = hub.subscribe(topics, reader_id)  # before the replay, so that no event is lost between the two
     except TooManyStreams:
         abort(429, _("Too many of your pages are open at once. Close some of them."))
     try:

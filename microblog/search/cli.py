@@ -69,7 +69,7 @@ def check(context: click.Context, as_json: bool) -> None:
     Example:
       flask search check
     """
-    state = index.look()
+    state = index.check()
     if as_json:
         print_json(asdict(state) | {"sound": state.consistent})
     else:

@@ -22,7 +22,7 @@ _CORRUPT = "SQLITE_CORRUPT_VTAB"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class IndexState:
     """The state of the index: how many of the `posts` have missing or wrong terms, and whether it is `whole`."""
 
     posts: int
@@ -41,14 +41,14 @@ def count_posts() -> int:
     return db.session.scalar(sa.select(sa.func.count()).select_from(Post)) or 0
 
 
-def look() -> State:
+def check() -> IndexState:
     """Compare the index with the posts without changing anything. On SQLite, writers are blocked part of the time."""
     posts = missing = wrong = 0
     for batch in _batches(sa.select(Post.id, Post.body, Post.terms)):
         posts += len(batch)
         missing += sum(row.terms is None for row in batch)
         wrong += sum(row.terms not in (None, indexed(row.body)) for row in batch)
-    return State(posts, missing, wrong, _passes_integrity_check())
+    return IndexState(posts, missing, wrong, _passes_integrity_check())
 
 
 def refresh(*, only_missing: bool = False) -> Iterator[tuple[int, int]]:

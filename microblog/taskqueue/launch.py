@@ -145,7 +145,7 @@ def _publish_launched(session: Session) -> None:
 
 
 @sa.event.listens_for(db.session, "after_rollback")
-def _forget_launched(session: Session) -> None:
+def _discard_launched(session: Session) -> None:
     if not session.in_nested_transaction():  # publish() skips what a savepoint rolled back: it has no row
         session.info.pop("launched", None)
 

@@ -281,15 +281,15 @@ def stop_renewing(request: Request) -> Iterator[None]:
         yield
 
 
-def renew_running_leases(worker: Any, known: set[Request]) -> set[Request]:
-    """Renew the leases of the requests in `known` that `worker` still runs; returns all that it runs now.
+def renew_running_leases(worker: Any, previous: set[Request]) -> set[Request]:
+    """Renew the leases of the requests in `previous` that `worker` still runs; returns all that it runs now.
 
     A new request may not have been claimed yet: its row may still contain the name of this worker from a claim whose
     process died, and that lease must not be renewed.
     """
     with _fork_lock:
         running = set(active_requests)
-        ids = [request.id for request in running & known]
+        ids = [request.id for request in running & previous]
         renew_leases(worker.app.executor, ids, worker.hostname, lease=worker.app.flask_app.config["TASK_LEASE"])
     return running
 
@@ -306,11 +306,11 @@ class LeaseRenewer(bootsteps.StartStopStep):
         threading.Thread(target=self._run, args=(worker,), name="lease-renewer", daemon=True).start()
 
     def _run(self, worker: Any) -> None:
-        known: set[Request] = set()
+        running: set[Request] = set()
         while True:
             time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
             try:
-                known = renew_running_leases(worker, known)
+                running = renew_running_leases(worker, running)
             except Exception:  # such as an unavailable database: the next attempt may succeed
                 logger.warning("leases are not renewed", exc_info=True)
 
@@ -337,7 +337,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     app.steps["worker"].add(LeaseRenewer)
     app.steps["consumer"].add(PausedQueuesStep)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
-    worker_shutting_down.connect(_end_in_time, weak=False)
+    worker_shutting_down.connect(_force_shutdown_later, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
@@ -351,7 +351,7 @@ def _leave_connections_to_parent(app: CeleryApp) -> None:
         db.engine.dispose(close=False)
 
 
-def _end_in_time(how: str, **_: Any) -> None:
+def _force_shutdown_later(how: str, **_: Any) -> None:
     """On SIGTERM, let the worker's tasks run for WORKER_STOP_TIMEOUT seconds, then release them."""
     if how == "Warm":
         timeout = current_app.flask_app.config["WORKER_STOP_TIMEOUT"]

@@ -175,7 +175,7 @@ def upgrade() -> None:
         sa.Column("follower_id", sa.Integer(), nullable=False),
         sa.Column("followed_id", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("follower_id <> followed_id", name=op.f("ck_follow_somebody_else")),
+        sa.CheckConstraint("follower_id <> followed_id", name=op.f("ck_follow_not_self")),
         sa.ForeignKeyConstraint(
             ["followed_id"], ["user.id"], name=op.f("fk_follow_followed_id_user"), ondelete="CASCADE"
         ),
@@ -200,7 +200,7 @@ def upgrade() -> None:
         sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sender_deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("recipient_deleted_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("sender_id <> recipient_id", name=op.f("ck_message_somebody_else")),
+        sa.CheckConstraint("sender_id <> recipient_id", name=op.f("ck_message_not_self")),
         sa.ForeignKeyConstraint(
             ["recipient_id"], ["user.id"], name=op.f("fk_message_recipient_id_user"), ondelete="CASCADE"
         ),

@@ -120,10 +120,10 @@ def test_no_activity_after_last_seen_at(build: Callable[..., list[list[Any]]]) -
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)
 def test_messages_are_complete_sentences(book: Any) -> None:
-    assert len(book.letters) * len(BOOKS) >= CORRESPONDENTS
-    for letter in itertools.chain(*book.letters):
-        assert letter[-1] in ".!?"
-        assert language_detection.detect_language(letter) in (book.language, None)
+    assert len(book.direct_messages) * len(BOOKS) >= CORRESPONDENTS
+    for text in itertools.chain(*book.direct_messages):
+        assert text[-1] in ".!?"
+        assert language_detection.detect_language(text) in (book.language, None)
 
 
 @pytest.mark.exhaustive

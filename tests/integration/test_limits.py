@@ -162,7 +162,7 @@ def test_streams_are_limited_per_user(limited: Callable[..., Any]) -> None:
     with browser.get("/notifications/stream", buffered=False) as first:
         with browser.get("/notifications/stream", buffered=False) as second:
             third = browser.get("/notifications/stream")
-            other_user = hub.join(["anything"], reader_id=1000)
+            other_user = hub.subscribe(["anything"], user_id=1000)
         reopened = browser.get("/notifications/stream", buffered=False)
 
     other_user.close()
@@ -175,9 +175,9 @@ def test_streams_are_limited_per_user(limited: Callable[..., Any]) -> None:
 def test_streams_are_unlimited_without_rate_limits(make_app: Callable[..., Flask]) -> None:
     for limited, refused in ((True, True), (False, False)):
         hub: Hub = make_app(RATELIMIT_ENABLED=limited, STREAMS_PER_USER=1).extensions["hub"]
-        pages = [hub.join([user_topic(7)], reader_id=7)]
+        pages = [hub.subscribe([user_topic(7)], user_id=7)]
         try:
-            pages.append(hub.join([], reader_id=7))
+            pages.append(hub.subscribe([], user_id=7))
         except TooManyStreams:
             assert refused
         else:

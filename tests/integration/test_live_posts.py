@@ -94,7 +94,7 @@ def test_closing_account_removes_posts_from_open_pages(
     with contextlib.ExitStack() as pages:
 
         def open_page(topic: str) -> Iterator[Any]:
-            page = hub.join([topic])
+            page = hub.subscribe([topic])
             pages.callback(page.close)
             return page.read(heartbeat=TIMEOUT, lifetime=2 * TIMEOUT)
 
@@ -142,7 +142,7 @@ def test_post_events_are_published_once_without_body(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], redis_server: RedisServer
 ) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join([ALL_POSTS_TOPIC, post_topic(susan.id)])
+    page = hub.subscribe([ALL_POSTS_TOPIC, post_topic(susan.id)])
     events = page.read(heartbeat=TIMEOUT, lifetime=2 * TIMEOUT)
     assert next(events) == RESYNC
     client = signed_in(susan)

@@ -220,7 +220,7 @@ def test_finished_export_notifies_user(
 
 def test_open_pages_receive_notification_and_counts(app: Flask, susan: User, miguel: User) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join([user_topic(susan.id)])
+    page = hub.subscribe([user_topic(susan.id)])
     events = page.read(heartbeat=TIMEOUT, lifetime=5 * TIMEOUT)
     assert next(events) == {"name": "resync"}
 

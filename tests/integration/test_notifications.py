@@ -276,9 +276,9 @@ def test_process_shares_one_redis_subscription(
     app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_for(lambda: wake_all(redis_server) == 0, what="the hubs of other tests have ended")
-    monkeypatch.setattr(pubsub, "POLL", 0.1)
+    monkeypatch.setattr(pubsub, "POLL_INTERVAL", 0.1)
     hub: Hub = app.extensions["hub"]
-    pages = [hub.join([user_topic(user_id)]) for user_id in range(100)]
+    pages = [hub.subscribe([user_topic(user_id)]) for user_id in range(100)]
     wait_for(lambda: subscriptions(redis_server))
 
     assert subscriptions(redis_server) == 1
@@ -290,7 +290,7 @@ def test_process_shares_one_redis_subscription(
 
 def test_malformed_pubsub_message_is_ignored(app: Flask, redis_server: RedisServer) -> None:
     hub: Hub = app.extensions["hub"]
-    page = hub.join(["somebody"])
+    page = hub.subscribe(["somebody"])
     events = page.read(heartbeat=TIMEOUT, lifetime=LIFETIME)
     assert next(events) == RESYNC
 

@@ -219,7 +219,7 @@ def test_word_with_long_expansion_is_found(app: Flask, browser: FlaskClient, sus
     assert search(browser, shorter)[0] == shorter
     marked = bodies_in(browser.get("/search", query_string={"q": longest}).text)
     assert marked == [f"<mark>{longest}</mark>", f"a <mark>{'ﷺ' * 130}</mark> b"]
-    assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
+    assert index.check() == index.IndexState(posts=3, missing=0, wrong=0, whole=True)
 
 
 def test_results_are_ranked_by_relevance(browser: FlaskClient, susan: User) -> None:
@@ -285,7 +285,7 @@ def test_imported_posts_do_not_displace_local_posts(
 
     assert sorted(search(browser, "rain")) == ["rain 0 new", "rain 1 new", "rain 2 new", "rain 6 old", "rain 7 old"]
     assert search(browser, "rain 3") == ["rain 3 old"]
-    assert index.look() == index.State(posts=11, missing=0, wrong=0, whole=True)
+    assert index.check() == index.IndexState(posts=11, missing=0, wrong=0, whole=True)
 
 
 def test_index_follows_imported_posts(browser: FlaskClient, susan: User) -> None:
@@ -296,7 +296,7 @@ def test_index_follows_imported_posts(browser: FlaskClient, susan: User) -> None
     db.session.commit()
 
     assert [len(search(browser, query)) for query in ("plums", "grapes", "pears")] == [0, 1, 0]
-    assert index.look() == index.State(posts=1, missing=0, wrong=0, whole=True)
+    assert index.check() == index.IndexState(posts=1, missing=0, wrong=0, whole=True)
 
 
 def test_posts_of_deleted_user_are_no_candidates(
@@ -330,7 +330,7 @@ def test_index_follows_inserts_updates_and_deletes(
     db.session.commit()
 
     assert [len(search(browser, query)) for query in ("apples", "grapes", "pears", "cherries")] == [0, 1, 0, 0]
-    assert index.look() == index.State(posts=3, missing=0, wrong=0, whole=True)
+    assert index.check() == index.IndexState(posts=3, missing=0, wrong=0, whole=True)
 
 
 def test_index_task_adds_missing_posts(browser: FlaskClient, susan: User) -> None:
@@ -340,12 +340,12 @@ def test_index_task_adds_missing_posts(browser: FlaskClient, susan: User) -> Non
     )
     db.session.commit()
     assert search(browser, "quinces") == []
-    assert index.look().missing == 1
+    assert index.check().missing == 1
 
     index_posts()
 
     assert search(browser, "quinces") == ["Quinces"]
-    assert index.look().consistent
+    assert index.check().consistent
 
 
 def test_search_requires_sign_in(client: FlaskClient) -> None:

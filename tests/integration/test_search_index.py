@@ -117,7 +117,7 @@ def test_interrupted_reindex_is_completed_by_next_run() -> None:
     interrupted.close()
 
     assert list(index.refresh()) == [(2, 0), (2, 2), (2, 2), (1, 1)]
-    assert index.look().consistent
+    assert index.check().consistent
 
 
 @pytest.mark.usefixtures("posts")

@@ -27,7 +27,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-renewed",
             "The main process of a worker renews the leases of all tasks that it runs.",
-            (Edit(WORKER, "LeaseRenewer._run", "known = renew_running_leases(worker, known)", "pass"),),
+            (Edit(WORKER, "LeaseRenewer._run", "running = renew_running_leases(worker, running)", "pass"),),
             (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
@@ -58,7 +58,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "lease-redelivery",
             "Redelivery of the message does not renew the lease of a dead process.",
-            (Edit(WORKER, "renew_running_leases", "running & known", "running"),),
+            (Edit(WORKER, "renew_running_leases", "running & previous", "running"),),
             ("tests/integration/test_lease.py::test_expired_lease_is_not_renewed_after_redelivery",),
         ),
         Mutant(
@@ -82,7 +82,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "stop-timeout",
             "A stopping worker exits within WORKER_STOP_TIMEOUT.",
-            (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_end_in_time, weak=False)", "pass"),),
+            (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_force_shutdown_later, weak=False)", "pass"),),
             (f"{TEST_RECONCILE}::test_stopping_worker_releases_tasks_in_time[sqlite]",),
         ),
         Mutant(

@@ -52,7 +52,7 @@ ROW_FIRST = Promise(
             "rollback-discards",
             "A rollback discards the launch, and a task without a row is never published.",
             (
-                Edit(LAUNCH, "_forget_launched", 'session.info.pop("launched", None)', "pass"),
+                Edit(LAUNCH, "_discard_launched", 'session.info.pop("launched", None)', "pass"),
                 Edit(
                     LAUNCH,
                     "publish",
