@@ -132,11 +132,11 @@ def _limits(env: Env) -> dict[str, Any]:
 
 def _lifetimes(env: Env) -> dict[str, Any]:
     return {
-        # Seconds that a mailed link for setting a password or confirming an address is valid.
+        # Seconds for which a mailed link that sets a password or confirms an address is valid.
         "ACCOUNT_LINK_LIFETIME": env.int("ACCOUNT_LINK_LIFETIME", 3600, validate=_positive),
-        # Seconds that an API token is valid.
+        # Seconds for which an API token is valid.
         "API_TOKEN_LIFETIME": env.int("API_TOKEN_LIFETIME", 30 * DAY, validate=_positive),
-        # Seconds that notifications are kept.
+        # Seconds after which notifications are deleted.
         "NOTIFICATION_LIFETIME": env.int("NOTIFICATION_LIFETIME", 90 * DAY, validate=_positive),
         # Seconds between two heartbeats of an event stream, and seconds until the stream ends, so that the browser
         # reconnects and is authenticated again.
@@ -184,7 +184,7 @@ def _mail(env: Env) -> dict[str, Any]:
         # Mail addresses, separated by commas, that receive reports of unexpected errors. The first one is the reply
         # address of mails to users.
         "ADMINS": [address.strip() for address in admins],
-        # Seconds that an error report is kept.
+        # Seconds after which an error report is deleted.
         "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds after the first temporary refusal until delivery of a mail fails.
         "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
@@ -197,9 +197,9 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
         "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports"), validate=_storage_url),
         # Bytes; a larger archive is mailed as a link.
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
-        # Seconds that the link in the mail is valid.
+        # Seconds for which the link in the mail is valid.
         "EXPORT_LINK_LIFETIME": env.int("EXPORT_LINK_LIFETIME", 7 * DAY, validate=_positive),
-        # Seconds that an archive, or the list of rejected entries of an import, is kept.
+        # Seconds after which an archive, or the list of rejected entries of an import, is deleted.
         "EXPORT_LIFETIME": env.int("EXPORT_LIFETIME", 30 * DAY, validate=_positive),
         # Seconds between two runs of the tasks that delete expired data and files left by failures.
         "SWEEP_INTERVAL": env.float("SWEEP_INTERVAL", 60.0, validate=_positive),
@@ -212,7 +212,7 @@ def _imports(env: Env, instance: Path) -> dict[str, Any]:
         "IMPORT_STORAGE_URL": env.str("IMPORT_STORAGE_URL", str(instance / "imports"), validate=_storage_url),
         # Bytes of an uploaded file, including the form around it; the default is about a million posts.
         "IMPORT_MAX_SIZE": env.int("IMPORT_MAX_SIZE", 256 * MEGABYTE, validate=_positive),
-        # Seconds that an uploaded file is kept for a retry of a failed or cancelled job.
+        # Seconds for which an uploaded file is stored for a retry of a failed or cancelled job.
         "IMPORT_LIFETIME": env.int("IMPORT_LIFETIME", DAY, validate=_positive),
     }
 
@@ -226,17 +226,17 @@ def _tasks(env: Env) -> dict[str, Any]:
             "TASK_SOFT_TIME_LIMIT", max(1, (time_limit or 0) * 11 // 12), validate=below_time_limit
         ),
         "TASK_TIME_LIMIT": time_limit,
-        # Seconds that a worker's claim on a task lasts; it is renewed four times in that time.
+        # Seconds of a worker's lease on a task, which is renewed four times in that time.
         "TASK_LEASE": env.float("TASK_LEASE", 30.0, validate=validate.Range(min=1)),
-        # Seconds that a stopping worker waits for its running tasks before it releases them.
+        # Seconds for which a stopping worker waits for its running tasks before it releases them.
         "WORKER_STOP_TIMEOUT": env.float("WORKER_STOP_TIMEOUT", 30.0, validate=validate.Range(min=0)),
-        # Seconds that a worker without heartbeats is listed as down before it is removed from the list.
+        # Seconds for which a worker without heartbeats is listed as down; then it is removed from the list.
         "WORKER_FORGOTTEN_AFTER": env.float("WORKER_FORGOTTEN_AFTER", 600.0, validate=_positive),
         # Crashes of a worker during a task after which the task fails.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
         # Seconds between two reconciliations.
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
-        # Seconds that the rows of a finished job are kept; 0: permanently.
+        # Seconds after which the rows of a finished job are deleted; 0: never.
         "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),
         # Seconds between two runs of the task that adds finished tasks to the statistics.
         "ROLL_UP_INTERVAL": env.float("ROLL_UP_INTERVAL", 60.0, validate=_positive),
@@ -250,7 +250,7 @@ def _translation(env: Env) -> dict[str, Any]:
         # The URL of a LibreTranslate service; unset: posts cannot be translated, and pages have no button for it.
         "TRANSLATE_URL": env.str("TRANSLATE_URL", None, validate=_service_url),
         "TRANSLATE_API_KEY": env.str("TRANSLATE_API_KEY", None),
-        # Seconds after which it counts as unavailable.
+        # Seconds after which the service counts as unavailable.
         "TRANSLATE_TIMEOUT": env.float("TRANSLATE_TIMEOUT", 5.0, validate=_positive),
     }
 

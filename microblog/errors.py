@@ -32,11 +32,11 @@ RETRY_AFTER = 5  # seconds after which a client should retry while the database 
 
 def init_app(app: Flask) -> None:
     """Register the handlers of HTTP errors and of an unavailable database."""
-    app.register_error_handler(HTTPException, answer)
+    app.register_error_handler(HTTPException, error_response)
     app.register_error_handler(DatabaseUnavailable, _database_unavailable)
 
 
-def answer(error: HTTPException) -> AnyResponse:
+def error_response(error: HTTPException) -> AnyResponse:
     """Return the response for `error`: JSON under /api/, otherwise a page."""
     if error.response is not None:  # abort() was called with a response
         return current_app.make_response(error.response)
@@ -70,7 +70,7 @@ def _with_headers_of(error: HTTPException, response: Response) -> Response:
 def _database_unavailable(error: DatabaseUnavailable) -> AnyResponse:
     _log.error("the database is unavailable; the request is answered with 503", exc_info=error)
     db.session.rollback()
-    return answer(ServiceUnavailable(retry_after=RETRY_AFTER))
+    return error_response(ServiceUnavailable(retry_after=RETRY_AFTER))
 
 
 def _title(error: HTTPException) -> str:

@@ -7,7 +7,7 @@ from microblog.accounts.models import Follow, User
 from microblog.api.models import ApiToken
 from microblog.error_reports.models import ErrorReport
 from microblog.exports.models import Archive
-from microblog.imports.models import Refusal, Upload
+from microblog.imports.models import RejectedEntry, Upload
 from microblog.mail.models import SentMail
 from microblog.messages.models import Message
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
@@ -24,7 +24,7 @@ __all__ = [
     "Message",
     "Notification",
     "Post",
-    "Refusal",
+    "RejectedEntry",
     "RollUp",
     "SentMail",
     "Task",

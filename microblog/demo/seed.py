@@ -105,7 +105,7 @@ REPLY_PROBABILITY = 0.45  # probability that a post replies to the previous one
 MAX_REPLY_DELAY = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
 
 
-class Speaker(NamedTuple):
+class Author(NamedTuple):
     """An author with a name and a language (BCP 47)."""
 
     name: str
@@ -115,35 +115,35 @@ class Speaker(NamedTuple):
 class TimedPost(NamedTuple):
     """One post; `moment` is its time as a fraction of the whole period, from 0 to 1."""
 
-    speaker: Speaker
+    author: Author
     text: str
     moment: float
 
 
-def conversations(speakers: Sequence[Speaker], count: int, of_first: int, rng: random.Random) -> Iterator[TimedPost]:
-    """Yield `count` different posts, oldest first; `of_first` of them (or all) are written by the first speaker."""
+def conversations(authors: Sequence[Author], count: int, of_first: int, rng: random.Random) -> Iterator[TimedPost]:
+    """Yield `count` different posts, oldest first; `of_first` of them (or all) are written by the first author."""
     posts = {book.language: book.posts(rng) for book in BOOKS}
     replies = {book.language: book.replies(rng) for book in BOOKS}
-    compatriots = {book.language: [one for one in speakers[1:] if one.language == book.language] for book in BOOKS}
-    first, *others = speakers
+    same_language = {book.language: [one for one in authors[1:] if one.language == book.language] for book in BOOKS}
+    first, *others = authors
     remaining = of_first if others else count
-    previous: Speaker | None = None
+    previous: Author | None = None
     time = 0.0
     for number in range(count):
         answered = previous if rng.random() < REPLY_PROBABILITY else None
-        # The probability is the first speaker's share of the remaining posts, so that theirs are spread evenly.
+        # The probability is the first author's share of the remaining posts, so that theirs are spread evenly.
         if rng.random() * (count - number) < remaining:
-            speaker, remaining = first, remaining - 1
+            author, remaining = first, remaining - 1
         else:
-            speaker = rng.choice((answered and compatriots[answered.language]) or others)
-        if answered is not None and answered != speaker and answered.language == speaker.language:
+            author = rng.choice((answered and same_language[answered.language]) or others)
+        if answered is not None and answered != author and answered.language == author.language:
             time += rng.random() * min(MAX_REPLY_DELAY, 1 / count)
-            text = f"@{answered.name} {next(replies[speaker.language])}"
+            text = f"@{answered.name} {next(replies[author.language])}"
         else:
             time = max(time, (number + rng.random()) / count)
-            text = next(posts[speaker.language])
-        yield TimedPost(speaker, text, time)
-        previous = speaker
+            text = next(posts[author.language])
+        yield TimedPost(author, text, time)
+        previous = author
 
 
 CORRESPONDENTS = 6  # users who write to the first user; the languages take turns
@@ -223,11 +223,11 @@ UNUSABLE_PASSWORD_HASH = ""  # a password hash that no password matches
 ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
 
-class Resident(NamedTuple):
+class InsertedUser(NamedTuple):
     """A user in the database."""
 
     id: int
-    speaker: Speaker
+    author: Author
 
 
 def fill_database(name: str, password: str, *, users: int, posts: int, seed: int, now: datetime | None = None) -> None:
@@ -238,67 +238,67 @@ def fill_database(name: str, password: str, *, users: int, posts: int, seed: int
     """
     now = now or utcnow()
     rng = random.Random(seed)
-    residents = _add_people(name, password, users, now, rng)
-    _add_posts(residents, posts, now, rng)
-    _add_followers(residents, now, rng)
-    first, *others = residents
-    add_messages(first.id, [(other.id, other.speaker.language) for other in others], now, rng)
+    inserted = _add_people(name, password, users, now, rng)
+    _add_posts(inserted, posts, now, rng)
+    _add_followers(inserted, now, rng)
+    first, *others = inserted
+    add_messages(first.id, [(other.id, other.author.language) for other in others], now, rng)
     _update_last_seen()
     db.session.commit()
 
 
-def _add_people(name: str, password: str, count: int, now: datetime, rng: random.Random) -> list[Resident]:
+def _add_people(name: str, password: str, count: int, now: datetime, rng: random.Random) -> list[InsertedUser]:
     """Insert the users; all of them were created before the first post."""
-    first = Speaker(name, BOOKS[0].language)
-    speakers = [first, *(speaker for speaker, _about in itertools.islice(_people(), count - 1))]
+    first = Author(name, BOOKS[0].language)
+    authors = [first, *(author for author, _about in itertools.islice(_people(), count - 1))]
     abouts = itertools.chain([ABOUT_DEMO], (about for _speaker, about in _people()))
     password_hash = generate_password_hash(password)
     ids: list[int] = []
     rows = (
         {
-            "username": speaker.name,
-            "email": f"{speaker.name}@example.com",
-            "password_hash": password_hash if speaker is first else UNUSABLE_PASSWORD_HASH,
+            "username": author.name,
+            "email": f"{author.name}@example.com",
+            "password_hash": password_hash if author is first else UNUSABLE_PASSWORD_HASH,
             "about_me": about,
             "created_at": now - YEAR * (1 + rng.random()),
             "last_seen_at": now - SEEN_WITHIN * rng.random(),
         }
-        for speaker, about in zip(speakers, abouts, strict=False)
+        for author, about in zip(authors, abouts, strict=False)
     )
     insert = sa.insert(User).returning(User.id, sort_by_parameter_order=True)
     for batch in _batches(rows):
         ids.extend(db.session.scalars(insert, batch))
-    return [Resident(*pair) for pair in zip(ids, speakers, strict=True)]
+    return [InsertedUser(*pair) for pair in zip(ids, authors, strict=True)]
 
 
-def _people() -> Iterator[tuple[Speaker, str]]:
+def _people() -> Iterator[tuple[Author, str]]:
     """Yield all users but the first, endlessly: the people of the phrase books, then the same with a number."""
     for round_number in itertools.count():
         for people in zip(*(book.people for book in BOOKS), strict=True):
             for book, person in zip(BOOKS, people, strict=True):
-                yield Speaker(f"{person.name}{round_number or ''}", book.language), person.about_me
+                yield Author(f"{person.name}{round_number or ''}", book.language), person.about_me
 
 
-def _add_posts(residents: list[Resident], count: int, now: datetime, rng: random.Random) -> None:
+def _add_posts(inserted: list[InsertedUser], count: int, now: datetime, rng: random.Random) -> None:
     """Insert the posts, oldest first, so that their ids are in the order of time."""
-    ids = {resident.speaker: resident.id for resident in residents}
-    speakers = [resident.speaker for resident in residents]
+    ids = {user.author: user.id for user in inserted}
+    authors = [user.author for user in inserted]
     rows = (
         {
-            "user_id": ids[post.speaker],
+            "user_id": ids[post.author],
             "body": post.text,
-            "language": post.speaker.language,  # set here, which avoids the language detection
+            "language": post.author.language,  # set here, which avoids the language detection
             "timestamp": now - YEAR * (1 - post.moment),
         }
-        for post in conversations(speakers, count, OWN_POSTS, rng)
+        for post in conversations(authors, count, OWN_POSTS, rng)
     )
     for batch in _batches(rows):
         db.session.execute(sa.insert(Post), batch)
 
 
-def _add_followers(residents: list[Resident], now: datetime, rng: random.Random) -> None:
+def _add_followers(inserted: list[InsertedUser], now: datetime, rng: random.Random) -> None:
     """Let the first user follow many of the others, but not all, and the others a few."""
-    for batch in _batches(_follows([resident.id for resident in residents], now, rng)):
+    for batch in _batches(_follows([user.id for user in inserted], now, rng)):
         db.session.execute(sa.insert(Follow), batch)
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import rejected_entries
-from microblog.imports.models import Refusal, Upload, current_storage
+from microblog.imports.models import RejectedEntry, Upload, current_storage
 from microblog.storage import PARTS
 from microblog.taskqueue.models import Task
 
@@ -29,8 +29,8 @@ def delete_uploads_with_rejected_entries(user_id: int, but: str) -> int:
     Return the number of uploads. The import of `but` calls this before it stores rejected entries of its own, so that a
     user has those of one file at most.
     """
-    has_refusals = sa.exists().where(Refusal.upload_id == Upload.id)
-    return _delete(sa.and_(Upload.user_id == user_id, Upload.id != but, has_refusals))
+    has_rejected = sa.exists().where(RejectedEntry.upload_id == Upload.id)
+    return _delete(sa.and_(Upload.user_id == user_id, Upload.id != but, has_rejected))
 
 
 def delete_by_user(user_id: int) -> int:

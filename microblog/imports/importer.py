@@ -29,8 +29,8 @@ from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 
 RESULT_LIMIT = 100  # rejected entries in the task's result
-# Rejected entries stored for a file, and so for a user (cleanup.delete_refused): a file of brackets must not fill the
-# disk.
+# Rejected entries stored for a file, and so for a user (cleanup.delete_uploads_with_rejected_entries):
+# a file of brackets must not fill the disk.
 STORED_LIMIT = 1_000_000
 
 
@@ -42,7 +42,7 @@ class Report:
         self.posts = 0  # entries that are valid posts
         self.processed = 0  # entries that have been processed completely: their valid posts are in the database
         self._skipped: Counter[str] = Counter()
-        self._refused = 0
+        self._rejected = 0
         self._first: list[dict[str, Any]] = []
         self._new: list[dict[str, Any]] = []
         self._without_media = 0
@@ -56,18 +56,18 @@ class Report:
         elif isinstance(outcome, EntrySkipped):
             self._skipped[outcome.kind] += 1
         else:
-            self._refused += 1
+            self._rejected += 1
             where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
-            refusal = where | {"reason": str(outcome)}
-            if self._refused <= RESULT_LIMIT:
-                self._first.append(refusal)
-            if self._refused <= STORED_LIMIT:
-                self._new.append(refusal | {"place": self.read})
+            rejected = where | {"reason": str(outcome)}
+            if self._rejected <= RESULT_LIMIT:
+                self._first.append(rejected)
+            if self._rejected <= STORED_LIMIT:
+                self._new.append(rejected | {"place": self.read})
 
-    def take_refusals(self) -> list[dict[str, Any]]:
-        """Return the entries rejected since the last call, as values of Refusal; at most STORED_LIMIT in total."""
-        refusals, self._new = self._new, []
-        return refusals
+    def take_rejected(self) -> list[dict[str, Any]]:
+        """Return the entries rejected since the last call, as columns of RejectedEntry; at most STORED_LIMIT in all."""
+        rejected, self._new = self._new, []
+        return rejected
 
     def to_dict(self, imported: int) -> dict[str, Any]:
         """Return the report as JSON; `imported` posts were stored, the other valid ones existed already."""
@@ -77,7 +77,7 @@ class Report:
             "known": max(0, self.posts - imported),
             "without_media": self._without_media,
             "left_out": dict(self._skipped),
-            "refused": self._refused,
+            "refused": self._rejected,
             "refusals": self._first,
         }
 
@@ -97,16 +97,16 @@ NumberedDraft = tuple[Draft, int]  # a post and its number among equal posts in 
 
 
 def store_posts(
-    upload_id: str, user_id: int, batch: Sequence[NumberedDraft], refused: Sequence[dict[str, Any]] = ()
+    upload_id: str, user_id: int, batch: Sequence[NumberedDraft], rejected: Sequence[dict[str, Any]] = ()
 ) -> None:
-    """Store the new posts of a user's `batch`, and the entries `refused` beside them, and commit.
+    """Store the new posts of a user's `batch`, and the entries `rejected` beside them, and commit.
 
     The transaction excludes the user's other imports. Raises LookupError if the upload or its user has been deleted.
     """
     # Detecting languages and extracting terms takes longer than the INSERT, so it is done before the lock is taken.
     derived = {body: _derived_columns(body) for body in {draft.body for draft in _new(batch, user_id)}}
     _lock(upload_id, user_id)
-    rejected_entries.add(upload_id, refused)
+    rejected_entries.add(upload_id, rejected)
     if new := _new(batch, user_id):
         rows = [
             {"body": body, "timestamp": timestamp, "user_id": user_id, "imported": True}
@@ -206,9 +206,9 @@ def _read(
     entries = EntryReader(file, FORMATS)
     start, total = progress.current, progress.total or 1
     for batch in _batches(entries, report, count):
-        refusals = report.take_refusals()
-        if (batch or refusals) and report.read > skip:
-            store_posts(upload_id, user_id, batch, refusals)
+        rejected = report.take_rejected()
+        if (batch or rejected) and report.read > skip:
+            store_posts(upload_id, user_id, batch, rejected)
         report.processed = report.read
         progress.advance(start + entries.bytes_read * (total - start) // total - progress.current)
     if not entries.found:

@@ -43,14 +43,14 @@ class Upload(Model):
         return f"{self.id}.json"
 
 
-class Refusal(Model):
+class RejectedEntry(Model):
     """An entry of an upload that was rejected; deleted together with the upload.
 
     `place` counts the entries of the file, `number` those of its list (a file may have several), `line` the lines, each
     from 1. `address` is the URL of the original post.
     """
 
-    __tablename__ = "refusal"
+    __tablename__ = "rejected_entry"
 
     upload_id: Mapped[str] = mapped_column(sa.ForeignKey("upload.id", ondelete="CASCADE"), primary_key=True)
     place: Mapped[int] = mapped_column(primary_key=True)
@@ -60,7 +60,7 @@ class Refusal(Model):
     address: Mapped[str | None] = mapped_column(sa.String(MAX_URL_LENGTH))
 
     def __repr__(self) -> str:
-        return f"<Refusal {self.place} of {self.upload_id}>"
+        return f"<RejectedEntry {self.place} of {self.upload_id}>"
 
 
 def current_storage() -> Storage:

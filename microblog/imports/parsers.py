@@ -192,20 +192,20 @@ def _draft(body: Any, timestamp: Any) -> Draft:
     if not is_storable(body):
         raise EntryRejected(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(body) > MAX_POST:
-        _refuse_length(len(body))
+        _reject_length(len(body))
     return Draft(body, _parse_time(timestamp))
 
 
 def _plain_text(html: str) -> str:
     if len(html) > MAX_HTML:
-        _refuse_length(len(html))
+        _reject_length(len(html))
     try:
         return html_to_text(html)
     except ValueError:
         raise EntryRejected(_("It is not a post.")) from None
 
 
-def _refuse_length(length: int) -> NoReturn:
+def _reject_length(length: int) -> NoReturn:
     raise EntryRejected(
         _("It has %(length)d characters; a post here has at most %(limit)d.", length=length, limit=MAX_POST)
     )

@@ -16,38 +16,39 @@ from flask_babel import gettext as _
 from microblog import pagination
 from microblog.database import count_changed, dialect_insert
 from microblog.extensions import db
-from microblog.imports.models import Refusal
+from microblog.imports.models import RejectedEntry
 from microblog.pagination import KeysetOrder, Page
 
 BATCH = 2000  # rows read, or deleted, at once
 
 
-_BY_PLACE: KeysetOrder[Refusal] = KeysetOrder(
-    lambda refusal: str(refusal.place), lambda text: sa.tuple_(pagination.parse_id(text)), ascending=True
+_BY_PLACE: KeysetOrder[RejectedEntry] = KeysetOrder(
+    lambda entry: str(entry.place), lambda text: sa.tuple_(pagination.parse_id(text)), ascending=True
 )
 
 
-def add(upload_id: str, refusals: Sequence[dict[str, Any]]) -> None:
-    """Insert `refusals` (importer.Report.take_refusals) in the caller's transaction; keep rows that already exist."""
-    if refusals:
-        insert = dialect_insert(db.engine, Refusal.__table__).on_conflict_do_nothing()
-        db.session.execute(insert, [{"upload_id": upload_id, **refusal} for refusal in refusals])
+def add(upload_id: str, entries: Sequence[dict[str, Any]]) -> None:
+    """Insert `entries` (importer.Report.take_rejected) in the caller's transaction; keep rows that already exist."""
+    if entries:
+        insert = dialect_insert(db.engine, RejectedEntry.__table__).on_conflict_do_nothing()
+        db.session.execute(insert, [{"upload_id": upload_id, **entry} for entry in entries])
 
 
 def exist(upload_id: str) -> bool:
     """Return True if the upload has rejected entries that have not been deleted yet."""
-    return db.session.scalar(sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(1)) is not None
+    query = sa.select(RejectedEntry.place).where(RejectedEntry.upload_id == upload_id)
+    return db.session.scalar(query.limit(1)) is not None
 
 
 def page_of(
     upload_id: str, size: int | None = None, before: str | None = None, after: str | None = None
-) -> Page[Refusal]:
+) -> Page[RejectedEntry]:
     """Return a page of rejected entries in the order of the file; `before` and `after` are paging keys.
 
     It has at most `size` entries, or ``POSTS_PER_PAGE``. Raises InvalidKey.
     """
-    query = sa.select(Refusal).where(Refusal.upload_id == upload_id)
-    return pagination.page_of_rows(query, [Refusal.place], _BY_PLACE, size, before, after)
+    query = sa.select(RejectedEntry).where(RejectedEntry.upload_id == upload_id)
+    return pagination.page_of_rows(query, [RejectedEntry.place], _BY_PLACE, size, before, after)
 
 
 def to_csv(upload_id: str) -> Iterator[str]:
@@ -56,12 +57,14 @@ def to_csv(upload_id: str) -> Iterator[str]:
     No field can be taken for a formula: they are numbers, this module's sentences, and addresses that begin with http.
     """
     yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # spreadsheets need the BOM
-    fields = sa.select(Refusal.place, Refusal.number, Refusal.line, Refusal.reason, Refusal.address)
-    batch = fields.where(Refusal.upload_id == upload_id).order_by(Refusal.place).limit(BATCH)
+    fields = sa.select(
+        RejectedEntry.place, RejectedEntry.number, RejectedEntry.line, RejectedEntry.reason, RejectedEntry.address
+    )
+    batch = fields.where(RejectedEntry.upload_id == upload_id).order_by(RejectedEntry.place).limit(BATCH)
     place = 0
     while True:
         with db.engine.connect() as connection:  # one connection for each batch: the client may be slow
-            rows = connection.execute(batch.where(Refusal.place > place)).all()
+            rows = connection.execute(batch.where(RejectedEntry.place > place)).all()
         if not rows:
             return
         place = rows[-1].place
@@ -73,8 +76,8 @@ def delete_by_upload(upload_id: str) -> None:
 
     It neither commits nor rolls back if there are none: the transaction may contain the caller's launch.
     """
-    some = sa.select(Refusal.place).where(Refusal.upload_id == upload_id).limit(BATCH)
-    delete = sa.delete(Refusal).where(Refusal.upload_id == upload_id, Refusal.place.in_(some))
+    some = sa.select(RejectedEntry.place).where(RejectedEntry.upload_id == upload_id).limit(BATCH)
+    delete = sa.delete(RejectedEntry).where(RejectedEntry.upload_id == upload_id, RejectedEntry.place.in_(some))
     while count_changed(db.session, delete):
         db.session.commit()
 

@@ -1,4 +1,4 @@
-"""/import: upload a file of posts, and download the list of refused entries."""
+"""/import: upload a file of posts, and download the list of rejected entries."""
 
 from __future__ import annotations
 

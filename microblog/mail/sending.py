@@ -74,24 +74,24 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
 def _send(task: MailTask, message: Message) -> None:
     try:
         with mail.connect() as connection:
-            _check_wanted(task)
+            _check_before_sending(task)
             connection.send(message)
     except smtplib.SMTPRecipientsRefused as error:
         response: tuple[int, bytes | str] = next(iter(error.recipients.values()))
     except smtplib.SMTPAuthenticationError as error:
         logger.error("the mail server rejects MAIL_USERNAME and MAIL_PASSWORD (%s); retrying later", error.smtp_code)
-        _try_later(task, _("The mail server cannot be used right now."), error)
+        _retry_later(task, _("The mail server cannot be used right now."), error)
     except smtplib.SMTPResponseException as error:
         response = (error.smtp_code, error.smtp_error)
     except (smtplib.SMTPException, OSError) as error:
-        _try_later(task, _("The mail server cannot be reached."), error)
+        _retry_later(task, _("The mail server cannot be reached."), error)
     else:
         return
     # Outside of the except clauses: the text of an exception being handled would be part of the stored traceback.
-    _refused(task, message, *response)
+    _handle_refusal(task, message, *response)
 
 
-def _check_wanted(task: MailTask) -> None:
+def _check_before_sending(task: MailTask) -> None:
     """Raise ClaimLost or Cancelled if this attempt was superseded or its job was cancelled.
 
     It is called after connecting, so that a slow server does not extend the time until the mail is sent. If the row
@@ -104,7 +104,7 @@ def _check_wanted(task: MailTask) -> None:
     )
 
 
-def _refused(task: MailTask, message: Message, code: int, reply: bytes | str) -> NoReturn:
+def _handle_refusal(task: MailTask, message: Message, code: int, reply: bytes | str) -> NoReturn:
     """Fail or retry with the server's reply, without the addresses in it, since a job may outlive an account."""
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     addresses = {str(address) for to in message.send_to for address in (to, sanitize_address(to))}
@@ -112,10 +112,10 @@ def _refused(task: MailTask, message: Message, code: int, reply: bytes | str) ->
     answer = _("The mail server refused: %(answer)s", answer=text)
     if code >= 500:
         raise JobError(answer)
-    _try_later(task, answer)
+    _retry_later(task, answer)
 
 
-def _try_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
+def _retry_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
     """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
     started_at = task.claim.started_at if task.claim else utcnow()
     pause = min(INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)

@@ -316,7 +316,7 @@ def upgrade() -> None:
     op.create_index("ix_upload_expires_at", "upload", ["expires_at"])
     op.create_index("ix_upload_user_id", "upload", ["user_id"])
     op.create_table(
-        "refusal",
+        "rejected_entry",
         sa.Column("upload_id", sa.String(length=36), nullable=False),
         sa.Column("place", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -324,9 +324,9 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("address", sa.String(length=500), nullable=True),
         sa.ForeignKeyConstraint(
-            ["upload_id"], ["upload.id"], name=op.f("fk_refusal_upload_id_upload"), ondelete="CASCADE"
+            ["upload_id"], ["upload.id"], name=op.f("fk_rejected_entry_upload_id_upload"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("upload_id", "place", name=op.f("pk_refusal")),
+        sa.PrimaryKeyConstraint("upload_id", "place", name=op.f("pk_rejected_entry")),
     )
     op.create_table(
         "translation",
@@ -356,7 +356,7 @@ def downgrade() -> None:
         op.execute("DROP VIEW post_terms")
     for table in (
         "translation",
-        "refusal",
+        "rejected_entry",
         "upload",
         "task",
         "post",

@@ -23,7 +23,7 @@ from microblog.exports.archive import current_storage
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.imports import models
-from microblog.imports.models import Refusal, Upload
+from microblog.imports.models import RejectedEntry, Upload
 from microblog.jobs.services import delete_jobs_of_user
 from microblog.messages.services import send_message
 from microblog.monitoring.models import RollUp
@@ -77,7 +77,7 @@ def create_data(susan: User, ben: User, posts: int = 25) -> None:
         upload = Upload(user_id=user.id, id=f"upload-of-{user.username}", expires_at=utcnow() + timedelta(days=1))
         db.session.add(upload)
         db.session.commit()
-        db.session.add(Refusal(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
+        db.session.add(RejectedEntry(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
         db.session.commit()
         with models.current_storage().new(upload.path) as file:
             file.write([b"{}"])
@@ -133,7 +133,7 @@ def test_deletion_closes_account_and_removes_all_data(
     assert set(count_rows(susan_id).values()) == {0}
     assert db.session.get(User, susan_id) is None
     assert files(app) == {"ben.1.json", "upload-of-ben.json"}
-    assert db.session.scalars(sa.select(Refusal.upload_id)).all() == ["upload-of-ben"]
+    assert db.session.scalars(sa.select(RejectedEntry.upload_id)).all() == ["upload-of-ben"]
     assert [message["To"] for message in smtp_server.messages] == ["susan@example.com"]
     assert "Your account is deleted" in smtp_server.messages[0]["Subject"]
     # The deletion job and the columns that statistics need remain. Ben loses only the rows shared with Susan.

@@ -19,7 +19,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import cleanup, importer, rejected_entries
-from microblog.imports.models import Refusal, Upload, current_storage
+from microblog.imports.models import RejectedEntry, Upload, current_storage
 from microblog.imports.tasks import import_posts
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
@@ -61,7 +61,7 @@ def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
 
 def refusal_count() -> int:
     db.session.rollback()
-    return db.session.scalar(sa.select(sa.func.count()).select_from(Refusal)) or 0
+    return db.session.scalar(sa.select(sa.func.count()).select_from(RejectedEntry)) or 0
 
 
 def invalid_archive() -> bytes:
@@ -160,8 +160,8 @@ def test_new_import_replaces_previous_refusals(
     counts = []
     for content in (invalid_archive(), invalid_archive()[:-1], archive([], []), archive(post("good", 1))):
         run_import(susan, content)
-        listed = sa.select(Refusal.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
-        counts.append([count for _upload, count in db.session.execute(listed.group_by(Refusal.upload_id))])
+        listed = sa.select(RejectedEntry.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
+        counts.append([count for _upload, count in db.session.execute(listed.group_by(RejectedEntry.upload_id))])
 
     assert counts == [[BAD], [BAD], [2], []]
     assert refusal_count() == BAD, "refusals of other users remain"

@@ -25,7 +25,7 @@ from microblog.error_reports.tasks import report_email
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
 from microblog.extensions import db
-from microblog.imports.models import Refusal, Upload
+from microblog.imports.models import RejectedEntry, Upload
 from microblog.messages.services import send_message
 from microblog.notifications.services import notify
 from microblog.posts.models import Post
@@ -87,7 +87,7 @@ def reader(make_user: Callable[..., User]) -> User:
     db.session.add(Upload(id="1", user_id=user.id, expires_at=utcnow()))
     db.session.add(Task(id="1", root_id="1", name="import_posts", queue="1", user_id=user.id, **columns))
     db.session.flush()
-    db.session.add(Refusal(upload_id="1", place=1, number=1, line=1, reason="555"))
+    db.session.add(RejectedEntry(upload_id="1", place=1, number=1, line=1, reason="555"))
     notify(user.id, "follower", str(other.id), actor_id=other.id)
     for state in ("SUCCESS", "FAILURE"):
         notify(user.id, "export_posts", state, payload={"state": state})

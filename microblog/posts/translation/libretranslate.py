@@ -56,7 +56,7 @@ class LibreTranslate:
         """Return the languages of the service; None until it has responded.
 
         Only one caller requests them; others use the previous value. A failed request is not repeated for
-        LANGUAGES_MISSED seconds, so that callers do not wait for an unavailable service again.
+        LANGUAGES_RETRY_DELAY seconds, so that callers do not wait for an unavailable service again.
         """
         if time.monotonic() >= self._request_languages_at:
             self._request_languages_at = time.monotonic() + LANGUAGES_RETRY_DELAY

@@ -164,7 +164,7 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-check-last",
             "The claim and the cancellation request are checked immediately before a mail is sent.",
-            (Edit(SENDING, "_send", "_check_wanted(task)", "pass"),),
+            (Edit(SENDING, "_send", "_check_before_sending(task)", "pass"),),
             (
                 f"{TEST_MAIL}::test_no_mail_is_sent_after_takeover",
                 f"{TEST_MAIL}::test_no_mail_is_sent_after_cancellation",

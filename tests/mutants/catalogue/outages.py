@@ -138,13 +138,13 @@ OUTAGES = Promise(
         Mutant(
             "smtp-permanent",
             "A permanent SMTP error fails the task with the reply of the server.",
-            (Edit(SENDING, "_refused", "if code >= 500:", "if False:"),),
+            (Edit(SENDING, "_handle_refusal", "if code >= 500:", "if False:"),),
             (f"{TEST_EXPORT_MAIL}::test_permanent_refusal_fails_with_server_reply[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",
             "A temporary SMTP error is retried.",
-            (Edit(SENDING, "_refused", "_try_later(task, answer)", "raise JobError(answer)"),),
+            (Edit(SENDING, "_handle_refusal", "_retry_later(task, answer)", "raise JobError(answer)"),),
             (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
@@ -154,7 +154,7 @@ OUTAGES = Promise(
                 Edit(
                     SENDING,
                     "_send",
-                    '_try_later(task, _("The mail server cannot be reached."), error)',
+                    '_retry_later(task, _("The mail server cannot be reached."), error)',
                     "raise JobError(str(error)) from error",
                 ),
             ),
@@ -163,13 +163,13 @@ OUTAGES = Promise(
         Mutant(
             "smtp-pauses-grow",
             "The pauses between deliveries grow.",
-            (Edit(SENDING, "_try_later", "INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10)", "INITIAL_BACKOFF"),),
+            (Edit(SENDING, "_retry_later", "INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10)", "INITIAL_BACKOFF"),),
             (PAUSES,),
         ),
         Mutant(
             "smtp-pauses-jitter",
             "The pauses between deliveries have random jitter.",
-            (Edit(SENDING, "_try_later", " * random.uniform(0.75, 1.25)", ""),),
+            (Edit(SENDING, "_retry_later", " * random.uniform(0.75, 1.25)", ""),),
             (PAUSES,),
         ),
         Mutant(
@@ -177,7 +177,10 @@ OUTAGES = Promise(
             "Delivery is not retried after MAIL_RETRY_WINDOW.",
             (
                 Edit(
-                    SENDING, "_try_later", "if utcnow() + timedelta(seconds=pause) > started_at + window:", "if False:"
+                    SENDING,
+                    "_retry_later",
+                    "if utcnow() + timedelta(seconds=pause) > started_at + window:",
+                    "if False:",
                 ),
             ),
             (f"{TEST_MAIL}::test_delivery_fails_after_retry_window",),
