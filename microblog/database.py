@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, registry, scoped_session
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
 
 # SQLite: the file cannot be opened, read or written, the disk is full, or others have locked it for too long.
 _SQLITE_UNAVAILABLE = frozenset(
@@ -28,6 +28,9 @@ _SQLITE_UNAVAILABLE = frozenset(
 # PostgreSQL: connections, locks, system errors, and a server that is read-only, starts, stops or lacks resources
 # (SQLSTATE codes, or how they begin).
 _SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "58")
+
+
+PURGE_BATCH = 500  # rows that delete_older() deletes in one transaction
 
 
 class DatabaseUnavailable(OperationalError):
@@ -176,3 +179,10 @@ def deleted_batches(session: scoped_session[Any], statement: sa.Delete) -> Itera
 def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int:
     """Run `statement`, which deletes a limited number of rows, until none is left. Return the number deleted."""
     return sum(deleted_batches(session, statement))
+
+
+def delete_older(session: scoped_session[Any], timestamp: InstrumentedAttribute[datetime], before: datetime) -> int:
+    """Delete the rows whose `timestamp` is earlier than `before`, in batches. Return their number."""
+    model = timestamp.class_
+    old = sa.select(model.id).where(timestamp < before).limit(PURGE_BATCH)
+    return delete_in_batches(session, sa.delete(model).where(model.id.in_(old)))

@@ -12,12 +12,11 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from microblog.accounts.models import MAX_EMAIL, User
 from microblog.clock import utcnow
-from microblog.database import delete_in_batches
+from microblog.database import delete_older
 from microblog.extensions import Model, db
 from microblog.taskqueue.launch import launch_task
 
 RETENTION = timedelta(days=7)  # after the link has expired, so that the mail to the old address can be retried manually
-BATCH = 500  # rows deleted per transaction
 
 
 class EmailTaken(Exception):
@@ -87,8 +86,7 @@ def confirm_email_change(change: EmailChange) -> bool:
 def purge_expired_changes() -> int:
     """Delete changes whose link expired more than RETENTION ago. Return the number of deleted rows."""
     lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
-    old = sa.select(EmailChange.id).where(EmailChange.requested_at < utcnow() - lifetime - RETENTION).limit(BATCH)
-    return delete_in_batches(db.session, sa.delete(EmailChange).where(EmailChange.id.in_(old)))
+    return delete_older(db.session, EmailChange.requested_at, utcnow() - lifetime - RETENTION)
 
 
 def _confirm_once(change: EmailChange) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-import sqlalchemy as sa
 from flask import abort, request
 from flask_babel import gettext as _
 
-from microblog import pagination
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_response
@@ -18,12 +16,11 @@ from microblog.api.serializers import abort_already_running, own_job, started, t
 from microblog.exports.services import start_export
 from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
-from microblog.jobs.models import jobs_with_ids
+from microblog.jobs.models import jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.security import accepts_upload, limit_launches
 from microblog.storage import CHUNK
 from microblog.taskqueue.interface import AlreadyRunning
-from microblog.taskqueue.models import Task
 
 bp = Blueprint(
     "api_tasks",
@@ -40,15 +37,8 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your jobs, newest first."""
-    page = pagination.newest_first(
-        sa.select(Task).where(Task.user_id == caller().id, Task.position == 0),
-        Task.created_at,
-        Task.id,
-        size=query.get("limit"),
-        before=query.get("before"),
-        after=query.get("after"),
-    )
-    return page_response(query, page, (job.to_dict() for job in jobs_with_ids(root.id for root in page.items)))
+    page = jobs_of_user(caller().id, query.get("before"), query.get("after"), query.get("limit"))
+    return page_response(query, page, (job.to_dict() for job in page.items))
 
 
 @bp.get("/<task_id>")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import sqlalchemy as sa
 from celery import shared_task
 from flask import current_app
 from flask_babel import gettext as _
@@ -14,14 +13,12 @@ from flask_mail import Message
 from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
-from microblog.database import delete_in_batches
+from microblog.database import delete_older
 from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver, render_email
 from microblog.taskqueue.interface import JobError
-
-BATCH = 100  # rows deleted in one transaction
 
 
 @shared_task(
@@ -45,8 +42,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
 def purge_error_reports() -> None:
     """Delete reports that are older than ``ERROR_REPORT_LIFETIME`` seconds."""
     before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])
-    old = sa.select(ErrorReport.id).where(ErrorReport.created_at < before).limit(BATCH)
-    delete_in_batches(db.session, sa.delete(ErrorReport).where(ErrorReport.id.in_(old)))
+    delete_older(db.session, ErrorReport.created_at, before)
 
 
 def report_email(report: ErrorReport) -> Message:

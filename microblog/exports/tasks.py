@@ -8,7 +8,6 @@ from typing import Any
 
 from celery import shared_task
 from flask import current_app
-from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
@@ -22,6 +21,7 @@ from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
 from microblog.notifications import renderers
+from microblog.posts.services import describe_progress
 from microblog.taskqueue.interface import JobError, Progress
 from microblog.taskqueue.worker import JobTask
 
@@ -42,7 +42,7 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """Write all posts of a user to an archive; return its id, size and checksum for the next step."""
     path = archive_path(self.job_id, self.attempt)
     with current_storage().new(path) as file:
-        with Progress(self, count_posts(user_id), describe=_posts_done) as progress:
+        with Progress(self, count_posts(user_id), describe=describe_progress) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
@@ -74,14 +74,3 @@ def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Ite
     for batch in batches:
         yield batch
         progress.advance(len(batch))
-
-
-def _posts_done(current: int, total: int | None) -> str:
-    done: str = ngettext(
-        "%(current)s of %(total)s post",
-        "%(current)s of %(total)s posts",
-        total or 0,
-        current=format_decimal(current),
-        total=format_decimal(total or 0),
-    )
-    return done

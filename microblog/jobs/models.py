@@ -10,8 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from microblog import pagination
 from microblog.clock import iso
 from microblog.extensions import db
+from microblog.pagination import Page
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.validators import is_storable
@@ -111,6 +113,15 @@ def jobs_with_ids(root_ids: Iterable[str]) -> list[Job]:
     steps = db.session.scalars(sa.select(Task).where(Task.root_id.in_(ids)).order_by(Task.root_id, Task.position))
     jobs = {job.id: job for job in _grouped(steps)}
     return [jobs[root_id] for root_id in ids if root_id in jobs]
+
+
+def jobs_of_user(
+    user_id: int, before: str | None = None, after: str | None = None, size: int | None = None
+) -> Page[Job]:
+    """Return a page of a user's jobs, newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+    roots = sa.select(Task).where(Task.user_id == user_id, Task.position == 0)
+    page = pagination.newest_first(roots, Task.created_at, Task.id, size, before, after)
+    return Page(jobs_with_ids(root.id for root in page.items), page.next, page.previous)
 
 
 def jobs_changed_since(user_id: int, since: datetime, limit: int = 100) -> list[Job]:

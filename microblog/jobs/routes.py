@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog import pagination
 from microblog.extensions import db
-from microblog.jobs.models import Job, find_job, jobs_with_ids
+from microblog.jobs.models import Job, find_job, jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.interface import AlreadyRunning
-from microblog.taskqueue.models import Task
 
 bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 
@@ -23,14 +20,8 @@ bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 @login_required
 def index() -> ResponseReturnValue:
     """List the jobs of the user, newest first."""
-    page = pagination.newest_first(
-        sa.select(Task).where(Task.user_id == current_user.id, Task.position == 0),
-        Task.created_at,
-        Task.id,
-        before=request.args.get("before"),
-        after=request.args.get("after"),
-    )
-    return render_template("jobs/index.html", page=page, jobs=jobs_with_ids(root.id for root in page.items))
+    page = jobs_of_user(current_user.id, request.args.get("before"), request.args.get("after"))
+    return render_template("jobs/index.html", page=page)
 
 
 @bp.get("/<task_id>/card")

@@ -1,8 +1,9 @@
-"""Create and delete posts, and notify open pages of both."""
+"""Create and delete posts, and notify open pages of both; describe the progress of tasks that read posts."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
+from flask_babel import format_decimal, ngettext
 
 from microblog.extensions import db
 from microblog.posts.events import announce_post, announce_post_deletion
@@ -31,3 +32,15 @@ def delete_post(post_id: int, author_id: int) -> bool:
     if deleted:
         announce_post_deletion(post_id, author_id)
     return bool(deleted)
+
+
+def describe_progress(current: int, total: int | None) -> str:
+    """Return the progress of a task that reads `total` posts, as text for its user."""
+    text: str = ngettext(
+        "%(current)s of %(total)s post",
+        "%(current)s of %(total)s posts",
+        total or 0,
+        current=format_decimal(current),
+        total=format_decimal(total or 0),
+    )
+    return text

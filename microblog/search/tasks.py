@@ -6,11 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import shared_task
-from flask_babel import format_decimal, ngettext
 from flask_babel import lazy_gettext as _l
 
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
+from microblog.posts.services import describe_progress
 from microblog.search import index
 from microblog.taskqueue.interface import AlreadyRunning, Progress
 from microblog.taskqueue.launch import launch_task
@@ -51,7 +51,7 @@ def launch_reindexing() -> str:
 def reindex_posts(self: JobTask) -> dict[str, Any]:
     """Compare all posts with the search index, and repair it where it differs."""
     changed = 0
-    with Progress(self, index.count_posts(), describe=_posts_done) as progress:
+    with Progress(self, index.count_posts(), describe=describe_progress) as progress:
         for read, written in index.refresh():
             changed += written
             progress.advance(read)
@@ -64,14 +64,3 @@ def index_posts() -> None:
     """Index the posts that were written without terms: by a migration, or directly in the database."""
     for _read, _written in index.refresh(only_missing=True):
         pass
-
-
-def _posts_done(current: int, total: int | None) -> str:
-    text: str = ngettext(
-        "%(current)s of %(total)s post",
-        "%(current)s of %(total)s posts",
-        total or 0,
-        current=format_decimal(current),
-        total=format_decimal(total or 0),
-    )
-    return text

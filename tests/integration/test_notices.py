@@ -256,7 +256,7 @@ def test_poll_returns_same_events_as_stream(browser: FlaskClient, susan: User, m
 
 @pytest.mark.both_databases
 def test_expired_notifications_are_purged(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "BATCH", 2)
+    monkeypatch.setattr("microblog.database.PURGE_BATCH", 2)
     day = 24 * 3600
     app.config["NOTIFICATION_LIFETIME"] = 7 * day
     for days in (9, 8, 8, 7.1, 6.9, 0):
