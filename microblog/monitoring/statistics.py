@@ -288,10 +288,6 @@ class FailureGroup:
     last: datetime
     example: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return dict(vars(self))
-
 
 class _FailedTask(NamedTuple):
     name: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +15,7 @@ from microblog.cli import EXIT_UNAVAILABLE, Commands, exit_unavailable, print_js
 from microblog.clock import utcnow
 from microblog.extensions import REDIS_UNAVAILABLE
 from microblog.monitoring import output
+from microblog.monitoring.actions import ActionResult
 from microblog.monitoring.cli import completion
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.job_queries import MAX_SEARCHED
@@ -49,16 +50,23 @@ def exit_for_silent_worker(context: click.Context, name: str) -> NoReturn:
     context.exit(EXIT_USAGE_ERROR)
 
 
-def print_command_replies(context: click.Context, replies: list[CommandReply], as_json: bool, note: str = "") -> None:
+def print_outcomes(outcomes: Mapping[str, CommandReply | ActionResult], to_json: Callable[[], Any]) -> None:
+    """Print the outcome of an action for each of its targets. Refusals are printed on stderr even with --json."""
+    if output.json_requested():
+        print_json(to_json())
+    for target, outcome in outcomes.items():
+        if not (outcome.done and output.json_requested()):
+            click.echo(f"{target} {outcome.sentence}", err=not outcome.done)
+
+
+def print_command_replies(context: click.Context, replies: list[CommandReply], note: str = "") -> None:
     """Print the result of a command at each worker, and `note` if at least one worker executed it.
 
     Exit with EXIT_UNAVAILABLE if no worker replied, or with EXIT_NOTHING_DONE if one did not execute the command.
     """
-    if as_json:
-        print_json([command_reply_as_json(reply) for reply in replies])
-    for reply in replies:
-        if not (as_json and reply.done):
-            click.echo(f"{reply.worker} {reply.sentence}", err=not reply.done)
+    print_outcomes(
+        {reply.worker: reply for reply in replies}, lambda: [command_reply_as_json(reply) for reply in replies]
+    )
     if note and any(reply.done for reply in replies):
         click.echo(note, err=True)
     if not any(reply.answered for reply in replies):
@@ -99,6 +107,17 @@ Each command has --help with an example, and --json. To enable shell completion 
 """
 
 tasks = OperatorGroup("tasks", help=HELP, short_help="Inspect and control the jobs of all users.")
+
+
+def _store_json_requested(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if requested:  # the metadata is shared with subcommands, so that the option of a group applies to them
+        context.meta[output.JSON_REQUESTED] = True
+
+
+_json_flag = partial(click.option, "--json", is_flag=True, expose_value=False, callback=_store_json_requested)
+json_option = _json_flag(help="Print JSON, and nothing else.")
+json_lines_option = _json_flag(help="Print each event as JSON, one per line, and nothing else.")
+
 
 worker_timeout = click.option(
     "--timeout",

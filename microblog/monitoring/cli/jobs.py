@@ -8,8 +8,8 @@ from typing import Any
 import click
 from flask import current_app
 
-from microblog.cli import as_json, print_json
 from microblog.jobs.models import Job, find_job, jobs_with_ids
+from microblog.monitoring import output
 from microblog.monitoring.actions import (
     ActionResult,
     cancel_with_reason,
@@ -19,7 +19,15 @@ from microblog.monitoring.actions import (
     terminate_job,
 )
 from microblog.monitoring.cli import completion, tables
-from microblog.monitoring.cli.common import EXIT_NOTHING_DONE, EXIT_USAGE_ERROR, filter_options, tasks, worker_timeout
+from microblog.monitoring.cli.common import (
+    EXIT_NOTHING_DONE,
+    EXIT_USAGE_ERROR,
+    filter_options,
+    json_option,
+    print_outcomes,
+    tasks,
+    worker_timeout,
+)
 from microblog.monitoring.filters import UNSUCCESSFUL, Filters, Order
 from microblog.monitoring.job_queries import (
     MAX_SEARCHED,
@@ -37,9 +45,9 @@ from microblog.taskqueue import states
 
 @tasks.command("status")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def status(context: click.Context, timeout: float, as_json: bool) -> None:
+def status(context: click.Context, timeout: float) -> None:
     """Show the system status on one screen: is any user waiting for a job that is stuck?
 
     \b
@@ -57,10 +65,7 @@ def status(context: click.Context, timeout: float, as_json: bool) -> None:
       flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
     """
     found = check_status(current_app._get_current_object(), timeout)  # type: ignore[attr-defined]
-    if as_json:
-        print_json(tables.status_as_json(found))
-    else:
-        tables.print_status(found)
+    output.print_output(found, tables.print_status, to_json=tables.status_as_json)
     context.exit(found.verdict)
 
 
@@ -90,10 +95,8 @@ class _CursorType(click.ParamType[Cursor]):
 @click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Page size.")
 @click.option("--after", metavar="CURSOR", type=_CursorType(), help="Show the page after this cursor.")
 @click.option("--before", metavar="CURSOR", type=_CursorType(), help="Show the page before this cursor.")
-@as_json
-def list_jobs(
-    filters: Filters, order: Order, limit: int, after: Cursor | None, before: Cursor | None, as_json: bool
-) -> None:
+@json_option
+def list_jobs(filters: Filters, order: Order, limit: int, after: Cursor | None, before: Cursor | None) -> None:
     """List jobs, newest first, a page at a time.
 
     All filters must match. The cursors of the next and the previous page are printed to stderr; in JSON, each job has
@@ -108,14 +111,15 @@ def list_jobs(
     if after and before:
         raise click.UsageError("Give --after or --before, not both.")
     page = find_jobs(filters, size=limit, order=order, after=after, before=before)
-    if as_json:
-        described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
-        print_json([fields | {"cursor": str(cursor)} for fields, cursor in described])
-    elif page.jobs:
-        tables.print_jobs(page.jobs)
-    else:
-        click.echo("There are no such jobs.", err=True)
+    output.print_output(
+        page.jobs, tables.print_jobs, to_json=lambda _jobs: _page_as_json(page), empty="There are no such jobs."
+    )
     _print_cursors(page)
+
+
+def _page_as_json(page: JobPage) -> list[dict[str, Any]]:
+    described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
+    return [fields | {"cursor": str(cursor)} for fields, cursor in described]
 
 
 def _print_cursors(page: JobPage) -> None:
@@ -129,9 +133,9 @@ def _print_cursors(page: JobPage) -> None:
 
 @tasks.command("show")
 @click.argument("task_id", metavar="ID", shell_complete=completion.job_ids())
-@as_json
+@json_option
 @click.pass_context
-def show(context: click.Context, task_id: str, as_json: bool) -> None:
+def show(context: click.Context, task_id: str) -> None:
     """Show all details of a job.
 
     ID is the id of the job or of any of its steps.
@@ -141,10 +145,7 @@ def show(context: click.Context, task_id: str, as_json: bool) -> None:
       flask tasks show 0b8e2f4c-6a1d-4f7e-9c35-2d8a7e1b4f60
     """
     job = find_job(task_id)
-    if as_json:
-        print_json(describe_job(job) if job else None)
-    elif job:
-        tables.print_job(job)
+    output.print_output(job, tables.print_job, to_json=describe_job)
     if job is None:
         click.echo(f"{task_id}: there is no such task.", err=True)
         context.exit(EXIT_USAGE_ERROR)
@@ -163,7 +164,7 @@ yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation; act
 @worker_timeout
 @dry_run
 @yes
-@as_json
+@json_option
 @click.pass_context
 def cancel(
     context: click.Context,
@@ -173,7 +174,6 @@ def cancel(
     timeout: float,
     dry_run: bool,
     yes: bool,
-    as_json: bool,
 ) -> None:
     """Cancel jobs: those with these ids, or all unfinished jobs that match the filters.
 
@@ -187,9 +187,9 @@ def cancel(
       flask tasks cancel --state PENDING --queue exports --older-than 1h
     """
     chosen = _choose(task_ids, filters, cancellable)
-    if _confirm(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
+    if _confirm(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes):
         act = (lambda job: terminate_job(job, timeout)) if terminate else cancel_with_reason
-        _steer(context, act, chosen, as_json)
+        _steer(context, act, chosen)
 
 
 @tasks.command("retry")
@@ -197,11 +197,9 @@ def cancel(
 @filter_options
 @dry_run
 @yes
-@as_json
+@json_option
 @click.pass_context
-def retry(
-    context: click.Context, task_ids: tuple[str, ...], filters: Filters, dry_run: bool, yes: bool, as_json: bool
-) -> None:
+def retry(context: click.Context, task_ids: tuple[str, ...], filters: Filters, dry_run: bool, yes: bool) -> None:
     """Retry failed or cancelled jobs: those with these ids, or all that match the filters.
 
     Each retry is a new job; the old one does not change, and filters no longer select it. With filters, the jobs are
@@ -213,15 +211,15 @@ def retry(
       flask tasks retry --state FAILURE --name export_posts --newer-than 1d --yes
     """
     chosen = _choose(task_ids, filters, retryable)
-    if _confirm(context, "retried", chosen, filters.given, dry_run=dry_run, yes=yes, as_json=as_json):
-        _steer(context, retry_with_reason, chosen, as_json)
+    if _confirm(context, "retried", chosen, filters.given, dry_run=dry_run, yes=yes):
+        _steer(context, retry_with_reason, chosen)
 
 
 @tasks.command("reconcile")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done to which jobs, and why.")
-@as_json
+@json_option
 @click.pass_context
-def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
+def reconcile(context: click.Context, dry_run: bool) -> None:
     """Repair jobs that have lost their worker or message now, without waiting for the periodic run.
 
     Exits with 1 if there was nothing to do.
@@ -231,21 +229,23 @@ def reconcile(context: click.Context, dry_run: bool, as_json: bool) -> None:
       flask tasks reconcile --dry-run
     """
     if dry_run:
-        found = list(reconciling.decisions())
-        tables.print_decisions(found, as_json)
-        done: int | None = len(found)
+        decisions = list(reconciling.decisions())
+        output.print_output(decisions, tables.print_decisions, to_json=tables.decisions_as_json)
+        done: int | None = len(decisions)
     else:
         done = reconciling.reconcile()
-        if as_json:
-            print_json({"done": done})
-        elif done:
-            click.echo(f"Repaired {_jobs(done)}.")
+        output.print_output({"done": done}, _print_repaired)
     if done is None:
         click.echo("Another process is reconciling right now.", err=True)
     elif not done:
         click.echo("There is nothing to do.", err=True)
     if not done:
         context.exit(EXIT_NOTHING_DONE)
+
+
+def _print_repaired(result: dict[str, int | None]) -> None:
+    if done := result["done"]:
+        click.echo(f"Repaired {_jobs(done)}.")
 
 
 def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filters], list[str]]) -> list[str]:
@@ -255,13 +255,13 @@ def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filte
     return choose(filters) if filters.given else list(dict.fromkeys(task_ids))
 
 
-def _confirm(
-    context: click.Context, done: str, chosen: list[str], filtered: bool, *, dry_run: bool, yes: bool, as_json: bool
-) -> bool:
+def _confirm(context: click.Context, done: str, chosen: list[str], filtered: bool, *, dry_run: bool, yes: bool) -> bool:
     """Show which jobs would be `done`, and ask for confirmation; return whether to proceed. Exits if there are none."""
-    if dry_run and as_json:
-        print_json({"count": len(chosen), "ids": chosen})
-    elif (filtered and not as_json and not yes) or dry_run:
+    if dry_run:
+        output.print_output(
+            chosen, lambda ids: _preview(done, ids), to_json=lambda ids: {"count": len(ids), "ids": ids}
+        )
+    elif chosen and filtered and not yes and not output.json_requested():
         _preview(done, chosen)
     if not chosen:
         click.echo("There are no such jobs.", err=True)
@@ -277,22 +277,20 @@ def _preview(done: str, chosen: list[str]) -> None:
         tables.print_jobs(shown)
     if len(chosen) > SHOWN:
         click.echo(f"… and {len(chosen) - SHOWN} more")
-    if chosen:
-        click.echo(f"{_jobs(len(chosen))} would be {done}.")
+    click.echo(f"{_jobs(len(chosen))} would be {done}.")
 
 
 def _jobs(count: int) -> str:
     return f"{count} job{'' if count == 1 else 's'}"
 
 
-def _steer(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str], as_json: bool) -> None:
+def _steer(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str]) -> None:
     """Call `act` for each job, print the results, and exit with the highest of their exit codes."""
     outcomes = {task_id: _outcome(act, task_id) for task_id in task_ids}
-    if as_json:
-        print_json([_outcome_in_json(task_id, outcome) for task_id, outcome in outcomes.items()])
-    for task_id, outcome in outcomes.items():
-        if not (as_json and outcome.done):
-            click.echo(f"{task_id}: {outcome.sentence}", err=not outcome.done)
+    print_outcomes(
+        {f"{task_id}:": outcome for task_id, outcome in outcomes.items()},
+        lambda: [_outcome_in_json(task_id, outcome) for task_id, outcome in outcomes.items()],
+    )
     if any(outcome.job is None for outcome in outcomes.values()):
         context.exit(EXIT_USAGE_ERROR)
     if not all(outcome.done for outcome in outcomes.values()):

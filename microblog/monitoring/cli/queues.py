@@ -8,7 +8,6 @@ import click
 import orjson
 from celery.utils.time import rate as parse_rate
 
-from microblog.cli import as_json, print_json
 from microblog.monitoring import output
 from microblog.monitoring.actions import (
     InvalidTaskArguments,
@@ -22,6 +21,7 @@ from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     EXIT_USAGE_ERROR,
     command_reply_as_json,
+    json_option,
     print_command_replies,
     tasks,
     worker_timeout,
@@ -62,9 +62,9 @@ task_argument = click.argument("task", callback=_task, shell_complete=completion
 @tasks.command("purge")
 @queue_argument
 @click.option("--yes", is_flag=True, help="Do it; without this option, only show what would be done.")
-@as_json
+@json_option
 @click.pass_context
-def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
+def purge(context: click.Context, queue: str, yes: bool) -> None:
     """Delete all messages of a queue that no worker has received.
 
     This does not end any job: reconcile publishes unfinished tasks again. To end jobs, use flask tasks cancel.
@@ -75,26 +75,27 @@ def purge(context: click.Context, queue: str, yes: bool, as_json: bool) -> None:
     """
     waiting = unfinished_tasks(queue)
     purged = purge_queue(queue) if yes else queue_length(queue)
-    if as_json:
-        print_json({"queue": queue, "messages": purged, "unfinished_tasks": waiting, "done": yes})
-    else:
-        click.echo(f"{queue}: {purged} messages {'deleted' if yes else 'would be deleted'}.")
-        if waiting:
-            click.echo(
-                f"{waiting} tasks of this queue are unfinished: reconcile publishes them again. To end them, use "
-                f"flask tasks cancel."
-            )
+    output.print_output({"queue": queue, "messages": purged, "unfinished_tasks": waiting, "done": yes}, _print_purged)
     if not yes:
         click.echo("Nothing was done; add --yes to do it.", err=True)
         context.exit(EXIT_NOTHING_DONE)
 
 
+def _print_purged(purged: dict[str, Any]) -> None:
+    click.echo(f"{purged['queue']}: {purged['messages']} messages {'' if purged['done'] else 'would be '}deleted.")
+    if waiting := purged["unfinished_tasks"]:
+        click.echo(
+            f"{waiting} tasks of this queue are unfinished: reconcile publishes them again. To end them, use "
+            f"flask tasks cancel."
+        )
+
+
 @tasks.command("pause")
 @queue_argument
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def pause_queue(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+def pause_queue(context: click.Context, queue: str, timeout: float) -> None:
     """Stop all workers, also those started later, from consuming a queue. They finish tasks already received.
 
     Jobs of this queue wait, and users see them waiting, until flask tasks resume. The pause is stored in Redis. It
@@ -106,7 +107,7 @@ def pause_queue(context: click.Context, queue: str, timeout: float, as_json: boo
     """
     changed = pause_consuming(queue)
     replies = send_command("apply_pauses", {}, timeout, done=f"does not consume from {queue}.")
-    _print_change(context, f"{queue} {'is paused' if changed else 'was paused already'}.", changed, replies, as_json)
+    _print_change(context, f"{queue} {'is paused' if changed else 'was paused already'}.", changed, replies)
     if queue == celery_app().conf.task_default_queue:
         click.echo(f"Periodic tasks wait in {queue} too: nothing is reconciled until it is resumed.", err=True)
 
@@ -114,9 +115,9 @@ def pause_queue(context: click.Context, queue: str, timeout: float, as_json: boo
 @tasks.command("resume")
 @queue_argument
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def resume_queue(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+def resume_queue(context: click.Context, queue: str, timeout: float) -> None:
     """Resume the consumption of a paused queue.
 
     \b
@@ -125,22 +126,22 @@ def resume_queue(context: click.Context, queue: str, timeout: float, as_json: bo
     """
     changed = resume_consuming(queue)
     replies = send_command("apply_pauses", {}, timeout, done="has received the change.")
-    _print_change(context, f"{queue} {'is resumed' if changed else 'was not paused'}.", changed, replies, as_json)
+    _print_change(context, f"{queue} {'is resumed' if changed else 'was not paused'}.", changed, replies)
 
 
-def _print_change(
-    context: click.Context, sentence: str, changed: bool, replies: list[CommandReply], as_json: bool
-) -> None:
+def _print_change(context: click.Context, sentence: str, changed: bool, replies: list[CommandReply]) -> None:
     """Print the result of a pause or resume, and exit with NOTHING_DONE if nothing has `changed`.
 
     A worker that does not reply in time still applies the change by itself.
     """
-    if as_json:
-        print_json({"done": changed, "outcome": sentence, "workers": [command_reply_as_json(each) for each in replies]})
-    else:
+
+    def show(_change: dict[str, Any]) -> None:
         click.echo(sentence)
         for each in replies:
             click.echo(f"{each.worker} {each.sentence if each.answered else 'does not answer; it applies this later.'}")
+
+    workers = [command_reply_as_json(reply) for reply in replies]
+    output.print_output({"done": changed, "outcome": sentence, "workers": workers}, show)
     if not changed:
         context.exit(EXIT_NOTHING_DONE)
 
@@ -149,9 +150,9 @@ def _print_change(
 @task_argument
 @click.argument("rate", callback=_rate)
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_json: bool) -> None:
+def rate_limit(context: click.Context, task: str, rate: str, timeout: float) -> None:
     """Limit how often each worker starts a task, until the worker is restarted.
 
     A task that a worker delays occupies the worker as if it ran. Its delay does not change with a later limit.
@@ -163,7 +164,7 @@ def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_
     """
     done = f"limits {task} to {rate}." if parse_rate(rate) else f"runs {task} without a rate limit."
     replies = send_command("rate_limit", {"task_name": task, "rate_limit": rate}, timeout, done=done)
-    print_command_replies(context, replies, as_json, note=UNTIL_RESTART.format("rate_limit"))
+    print_command_replies(context, replies, UNTIL_RESTART.format("rate_limit"))
 
 
 @tasks.command("time-limit")
@@ -171,9 +172,9 @@ def rate_limit(context: click.Context, task: str, rate: str, timeout: float, as_
 @click.argument("soft", type=click.FloatRange(min=0, min_open=True))
 @click.argument("hard", type=click.FloatRange(min=0, min_open=True))
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def time_limit(context: click.Context, task: str, soft: float, hard: float, timeout: float, as_json: bool) -> None:
+def time_limit(context: click.Context, task: str, soft: float, hard: float, timeout: float) -> None:
     """Limit the run time of a task: after SOFT seconds it is asked to end, after HARD seconds it is killed.
 
     The limits apply to tasks that start from now on, until the worker is restarted.
@@ -186,18 +187,16 @@ def time_limit(context: click.Context, task: str, soft: float, hard: float, time
         raise click.BadParameter("the soft limit must not be above the hard one.", param_hint="SOFT")
     done = f"asks {task} to end after {soft:g} s and kills it after {hard:g} s."
     replies = send_command("time_limit", {"task_name": task, "soft": soft, "hard": hard}, timeout, done=done)
-    print_command_replies(context, replies, as_json, note=UNTIL_RESTART.format("soft_time_limit and time_limit"))
+    print_command_replies(context, replies, UNTIL_RESTART.format("soft_time_limit and time_limit"))
 
 
 @tasks.command("run")
 @click.argument("name", required=False, shell_complete=completion.runnable)
 @click.option("--arg", "args", metavar="VALUE", multiple=True, help="Positional arguments, as JSON or text, in order.")
 @click.option("--kwarg", "kwargs", metavar="NAME=VALUE", multiple=True, help="Keyword arguments.")
-@as_json
+@json_option
 @click.pass_context
-def run(
-    context: click.Context, name: str | None, args: tuple[str, ...], kwargs: tuple[str, ...], as_json: bool
-) -> None:
+def run(context: click.Context, name: str | None, args: tuple[str, ...], kwargs: tuple[str, ...]) -> None:
     """Run a task as a job of the system. Without NAME, list the tasks that can be run.
 
     \b
@@ -207,7 +206,11 @@ def run(
       flask tasks run count_words --arg 7 --kwarg language=en
     """
     if name is None:
-        _print_runnable(as_json)
+        output.print_output(
+            runnable_tasks(),
+            _print_runnable,
+            to_json=lambda found: [{"name": name, "arguments": format_signature(found[name])} for name in found],
+        )
         return
     named = dict(_name_and_value(kwarg) for kwarg in kwargs)
     try:
@@ -215,20 +218,17 @@ def run(
     except (TaskNotRunnable, InvalidTaskArguments) as error:
         click.echo(str(error), err=True)
         context.exit(EXIT_USAGE_ERROR)
-    if as_json:
-        print_json(describe_jobs([job])[0])
-        return
     when = "" if job.root.published_at else " Redis is unavailable; the task starts once Redis is available again."
-    click.echo(f"{job.id}: launched {name}.{when}")
+    output.print_output(
+        job,
+        lambda job: click.echo(f"{job.id}: launched {name}.{when}"),
+        to_json=lambda job: describe_jobs([job])[0],
+    )
 
 
-def _print_runnable(as_json: bool) -> None:
-    found = runnable_tasks()
-    if as_json:
-        print_json([{"name": name, "arguments": format_signature(task)} for name, task in found.items()])
-    else:
-        rows = [[name, format_signature(task), (task.__doc__ or "").partition("\n")[0]] for name, task in found.items()]
-        output.print_table(["NAME", "ARGUMENTS", "DESCRIPTION"], rows)
+def _print_runnable(found: dict[str, Any]) -> None:
+    rows = [[name, format_signature(task), (task.__doc__ or "").partition("\n")[0]] for name, task in found.items()]
+    output.print_table(["NAME", "ARGUMENTS", "DESCRIPTION"], rows)
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

@@ -7,10 +7,9 @@ from datetime import datetime
 
 import click
 
-from microblog.cli import as_json, print_json
 from microblog.clock import utcnow
 from microblog.monitoring import output, statistics
-from microblog.monitoring.cli.common import Since, tasks
+from microblog.monitoring.cli.common import Since, json_option, tasks
 from microblog.monitoring.rollup import HOUR, hour_of
 from microblog.monitoring.statistics import FailureGroup, Hour, Outcomes
 from microblog.taskqueue import states
@@ -26,8 +25,8 @@ _name = click.option("--name", metavar="NAME", help="Only tasks of this name, su
 @tasks.command("stats")
 @_since
 @_name
-@as_json
-def stats(since: datetime, name: str | None, as_json: bool) -> None:
+@json_option
+def stats(since: datetime, name: str | None) -> None:
     """Show how many tasks ended, how long they waited and ran, and how many failed.
 
     Prints one line per task, with its trend by hour, then one line per task and hour. Hours are whole hours in UTC.
@@ -40,28 +39,30 @@ def stats(since: datetime, name: str | None, as_json: bool) -> None:
     until = utcnow()
     totals = statistics.by_task(since, until, name)
     hours = statistics.by_hour(since, until, name)
-    if as_json:
-        print_json(
-            {
-                "since": hour_of(since),
-                "until": until,
-                "tasks": [outcomes.to_dict() for outcomes in totals],
-                "hours": [hour.to_dict() for hour in hours],
-            }
-        )
-    elif hours:
+
+    def show(hours: list[Hour]) -> None:
         _print_tasks(totals, hours, since, until)
         click.echo()
         _print_hours(hours)
-    else:
-        click.echo("No such task has ended since then.", err=True)
+
+    output.print_output(
+        hours,
+        show,
+        to_json=lambda hours: {
+            "since": hour_of(since),
+            "until": until,
+            "tasks": [outcomes.to_dict() for outcomes in totals],
+            "hours": [hour.to_dict() for hour in hours],
+        },
+        empty="No such task has ended since then.",
+    )
 
 
 @tasks.command("failures")
 @_since
 @_name
-@as_json
-def failures(since: datetime, name: str | None, as_json: bool) -> None:
+@json_option
+def failures(since: datetime, name: str | None) -> None:
     """Show why tasks failed, grouped by cause.
 
     Errors that differ only in numbers, ids or quoted text are one cause. A step that failed only because the previous
@@ -72,12 +73,7 @@ def failures(since: datetime, name: str | None, as_json: bool) -> None:
       flask tasks failures --since 1h
     """
     causes = statistics.group_failures(since, name)
-    if as_json:
-        print_json([cause.to_dict() for cause in causes])
-    elif causes:
-        _print_causes(causes)
-    else:
-        click.echo("No such task has failed since then.", err=True)
+    output.print_output(causes, _print_causes, empty="No such task has failed since then.")
 
 
 def _print_tasks(totals: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:

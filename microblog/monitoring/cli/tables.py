@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
 import click
 import orjson
 
-from microblog.cli import print_json
 from microblog.clock import utcnow
 from microblog.jobs import job_details
 from microblog.jobs.models import Job
@@ -85,18 +83,19 @@ def print_job(job: Job) -> None:
             output.print_fields({_label(name): _format_value(value) for name, value in fields.items()}, indent="  ")
 
 
-def print_decisions(decisions: list[Decision], as_json: bool) -> None:
+def decisions_as_json(decisions: Iterable[Decision]) -> list[dict[str, Any]]:
+    """Return the repairs that `reconcile` would make as JSON, with the reason for each."""
+    return [
+        {"id": each.step.root_id, "step": each.step.id, "name": each.step.name, "state": each.step.state}
+        | {"why": each.reason}
+        for each in decisions
+    ]
+
+
+def print_decisions(decisions: Iterable[Decision]) -> None:
     """Print the repairs that `reconcile` would make, with the reason for each."""
-    if as_json:
-        described = [
-            {"id": each.step.root_id, "step": each.step.id, "name": each.step.name, "state": each.step.state}
-            | {"why": each.reason}
-            for each in decisions
-        ]
-        print_json(described)
-    elif decisions:
-        rows = [[each.step.root_id, each.step.name, each.step.state, each.reason] for each in decisions]
-        output.print_table(["ID", "STEP", "STATE", "REASON"], rows)
+    rows = [[each.step.root_id, each.step.name, each.step.state, each.reason] for each in decisions]
+    output.print_table(["ID", "STEP", "STATE", "REASON"], rows)
 
 
 def _print_step(step: Task, steps: int) -> None:
@@ -280,10 +279,10 @@ def status_as_json(health: SystemStatus) -> dict[str, Any]:
         "status": health.verdict.name.lower(),
         "problems": health.problems,
         "at": health.at,
-        "workers": None if health.workers is None else [asdict(summary) for summary in health.workers.summaries()],
-        "queues": None if health.queues is None else [asdict(queue) for queue in health.queues],
-        "jobs": None if health.jobs is None else asdict(health.jobs),
-        "schedule": None if health.schedule is None else [asdict(entry) for entry in health.schedule],
+        "workers": None if health.workers is None else health.workers.summaries(),
+        "queues": health.queues,
+        "jobs": health.jobs,
+        "schedule": health.schedule,
         "away": health.unavailable,
     }
 

@@ -10,8 +10,8 @@ import orjson
 from flask import Flask, current_app
 from rich.console import Console
 
-from microblog.monitoring import events
-from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, tasks
+from microblog.monitoring import events, output
+from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, json_lines_option, tasks
 
 BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
@@ -43,8 +43,8 @@ def watch(context: click.Context) -> None:
 @click.option("--task", metavar="NAME", help="Only events of tasks of this name, such as export_posts.")
 @click.option("--job", metavar="ID", help="Only events of this job; the id may be that of any of its steps.")
 @click.option("--worker", metavar="NAME", help="Only events of this worker, such as worker1@host.")
-@click.option("--json", "as_json", is_flag=True, help="Print each event as JSON, one per line, and nothing else.")
-def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -> None:
+@json_lines_option
+def tail(task: str | None, job: str | None, worker: str | None) -> None:
     """Print events as they happen, one per line, until Ctrl-C.
 
     Events are Celery's worker and task events, and the progress of jobs. While Redis is unavailable there are none;
@@ -60,7 +60,7 @@ def tail(task: str | None, job: str | None, worker: str | None, as_json: bool) -
         for event in events.EventTail(_app(), events.EventFilter(task, job, worker)).read():
             if isinstance(event, str):
                 click.echo(event, err=True)
-            elif as_json:
+            elif output.json_requested():
                 click.echo(orjson.dumps(event))
             else:
                 click.secho(events.event_line(event), fg=events.event_colour(event))

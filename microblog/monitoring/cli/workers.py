@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
 from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
-from microblog.cli import as_json, print_json
 from microblog.monitoring import output
 from microblog.monitoring.cli import completion, tables
 from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     exit_for_replies,
     exit_for_silent_worker,
+    json_option,
     print_command_replies,
     report_silent_workers,
     tasks,
@@ -40,9 +39,9 @@ from microblog.taskqueue.queues import paused_queues
 
 @tasks.command("workers")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
+def list_workers(context: click.Context, timeout: float) -> None:
     """List the workers, including those that do not answer.
 
     Exit code 1 if a worker does not answer, 3 if none does.
@@ -52,11 +51,7 @@ def list_workers(context: click.Context, timeout: float, as_json: bool) -> None:
       flask tasks workers --timeout 3
     """
     replies = query_workers(timeout)
-    summaries = replies.summaries()
-    if as_json:
-        print_json([asdict(summary) for summary in summaries])
-    elif summaries:
-        tables.print_workers(summaries)
+    output.print_output(replies.summaries(), tables.print_workers)
     exit_for_replies(context, replies)
 
 
@@ -72,10 +67,10 @@ class WorkerGroup(AppGroup):
 @tasks.group("worker", cls=WorkerGroup, invoke_without_command=True, subcommand_metavar="[COMMAND [ARGS]...]")
 @click.argument("name", shell_complete=completion.workers)
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
 @with_appcontext
-def worker(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
+def worker(context: click.Context, name: str, timeout: float) -> None:
     """Show the details of a worker, or send it a command.
 
     \b
@@ -83,85 +78,80 @@ def worker(context: click.Context, name: str, timeout: float, as_json: bool) -> 
       flask tasks worker celery@host
       flask tasks worker celery@host grow 2
     """
-    # The options of this command are the defaults of its subcommands.
-    context.default_map = {command: {"timeout": timeout, "as_json": as_json} for command in worker.commands}
+    # The timeout of this command is the default of its subcommands.
+    context.default_map = {command: {"timeout": timeout} for command in worker.commands}
     if context.invoked_subcommand is None:
-        _show(context, name, timeout, as_json)
+        _show(context, name, timeout)
 
 
-def _show(context: click.Context, name: str, timeout: float, as_json: bool) -> None:
+def _show(context: click.Context, name: str, timeout: float) -> None:
     replies = query_workers_with(all_commands(), timeout, [name])
     if name not in replies.up:
         exit_for_silent_worker(context, name)
     summary, data = replies.summary(name), replies.up[name]
     held = {query: worker_tasks(replies, query) for query in ("active", "reserved", "scheduled")}
-    if as_json:
-        print_json(
-            asdict(summary) | held | {key: data[key] for key in ("revoked", "registered")} | {"settings": data["conf"]}
-        )
-    else:
-        tables.print_worker(summary, data, held)
+    settings = {key: data[key] for key in ("revoked", "registered")} | {"settings": data["conf"]}
+    output.print_output(
+        summary,
+        lambda summary: tables.print_worker(summary, data, held),
+        to_json=lambda summary: vars(summary) | held | settings,
+    )
 
 
 @tasks.command("active")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def active(context: click.Context, timeout: float, as_json: bool) -> None:
+def active(context: click.Context, timeout: float) -> None:
     """List the tasks that workers are running.
 
     \b
     Example: the processes that run exports
       flask tasks active --json | jq '.[] | select(.name == "export_posts") | .pid'
     """
-    _list_tasks(context, "active", timeout, as_json)
+    _list_tasks(context, "active", timeout)
 
 
 @tasks.command("reserved")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def reserved(context: click.Context, timeout: float, as_json: bool) -> None:
+def reserved(context: click.Context, timeout: float) -> None:
     """List the tasks that workers have received but not started.
 
     \b
     Example:
       flask tasks reserved
     """
-    _list_tasks(context, "reserved", timeout, as_json)
+    _list_tasks(context, "reserved", timeout)
 
 
 @tasks.command("scheduled")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def scheduled(context: click.Context, timeout: float, as_json: bool) -> None:
+def scheduled(context: click.Context, timeout: float) -> None:
     """List the tasks that workers hold until their ETA, such as retries.
 
     \b
     Example:
       flask tasks scheduled
     """
-    _list_tasks(context, "scheduled", timeout, as_json)
+    _list_tasks(context, "scheduled", timeout)
 
 
-def _list_tasks(context: click.Context, query: str, timeout: float, as_json: bool) -> None:
+def _list_tasks(context: click.Context, query: str, timeout: float) -> None:
     replies = query_workers_with({query: {}}, timeout)
-    listed = worker_tasks(replies, query)
-    if as_json:
-        print_json(listed)
-    elif listed:
-        tables.print_tasks(listed)
-    elif replies.up:
-        click.echo("There are no such tasks.", err=True)
+    empty = "There are no such tasks." if replies.up else ""
+    output.print_output(worker_tasks(replies, query), tables.print_tasks, empty=empty)
     exit_for_replies(context, replies)
 
 
 @tasks.command("revoked")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
+def revoked(context: click.Context, timeout: float) -> None:
     """List the ids of revoked tasks, each with the workers that have revoked it.
 
     \b
@@ -173,20 +163,20 @@ def revoked(context: click.Context, timeout: float, as_json: bool) -> None:
     for name, reply in replies.up.items():
         for task_id in reply["revoked"]:
             workers[task_id].append(name)
-    if as_json:
-        print_json([{"id": task_id, "workers": names} for task_id, names in sorted(workers.items())])
-    elif workers:
-        output.print_table(["ID", "WORKERS"], [[task_id, ",".join(workers[task_id])] for task_id in sorted(workers)])
-    elif replies.up:
-        click.echo("There are no revoked tasks.", err=True)
+    output.print_output(
+        sorted(workers.items()),
+        lambda revoked: output.print_table(["ID", "WORKERS"], [[key, ",".join(names)] for key, names in revoked]),
+        to_json=lambda revoked: [{"id": task_id, "workers": names} for task_id, names in revoked],
+        empty="There are no revoked tasks." if replies.up else "",
+    )
     exit_for_replies(context, replies)
 
 
 @tasks.command("registered")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def registered(context: click.Context, timeout: float, as_json: bool) -> None:
+def registered(context: click.Context, timeout: float) -> None:
     """List the registered tasks, with their limits and workers.
 
     After a deployment, two lines for one task mean that not all workers run the same version.
@@ -196,18 +186,14 @@ def registered(context: click.Context, timeout: float, as_json: bool) -> None:
       flask tasks registered
     """
     replies = query_workers_with(REGISTERED, timeout)
-    listed = registered_tasks(replies)
-    if as_json:
-        print_json(listed)
-    elif listed:
-        tables.print_registered(listed)
+    output.print_output(registered_tasks(replies), tables.print_registered)
     exit_for_replies(context, replies)
 
 
 @tasks.command("queues")
 @worker_timeout
-@as_json
-def list_queues(timeout: float, as_json: bool) -> None:
+@json_option
+def list_queues(timeout: float) -> None:
     """List the queues: messages, age of the oldest message, and number of consumers.
 
     \b
@@ -215,29 +201,21 @@ def list_queues(timeout: float, as_json: bool) -> None:
       test "$(flask tasks queues --json | jq '.[] | select(.name == "exports") | .length')" -lt 100
     """
     replies = query_workers(timeout)
-    measured = measure_queues(replies if replies.up else None)
-    if as_json:
-        print_json([asdict(queue) for queue in measured])
-    else:
-        tables.print_queues(measured)
+    output.print_output(measure_queues(replies if replies.up else None), tables.print_queues)
     report_silent_workers(replies)
 
 
 @tasks.command("schedule")
-@as_json
+@json_option
 @click.pass_context
-def show_schedule(context: click.Context, as_json: bool) -> None:
+def show_schedule(context: click.Context) -> None:
     """List the periodic tasks with their interval, last run and next run. Exit code 1 if beat is not running.
 
     \b
     Example:
       flask tasks schedule
     """
-    entries = schedule_entries()
-    if as_json:
-        print_json([asdict(entry) for entry in entries])
-    else:
-        tables.print_schedule(entries)
+    output.print_output(schedule_entries(), tables.print_schedule)
     if not is_beat_running():
         click.echo("Beat is not running: none of these tasks is sent.", err=True)
         context.exit(EXIT_NOTHING_DONE)
@@ -250,9 +228,9 @@ processes = click.argument("n", metavar="[N]", type=click.IntRange(min=1), defau
 
 @worker.command("shutdown")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
+def shutdown(context: click.Context, timeout: float) -> None:
     """Stop the worker as SIGTERM does: running tasks have a time limit to finish, the others return to the queue.
 
     \b
@@ -265,9 +243,9 @@ def shutdown(context: click.Context, timeout: float, as_json: bool) -> None:
 
 @worker.command("restart-pool")
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def restart_pool(context: click.Context, timeout: float, as_json: bool) -> None:
+def restart_pool(context: click.Context, timeout: float) -> None:
     """Replace each process of the worker with a new one, after it has finished its current task.
 
     \b
@@ -280,9 +258,9 @@ def restart_pool(context: click.Context, timeout: float, as_json: bool) -> None:
 @worker.command("grow")
 @processes
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
+def grow(context: click.Context, n: int, timeout: float) -> None:
     """Add N processes to the worker.
 
     \b
@@ -296,9 +274,9 @@ def grow(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
 @worker.command("shrink")
 @processes
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> None:
+def shrink(context: click.Context, n: int, timeout: float) -> None:
     """Stop N idle processes of the worker.
 
     \b
@@ -313,9 +291,9 @@ def shrink(context: click.Context, n: int, timeout: float, as_json: bool) -> Non
 @click.argument("most", metavar="MAX", type=click.IntRange(min=1))
 @click.argument("least", metavar="MIN", type=click.IntRange(min=1))
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def autoscale(context: click.Context, most: int, least: int, timeout: float, as_json: bool) -> None:
+def autoscale(context: click.Context, most: int, least: int, timeout: float) -> None:
     """Scale the pool of the worker between MIN and MAX processes, depending on its load.
 
     Only for a worker that was started with --autoscale.
@@ -333,9 +311,9 @@ def autoscale(context: click.Context, most: int, least: int, timeout: float, as_
 @worker.command("consume")
 @queue_argument
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def consume(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+def consume(context: click.Context, queue: str, timeout: float) -> None:
     """Make the worker consume from another queue, too.
 
     \b
@@ -350,9 +328,9 @@ def consume(context: click.Context, queue: str, timeout: float, as_json: bool) -
 @worker.command("stop-consuming")
 @click.argument("queue", shell_complete=completion.queues)
 @worker_timeout
-@as_json
+@json_option
 @click.pass_context
-def stop_consuming(context: click.Context, queue: str, timeout: float, as_json: bool) -> None:
+def stop_consuming(context: click.Context, queue: str, timeout: float) -> None:
     """Make the worker stop consuming from a queue. To stop all workers permanently, use flask tasks pause.
 
     \b
@@ -372,7 +350,7 @@ def _send(context: click.Context, command: str, arguments: dict[str, Any], done:
     replies = send_command(command, arguments, timeout, done=done, only=[name])
     if not replies[0].answered:
         exit_for_silent_worker(context, name)
-    print_command_replies(context, replies, context.params["as_json"], note)
+    print_command_replies(context, replies, note)
 
 
 def _query(context: click.Context, query: str) -> WorkerReplies:
@@ -384,7 +362,7 @@ def _query(context: click.Context, query: str) -> WorkerReplies:
 
 
 def _refuse(context: click.Context, sentence: str) -> None:
-    print_command_replies(context, [CommandReply(_name(context), False, sentence)], context.params["as_json"])
+    print_command_replies(context, [CommandReply(_name(context), False, sentence)])
 
 
 def _refuse_paused(context: click.Context, queue: str) -> None:
