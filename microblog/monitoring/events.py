@@ -182,10 +182,18 @@ SILENCE_TIMEOUT = (
     6.0  # seconds without a worker's event after which none seems to run; each sends one every two seconds
 )
 
-_COLOURS = {
-    "task-succeeded": "green", "task-failed": "red", "task-retried": "magenta", "task-revoked": "yellow",
-    "task-rejected": "yellow", PROGRESS: "cyan", "worker-offline": "red", "worker-online": "green",
-}  # fmt: skip
+_STATES = {
+    "task-succeeded": states.SUCCESS,
+    "task-failed": states.FAILURE,
+    "task-retried": states.RETRY,
+    "task-revoked": states.REVOKED,
+    PROGRESS: states.PROGRESS,
+}
+_COLOURS = {kind: output.STATE_COLOURS[state] for kind, state in _STATES.items()} | {
+    "task-rejected": "yellow",
+    "worker-offline": "red",
+    "worker-online": "green",
+}
 _DETAILS = ("runtime", "exception", "eta", "retries", "args", "kwargs", "result", "signum", "expired", "terminated")
 
 

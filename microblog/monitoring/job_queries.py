@@ -206,7 +206,8 @@ class JobEvent:
 
     at: datetime
     after: timedelta
-    step: Task
+    position: int  # of the step
+    name: str
     what: str
 
 
@@ -215,8 +216,11 @@ def events_of(job: Job) -> list[JobEvent]:
 
     `what` is one of created, published, first started, asked to stop, to be tried again, succeeded, failed, cancelled.
     """
-    events = (JobEvent(at, at - job.root.created_at, step, what) for step in job.steps for what, at in _times(step))
-    return sorted(events, key=lambda event: (event.at, event.step.position))
+    created = job.root.created_at
+    events = (
+        JobEvent(at, at - created, step.position, step.name, what) for step in job.steps for what, at in _times(step)
+    )
+    return sorted(events, key=lambda event: (event.at, event.position))
 
 
 def _times(step: Task) -> Iterator[tuple[str, datetime]]:

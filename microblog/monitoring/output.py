@@ -24,7 +24,14 @@ JSON_REQUESTED = "microblog.monitoring.json_requested"  # key in the metadata of
 EMPTY = "-"
 BARS = "▁▂▃▄▅▆▇█"
 NO_BAR = "·"
-COLOURS = {states.SUCCESS: "green", states.FAILURE: "red", states.REVOKED: "yellow", states.RETRY: "magenta"}
+STATE_COLOURS = {
+    states.STARTED: "cyan",
+    states.PROGRESS: "cyan",
+    states.RETRY: "magenta",
+    states.SUCCESS: "green",
+    states.FAILURE: "red",
+    states.REVOKED: "yellow",
+}
 # Texts come from users and from other servers; their control characters must not reach the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
@@ -65,7 +72,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*headings, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for row in rows:
-        table.add_row(*[Text(cell, style=COLOURS.get(cell, "")) for cell in row])
+        table.add_row(*[Text(cell, style=STATE_COLOURS.get(cell, "")) for cell in row])
     # In a narrow terminal, wrapped lines are better than truncated columns.
     needed = Console(width=1000).measure(table).maximum
     console = Console()
@@ -104,16 +111,16 @@ def format_time(time: datetime | None) -> str:
 
 
 def format_duration(length: timedelta) -> str:
-    """Return a duration as ``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 07 m`` or ``2 d 03 h``."""
+    """Return a duration as ``0.25s``, ``12.3s``, ``4m05s``, ``3h07m`` or ``2d03h``, which fits into a narrow column."""
     seconds = max(0.0, length.total_seconds())
     if seconds < 60:
-        return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds:.2f} s"
+        return f"{seconds:.3g}s" if seconds >= 1 else f"{seconds:.2f}s"
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     if not hours:
-        return f"{minute} m {second:02} s"
-    return f"{days} d {hour:02} h" if days else f"{hour} h {minute:02} m"
+        return f"{minute}m{second:02}s"
+    return f"{days}d{hour:02}h" if days else f"{hour}h{minute:02}m"
 
 
 def format_seconds(length: float | None) -> str:

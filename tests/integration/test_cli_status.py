@@ -225,7 +225,7 @@ def test_waiting_user_and_failures_degrade_status(cluster: Cluster) -> None:
     assert "patient has been waiting too long for export_posts." in found["problems"]
     assert found["jobs"]["failed"] == 20
     assert any(problem.startswith("20 of the ") for problem in found["problems"])
-    assert "patient, for 6 h" in text
+    assert "patient, for 6h" in text
 
 
 def test_paused_queue_with_messages_degrades_status(cluster: Cluster) -> None:

@@ -174,7 +174,7 @@ def test_sparkline_fits_width_and_shows_maximum() -> None:
 def test_share_and_seconds_are_formatted() -> None:
     assert (output.format_share(0.125), output.format_share(None)) == ("12.5 %", "-")
     assert (output.format_seconds(0.25), output.format_seconds(90), output.format_seconds(None)) == (
-        "0.25 s",
-        "1 m 30 s",
+        "0.25s",
+        "1m30s",
         "-",
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from microblog.monitoring.job_queries import JobEvent
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import terminal
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Choices, Command
@@ -194,11 +195,10 @@ class TestJobDetail:
             "id": EXPORT.id, "position": 0, "name": "export_posts", "state": states.PROGRESS, "error": None,
             "progress": {"current": 10, "total": 1000, "percent": 1, "message": "10 of 1,000 posts"},
             "queue": "exports", "worker": "worker1@host", "attempts": 2, "crashes": 1, "traceback": None, "eta": None,
-            "created_at": "2026-05-17T12:03:41Z", "published_at": ago(49), "started_at": "2026-05-17T12:03:48Z",
-            "cancel_requested_at": None, "finished_at": None,
         }  # fmt: skip
-        mail = step | {"id": "mail", "position": 1, "name": "email_export", "state": states.PENDING, "started_at": None}
-        return {"id": EXPORT.id, "steps": [step | fields, mail]}
+        mail = step | {"id": "mail", "position": 1, "name": "email_export", "state": states.PENDING}
+        started = JobEvent(ago(43), timedelta(seconds=7), 0, "export_posts", "first started")
+        return {"id": EXPORT.id, "steps": [step | fields, mail], "timeline": [started]}
 
     def lines(self, size: tuple[int, int] = (80, 50), scroll: int = 0, **fields: Any) -> list[str]:
         choices = Choices(mode=DETAIL, cursor=EXPORT.id, scroll=scroll)
@@ -212,7 +212,7 @@ class TestJobDetail:
         assert line_with("43%", lines), "the latest progress, not yet in the database"
         assert line_with("430 of 1,000 posts", lines)
         assert line_with("2; workers that died: 1", lines)
-        assert "+ 7 s" in line_with("step 1 first started", lines)
+        assert "+7s" in line_with("step 1 first started", lines)
 
     def test_shows_error_and_scrollable_traceback(self) -> None:
         failure = {"error": "It broke.", "traceback": "\n".join(f"line {number}" for number in range(100))}

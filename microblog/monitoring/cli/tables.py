@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
@@ -69,7 +69,7 @@ def print_job(job: Job) -> None:
             [
                 f"{event.at:%H:%M:%S.%f}"[:-3],
                 output.format_duration(event.after),
-                f"{event.step.position + 1} {event.step.name}",
+                f"{event.position + 1} {event.name}",
                 event.what,
             ]
             for event in events_of(job)
@@ -146,7 +146,7 @@ def print_workers(summaries: Iterable[WorkerSummary]) -> None:
                 _number(worker.prefetch),
                 _number(worker.processed),
                 _memory(worker.memory) or EMPTY,
-                _uptime(worker.uptime) or EMPTY,
+                output.format_seconds(worker.uptime),
                 _seen_ago(worker.last_seen),
                 ",".join(worker.queues or []) or EMPTY,
             ]
@@ -167,7 +167,7 @@ def print_worker(worker: WorkerSummary, reply: Fields, tasks: dict[str, list[Fie
             "Prefetch": _number(worker.prefetch),
             "Processed": f"{worker.processed} messages",
             "Memory": f"{_memory(worker.memory)} maximum, main process only" if worker.memory else "",
-            "Uptime": _uptime(worker.uptime),
+            "Uptime": output.format_seconds(worker.uptime),
             "Queues": ", ".join(worker.queues or []) or "none",
         }
     )
@@ -237,7 +237,7 @@ def print_schedule(entries: Iterable[ScheduleEntry]) -> None:
             [
                 entry.name,
                 entry.task,
-                output.format_duration(timedelta(seconds=entry.every)) if entry.every is not None else EMPTY,
+                output.format_seconds(entry.every),
                 output.format_time(entry.last_run_at),
                 output.format_time(entry.next_run_at),
             ]
@@ -256,10 +256,6 @@ def _number(value: int | None) -> str:
 
 def _memory(value: int | None) -> str:
     return "" if value is None else f"{value / MEGABYTE:.0f} MB"
-
-
-def _uptime(seconds: float | None) -> str:
-    return "" if seconds is None else output.format_duration(timedelta(seconds=seconds))
 
 
 def _seen_ago(time: datetime | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -11,12 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from microblog.monitoring import output
+from microblog.monitoring.job_queries import JobEvent
 from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.snapshot import JobLine, Snapshot
 from microblog.taskqueue import states
-
-EVENT_COLUMNS = {"created_at": "created", "published_at": "published", "started_at": "first started",
-           "cancel_requested_at": "asked to stop", "finished_at": "ended"}  # fmt: skip
 
 
 def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
@@ -34,7 +32,7 @@ def detail_lines(snapshot: Snapshot, line: JobLine | None) -> RenderableType:
     for step in snapshot.detail["steps"]:
         latest = line if line is not None and line.step == step["position"] + 1 else None
         parts += _step(step, latest, len(snapshot.detail["steps"]))
-    return Group(*parts, _timeline(snapshot.detail))
+    return Group(*parts, _timeline(snapshot.detail["timeline"]))
 
 
 def _summary(line: JobLine, now: datetime) -> RenderableType:
@@ -43,7 +41,7 @@ def _summary(line: JobLine, now: datetime) -> RenderableType:
         "User": line.user,
         "Worker": line.worker,
         "Age": widgets.since(line.created_at, line.finished_at or now),
-        "Left": widgets.length(line.remaining(now)),
+        "Left": widgets.duration(line.remaining(now)),
     }
     table = _grid()
     table.add_row("State", "asked to stop" if line.cancel_requested and line.unfinished else widgets.state(line.state))
@@ -67,7 +65,7 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
         "Queue": step["queue"],
         "Worker": step["worker"],
         "Attempts": f"{step['attempts']}" + (f"; workers that died: {step['crashes']}" if step["crashes"] else ""),
-        "Retry at": _format_time(step["eta"]) if state == states.RETRY and step["eta"] else "",
+        "Retry at": f"{step['eta']:%H:%M:%S} UTC" if state == states.RETRY and step["eta"] else "",
         "Id": step["id"],
     }
     table = _grid()
@@ -81,19 +79,12 @@ def _step(step: dict[str, Any], latest: JobLine | None, steps: int) -> Iterator[
     yield Text()
 
 
-def _timeline(detail: dict[str, Any]) -> RenderableType:
-    events = [
-        (_parse_time(step[name]), f"step {step['position'] + 1} {event}")
-        for step in detail["steps"]
-        for name, event in EVENT_COLUMNS.items()
-        if step.get(name)
-    ]
+def _timeline(events: Iterable[JobEvent]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style=widgets.DIM, no_wrap=True)
-    start = min((at for at, _ in events), default=None)
-    for at, event in sorted(events):
-        after = output.format_duration(at - start) if start else ""
-        table.add_row(f"{at:%H:%M:%S}", f"+ {after}", event)
+    for event in events:
+        after = f"+{output.format_duration(event.after)}"
+        table.add_row(f"{event.at:%H:%M:%S}", after, f"step {event.position + 1} {event.what}")
     return Group(Text("Timeline (UTC)", style="bold"), table)
 
 
@@ -102,11 +93,3 @@ def _grid() -> Table:
     table.add_column(style=widgets.DIM, no_wrap=True, width=9)
     table.add_column()
     return table
-
-
-def _parse_time(value: datetime | str) -> datetime:
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
-
-
-def _format_time(value: datetime | str) -> str:
-    return f"{_parse_time(value):%H:%M:%S} UTC"

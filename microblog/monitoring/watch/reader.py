@@ -17,7 +17,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring.filters import Filters
-from microblog.monitoring.job_queries import describe_jobs, find_jobs, users_of
+from microblog.monitoring.job_queries import describe_jobs, events_of, find_jobs, users_of
 from microblog.monitoring.watch.snapshot import Counts, JobLine
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -65,7 +65,7 @@ class JobReader:
             query,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
             _counts(),
-            describe_jobs([opened])[0] if opened else None,
+            describe_jobs([opened])[0] | {"timeline": events_of(opened)} if opened else None,
             _with_row(query.maybe_without_row),
         )
 

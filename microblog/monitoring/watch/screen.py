@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from microblog.monitoring import output
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, Choices
@@ -82,7 +83,7 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
         throughput.append("last minute ", style=widgets.DIM)
         throughput.append(f"{snapshot.succeeded:,} done")
         if width >= WIDE:
-            throughput.append(f" {widgets.sparkline(snapshot.pace)}", style="cyan")
+            throughput.append(f" {output.draw_sparkline(snapshot.pace)}", style="cyan")
         throughput.append(f" {snapshot.failed:,} failed ", style=widgets.BAD if snapshot.failed else widgets.DIM)
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -251,7 +252,7 @@ def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
         widgets.clean(job.step_name if width >= WIDE else job.name),
         Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=widgets.DIM),
         _progress(job, now),
-        Text(widgets.length(job.remaining(now)), style=widgets.DIM),
+        Text(widgets.duration(job.remaining(now)), style=widgets.DIM),
         Text(widgets.since(job.created_at, job.finished_at or now), style=widgets.DIM),
     ]
     if width >= WIDE:
@@ -263,15 +264,16 @@ def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
 
 def _progress(job: JobLine, now: datetime) -> RenderableType:
     """Return a bar for a running or successful job, or the reason that it does not run."""
+    colour = output.STATE_COLOURS.get(job.state, widgets.DIM)
     if job.state == states.FAILURE:
-        return widgets.clean(job.error or "failed", "red")
+        return widgets.clean(job.error or "failed", colour)
     if job.state == states.REVOKED:
-        return widgets.clean("cancelled", "yellow")
+        return widgets.clean("cancelled", colour)
     if job.state == states.RETRY:
-        due = f"retry in {widgets.length(job.eta - now)}" if job.eta and job.eta > now else "retry now"
-        return widgets.clean(f"{due}: {job.error}" if job.error else due, "magenta")
+        due = f"retry in {widgets.duration(job.eta - now)}" if job.eta and job.eta > now else "retry now"
+        return widgets.clean(f"{due}: {job.error}" if job.error else due, colour)
     if job.state == states.PENDING:
-        return widgets.clean(f"waiting in {job.queue}" if job.queue else "waiting", widgets.DIM)
+        return widgets.clean(f"waiting in {job.queue}" if job.queue else "waiting", colour)
     return widgets.bar(job.percent, job.state == states.SUCCESS)
 
 

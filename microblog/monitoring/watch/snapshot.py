@@ -164,4 +164,4 @@ class Snapshot:
     succeeded: int = 0  # in the last minute
     failed: int = 0
     listening_for: timedelta = timedelta(0)
-    detail: dict[str, Any] | None = None  # the open job, as returned by describe_jobs()
+    detail: dict[str, Any] | None = None  # the open job, as described by describe_jobs(), with its events in `timeline`

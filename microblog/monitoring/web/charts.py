@@ -235,7 +235,7 @@ def _whole(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    """Format a duration, short enough for an axis."""
+    """Format a duration for an axis, in one unit: output.format_duration() would show ticks below 10 ms as 0."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if value >= length:
             return f"{value / length:.3g} {unit}"
