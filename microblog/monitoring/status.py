@@ -6,9 +6,8 @@ The parts are probed concurrently, each in its own thread, since a driver may bl
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -46,11 +45,9 @@ class ConcurrentProbes:
 
     def run(self, probes: Probes, timeout: float) -> dict[str, Future[Any]]:
         """Return the answers by name; the future of a probe that takes more than `timeout` seconds is not done."""
-        deadline = time.monotonic() + timeout
         with self._lock:
             answers = {name: self._start(name, probe) for name, probe in probes.items()}
-        for answer in answers.values():
-            _wait(answer, max(0.0, deadline - time.monotonic()))
+        wait(answers.values(), timeout)
         return answers
 
     def _start(self, name: str, probe: Callable[[], Any]) -> Future[Any]:
@@ -70,13 +67,6 @@ class ConcurrentProbes:
             answer.set_result(value)
 
 
-def _wait(answer: Future[Any], timeout: float) -> None:
-    try:
-        answer.exception(timeout)
-    except TimeoutError:
-        return
-
-
 logger = logging.getLogger(__name__)
 
 HOUR = timedelta(hours=1)
@@ -86,6 +76,8 @@ FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
 MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
 EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
 
+#: The parts of the status, each with the service that it comes from.
+SERVICES = {"workers": "Redis", "queues": "Redis", "schedule": "Redis", "jobs": "The database"}
 #: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
 OLDER = "older"
@@ -150,69 +142,36 @@ class SystemStatus:
 
 def check_status(app: Flask, timeout: float) -> SystemStatus:
     """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer."""
-    check = _StatusCheck(app)
-    check.begin({"workers": lambda: query_workers(timeout), "queues": check.queues, "schedule": schedule_entries})
-    check.begin({"jobs": _summarize_jobs})
-    results = check.end(timeout + EXTRA_TIMEOUT)
-    return SystemStatus(
-        at=utcnow(),
-        workers=results.get("workers"),
-        queues=results.get("queues"),
-        schedule=results.get("schedule"),
-        jobs=results.get("jobs"),
-        unavailable=check.unavailable,
-    )
+    found: dict[str, Any] = {}
+
+    def check_redis() -> None:
+        found["workers"] = query_workers(timeout)
+        found["queues"] = measure_queues(found["workers"])
+        found["schedule"] = schedule_entries()
+
+    def check_database() -> None:
+        found["jobs"] = _summarize_jobs()
+
+    probes = {"Redis": check_redis, "The database": check_database}
+    answers = ConcurrentProbes(app).run(probes, timeout + EXTRA_TIMEOUT)
+    reasons = {service: _reason(service, answer) for service, answer in answers.items()}
+    parts = {part: found.get(part) for part in SERVICES}  # a probe that has not ended may still add to `found`
+    unavailable = {part: reasons[service] for part, service in SERVICES.items() if parts[part] is None}
+    return SystemStatus(utcnow(), **parts, unavailable=unavailable)
 
 
-class _StatusCheck:
-    """Probes in threads, since drivers may block for longer. A failed probe makes those after it unavailable, too."""
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._threads: list[Thread] = []
-        self._names: list[str] = []
-        self._results: dict[str, Any] = {}
-        self.unavailable: dict[str, str] = {}
-
-    def begin(self, probes: dict[str, Callable[[], Any]]) -> None:
-        """Start a thread that runs these probes one after the other."""
-        self._names += probes
-        self._threads.append(Thread(target=self._run, args=(probes,), daemon=True))
-        self._threads[-1].start()
-
-    def queues(self) -> list[QueueStats]:
-        """Measure the queues, using the replies of the workers."""
-        return measure_queues(self._results["workers"])
-
-    def end(self, timeout: float) -> dict[str, Any]:
-        """Wait up to `timeout` seconds, and return the results by name."""
-        deadline = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        results = dict(self._results)
-        for name in self._names:
-            if name not in results:
-                part = "The database" if name == "jobs" else "Redis"
-                self.unavailable.setdefault(name, f"{part} does not answer in time.")
-        return results
-
-    def _run(self, probes: dict[str, Callable[[], Any]]) -> None:
-        remaining = list(probes)
-        try:
-            with self._app.app_context():
-                while remaining:
-                    self._results[remaining[0]] = probes[remaining[0]]()
-                    remaining.pop(0)
-        except Exception as error:
-            self.unavailable |= dict.fromkeys(remaining, _sentence(error))
-
-
-def _sentence(error: Exception) -> str:
+def _reason(service: str, answer: Future[None]) -> str:
+    """Return a sentence about a probe that has failed or has not ended; an empty string if it has succeeded."""
+    if not answer.done():
+        return f"{service} does not answer in time."
+    error = answer.exception()
+    if error is None:
+        return ""
     if isinstance(error, REDIS_UNAVAILABLE):
         return f"Redis is unavailable: {error}"
     if isinstance(error, DatabaseUnavailable):
         return f"The database is unavailable: {error.orig}"
-    logger.exception("a status check failed", exc_info=error)
+    logger.error("a status check failed", exc_info=error)
     return f"The check failed: {error!r}"
 
 

@@ -6,12 +6,10 @@ Completion never blocks: if the database or Redis does not answer within a secon
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from threading import Thread
 
 import click
 import sqlalchemy as sa
 from click.shell_completion import CompletionItem
-from flask import Flask
 from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
@@ -20,6 +18,7 @@ from microblog.monitoring.actions import runnable_tasks
 from microblog.monitoring.filters import Filters, is_current_step, job_state
 from microblog.monitoring.job_queries import find_jobs
 from microblog.monitoring.queues import known_queues
+from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.workers import registered_workers
 from microblog.taskqueue import states
 from microblog.taskqueue.interface import celery_app
@@ -87,21 +86,14 @@ def _completer_of(names: Callable[[], Iterable[str]]) -> Completer:
 def _completer(offer: Offer) -> Completer:
     def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
         app = context.ensure_object(ScriptInfo).load_app()
-        offered: list[CompletionItem] = []
-        thread = Thread(target=_collect, args=(app, offer, typed, offered), daemon=True)
-        thread.start()
-        thread.join(DEADLINE)
-        return list(offered)
+        answers = ConcurrentProbes(app).run({"completion": lambda: list(offer(typed))}, DEADLINE)
+        try:
+            offered: list[CompletionItem] = answers["completion"].result(timeout=0)
+        except Exception:  # an error message would disturb the command line that is being typed
+            return []
+        return offered
 
     return complete
-
-
-def _collect(app: Flask, offer: Offer, typed: str, offered: list[CompletionItem]) -> None:
-    try:
-        with app.app_context():
-            offered.extend(offer(typed))
-    except Exception:  # an error message would disturb the command line that is being typed
-        return
 
 
 usernames = _completer(_usernames)
