@@ -38,7 +38,7 @@ TESTS = {
     "flask tasks time-limit TASK SOFT HARD": "test_cli_control:test_time_limit_stops_slow_task",
     "flask tasks rate-limit TASK RATE": "test_cli_control:test_rate_limit_delays_tasks_until_removed",
     "flask tasks cancel ID": "test_cli_control:test_running_job_is_cancelled",
-    "flask tasks cancel ID --terminate": "test_cli_steer:test_terminated_job_is_revoked_and_not_rerun",
+    "flask tasks cancel ID --terminate": "test_cli_actions:test_terminated_job_is_revoked_and_not_rerun",
     "flask tasks run NAME": "test_cli_control:test_launched_job_is_listed_without_user",
     "flask tasks run NAME --arg VALUE": "test_cli_control:test_arguments_are_json_or_text",
     "flask tasks queues": "test_cli_workers:test_queues_shows_length_age_and_consumers",

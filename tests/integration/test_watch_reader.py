@@ -33,10 +33,10 @@ class TestReader:
         between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5000)
         make_job(None, "SUCCESS")
 
-        reading = JobReader().read(JobQuery())
+        result = JobReader().read(JobQuery())
 
-        assert [job.id for job in reading.jobs] == [between_steps, running, older, newer]
-        assert (reading.counts.running, reading.counts.waiting, reading.counts.oldest_user) == (2, 2, "david")
+        assert [job.id for job in result.jobs] == [between_steps, running, older, newer]
+        assert (result.counts.running, result.counts.waiting, result.counts.oldest_user) == (2, 2, "david")
 
     def test_text_filters_unfinished_jobs(self, app: Flask, susan: User, make_user: Callable[..., User]) -> None:
         job = make_job(susan, "PENDING", worker="worker7@host")
@@ -72,9 +72,9 @@ class TestReader:
     def test_opened_job_is_read_with_its_steps(self, app: Flask, susan: User) -> None:
         job = make_job(susan, "FAILURE", "FAILURE", traceback="line 1")
 
-        reading = JobReader().read(JobQuery(opened=job, maybe_without_row=frozenset({job, "stranger"})))
+        result = JobReader().read(JobQuery(opened=job, maybe_without_row=frozenset({job, "stranger"})))
 
-        assert reading.detail is not None
-        assert [step["traceback"] for step in reading.detail["steps"]] == ["line 1", "line 1"]
-        assert reading.with_row == {job}
+        assert result.detail is not None
+        assert [step["traceback"] for step in result.detail["steps"]] == ["line 1", "line 1"]
+        assert result.with_row == {job}
         assert JobReader().read(JobQuery(opened="gone")).detail is None

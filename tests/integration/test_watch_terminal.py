@@ -79,9 +79,9 @@ class TestTerminalRestored:
         """If watch did not end, the screen would silently stop being updated."""
         script = (
             "from rich.console import Console; from microblog import create_app\n"
-            "from microblog.monitoring.watch import console\n"
-            "console.measure_queues = lambda answers: 1 / 0\n"
-            "console.watch(create_app(), Console())"
+            "from microblog.monitoring.watch import main_loop\n"
+            "main_loop.measure_queues = lambda answers: 1 / 0\n"
+            "main_loop.run_watch(create_app(), Console())"
         )
         (tmp_path / "breaking.py").write_text(script)
         before = self.settings(terminal, tmp_path, "before")

@@ -15,10 +15,10 @@ from rich.console import Console
 from microblog.monitoring.job_queries import JobEvent
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import terminal
-from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Choices, Command
-from microblog.monitoring.watch.screen import draw, page
+from microblog.monitoring.watch.screen import draw, page_size
 from microblog.monitoring.watch.snapshot import Change, Counts, JobLine, Service, Snapshot, WorkerLine
 from microblog.monitoring.watch.terminal import decode
+from microblog.monitoring.watch.ui_state import CANCEL, DETAIL, HELP, LIST, QUIT, RETRY, Command, UiState
 from microblog.taskqueue import states
 
 NOW = datetime(2026, 5, 17, 12, 4, 31, tzinfo=UTC)
@@ -54,14 +54,12 @@ def snapshot(*jobs: JobLine, **fields: Any) -> Snapshot:
     return Snapshot(NOW, **defaults | fields)
 
 
-def screen(
-    seen: Snapshot, choices: Choices | None = None, size: tuple[int, int] = (80, 24), notice: str = ""
-) -> list[str]:
+def screen(seen: Snapshot, ui: UiState | None = None, size: tuple[int, int] = (80, 24), notice: str = "") -> list[str]:
     """Return the drawn lines, without colours."""
-    choices = choices or Choices()
-    choices.page = page(seen, size[1], choices.mode)
+    ui = ui or UiState()
+    ui.page = page_size(seen, size[1], ui.mode)
     console = Console(width=size[0], height=size[1], file=io.StringIO(), force_terminal=True, record=True, _environ={})
-    console.print(draw(seen, choices.arrange(seen.jobs or ()), choices, size, notice), height=size[1], end="")
+    console.print(draw(seen, ui.arrange(seen.jobs or ()), ui, size, notice), height=size[1], end="")
     return console.export_text().splitlines()
 
 
@@ -79,7 +77,7 @@ class TestJobList:
         assert "export_posts" in line
         assert "━" in line
         assert "43%" in line
-        assert "57s" in line, "the remaining time at the current pace"
+        assert "57s" in line, "the remaining time at the current speed"
         assert "50s" in line, "age of the job"
 
     def test_bar_length_follows_percent(self) -> None:
@@ -161,10 +159,10 @@ class TestJobList:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("mode", [LIST, DETAIL, HELP])
     def test_screen_fills_terminal_of_every_size(self, size, mode) -> None:
-        choices = Choices(mode=mode, cursor=EXPORT.id)
+        ui = UiState(mode=mode, cursor=EXPORT.id)
         many = [replace(WAITING, id=f"w{number}", user=f"user{number}" * 9) for number in range(200)]
 
-        lines = screen(snapshot(EXPORT, *many), choices, size)
+        lines = screen(snapshot(EXPORT, *many), ui, size)
 
         assert len(lines) == size[1]
         assert all(len(line) <= size[0] for line in lines)
@@ -183,9 +181,9 @@ class TestJobList:
 
 
 def coloured(*jobs: JobLine) -> list[str]:
-    seen, choices, file = snapshot(*jobs), Choices(cursor=None, page=15), io.StringIO()
+    seen, ui, file = snapshot(*jobs), UiState(cursor=None, page=15), io.StringIO()
     console = Console(width=120, height=24, file=file, force_terminal=True, color_system="standard", _environ={})
-    console.print(draw(seen, choices.arrange(seen.jobs or ()), choices, (120, 24)), height=24)
+    console.print(draw(seen, ui.arrange(seen.jobs or ()), ui, (120, 24)), height=24)
     return file.getvalue().splitlines()
 
 
@@ -201,8 +199,8 @@ class TestJobDetail:
         return {"id": EXPORT.id, "steps": [step | fields, mail], "timeline": [started]}
 
     def lines(self, size: tuple[int, int] = (80, 50), scroll: int = 0, **fields: Any) -> list[str]:
-        choices = Choices(mode=DETAIL, cursor=EXPORT.id, scroll=scroll)
-        return screen(snapshot(EXPORT, detail=self.detail(**fields)), choices, size)
+        ui = UiState(mode=DETAIL, cursor=EXPORT.id, scroll=scroll)
+        return screen(snapshot(EXPORT, detail=self.detail(**fields)), ui, size)
 
     def test_shows_steps_progress_and_timeline(self) -> None:
         lines = self.lines()
@@ -223,93 +221,93 @@ class TestJobDetail:
 
     def test_task_without_row_shows_message(self) -> None:
         bare = replace(EXPORT, has_row=False)
-        assert line_with("no row", screen(snapshot(bare), Choices(mode=DETAIL, cursor=bare.id)))
+        assert line_with("no row", screen(snapshot(bare), UiState(mode=DETAIL, cursor=bare.id)))
 
 
 class TestChoices:
-    def arranged(self, choices: Choices, *jobs: JobLine) -> list[str]:
-        return [job.user for job in choices.arrange(jobs)]
+    def arranged(self, ui: UiState, *jobs: JobLine) -> list[str]:
+        return [job.user for job in ui.arrange(jobs)]
 
-    def press(self, choices: Choices, *keys: str, jobs: Sequence[JobLine] = (EXPORT, WAITING)) -> Command | None:
+    def press(self, ui: UiState, *keys: str, jobs: Sequence[JobLine] = (EXPORT, WAITING)) -> Command | None:
         command = None
         for key in keys:
-            command = choices.press(key, choices.arrange(jobs))
-        choices.arrange(jobs)
+            command = ui.press(key, ui.arrange(jobs))
+        ui.arrange(jobs)
         return command
 
     def test_running_jobs_first_and_ended_jobs_last(self) -> None:
-        assert self.arranged(Choices(), FAILED, WAITING, EXPORT) == ["susan", "david", "anna"]
+        assert self.arranged(UiState(), FAILED, WAITING, EXPORT) == ["susan", "david", "anna"]
 
     def test_s_sorts_and_shift_s_reverses(self) -> None:
-        choices = Choices()
-        self.press(choices, "s")
-        assert (choices.sort, self.arranged(choices, EXPORT, WAITING)) == ("age", ["david", "susan"])
-        self.press(choices, "S")
-        assert self.arranged(choices, EXPORT, WAITING) == ["susan", "david"]
+        ui = UiState()
+        self.press(ui, "s")
+        assert (ui.sort, self.arranged(ui, EXPORT, WAITING)) == ("age", ["david", "susan"])
+        self.press(ui, "S")
+        assert self.arranged(ui, EXPORT, WAITING) == ["susan", "david"]
 
     def test_filter_requires_every_word(self) -> None:
-        choices = Choices()
-        self.press(choices, "/", *"SUS exp")
-        assert self.arranged(choices, EXPORT, WAITING) == ["susan"]
-        self.press(choices, terminal.BACKSPACE, *"zz")
-        assert self.arranged(choices, EXPORT, WAITING) == []
-        self.press(choices, terminal.ESCAPE)
-        assert self.arranged(choices, EXPORT, WAITING) == ["susan", "david"]
+        ui = UiState()
+        self.press(ui, "/", *"SUS exp")
+        assert self.arranged(ui, EXPORT, WAITING) == ["susan"]
+        self.press(ui, terminal.BACKSPACE, *"zz")
+        assert self.arranged(ui, EXPORT, WAITING) == []
+        self.press(ui, terminal.ESCAPE)
+        assert self.arranged(ui, EXPORT, WAITING) == ["susan", "david"]
 
     def test_keys_are_text_while_filter_is_edited(self) -> None:
-        choices = Choices()
-        assert self.press(choices, "/", "q", "c") is None
-        assert choices.text == "qc"
+        ui = UiState()
+        assert self.press(ui, "/", "q", "c") is None
+        assert ui.text == "qc"
 
     def test_cursor_follows_its_job(self) -> None:
-        choices = Choices()
-        self.press(choices, terminal.DOWN)
-        assert choices.cursor == WAITING.id
-        self.press(choices, "s")
-        assert choices.cursor == WAITING.id
-        choices.arrange([EXPORT])
-        assert choices.cursor == EXPORT.id, "its own job is no longer listed"
+        ui = UiState()
+        self.press(ui, terminal.DOWN)
+        assert ui.cursor == WAITING.id
+        self.press(ui, "s")
+        assert ui.cursor == WAITING.id
+        ui.arrange([EXPORT])
+        assert ui.cursor == EXPORT.id, "its own job is no longer listed"
 
     def test_list_scrolls_with_cursor(self) -> None:
         jobs = [replace(WAITING, id=str(number), created_at=ago(1000 - number)) for number in range(50)]
-        choices = Choices(page=10)
-        self.press(choices, terminal.END, jobs=jobs)
-        assert (choices.cursor, choices.top) == ("49", 40)
-        self.press(choices, terminal.PAGE_UP, terminal.UP, jobs=jobs)
-        assert (choices.cursor, choices.top) == ("38", 38)
-        self.press(choices, terminal.HOME, jobs=jobs)
-        assert (choices.cursor, choices.top) == ("0", 0)
+        ui = UiState(page=10)
+        self.press(ui, terminal.END, jobs=jobs)
+        assert (ui.cursor, ui.top) == ("49", 40)
+        self.press(ui, terminal.PAGE_UP, terminal.UP, jobs=jobs)
+        assert (ui.cursor, ui.top) == ("38", 38)
+        self.press(ui, terminal.HOME, jobs=jobs)
+        assert (ui.cursor, ui.top) == ("0", 0)
 
     @pytest.mark.parametrize(("key", "action"), [("c", CANCEL), ("r", RETRY)])
     def test_cancel_and_retry_require_confirmation(self, key, action) -> None:
-        choices = Choices()
-        assert self.press(choices, key) is None
-        assert "export_posts of susan (0b8e2f4c)? y/n" in screen(snapshot(EXPORT, WAITING), choices)[-2]
-        assert self.press(choices, "n", "y") is None, "n cancels the question"
-        assert self.press(choices, key, "y") == Command(action, EXPORT)
-        assert choices.question is None
+        ui = UiState()
+        assert self.press(ui, key) is None
+        assert "export_posts of susan (0b8e2f4c)? y/n" in screen(snapshot(EXPORT, WAITING), ui)[-2]
+        assert self.press(ui, "n", "y") is None, "n cancels the question"
+        assert self.press(ui, key, "y") == Command(action, EXPORT)
+        assert ui.question is None
 
     def test_confirmation_applies_to_original_job(self) -> None:
-        choices = Choices()
-        self.press(choices, "c", jobs=[EXPORT])
-        assert self.press(choices, "y", jobs=[WAITING]) == Command(CANCEL, EXPORT)
+        ui = UiState()
+        self.press(ui, "c", jobs=[EXPORT])
+        assert self.press(ui, "y", jobs=[WAITING]) == Command(CANCEL, EXPORT)
 
     def test_enter_opens_and_escape_closes(self) -> None:
-        choices = Choices()
-        self.press(choices, terminal.ENTER)
-        assert (choices.mode, choices.wanted().opened) == (DETAIL, EXPORT.id)
-        self.press(choices, terminal.ESCAPE)
-        assert (choices.mode, choices.wanted().opened) == (LIST, None)
+        ui = UiState()
+        self.press(ui, terminal.ENTER)
+        assert (ui.mode, ui.query().opened) == (DETAIL, EXPORT.id)
+        self.press(ui, terminal.ESCAPE)
+        assert (ui.mode, ui.query().opened) == (LIST, None)
 
     def test_q_quits_in_every_mode(self) -> None:
         for mode in (LIST, DETAIL, HELP):
-            assert self.press(Choices(mode=mode, cursor=EXPORT.id), "q") == Command(QUIT)
+            assert self.press(UiState(mode=mode, cursor=EXPORT.id), "q") == Command(QUIT)
 
     def test_keys_do_nothing_without_job(self) -> None:
-        choices = Choices()
+        ui = UiState()
         for key in ("c", "r", terminal.ENTER, terminal.DOWN, terminal.END, "s", "S"):
-            assert self.press(choices, key, jobs=[]) is None
-        assert (choices.mode, choices.cursor) == (LIST, None)
+            assert self.press(ui, key, jobs=[]) is None
+        assert (ui.mode, ui.cursor) == (LIST, None)
 
 
 class TestChanges:

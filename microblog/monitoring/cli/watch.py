@@ -27,14 +27,14 @@ def watch(context: click.Context) -> None:
     Example: watch the jobs of a deployment
       flask tasks watch
     """
-    from microblog.monitoring.watch.console import watch as run
+    from microblog.monitoring.watch.main_loop import run_watch
     from microblog.monitoring.watch.terminal import usable
 
     console = Console()
     if not usable(console):
         click.echo("watch needs a terminal for its screen and keys; flask tasks status and tail do not.", err=True)
         context.exit(EXIT_USAGE_ERROR)
-    ended_by = run(_app(), console)
+    ended_by = run_watch(_app(), console)
     if ended_by is not None and ended_by.name != "SIGINT":
         context.exit(BY_SIGNAL + ended_by)
 

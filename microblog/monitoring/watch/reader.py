@@ -26,7 +26,7 @@ LIMIT = 500  # maximum number of jobs in the list
 SHOW_ENDED_FOR = timedelta(seconds=15)  # how long a job that has ended stays in the list of unfinished jobs
 UNFINISHED, FAILED, ALL = "unfinished", "failed", "all"
 VIEWS = (UNFINISHED, FAILED, ALL)
-SHORTEST_PAUSE = 0.2  # minimum seconds between two queries of a poller, even if it is poked more often
+SHORTEST_PAUSE = 0.2  # minimum seconds between two queries of a poller, even if it is triggered more often
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class JobQuery:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The result of a query. `with_row` are the tasks in ``wanted.maybe_without_row`` that have a row."""
+class JobQueryResult:
+    """The result of a query. `with_row` are the tasks in ``query.maybe_without_row`` that have a row."""
 
-    wanted: JobQuery
+    query: JobQuery
     jobs: list[JobLine]
     counts: Counts
     detail: dict[str, Any] | None
@@ -56,12 +56,12 @@ class JobReader:
     def __init__(self) -> None:
         self._unfinished: set[str] = set()
 
-    def read(self, query: JobQuery) -> Reading:
+    def read(self, query: JobQuery) -> JobQueryResult:
         """Return the result of `query`. Raises DatabaseUnavailable."""
         found = self._jobs(query)
         names = users_of(found)
         opened = find_job(query.opened) if query.opened else None
-        return Reading(
+        return JobQueryResult(
             query,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
             _counts(),
@@ -132,7 +132,7 @@ def _with_row(ids: Iterable[str]) -> frozenset[str]:
 
 
 class Poller:
-    """A thread that calls `query` in an app context every `interval` seconds, and immediately when poked.
+    """A thread that calls `query` in an app context every `interval` seconds, and immediately when triggered.
 
     After each call, `notify` is called with None, or with a message if the call raised one of the errors in `errors`.
     Other errors end the thread.
@@ -152,7 +152,7 @@ class Poller:
         self._interval = interval
         self._errors = errors
         self._notify = notify
-        self._poked = threading.Event()
+        self._triggered = threading.Event()
         self._stopped = False
         self._started_at: float | None = None
 
@@ -160,14 +160,14 @@ class Poller:
         """Start the thread."""
         threading.Thread(target=self._run, name=f"poll-{self._query.__name__}", daemon=True).start()
 
-    def poke(self) -> None:
+    def trigger(self) -> None:
         """Run the query soon."""
-        self._poked.set()
+        self._triggered.set()
 
     def stop(self) -> None:
         """Stop the thread. Does not wait for a query in progress."""
         self._stopped = True
-        self._poked.set()
+        self._triggered.set()
 
     def waiting_for(self) -> float:
         """Return the age of the query in progress in seconds, or 0 if there is none."""
@@ -176,7 +176,7 @@ class Poller:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._poked.clear()
+            self._triggered.clear()
             self._started_at = time.monotonic()
             try:
                 with self._app.app_context():
@@ -187,7 +187,7 @@ class Poller:
                 self._notify(None)
             self._started_at = None
             time.sleep(SHORTEST_PAUSE)
-            self._poked.wait(self._interval - SHORTEST_PAUSE)
+            self._triggered.wait(self._interval - SHORTEST_PAUSE)
 
 
 def _sentence(error: Exception) -> str:

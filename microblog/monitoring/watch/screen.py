@@ -15,10 +15,10 @@ from rich.text import Text
 from microblog.monitoring import output
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import widgets
-from microblog.monitoring.watch.choices import CANCEL, DETAIL, HELP, LIST, Choices
 from microblog.monitoring.watch.detail import detail_lines
 from microblog.monitoring.watch.reader import LIMIT, UNFINISHED
 from microblog.monitoring.watch.snapshot import JobLine, Service, Snapshot, WorkerLine
+from microblog.monitoring.watch.ui_state import CANCEL, DETAIL, HELP, LIST, UiState
 from microblog.taskqueue import states
 
 SMALLEST = (60, 14)  # columns and lines; on a smaller terminal only a message is shown
@@ -35,9 +35,9 @@ KEYS = {
 
 
 def draw(
-    snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, size: tuple[int, int], notice: str = ""
+    snapshot: Snapshot, arranged: Sequence[JobLine], ui: UiState, size: tuple[int, int], notice: str = ""
 ) -> RenderableType:
-    """Return the whole screen of `size` (columns, lines). `arranged` are the jobs returned by Choices.arrange().
+    """Return the whole screen of `size` (columns, lines). `arranged` are the jobs returned by UiState.arrange().
 
     `notice` is the result of the last action.
     """
@@ -46,30 +46,30 @@ def draw(
         return Text(f"This terminal has {width}×{height}; watch needs {SMALLEST[0]}×{SMALLEST[1]}.", style=widgets.BAD)
     layout = Layout()
     parts = [Layout(_header(snapshot, width), size=1)]
-    if choices.mode == LIST:
-        parts.append(Layout(_above(snapshot, height), size=above(snapshot, height)))
-        parts.append(Layout(_jobs(snapshot, arranged, choices, width)))
-    elif choices.mode == DETAIL:
-        line = next((job for job in arranged if job.id == choices.cursor), None)
-        parts.append(Layout(_framed(widgets.Scrolled(detail_lines(snapshot, line), choices), f"Job {choices.cursor}")))
+    if ui.mode == LIST:
+        parts.append(Layout(_top(snapshot, height), size=top_height(snapshot, height)))
+        parts.append(Layout(_jobs(snapshot, arranged, ui, width)))
+    elif ui.mode == DETAIL:
+        line = next((job for job in arranged if job.id == ui.cursor), None)
+        parts.append(Layout(_framed(widgets.Scrolled(detail_lines(snapshot, line), ui), f"Job {ui.cursor}")))
     else:
-        parts.append(Layout(_framed(widgets.Scrolled(widgets.help_lines(), choices), "Help")))
-    parts.append(Layout(_status(choices, notice), size=1))
-    parts.append(Layout(_keys(KEYS[choices.mode]), size=1))
+        parts.append(Layout(_framed(widgets.Scrolled(widgets.help_lines(), ui), "Help")))
+    parts.append(Layout(_status(ui, notice), size=1))
+    parts.append(Layout(_keys(KEYS[ui.mode]), size=1))
     layout.split_column(*parts)
     return layout
 
 
-def above(snapshot: Snapshot, height: int) -> int:
+def top_height(snapshot: Snapshot, height: int) -> int:
     """Return the number of lines for workers and queues on a screen of `height` lines."""
     needed = max(3, len(snapshot.workers), len(snapshot.queues or ()))
     return FRAME + min(needed, max(3, height // 4))
 
 
-def page(snapshot: Snapshot, height: int, mode: str) -> int:
+def page_size(snapshot: Snapshot, height: int, mode: str) -> int:
     """Return the number of jobs, or of lines in another mode, that fit on the screen."""
     inside = height - 1 - FOOTER_LINES - FRAME
-    return max(1, inside - above(snapshot, height) - 1) if mode == LIST else max(1, inside)
+    return max(1, inside - top_height(snapshot, height) - 1) if mode == LIST else max(1, inside)
 
 
 def _header(snapshot: Snapshot, width: int) -> RenderableType:
@@ -83,7 +83,7 @@ def _header(snapshot: Snapshot, width: int) -> RenderableType:
         throughput.append("last minute ", style=widgets.DIM)
         throughput.append(f"{snapshot.succeeded:,} done")
         if width >= WIDE:
-            throughput.append(f" {output.draw_sparkline(snapshot.pace)}", style="cyan")
+            throughput.append(f" {output.draw_sparkline(snapshot.throughput)}", style="cyan")
         throughput.append(f" {snapshot.failed:,} failed ", style=widgets.BAD if snapshot.failed else widgets.DIM)
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -101,8 +101,8 @@ def _part(part: Service, now: datetime, *, brief: bool) -> Text:
     return Text.assemble((f"{part.name} ", ""), ("up", widgets.GOOD))
 
 
-def _above(snapshot: Snapshot, height: int) -> RenderableType:
-    room = above(snapshot, height) - FRAME
+def _top(snapshot: Snapshot, height: int) -> RenderableType:
+    room = top_height(snapshot, height) - FRAME
     layout = Layout()
     layout.split_row(
         Layout(_framed(_workers(snapshot, room), _title_of_workers(snapshot)), ratio=3),
@@ -180,23 +180,23 @@ def _queue(queue: QueueStats, now: datetime) -> list[RenderableType]:
     return [name, note, Text(f"{queue.length:,} waiting", style=widgets.STRONG if queue.length else widgets.DIM)]
 
 
-def _jobs(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, width: int) -> RenderableType:
+def _jobs(snapshot: Snapshot, arranged: Sequence[JobLine], ui: UiState, width: int) -> RenderableType:
     body: RenderableType
     if snapshot.jobs is None:
         body = widgets.clean("Reading …", widgets.DIM)
     elif not arranged:
-        body = widgets.clean("No job matches the filter." if choices.text else _EMPTY[choices.view], widgets.DIM)
+        body = widgets.clean("No job matches the filter." if ui.text else _EMPTY[ui.view], widgets.DIM)
     else:
-        body = _table(snapshot, arranged, choices, width)
-    return _framed(body, _title_of_jobs(snapshot, choices), _order(arranged, choices))
+        body = _table(snapshot, arranged, ui, width)
+    return _framed(body, _title_of_jobs(snapshot, ui), _order(arranged, ui))
 
 
 _EMPTY = {UNFINISHED: "No job is running or waiting.", "failed": "No job has failed.", "all": "There are no jobs yet."}
 
 
-def _title_of_jobs(snapshot: Snapshot, choices: Choices) -> Text:
-    if choices.view != UNFINISHED:
-        title = Text("Jobs: failed, newest" if choices.view == "failed" else "Jobs: all, newest")
+def _title_of_jobs(snapshot: Snapshot, ui: UiState) -> Text:
+    if ui.view != UNFINISHED:
+        title = Text("Jobs: failed, newest" if ui.view == "failed" else "Jobs: all, newest")
         return title.append(f" {LIMIT}", style=widgets.DIM)
     title = Text("Jobs")
     counts = snapshot.counts
@@ -215,15 +215,15 @@ def display_user(name: str) -> str:
     return name or "-"
 
 
-def _order(arranged: Sequence[JobLine], choices: Choices) -> Text:
-    position = next((number for number, job in enumerate(arranged, 1) if job.id == choices.cursor), 0)
-    order = Text(f"{position}/{len(arranged)} by {choices.sort} {'▲' if choices.backwards else '▼'}")
-    if choices.text:
-        order.append(f" filter: {choices.text}", style="bold yellow")
+def _order(arranged: Sequence[JobLine], ui: UiState) -> Text:
+    position = next((number for number, job in enumerate(arranged, 1) if job.id == ui.cursor), 0)
+    order = Text(f"{position}/{len(arranged)} by {ui.sort} {'▲' if ui.backwards else '▼'}")
+    if ui.text:
+        order.append(f" filter: {ui.text}", style="bold yellow")
     return order
 
 
-def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, width: int) -> Table:
+def _table(snapshot: Snapshot, arranged: Sequence[JobLine], ui: UiState, width: int) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim bold")
     table.add_column("", width=1)
     table.add_column("STATE", width=8, no_wrap=True)
@@ -237,8 +237,8 @@ def _table(snapshot: Snapshot, arranged: Sequence[JobLine], choices: Choices, wi
         table.add_column("WORKER", width=16 if width < VERY_WIDE else 22, no_wrap=True, overflow="ellipsis")
     if width >= VERY_WIDE:
         table.add_column("ID", width=8, no_wrap=True)
-    for job in arranged[choices.top : choices.top + choices.page]:
-        chosen = job.id == choices.cursor
+    for job in arranged[ui.top : ui.top + ui.page]:
+        chosen = job.id == ui.cursor
         cells = [Text("▸" if chosen else " "), *_cells(job, snapshot.at, width)]
         table.add_row(*cells, style=widgets.CURSOR if chosen else "")
     return table
@@ -277,14 +277,14 @@ def _progress(job: JobLine, now: datetime) -> RenderableType:
     return widgets.bar(job.percent, job.state == states.SUCCESS)
 
 
-def _status(choices: Choices, notice: str) -> RenderableType:
-    if choices.question is not None and choices.question.job is not None:
-        job = choices.question.job
-        action = "Cancel" if choices.question.what == CANCEL else "Retry"
+def _status(ui: UiState, notice: str) -> RenderableType:
+    if ui.question is not None and ui.question.job is not None:
+        job = ui.question.job
+        action = "Cancel" if ui.question.action == CANCEL else "Retry"
         owner = f" of {job.user}" if job.user else ""
         return widgets.clean(f" {action} {job.name}{owner} ({job.id[:8]})? y/n ", "bold black on yellow")
-    if choices.typing:
-        return Text.assemble((" filter: ", "bold yellow"), widgets.clean(choices.text), ("▏", "blink"))
+    if ui.typing:
+        return Text.assemble((" filter: ", "bold yellow"), widgets.clean(ui.text), ("▏", "blink"))
     return widgets.clean(f" {notice}", widgets.STRONG)
 
 

@@ -151,7 +151,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The data at `at`. `pace` counts the tasks that ended in each slice of the last minute, oldest first."""
+    """The data at `at`. `throughput` counts the tasks that ended in each slice of the last minute, oldest first."""
 
     at: datetime
     redis: Service
@@ -160,7 +160,7 @@ class Snapshot:
     queues: Sequence[QueueStats] | None = None  # None if unknown
     jobs: Sequence[JobLine] | None = None
     counts: Counts | None = None
-    pace: Sequence[int] = ()
+    throughput: Sequence[int] = ()
     succeeded: int = 0  # in the last minute
     failed: int = 0
     listening_for: timedelta = timedelta(0)

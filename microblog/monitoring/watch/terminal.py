@@ -94,7 +94,7 @@ def decode(text: str) -> tuple[list[str], str]:
 class Terminal:
     """A context manager that shows the alternate screen, reads keys as they are typed, and handles signals.
 
-    `ended_by` is the first signal that requested the end, or None. `wake()` may be called from any thread.
+    `ended_by` is the first signal that requested the end, or None. `interrupt_wait()` may be called from any thread.
     """
 
     def __init__(self, console: Console) -> None:
@@ -102,8 +102,8 @@ class Terminal:
         self._console = console
         self._stdin = sys.stdin.fileno()
         self._keyboard = Keyboard(self._stdin)
-        self._woken, self._waker = os.pipe()
-        for end in (self._woken, self._waker):
+        self._wakeup_read, self._wakeup_write = os.pipe()
+        for end in (self._wakeup_read, self._wakeup_write):
             os.set_blocking(end, False)
         self._suspended = False
         self._live: Live | None = None
@@ -111,7 +111,7 @@ class Terminal:
 
     def __enter__(self) -> Terminal:
         with ExitStack() as stack:
-            stack.enter_context(_signals(self._on_signal, self._waker))
+            stack.enter_context(_signals(self._on_signal, self._wakeup_write))
             stack.enter_context(_mute_terminal_logging())
             stack.callback(self._restore)
             self._set_up()
@@ -121,22 +121,22 @@ class Terminal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._exit.close()
 
-    def wake(self) -> None:
+    def interrupt_wait(self) -> None:
         """Make wait() return."""
         with suppress(BlockingIOError):  # the pipe is full, so that wait() returns anyway
-            os.write(self._waker, b".")
+            os.write(self._wakeup_write, b".")
 
     def wait(self, timeout: float) -> list[str]:
-        """Return the keys pressed. Wait at most `timeout` seconds for the first key, a wake() or a signal.
+        """Return the keys pressed. Wait at most `timeout` seconds for the first key, interrupt_wait() or a signal.
 
         Raises EOFError if the terminal is closed.
         """
         if self._keyboard.pending:
             timeout = min(timeout, ESCAPE_TIMEOUT)
-        ready, _, _ = select.select([self._stdin, self._woken], [], [], timeout)
-        if self._woken in ready:
+        ready, _, _ = select.select([self._stdin, self._wakeup_read], [], [], timeout)
+        if self._wakeup_read in ready:
             with suppress(BlockingIOError):
-                os.read(self._woken, 4096)
+                os.read(self._wakeup_read, 4096)
         if self._suspended:
             self._suspend()
         if self._stdin in ready:
@@ -188,15 +188,15 @@ class Terminal:
 
 
 @contextmanager
-def _signals(handler: signal.Handlers | object, waker: int) -> Iterator[None]:
-    """Install `handler` for the signals inside the block. Each signal also writes a byte to `waker`."""
+def _signals(handler: signal.Handlers | object, wakeup_fd: int) -> Iterator[None]:
+    """Install `handler` for the signals inside the block. Each signal also writes a byte to `wakeup_fd`."""
     numbers = (*END_SIGNALS, signal.SIGTSTP, signal.SIGWINCH)
     old_handlers = {number: signal.signal(number, handler) for number in numbers}  # type: ignore[arg-type]
-    old_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    old_wakeup_fd = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(old_waker)
+        signal.set_wakeup_fd(old_wakeup_fd)
         for number, old_handler in old_handlers.items():
             signal.signal(number, old_handler)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from microblog.monitoring import output
-from microblog.monitoring.watch.choices import Choices
+from microblog.monitoring.watch.ui_state import UiState
 
 GOOD, BAD, DIM, STRONG = "green", "bold red", "dim", "bold"
 CURSOR = "bold on grey23"
@@ -72,16 +72,16 @@ def bar(percent: int, ended: bool = False) -> RenderableType:
 
 
 class Scrolled:
-    """Shows `body` from line ``choices.scroll`` on, and limits that number to the length of the text."""
+    """Shows `body` from line ``ui.scroll`` on, and limits that number to the length of the text."""
 
-    def __init__(self, body: RenderableType, choices: Choices) -> None:
+    def __init__(self, body: RenderableType, ui: UiState) -> None:
         self._body = body
-        self._choices = choices
+        self._ui = ui
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(self._body, options.update(height=None), pad=False)
-        self._choices.scroll = min(self._choices.scroll, max(0, len(lines) - self._choices.page))
-        for line in lines[self._choices.scroll : self._choices.scroll + self._choices.page]:
+        self._ui.scroll = min(self._ui.scroll, max(0, len(lines) - self._ui.page))
+        for line in lines[self._ui.scroll : self._ui.scroll + self._ui.page]:
             yield from line
             yield Segment.line()
 

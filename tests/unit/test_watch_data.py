@@ -1,4 +1,4 @@
-"""The board of `flask tasks watch`: its snapshot after events from Redis and readings from the database."""
+"""The data of `flask tasks watch`: its snapshot after events from Redis and results of queries from the database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS
-from microblog.monitoring.watch import board as module
-from microblog.monitoring.watch.board import Board
-from microblog.monitoring.watch.reader import JobQuery, Reading
+from microblog.monitoring.watch import screen_data
+from microblog.monitoring.watch.reader import JobQuery, JobQueryResult
+from microblog.monitoring.watch.screen_data import ScreenData
 from microblog.monitoring.watch.snapshot import Counts, JobLine, Snapshot
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue import states
@@ -24,22 +24,22 @@ SILENCE = 1000  # seconds
 
 
 class Watched:
-    """A board at the time `now` that counts how often it wakes the screen and requests a reading."""
+    """Data at the time `now`; counts how often the screen is drawn and the Task table is read."""
 
     def __init__(self, now: float) -> None:
-        self.woken = self.reads = 0
+        self.draws = self.reads = 0
         self._now = now
-        self.board = Board(self._wake, self._request_reading)
+        self.data = ScreenData(self._draw, self._request_read)
 
-    def _wake(self) -> None:
-        self.woken += 1
+    def _draw(self) -> None:
+        self.draws += 1
 
-    def _request_reading(self) -> None:
+    def _request_read(self) -> None:
         self.reads += 1
 
     def receive(self, kind: str, ago: float = 0, **fields: Any) -> None:
         at = self._now - ago
-        self.board.handle_event({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **fields})
+        self.data.handle_event({"type": kind, "timestamp": at, "local_received": at, "clock": 1, **fields})
 
     def heartbeat(self, name: str = "w@h", ago: float = 0) -> None:
         fields: dict[str, Any] = {"active": 1, "processed": 7, "loadavg": [0.5, 0, 0], "pid": 1}
@@ -52,10 +52,12 @@ class Watched:
     def read(
         self, *jobs: JobLine, checked: frozenset[str] = frozenset(), with_row: frozenset[str] = frozenset()
     ) -> None:
-        self.board.store_reading(Reading(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row))
+        self.data.store_result(
+            JobQueryResult(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row)
+        )
 
     def snapshot(self) -> Snapshot:
-        return self.board.snapshot(JobQuery())
+        return self.data.snapshot(JobQuery())
 
     def job_ids(self) -> list[str]:
         return [job.id for job in self.snapshot().jobs or ()]
@@ -63,9 +65,9 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """A board with a fixed clock. Celery's clock, which decides which worker is silent, keeps running."""
+    """Data with a fixed clock. Celery's clock, which decides which worker is silent, keeps running."""
     now = time.time()
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
+    monkeypatch.setattr(screen_data, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: now))
     return Watched(now)
 
 
@@ -107,7 +109,7 @@ def test_offline_worker_is_removed(watched: Watched) -> None:
 def test_worker_replies_count_before_first_event(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 4}, "total": {"a": 2, "b": 3}}
     last_seen = datetime(2026, 1, 1, tzinfo=UTC)
-    watched.board.store_replies(
+    watched.data.store_replies(
         WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen})
     )
 
@@ -120,14 +122,14 @@ def test_worker_replies_count_before_first_event(watched: Watched) -> None:
 def test_grown_pool_is_shown_with_its_processes(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 2, "processes": [1, 2, 3, 4]}}
     watched.heartbeat("heard@h")
-    watched.board.store_replies(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
+    watched.data.store_replies(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
 
     assert [(worker.name, worker.concurrency) for worker in watched.snapshot().workers] == [("heard@h", 4), ("up@h", 4)]
 
 
 def test_silent_worker_no_longer_expected_is_removed(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
-    watched.board.store_replies(WorkerReplies({}, [], {}))
+    watched.data.store_replies(WorkerReplies({}, [], {}))
 
     assert watched.snapshot().workers == []
 
@@ -138,7 +140,7 @@ def test_task_without_row_is_shown_after_reading(watched: Watched) -> None:
     watched.read(JOB)
     assert watched.job_ids() == ["job"], "it may have a row"
 
-    watched.read(JOB, checked=watched.board.running_tasks())
+    watched.read(JOB, checked=watched.data.running_tasks())
     assert watched.job_ids() == ["job", "bare"]
 
     watched.read(JOB, checked=frozenset({"bare"}), with_row=frozenset({"bare"}))
@@ -149,11 +151,11 @@ def test_task_just_started_is_not_listed(watched: Watched) -> None:
     watched.heartbeat()
     watched.start_task("brief", ago=0)
 
-    assert watched.board.running_tasks() == frozenset()
+    assert watched.data.running_tasks() == frozenset()
 
 
 def test_running_tasks_are_shown_during_database_outage(watched: Watched) -> None:
-    watched.board.set_database_error("refused")
+    watched.data.set_database_error("refused")
     watched.heartbeat()
     watched.start_task("bare", ago=5)
 
@@ -165,22 +167,22 @@ def test_pace_counts_tasks_ended_in_last_minute(watched: Watched) -> None:
         watched.receive(kind, uuid="x", hostname="w@h", pid=1)
 
     snapshot = watched.snapshot()
-    assert (snapshot.succeeded, snapshot.failed, sum(snapshot.pace), len(snapshot.pace)) == (2, 1, 3, 12)
+    assert (snapshot.succeeded, snapshot.failed, sum(snapshot.throughput), len(snapshot.throughput)) == (2, 1, 3, 12)
 
 
 def test_outage_lasts_from_first_error_to_recovery(watched: Watched) -> None:
-    watched.board.set_redis_error("refused")
+    watched.data.set_redis_error("refused")
     since = watched.snapshot().redis.since
-    watched.board.set_redis_error("refused")
+    watched.data.set_redis_error("refused")
     assert (watched.snapshot().redis.unavailable, watched.snapshot().redis.since) == (True, since)
 
-    watched.board.set_redis_error(None)
+    watched.data.set_redis_error(None)
     assert not watched.snapshot().redis.unavailable
 
 
-def test_each_update_wakes_screen(watched: Watched) -> None:
+def test_each_update_redraws_screen(watched: Watched) -> None:
     watched.read(JOB)
     watched.heartbeat()
-    watched.board.store_queues([])
+    watched.data.store_queues([])
 
-    assert watched.woken == 3
+    assert watched.draws == 3

@@ -33,12 +33,12 @@ SORTS: dict[str, Callable[[JobLine], Any]] = {
 class Command:
     """A key's command for the main loop: CANCEL or RETRY a job, or QUIT."""
 
-    what: str
+    action: str
     job: JobLine | None = None
 
 
 @dataclass
-class Choices:
+class UiState:
     """The state of the user interface, changed by keys only. `page` is the number of jobs or lines on the screen."""
 
     mode: str = LIST
@@ -54,7 +54,7 @@ class Choices:
     question: Command | None = None
     _index: int = 0
 
-    def wanted(self, maybe_without_row: frozenset[str] = frozenset()) -> JobQuery:
+    def query(self, maybe_without_row: frozenset[str] = frozenset()) -> JobQuery:
         """Return the query of the Task table that this state needs."""
         opened = self.cursor if self.mode == DETAIL else None
         return JobQuery(self.view, self.text, opened, maybe_without_row)

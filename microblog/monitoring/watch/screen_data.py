@@ -9,14 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
-from celery import states as celery_states
-from celery.events.state import State, Task
-from celery.events.state import Worker as WorkerState
+from celery.events.state import State, Task, Worker
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS, Event
 from microblog.monitoring.queues import QueueStats
-from microblog.monitoring.watch.reader import UNFINISHED, JobQuery, Reading
+from microblog.monitoring.watch.reader import UNFINISHED, JobQuery, JobQueryResult
 from microblog.monitoring.watch.snapshot import Change, JobLine, Service, Snapshot, WorkerLine
 from microblog.monitoring.workers import WorkerReplies, WorkerSummary
 from microblog.taskqueue import states
@@ -27,21 +25,21 @@ SHOW_AFTER = 1.0  # seconds after which a running task without a row is shown; m
 MAX_TASKS, MAX_CHANGES = 2000, 2000  # maximum numbers that are stored
 
 
-class Board:
-    """The data of the screen. `wake` is called after each update, `stale` when the Task table has changed."""
+class ScreenData:
+    """The data of the screen. `on_update` is called after each update, `on_task_change` when a task has changed."""
 
-    def __init__(self, wake: Callable[[], None], stale: Callable[[], None]) -> None:
-        self._wake = wake
-        self._stale = stale
+    def __init__(self, on_update: Callable[[], None], on_task_change: Callable[[], None]) -> None:
+        self._on_update = on_update
+        self._on_task_change = on_task_change
         self._lock = Lock()
         self._state = State(max_tasks_in_memory=MAX_TASKS)
         self._redis, self._database = Service("Redis"), Service("Database")
         self._listening_since: datetime | None = None
-        self._reading: Reading | None = None
+        self._result: JobQueryResult | None = None
         self._queues: Sequence[QueueStats] | None = None
         self._replies: WorkerReplies | None = None
         self._changes: OrderedDict[str, Change] = OrderedDict()
-        self._pace: Counter[tuple[int, str]] = Counter()
+        self._ended: Counter[tuple[int, str]] = Counter()
 
     def handle_event(self, event: Event) -> None:
         """Update the data with an event of Celery or of the engine."""
@@ -54,8 +52,8 @@ class Board:
             if kind in ENDED:
                 self._count(ENDED[kind])
         if kind != PROGRESS and kind.startswith("task-"):
-            self._stale()
-        self._wake()
+            self._on_task_change()
+        self._on_update()
 
     def set_redis_error(self, error: str | None) -> None:
         """Store whether Redis is available: `error` is None if it is."""
@@ -64,31 +62,31 @@ class Board:
             self._redis = _with_error(self._redis, error)
             if reconnected:
                 self._listening_since = utcnow()
-        self._wake()
+        self._on_update()
 
     def set_database_error(self, error: str | None) -> None:
         """Store whether the database is available: `error` is None if it is."""
         with self._lock:
             self._database = _with_error(self._database, error)
-        self._wake()
+        self._on_update()
 
-    def store_reading(self, reading: Reading) -> None:
+    def store_result(self, result: JobQueryResult) -> None:
         """Store the result of a query of the Task table."""
         with self._lock:
-            self._reading = reading
-        self._wake()
+            self._result = result
+        self._on_update()
 
     def store_queues(self, queues: Sequence[QueueStats] | None) -> None:
         """Store the statistics of the queues, or None if they are unavailable."""
         with self._lock:
             self._queues = queues
-        self._wake()
+        self._on_update()
 
     def store_replies(self, replies: WorkerReplies) -> None:
         """Store the replies of the workers."""
         with self._lock:
             self._replies = replies
-        self._wake()
+        self._on_update()
 
     def running_tasks(self) -> frozenset[str]:
         """Return the ids of tasks that have been running for at least SHOW_AFTER, according to Celery's events."""
@@ -101,11 +99,11 @@ class Board:
         with self._lock:
             slices = self._slices()
             since = self._listening_since
-            reading = self._reading
-            jobs = self._jobs(reading, query) if reading and reading.wanted.view == query.view else None
+            result = self._result
+            jobs = self._jobs(result, query) if result and result.query.view == query.view else None
             if jobs is None and self._database.unavailable:
                 jobs = self._without_row(frozenset(), frozenset())
-            detail = reading.detail if reading else None
+            detail = result.detail if result else None
             return Snapshot(
                 now,
                 self._redis,
@@ -113,8 +111,8 @@ class Board:
                 workers=self._workers(),
                 queues=self._queues if not self._redis.unavailable else None,
                 jobs=jobs,
-                counts=reading.counts if reading else None,
-                pace=[sum(each.values()) for each in slices],
+                counts=result.counts if result else None,
+                throughput=[sum(each.values()) for each in slices],
                 succeeded=sum(each[states.SUCCESS] for each in slices),
                 failed=sum(each[states.FAILURE] for each in slices),
                 listening_for=now - since if since and not self._redis.unavailable else timedelta(0),
@@ -133,14 +131,14 @@ class Board:
 
     def _count(self, state: str) -> None:
         current = int(time.monotonic()) // SLICE
-        self._pace[current, state] += 1
-        for expired in [key for key in self._pace if key[0] <= current - MINUTE // SLICE]:
-            del self._pace[expired]
+        self._ended[current, state] += 1
+        for expired in [key for key in self._ended if key[0] <= current - MINUTE // SLICE]:
+            del self._ended[expired]
 
     def _slices(self) -> list[Counter[str]]:
         current = int(time.monotonic()) // SLICE
         numbers = range(current - MINUTE // SLICE + 1, current + 1)
-        return [Counter({state: self._pace[number, state] for state in ENDED.values()}) for number in numbers]
+        return [Counter({state: self._ended[number, state] for state in ENDED.values()}) for number in numbers]
 
     def _workers(self) -> list[WorkerLine]:
         """Return the workers known from Celery's events, and those known only from the latest query."""
@@ -156,7 +154,7 @@ class Board:
         """Return whether a silent worker should be up: it has not unregistered, nor has its registration expired."""
         return self._replies is None or name in self._replies.last_seen
 
-    def _worker(self, worker: WorkerState) -> WorkerLine:
+    def _worker(self, worker: Worker) -> WorkerLine:
         return WorkerLine(
             worker.hostname,
             alive=bool(worker.alive),
@@ -167,17 +165,17 @@ class Board:
             concurrency=self._replies.summary(worker.hostname).concurrency if self._replies else None,
         )
 
-    def _jobs(self, reading: Reading, query: JobQuery) -> list[JobLine]:
-        lines = [self._up_to_date(line) for line in reading.jobs]
+    def _jobs(self, result: JobQueryResult, query: JobQuery) -> list[JobLine]:
+        lines = [self._up_to_date(line) for line in result.jobs]
         if query.view != UNFINISHED:
             return lines
         # A task whose row has not been read may have failed to claim it; Celery sends no event when such a task ends.
-        unchecked = frozenset() if self._database.unavailable else self._unchecked(reading)
-        shown = frozenset(line.id for line in lines) | reading.with_row | unchecked
-        return lines + self._without_row(shown, reading.with_row)
+        unchecked = frozenset() if self._database.unavailable else self._unchecked(result)
+        shown = frozenset(line.id for line in lines) | result.with_row | unchecked
+        return lines + self._without_row(shown, result.with_row)
 
-    def _unchecked(self, reading: Reading) -> frozenset[str]:
-        return frozenset(task.uuid for task in self._running()) - reading.wanted.maybe_without_row
+    def _unchecked(self, result: JobQueryResult) -> frozenset[str]:
+        return frozenset(task.uuid for task in self._running()) - result.query.maybe_without_row
 
     def _up_to_date(self, line: JobLine) -> JobLine:
         change = self._changes.get(line.id)
@@ -191,7 +189,7 @@ class Board:
     def _running(self) -> Iterable[Task]:
         cutoff = time.time() - SHOW_AFTER
         for task in list(self._state.tasks.values()):
-            if task.state == celery_states.STARTED and task.started < cutoff and task.worker and task.worker.alive:
+            if task.state == states.STARTED and task.started < cutoff and task.worker and task.worker.alive:
                 yield task
 
 

@@ -18,11 +18,11 @@ from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
 from microblog.monitoring.events import Events, report_thread_crashes
 from microblog.monitoring.queues import measure_queues
-from microblog.monitoring.watch.board import Board
-from microblog.monitoring.watch.choices import CANCEL, QUIT, Choices, Command
 from microblog.monitoring.watch.reader import JobReader, Poller
-from microblog.monitoring.watch.screen import draw, page
+from microblog.monitoring.watch.screen import draw, page_size
+from microblog.monitoring.watch.screen_data import ScreenData
 from microblog.monitoring.watch.terminal import Terminal
+from microblog.monitoring.watch.ui_state import CANCEL, QUIT, Command, UiState
 from microblog.monitoring.workers import WorkerReplies, query_workers
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
@@ -34,7 +34,7 @@ NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on 
 NO_DATABASE = (DBAPIError, NoConnection)  # whatever is wrong, the screen goes on
 
 
-def watch(app: Flask, console: Console) -> signal.Signals | None:
+def run_watch(app: Flask, console: Console) -> signal.Signals | None:
     """Show the screen on `console` until the operator quits or a signal arrives; return the signal, or None.
 
     The terminal is restored in every case. Only unexpected errors are raised.
@@ -44,13 +44,13 @@ def watch(app: Flask, console: Console) -> signal.Signals | None:
 
         def crash(error: BaseException) -> None:
             crashes.put(error)
-            terminal.wake()
+            terminal.interrupt_wait()
 
         with report_thread_crashes(crash):
-            loop = _Loop(app, terminal)
+            loop = _MainLoop(app, terminal)
             loop.start()
             try:
-                while loop.turn():
+                while loop.run_once():
                     if not crashes.empty():
                         raise crashes.get()
             except EOFError:
@@ -60,18 +60,18 @@ def watch(app: Flask, console: Console) -> signal.Signals | None:
         return terminal.ended_by
 
 
-class _Loop:
+class _MainLoop:
     def __init__(self, app: Flask, terminal: Terminal) -> None:
         self._app = app
         self._terminal = terminal
-        self._choices = Choices()
-        self._query = self._choices.wanted()
+        self._ui = UiState()
+        self._query = self._ui.query()
         self._reader = JobReader()
         self._replies: WorkerReplies | None = None
-        self._board = Board(terminal.wake, lambda: self._jobs.poke())
-        self._events = Events(app, self._board.handle_event, self._board.set_redis_error)
+        self._data = ScreenData(terminal.interrupt_wait, lambda: self._jobs.trigger())
+        self._events = Events(app, self._data.handle_event, self._data.set_redis_error)
         self._jobs = Poller(
-            app, self._read, interval=READ_EVERY, errors=NO_DATABASE, notify=self._board.set_database_error
+            app, self._read, interval=READ_EVERY, errors=NO_DATABASE, notify=self._data.set_database_error
         )
         self._other_pollers = [
             Poller(
@@ -98,7 +98,7 @@ class _Loop:
         for poller in (self._jobs, *self._other_pollers):
             poller.stop()
 
-    def turn(self) -> bool:
+    def run_once(self) -> bool:
         """Wait for an event, handle the keys, and draw; return whether to continue."""
         next_frame = self._drawn_at + (SHORTEST_FRAME if self._changed else REDRAW_EVERY)
         keys = self._terminal.wait(max(0.0, next_frame - time.monotonic()))
@@ -110,42 +110,42 @@ class _Loop:
         return True
 
     def _press(self, key: str) -> bool:
-        arranged = self._choices.arrange(self._board.snapshot(self._query).jobs or ())
-        command = self._choices.press(key, arranged)
-        if self._choices.wanted() != self._query:
-            self._query = self._choices.wanted()
-            self._jobs.poke()
-        if command is not None and command.what != QUIT:
+        arranged = self._ui.arrange(self._data.snapshot(self._query).jobs or ())
+        command = self._ui.press(key, arranged)
+        if self._ui.query() != self._query:
+            self._query = self._ui.query()
+            self._jobs.trigger()
+        if command is not None and command.action != QUIT:
             self._show_notice("…")
-            threading.Thread(target=self._execute, args=(command,), name=command.what, daemon=True).start()
-        return command is None or command.what != QUIT
+            threading.Thread(target=self._execute, args=(command,), name=command.action, daemon=True).start()
+        return command is None or command.action != QUIT
 
     def _draw(self) -> None:
         if self._jobs.waiting_for() > DATABASE_TIMEOUT:
-            self._board.set_database_error("The database does not answer.")
+            self._data.set_database_error("The database does not answer.")
         size = self._terminal.size()
-        snapshot = self._board.snapshot(self._query)
-        self._choices.page = page(snapshot, size[1], self._choices.mode)
-        arranged = self._choices.arrange(snapshot.jobs or ())
+        snapshot = self._data.snapshot(self._query)
+        self._ui.page = page_size(snapshot, size[1], self._ui.mode)
+        arranged = self._ui.arrange(snapshot.jobs or ())
         notice = self._notice if time.monotonic() < self._notice_at + NOTICE_SECONDS else ""
-        self._terminal.draw(draw(snapshot, arranged, self._choices, size, notice))
+        self._terminal.draw(draw(snapshot, arranged, self._ui, size, notice))
         self._drawn_at = time.monotonic()
         self._changed = False
 
     def _read(self) -> None:
-        query = replace(self._query, maybe_without_row=self._board.running_tasks())
-        self._board.store_reading(self._reader.read(query))
+        query = replace(self._query, maybe_without_row=self._data.running_tasks())
+        self._data.store_result(self._reader.read(query))
 
     def _measure(self) -> None:
-        self._board.store_queues(measure_queues(self._replies))
+        self._data.store_queues(measure_queues(self._replies))
 
     def _handle_queues_error(self, error: str | None) -> None:
         if error is not None:
-            self._board.store_queues(None)
+            self._data.store_queues(None)
 
     def _query_workers(self) -> None:
         self._replies = query_workers(ASK_TIMEOUT)
-        self._board.store_replies(self._replies)
+        self._data.store_replies(self._replies)
 
     def _execute(self, command: Command) -> None:
         """Cancel or retry a job. Runs in its own thread, since Redis and the database may respond slowly."""
@@ -156,16 +156,16 @@ class _Loop:
             try:
                 found = find_job(job.id)
                 if found is None:
-                    self._show_notice(f"{job.name} is not a launched job: there is no row to {command.what}.")
+                    self._show_notice(f"{job.name} is not a launched job: there is no row to {command.action}.")
                 else:
-                    outcome = cancel_with_reason(found) if command.what == CANCEL else retry_with_reason(found)
+                    outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
                     self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.sentence}")
             except NO_DATABASE:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not answer.")
             except BROKER_UNAVAILABLE:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not answer.")
-        self._jobs.poke()
+        self._jobs.trigger()
 
     def _show_notice(self, notice: str) -> None:
         self._notice, self._notice_at = notice, time.monotonic()
-        self._terminal.wake()
+        self._terminal.interrupt_wait()
