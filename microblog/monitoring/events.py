@@ -19,8 +19,8 @@ import redis
 import sqlalchemy as sa
 from celery.events.receiver import EventReceiver
 from flask import Flask
-from sqlalchemy.exc import DBAPIError
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.monitoring import output
 from microblog.notifications.pubsub import CHANNEL
@@ -264,7 +264,7 @@ class TaskLookup:
         columns = (Task.id, Task.root_id, Task.name, Task.position, Task.worker)
         try:
             row = db.session.execute(sa.select(*columns).where(*conditions)).first()
-        except DBAPIError:  # the event is shown without this data
+        except DatabaseUnavailable:  # the event is shown without this data
             db.session.rollback()
             return None
         finally:

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from celery.schedules import schedule as interval
+from celery import schedules
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
-from sqlalchemy.exc import DBAPIError
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.interface import celery_app
@@ -114,7 +114,7 @@ def _published(task_ids: list[str]) -> dict[str, datetime]:
     query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
     try:
         rows = db.session.execute(query)
-    except DBAPIError:  # the lengths of the queues are returned nevertheless
+    except DatabaseUnavailable:  # the lengths of the queues are returned nevertheless
         logger.warning("the database is unavailable; the ages of messages are not shown")
         return {}
     return {row.id: row.published_at for row in rows}
@@ -173,4 +173,4 @@ def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> Sch
 def _seconds(schedule: Any) -> float | None:
     if isinstance(schedule, int | float):
         return float(schedule)
-    return float(schedule.run_every.total_seconds()) if type(schedule) is interval else None
+    return float(schedule.run_every.total_seconds()) if type(schedule) is schedules.schedule else None

@@ -10,9 +10,8 @@ from queue import SimpleQueue
 
 from flask import Flask
 from rich.console import Console
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as NoConnection
 
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
@@ -30,8 +29,6 @@ ASK_EVERY, ASK_TIMEOUT = 5.0, 1.0  # seconds, for the workers
 DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond counts as unavailable
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
 NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
-
-NO_DATABASE = (DBAPIError, NoConnection)  # whatever is wrong, the screen goes on
 
 
 def run_watch(app: Flask, console: Console) -> signal.Signals | None:
@@ -71,14 +68,14 @@ class _MainLoop:
         self._data = ScreenData(terminal.interrupt_wait, lambda: self._jobs.trigger())
         self._events = Events(app, self._data.handle_event, self._data.set_redis_error)
         self._jobs = Poller(
-            app, self._read, interval=READ_EVERY, errors=NO_DATABASE, notify=self._data.set_database_error
+            app, self._read, interval=READ_EVERY, errors=(DatabaseUnavailable,), notify=self._data.set_database_error
         )
         self._other_pollers = [
             Poller(
                 app,
                 self._measure,
                 interval=READ_EVERY,
-                errors=BROKER_UNAVAILABLE + NO_DATABASE,
+                errors=(*BROKER_UNAVAILABLE, DatabaseUnavailable),
                 notify=self._handle_queues_error,
             ),
             Poller(app, self._query_workers, interval=ASK_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda error: None),
@@ -160,7 +157,7 @@ class _MainLoop:
                 else:
                     outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
                     self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.sentence}")
-            except NO_DATABASE:
+            except DatabaseUnavailable:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not answer.")
             except BROKER_UNAVAILABLE:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not answer.")
