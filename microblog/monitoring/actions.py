@@ -149,7 +149,7 @@ class BulkResult:
     refused: int = 0
     examples: list[ActionResult] = field(default_factory=list)
 
-    def take(self, outcome: ActionResult) -> None:
+    def count(self, outcome: ActionResult) -> None:
         """Count `outcome`."""
         if outcome.done:
             self.done += 1
@@ -161,11 +161,11 @@ class BulkResult:
 
 def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
     """Apply `action` to the jobs of these tasks, at most MAX_BULK_JOBS; unknown ids are skipped."""
-    tally = BulkResult()
+    result = BulkResult()
     for task_id in islice(dict.fromkeys(task_ids), MAX_BULK_JOBS):
         if (job := find_job(task_id)) is not None:
-            tally.take(ACTIONS[action].act(job))
-    return tally
+            result.count(ACTIONS[action].act(job))
+    return result
 
 
 def find_actionable_jobs(action: str, filters: Filters, until: datetime) -> list[str]:

@@ -57,14 +57,14 @@ class Filters:
         return self != Filters()
 
     @property
-    def wanted_states(self) -> frozenset[str]:
+    def matching_states(self) -> frozenset[str]:
         """The states that match; only FAILURE can match if `error` is set."""
         matching = self.states or ALL
         return matching & {states.FAILURE} if self.error is not None else matching
 
     def within(self, allowed: Collection[str]) -> frozenset[str]:
         """Return the states that match, of those that are `allowed`."""
-        return self.wanted_states & frozenset(allowed)
+        return self.matching_states & frozenset(allowed)
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def build_searches(filters: Filters, order: Order) -> list[Search]:
     if order is Order.ENDED:
         return list(_ended(filters))
     if filters.error is not None:
-        return [_by_state_index(state, filters) for state in filters.wanted_states]
+        return [_by_state_index(state, filters) for state in filters.matching_states]
     if filters.user_id is not None or filters == Filters(
         created_after=filters.created_after, created_before=filters.created_before
     ):
-        return [_by_root(filters, filters.wanted_states)]
+        return [_by_root(filters, filters.matching_states)]
     if filters.queue is None and filters.worker is None and filters.name is None:
         return list(_by_state(filters))
     return list(_by_step(filters))
@@ -120,7 +120,7 @@ def _by_state(filters: Filters) -> Iterator[Search]:
     yield from _unfinished(filters)
     for state in sorted(filters.within(UNSUCCESSFUL)):
         yield _by_state_index(state, filters)
-    if states.SUCCESS in filters.wanted_states:  # nearly all ended jobs: found fastest in list order
+    if states.SUCCESS in filters.matching_states:  # nearly all ended jobs: found fastest in list order
         yield _by_root(filters, frozenset({states.SUCCESS}))
 
 

@@ -39,7 +39,7 @@ class Readiness:
     def __init__(self, app: Flask) -> None:
         self._probes = ConcurrentProbes(app)
 
-    def look(self) -> dict[str, dict[str, Any]]:
+    def check(self) -> dict[str, dict[str, Any]]:
         """Return the state of each service: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
 
         `error` is a sentence without details, which are logged.
@@ -91,7 +91,7 @@ def health() -> ResponseReturnValue:
 def ready() -> ResponseReturnValue:
     """Return the state of the database, Redis and the workers, with status 503 if any of them is unavailable."""
     readiness: Readiness = current_app.extensions["readiness"]
-    parts = readiness.look()
+    parts = readiness.check()
     all_ready = all(part["ok"] for part in parts.values())
     return parts, HTTPStatus.OK if all_ready else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
 

@@ -57,7 +57,7 @@ class Cursor(NamedTuple):
 class JobPage:
     """A page of a list: its jobs in order, each with its cursor, and the cursors of the next and the previous page.
 
-    `next` is None at the end, `previous` at the beginning of the list. `looked_through` is the number of failed jobs
+    `next` is None at the end, `previous` at the beginning of the list. `searched` is the number of failed jobs
     that were searched for a text, None without a search. If it is MAX_SEARCHED, further jobs may follow `next` even if
     this page contains none.
     """
@@ -66,7 +66,7 @@ class JobPage:
     cursors: list[Cursor]
     next: Cursor | None
     previous: Cursor | None
-    looked_through: int | None
+    searched: int | None
 
 
 def find_jobs(
@@ -96,7 +96,7 @@ def find_jobs(
         cursors=cursors,
         next=near if backwards else far,
         previous=far if backwards else near,
-        looked_through=None if filters.error is None else len(keys.items),
+        searched=None if filters.error is None else len(keys.items),
     )
 
 

@@ -42,7 +42,7 @@ DEADLINE = 5.0  # seconds after which a service that has not answered counts as 
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
 COUNTS_KEY = "microblog:counts"  # a hash: event name to count
-RELAYED = "relayed"
+REPUBLISHED = "relayed"
 REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 
@@ -52,7 +52,7 @@ class RedisValues:
 
     lengths: dict[str, int]
     counts: dict[str, int]
-    listeners: int
+    open_streams: int
 
 
 class Metrics:
@@ -91,13 +91,13 @@ def init_app(app: Flask) -> None:
     def count_refusal(sender: object, refusal: ClaimRefused) -> None:
         _count(app, REFUSED + type(refusal).__name__)
 
-    def count_relay(sender: object, **_: Any) -> None:
-        _count(app, RELAYED)
+    def count_republished(sender: object, **_: Any) -> None:
+        _count(app, REPUBLISHED)
 
     app.extensions["metrics"] = Metrics(app)
-    app.extensions["count_events"] = count_refusal, count_relay  # signals keep only weak references
+    app.extensions["count_events"] = count_refusal, count_republished  # signals keep only weak references
     claim_refused.connect(count_refusal, sender=app.extensions["celery"])
-    message_republished.connect(count_relay, sender=app.extensions["celery"])
+    message_republished.connect(count_republished, sender=app.extensions["celery"])
 
 
 def _count(app: Flask, event: str) -> None:
@@ -120,7 +120,7 @@ def _query_redis() -> RedisValues:
     return RedisValues(
         lengths={name: int(str(client.llen(name))) for name in known_queues()},
         counts=_read_counts(client),
-        listeners=count_open_streams(client),
+        open_streams=count_open_streams(client),
     )
 
 
@@ -246,10 +246,10 @@ def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "microblog_messages_relayed",
         "Missing messages that reconcile published again.",
-        value=values.counts.get(RELAYED, 0),
+        value=values.counts.get(REPUBLISHED, 0),
     )
     yield GaugeMetricFamily(
-        "microblog_open_streams", "Open event streams of pages, in all web processes.", value=values.listeners
+        "microblog_open_streams", "Open event streams of pages, in all web processes.", value=values.open_streams
     )
 
 
@@ -321,10 +321,10 @@ def _counts_by_name(snapshot: TaskTableSnapshot) -> dict[str, dict[str, int]]:
     return dict(sorted(counted.items()))
 
 
-def _histogram(sketch: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
-    counts = sketch.at_most(POWERS)
+def _histogram(histogram: DurationHistogram) -> tuple[list[tuple[str, float]], float]:
+    counts = histogram.at_most(POWERS)
     bounds = [str(float(2**power)) for power in POWERS]
-    return [*zip(bounds, counts, strict=True), ("+Inf", sketch.count)], sketch.seconds
+    return [*zip(bounds, counts, strict=True), ("+Inf", histogram.count)], histogram.seconds
 
 
 def _gauge(name: str, documentation: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -13,7 +13,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Sums:
-    """The columns of rollup.TaskAggregate. A sketch is a JSON object that maps a bucket to its number of durations."""
+    """The columns of rollup.TaskAggregate. `…_buckets` map a histogram bucket to its number of durations."""
 
     name: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
     state: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
@@ -23,9 +23,9 @@ class _Sums:
     crashes: Mapped[int] = mapped_column(default=0)
     given_up: Mapped[int] = mapped_column(default=0)
     wait_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
-    wait_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
+    wait_buckets: Mapped[dict[str, int]] = mapped_column("wait_sketch", sa.JSON, default=dict)
     run_seconds: Mapped[float] = mapped_column(sa.Float, default=0.0)
-    run_sketch: Mapped[dict[str, int]] = mapped_column(sa.JSON, default=dict)
+    run_buckets: Mapped[dict[str, int]] = mapped_column("run_sketch", sa.JSON, default=dict)
 
 
 class TaskHour(_Sums, Model):

@@ -41,12 +41,12 @@ class QueueStats:
     paused: bool
 
 
-def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
-    """Return the state of all queues: those of the settings, and others that a worker consumes according to `answers`.
+def measure_queues(replies: WorkerReplies | None = None) -> list[QueueStats]:
+    """Return the state of all queues: those of the settings, and others that a worker consumes according to `replies`.
 
     Raises redis.exceptions.RedisError if Redis is unavailable.
     """
-    consumed = [name for reply in answers.up.values() for name in reply["queues"]] if answers else []
+    consumed = [name for reply in replies.up.values() for name in reply["queues"]] if replies else []
     names = known_queues(consumed)
     with redis_client.connection.pipeline(transaction=False) as pipe:
         for name in names:
@@ -63,7 +63,7 @@ def measure_queues(answers: WorkerReplies | None = None) -> list[QueueStats]:
             name=name,
             length=lengths[name],
             oldest=min((published[task_id] for task_id in heads[name] if task_id in published), default=None),
-            consumers=consumed.count(name) if answers else None,
+            consumers=consumed.count(name) if replies else None,
             paused=name in paused,
         )
         for name in names

@@ -123,8 +123,8 @@ class TaskAggregate:
             row.attempts,
             row.crashes,
             row.given_up,
-            DurationHistogram.from_json(row.wait_seconds, row.wait_sketch),
-            DurationHistogram.from_json(row.run_seconds, row.run_sketch),
+            DurationHistogram.from_json(row.wait_seconds, row.wait_buckets),
+            DurationHistogram.from_json(row.run_seconds, row.run_buckets),
         )
 
     def columns(self) -> dict[str, Any]:
@@ -136,9 +136,9 @@ class TaskAggregate:
             "crashes": self.crashes,
             "given_up": self.given_up,
             "wait_seconds": self.wait.seconds,
-            "wait_sketch": self.wait.to_json(),
+            "wait_buckets": self.wait.to_json(),
             "run_seconds": self.run.seconds,
-            "run_sketch": self.run.to_json(),
+            "run_buckets": self.run.to_json(),
         }
 
     def add(self, other: TaskAggregate, times: int = 1) -> None:
@@ -201,7 +201,7 @@ _Sums = TypeVar("_Sums", TaskHour, TaskTotal)
 logger = logging.getLogger(__name__)
 
 LAG = timedelta(minutes=2)
-SETTLING = timedelta(hours=1)
+ALLOWED_LATENESS = timedelta(hours=1)
 HOUR = timedelta(hours=1)
 BATCH = 2_000  # rows per transaction, during which no other process can write on SQLite
 
@@ -226,7 +226,7 @@ def roll_up(lag: timedelta = LAG) -> int:
     added = 0
     while (batch := _roll_up_batch(until)) is not None:
         added += batch
-    _settle()
+    _finalize_hours()
     return added
 
 
@@ -237,28 +237,28 @@ def rolled_up_until() -> datetime:
 
 def _roll_up_batch(until: datetime) -> int | None:
     """Aggregate the next tasks that finished up to `until`; returns their number, None if `until` is reached."""
-    with _locked() as mark:
-        if mark.until >= until:
+    with _locked() as watermark:
+        if watermark.until >= until:
             return None
-        pending = sa.select(Task.finished_at).where(Task.finished_at > mark.until, Task.finished_at <= until)
-        # Tasks that finished at the same time are in the same batch, since the mark is a time.
+        pending = sa.select(Task.finished_at).where(Task.finished_at > watermark.until, Task.finished_at <= until)
+        # Tasks that finished at the same time are in the same batch, since the watermark is a time.
         upto = db.session.scalar(pending.order_by(Task.finished_at).offset(BATCH - 1).limit(1)) or until
-        aggregates = _count(Task.finished_at > mark.until, Task.finished_at <= upto)
+        aggregates = _count(Task.finished_at > watermark.until, Task.finished_at <= upto)
         _add(aggregates)
-        mark.until = upto
+        watermark.until = upto
         return sum(aggregate.count for aggregate in aggregates.values())
 
 
-def _settle() -> None:
-    """Add rows that were written late to the hours that ended at least SETTLING ago; deleted rows remain counted."""
-    with _locked() as mark:
-        since, until = mark.settled_until, hour_of(mark.until - SETTLING)
+def _finalize_hours() -> None:
+    """Add late rows to the hours that ended at least ALLOWED_LATENESS ago; rows deleted since then remain counted."""
+    with _locked() as watermark:
+        since, until = watermark.settled_until, hour_of(watermark.until - ALLOWED_LATENESS)
         if since >= until:
             return
         if _any_late(since, until):
             logger.warning("tasks that finished from %s to %s were written late; they are added now", since, until)
             _add_late(since, until)
-        mark.settled_until = until
+        watermark.settled_until = until
 
 
 def _any_late(since: datetime, until: datetime) -> bool:

@@ -175,47 +175,47 @@ def _reason(service: str, answer: Future[None]) -> str:
     return f"The check failed: {error!r}"
 
 
-def _severe_problems(health: SystemStatus) -> list[str]:
+def _severe_problems(status: SystemStatus) -> list[str]:
     """Return the problems that stop all jobs."""
-    problems = list(dict.fromkeys(health.unavailable.values()))
-    if health.workers is not None and not health.workers.up:
+    problems = list(dict.fromkeys(status.unavailable.values()))
+    if status.workers is not None and not status.workers.up:
         problems.append("No worker answers.")
     return problems
 
 
-def _minor_problems(health: SystemStatus) -> list[str]:
+def _minor_problems(status: SystemStatus) -> list[str]:
     """Return the problems that delay some jobs."""
-    problems = [f"{name} does not answer." for name in health.workers.silent] if health.workers else []
+    problems = [f"{name} does not answer." for name in status.workers.silent] if status.workers else []
     problems += [
         f"{worker.name} has no processes: flask tasks worker {worker.name} grow."
-        for worker in (health.workers.summaries() if health.workers else [])
+        for worker in (status.workers.summaries() if status.workers else [])
         if worker.concurrency == 0
     ]
-    for queue in health.queues or []:
+    for queue in status.queues or []:
         if queue.length and queue.paused:
             problems.append(f"The queue {queue.name} is paused; waiting messages: {queue.length}.")
         elif queue.length and queue.consumers == 0:
             problems.append(f"No worker consumes the queue {queue.name}; waiting messages: {queue.length}.")
     problems += [
-        f"{entry.name} is overdue: is beat running?" for entry in health.schedule or [] if _is_overdue(entry, health)
+        f"{entry.name} is overdue: is beat running?" for entry in status.schedule or [] if _is_overdue(entry, status)
     ]
-    return problems + _job_problems(health)
+    return problems + _job_problems(status)
 
 
-def _is_overdue(entry: ScheduleEntry, health: SystemStatus) -> bool:
+def _is_overdue(entry: ScheduleEntry, status: SystemStatus) -> bool:
     grace = max(OVERDUE, timedelta(seconds=entry.every or 0))
-    return entry.next_run_at is None or health.at - entry.next_run_at > grace
+    return entry.next_run_at is None or status.at - entry.next_run_at > grace
 
 
-def _job_problems(health: SystemStatus) -> list[str]:
+def _job_problems(status: SystemStatus) -> list[str]:
     problems = []
-    if health.jobs is None:
+    if status.jobs is None:
         return []
-    waiting = health.jobs.oldest_waiting
-    if waiting is not None and health.at - waiting.since > WAITING_TOO_LONG:
+    waiting = status.jobs.oldest_waiting
+    if waiting is not None and status.at - waiting.since > WAITING_TOO_LONG:
         problems.append(f"{waiting.user} has been waiting too long for {waiting.name}.")
-    if health.jobs.failed >= max(MIN_FAILURES, FAILURE_RATE_LIMIT * health.jobs.ended):
-        problems.append(f"{health.jobs.failed} of the {health.jobs.ended} jobs that ended within the last hour failed.")
+    if status.jobs.failed >= max(MIN_FAILURES, FAILURE_RATE_LIMIT * status.jobs.ended):
+        problems.append(f"{status.jobs.failed} of the {status.jobs.ended} jobs that ended within the last hour failed.")
     return problems
 
 

@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 Commands = Mapping[str, Mapping[str, Any]]  # Celery's remote control commands, each with its arguments
 
-REQUEST_KEY = "microblog:asked:{}"  # exists in Redis while the caller waits for replies
-REPLIES_KEY = "microblog:answers:{}"
+REQUEST_KEY = "microblog:rpc:request:{}"  # exists in Redis while the caller waits for replies
+REPLIES_KEY = "microblog:rpc:replies:{}"
 REPLIES_EXPIRE = 60  # seconds until replies that were not read expire
 READ_TIMEOUT = 0.5  # seconds of one blocking read; shorter than any socket timeout
 
@@ -77,28 +77,28 @@ def broadcast(connection: Any, request_id: str, commands: Commands, only: Collec
         accept=conf.accept_content,
         serializer=conf.task_serializer,
     )
-    arguments = {"question": request_id, "asked": {name: dict(asked) for name, asked in commands.items()}}
+    arguments = {"request_id": request_id, "commands": {name: dict(each) for name, each in commands.items()}}
     if only is None:
-        mailbox.abcast("answer", arguments)  # type: ignore[no-untyped-call]
+        mailbox.abcast("run_commands", arguments)  # type: ignore[no-untyped-call]
     else:
-        mailbox.cast(list(only), "answer", arguments)  # type: ignore[no-untyped-call]
+        mailbox.cast(list(only), "run_commands", arguments)  # type: ignore[no-untyped-call]
 
 
 @control_command(visible=False)
-def answer(state: Any, question: str, asked: Commands) -> None:
+def run_commands(state: Any, request_id: str, commands: Commands) -> None:
     """Run each command as if it had been sent separately, and send one reply; runs in the worker."""
     client = state.app.flask_app.extensions["redis"]
     try:
-        if not client.exists(REQUEST_KEY.format(question)):
-            logger.info("the caller no longer waits; these commands are not run: %s", ", ".join(asked))
+        if not client.exists(REQUEST_KEY.format(request_id)):
+            logger.info("the caller no longer waits; these commands are not run: %s", ", ".join(commands))
             return
-        results = {name: _run_command(state, name, arguments) for name, arguments in asked.items()}
+        results = {name: _run_command(state, name, arguments) for name, arguments in commands.items()}
         with client.pipeline() as pipe:
-            pipe.rpush(REPLIES_KEY.format(question), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
-            pipe.expire(REPLIES_KEY.format(question), REPLIES_EXPIRE)
+            pipe.rpush(REPLIES_KEY.format(request_id), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
+            pipe.expire(REPLIES_KEY.format(request_id), REPLIES_EXPIRE)
             pipe.execute()
     except RedisError as error:
-        logger.warning("Redis is unavailable; the reply to %s is not sent: %s", ", ".join(asked), error)
+        logger.warning("Redis is unavailable; the reply to %s is not sent: %s", ", ".join(commands), error)
 
 
 @control_command(visible=False)

@@ -183,20 +183,20 @@ def all_commands() -> Commands:
     return {**{name: {} for name in names}, **REGISTERED}
 
 
-def worker_tasks(answers: WorkerReplies, question: str) -> list[Fields]:
+def worker_tasks(replies: WorkerReplies, query: str) -> list[Fields]:
     """Return the tasks in the replies to `active`, `reserved` or `scheduled`, sorted by ETA, then by start time."""
-    found = [_task(name, task) for name, reply in answers.up.items() for task in reply[question]]
+    found = [_task(name, task) for name, reply in replies.up.items() for task in reply[query]]
     return sorted(found, key=lambda task: (task["eta"] or "", task["started_at"] or datetime.max.replace(tzinfo=UTC)))
 
 
-def registered_tasks(answers: WorkerReplies) -> list[Fields]:
+def registered_tasks(replies: WorkerReplies) -> list[Fields]:
     """Return the tasks in the replies to REGISTERED, sorted by name, with their limits and the workers that have them.
 
     A task that has different limits in different workers is returned once for each. Time limits are in seconds; None is
     no limit.
     """
     workers: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for name, reply in answers.up.items():
+    for name, reply in replies.up.items():
         for task in reply["registered"]:
             workers[task["name"], *(task[limit] for limit in LIMITS)].append(name)
     keys = sorted(workers, key=lambda key: [str(value or "") for value in key])
@@ -220,7 +220,7 @@ def _task(worker: str, info: Fields) -> Fields:
 
 def _normalize_reply(replies: Fields) -> Fields:
     """Return a worker's replies by the names used here, with empty values for failed commands."""
-    named = {("queues" if question == "active_queues" else question): value for question, value in replies.items()}
+    named = {("queues" if name == "active_queues" else name): value for name, value in replies.items()}
     named |= {key: [] for key in named.keys() & _LISTS if not isinstance(named[key], list)}
     named |= {key: {} for key in named.keys() & _MAPPINGS if "error" in named[key]}
     if "registered" in named:

@@ -185,9 +185,9 @@ def test_error_search_is_limited_per_page(app: Flask, monkeypatch: pytest.Monkey
     second = job_queries.find_jobs(filters, size=50, after=first.next)
     third = job_queries.find_jobs(filters, size=50, after=second.next)
 
-    assert (first.jobs, first.looked_through) == ([], 10)
-    assert (second.jobs, second.looked_through) == ([], 10)
-    assert ([job.id for job in third.jobs], third.looked_through, third.next) == (["job-3", "job-0"], 5, None)
+    assert (first.jobs, first.searched) == ([], 10)
+    assert (second.jobs, second.searched) == ([], 10)
+    assert ([job.id for job in third.jobs], third.searched, third.next) == (["job-3", "job-0"], 5, None)
     assert list(job_queries.find_job_ids(filters)) == ["job-3", "job-0"]
 
 

@@ -257,7 +257,7 @@ def test_concurrent_queries_get_their_own_replies(cluster: Cluster, generalist: 
     answered: list[set[str]] = []
 
     def stored_keys() -> set[str]:
-        patterns = ("microblog:asked:*", "microblog:answers:*", "*reply*")
+        patterns = ("microblog:rpc:*", "*reply*")
         return {key for pattern in patterns for key in cluster.redis_server.client.scan_iter(pattern)}
 
     def query() -> None:

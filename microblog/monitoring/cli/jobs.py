@@ -39,8 +39,8 @@ from microblog.monitoring.job_queries import (
     find_jobs,
 )
 from microblog.monitoring.status import check_status
-from microblog.taskqueue import reconcile as reconciling
 from microblog.taskqueue import states
+from microblog.taskqueue.reconcile import decisions, reconcile
 
 
 @tasks.command("status")
@@ -123,7 +123,7 @@ def _page_as_json(page: JobPage) -> list[dict[str, Any]]:
 
 
 def _print_cursors(page: JobPage) -> None:
-    if page.looked_through == MAX_SEARCHED and page.next:
+    if page.searched == MAX_SEARCHED and page.next:
         click.echo(f"Only {MAX_SEARCHED} failed jobs were searched; there are more.", err=True)
     if page.next:
         click.echo(f"Next page: --after {page.next}", err=True)
@@ -189,7 +189,7 @@ def cancel(
     chosen = _choose(task_ids, filters, cancellable)
     if _confirm(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes):
         act = (lambda job: terminate_job(job, timeout)) if terminate else cancel_with_reason
-        _steer(context, act, chosen)
+        _apply(context, act, chosen)
 
 
 @tasks.command("retry")
@@ -212,14 +212,14 @@ def retry(context: click.Context, task_ids: tuple[str, ...], filters: Filters, d
     """
     chosen = _choose(task_ids, filters, retryable)
     if _confirm(context, "retried", chosen, filters.given, dry_run=dry_run, yes=yes):
-        _steer(context, retry_with_reason, chosen)
+        _apply(context, retry_with_reason, chosen)
 
 
 @tasks.command("reconcile")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done to which jobs, and why.")
 @json_option
 @click.pass_context
-def reconcile(context: click.Context, dry_run: bool) -> None:
+def repair_jobs(context: click.Context, dry_run: bool) -> None:
     """Repair jobs that have lost their worker or message now, without waiting for the periodic run.
 
     Exits with 1 if there was nothing to do.
@@ -229,11 +229,11 @@ def reconcile(context: click.Context, dry_run: bool) -> None:
       flask tasks reconcile --dry-run
     """
     if dry_run:
-        decisions = list(reconciling.decisions())
-        output.print_output(decisions, tables.print_decisions, to_json=tables.decisions_as_json)
-        done: int | None = len(decisions)
+        repairs = list(decisions())
+        output.print_output(repairs, tables.print_decisions, to_json=tables.decisions_as_json)
+        done: int | None = len(repairs)
     else:
-        done = reconciling.reconcile()
+        done = reconcile()
         output.print_output({"done": done}, _print_repaired)
     if done is None:
         click.echo("Another process is reconciling right now.", err=True)
@@ -284,7 +284,7 @@ def _jobs(count: int) -> str:
     return f"{count} job{'' if count == 1 else 's'}"
 
 
-def _steer(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str]) -> None:
+def _apply(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str]) -> None:
     """Call `act` for each job, print the results, and exit with the highest of their exit codes."""
     outcomes = {task_id: _outcome(act, task_id) for task_id in task_ids}
     print_outcomes(

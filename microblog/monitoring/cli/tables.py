@@ -269,39 +269,39 @@ def _json(value: object) -> str:
 COLOURS = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "red"}
 
 
-def status_as_json(health: SystemStatus) -> dict[str, Any]:
+def status_as_json(status: SystemStatus) -> dict[str, Any]:
     """Return the status as JSON; a part that is unavailable is null, and `away` gives the reason."""
     return {
-        "status": health.verdict.name.lower(),
-        "problems": health.problems,
-        "at": health.at,
-        "workers": None if health.workers is None else health.workers.summaries(),
-        "queues": health.queues,
-        "jobs": health.jobs,
-        "schedule": health.schedule,
-        "away": health.unavailable,
+        "status": status.verdict.name.lower(),
+        "problems": status.problems,
+        "at": status.at,
+        "workers": None if status.workers is None else status.workers.summaries(),
+        "queues": status.queues,
+        "jobs": status.jobs,
+        "schedule": status.schedule,
+        "away": status.unavailable,
     }
 
 
-def print_status(health: SystemStatus) -> None:
+def print_status(status: SystemStatus) -> None:
     """Print the system status."""
-    click.secho(health.verdict.name.lower(), fg=COLOURS[health.verdict], bold=True)
-    for problem in health.problems:
+    click.secho(status.verdict.name.lower(), fg=COLOURS[status.verdict], bold=True)
+    for problem in status.problems:
         click.echo(f"- {output.one_line(problem)}")
-    if health.workers is not None and (summaries := health.workers.summaries()):
+    if status.workers is not None and (summaries := status.workers.summaries()):
         output.print_heading("Workers")
         print_workers(summaries)
-    if health.queues:
+    if status.queues:
         output.print_heading("Queues")
-        print_queues(health.queues)
-    if health.jobs is not None:
-        _print_job_summary(health, health.jobs)
-    if health.schedule:
+        print_queues(status.queues)
+    if status.jobs is not None:
+        _print_job_summary(status, status.jobs)
+    if status.schedule:
         output.print_heading("Schedule")
-        print_schedule(health.schedule)
+        print_schedule(status.schedule)
 
 
-def _print_job_summary(health: SystemStatus, jobs: JobSummary) -> None:
+def _print_job_summary(status: SystemStatus, jobs: JobSummary) -> None:
     output.print_heading("Unfinished jobs, by age")
     rows = {state: list(ages.values()) for state, ages in jobs.unfinished.items() if any(ages.values())}
     ages = next(iter(jobs.unfinished.values()))
@@ -312,7 +312,7 @@ def _print_job_summary(health: SystemStatus, jobs: JobSummary) -> None:
     output.print_fields(
         {
             "Failed in the last hour": f"{jobs.failed} of {jobs.ended} that ended",
-            "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, health)}: {waiting.name}, "
+            "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, status)}: {waiting.name}, "
             f"{waiting.state}, {waiting.job_id}"
             if waiting
             else "no user is waiting",
@@ -320,5 +320,5 @@ def _print_job_summary(health: SystemStatus, jobs: JobSummary) -> None:
     )
 
 
-def _age(since: datetime | None, health: SystemStatus) -> str:
-    return EMPTY if since is None else output.format_duration(health.at - since)
+def _age(since: datetime | None, status: SystemStatus) -> str:
+    return EMPTY if since is None else output.format_duration(status.at - since)

@@ -84,7 +84,7 @@ def job(task_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/tasks/<task_id>/<any(cancel, retry):action>")
-def steer(task_id: str, action: str) -> ResponseReturnValue:
+def apply_action(task_id: str, action: str) -> ResponseReturnValue:
     """Cancel or retry one job."""
     outcome = ACTIONS[action].act(_job(task_id))
     assert outcome.job is not None  # noqa: S101 - for the type checker
@@ -95,7 +95,7 @@ def steer(task_id: str, action: str) -> ResponseReturnValue:
 
 
 @bp.post("/tasks/selected/<any(cancel, retry):action>")
-def steer_selected(action: str) -> ResponseReturnValue:
+def apply_to_selected(action: str) -> ResponseReturnValue:
     """Cancel or retry the selected jobs."""
     chosen = request.form.getlist("job")[:PAGE_SIZE]
     if not chosen:
@@ -106,7 +106,7 @@ def steer_selected(action: str) -> ResponseReturnValue:
 
 
 @bp.route("/tasks/all/<any(cancel, retry):action>", methods=["GET", "POST"])
-def steer_all(action: str) -> ResponseReturnValue:
+def apply_to_matching(action: str) -> ResponseReturnValue:
     """Cancel or retry all matching jobs: GET returns a confirmation page with their number, POST does it.
 
     Jobs created after the confirmation page was rendered are not affected, even if they match.
@@ -186,16 +186,16 @@ def _until() -> datetime:
     return until
 
 
-def _flash_result(action: str, tally: BulkResult) -> None:
+def _flash_result(action: str, result: BulkResult) -> None:
     done = {
-        "cancel": ngettext("%(num)s job was cancelled.", "%(num)s jobs were cancelled.", tally.done),
-        "retry": ngettext("%(num)s job is tried again.", "%(num)s jobs are tried again.", tally.done),
+        "cancel": ngettext("%(num)s job was cancelled.", "%(num)s jobs were cancelled.", result.done),
+        "retry": ngettext("%(num)s job is tried again.", "%(num)s jobs are tried again.", result.done),
     }[action]
-    if not tally.refused:
+    if not result.refused:
         flash(done, "success")
         return
-    why = "; ".join(f"{outcome.job.id}: {outcome.sentence}" for outcome in tally.examples if outcome.job)
-    refused = ngettext("%(num)s was not: %(why)s", "%(num)s were not: %(why)s", tally.refused, why=why)
+    why = "; ".join(f"{outcome.job.id}: {outcome.sentence}" for outcome in result.examples if outcome.job)
+    refused = ngettext("%(num)s was not: %(why)s", "%(num)s were not: %(why)s", result.refused, why=why)
     flash(f"{done} {refused}", "warning")
 
 
