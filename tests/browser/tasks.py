@@ -47,12 +47,12 @@ def import_hold_file() -> Path:
 
 @worker_process_init.connect
 def install_import_hold(**_kwargs: Any) -> None:
-    """Make imports in the worker processes wait while hold_of_imports() exists."""
+    """Make imports in the worker processes wait while import_hold_file() exists."""
     store = importer.store_posts
 
-    def store_when_released(*args: Any) -> None:
+    def store_when_released(*args: Any, **kwargs: Any) -> None:
         while import_hold_file().exists():
             time.sleep(0.01)
-        store(*args)
+        store(*args, **kwargs)
 
     importer.store_posts = store_when_released

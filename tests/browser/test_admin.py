@@ -157,7 +157,6 @@ def test_jobs_are_filtered_and_cancelled_without_javascript(
     page.get_by_role("button", name="Cancel them").click()
     expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
 
-    for job_id in (first, second):
-        wait_for(lambda job_id=job_id: state_of(job_id) == "REVOKED", what="the job is cancelled")
+    wait_for(lambda: state_of(first) == state_of(second) == "REVOKED", what="the jobs are cancelled")
     page.get_by_role("link", name="How workers, queues and schedule stand").click()
     expect(page.get_by_role("heading", name="Queues", exact=True)).to_be_visible()

@@ -10,6 +10,7 @@ from flask import Flask
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.result import Ok
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -67,6 +68,7 @@ def operations_of(app: Flask) -> Iterator[Any]:
     """Yield all operations of the OpenAPI document of `app`, as objects of schemathesis."""
     config = SchemathesisConfig.from_dict(SETTINGS)
     for result in schemathesis.openapi.from_wsgi("/api/openapi.json", app, config=config).get_all_operations():
+        assert isinstance(result, Ok)
         yield result.ok()
 
 

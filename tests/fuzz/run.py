@@ -28,6 +28,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.fuzz.requests import Person, Sender, Sent
 from tests.fuzz.values import ExistingValues
+from tests.support import not_none
 
 PASSWORD = "cat-dog-fish"
 ROUND = 1000  # requests with the same users; then new ones are added, since requests delete accounts
@@ -100,8 +101,8 @@ class Fuzzer:
         people = [self._person(name) for name in names]
         with self._app.app_context():
             for sender, recipient in permutations(names, 2):
-                users = [User.with_username(name) for name in (sender, recipient)]
-                send_message(*users, f"Hello {recipient}")
+                users = [not_none(User.with_username(name)) for name in (sender, recipient)]
+                send_message(users[0], users[1], f"Hello {recipient}")
         return people
 
     def _person(self, name: str) -> Person:
@@ -127,11 +128,11 @@ class Fuzzer:
 
     def _existing(self) -> ExistingValues:
         with self._app.app_context():
-            newest = lambda column: db.session.scalars(sa.select(column).order_by(column.desc()).limit(20))  # noqa: E731
             names = list(db.session.scalars(sa.select(User.username).order_by(User.id.desc()).limit(6)))
             tasks = list(db.session.scalars(sa.select(Task.id).order_by(Task.created_at.desc()).limit(20)))
-            tables = (User, Post, ApiToken, Message, Notification)
-            numbers = [str(one) for table in tables for one in newest(table.id)]
+            columns = (User.id, Post.id, ApiToken.id, Message.id, Notification.id)
+            newest = [sa.select(column).order_by(column.desc()).limit(20) for column in columns]
+            numbers = [str(number) for query in newest for number in db.session.scalars(query)]
         return ExistingValues(names=names, tasks=tasks, numbers=numbers, secrets=[PASSWORD, "post", "export_posts"])
 
 

@@ -39,7 +39,7 @@ IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish th
 ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: not UTC, to reveal code that relies on UTC
 
 
-def wait_for(condition: Callable[[], T], timeout: float = TIMEOUT, what: str = "") -> T:
+def wait_for(condition: Callable[[], T | None], timeout: float = TIMEOUT, what: str = "") -> T:
     """Return the first true value of `condition`. Raises AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:

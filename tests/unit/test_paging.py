@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -165,15 +166,15 @@ def test_before_and_after_exclude_each_other(app: Flask) -> None:
 def test_page_is_one_query_without_count_or_offset(author: User, back: bool) -> None:
     write(author, 25)
     older = page().next
-    key = {"after": page(before=older).previous} if back else {"before": older}
-    statements: list[tuple[str, tuple]] = []
+    before, after = (None, page(before=older).previous) if back else (older, None)
+    statements: list[tuple[str, Any]] = []
 
-    def record(connection, cursor, statement, parameters, *rest) -> None:
+    def record(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
         statements.append((statement.upper(), parameters))
 
     sa.event.listen(db.engine, "before_cursor_execute", record)
     try:
-        items = page(**key).items
+        items = page(before=before, after=after).items
         authors = {post.author.username for post in items}
     finally:
         sa.event.remove(db.engine, "before_cursor_execute", record)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import tracemalloc
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 from flask import Flask
@@ -22,7 +23,7 @@ sqlite_only = pytest.mark.parametrize("database", ["sqlite"])
     "target",
     ["/", "/explore", "/user/susan?before=2026-11-21T09:30:00.000000Z_42", "/search?q=a%20b", "/ünï"],
 )
-def test_local_path_accepts_path_of_this_site(target) -> None:
+def test_local_path_accepts_path_of_this_site(target: str) -> None:
     assert local_path(target) == target
 
 
@@ -49,7 +50,7 @@ def test_local_path_accepts_path_of_this_site(target) -> None:
         "//user@elsewhere.example",
     ],
 )
-def test_local_path_refuses_other_sites(target) -> None:
+def test_local_path_refuses_other_sites(target: str | None) -> None:
     assert local_path(target) is None
 
 
@@ -131,14 +132,14 @@ def test_pages_have_no_inline_or_external_content(
         (None, None),
     ],
 )
-def test_referring_path_is_limited_to_this_site(app: Flask, referrer, path) -> None:
+def test_referring_path_is_limited_to_this_site(app: Flask, referrer: str | None, path: str | None) -> None:
     with app.test_request_context("/tasks/1/cancel", headers={"Referer": referrer} if referrer else {}):
         assert referring_path() == path
 
 
 @sqlite_only
 @pytest.mark.parametrize("mimetype", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
-def test_lone_surrogate_is_refused_in_each_form_encoding(client: FlaskClient, mimetype) -> None:
+def test_lone_surrogate_is_refused_in_each_form_encoding(client: FlaskClient, mimetype: str) -> None:
     half = b"ab\xed\xa0\x80cd"
     parts = b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\n' + half + b"\r\n--b--\r\n"
 
@@ -152,7 +153,7 @@ def test_lone_surrogate_is_refused_in_each_form_encoding(client: FlaskClient, mi
 
 @sqlite_only
 @pytest.mark.parametrize("body", [b'{"username": "susan"}', b"[" * 2000, b"{"])
-def test_form_sent_as_json_is_refused(make_app: Callable[..., Flask], body) -> None:
+def test_form_sent_as_json_is_refused(make_app: Callable[..., Flask], body: bytes) -> None:
     client = make_app(TESTING=False, PROPAGATE_EXCEPTIONS=False).test_client()
 
     refused = client.post("/auth/login", data=body, content_type="application/json")
@@ -163,7 +164,7 @@ def test_form_sent_as_json_is_refused(make_app: Callable[..., Flask], body) -> N
 
 @pytest.mark.parametrize("missing", range(8))
 @pytest.mark.parametrize(("text", "is_text"), [("%F0%9F%90%B3", True), ("%F0%9F%90", False), ("%%F0%9F%90%B3%", True)])
-def test_form_check_handles_characters_across_slices(missing, text, is_text) -> None:
+def test_form_check_handles_characters_across_slices(missing: int, text: str, is_text: bool) -> None:
     form = (b"x" * (4096 - missing) + text.encode()) * 3
 
     with contextlib.nullcontext() if is_text else pytest.raises(UnicodeDecodeError):
@@ -172,7 +173,7 @@ def test_form_check_handles_characters_across_slices(missing, text, is_text) -> 
 
 @pytest.mark.parametrize("form", [b"%" * 400_000, b"%25" * 133_000, b"\xc3\xa4%41" * 80_000])
 @pytest.mark.exhaustive
-def test_form_check_uses_little_memory(form) -> None:
+def test_form_check_uses_little_memory(form: bytes) -> None:
     tracemalloc.start()
     try:
         _check_escaped(form)
@@ -186,10 +187,10 @@ def test_form_check_uses_little_memory(form) -> None:
 @sqlite_only
 @pytest.mark.parametrize("path", ["/auth/login", "/import", "/api/imports"])
 def test_oversized_form_is_refused_unread(
-    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User], path
+    app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User], path: str
 ) -> None:
     class Untouched(io.BytesIO):
-        def read(self, *_):
+        def read(self, *_: object) -> NoReturn:
             pytest.fail("it was read")
 
         readinto = read

@@ -37,7 +37,8 @@ def read(language: str) -> Catalog:
         return read_po(file, locale=language)
 
 
-def texts(string: str | Iterable[str]) -> list[str]:
+def texts(string: str | Iterable[str] | None) -> list[str]:
+    assert string is not None
     return [string] if isinstance(string, str) else list(string)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,12 +23,15 @@ from microblog.monitoring.watch.ui_state import CANCEL, DETAIL, HELP, LIST, QUIT
 from microblog.taskqueue import states
 
 NOW = datetime(2026, 5, 17, 12, 4, 31, tzinfo=UTC)
-UP, UNAVAILABLE = {"known": True}, {"known": True, "error": "refused", "since": NOW - timedelta(seconds=12)}
 SIZES = [(60, 14), (80, 24), (100, 30), (140, 40), (300, 80)]
 
 
 def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
+
+
+def unavailable(name: str) -> Service:
+    return Service(name, known=True, error="refused", since=ago(12))
 
 
 EXPORT = JobLine(
@@ -43,8 +47,8 @@ FAILED = replace(
 
 def snapshot(*jobs: JobLine, **fields: Any) -> Snapshot:
     defaults: dict[str, Any] = {
-        "redis": Service("Redis", **UP),
-        "database": Service("Database", **UP),
+        "redis": Service("Redis", known=True),
+        "database": Service("Database", known=True),
         "workers": [WorkerLine("worker1@host", True, NOW, active=1, processed=1204, load=0.7, concurrency=2)],
         "queues": [QueueStats("exports", 12, ago(3), 1, False), QueueStats("mail", 0, None, 1, False)],
         "jobs": list(jobs),
@@ -124,7 +128,7 @@ class TestJobList:
 
     def test_redis_outage_does_not_mark_workers_silent(self) -> None:
         silent = WorkerLine("worker2@host", False, ago(14))
-        lines = screen(snapshot(EXPORT, redis=Service("Redis", **UNAVAILABLE), workers=[silent], queues=None))
+        lines = screen(snapshot(EXPORT, redis=unavailable("Redis"), workers=[silent], queues=None))
 
         assert "Redis is down (12s), reconnecting" in lines[0]
         assert "Database up" in lines[0]
@@ -133,16 +137,14 @@ class TestJobList:
         assert "43%" in line_with("susan", lines), "jobs from the database are still shown"
 
     def test_database_outage_keeps_last_read_jobs(self) -> None:
-        lines = screen(snapshot(EXPORT, database=Service("Database", **UNAVAILABLE)))
+        lines = screen(snapshot(EXPORT, database=unavailable("Database")))
 
         assert "Database is down (12s), reconnecting" in lines[0]
         assert "as last read" in line_with("Jobs", lines)
         assert line_with("susan", lines)
 
     def test_both_outages_fit_into_first_line(self) -> None:
-        lines = screen(
-            snapshot(redis=Service("Redis", **UNAVAILABLE), database=Service("Database", **UNAVAILABLE), queues=None)
-        )
+        lines = screen(snapshot(redis=unavailable("Redis"), database=unavailable("Database"), queues=None))
 
         assert "Redis is down" in lines[0]
         assert "Database is down" in lines[0]
@@ -158,7 +160,7 @@ class TestJobList:
 
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("mode", [LIST, DETAIL, HELP])
-    def test_screen_fills_terminal_of_every_size(self, size, mode) -> None:
+    def test_screen_fills_terminal_of_every_size(self, size: tuple[int, int], mode: str) -> None:
         ui = UiState(mode=mode, cursor=EXPORT.id)
         many = [replace(WAITING, id=f"w{number}", user=f"user{number}" * 9) for number in range(200)]
 
@@ -213,11 +215,11 @@ class TestJobDetail:
         assert "+7s" in line_with("step 1 first started", lines)
 
     def test_shows_error_and_scrollable_traceback(self) -> None:
-        failure = {"error": "It broke.", "traceback": "\n".join(f"line {number}" for number in range(100))}
+        lines = partial(self.lines, error="It broke.", traceback="\n".join(f"line {number}" for number in range(100)))
 
-        assert line_with("It broke.", self.lines(**failure))
-        assert not any("line 99" in line for line in self.lines((80, 24), **failure))
-        assert line_with("step 1 first started", self.lines((80, 24), scroll=10_000, **failure))
+        assert line_with("It broke.", lines())
+        assert not any("line 99" in line for line in lines((80, 24)))
+        assert line_with("step 1 first started", lines((80, 24), scroll=10_000))
 
     def test_task_without_row_shows_message(self) -> None:
         bare = replace(EXPORT, has_row=False)
@@ -279,7 +281,7 @@ class TestChoices:
         assert (ui.cursor, ui.top) == ("0", 0)
 
     @pytest.mark.parametrize(("key", "action"), [("c", CANCEL), ("r", RETRY)])
-    def test_cancel_and_retry_require_confirmation(self, key, action) -> None:
+    def test_cancel_and_retry_require_confirmation(self, key: str, action: str) -> None:
         ui = UiState()
         assert self.press(ui, key) is None
         assert "export_posts of susan (0b8e2f4c)? y/n" in screen(snapshot(EXPORT, WAITING), ui)[-2]
@@ -312,7 +314,7 @@ class TestChoices:
 
 class TestChanges:
     def at(self, **fields: Any) -> Change:
-        return Change(**{"position": 0, "state": states.PROGRESS, "at": NOW} | fields)
+        return replace(Change(0, states.PROGRESS, NOW), **fields)
 
     def test_progress_change_moves_bar(self) -> None:
         counted = {"current": 500, "total": 1000, "percent": 50, "message": "half"}
