@@ -7,11 +7,9 @@ reverse order, so that the worker can release its tasks while Redis is running.
 from __future__ import annotations
 
 import fcntl
-import http.client
 import os
 import shlex
 import signal
-import smtplib
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,18 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import redis
 from honcho.environ import parse_procfile
 
 from config import ROOT, load_settings
-from microblog.development import redis_server
 from microblog.development.environment import ADDRESS, compose, share
 from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
+from microblog.development.servers import free_port, redis_answers, redis_command, smtp_answers, web_answers
 
-# Seconds. The two grace periods and the last probe of a hanging program add up to less than ten.
+# Seconds. The two grace periods and a probe (servers.PROBE_TIMEOUT) of a hanging program add up to less than ten.
 BACKING_GRACE = 1.5
 APPS_GRACE = 6.0
-ANSWER_TIMEOUT = 1.5
 REDIS_START_TIMEOUT = 30.0
 START_TIMEOUT = 120.0
 
@@ -68,13 +64,13 @@ class _Plan:
 
 def _plan(port: int, instance: Path) -> _Plan:
     """Return the programs to run, and write their environment to a file. Raises config.ConfigError for bad settings."""
-    mail_port = _free_port()
+    mail_port = free_port()
     backing = [_mailbox(instance / "mail", mail_port)]
     redis_url = os.environ.get("REDIS_URL")
     if not redis_url:
-        redis_port = _free_port()
+        redis_port = free_port()
         redis_url = f"redis://{ADDRESS}:{redis_port}/0"
-        backing.append(redis_server.program(instance / "redis", redis_port))
+        backing.append(_redis(instance / "redis", redis_port))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
     # Validate the settings here, before any program starts.
@@ -86,16 +82,15 @@ def _plan(port: int, instance: Path) -> _Plan:
 
 def _perform(plan: _Plan) -> NoReturn:
     console = Console(program.name for program in (*plan.backing, *STEPS, *plan.apps))
-    redis_answers = partial(_redis_answers, plan.environment["REDIS_URL"])
     try:
         with ProcessManager(ROOT, plan.environment, console) as manager:
             manager.start(*plan.backing, grace=BACKING_GRACE)
-            manager.wait_until(redis_answers, "Redis", REDIS_START_TIMEOUT)
+            manager.wait_until(partial(redis_answers, plan.environment["REDIS_URL"]), "Redis", REDIS_START_TIMEOUT)
             for step in STEPS:
                 manager.run(step, grace=BACKING_GRACE)
             manager.start(*plan.apps, grace=APPS_GRACE)
-            manager.wait_until(partial(_web_answers, plan.port), "The web server's /readyz", START_TIMEOUT)
-            manager.wait_until(partial(_mailbox_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
+            manager.wait_until(partial(web_answers, plan.port, "/readyz"), "The web server's /readyz", START_TIMEOUT)
+            manager.wait_until(partial(smtp_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
             site = plan.environment["PUBLIC_URL"]
             console.say(f"Microblog is ready: {site} (sign in as demo, password demo; Ctrl-C ends it)")
             manager.watch()
@@ -119,13 +114,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def _locked(instance: Path) -> Iterator[None]:
     """Lock the folder, since two Redis servers would corrupt each other's files. Raises Failure if it is locked."""
@@ -143,38 +131,15 @@ def _mailbox(folder: Path, port: int) -> Program:
     return Program("mail", shlex.join([*module, "--port", str(port), "--maildir", str(folder)]))
 
 
+def _redis(folder: Path, port: int) -> Program:
+    folder.mkdir(exist_ok=True)
+    return Program("redis", shlex.join(redis_command(port, folder)))
+
+
 def _procfile(file: Path) -> list[Program]:
     processes = parse_procfile(file.read_text()).processes
     # SIGQUIT makes gunicorn and a Celery worker end quickly but cleanly.
     return [Program(name, command, second_signal=signal.SIGQUIT) for name, command in processes.items()]
-
-
-def _redis_answers(url: str) -> bool:
-    try:
-        with redis.Redis.from_url(url, socket_timeout=ANSWER_TIMEOUT, socket_connect_timeout=ANSWER_TIMEOUT) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
-
-
-def _web_answers(port: int) -> bool:
-    # http.client ignores the proxy settings of the environment.
-    connection = http.client.HTTPConnection(ADDRESS, port, timeout=ANSWER_TIMEOUT)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _mailbox_answers(port: int) -> bool:
-    try:
-        with smtplib.SMTP(ADDRESS, port, timeout=ANSWER_TIMEOUT):
-            return True
-    except (OSError, smtplib.SMTPException):
-        return False
 
 
 if __name__ == "__main__":

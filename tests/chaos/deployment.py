@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from microblog.development import redis_server
+from microblog.development.servers import redis_answers, redis_binary
 from tests.support import app_factory
 from tests.support.programs import ROOT
 from tests.support.servers import Postgres, RedisServer, free_port, wait_for
@@ -37,10 +37,10 @@ class LastingRedis(RedisServer):
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
         address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-        command = [redis_server.binary(), *address, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
+        command = [redis_binary(), *address, "--appendonly", "yes", "--save", "", "--loglevel", "warning"]
         with (self.folder.parent / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(self._answers, timeout=30, what="redis-server answers")
+        wait_for(lambda: redis_answers(self.url), timeout=30, what="redis-server answers")
 
     def forget(self) -> None:
         """Delete the data; the server must be stopped."""

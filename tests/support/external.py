@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from microblog.development import redis_server
 from microblog.development.process_manager import Failure
+from microblog.development.servers import redis_binary
 from tests.support.servers import postgres_binaries
 
 CHROMIUM_NAMES = (
@@ -57,7 +57,7 @@ class ExternalProgram:
 
 def _redis() -> str | None:
     try:
-        return redis_server.binary()
+        return redis_binary()
     except Failure:
         return None
 

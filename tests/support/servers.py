@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,7 +19,8 @@ from typing import TypeVar
 import psycopg
 import redis
 
-from microblog.development import redis_server
+from microblog.development.servers import free_port as free_port
+from microblog.development.servers import redis_answers, redis_command
 from microblog.monitoring.workers import WORKERS_KEY
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.queues import EPOCH_KEY
@@ -31,7 +30,6 @@ T = TypeVar("T")
 
 # Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
 WORKER_KEY_PREFIXES = ("_kombu.binding.", WORKERS_KEY, EPOCH_KEY)
-PORTS = range(10_000, 32_000)  # below Linux's ephemeral ports, which start at 32768
 TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
 STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
 IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages
@@ -51,16 +49,6 @@ def wait_for(condition: Callable[[], T | None], timeout: float = TIMEOUT, what: 
         time.sleep(0.02)
 
 
-def free_port() -> int:
-    """Return an unused port of 127.0.0.1 that Linux does not assign to outgoing connections."""
-    while True:
-        port = secrets.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class RedisServer:
     """A redis-server. Its data is lost when it stops, unless it has a `folder` for persistence.
 
@@ -76,11 +64,9 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [redis_server.binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        persistence = ["--appendonly", "yes" if self._folder else "no", "--appendfsync", "always"]
-        folder = ["--dir", str(self._folder or tempfile.gettempdir())]
-        self._process = subprocess.Popen([*command, *persistence, *folder], stdout=subprocess.DEVNULL)
-        wait_for(self._answers, what="redis-server responds")
+        command = [*redis_command(self.port, self._folder), "--appendfsync", "always"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_for(lambda: redis_answers(self.url), what="redis-server responds")
         assert self._process.poll() is None, f"another process uses port {self.port}"
 
     def stop(self) -> None:
@@ -119,11 +105,6 @@ class RedisServer:
     def in_flight(self) -> int:
         """Return the number of messages that are queued or not acknowledged."""
         return sum(self.client.llen(queue) for queue in QUEUES) + self.client.hlen("unacked")
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(redis.RedisError):
-            return bool(self.client.ping())
-        return False
 
 
 class Postgres:
