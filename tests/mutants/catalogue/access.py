@@ -39,15 +39,12 @@ OWN_DATA = Promise(
         ),
         Mutant(
             "own-list",
-            "The list of jobs contains only those of the user.",
-            (Edit(JOBS_ROUTES, "index", "Task.user_id == current_user.id, ", ""),),
-            (f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",),
-        ),
-        Mutant(
-            "own-list-api",
-            "The list of jobs in the API contains only those of the user.",
-            (Edit(API_JOBS, "index", "Task.user_id == caller().id, ", ""),),
-            (f"{TEST_API}::TestTasks::test_list_has_only_own_jobs",),
+            "The list of jobs contains only those of the user, on the page and in the API.",
+            (Edit(JOBS_MODELS, "jobs_of_user", "Task.user_id == user_id, ", ""),),
+            (
+                f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",
+                f"{TEST_API}::TestTasks::test_list_has_only_own_jobs",
+            ),
         ),
         Mutant(
             "own-recent",
