@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
+from werkzeug.test import TestResponse
 
 from microblog.accounts import models, services
 from microblog.accounts.models import User
 from microblog.extensions import db
+from tests.conftest import quick_hash
+from tests.support import not_none
 from tests.support.servers import TIMEOUT
 
 NEWCOMER = {
@@ -30,10 +34,12 @@ both_databases = pytest.mark.both_databases
 
 def count_users(app: Flask) -> int:
     with app.app_context():
-        return db.session.scalar(sa.select(sa.func.count()).select_from(User))
+        return db.session.scalars(sa.select(sa.func.count()).select_from(User)).one()
 
 
-def sign_in(client: FlaskClient, username="susan", password="cat-dog-fish", query="", **fields):
+def sign_in(
+    client: FlaskClient, username: str = "susan", password: str = "cat-dog-fish", query: str = "", **fields: str
+) -> TestResponse:
     return client.post("/auth/login" + query, data={"username": username, "password": password, **fields})
 
 
@@ -53,7 +59,7 @@ def test_only_password_hash_is_stored(app: Flask, client: FlaskClient) -> None:
     client.post("/auth/register", data=NEWCOMER)
 
     with app.app_context():
-        user = User.with_username("newcomer")
+        user = not_none(User.with_username("newcomer"))
         assert NEWCOMER["password"] not in user.password_hash
         assert user.check_password(NEWCOMER["password"])
 
@@ -98,7 +104,7 @@ def test_invalid_registration_is_refused(app: Flask, client: FlaskClient) -> Non
     ],
 )
 def test_registration_refuses_taken_name_in_any_case(
-    app: Flask, client: FlaskClient, make_user: Callable[..., User], fields, sentence
+    app: Flask, client: FlaskClient, make_user: Callable[..., User], fields: dict[str, str], sentence: str
 ) -> None:
     make_user("susan")
 
@@ -111,7 +117,9 @@ def test_registration_refuses_taken_name_in_any_case(
 
 @both_databases
 @pytest.mark.parametrize("other", [("SUSAN", "other@example.com"), ("other", "Susan@Example.com")])
-def test_database_enforces_case_insensitive_uniqueness(app: Flask, make_user: Callable[..., User], other) -> None:
+def test_database_enforces_case_insensitive_uniqueness(
+    app: Flask, make_user: Callable[..., User], other: tuple[str, str]
+) -> None:
     make_user("susan")
 
     username, email = other
@@ -127,12 +135,11 @@ def test_concurrent_registrations_of_name_have_one_winner(
 ) -> None:
     # Both requests find the name free before either of them stores it.
     both_checked = threading.Barrier(2)
-    hash_password = models.generate_password_hash
 
     def hash_once_both_checked(password: str) -> str:
         if password == NEWCOMER["password"]:
             both_checked.wait(timeout=TIMEOUT)
-        return hash_password(password)
+        return quick_hash(password)
 
     monkeypatch.setattr(models, "generate_password_hash", hash_once_both_checked)
     answers = []
@@ -165,7 +172,9 @@ def test_login_accepts_username_or_email_in_any_case(app: Flask, make_user: Call
 @pytest.mark.parametrize(
     "typed", ["susan@exämple.com", "Susan@EXÄMPLE.com", "susan@xn--exmple-cua.com", "susan@ｅxa\u0308mple。com"]
 )
-def test_login_normalizes_internationalized_address(client: FlaskClient, make_user: Callable[..., User], typed) -> None:
+def test_login_normalizes_internationalized_address(
+    client: FlaskClient, make_user: Callable[..., User], typed: str
+) -> None:
     make_user("susan").email = "susan@exämple.com"
     db.session.commit()
 
@@ -186,7 +195,7 @@ def test_login_does_not_reveal_unknown_username(client: FlaskClient, make_user: 
 
 @pytest.mark.parametrize("module", [models, services])
 def test_password_hash_has_werkzeug_default_cost(
-    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch, module
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch, module: ModuleType
 ) -> None:
     user, costs = make_user(), generate_password_hash("").split("$")[0]
     monkeypatch.setattr(module, "generate_password_hash", generate_password_hash)
@@ -272,7 +281,9 @@ def test_get_request_does_not_log_out(signed_in: Callable[..., FlaskClient], mak
     ("path", "fields"),
     [("/auth/login", {"username": "susan", "password": "wrong"}), ("/auth/register", {"username": "susan"})],
 )
-def test_login_and_registration_are_rate_limited(make_app: Callable[..., Flask], path, fields) -> None:
+def test_login_and_registration_are_rate_limited(
+    make_app: Callable[..., Flask], path: str, fields: dict[str, str]
+) -> None:
     strict = make_app(RATELIMIT_ENABLED=True, RATELIMIT_STORAGE_URI="memory://", RATELIMIT_SIGN_IN="3 per hour")
     client = strict.test_client()
 

@@ -19,6 +19,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
+from tests.support import not_none
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import make_finished, start_job_for, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
@@ -44,7 +45,7 @@ def admin_requests(app: Flask) -> list[tuple[str, str]]:
         (method, re.sub(r"<any\((\w+).*?>", r"\1", rule.rule).replace("<task_id>", UNKNOWN_ID))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/admin")
-        for method in sorted(rule.methods & {"GET", "POST"})
+        for method in sorted(not_none(rule.methods) & {"GET", "POST"})
     ]
 
 
@@ -87,7 +88,7 @@ class TestAccess:
         task_id = start_job_for(susan)
         strict = make_app(WTF_CSRF_ENABLED=True).test_client()
         with strict.session_transaction() as session:
-            session["_user_id"] = User.with_username("olga").get_id()
+            session["_user_id"] = not_none(User.with_username("olga")).get_id()
 
         for path in (f"{task_id}/cancel", f"{task_id}/retry", "selected/cancel", "all/cancel"):
             answer = strict.post(f"/admin/tasks/{path}", data={"csrf_token": "wrong", "job": task_id})
@@ -109,7 +110,7 @@ class TestList:
     @pytest.mark.exhaustive
     def test_filters_and_sort_order(self, operator: FlaskClient, susan: User, make_user: Callable[..., User]) -> None:
         ben, now = make_user("ben"), utcnow()
-        columns = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
+        columns: dict[str, Any] = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
         done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
         failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **columns)
         waiting = start_job_for(susan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from tests.support import not_none
 from tests.support.api import JOB_FIELDS, Caller, assert_problem, caller_for
 from tests.support.servers import RedisServer, Worker, wait_for
 
@@ -36,8 +37,7 @@ def david(app: Flask, make_user: Callable[..., User]) -> Caller:
 
 def ended_job(username: str, state: str = states.FAILURE, minutes_ago: int = 0, **columns: Any) -> str:
     """Insert the rows of an export that has ended, and return its id."""
-    user = User.with_username(username)
-    assert user is not None
+    user = not_none(User.with_username(username))
     created_at = utcnow() - timedelta(minutes=minutes_ago)
     root_id = f"job-{username}-{minutes_ago}"
     for position, name in enumerate(["export_posts", "email_export"]):
@@ -65,14 +65,15 @@ class TestExports:
         started = susan.post("/api/exports")
 
         assert started.status_code == 202
-        assert started.headers["Location"] == f"/api/tasks/{started.json['id']}"
-        assert TaskSchema().validate(started.json) == {}
-        assert set(started.json) >= JOB_FIELDS
-        assert [step["name"] for step in started.json["steps"]] == ["export_posts", "email_export"]
-        assert susan.get(started.headers["Location"]).json == started.json
+        assert started.headers["Location"] == f"/api/tasks/{started.get_json()['id']}"
+        assert TaskSchema().validate(started.get_json()) == {}
+        assert set(started.get_json()) >= JOB_FIELDS
+        assert [step["name"] for step in started.get_json()["steps"]] == ["export_posts", "email_export"]
+        assert susan.get(started.headers["Location"]).get_json() == started.get_json()
 
     def test_empty_body_is_accepted(self, susan: Caller) -> None:
-        for body in ({"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}):
+        bodies: list[dict[str, Any]] = [{"json": {}}, {"data": b"", "content_type": "application/json"}, {"data": b""}]
+        for body in bodies:
             started = susan.post("/api/exports", **body)
 
             assert started.status_code == 202
@@ -83,9 +84,9 @@ class TestExports:
 
         second = susan.post("/api/exports")
 
-        assert assert_problem(second, 409)["task"] == first.json["id"]
+        assert assert_problem(second, 409)["task"] == first.get_json()["id"]
         assert second.headers["Location"] == first.headers["Location"]
-        assert len(susan.get("/api/tasks").json["items"]) == 1
+        assert len(susan.get("/api/tasks").get_json()["items"]) == 1
 
     def test_exports_of_other_users_do_not_conflict(self, susan: Caller, david: Caller) -> None:
         susan.post("/api/exports")
@@ -112,22 +113,22 @@ class TestExports:
             patch.setattr("microblog.api.serializers.find_job", fail)
             assert_problem(susan.post("/api/exports"), 500)
 
-        assert susan.get("/api/tasks").json["items"] == []
+        assert susan.get("/api/tasks").get_json()["items"] == []
 
     def test_export_is_accepted_while_redis_is_unavailable(self, susan: Caller, redis_server: RedisServer) -> None:
         with redis_server.stopped():
             started = susan.post("/api/exports")
 
             assert started.status_code == 202
-            assert susan.get(started.headers["Location"]).json["state"] == states.PENDING
+            assert susan.get(started.headers["Location"]).get_json()["state"] == states.PENDING
 
     @pytest.mark.parametrize("database", ["sqlite"])
     def test_export_can_be_polled_until_success(self, susan: Caller, worker: Worker) -> None:
         path = susan.post("/api/exports").headers["Location"]
 
-        wait_for(lambda: susan.get(path).json["state"] in states.FINISHED, what="the export ends")
+        wait_for(lambda: susan.get(path).get_json()["state"] in states.FINISHED, what="the export ends")
 
-        job = susan.get(path).json
+        job = susan.get(path).get_json()
         assert (job["state"], job["error"]) == (states.SUCCESS, None)
         assert [step["state"] for step in job["steps"]] == [states.SUCCESS, states.SUCCESS]
         assert job["result"]["posts"] == 0
@@ -140,20 +141,20 @@ class TestTasks:
         ids = [ended_job("susan", minutes_ago=minutes) for minutes in range(5)]
 
         first = susan.get("/api/tasks?limit=2")
-        second = susan.get(first.json["next"])
-        third = susan.get(second.json["next"])
+        second = susan.get(first.get_json()["next"])
+        third = susan.get(second.get_json()["next"])
 
-        assert TaskPageSchema().validate(first.json) == {}
-        assert [item["id"] for page in (first, second, third) for item in page.json["items"]] == ids
-        assert first.headers["Link"] == f'<{first.json["next"]}>; rel="next"'
-        assert (first.json["prev"], third.json["next"]) == (None, None)
-        assert susan.get(third.json["prev"]).json["items"] == second.json["items"]
-        assert third.headers["Link"] == f'<{third.json["prev"]}>; rel="prev"'
+        assert TaskPageSchema().validate(first.get_json()) == {}
+        assert [item["id"] for page in (first, second, third) for item in page.get_json()["items"]] == ids
+        assert first.headers["Link"] == f'<{first.get_json()["next"]}>; rel="next"'
+        assert (first.get_json()["prev"], third.get_json()["next"]) == (None, None)
+        assert susan.get(third.get_json()["prev"]).get_json()["items"] == second.get_json()["items"]
+        assert third.headers["Link"] == f'<{third.get_json()["prev"]}>; rel="prev"'
 
     def test_list_has_only_own_jobs(self, susan: Caller, david: Caller) -> None:
         ended_job("susan")
 
-        assert david.get("/api/tasks").json["items"] == []
+        assert david.get("/api/tasks").get_json()["items"] == []
 
     def test_invalid_limit_is_422_with_field(self, susan: Caller) -> None:
         for limit in ("0", "101", "abc", "", "-1", "1.5", "9" * 30):
@@ -166,10 +167,10 @@ class TestTasks:
             assert_problem(susan.get(f"/api/tasks?before={key}"), 400)
 
     def test_step_has_own_fields_and_steps_of_job(self, susan: Caller) -> None:
-        job = susan.post("/api/exports").json
+        job = susan.post("/api/exports").get_json()
         mail = job["steps"][1]
 
-        step = susan.get(f"/api/tasks/{mail['id']}").json
+        step = susan.get(f"/api/tasks/{mail['id']}").get_json()
 
         assert {key: step[key] for key in mail} == mail
         assert step["steps"] == job["steps"]
@@ -177,7 +178,7 @@ class TestTasks:
         assert TaskSchema().validate(step) == {}
 
     def test_foreign_task_looks_like_unknown_task(self, susan: Caller, david: Caller) -> None:
-        job = susan.post("/api/exports").json
+        job = susan.post("/api/exports").get_json()
         foreign = [job["id"], job["steps"][1]["id"]]
         unknown = [UNKNOWN_ID, "x", "%00", "x" * 5000, "é", "' OR 1=1"]
 
@@ -186,26 +187,26 @@ class TestTasks:
 
             assert_problem(answers[0], 404)
             assert {(answer.status_code, answer.data) for answer in answers} == {(404, answers[0].data)}
-        assert susan.get(f"/api/tasks/{job['id']}").json == job
+        assert susan.get(f"/api/tasks/{job['id']}").get_json() == job
 
     def test_pending_job_is_cancelled_only_once(self, susan: Caller) -> None:
-        job = susan.post("/api/exports").json
+        job = susan.post("/api/exports").get_json()
 
         cancelled = susan.post(f"/api/tasks/{job['id']}/cancel")
 
         assert cancelled.status_code == 202
-        assert cancelled.json["state"] == states.REVOKED
-        assert [step["state"] for step in cancelled.json["steps"]] == [states.REVOKED, states.REVOKED]
+        assert cancelled.get_json()["state"] == states.REVOKED
+        assert [step["state"] for step in cancelled.get_json()["steps"]] == [states.REVOKED, states.REVOKED]
         assert_problem(susan.post(f"/api/tasks/{job['id']}/cancel"), 409)
 
     def test_cancelling_a_step_cancels_its_job(self, susan: Caller) -> None:
-        job = susan.post("/api/exports").json
+        job = susan.post("/api/exports").get_json()
         mail = job["steps"][1]["id"]
 
         cancelled = susan.post(f"/api/tasks/{mail}/cancel")
 
-        assert cancelled.json["id"] == mail
-        assert susan.get(f"/api/tasks/{job['id']}").json["state"] == states.REVOKED
+        assert cancelled.get_json()["id"] == mail
+        assert susan.get(f"/api/tasks/{job['id']}").get_json()["state"] == states.REVOKED
 
     def test_retry_creates_new_job(self, susan: Caller) -> None:
         for minutes_ago, state in enumerate([states.FAILURE, states.REVOKED]):
@@ -214,10 +215,10 @@ class TestTasks:
             again = susan.post(f"/api/tasks/{old}/retry")
 
             assert again.status_code == 202
-            assert again.headers["Location"] == f"/api/tasks/{again.json['id']}"
-            assert again.json["retried_from"] == old
-            assert again.json["state"] == states.PENDING
-            assert susan.get(f"/api/tasks/{old}").json["state"] == state
+            assert again.headers["Location"] == f"/api/tasks/{again.get_json()['id']}"
+            assert again.get_json()["retried_from"] == old
+            assert again.get_json()["state"] == states.PENDING
+            assert susan.get(f"/api/tasks/{old}").get_json()["state"] == state
             susan.post(f"{again.headers['Location']}/cancel")
 
     def test_retry_of_successful_job_is_409(self, susan: Caller) -> None:
@@ -227,7 +228,7 @@ class TestTasks:
 
     def test_retry_is_409_with_running_task(self, susan: Caller) -> None:
         old = ended_job("susan", states.FAILURE)
-        running = susan.post("/api/exports").json["id"]
+        running = susan.post("/api/exports").get_json()["id"]
 
         refused = susan.post(f"/api/tasks/{old}/retry")
 
@@ -253,7 +254,7 @@ class TestErrors:
             response = susan.post("/api/exports", data=body, content_type="application/json")
 
             assert assert_problem(response, 422)["errors"]["json"]
-        assert susan.get("/api/tasks").json["items"] == []
+        assert susan.get("/api/tasks").get_json()["items"] == []
 
     def test_other_content_type_is_415(self, susan: Caller) -> None:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "text/html; x=é", ""):
@@ -273,7 +274,7 @@ class TestErrors:
         assert "GET" in refused.headers["Allow"]
 
     @pytest.fixture
-    def in_production(self, make_app: Callable[..., Flask], make_user: Callable[..., User]) -> Iterator[Caller]:
+    def in_production(self, make_app: Callable[..., Flask], make_user: Callable[..., User]) -> Caller:
         return caller_for(make_app(TESTING=False), make_user("susan"))
 
     def test_internal_error_exposes_no_details(self, in_production: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from microblog.extensions import db
 from microblog.messages.models import MAX_MESSAGE
 from microblog.posts.models import Post
 from microblog.search import query
-from tests.support import pseudo
+from tests.support import not_none, pseudo
 from tests.support.api import Caller, assert_problem, caller_for
 
 
@@ -37,7 +37,7 @@ def bodies(caller: Caller, path: str) -> list[list[str]]:
     """Return the bodies of the items of each page, beginning with the page at `path`."""
     pages = []
     while path:
-        page = caller.get(path).json
+        page = caller.get(path).get_json()
         pages.append([item["body"] for item in page["items"]])
         path = page["next"]
     return pages
@@ -45,19 +45,20 @@ def bodies(caller: Caller, path: str) -> list[list[str]]:
 
 class TestSearch:
     def test_search_is_paged_in_both_directions(self, susan: Caller) -> None:
-        author = User.with_username("susan")
+        author = not_none(User.with_username("susan"))
         for body in ("Rowing at dawn", "The dawn", "Dawn of rowing dawn", "Something else"):
             db.session.add(Post(body=body, author=author))
             db.session.commit()
 
         first = susan.get("/api/search", query_string={"q": "DAWN", "limit": 2})
-        second = susan.get(first.json["next"])
+        second = susan.get(first.get_json()["next"])
 
-        assert SearchPageSchema().validate(first.json) == SearchPageSchema().validate(second.json) == {}
-        assert [post["body"] for post in first.json["items"]] == ["Dawn of rowing dawn", "The dawn"]
-        assert [post["body"] for post in second.json["items"]] == ["Rowing at dawn"]
-        assert (second.json["next"], first.json["prev"], first.json["truncated"]) == (None, None, False)
-        assert susan.get(second.json["prev"]).json["items"] == first.json["items"]
+        assert SearchPageSchema().validate(first.get_json()) == SearchPageSchema().validate(second.get_json()) == {}
+        assert [post["body"] for post in first.get_json()["items"]] == ["Dawn of rowing dawn", "The dawn"]
+        assert [post["body"] for post in second.get_json()["items"]] == ["Rowing at dawn"]
+        assert (second.get_json()["next"], first.get_json()["prev"]) == (None, None)
+        assert first.get_json()["truncated"] is False
+        assert susan.get(second.get_json()["prev"]).get_json()["items"] == first.get_json()["items"]
         assert bodies(susan, '/api/search?q="the dawn"') == [["The dawn"]]
         assert bodies(susan, "/api/search?q=nowhere") == [[]]
 
@@ -76,14 +77,14 @@ class TestMessages:
         path = sent.headers["Location"]
 
         assert sent.status_code == 201
-        assert MessageSchema().validate(sent.json) == {}
-        shown = {key: sent.json[key] for key in ("body", "from", "to", "read")}
+        assert MessageSchema().validate(sent.get_json()) == {}
+        shown = {key: sent.get_json()[key] for key in ("body", "from", "to", "read")}
         assert shown == {"body": "Hello,\nyou", "from": "susan", "to": "miguel", "read": True}
-        assert miguel.get(path).json == sent.json | {"read": False}
-        assert miguel.get("/api/messages").json["items"] == [sent.json | {"read": False}]
-        assert susan.get("/api/messages/sent").json["items"] == [sent.json]
+        assert miguel.get(path).get_json() == sent.get_json() | {"read": False}
+        assert miguel.get("/api/messages").get_json()["items"] == [sent.get_json() | {"read": False}]
+        assert susan.get("/api/messages/sent").get_json()["items"] == [sent.get_json()]
         for path_of_others in ("/api/messages", "/api/messages/sent"):
-            assert stranger.get(path_of_others).json["items"] == []
+            assert stranger.get(path_of_others).get_json()["items"] == []
         for request in (stranger.get, stranger.delete):
             assert_problem(request(path), 404)
 
@@ -93,18 +94,18 @@ class TestMessages:
 
         assert bodies(miguel, "/api/messages?limit=2") == [["2", "1"], ["0"]]
         assert bodies(susan, "/api/messages/sent?limit=2") == [["2", "1"], ["0"]]
-        assert MessagePageSchema().validate(miguel.get("/api/messages").json) == {}
+        assert MessagePageSchema().validate(miguel.get("/api/messages").get_json()) == {}
 
     def test_only_recipient_marks_message_as_read(self, susan: Caller, miguel: Caller, stranger: Caller) -> None:
-        sent = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).json
+        sent = susan.post("/api/messages", json={"to": "miguel", "message": "Hello"}).get_json()
 
         for caller in (susan, stranger):
             assert caller.post("/api/messages/read", json={"ids": [sent["id"]]}).status_code == 204
-        assert not miguel.get("/api/messages").json["items"][0]["read"]
+        assert not miguel.get("/api/messages").get_json()["items"][0]["read"]
 
         assert miguel.post("/api/messages/read", json={"ids": [sent["id"], 2**31 - 1]}).status_code == 204
-        assert miguel.get("/api/messages").json["items"][0]["read"]
-        assert miguel.get("/api/notifications").json["items"][0]["read"], "the notification is read too"
+        assert miguel.get("/api/messages").get_json()["items"][0]["read"]
+        assert miguel.get("/api/notifications").get_json()["items"][0]["read"], "the notification is read too"
         for ids in ([], [0], [2**63], ["x"], 1, None):
             assert_problem(miguel.post("/api/messages/read", json={"ids": ids}), 422)
 
@@ -157,19 +158,19 @@ class TestNotifications:
             miguel.post("/api/messages", json={"to": "susan", "message": "Hello"})
 
         answer = susan.get("/api/notifications?limit=1")
-        message, follower = answer.json["items"], susan.get(answer.json["next"]).json["items"]
+        message, follower = answer.get_json()["items"], susan.get(answer.get_json()["next"]).get_json()["items"]
 
-        assert NotificationPageSchema().validate(answer.json) == {}
+        assert NotificationPageSchema().validate(answer.get_json()) == {}
         summaries = [[row[key] for key in ("kind", "link", "read")] for row in (*message, *follower)]
         assert summaries == [["message", "/send_message/miguel", False], ["follower", "/user/miguel", False]]
-        miguel_id = str(User.with_username("miguel").id)
+        miguel_id = str(not_none(User.with_username("miguel")).id)
         assert [row["subject"] for row in (*message, *follower)] == [miguel_id, miguel_id]
         sentences = [row["sentence"] for row in (*message, *follower)]
         assert sentences == ["miguel wrote you 2 new messages.", "miguel began to follow you."]
         assert susan.post("/api/notifications/read", json={"ids": [follower[0]["id"]]}).status_code == 204
-        assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [False, True]
+        assert [row["read"] for row in susan.get("/api/notifications").get_json()["items"]] == [False, True]
         assert susan.post("/api/notifications/read").status_code == 204
-        assert [row["read"] for row in susan.get("/api/notifications").json["items"]] == [True, True]
+        assert [row["read"] for row in susan.get("/api/notifications").get_json()["items"]] == [True, True]
 
     @pytest.mark.parametrize("database", ["sqlite"])
     @pytest.mark.exhaustive
@@ -184,24 +185,24 @@ class TestNotifications:
         susan, miguel = (caller_for(app, user) for user in (reader, make_user("miguel")))
         miguel.put("/api/users/me/following/susan")
 
-        items = susan.get("/api/notifications", headers={"Accept-Language": "en"}).json["items"]
+        items = susan.get("/api/notifications", headers={"Accept-Language": "en"}).get_json()["items"]
 
         assert [row["sentence"] for row in items] == ["⟦miguel began to follow you.⟧"]
 
     def test_users_read_only_their_own_notifications(self, susan: Caller, miguel: Caller) -> None:
         miguel.put("/api/users/me/following/susan")
-        own = susan.get("/api/notifications").json["items"]
+        own = susan.get("/api/notifications").get_json()["items"]
 
-        assert miguel.get("/api/notifications").json["items"] == []
+        assert miguel.get("/api/notifications").get_json()["items"] == []
         assert miguel.post("/api/notifications/read", json={"ids": [own[0]["id"]]}).status_code == 204
         assert miguel.post("/api/notifications/read").status_code == 204
-        assert susan.get("/api/notifications").json["items"] == own
+        assert susan.get("/api/notifications").get_json()["items"] == own
         assert_problem(miguel.post("/api/notifications/read", json={"ids": []}), 422)
 
 
 def test_post_has_detected_language(susan: Caller) -> None:
     written = susan.post("/api/posts", json={"body": "The weather is very nice today, is it not?"})
 
-    assert written.json["language"] == "en"
-    assert susan.get("/api/timelines/home").json["items"] == [written.json]
-    assert susan.post("/api/posts", json={"body": "!"}).json["language"] is None
+    assert written.get_json()["language"] == "en"
+    assert susan.get("/api/timelines/home").get_json()["items"] == [written.get_json()]
+    assert susan.post("/api/posts", json={"body": "!"}).get_json()["language"] is None

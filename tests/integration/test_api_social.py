@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,6 +15,7 @@ from microblog.api.schemas import PostPageSchema, PostSchema, ProfileSchema, Use
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import MAX_POST, Post
+from tests.support import not_none
 from tests.support.api import Caller, assert_problem, caller_for
 from tests.support.servers import RedisServer
 
@@ -28,11 +30,11 @@ def david(app: Flask, make_user: Callable[..., User]) -> Caller:
     return caller_for(app, make_user("David"))
 
 
-def all_of(caller: Caller, path: str, link: str = "next") -> list:
+def all_of(caller: Caller, path: str, link: str = "next") -> list[list[dict[str, Any]]]:
     """Return the items of each page, beginning with the page at `path`."""
     items = []
     while path:
-        page = caller.get(path).json
+        page = caller.get(path).get_json()
         items.append(page["items"])
         path = page[link]
     return items
@@ -51,9 +53,9 @@ class TestUsers:
             ["carol", "susan"],
             ["zoe"],
         ]
-        assert UserPageSchema().validate(last.json) == {}
-        assert last.headers["Link"] == f'<{last.json["prev"]}>; rel="prev"'
-        assert all_of(susan, last.json["prev"], "prev") == pages[1::-1]
+        assert UserPageSchema().validate(last.get_json()) == {}
+        assert last.headers["Link"] == f'<{last.get_json()["prev"]}>; rel="prev"'
+        assert all_of(susan, last.get_json()["prev"], "prev") == pages[1::-1]
 
     def test_invalid_page_key_is_400(self, susan: Caller) -> None:
         for query in ("after=%00", "before=a%20b", "after=" + "x" * 65, "before=adam&after=adam", "after="):
@@ -62,8 +64,8 @@ class TestUsers:
     def test_profile_shows_email_only_to_its_user(self, susan: Caller, david: Caller) -> None:
         susan.put("/api/users/susan/following/david")
 
-        seen = susan.get("/api/users/DAVID").json
-        own = david.get("/api/users/me").json
+        seen = susan.get("/api/users/DAVID").get_json()
+        own = david.get("/api/users/me").get_json()
 
         assert ProfileSchema().validate(seen) == ProfileSchema().validate(own) == {}
         assert (seen["username"], seen["followers"], seen["following"], seen["is_followed"]) == ("David", 1, 0, True)
@@ -78,7 +80,7 @@ class TestUsers:
 
         assert created.status_code == 201
         assert created.headers["Location"] == "/api/users/ines"
-        assert created.json["email"] == "Ines@example.com"
+        assert created.get_json()["email"] == "Ines@example.com"
         assert "password" not in created.text
         assert client.post("/api/tokens", auth=("ines", "cat-dog-fish")).status_code == 201
 
@@ -114,8 +116,8 @@ class TestUsers:
         changed = susan.patch("/api/users/susan", json={"username": "Susanna", "about_me": "Rows.\r\nReads."})
         unchanged = susan.patch("/api/users/me", json={})
 
-        assert changed.json["about_me"] == "Rows.\nReads."
-        assert changed.json == unchanged.json == susan.get("/api/users/susanna").json
+        assert changed.get_json()["about_me"] == "Rows.\nReads."
+        assert changed.get_json() == unchanged.get_json() == susan.get("/api/users/susanna").get_json()
         assert (
             "username"
             in assert_problem(susan.patch("/api/users/me", json={"username": "DAVID"}), 422)["errors"]["json"]
@@ -128,37 +130,39 @@ class TestUsers:
         cleared = susan.patch("/api/users/me", json={"timezone": None})
         refused = susan.patch("/api/users/me", json={"language": "tlh", "timezone": "Mars/Olympus"})
 
-        assert (chosen.json["language"], chosen.json["timezone"]) == ("es", "Europe/Madrid")
-        assert (cleared.json["language"], cleared.json["timezone"]) == ("es", None)
-        assert ProfileSchema().validate(cleared.json) == {}
+        assert (chosen.get_json()["language"], chosen.get_json()["timezone"]) == ("es", "Europe/Madrid")
+        assert (cleared.get_json()["language"], cleared.get_json()["timezone"]) == ("es", None)
+        assert ProfileSchema().validate(cleared.get_json()) == {}
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["language", "timezone"]
-        assert not {"language", "timezone"} & david.get("/api/users/susan").json.keys()
+        assert not {"language", "timezone"} & david.get("/api/users/susan").get_json().keys()
 
     def test_profile_has_last_seen_at(
         self, susan: Caller, david: Caller, signed_in: Callable[..., FlaskClient]
     ) -> None:
-        initial = susan.get("/api/users/David").json["last_seen_at"]
-        signed_in(User.with_username("david")).get("/explore").close()
+        initial = susan.get("/api/users/David").get_json()["last_seen_at"]
+        signed_in(not_none(User.with_username("david"))).get("/explore").close()
 
         assert initial is None
-        assert susan.get("/api/users/David").json["last_seen_at"].endswith("Z")
+        assert susan.get("/api/users/David").get_json()["last_seen_at"].endswith("Z")
 
     def test_username_with_newline_is_refused(self, susan: Caller) -> None:
         refused = susan.patch("/api/users/me", json={"username": "susan\n"})
 
         assert list(assert_problem(refused, 422)["errors"]["json"]) == ["username"]
-        assert susan.get("/api/users/me").json["username"] == "susan"
+        assert susan.get("/api/users/me").get_json()["username"] == "susan"
 
 
 class TestFollowing:
     def test_follow_and_unfollow_are_idempotent(self, susan: Caller, david: Caller) -> None:
         for _ in range(2):
             assert susan.put("/api/users/me/following/David").status_code == 204
-            assert [user["username"] for user in susan.get("/api/users/david/followers").json["items"]] == ["susan"]
-            assert [user["username"] for user in david.get("/api/users/susan/following").json["items"]] == ["David"]
+            followers = susan.get("/api/users/david/followers").get_json()["items"]
+            followed = david.get("/api/users/susan/following").get_json()["items"]
+            assert [user["username"] for user in followers] == ["susan"]
+            assert [user["username"] for user in followed] == ["David"]
         for _ in range(2):
             assert susan.delete("/api/users/susan/following/David").status_code == 204
-            assert susan.get("/api/users/david/followers").json["items"] == []
+            assert susan.get("/api/users/david/followers").get_json()["items"] == []
 
     def test_follow_refused_for_self_and_other_users(self, susan: Caller, david: Caller) -> None:
         assert_problem(susan.put("/api/users/me/following/susan"), 409)
@@ -173,9 +177,9 @@ class TestPosts:
         path = written.headers["Location"]
 
         assert written.status_code == 201
-        assert PostSchema().validate(written.json) == {}
-        assert (written.json["body"], written.json["author"]) == ("Hello,\nworld", "susan")
-        assert david.get(path).json == written.json
+        assert PostSchema().validate(written.get_json()) == {}
+        assert (written.get_json()["body"], written.get_json()["author"]) == ("Hello,\nworld", "susan")
+        assert david.get(path).get_json() == written.get_json()
         assert_problem(david.delete(path), 403)
         assert susan.delete(path).status_code == 204
         assert_problem(susan.get(path), 404)
@@ -197,7 +201,7 @@ class TestTimelines:
     def test_timelines_are_paged(self, susan: Caller, david: Caller, make_user: Callable[..., User]) -> None:
         stranger, now = make_user("stranger"), utcnow()
         for minutes, name in enumerate(["susan", "david", "stranger", "susan", "david"]):
-            author = User.with_username(name)
+            author = not_none(User.with_username(name))
             db.session.add(Post(body=f"{name} {minutes}", author=author, timestamp=now - timedelta(minutes=minutes)))
         db.session.commit()
         susan.put("/api/users/me/following/david")
@@ -211,7 +215,7 @@ class TestTimelines:
             ["david 4"],
         ]
         assert bodies(f"/api/users/{stranger.username}/posts") == [["stranger 2"]]
-        assert PostPageSchema().validate(susan.get("/api/timelines/home").json) == {}
+        assert PostPageSchema().validate(susan.get("/api/timelines/home").get_json()) == {}
         assert_problem(susan.get("/api/users/nobody/posts"), 404)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ def test_token_revoked_during_request_is_refused(
     susan = caller_for(app, make_user())
     find = ApiToken.find
 
-    def found_and_revoked(token):
+    def found_and_revoked(token: str) -> ApiToken | None:
         row = find(token)
         with db.engine.begin() as connection:
             connection.execute(sa.delete(ApiToken))
@@ -39,15 +40,15 @@ def test_token_revoked_during_request_is_refused(
 
 
 @pytest.fixture
-def change_before_issue(monkeypatch: pytest.MonkeyPatch):
+def change_before_issue(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that makes another connection change the user immediately before each token is issued."""
     issue = ApiToken.issue
 
-    def change_before_issue(**change) -> None:
-        def issue_after_change(user, *arguments):
+    def change_before_issue(**change: Any) -> None:
+        def issue_after_change(*arguments: Any) -> tuple[str, ApiToken]:
             with db.engine.begin() as connection:
                 connection.execute(sa.update(User).values(**change))
-            return issue(user, *arguments)
+            return issue(*arguments)
 
         monkeypatch.setattr(ApiToken, "issue", issue_after_change)
 
@@ -59,8 +60,8 @@ def test_no_token_if_account_changes_meanwhile(
     client: FlaskClient,
     make_user: Callable[..., User],
     signed_in: Callable[..., FlaskClient],
-    change_before_issue,
-    change,
+    change_before_issue: Callable[..., None],
+    change: dict[str, Any],
 ) -> None:
     browser = signed_in(make_user("susan", "cat-dog-fish"))
     change_before_issue(**change)
@@ -83,7 +84,7 @@ def test_concurrent_requests_respect_token_limit(
     all_requested = threading.Barrier(4)
     issue, statuses = ApiToken.issue, []
 
-    def issue_at_once(*arguments):
+    def issue_at_once(*arguments: Any) -> tuple[str, ApiToken]:
         all_requested.wait(timeout=TIMEOUT)
         return issue(*arguments)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
 from microblog.api.models import ApiToken
 from microblog.api.schemas import TokenPageSchema, TokenSchema
 from microblog.clock import utcnow
 from microblog.extensions import db
+from tests.support import not_none
 from tests.support.api import Caller, assert_problem, caller_for
 
 # The other tests of the API use tokens with both databases.
@@ -33,13 +35,13 @@ def test_token_is_issued_for_password(app: Flask, client: FlaskClient, make_user
     issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
 
     assert issued.status_code == 201
-    assert TokenSchema().validate(issued.json) == {}
+    assert TokenSchema().validate(issued.get_json()) == {}
     assert issued.headers["Cache-Control"] == "no-store"
-    assert Caller(client, issued.json["token"]).get("/api/tasks").json["items"] == []
+    assert Caller(client, issued.get_json()["token"]).get("/api/tasks").get_json()["items"] == []
 
 
 def test_only_token_hash_is_stored(app: Flask, susan: Caller) -> None:
-    row = db.session.scalar(sa.select(ApiToken))
+    row = db.session.scalars(sa.select(ApiToken)).one()
 
     assert len(row.hash) == 64
     assert susan.token not in repr(vars(row))
@@ -103,7 +105,7 @@ def test_expired_token_is_refused_and_later_deleted(app: Flask, susan: Caller) -
     db.session.commit()
 
     refused = susan.get("/api/tasks")
-    caller_for(app, User.with_username("susan"))
+    caller_for(app, not_none(User.with_username("susan")))
 
     assert_problem(refused, 401)
     assert "error=invalid_token" in refused.headers["WWW-Authenticate"].replace('"', "")
@@ -111,7 +113,7 @@ def test_expired_token_is_refused_and_later_deleted(app: Flask, susan: Caller) -
 
 
 def test_revoking_a_token_leaves_other_tokens(app: Flask, susan: Caller) -> None:
-    other = caller_for(app, User.with_username("susan"))
+    other = caller_for(app, not_none(User.with_username("susan")))
 
     assert susan.delete("/api/tokens").status_code == 204
 
@@ -121,17 +123,18 @@ def test_revoking_a_token_leaves_other_tokens(app: Flask, susan: Caller) -> None
 
 
 def test_named_tokens_are_listed_and_revoked(client: FlaskClient, make_user: Callable[..., User]) -> None:
-    make_user("susan", "cat-dog-fish")
+    susan = make_user("susan", "cat-dog-fish")
     other = caller_for(client.application, make_user("david"))
     issued = client.post("/api/tokens", auth=("susan", "cat-dog-fish"), json={"name": " backup "})
-    first, second = Caller(client, issued.json["token"]), caller_for(client.application, User.with_username("susan"))
+    first = Caller(client, issued.get_json()["token"])
+    second = caller_for(client.application, susan)
 
     listed = first.get("/api/tokens")
 
-    assert TokenPageSchema().validate(listed.json) == {}
-    assert {(one["name"], one["current"]) for one in listed.json["items"]} == {("", False), ("backup", True)}
+    assert TokenPageSchema().validate(listed.get_json()) == {}
+    assert {(one["name"], one["current"]) for one in listed.get_json()["items"]} == {("", False), ("backup", True)}
     assert first.token not in listed.text
-    own = next(one["id"] for one in listed.json["items"] if one["current"])
+    own = next(one["id"] for one in listed.get_json()["items"] if one["current"])
     assert_problem(other.delete(f"/api/tokens/{own}"), 404)
     assert second.delete(f"/api/tokens/{own}").status_code == 204
     assert_problem(first.get("/api/tokens"), 401)
@@ -152,7 +155,7 @@ def test_token_limit_ignores_revoked_and_expired_tokens(
     user = make_user("susan", "cat-dog-fish")
     first, *_others = (caller_for(app, user) for _ in range(3))
 
-    def request_token():
+    def request_token() -> TestResponse:
         return client.post("/api/tokens", auth=("susan", "cat-dog-fish"))
 
     refused = assert_problem(request_token(), 409)
@@ -175,20 +178,20 @@ class TestPage:
 
         created = browser.post("/account/tokens", data={"name": "my <script>"})
 
-        token = re.search(r'id="new-token" value="([^"]+)"', created.text)[1]
+        token = not_none(re.search(r'id="new-token" value="([^"]+)"', created.text))[1]
         assert created.status_code == 201
         assert created.headers["Cache-Control"] == "no-store"
-        assert Caller(app.test_client(use_cookies=False), token).get("/api/users/me").json["username"] == "susan"
+        assert Caller(app.test_client(use_cookies=False), token).get("/api/users/me").get_json()["username"] == "susan"
         page = browser.get("/account/tokens").text
         assert token not in page
         assert "my &lt;script&gt;" in page
-        browser.post(re.search(r'action="([^"]+/revoke)"', page)[1])
+        browser.post(not_none(re.search(r'action="([^"]+/revoke)"', page))[1])
         assert_problem(Caller(app.test_client(use_cookies=False), token).get("/api/users/me"), 401)
 
     def test_revoking_foreign_token_is_404(
         self, susan: Caller, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
     ) -> None:
-        token_id = susan.get("/api/tokens").json["items"][0]["id"]
+        token_id = susan.get("/api/tokens").get_json()["items"][0]["id"]
 
         assert signed_in(make_user("david")).post(f"/account/tokens/{token_id}/revoke").status_code == 404
         assert susan.get("/api/tokens").status_code == 200
@@ -218,8 +221,8 @@ class TestPage:
 
 
 def test_last_use_is_stored_once_a_minute(susan: Caller) -> None:
-    def last_used_at():
-        return db.session.scalar(sa.select(ApiToken.last_used_at))
+    def last_used_at() -> datetime:
+        return not_none(db.session.scalars(sa.select(ApiToken.last_used_at)).one())
 
     susan.get("/api/tasks")
     first = last_used_at()

@@ -43,7 +43,7 @@ def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
 def path(susan: Caller) -> str:
     """The API path of the translation of a Russian post."""
     written = susan.post("/api/posts", json={"body": RUSSIAN})
-    assert written.json["language"] == "ru"
+    assert written.get_json()["language"] == "ru"
     return f"{written.headers['Location']}/translation"
 
 
@@ -51,8 +51,8 @@ def test_translation_is_made_once_in_users_language(susan: Caller, path: str, se
     answers = [susan.post(path) for _ in range(2)]
 
     for answer in answers:
-        assert (answer.status_code, answer.json) == (200, {"language": "en", "body": ENGLISH})
-        assert TranslationSchema().validate(answer.json) == {}
+        assert (answer.status_code, answer.get_json()) == (200, {"language": "en", "body": ENGLISH})
+        assert TranslationSchema().validate(answer.get_json()) == {}
     assert len(service.questions) == 1
     susan.patch("/api/users/me", json={"language": "ru"})
     assert_problem(susan.post(path), 404)

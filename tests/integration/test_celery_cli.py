@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_events_are_dumped(cluster: Cluster, worker: Worker, tmp_path: Path) -> 
         job = cluster.launch("noop")
 
         for event in ("task received", "task started", "task succeeded"):
-            wait_for(lambda event=event: is_printed(event, job), what=event)
+            wait_for(partial(is_printed, event, job), what=event)
     finally:
         dump.terminate()
         dump.wait(TIMEOUT)

@@ -20,7 +20,7 @@ from microblog.taskqueue import interface, transitions
 from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from tests.support import tasks
+from tests.support import not_none, tasks
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -122,9 +122,9 @@ def test_lease_is_renewed_only_by_its_worker(executor: AutocommitExecutor, task_
     expire(claim(executor, task_id))
 
     transitions.renew_leases(executor, [task_id], worker="two@host", lease=LEASE)
-    assert row_of(task_id).lease_expires_at < utcnow()
+    assert not_none(row_of(task_id).lease_expires_at) < utcnow()
     transitions.renew_leases(executor, [task_id], worker="one@host", lease=LEASE)
-    assert row_of(task_id).lease_expires_at > utcnow()
+    assert not_none(row_of(task_id).lease_expires_at) > utcnow()
 
 
 def test_claim_succeeds_after_process_died(executor: AutocommitExecutor, task_id: str) -> None:
@@ -260,7 +260,7 @@ def test_progress_renews_lease(executor: AutocommitExecutor, backend: Any, task_
 
     row = row_of(task_id)
     assert (row.state, row.progress, row.current, row.total, row.message) == ("PROGRESS", 50, 1, 2, "half")
-    assert row.lease_expires_at > utcnow()
+    assert not_none(row.lease_expires_at) > utcnow()
     assert held.lease_valid
 
 
@@ -280,7 +280,7 @@ def test_retry_stores_whether_it_was_published(
     executor: AutocommitExecutor, backend: Any, task_id: str, published: bool
 ) -> None:
     request = request_of(claim(executor, task_id))
-    first_published_at = row_of(task_id).published_at
+    first_published_at = not_none(row_of(task_id).published_at)
     request.claim.retry_at, request.claim.retry_published = utcnow() + timedelta(seconds=60), published
 
     backend.store_result(task_id, OSError("not now"), "RETRY", request=request)

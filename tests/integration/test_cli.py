@@ -21,6 +21,7 @@ from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.job_queries import find_jobs
 from microblog.taskqueue import states
+from tests.support import not_none
 from tests.support.console import Run, commands
 from tests.support.factories import make_job
 from tests.support.servers import RedisServer, Worker, wait_for
@@ -38,9 +39,7 @@ def run(app: Flask) -> Run:
 def launch_export(user: User) -> Job:
     user.launch_task("export_posts", "Exporting your posts")
     db.session.commit()
-    job = find_job(user.get_tasks_in_progress()[0].id)
-    assert job is not None
-    return job
+    return not_none(find_job(user.get_tasks_in_progress()[0].id))
 
 
 def listed(result: Result) -> list[str]:
@@ -92,7 +91,7 @@ class TestList:
         ]
 
         for state in states.ALL:
-            expected = [root_id for root_id in made if find_job(root_id).state == state]
+            expected = [root_id for root_id in made if not_none(find_job(root_id)).state == state]
 
             assert [job.id for job in find_jobs(Filters(states=frozenset({state})), size=100).jobs] == expected
 
@@ -171,10 +170,9 @@ class TestShow:
     def test_export_has_mail_and_archive(self, run: Run, susan: User, worker: Worker) -> None:
         job = launch_export(susan)
 
-        def state() -> str:
-            return json.loads(run("show", job.id, "--json").stdout)["state"]
-
-        wait_for(lambda: state() == states.SUCCESS, what="the export ends")
+        wait_for(
+            lambda: json.loads(run("show", job.id, "--json").stdout)["state"] == states.SUCCESS, what="the export ends"
+        )
 
         text, shown = run("show", job.id).stdout, json.loads(run("show", job.id, "--json").stdout)
         [mail], [archive] = shown["mails"], shown["archives"]
@@ -199,7 +197,7 @@ class TestCancelAndRetry:
         result = run("cancel", job.id)
 
         assert (result.exit_code, result.stdout) == (0, f"{job.id}: cancelled.\n")
-        assert find_job(job.id).state == states.REVOKED
+        assert not_none(find_job(job.id)).state == states.REVOKED
 
     def test_running_job_is_asked_to_stop(self, run: Run, susan: User) -> None:
         job = make_job(susan, "PROGRESS", "PENDING", lease_expires_at=utcnow() + timedelta(hours=1))
@@ -208,7 +206,7 @@ class TestCancelAndRetry:
 
         assert result.exit_code == 0
         assert "asked to stop" in result.stdout
-        assert find_job(job).cancel_requested
+        assert not_none(find_job(job)).cancel_requested
 
     def test_finished_job_is_refused(self, run: Run, susan: User) -> None:
         done = make_job(susan, "SUCCESS")
@@ -227,7 +225,7 @@ class TestCancelAndRetry:
         [again] = json.loads(result.stdout)
         assert result.exit_code == 0
         assert (again["asked"], again["done"], again["retried_from"], again["user"]) == (failed, True, failed, "susan")
-        assert find_job(again["id"]).root.user_id == susan.id
+        assert not_none(find_job(again["id"])).root.user_id == susan.id
         assert json.loads(run("show", failed, "--json").stdout)["retried_as"] == [again["id"]]
         assert again["id"] in run("show", failed).stdout
 
@@ -251,7 +249,7 @@ class TestCancelAndRetry:
         assert [(each["asked"], each["done"]) for each in json.loads(mixed.stdout)] == [(job.id, True), (done, False)]
         assert unknown.exit_code == 2
         assert [each["done"] for each in json.loads(unknown.stdout)] == [True, False, False]
-        assert find_job(cancellable.id).state == states.REVOKED
+        assert not_none(find_job(cancellable.id)).state == states.REVOKED
 
     def test_missing_id_is_refused(self, run: Run) -> None:
         for command in ("cancel", "retry", "show"):

@@ -19,6 +19,7 @@ from microblog.monitoring.cli import completion
 from microblog.monitoring.worker_rpc import REPLIES_EXPIRE, REPLIES_KEY, REQUEST_KEY, broadcast
 from microblog.monitoring.workers import all_commands, query_workers_with
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
+from tests.support import not_none
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import flask_tasks, run_in_terminal
 from tests.support.servers import Worker, wait_for
@@ -198,7 +199,7 @@ def test_queues_shows_length_age_and_consumers(cluster: Cluster, generalist: Wor
     text = cluster.run("queues", *TIMEOUT_OPTION).stdout
     resume_consuming("exports")
 
-    first = cluster.job(jobs[0]).root.published_at
+    first = not_none(cluster.job(jobs[0]).root.published_at)
     assert list(by_name) == ["exports", "mail", "default"]
     assert by_name["exports"] == {
         "name": "exports",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -274,6 +274,7 @@ def test_killed_deletion_is_resumed(app: Flask, susan: User, ben: User, monkeypa
     expected = deletion.count_user_data(susan_id)
 
     first = deletion.delete_user_data(susan_id)
+    assert isinstance(first, Generator)
     killed = next(first) + next(first)
     first.close()
     rest = list(deletion.delete_user_data(susan_id))

@@ -23,6 +23,7 @@ from microblog.notifications.models import Notification
 from microblog.notifications.services import notifications_of
 from microblog.posts import language_detection
 from microblog.posts.models import MAX_POST, Post
+from tests.support import not_none
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -95,8 +96,7 @@ def test_users_write_and_reply_in_four_languages(build: Callable[..., list[list[
 def test_demo_user_has_unread_messages_and_notifications(build: Callable[..., list[list[Any]]], app: Flask) -> None:
     _people, _written, _follows, messages, _notifications = build(users=13, posts=10)
 
-    demo = User.with_username("demo")
-    assert demo is not None
+    demo = not_none(User.with_username("demo"))
     assert unread_counts.unread_counts(demo.id)["messages"] == UNANSWERED
     assert UNANSWERED < unread_counts.unread_counts(demo.id)["notifications"] <= UNANSWERED + NEW_FOLLOWERS
     assert all(NOW - MESSAGE_PERIOD * 2 < time < NOW for _body, time, _read in messages)
@@ -115,7 +115,7 @@ def test_no_activity_after_last_seen_at(build: Callable[..., list[list[Any]]]) -
     ):
         unseen = sa.select(sa.func.count()).where(actor_id == User.id, User.last_seen_at < at)
         assert db.session.scalar(unseen) == 0
-    assert db.session.scalar(sa.select(sa.func.max(User.last_seen_at))) <= NOW
+    assert not_none(db.session.scalar(sa.select(sa.func.max(User.last_seen_at)))) <= NOW
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.language)

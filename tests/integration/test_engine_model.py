@@ -307,9 +307,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def row(self, step: Step) -> Task:
         db.session.rollback()
-        row = db.session.get(Task, step.id, populate_existing=True)
-        assert row is not None
-        return row
+        return db.session.get_one(Task, step.id, populate_existing=True)
 
     @staticmethod
     def current(job: JobModel) -> tuple[int, Step]:
@@ -329,7 +327,7 @@ def test_engine_conforms_to_model(app: Flask, redis_server: RedisServer, virtual
     app.config["TASK_LEASE"] = LEASE
     EngineMachine.app, EngineMachine.redis = app, redis_server
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         EngineMachine,
         settings=settings(
             max_examples=sequences,

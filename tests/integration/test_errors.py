@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -21,20 +22,23 @@ from microblog import logs
 from microblog.accounts.models import User
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
+from tests.support import not_none
 from tests.support.servers import Postgres, RedisServer
+
+Log = Callable[[], list[dict[str, Any]]]
 
 CODES = [400, 401, 403, 404, 405, 410, 413, 429, 500, 503]
 
 
 @pytest.fixture
-def faulty(make_app: Callable[..., Flask]):
+def faulty(make_app: Callable[..., Flask]) -> Flask:
     """An app with the error handling of production and routes that fail with a given status or exception."""
     faulty = make_app(TESTING=False)
 
-    def fail(code: int) -> None:
+    def fail(code: int) -> NoReturn:
         raise default_exceptions[code]()
 
-    def crash() -> None:
+    def crash() -> NoReturn:
         raise RuntimeError("secret detail")
 
     faulty.add_url_rule("/fault/<int:code>", "fail", fail, methods=["GET", "POST"])
@@ -45,8 +49,8 @@ def faulty(make_app: Callable[..., Flask]):
 
 
 @pytest.fixture
-def log():
-    """Return a function that returns the lines logged during the test, formatted as on stderr."""
+def log() -> Iterator[Log]:
+    """A function that returns the lines logged during the test, formatted as on stderr."""
     written = io.StringIO()
     root = logging.getLogger()
     handler = logging.StreamHandler(written)
@@ -56,7 +60,7 @@ def log():
     root.removeHandler(handler)
 
 
-def test_error_is_a_page_with_explanation(faulty) -> None:
+def test_error_is_a_page_with_explanation(faulty: Flask) -> None:
     for code in CODES:
         response = faulty.test_client().get(f"/fault/{code}")
 
@@ -66,7 +70,7 @@ def test_error_is_a_page_with_explanation(faulty) -> None:
         assert re.search(r'<p class="error-message">[^<]+\.</p>', response.text)
 
 
-def test_api_error_is_a_problem(faulty) -> None:
+def test_api_error_is_a_problem(faulty: Flask) -> None:
     for code in CODES:
         response = faulty.test_client().get(f"/api/fault/{code}")
 
@@ -93,7 +97,7 @@ def test_wrong_method_has_allow_header(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/crash", "/api/crash"])
-def test_traceback_is_logged_and_not_shown(faulty, log, path) -> None:
+def test_traceback_is_logged_and_not_shown(faulty: Flask, log: Log, path: str) -> None:
     response = faulty.test_client().get(path, headers={"X-Request-ID": "crash-1"})
 
     assert response.status_code == 500
@@ -113,13 +117,15 @@ CANNOT_OPEN.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
 @pytest.mark.parametrize(
     "fault", [CANNOT_OPEN, sqlite3.ProgrammingError("Cannot operate on a closed database.")], ids=["fault0", "fault1"]
 )
-def test_unavailable_database_is_503_with_retry_after(faulty, make_user: Callable[..., User], fault) -> None:
+def test_unavailable_database_is_503_with_retry_after(
+    faulty: Flask, make_user: Callable[..., User], fault: sqlite3.Error
+) -> None:
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
     assert browser.get("/").status_code == 200
 
-    def fail(*args) -> None:
+    def fail(*args: object) -> NoReturn:
         raise fault
 
     with faulty.app_context():
@@ -141,7 +147,7 @@ def test_unavailable_database_is_503_with_retry_after(faulty, make_user: Callabl
 
 
 @pytest.mark.both_databases
-def test_invalid_statement_is_500_not_503(faulty) -> None:
+def test_invalid_statement_is_500_not_503(faulty: Flask) -> None:
     faults = []
     got_request_exception.connect(lambda _app, exception: faults.append(exception), faulty, weak=False)
     faulty.add_url_rule("/wrong", "wrong", lambda: str(db.session.scalar(sa.text("SELECT no_such_column"))))
@@ -155,7 +161,7 @@ def test_invalid_statement_is_500_not_503(faulty) -> None:
 
 
 @pytest.mark.both_databases
-def test_unreachable_or_locked_database_is_unavailable(faulty, database: str, tmp_path: Path) -> None:
+def test_unreachable_or_locked_database_is_unavailable(faulty: Flask, database: str, tmp_path: Path) -> None:
     with faulty.app_context():
         engine, is_sqlite = db.engine, database == "sqlite"
     unreachable = sa.create_engine(
@@ -180,7 +186,7 @@ def test_pages_work_while_redis_is_unavailable(
     app = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     make_user("susan")
     browser = app.test_client()
-    pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in rule.methods and not rule.arguments}
+    pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in not_none(rule.methods) and not rule.arguments}
     pages -= {"/readyz", "/notifications/stream"}  # /readyz reports the outage, and the stream never ends
 
     with redis_server.stopped():
@@ -194,7 +200,9 @@ def test_pages_work_while_redis_is_unavailable(
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_pages_work_after_database_restart(faulty, make_user: Callable[..., User], postgres_server: Postgres) -> None:
+def test_pages_work_after_database_restart(
+    faulty: Flask, make_user: Callable[..., User], postgres_server: Postgres
+) -> None:
     make_user("susan")
     browser = faulty.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -249,7 +257,7 @@ def test_invalid_request_id_is_replaced(client: FlaskClient) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", returned)
 
 
-def test_request_log_omits_query_and_cookies(client: FlaskClient, log) -> None:
+def test_request_log_omits_query_and_cookies(client: FlaskClient, log: Log) -> None:
     client.set_cookie("session", "confidential")
 
     client.get("/auth/login?next=/exports/1/download?token=confidential", headers={"X-Request-ID": "line-1"})
@@ -263,7 +271,7 @@ def test_request_log_omits_query_and_cookies(client: FlaskClient, log) -> None:
     assert "confidential" not in json.dumps(line)
 
 
-def test_celery_log_has_task_id_without_arguments(app: Flask, log) -> None:
+def test_celery_log_has_task_id_without_arguments(app: Flask, log: Log) -> None:
     data = {"id": "task-1", "name": "export_posts", "args": "('confidential',)", "kwargs": "{}"}
 
     logging.getLogger("celery.worker.strategy").warning("Task received", extra={"data": data})
@@ -273,7 +281,7 @@ def test_celery_log_has_task_id_without_arguments(app: Flask, log) -> None:
     assert "confidential" not in json.dumps(line)
 
 
-def test_task_log_has_task_id_and_request_id(app: Flask, log) -> None:
+def test_task_log_has_task_id_and_request_id(app: Flask, log: Log) -> None:
     task = next(iter(app.extensions["celery"].tasks.values()))
     task.push_request(id="task-1", request_id="click-1")
     _task_stack.push(task)

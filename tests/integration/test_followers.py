@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -110,9 +111,9 @@ def test_home_query_skips_posts_of_other_authors(app: Flask, database: str) -> N
     write(stranger, *range(30, 3000))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
-    statements: list[tuple[str, object]] = []
+    statements: list[tuple[str, Any]] = []
 
-    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+    def note(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
         statements.append((statement, parameters))
 
     sa.event.listen(db.engine, "before_cursor_execute", note)

@@ -52,7 +52,7 @@ def running_checks() -> list[str]:
 def test_healthz_is_ok_without_database_and_redis(isolated_client: FlaskClient) -> None:
     response = isolated_client.get("/healthz")
 
-    assert (response.status_code, response.json) == (200, {"status": "ok"})
+    assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
     assert response.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in response.headers
 
@@ -64,10 +64,11 @@ def test_readyz_requires_database_redis_and_worker(client: FlaskClient, make_wor
     hanging = client.get("/readyz")
     worker.send_signal(signal.SIGCONT)
 
-    assert (ready.status_code, ready.json) == (200, {"database": AVAILABLE, "redis": AVAILABLE, "worker": AVAILABLE})
+    assert ready.status_code == 200
+    assert ready.get_json() == {"database": AVAILABLE, "redis": AVAILABLE, "worker": AVAILABLE}
     assert ready.headers["Cache-Control"] == "no-store"
     assert "Set-Cookie" not in ready.headers
-    assert (hanging.status_code, hanging.json["worker"]["ok"]) == (503, False)
+    assert (hanging.status_code, hanging.get_json()["worker"]["ok"]) == (503, False)
     wait_for(lambda: ready_now(client), what="the app is ready again")
 
 
@@ -77,7 +78,7 @@ def test_readyz_fails_without_worker(client: FlaskClient, monkeypatch: pytest.Mo
     response = client.get("/readyz")
 
     assert response.status_code == 503
-    assert response.json == {
+    assert response.get_json() == {
         "database": AVAILABLE,
         "redis": AVAILABLE,
         "worker": {"ok": False, "error": "No worker answers."},
@@ -98,9 +99,9 @@ def test_readyz_fails_promptly_while_redis_is_down(
         took = time.monotonic() - began
 
     assert response.status_code == 503
-    assert response.json["database"] == AVAILABLE
-    assert not response.json["redis"]["ok"]
-    assert not response.json["worker"]["ok"]
+    assert response.get_json()["database"] == AVAILABLE
+    assert not response.get_json()["redis"]["ok"]
+    assert not response.get_json()["worker"]["ok"]
     assert took < health_routes.DEADLINE + SLACK
     wait_for(lambda: ready_now(client), what="the app is ready again")
 
@@ -112,14 +113,14 @@ def test_readyz_fails_without_tables(app: Flask, client: FlaskClient) -> None:
     response = client.get("/readyz")
 
     assert response.status_code == 503
-    assert not response.json["database"]["ok"]
+    assert not response.get_json()["database"]["ok"]
 
 
 def test_readyz_exposes_no_secret_or_traceback(isolated_client: FlaskClient) -> None:
     response = isolated_client.get("/readyz")
 
     assert response.status_code == 503
-    assert {part["ok"] for part in response.json.values()} == {False}
+    assert {part["ok"] for part in response.get_json().values()} == {False}
     assert not any(word in response.text for word in ("secret", "Error", "Traceback", "sqlite", "127.0.0.1"))
 
 
@@ -138,7 +139,7 @@ def test_hanging_check_times_out_and_runs_once(client: FlaskClient, monkeypatch:
     wait_for(lambda: not running_checks(), what="no check is running")
 
     assert [response.status_code for response in responses] == [503, 503, 503]
-    assert not responses[0].json["database"]["ok"]
+    assert not responses[0].get_json()["database"]["ok"]
     assert len(calls) == 1
 
 

@@ -102,7 +102,8 @@ def test_invalid_address_is_sanitized(app: Flask, susan: User) -> None:
     task_id, result = imported(susan, outbox.replace(b"SPOILT", b"sp\xffilt"))
 
     assert db.session.scalars(sa.select(Post.body).order_by(Post.id)).all() == ["https://x/good", "https://x/better"]
-    listed = [item["address"] for item in caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]]
+    refusals = caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").get_json()["items"]
+    listed = [item["address"] for item in refusals]
     assert listed == [refusal["address"] for refusal in result["refusals"]]
     suffix = "!" * 150
     assert listed == [f"https://x/\ufffd{suffix}"] * 2 + [
@@ -117,15 +118,15 @@ def test_api_pages_refusals(app: Flask, susan: User, make_user: Callable[..., Us
     caller, pages = caller_for(app, susan), []
     path: str | None = f"/api/imports/{task_id}/refusals?limit=60"
     while path:
-        pages.append(caller.get(path).json)
+        pages.append(caller.get(path).get_json())
         path = pages[-1]["next"]
 
     assert [len(page["items"]) for page in pages] == [60, 60, 30]
     items = [item for page in pages for item in page["items"]]
     assert items == [{"number": n, "line": 1, "reason": REASON, "address": None} for n in range(2, BAD + 2)]
     assert [page["prev"] is None for page in pages] == [True, False, False]
-    assert caller.get(pages[2]["prev"]).json == pages[1]
-    assert caller.get(pages[1]["prev"]).json == pages[0]
+    assert caller.get(pages[2]["prev"]).get_json() == pages[1]
+    assert caller.get(pages[1]["prev"]).get_json() == pages[0]
     assert_problem(caller.get(f"/api/imports/{task_id}/refusals?after=x"), 400)
     assert_problem(caller.get(f"/api/imports/{export_id}/refusals"), 404)
     assert_problem(caller_for(app, make_user("ben")).get(f"/api/imports/{task_id}/refusals"), 404)
@@ -142,7 +143,7 @@ def test_refusals_before_broken_json_are_listed(app: Flask, susan: User, signed_
     assert "What came before that has been imported." in card
     [link] = re.findall(r'href="([^"]*/refusals)"', card)
     assert len(browser.get(link).text.splitlines()) == BAD + 1
-    listed = caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").json["items"]
+    listed = caller_for(app, susan).get(f"/api/imports/{task_id}/refusals").get_json()["items"]
     assert listed[0] == {"number": 2, "line": 1, "reason": REASON, "address": None}
     db.session.scalars(sa.select(Upload)).one().expires_at = BEGINNING
     db.session.commit()

@@ -152,9 +152,9 @@ def test_api_import_returns_task(app: Flask, susan: User) -> None:
     response = caller.post("/api/imports", data=archive(post("one")), content_type=JSON)
 
     assert response.status_code == 202
-    assert response.headers["Location"] == f"/api/tasks/{response.json['id']}"
-    assert (response.json["name"], response.json["state"]) == ("import_posts", "PENDING")
-    assert TaskSchema().validate(response.json) == {}
+    assert response.headers["Location"] == f"/api/tasks/{response.get_json()['id']}"
+    assert (response.get_json()["name"], response.get_json()["state"]) == ("import_posts", "PENDING")
+    assert TaskSchema().validate(response.get_json()) == {}
     [upload] = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id))
     assert b"".join(current_storage().read_chunks(upload.path)) == archive(post("one"))
     running = caller.post("/api/imports", data=archive(post("two")), content_type=JSON)

@@ -24,6 +24,7 @@ from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
 from microblog.imports import cleanup, duplicates, importer, json_reader
 from microblog.imports.models import Upload
+from microblog.imports.parsers import from_archive
 from microblog.imports.tasks import import_posts
 from microblog.jobs.services import cancel_job, retry_job
 from microblog.posts.models import Post
@@ -349,7 +350,7 @@ def test_report_counts_posts_once_after_worker_crash(
     task_id = susan.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
     crash(app, task_id)
-    importer.store_posts(upload.id, susan.id, [(importer.FORMATS["posts"](post("number 0")), 1)])  # before the crash
+    importer.store_posts(upload.id, susan.id, [(from_archive(post("number 0")), 1)])  # before the crash
 
     make_worker()
 

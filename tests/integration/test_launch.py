@@ -268,6 +268,7 @@ def test_export_message_contains_only_user_id(
     db.session.commit()
 
     [raw] = redis_server.client.lrange("exports", 0, -1)
+    assert isinstance(raw, str)
 
     message = json.loads(raw)
     assert message["content-type"] == "application/json"

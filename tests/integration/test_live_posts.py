@@ -40,7 +40,7 @@ def poll(client: FlaskClient, query: str, since: float) -> list[tuple[str, int]]
     """Return the name and post id of each post event that a poll with `query` returns."""
     response = client.get(f"/notifications?since={since}&{query}")
     assert response.status_code == 200, response.text
-    return [(event["name"], event["data"]["id"]) for event in response.json if event["name"].startswith("post")]
+    return [(event["name"], event["data"]["id"]) for event in response.get_json() if event["name"].startswith("post")]
 
 
 def test_poll_returns_missed_posts_of_timeline(
@@ -160,12 +160,12 @@ def test_post_events_are_published_once_without_body(
 
 
 def test_home_page_query_count_is_independent_of_followees(
-    app: Flask, susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
+    susan: User, others: list[User], signed_in: Callable[..., FlaskClient]
 ) -> None:
     client = signed_in(susan)
     pages = ("/", "/notifications?since=0&posts=home&shown=1,2,3")
     create_post(others[0].id, "Hello")
-    few = [count_queries(app, client, path) for path in pages]
+    few = [count_queries(client, path) for path in pages]
     more = [User(username=f"user{n}", email=f"user{n}@example.com", password_hash="") for n in range(20)]
     db.session.add_all(more)
     db.session.commit()
@@ -173,7 +173,7 @@ def test_home_page_query_count_is_independent_of_followees(
         follow_user(susan, user)
         create_post(user.id, "Hello")
 
-    assert [count_queries(app, client, path) for path in pages] == few
+    assert [count_queries(client, path) for path in pages] == few
 
 
 @ON_SQLITE

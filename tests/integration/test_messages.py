@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -289,9 +290,9 @@ def test_unread_count_is_one_capped_index_query(susan: User, miguel: User, datab
     add_messages(susan, miguel, *range(unread_counts.MAX_COUNT + 20))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
-    statements: list[tuple[str, object]] = []
+    statements: list[tuple[str, Any]] = []
 
-    def record(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+    def record(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
         statements.append((statement, parameters))
 
     user_id = miguel.id

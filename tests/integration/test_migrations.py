@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import flask_migrate
 import pytest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.both_databases
 MIGRATIONS = str(ROOT / "migrations")
 
 
-def execute(statement: str) -> sa.Result[tuple[object, ...]]:
+def execute(statement: str) -> sa.Result[*tuple[Any, ...]]:
     with db.engine.begin() as connection:
         result = connection.execute(sa.text(statement))
         return result.freeze()() if result.returns_rows else result
@@ -36,7 +37,7 @@ def shapes() -> dict[str, tuple[object, ...]]:
     }
 
 
-def columns_of(table: str) -> list[sa.Row[tuple[object, ...]]]:
+def columns_of(table: str) -> list[sa.Row[*tuple[Any, ...]]]:
     columns = execute(f"""SELECT name, type, "notnull", pk FROM pragma_table_info('{table}')""").all()
     return [row for row in columns if row.name != "terms"]  # its type depends on the dialect
 

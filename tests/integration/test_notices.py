@@ -242,14 +242,14 @@ def test_poll_returns_same_events_as_stream(browser: FlaskClient, susan: User, m
     since = utcnow().timestamp()
     send_message(miguel, susan, "Hello")
 
-    events = browser.get(f"/notifications?since={since}").json
+    events = browser.get(f"/notifications?since={since}").get_json()
     assert [event["name"] for event in events] == ["message", "unread", "unread"]
     assert [event["data"]["count"] for event in events[1:]] == [1, 1]
     read_from = events[0]["timestamp"]
-    assert browser.get(f"/notifications?since={read_from}").json == []
+    assert browser.get(f"/notifications?since={read_from}").get_json() == []
 
     browser.get("/messages")
-    events = browser.get(f"/notifications?since={read_from}").json
+    events = browser.get(f"/notifications?since={read_from}").get_json()
     assert events[0]["data"]["read"] is True
     assert [event["data"]["count"] for event in events[1:]] == [0, 0]
 

@@ -222,7 +222,7 @@ def test_poll_excludes_events_of_other_users(
     susan.launch_task("noop", "Nothing")
     db.session.commit()
 
-    assert signed_in(make_user("ben")).get("/notifications?since=0").json == []
+    assert signed_in(make_user("ben")).get("/notifications?since=0").get_json() == []
 
 
 @pytest.mark.both_databases
@@ -232,15 +232,15 @@ def test_poll_returns_task_events(app: Flask, susan: User, signed_in: Callable[.
     task = susan.launch_task("noop", "Nothing")
     db.session.commit()
 
-    [event] = client.get(f"/notifications?since={start}").json
+    [event] = client.get(f"/notifications?since={start}").get_json()
     assert (event["name"], event["subject"]) == ("task", task.id)
     assert event["data"]["progress"] == {"current": 0, "total": None, "percent": 0, "message": ""}
-    assert client.get(f"/notifications?since={event['timestamp']}").json == []
+    assert client.get(f"/notifications?since={event['timestamp']}").get_json() == []
 
     job = find_job(task.id)
     assert job is not None
     cancel_job(job)
-    [cancelled] = client.get(f"/notifications?since={event['timestamp']}").json
+    [cancelled] = client.get(f"/notifications?since={event['timestamp']}").get_json()
     assert cancelled["data"]["state"] == "REVOKED"
 
 
@@ -249,7 +249,7 @@ def test_poll_returns_changed_unread_counts(susan: User, ben: User, signed_in: C
     client, now = signed_in(susan), utcnow().timestamp() + 60
 
     def changed(shown: str) -> list[tuple[str, int]]:
-        events = client.get(f"/notifications?since={now}{shown}").json
+        events = client.get(f"/notifications?since={now}{shown}").get_json()
         return sorted((event["subject"], event["data"]["count"]) for event in events)
 
     assert changed("") == changed("&unread-messages=1") == changed("&unread-messages=1&unread-notifications=1") == []

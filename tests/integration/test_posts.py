@@ -11,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post
+from tests.support import not_none
 from tests.support.databases import recorded_statements
 
 LISTS = ("/", "/explore", "/user/susan")
@@ -34,12 +36,13 @@ def write_posts(app: Flask, author_id: int, count: int) -> None:
         db.session.commit()
 
 
-def shown_posts(page) -> list[str]:
+def shown_posts(page: TestResponse) -> list[str]:
     return re.findall(r'<p dir="auto" class="post-body"[^>]*>(.*?)</p>', page.text, re.DOTALL)
 
 
-def link(page, label: str) -> str:
-    (href,) = re.findall(rf'rel="{label}" href="([^"]+)"', page.text)
+def link(page: TestResponse, label: str) -> str:
+    hrefs: list[str] = re.findall(rf'rel="{label}" href="([^"]+)"', page.text)
+    [href] = hrefs
     return href.replace("&amp;", "&")
 
 
@@ -85,7 +88,7 @@ def test_invalid_post_is_refused_and_stays_in_form(app: Flask, browser: FlaskCli
         assert reason in response.text
         assert 'aria-invalid="true"' in response.text
         shown = re.search(r"<textarea[^>]*>\r?\n(.*?)</textarea>", response.text, re.DOTALL)
-        assert shown[1] == typed.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        assert not_none(shown)[1] == typed.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     assert stored_posts(app) == []
 
 
@@ -106,7 +109,7 @@ def test_times_are_utc_by_default(app: Flask, browser: FlaskClient, susan: User)
 
     time = re.search(r'<time datetime="([^"]+)">([^<]+)</time>', browser.get("/explore").text)
 
-    assert time.groups() == ("2026-01-01T00:00:00.000000Z", "Jan 1, 2026, 12:00:00\u202fAM UTC")
+    assert not_none(time).groups() == ("2026-01-01T00:00:00.000000Z", "Jan 1, 2026, 12:00:00\u202fAM UTC")
 
 
 @pytest.mark.both_databases

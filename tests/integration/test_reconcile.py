@@ -21,7 +21,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support import servers, tasks
+from tests.support import not_none, servers, tasks
 from tests.support.console import as_python_module
 from tests.support.factories import crash, make_older, rows_of, start, states_of, store_result_in_redis
 from tests.support.programs import ROOT
@@ -36,7 +36,8 @@ FOREVER = "600"  # seconds, as a setting: longer than a test may take
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The commands that this thread sends to Redis during the test."""
     sent: list[Any] = []
-    this_thread, send = threading.current_thread(), redis.connection.AbstractConnection.send_packed_command
+    this_thread = threading.current_thread()
+    send: Callable[..., None] = redis.connection.AbstractConnection.send_packed_command
 
     def record(connection: Any, command: Any, *rest: Any, **options: Any) -> None:
         if threading.current_thread() is this_thread:
@@ -80,7 +81,7 @@ def test_failed_reconcile_does_not_block_other_jobs(app: Flask, redis_server: Re
     start_time = utcnow()
 
     assert reconcile_all() == 1
-    assert rows_of(intact)[0].published_at >= start_time
+    assert not_none(rows_of(intact)[0].published_at) >= start_time
 
 
 @pytest.mark.both_databases(each_run=False)
@@ -313,7 +314,7 @@ def test_next_step_waits_for_committed_success(
     db.session.rollback()
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     first, second = rows_of(job_id)
-    assert first.finished_at < second.published_at < second.started_at
+    assert not_none(first.finished_at) < not_none(second.published_at) < not_none(second.started_at)
 
 
 def test_unknown_task_fails_after_one_hour(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,6 +111,7 @@ def test_concurrent_reindex_launches_one_job(app: Flask, monkeypatch: pytest.Mon
 def test_interrupted_reindex_is_completed_by_next_run() -> None:
     edit_without_indexing()
     interrupted = index.refresh()
+    assert isinstance(interrupted, Generator)
 
     assert next(interrupted) == (2, 2)
     assert (count("apples"), count("pears")) == (POSTS - 2, 2)

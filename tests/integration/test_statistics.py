@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -119,9 +120,12 @@ class TestRollUp:
         assert settled.minute == settled.second == settled.microsecond == 0
 
     def test_failed_roll_up_is_rolled_back(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> NoReturn:
+            raise ZeroDivisionError
+
         make_finished(("noop", "SUCCESS"), at=NOON)
         with monkeypatch.context() as patch:
-            patch.setattr(RollUp, "until", property(lambda _: NOON - HOUR, lambda *_: 1 / 0))
+            patch.setattr(RollUp, "until", property(lambda _: NOON - HOUR, fail))
             with pytest.raises(ZeroDivisionError):
                 roll_up()
         assert db.session.scalar(sa.select(sa.func.count()).select_from(TaskHour)) == 0

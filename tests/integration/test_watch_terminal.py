@@ -33,7 +33,9 @@ class TestTerminalRestored:
     @pytest.mark.parametrize(
         ("action", "code"), [("q", 0), ("C-c", 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
     )
-    def test_terminal_is_restored_on_exit(self, terminal: Tmux, app: Flask, tmp_path: Path, action, code) -> None:
+    def test_terminal_is_restored_on_exit(
+        self, terminal: Tmux, app: Flask, tmp_path: Path, action: str | signal.Signals, code: int
+    ) -> None:
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(f"sh -c 'echo $$ > {tmp_path}/pid; exec {WATCH}'; echo \"exit code: $?\"")
         shows(terminal, "Database up")

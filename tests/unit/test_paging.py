@@ -169,7 +169,7 @@ def test_page_is_one_query_without_count_or_offset(author: User, back: bool) -> 
     before, after = (None, page(before=older).previous) if back else (older, None)
     statements: list[tuple[str, Any]] = []
 
-    def record(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+    def record(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
         statements.append((statement.upper(), parameters))
 
     sa.event.listen(db.engine, "before_cursor_execute", record)
