@@ -8,9 +8,9 @@ from flask import Flask
 def init_app(app: Flask) -> None:
     """Register the routes and the account deletion handler; Celery discovers the tasks."""
     from microblog.accounts import deletion
-    from microblog.imports import cleanup, uploads
+    from microblog.imports import uploads
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)
     app.jinja_env.globals["has_refusals"] = uploads.has_refusals
-    deletion.on_account_deletion(cleanup.delete_by_user)
+    deletion.on_account_deletion(uploads.delete_by_user)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from microblog.extensions import db
-from microblog.imports import cleanup, rejected_entries
+from microblog.imports import rejected_entries, uploads
 from microblog.imports.duplicates import Count, OutOfOrder, count_anywhere, count_in_order
 from microblog.imports.json_reader import BrokenJson, Entry, EntryReader, EntryTooLarge
 from microblog.imports.models import MAX_URL_LENGTH, Upload, current_storage
@@ -29,7 +29,7 @@ from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 
 RESULT_LIMIT = 100  # rejected entries in the task's result
-# Rejected entries stored for a file, and so for a user (cleanup.delete_uploads_with_rejected_entries):
+# Rejected entries stored for a file, and so for a user (uploads.delete_uploads_with_rejected_entries):
 # a file of brackets must not fill the disk.
 STORED_LIMIT = 1_000_000
 
@@ -185,7 +185,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     reports = [Report()]  # one for each pass over the file
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
-        cleanup.delete_uploads_with_rejected_entries(user_id, but=upload_id)
+        uploads.delete_uploads_with_rejected_entries(user_id, but=upload_id)
         try:
             _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
         except OutOfOrder:  # once more from the beginning, to count equal posts wherever they are

@@ -13,7 +13,7 @@ from flask_babel import lazy_gettext as _l
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
-from microblog.imports import cleanup, rejected_entries
+from microblog.imports import rejected_entries, uploads
 from microblog.imports.importer import read_upload
 from microblog.imports.models import Upload, current_storage
 from microblog.notifications import renderers
@@ -50,7 +50,7 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
 @shared_task(name="sweep_uploads", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_uploads() -> None:
     """Delete expired uploads."""
-    cleanup.delete_expired()
+    uploads.delete_expired()
 
 
 def _read(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:

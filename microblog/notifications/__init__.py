@@ -12,8 +12,8 @@ def init_app(app: Flask) -> None:
     from flask_login import current_user
 
     from microblog.notifications import unread_counts
-    from microblog.notifications.job_notifications import notify_job_ended
     from microblog.notifications.pubsub import Hub, publish_change
+    from microblog.notifications.push import notify_job_ended
     from microblog.notifications.routes import bp
     from microblog.taskqueue.interface import TaskChange, task_changed
 

@@ -1,15 +1,27 @@
-"""Send written or read notifications, and the new unread counts, to a user's open pages."""
+"""Send notifications and unread counts to open pages, and notify the users whose jobs have ended."""
 
 from __future__ import annotations
 
+import logging
+
 import sqlalchemy as sa
-from flask import current_app
+from flask import Flask, current_app
+from sqlalchemy.orm import aliased
 
 from microblog.extensions import db
+from microblog.notifications import renderers
 from microblog.notifications.models import Notification
 from microblog.notifications.pubsub import ignore_unavailable_database, publish, user_topic
 from microblog.notifications.replay import event_from_notification, unread_count_events
-from microblog.notifications.services import mark_notifications_read
+from microblog.notifications.services import mark_notifications_read, notify
+from microblog.taskqueue import states
+from microblog.taskqueue.interface import TaskChange
+from microblog.taskqueue.models import Task
+
+logger = logging.getLogger(__name__)
+
+# A cancellation was requested, so it needs no notification.
+_NOTIFIED_STATES = (states.SUCCESS, states.FAILURE)
 
 
 @ignore_unavailable_database()
@@ -28,3 +40,37 @@ def mark_read_and_push(user_id: int, *conditions: sa.ColumnElement[bool]) -> Non
     if mark_notifications_read(user_id, *conditions):
         db.session.commit()
         push(user_id)
+
+
+def notify_job_ended(app: Flask, change: TaskChange) -> None:
+    """Notify a user, once, that their job has succeeded or failed.
+
+    Never raises, since it is called where a state is stored. If the database is unavailable, no notification is
+    written; the job itself still shows its state.
+    """
+    if change.user_id is None or change.state not in _NOTIFIED_STATES:
+        return
+    if change.position == 0 and change.name is not None and not renderers.has_renderer(change.name):
+        return  # most tasks end here, without a query
+    try:
+        name = _ended_job(app, change)
+        if name is not None and renderers.has_renderer(name):
+            with app.app_context():
+                payload = {"state": change.state}
+                row = notify(change.user_id, name, change.root_id, payload=payload, once=True)
+                db.session.commit()
+                if row is not None:
+                    push(change.user_id, row)
+    except Exception:
+        logger.exception("failed to write the notification that job %s has ended", change.root_id)
+
+
+def _ended_job(app: Flask, change: TaskChange) -> str | None:
+    """Return the name of the job's first task, or None if the step succeeded and is not the last one."""
+    root, later = aliased(Task), aliased(Task)
+    query = sa.select(root.name).where(root.id == change.root_id)
+    if change.state == states.SUCCESS:
+        query = query.where(~sa.exists().where(later.root_id == root.id, later.position > change.position))
+    # Outside of any session and of the transaction of the task that has just ended.
+    found = app.extensions["celery"].executor.execute(query)
+    return str(found[0].name) if found else None

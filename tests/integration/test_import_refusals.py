@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports import cleanup, importer, rejected_entries
+from microblog.imports import importer, rejected_entries, uploads
 from microblog.imports.models import RejectedEntry, Upload, current_storage
 from microblog.imports.tasks import import_posts
 from microblog.posts.models import Post
@@ -137,7 +137,7 @@ def test_refusals_before_broken_json_are_listed(app: Flask, susan: User, signed_
     browser = signed_in(susan)
 
     assert outcome.state == "FAILURE"
-    assert cleanup.delete_expired() == 0
+    assert uploads.delete_expired() == 0
     assert (refusal_count(), files()) == (BAD, [])
     card = browser.get(f"/tasks/{task_id}/card").text
     assert "What came before that has been imported." in card
@@ -147,7 +147,7 @@ def test_refusals_before_broken_json_are_listed(app: Flask, susan: User, signed_
     assert listed[0] == {"number": 2, "line": 1, "reason": REASON, "address": None}
     db.session.scalars(sa.select(Upload)).one().expires_at = BEGINNING
     db.session.commit()
-    assert cleanup.delete_expired() == 1
+    assert uploads.delete_expired() == 1
     assert "/refusals" not in browser.get(f"/tasks/{task_id}/card").text
 
 
@@ -176,17 +176,17 @@ def test_refusals_expire_and_are_deleted_with_user(
     imported(susan, invalid_archive())
     imported(ben, invalid_archive())
 
-    assert cleanup.delete_expired() == 0
+    assert uploads.delete_expired() == 0
     assert (refusal_count(), files()) == (2 * BAD, [])
     upload = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id)).one()
     lifetime = timedelta(seconds=app.config["EXPORT_LIFETIME"])
     assert lifetime - timedelta(minutes=5) < upload.expires_at - utcnow() < lifetime
     susan_id, upload.expires_at = susan.id, BEGINNING
     db.session.commit()
-    assert cleanup.delete_expired() == 1
+    assert uploads.delete_expired() == 1
     assert refusal_count() == BAD
-    assert cleanup.delete_by_user(susan_id) == 0
-    assert cleanup.delete_by_user(ben.id) == 1
+    assert uploads.delete_by_user(susan_id) == 0
+    assert uploads.delete_by_user(ben.id) == 1
     assert refusal_count() == 0
 
 

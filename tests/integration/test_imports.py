@@ -22,7 +22,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports.archive import read_posts, to_json
 from microblog.extensions import db
-from microblog.imports import cleanup, duplicates, importer, json_reader
+from microblog.imports import duplicates, importer, json_reader, uploads
 from microblog.imports.models import Upload
 from microblog.imports.parsers import from_archive
 from microblog.imports.tasks import import_posts
@@ -282,7 +282,7 @@ def test_truncated_file_keeps_imported_posts(susan: User) -> None:
     assert sentence.endswith("What came before that has been imported.")
     assert str(second.result) == "The uploaded file is no longer there. Please upload it again."
     assert files() == []
-    assert cleanup.delete_expired() == 1
+    assert uploads.delete_expired() == 1
     assert len(bodies(susan)) == count - 1
     assert imported(susan, whole)["imported"] == 1
     assert len(bodies(susan)) == count
@@ -371,7 +371,7 @@ def test_cancelled_import_keeps_file_for_retry(susan: User, make_worker: Callabl
     db.session.commit()
     cancel_job(only_job(susan))
     assert only_job(susan).state == "REVOKED"
-    assert cleanup.delete_expired() == 0
+    assert uploads.delete_expired() == 0
     assert files() == [upload.path]
 
     retry_job(only_job(susan))
@@ -381,7 +381,7 @@ def test_cancelled_import_keeps_file_for_retry(susan: User, make_worker: Callabl
     wait_for(lambda: bodies(susan) == ["one"], what="the second attempt imports")
     wait_for(lambda: files() == [], what="the file is deleted")
     wait_for(lambda: not db.session.scalar(sa.select(Task.id).where(Task.unfinished)), what="the job ends")
-    assert cleanup.delete_expired() == 1
+    assert uploads.delete_expired() == 1
     assert db.session.scalar(sa.select(Upload.id)) is None
 
 
@@ -393,6 +393,6 @@ def test_cleanup_deletes_expired_and_orphaned_uploads(susan: User, make_user: Ca
     db.session.execute(sa.delete(User).where(User.id == ben.id))
     db.session.commit()
 
-    assert cleanup.delete_expired() == 2
+    assert uploads.delete_expired() == 2
     assert files() == sorted([unused.path, in_use.path])
     assert run_import(susan, expired).state == "FAILURE"

@@ -19,9 +19,9 @@ from microblog.extensions import db
 from microblog.messages.models import Message
 from microblog.messages.services import send_message
 from microblog.notifications import tasks, unread_counts
-from microblog.notifications.job_notifications import notify_job_ended
 from microblog.notifications.models import Notification
 from microblog.notifications.pubsub import Hub, user_topic
+from microblog.notifications.push import notify_job_ended
 from microblog.notifications.services import mark_notifications_read, notify
 from microblog.taskqueue.interface import TaskChange
 from microblog.taskqueue.models import Task
