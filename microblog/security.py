@@ -1,4 +1,4 @@
-"""Security headers, checks of forms and redirects, rate limits per user, and fingerprints for cookies and links."""
+"""Security headers, checks of forms and redirects, rate limits per user, fingerprints and signed links."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from flask import Flask, Response, abort, current_app, request, session
 from flask_babel import gettext as _
 from flask_login import current_user
+from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
 from microblog.extensions import csrf, limiter
 
@@ -184,3 +185,33 @@ def fingerprint(purpose: str, *values: str) -> str:
     """Return an HMAC of `values` with ``SECRET_KEY``. It does not reveal them and differs for another `purpose`."""
     key: str = current_app.config["SECRET_KEY"]
     return hmac.digest(key.encode(), "\0".join((purpose, *values)).encode(), "sha256").hex()[:LENGTH]
+
+
+class LinkExpired(Exception):
+    """Raised if a signed link is genuine but too old."""
+
+
+class LinkInvalid(Exception):
+    """Raised if a signed link was not created here, was already used, or its object has changed since."""
+
+
+def sign(purpose: str, value: Any) -> str:
+    """Return a token for a link, with `value` and the current time, signed for `purpose`."""
+    return _serializer(purpose).dumps(value)
+
+
+def read_signed(purpose: str, token: str, lifetime: int) -> Any:
+    """Return the value that sign() put into `token` within the last `lifetime` seconds.
+
+    Raises LinkExpired and LinkInvalid.
+    """
+    try:
+        return _serializer(purpose).loads(token, max_age=lifetime)
+    except SignatureExpired:
+        raise LinkExpired from None
+    except BadSignature:
+        raise LinkInvalid from None
+
+
+def _serializer(purpose: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt=purpose)

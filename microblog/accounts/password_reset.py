@@ -19,7 +19,7 @@ from microblog.accounts.forms import NewPasswordForm, RequestLinkForm
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
-from microblog.security import fingerprint
+from microblog.security import LinkExpired, LinkInvalid, fingerprint
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.validators import comparable_email
@@ -89,12 +89,12 @@ def set_password(token: str) -> ResponseReturnValue:
     """Set a new password with a mailed link."""
     try:
         user = tokens.user_of_reset_token(token)
-    except (tokens.LinkExpired, tokens.LinkInvalid) as error:
+    except (LinkExpired, LinkInvalid) as error:
         return _redirect_to_request(error)
     form = NewPasswordForm()
     if form.validate_on_submit():
         if not replace_password(user, form.password.data):
-            return _redirect_to_request(tokens.LinkInvalid())
+            return _redirect_to_request(LinkInvalid())
         flash(
             _("Your new password is set. Sign in with it; wherever you were signed in, you no longer are."), "success"
         )
@@ -107,7 +107,7 @@ def set_password(token: str) -> ResponseReturnValue:
 
 
 def _redirect_to_request(error: Exception) -> ResponseReturnValue:
-    if isinstance(error, tokens.LinkExpired):
+    if isinstance(error, LinkExpired):
         flash(_("This link is too old: it worked for %(time)s.", time=link_lifetime()), "danger")
     else:
         flash(_("This link does not work, or no longer: it was used, or the account has changed since."), "danger")

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from microblog.accounts import preferences
 from microblog.accounts.decorators import limit_password_attempts, limit_sign_ins
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
-from microblog.accounts.models import User
+from microblog.accounts.models import Follow, User
 from microblog.accounts.services import (
     UserUnavailable,
     change_profile,
@@ -25,6 +25,7 @@ from microblog.accounts.services import (
     unfollow_user,
 )
 from microblog.notifications.pubsub import end_streams
+from microblog.pagination import Page
 from microblog.security import limit_user, local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
@@ -147,14 +148,8 @@ def followers(username: str) -> ResponseReturnValue:
     """List the followers of a user."""
     user = get_user_or_404(username)
     page = followers_of(user, request.args.get("before"), request.args.get("after"))
-    return render_template(
-        "accounts/users.html",
-        user=user,
-        page=page,
-        users=[follow.follower for follow in page.items],
-        title=_("Followers of %(name)s", name=user.username),
-        empty=_("Nobody yet."),
-    )
+    title = _("Followers of %(name)s", name=user.username)
+    return _list_users(user, page, [follow.follower for follow in page.items], title)
 
 
 @bp.get("/user/<username>/following")
@@ -163,14 +158,12 @@ def following(username: str) -> ResponseReturnValue:
     """List the users whom a user follows."""
     user = get_user_or_404(username)
     page = followed_by(user, request.args.get("before"), request.args.get("after"))
-    return render_template(
-        "accounts/users.html",
-        user=user,
-        page=page,
-        users=[follow.followed for follow in page.items],
-        title=_("Followed by %(name)s", name=user.username),
-        empty=_("Nobody yet."),
-    )
+    title = _("Followed by %(name)s", name=user.username)
+    return _list_users(user, page, [follow.followed for follow in page.items], title)
+
+
+def _list_users(user: User, page: Page[Follow], users: list[User], title: str) -> str:
+    return render_template("accounts/users.html", user=user, page=page, users=users, title=title)
 
 
 def _redirect_back(user: User) -> Response:

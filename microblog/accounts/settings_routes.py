@@ -15,6 +15,7 @@ from microblog.accounts.forms import ChangeAddressForm, ChangePasswordForm, Dele
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
+from microblog.security import LinkExpired, LinkInvalid
 from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("account", __name__, url_prefix="/account")
@@ -74,10 +75,10 @@ def confirm_address(token: str) -> ResponseReturnValue:
     """Confirm an address with the mailed link. It takes a POST, since mail programs open links in advance."""
     try:
         change = tokens.email_change_of_token(token)
-    except tokens.LinkExpired:
+    except LinkExpired:
         flash(_("This link is too old: it worked for %(time)s.", time=link_lifetime()), "danger")
         return redirect(url_for("account.change_address"))
-    except tokens.LinkInvalid:
+    except LinkInvalid:
         return _reject_link()
     if request.method == "POST":
         return _confirm(change)

@@ -9,22 +9,13 @@ import hmac
 from typing import Any
 
 from flask import current_app
-from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
 from microblog.accounts.email_change import EmailChange
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.security import fingerprint
+from microblog.security import LinkInvalid, fingerprint, read_signed, sign
 
 RESET, CONFIRM = "password-reset", "address-confirmation"
-
-
-class LinkExpired(Exception):
-    """Raised if the link is genuine but has expired."""
-
-
-class LinkInvalid(Exception):
-    """Raised if the link was not created here, was already used, or the account has changed since."""
 
 
 def password_reset_url(user: User) -> str:
@@ -65,18 +56,9 @@ def _change_proof(change: EmailChange) -> str:
 
 
 def _url(path: str, purpose: str, *values: Any) -> str:
-    return f"{current_app.config['PUBLIC_URL']}/{path}/{_serializer(purpose).dumps(values)}"
+    return f"{current_app.config['PUBLIC_URL']}/{path}/{sign(purpose, values)}"
 
 
 def _read(purpose: str, token: str) -> tuple[int, str]:
-    try:
-        row_id, proof = _serializer(purpose).loads(token, max_age=current_app.config["ACCOUNT_LINK_LIFETIME"])
-    except SignatureExpired:
-        raise LinkExpired from None
-    except BadSignature:
-        raise LinkInvalid from None
+    row_id, proof = read_signed(purpose, token, current_app.config["ACCOUNT_LINK_LIFETIME"])
     return row_id, proof
-
-
-def _serializer(purpose: str) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(current_app.config["SECRET_KEY"], salt=purpose)

@@ -8,10 +8,9 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.exports.archive import FILE_NAME, current_storage
-from microblog.exports.emails import ArchiveLinkExpired, ArchiveLinkForged
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.extensions import db
-from microblog.security import limit_launches, referring_path
+from microblog.security import LinkExpired, LinkInvalid, limit_launches, referring_path
 from microblog.taskqueue.interface import AlreadyRunning
 
 bp = Blueprint("exports", __name__)
@@ -39,9 +38,9 @@ def download(archive_id: str) -> ResponseReturnValue:
     """Send the archive to its owner; the token of a link in a mail must also be valid."""
     try:
         archive = find_archive(archive_id, current_user.id, request.args.get("token"))
-    except ArchiveLinkExpired:
+    except LinkExpired:
         abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
-    except (ArchiveNotFound, ArchiveLinkForged):
+    except (ArchiveNotFound, LinkInvalid):
         abort(404, _("There is no such archive, or it has expired."))
     storage = current_storage()
     response = Response(storage.read_chunks(archive.path), mimetype="application/json")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from celery import Signature, chain
+from flask import current_app
 from flask_babel import gettext as _
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports.archive import current_storage
-from microblog.exports.emails import verify_download
+from microblog.exports.emails import LINK
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
+from microblog.security import LinkInvalid, read_signed
 from microblog.taskqueue.models import Task
 from microblog.validators import is_storable
 
@@ -36,13 +38,13 @@ def start_export(user: User) -> Task:
 def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Archive:
     """Return the archive for its owner; `token` comes from the link in a mail, if that was followed.
 
-    Raises ArchiveNotFound, and emails.ArchiveLinkExpired or emails.ArchiveLinkForged for the token.
+    Raises ArchiveNotFound, and security.LinkExpired or security.LinkInvalid for the token.
     """
     archive = db.session.get(Archive, archive_id) if is_storable(archive_id) else None
     if archive is None or archive.user_id != user_id or archive.expires_at <= utcnow():
         raise ArchiveNotFound(archive_id)
-    if token:
-        verify_download(archive.id, token)
+    if token and read_signed(LINK, token, current_app.config["EXPORT_LINK_LIFETIME"]) != archive.id:
+        raise LinkInvalid
     if not current_storage().exists(archive.path):
         raise ArchiveNotFound(archive_id)
     return archive

@@ -1,12 +1,15 @@
-"""The interface of a translation service: languages, errors and the operations."""
+"""The translation service of the current app: its languages and errors."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from flask import current_app
+
+if TYPE_CHECKING:
+    from microblog.posts.translation.libretranslate import LibreTranslate
 
 # Codes that a service may use in place of a tag: the detector reports Norwegian or Chinese without the variety.
 _OTHER_NAMES = {"no": ("nb", "nn"), "pt": ("pb",), "zh": ("zh-Hans",)}
@@ -46,22 +49,9 @@ class TranslationRejected(TranslationError):
     """Raised if the service responds without a translation. A later request is not expected to succeed."""
 
 
-class Translator(Protocol):
-    """A service that translates short texts."""
-
-    def can(self, source: str, target: str) -> bool:
-        """Return whether the service translates from `source` into `target` (both BCP 47); True if unknown."""
-
-    def translate(self, text: str, source: str, target: str) -> str:
-        """Return the translation of `text` from `source` into `target` (both BCP 47), as plain text.
-
-        Takes some seconds at most. Raises TranslationError.
-        """
-
-
-def current_translator() -> Translator:
+def current_translator() -> LibreTranslate:
     """Return the current app's translator, which has its own connections. Requires ``TRANSLATE_URL``."""
-    translator: Translator | None = current_app.extensions.get("translator")
+    translator: LibreTranslate | None = current_app.extensions.get("translator")
     if translator is None:
         # Imported on first use: most processes need no HTTP client.
         from microblog.posts.translation.libretranslate import LibreTranslate

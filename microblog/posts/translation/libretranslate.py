@@ -37,12 +37,18 @@ class LibreTranslate:
         self._request_languages_at = time.monotonic()
 
     def can(self, source: str, target: str) -> bool:
-        """See Translator.can(). Takes at most one second, at most once a minute."""
+        """Return whether the service translates from `source` into `target` (both BCP 47); True if unknown.
+
+        Takes at most one second, at most once a minute.
+        """
         languages = self._cached_languages()
         return languages is None or languages.pair(source, target) is not None
 
     def translate(self, text: str, source: str, target: str) -> str:
-        """See Translator.translate(). Takes at most twice the timeout, if the response arrives slowly."""
+        """Return the translation of `text` from `source` into `target` (both BCP 47), as plain text.
+
+        Takes at most twice the timeout, if the response arrives slowly. Raises TranslationError.
+        """
         languages = self._cached_languages()
         pair = languages.pair(source, target) if languages else (source, target)
         if pair is None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 ACCOUNTS = "microblog/accounts/models.py"
-API_JOBS = "microblog/api/jobs.py"
 EXPORTS_ARCHIVE = "microblog/exports/archive.py"
 EXPORTS = "microblog/exports/services.py"
 JOBS_MODELS = "microblog/jobs/models.py"
-JOBS_ROUTES = "microblog/jobs/routes.py"
 CLI_JOBS = "microblog/monitoring/cli/jobs.py"
 NOTIFICATIONS_PUBSUB = "microblog/notifications/pubsub.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
@@ -21,7 +19,6 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
-JSON_IGNORED = '@click.option("--json", is_flag=True, expose_value=False)'
 JSON_OUTPUT = f"{TEST_CLI}::test_every_command_has_json_output"
 EXPORT_MESSAGE = "test_export_message_contains_only_user_id"
 
@@ -39,7 +36,7 @@ OWN_DATA = Promise(
         ),
         Mutant(
             "own-list",
-            "The list of jobs contains only those of the user, on the page and in the API.",
+            "The list of jobs, as a page and in the API, contains only those of the user.",
             (Edit(JOBS_MODELS, "jobs_of_user", "Task.user_id == user_id, ", ""),),
             (
                 f"{TEST_TASKS_PAGES}::test_pages_hide_jobs_of_other_users",
@@ -116,22 +113,19 @@ JSON = Promise(
         Mutant(
             "json-list",
             "`flask tasks list` prints JSON.",
-            (Edit(CLI_JOBS, "list_jobs", "@json_option", JSON_IGNORED),),
+            (Edit(CLI_JOBS, "list_jobs", "if as_json:", "if False:"),),
             (JSON_OUTPUT,),
         ),
         Mutant(
             "json-show",
             "`flask tasks show` prints JSON.",
-            (Edit(CLI_JOBS, "show", "@json_option", JSON_IGNORED),),
+            (Edit(CLI_JOBS, "show", "if as_json:", "if False:"),),
             (JSON_OUTPUT,),
         ),
         Mutant(
             "json-actions",
             "`flask tasks cancel` and `flask tasks retry` print JSON.",
-            (
-                Edit(CLI_JOBS, "cancel", "@json_option", JSON_IGNORED),
-                Edit(CLI_JOBS, "retry", "@json_option", JSON_IGNORED),
-            ),
+            (Edit(CLI_JOBS, "_steer", "if as_json:", "if False:"),),
             (JSON_OUTPUT,),
         ),
     ),
