@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
-from flask import current_app
+from flask import current_app, request
 from flask_babel import gettext as _
 from sqlalchemy.orm import InstrumentedAttribute
 from werkzeug.exceptions import BadRequest
@@ -33,6 +33,25 @@ class InvalidKey(BadRequest):
 
     def __init__(self) -> None:
         super().__init__(_("This address names no page of the list. Start from its first page."))
+
+
+class PageRequest(NamedTuple):
+    """The page of a list to read: ``before`` a key or ``after`` one; without a key, the first.
+
+    `size` is the maximum number of its items, by default ``POSTS_PER_PAGE``.
+    """
+
+    before: str | None = None
+    after: str | None = None
+    size: int | None = None
+
+
+FIRST_PAGE = PageRequest()
+
+
+def requested_page() -> PageRequest:
+    """Return the page that the URL of the current request names."""
+    return PageRequest(request.args.get("before"), request.args.get("after"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +93,14 @@ class PageQuery(Protocol[T_co]):
 def page_of(
     read: Callable[[Any, bool, int], Sequence[T]],
     order: KeysetOrder[T],
-    size: int | None = None,
-    before: str | None = None,
-    after: str | None = None,
+    page_request: PageRequest = FIRST_PAGE,
 ) -> Page[T]:
-    """Return the page that is `before` a key or `after` one; without a key, the first.
+    """Return the requested page.
 
     `read` gets an edge or None, the direction (True if upward) and a number of rows, and returns at most that many: the
-    nearest in this direction. `size` is the maximum number of items, by default ``POSTS_PER_PAGE``. Raises InvalidKey.
+    nearest in this direction. Raises InvalidKey.
     """
+    before, after, size = page_request
     if before is not None and after is not None:
         raise InvalidKey
     size = size or current_app.config["POSTS_PER_PAGE"]
@@ -104,9 +122,7 @@ def page_of_rows(
     query: sa.Select[T] | PageQuery[T],
     columns: Sequence[Any],
     order: KeysetOrder[T],
-    size: int | None = None,
-    before: str | None = None,
-    after: str | None = None,
+    page_request: PageRequest = FIRST_PAGE,
 ) -> Page[T]:
     """Like page_of(), for the rows of `query`, ordered by `columns`; the edge is a tuple of their values.
 
@@ -117,16 +133,14 @@ def page_of_rows(
         select = query if isinstance(query, sa.Select) else query(edge, upward, rows)
         return db.session.scalars(after_key(select, columns, edge, upward).limit(rows)).all()
 
-    return page_of(read, order, size, before, after)
+    return page_of(read, order, page_request)
 
 
 def newest_first(
     query: sa.Select[T] | PageQuery[T],
     timestamp: InstrumentedAttribute[datetime],
     identity: InstrumentedAttribute[Any],
-    size: int | None = None,
-    before: str | None = None,
-    after: str | None = None,
+    page_request: PageRequest = FIRST_PAGE,
 ) -> Page[T]:
     """Like page_of_rows(), newest row first.
 
@@ -149,7 +163,7 @@ def newest_first(
             sa.literal(time, timestamp.type), sa.literal(match[2], identity.type) if text_id else parse_id(match[2])
         )
 
-    return page_of_rows(query, (timestamp, identity), KeysetOrder(key, parse), size, before, after)
+    return page_of_rows(query, (timestamp, identity), KeysetOrder(key, parse), page_request)
 
 
 def time_key(time: datetime, identity: object) -> str:

@@ -25,7 +25,7 @@ from microblog.accounts.services import (
     unfollow_user,
 )
 from microblog.notifications.pubsub import end_streams
-from microblog.pagination import Page
+from microblog.pagination import Page, requested_page
 from microblog.security import limit_user, local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
@@ -147,7 +147,7 @@ def unfollow(username: str) -> ResponseReturnValue:
 def followers(username: str) -> ResponseReturnValue:
     """List the followers of a user."""
     user = get_user_or_404(username)
-    page = followers_of(user, request.args.get("before"), request.args.get("after"))
+    page = followers_of(user, requested_page())
     title = _("Followers of %(name)s", name=user.username)
     return _list_users(user, page, [follow.follower for follow in page.items], title)
 
@@ -157,7 +157,7 @@ def followers(username: str) -> ResponseReturnValue:
 def following(username: str) -> ResponseReturnValue:
     """List the users whom a user follows."""
     user = get_user_or_404(username)
-    page = followed_by(user, request.args.get("before"), request.args.get("after"))
+    page = followed_by(user, requested_page())
     title = _("Followed by %(name)s", name=user.username)
     return _list_users(user, page, [follow.followed for follow in page.items], title)
 

@@ -17,7 +17,7 @@ from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
 from microblog.notifications.services import notify
-from microblog.pagination import InvalidKey, KeysetOrder, Page
+from microblog.pagination import FIRST_PAGE, InvalidKey, KeysetOrder, Page, PageRequest
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:
@@ -73,13 +73,10 @@ def get_user_or_404(username: str) -> User:
     return User.with_username(username) or abort(404, _("There is nobody of this name."))
 
 
-def users_by_name(size: int | None = None, before: str | None = None, after: str | None = None) -> Page[User]:
-    """Return the page of users in alphabetical order that is `before` a name or `after` one; by default the first.
-
-    It has at most `size` users, or ``POSTS_PER_PAGE``. Raises InvalidKey.
-    """
+def users_by_name(page_request: PageRequest = FIRST_PAGE) -> Page[User]:
+    """Return a page of users in alphabetical order; the key of a user is the name. Raises InvalidKey."""
     query = sa.select(User).where(User.deleted_at.is_(None))
-    return pagination.page_of_rows(query, [sa.func.lower(User.username)], _BY_NAME, size, before, after)
+    return pagination.page_of_rows(query, [sa.func.lower(User.username)], _BY_NAME, page_request)
 
 
 def _parse_name(text: str) -> sa.Tuple:
@@ -151,26 +148,16 @@ def count_follows(user: User) -> FollowCounts:
     return FollowCounts(*db.session.execute(sa.select(*numbers)).one())
 
 
-def followers_of(
-    user: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Follow]:
-    """Return a page of the followers of `user`, newest first; `before` and `after` are paging keys.
-
-    It has at most `size` items, or ``POSTS_PER_PAGE``. Raises InvalidKey.
-    """
+def followers_of(user: User, page_request: PageRequest = FIRST_PAGE) -> Page[Follow]:
+    """Return a page of the followers of `user`, newest first. Raises InvalidKey."""
     query = _followers_of(user).options(joinedload(Follow.follower))
-    return pagination.newest_first(query, Follow.created_at, Follow.follower_id, size, before, after)
+    return pagination.newest_first(query, Follow.created_at, Follow.follower_id, page_request)
 
 
-def followed_by(
-    user: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Follow]:
-    """Return a page of the users whom `user` follows, newest first; `before` and `after` are paging keys.
-
-    It has at most `size` items, or ``POSTS_PER_PAGE``. Raises InvalidKey.
-    """
+def followed_by(user: User, page_request: PageRequest = FIRST_PAGE) -> Page[Follow]:
+    """Return a page of the users whom `user` follows, newest first. Raises InvalidKey."""
     query = _followed_by(user).options(joinedload(Follow.followed))
-    return pagination.newest_first(query, Follow.created_at, Follow.followed_id, size, before, after)
+    return pagination.newest_first(query, Follow.created_at, Follow.followed_id, page_request)
 
 
 def _followers_of(user: User) -> sa.Select[Follow]:

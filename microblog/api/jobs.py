@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ExportRequestSchema, RejectedEntryPageSchema, TaskPageSchema, TaskSchema
 from microblog.api.serializers import abort_already_running, own_job, started, task_json
 from microblog.exports.services import start_export
@@ -37,7 +37,7 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your jobs, newest first."""
-    page = jobs_of_user(caller().id, query.get("before"), query.get("after"), query.get("limit"))
+    page = jobs_of_user(caller().id, page_request(query))
     return page_response(query, page, (job.to_dict() for job in page.items))
 
 
@@ -151,5 +151,5 @@ def refused(query: dict[str, Any], task_id: str) -> PageResponse:
     number of rejected entries (`refused`) and the first of them, unless the file was malformed.
     """
     upload_id = uploads.id_of(own_job(task_id)) or abort(HTTPStatus.NOT_FOUND, _("There is no such import."))
-    page = rejected_entries.page_of(upload_id, query.get("limit"), query.get("before"), query.get("after"))
+    page = rejected_entries.page_of(upload_id, page_request(query))
     return page_response(query, page, page.items)

@@ -11,7 +11,7 @@ from flask_babel import gettext as _
 from microblog.accounts.models import User
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
 from microblog.clock import iso
 from microblog.messages.models import Message
@@ -45,7 +45,7 @@ def received(query: dict[str, Any]) -> PageResponse:
 
     This does not mark them as read.
     """
-    page = messages_received_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    page = messages_received_by(caller(), page_request(query))
     return page_response(query, page, map(_message_json, page.items))
 
 
@@ -54,7 +54,7 @@ def received(query: dict[str, Any]) -> PageResponse:
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def sent(query: dict[str, Any]) -> PageResponse:
     """List the messages that you sent, newest first."""
-    page = messages_sent_by(caller(), query.get("before"), query.get("after"), query.get("limit"))
+    page = messages_sent_by(caller(), page_request(query))
     return page_response(query, page, map(_message_json, page.items))
 
 

@@ -15,7 +15,7 @@ from microblog import pagination
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import Model, db
-from microblog.pagination import Page
+from microblog.pagination import FIRST_PAGE, Page, PageRequest
 from microblog.validators import get_by_id
 
 MAX_TOKEN_NAME = 64  # Unicode code points
@@ -80,12 +80,10 @@ class ApiToken(Model):
         return db.session.scalar(live.join(cls.user).where(User.deleted_at.is_(None)))
 
     @classmethod
-    def page_of(
-        cls, user: User, size: int | None = None, before: str | None = None, after: str | None = None
-    ) -> Page[ApiToken]:
-        """Return a page of the valid tokens of `user`; `before` and `after` are paging keys. Raises InvalidKey."""
+    def page_of(cls, user: User, page_request: PageRequest = FIRST_PAGE) -> Page[ApiToken]:
+        """Return a page of the valid tokens of `user`. Raises InvalidKey."""
         live = sa.select(cls).where(cls.user_id == user.id, cls.expires_at > utcnow())
-        return pagination.newest_first(live, cls.created_at, cls.id, size, before, after)
+        return pagination.newest_first(live, cls.created_at, cls.id, page_request)
 
     @classmethod
     def revoke(cls, user: User, token_id: int) -> bool:

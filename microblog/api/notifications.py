@@ -7,7 +7,7 @@ from typing import Any
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
 from microblog.clock import iso
 from microblog.notifications import push, renderers
@@ -33,7 +33,7 @@ def index(query: dict[str, Any]) -> PageResponse:
 
     A page omits notifications about objects that no longer exist.
     """
-    page = notifications_of(caller().id, query.get("before"), query.get("after"), query.get("limit"))
+    page = notifications_of(caller().id, page_request(query))
     rendered = renderers.render_notifications(page.items)
     return page_response(query, page, (_to_json(row, rendered[row.id]) for row in page.items if row.id in rendered))
 

@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 
 from microblog.api.auth import caller, require_token
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import (
     PostPageSchema,
     PostRequestSchema,
@@ -107,7 +107,7 @@ timelines_bp = Blueprint(
 @timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
 def home(query: dict[str, Any]) -> PageResponse:
     """List your posts and those of the users that you follow, newest first."""
-    return _page(query, home_timeline(caller(), query.get("before"), query.get("after"), query.get("limit")))
+    return _page(query, home_timeline(caller(), page_request(query)))
 
 
 @timelines_bp.get("/timelines/explore")
@@ -115,7 +115,7 @@ def home(query: dict[str, Any]) -> PageResponse:
 @timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
 def explore(query: dict[str, Any]) -> PageResponse:
     """List the posts of all users, newest first."""
-    return _page(query, explore_timeline(query.get("before"), query.get("after"), query.get("limit")))
+    return _page(query, explore_timeline(page_request(query)))
 
 
 @timelines_bp.get("/users/<username>/posts")
@@ -124,7 +124,7 @@ def explore(query: dict[str, Any]) -> PageResponse:
 def of_user(query: dict[str, Any], username: str) -> PageResponse:
     """List the posts of a user, newest first."""
     author = find_user(username)
-    return _page(query, profile_timeline(author, query.get("before"), query.get("after"), query.get("limit")))
+    return _page(query, profile_timeline(author, page_request(query)))
 
 
 def _page(query: dict[str, Any], page: Page[Post]) -> PageResponse:
@@ -150,6 +150,6 @@ def search(query: dict[str, Any]) -> PageResponse:
     if not parsed:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
         abort_invalid({"query": {"q": [sentence]}})
-    found = find(parsed, query.get("before"), query.get("after"), query.get("limit"))
+    found = find(parsed, page_request(query))
     body, headers = page_response(query, found.page, map(post_json, found.page.items))
     return body | {"truncated": found.more}, headers

@@ -11,7 +11,7 @@ from werkzeug.exceptions import PreconditionFailed
 from microblog.api.auth import rate_limit_key
 from microblog.errors import problem
 from microblog.extensions import limiter
-from microblog.pagination import Page
+from microblog.pagination import Page, PageRequest
 
 PageResponse = tuple[dict[str, Any], dict[str, str]]
 
@@ -73,6 +73,11 @@ def tag(response: Response) -> Response:
     response.vary.update(("Authorization", "Accept-Language"))
     response.make_conditional(request)
     return problem(PreconditionFailed()) if response.status_code == PreconditionFailed.code else response
+
+
+def page_request(query: Mapping[str, Any]) -> PageRequest:
+    """Return the page that a parsed query string names."""
+    return PageRequest(query.get("before"), query.get("after"), query.get("limit"))
 
 
 def page_response(query: Mapping[str, Any], page: Page[Any], items: Iterable[Any]) -> PageResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -15,6 +15,7 @@ from wtforms.validators import InputRequired, Length
 
 from microblog.api.models import MAX_TOKEN_NAME, AccountChanged, ApiToken, TooManyTokens
 from microblog.extensions import db, login
+from microblog.pagination import requested_page
 from microblog.security import limit_user
 from microblog.validators import Storable
 
@@ -76,5 +77,5 @@ def revoke(token_id: int) -> ResponseReturnValue:
 
 
 def _page(form: TokenForm, token: str | None = None) -> str:
-    page = ApiToken.page_of(current_user, None, request.args.get("before"), request.args.get("after"))
+    page = ApiToken.page_of(current_user, requested_page())
     return render_template("api/tokens.html", form=form, page=page, token=token)

@@ -13,7 +13,7 @@ from microblog.accounts.decorators import limit_sign_ins
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.clock import iso
 from microblog.extensions import db
@@ -52,7 +52,7 @@ def create(options: dict[str, Any]) -> dict[str, Any]:
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your tokens, newest first."""
-    page = ApiToken.page_of(caller(), query.get("limit"), query.get("before"), query.get("after"))
+    page = ApiToken.page_of(caller(), page_request(query))
     return page_response(query, page, map(_to_json, page.items))
 
 

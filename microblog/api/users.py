@@ -24,7 +24,7 @@ from microblog.accounts.services import (
 )
 from microblog.api.auth import caller, require_token, require_token_unless_post
 from microblog.api.blueprint import Blueprint, abort_invalid
-from microblog.api.responses import PageResponse, page_response
+from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
 from microblog.api.serializers import find_user, require_self, user_json
 from microblog.security import limit_user
@@ -45,7 +45,7 @@ bp = Blueprint(
 @bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List all users, ordered by name."""
-    page = users_by_name(query.get("limit"), query.get("before"), query.get("after"))
+    page = users_by_name(page_request(query))
     return page_response(query, page, map(user_json, page.items))
 
 
@@ -124,7 +124,7 @@ following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag
 @following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def followers(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that follow a user, newest first."""
-    page = followers_of(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
+    page = followers_of(find_user(username), page_request(query))
     return page_response(query, page, (user_json(follow.follower) for follow in page.items))
 
 
@@ -133,7 +133,7 @@ def followers(query: dict[str, Any], username: str) -> PageResponse:
 @following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
 def following(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that a user follows, newest first."""
-    page = followed_by(find_user(username), query.get("before"), query.get("after"), query.get("limit"))
+    page = followed_by(find_user(username), page_request(query))
     return page_response(query, page, (user_json(follow.followed) for follow in page.items))
 
 

@@ -17,7 +17,7 @@ from microblog import pagination
 from microblog.database import count_changed, dialect_insert
 from microblog.extensions import db
 from microblog.imports.models import RejectedEntry
-from microblog.pagination import KeysetOrder, Page
+from microblog.pagination import FIRST_PAGE, KeysetOrder, Page, PageRequest
 
 BATCH = 2000  # rows read, or deleted, at once
 
@@ -40,15 +40,10 @@ def exist(upload_id: str) -> bool:
     return db.session.scalar(query.limit(1)) is not None
 
 
-def page_of(
-    upload_id: str, size: int | None = None, before: str | None = None, after: str | None = None
-) -> Page[RejectedEntry]:
-    """Return a page of rejected entries in the order of the file; `before` and `after` are paging keys.
-
-    It has at most `size` entries, or ``POSTS_PER_PAGE``. Raises InvalidKey.
-    """
+def page_of(upload_id: str, page_request: PageRequest = FIRST_PAGE) -> Page[RejectedEntry]:
+    """Return a page of rejected entries in the order of the file. Raises InvalidKey."""
     query = sa.select(RejectedEntry).where(RejectedEntry.upload_id == upload_id)
-    return pagination.page_of_rows(query, [RejectedEntry.place], _BY_PLACE, size, before, after)
+    return pagination.page_of_rows(query, [RejectedEntry.place], _BY_PLACE, page_request)
 
 
 def to_csv(upload_id: str) -> Iterator[str]:

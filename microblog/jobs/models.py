@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from microblog import pagination
 from microblog.clock import iso
 from microblog.extensions import db
-from microblog.pagination import Page
+from microblog.pagination import FIRST_PAGE, Page, PageRequest
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 from microblog.validators import is_storable
@@ -115,12 +115,10 @@ def jobs_with_ids(root_ids: Iterable[str]) -> list[Job]:
     return [jobs[root_id] for root_id in ids if root_id in jobs]
 
 
-def jobs_of_user(
-    user_id: int, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Job]:
-    """Return a page of a user's jobs, newest first; `before` and `after` are paging keys. Raises InvalidKey."""
+def jobs_of_user(user_id: int, page_request: PageRequest = FIRST_PAGE) -> Page[Job]:
+    """Return a page of a user's jobs, newest first. Raises InvalidKey."""
     roots = sa.select(Task).where(Task.user_id == user_id, Task.position == 0)
-    page = pagination.newest_first(roots, Task.created_at, Task.id, size, before, after)
+    page = pagination.newest_first(roots, Task.created_at, Task.id, page_request)
     return Page(jobs_with_ids(root.id for root in page.items), page.next, page.previous)
 
 

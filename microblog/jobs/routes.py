@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
@@ -10,6 +10,7 @@ from flask_login import current_user, login_required
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
+from microblog.pagination import requested_page
 from microblog.security import limit_launches, referring_path
 from microblog.taskqueue.interface import AlreadyRunning
 
@@ -20,7 +21,7 @@ bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 @login_required
 def index() -> ResponseReturnValue:
     """List the jobs of the user, newest first."""
-    page = jobs_of_user(current_user.id, request.args.get("before"), request.args.get("after"))
+    page = jobs_of_user(current_user.id, requested_page())
     return render_template("jobs/index.html", page=page)
 
 

@@ -24,7 +24,7 @@ from microblog.messages.services import (
     messages_sent_by,
     send_message,
 )
-from microblog.pagination import Page
+from microblog.pagination import Page, PageRequest, requested_page
 from microblog.security import limit_user, local_path, referring_path
 from microblog.validators import ID_CONVERTER
 
@@ -46,7 +46,7 @@ def conversation(username: str) -> ResponseReturnValue:
         _send(other, form.body)
         flash(_("Your message is sent."), "success")
         return redirect(address)
-    page, new = _read_page(lambda before, after: messages_between(current_user, other, before, after))
+    page, new = _read_page(lambda requested: messages_between(current_user, other, requested))
     status = 422 if form.is_submitted() else 200
     return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status
 
@@ -55,7 +55,7 @@ def conversation(username: str) -> ResponseReturnValue:
 @login_required
 def received() -> ResponseReturnValue:
     """List received messages, and mark those shown as read."""
-    page, new = _read_page(lambda before, after: messages_received_by(current_user, before, after))
+    page, new = _read_page(lambda requested: messages_received_by(current_user, requested))
     return render_template("messages/index.html", page=page, new=new, empty=_("Nobody has written to you yet."))
 
 
@@ -63,7 +63,7 @@ def received() -> ResponseReturnValue:
 @login_required
 def sent() -> ResponseReturnValue:
     """List sent messages."""
-    page = messages_sent_by(current_user, request.args.get("before"), request.args.get("after"))
+    page = messages_sent_by(current_user, requested_page())
     return render_template("messages/index.html", page=page, new=(), empty=_("You have not written to anybody yet."))
 
 
@@ -96,9 +96,9 @@ def _send(recipient: User, body: str) -> None:
         abort(404, _("There is nobody of this name."))
 
 
-def _read_page(query: Callable[[str | None, str | None], Page[Message]]) -> tuple[Page[Message], set[int]]:
+def _read_page(query: Callable[[PageRequest], Page[Message]]) -> tuple[Page[Message], set[int]]:
     """Return the requested page, and the ids of its messages that the user sees for the first time."""
-    keys = request.args.get("before"), request.args.get("after")
-    page = query(*keys)
+    requested = requested_page()
+    page = query(requested)
     new = mark_messages_read(current_user, page.items)
-    return (query(*keys) if new else page), new  # the commit has expired the objects of the first query
+    return (query(requested) if new else page), new  # the commit has expired the objects of the first query

@@ -18,7 +18,7 @@ from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.push import push
 from microblog.notifications.services import mark_notifications_read, notifications_about, notify
-from microblog.pagination import Page, PageQuery
+from microblog.pagination import FIRST_PAGE, Page, PageQuery, PageRequest
 from microblog.validators import MAX_ID, is_blank
 
 
@@ -71,21 +71,14 @@ def send_message(sender: User, recipient: User, body: str) -> Message:
     return message
 
 
-def messages_received_by(
-    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Message]:
-    """Return a page of the messages that `reader` received; `before` and `after` are paging keys.
-
-    It has at most `size` messages, or ``POSTS_PER_PAGE``; so does that of messages_sent_by(). Raises InvalidKey.
-    """
-    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), before, after, size)
+def messages_received_by(reader: User, page_request: PageRequest = FIRST_PAGE) -> Page[Message]:
+    """Return a page of the messages that `reader` received. Raises InvalidKey."""
+    return _page(_received(reader).options(joinedload(Message.sender, innerjoin=True)), page_request)
 
 
-def messages_sent_by(
-    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Message]:
-    """Return a page of the messages that `reader` sent; `before` and `after` are paging keys. Raises InvalidKey."""
-    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), before, after, size)
+def messages_sent_by(reader: User, page_request: PageRequest = FIRST_PAGE) -> Page[Message]:
+    """Return a page of the messages that `reader` sent. Raises InvalidKey."""
+    return _page(_sent(reader).options(joinedload(Message.recipient, innerjoin=True)), page_request)
 
 
 def find_messages(reader: User, ids: Iterable[int]) -> list[Message]:
@@ -100,10 +93,10 @@ def find_messages(reader: User, ids: Iterable[int]) -> list[Message]:
     ]
 
 
-def messages_between(reader: User, other: User, before: str | None = None, after: str | None = None) -> Page[Message]:
+def messages_between(reader: User, other: User, page_request: PageRequest = FIRST_PAGE) -> Page[Message]:
     """Return a page of the messages between `reader` and `other` that `reader` has not deleted.
 
-    `before` and `after` are paging keys. Raises InvalidKey. The database reads at most one page from each of the two.
+    Raises InvalidKey. The database reads at most one page from each of the two.
     """
 
     def nearest_messages(edge: sa.Tuple | None, upward: bool, rows: int) -> sa.Select[Message]:
@@ -116,7 +109,7 @@ def messages_between(reader: User, other: User, before: str | None = None, after
             nearest.append(sa.select(page.c.id))
         return sa.select(Message).where(Message.id.in_(sa.union_all(*nearest)))
 
-    return _page(nearest_messages, before, after)
+    return _page(nearest_messages, page_request)
 
 
 def mark_messages_read(reader: User, messages: Iterable[Message]) -> set[int]:
@@ -208,7 +201,5 @@ def _update_notifications(reader_id: int, sender_ids: set[int]) -> None:
         mark_notifications_read(reader_id, Notification.name == KIND, version.in_(read))
 
 
-def _page(
-    query: sa.Select[Message] | PageQuery[Message], before: str | None, after: str | None, size: int | None = None
-) -> Page[Message]:
-    return pagination.newest_first(query, Message.timestamp, Message.id, size, before, after)
+def _page(query: sa.Select[Message] | PageQuery[Message], page_request: PageRequest) -> Page[Message]:
+    return pagination.newest_first(query, Message.timestamp, Message.id, page_request)

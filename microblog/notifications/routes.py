@@ -17,6 +17,7 @@ from microblog.notifications.push import mark_read_and_push, push
 from microblog.notifications.replay import Event, EventSource, events_since, time_from_seconds
 from microblog.notifications.services import find_notification, mark_notifications_read, notifications_of
 from microblog.notifications.sse import event_stream
+from microblog.pagination import requested_page
 from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("notifications", __name__)
@@ -62,7 +63,7 @@ def _missed(shown: list[EventSource], since: float) -> list[Event]:
 @login_required
 def index() -> ResponseReturnValue:
     """List the user's notifications, newest first."""
-    page = notifications_of(current_user.id, request.args.get("before"), request.args.get("after"))
+    page = notifications_of(current_user.id, requested_page())
     return render_template("notifications/index.html", page=page, rendered=renderers.render_notifications(page.items))
 
 

@@ -14,7 +14,7 @@ from microblog.database import dialect_insert
 from microblog.extensions import db
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
-from microblog.pagination import Page
+from microblog.pagination import FIRST_PAGE, Page, PageRequest
 
 BADGE = "notifications"
 
@@ -74,15 +74,10 @@ def notifications_about(name: str, subjects: Iterable[str]) -> sa.ColumnElement[
     return sa.and_(Notification.name == name, Notification.subject.in_(list(subjects)))
 
 
-def notifications_of(
-    user_id: int, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Notification]:
-    """Return a page of a user's notifications, newest first; `before` and `after` are paging keys.
-
-    It has at most `size` rows, by default ``POSTS_PER_PAGE``. Raises InvalidKey.
-    """
+def notifications_of(user_id: int, page_request: PageRequest = FIRST_PAGE) -> Page[Notification]:
+    """Return a page of a user's notifications, newest first. Raises InvalidKey."""
     query = sa.select(Notification).where(Notification.user_id == user_id)
-    return pagination.newest_first(query, Notification.timestamp, Notification.id, size, before, after)
+    return pagination.newest_first(query, Notification.timestamp, Notification.id, page_request)
 
 
 def find_notification(notification_id: int, user_id: int) -> Notification | None:

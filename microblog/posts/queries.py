@@ -10,33 +10,26 @@ from sqlalchemy.orm import aliased, lazyload
 from microblog import pagination
 from microblog.accounts.models import Follow, User
 from microblog.extensions import db
-from microblog.pagination import Page, PageQuery
+from microblog.pagination import FIRST_PAGE, Page, PageQuery, PageRequest
 from microblog.posts.models import Post
 from microblog.validators import MAX_ID
 
 MIN_TIME, MAX_TIME = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)  # before and after all posts
 
 
-def home_timeline(
-    reader: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Post]:
-    """Return a page of the posts by `reader` and the users they follow; `before` and `after` are paging keys.
-
-    It has at most `size` posts, or ``POSTS_PER_PAGE``, as in the other timelines. Raises pagination.InvalidKey.
-    """
-    return _page(home_posts(reader.id), before, after, size)
+def home_timeline(reader: User, page_request: PageRequest = FIRST_PAGE) -> Page[Post]:
+    """Return a page of the posts by `reader` and the users they follow. Raises pagination.InvalidKey."""
+    return _page(home_posts(reader.id), page_request)
 
 
-def explore_timeline(before: str | None = None, after: str | None = None, size: int | None = None) -> Page[Post]:
-    """Return a page of all posts; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
-    return _page(all_posts(), before, after, size)
+def explore_timeline(page_request: PageRequest = FIRST_PAGE) -> Page[Post]:
+    """Return a page of all posts. Raises pagination.InvalidKey."""
+    return _page(all_posts(), page_request)
 
 
-def profile_timeline(
-    author: User, before: str | None = None, after: str | None = None, size: int | None = None
-) -> Page[Post]:
-    """Return a page of the posts by `author`; `before` and `after` are paging keys. Raises pagination.InvalidKey."""
-    return _page(posts_by(author.id), before, after, size)
+def profile_timeline(author: User, page_request: PageRequest = FIRST_PAGE) -> Page[Post]:
+    """Return a page of the posts by `author`. Raises pagination.InvalidKey."""
+    return _page(posts_by(author.id), page_request)
 
 
 def find_post(post_id: int) -> Post | None:
@@ -102,7 +95,5 @@ def posts_written_after(query: sa.Select[Post] | PageQuery[Post], since: datetim
     return list(db.session.scalars(ordered.options(lazyload(Post.author))))
 
 
-def _page(
-    query: sa.Select[Post] | PageQuery[Post], before: str | None, after: str | None, size: int | None
-) -> Page[Post]:
-    return pagination.newest_first(query, Post.timestamp, Post.id, size, before, after)
+def _page(query: sa.Select[Post] | PageQuery[Post], page_request: PageRequest) -> Page[Post]:
+    return pagination.newest_first(query, Post.timestamp, Post.id, page_request)

@@ -11,7 +11,7 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.accounts.services import count_follows, get_user_or_404, is_following
-from microblog.pagination import Page
+from microblog.pagination import Page, requested_page
 from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_POST
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
@@ -32,7 +32,7 @@ def home() -> ResponseReturnValue:
         create_post(current_user.id, form.body)
         flash(_("Your post is live."), "success")
         return redirect(url_for("posts.home"))
-    page = home_timeline(current_user, request.args.get("before"), request.args.get("after"))
+    page = home_timeline(current_user, requested_page())
     status = 422 if form.is_submitted() else 200
     return render_template("posts/home.html", form=form, page=page, limit=MAX_POST), status
 
@@ -41,7 +41,7 @@ def home() -> ResponseReturnValue:
 @login_required
 def explore() -> ResponseReturnValue:
     """Show posts of all users."""
-    page = explore_timeline(request.args.get("before"), request.args.get("after"))
+    page = explore_timeline(requested_page())
     return render_template("posts/explore.html", page=page)
 
 
@@ -50,7 +50,7 @@ def explore() -> ResponseReturnValue:
 def profile(username: str) -> ResponseReturnValue:
     """Show a user and their posts; a user's own profile also offers the export."""
     user = get_user_or_404(username)
-    page = profile_timeline(user, request.args.get("before"), request.args.get("after"))
+    page = profile_timeline(user, requested_page())
     return render_template(
         "posts/profile.html",
         user=user,

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from microblog import pagination
 from microblog.extensions import db
-from microblog.pagination import InvalidKey, KeysetOrder, Page
+from microblog.pagination import FIRST_PAGE, InvalidKey, KeysetOrder, Page, PageRequest
 from microblog.posts.models import Post
 from microblog.posts.queries import all_posts
 from microblog.posts.tokenizer import indexed
@@ -58,11 +58,8 @@ class _Rank(NamedTuple):
         return f"{self.score}_{self.microseconds}_{self.id}"
 
 
-def find(query: Query, before: str | None = None, after: str | None = None, size: int | None = None) -> SearchResult:
-    """Return a page of the posts that match `query`: those that follow the key `before`, or precede the key `after`.
-
-    It has at most `size` posts, or ``POSTS_PER_PAGE``. Raises pagination.InvalidKey.
-    """
+def find(query: Query, page_request: PageRequest = FIRST_PAGE) -> SearchResult:
+    """Return a page of the posts that match `query`, best first. Raises pagination.InvalidKey."""
 
     @cache  # a page that is not full is read twice, an invalid key costs no search
     def ranks() -> list[_Rank]:
@@ -74,7 +71,7 @@ def find(query: Query, before: str | None = None, after: str | None = None, size
             return [rank for rank in ranks() if edge is None or rank > edge][:rows]
         return [rank for rank in reversed(ranks()) if edge is None or rank < edge][:rows]
 
-    page = pagination.page_of(read, _BY_RANK, size, before, after)
+    page = pagination.page_of(read, _BY_RANK, page_request)
     posts = Page(_load([rank.id for rank in page.items]), page.next, page.previous)
     return SearchResult(posts, query.highlight, len(ranks()) >= MAX_CANDIDATES)
 

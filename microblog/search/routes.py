@@ -10,6 +10,7 @@ from flask_wtf import FlaskForm
 from wtforms import StringField
 from wtforms.validators import Length
 
+from microblog.pagination import requested_page
 from microblog.search.find import MAX_CANDIDATES, find
 from microblog.search.query import MAX_QUERY, Query
 from microblog.validators import Storable
@@ -38,5 +39,5 @@ def search() -> ResponseReturnValue:
     if not form.validate():
         return render_template("search/search.html", form=form), 422
     query = Query.parse(form.q.data)
-    found = find(query, request.args.get("before"), request.args.get("after")) if query else None
+    found = find(query, requested_page()) if query else None
     return render_template("search/search.html", form=form, found=found, looked_at=MAX_CANDIDATES)

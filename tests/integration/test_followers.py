@@ -78,11 +78,11 @@ def test_home_pages_equal_query_of_all_posts(app: Flask, seed: int) -> None:
     page = home_timeline(reader)
     down = [post.id for post in page.items]
     while page.next:
-        page = home_timeline(reader, before=page.next)
+        page = home_timeline(reader, pagination.PageRequest(before=page.next))
         down += [post.id for post in page.items]
     up = [post.id for post in page.items]
     while page.previous:
-        page = home_timeline(reader, after=page.previous)
+        page = home_timeline(reader, pagination.PageRequest(after=page.previous))
         up = [post.id for post in page.items if post.id not in up] + up
 
     assert down == expected

@@ -21,6 +21,7 @@ from microblog.messages.models import MAX_MESSAGE, Message
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
 from microblog.notifications.services import notify
+from microblog.pagination import PageRequest
 from microblog.posts.models import Post
 
 pytestmark = pytest.mark.both_databases
@@ -177,11 +178,11 @@ def test_conversation_pages_messages_of_both_users(
     page = services.messages_between(susan, miguel)
     down = [message.body.split()[1] for message in page.items]
     while page.next:
-        page = services.messages_between(susan, miguel, before=page.next)
+        page = services.messages_between(susan, miguel, PageRequest(before=page.next))
         down += [message.body.split()[1] for message in page.items]
     up = [message.body.split()[1] for message in page.items]
     while page.previous:
-        page = services.messages_between(susan, miguel, after=page.previous)
+        page = services.messages_between(susan, miguel, PageRequest(after=page.previous))
         up = [number for message in page.items if (number := message.body.split()[1]) not in up] + up
 
     assert down == up == list("987654321")

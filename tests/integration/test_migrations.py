@@ -12,6 +12,7 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from microblog.pagination import PageRequest
 from microblog.posts.models import Post
 from microblog.search.find import find
 from microblog.search.query import Query
@@ -73,5 +74,5 @@ def test_downgrade_and_upgrade_round_trip(app: Flask) -> None:
     user = User(username="susan", email="susan@example.com", password_hash="")
     db.session.add_all([user, Post(body="Searchable words", author=user)])
     db.session.commit()
-    found = find(Query.parse("searchable"), size=10)
+    found = find(Query.parse("searchable"), PageRequest(size=10))
     assert [post.body for post in found.page.items] == ["Searchable words"]

@@ -31,7 +31,9 @@ def write(author: User, count: int, every: timedelta = timedelta(minutes=1), sta
 
 
 def page(size: int = 10, before: str | None = None, after: str | None = None) -> pagination.Page[Post]:
-    return pagination.newest_first(sa.select(Post), Post.timestamp, Post.id, size, before, after)
+    return pagination.newest_first(
+        sa.select(Post), Post.timestamp, Post.id, pagination.PageRequest(before, after, size)
+    )
 
 
 def bodies(page: pagination.Page[Post]) -> list[str]:
@@ -119,7 +121,7 @@ def test_id_may_be_text(author: User, make_user: Callable[..., User]) -> None:
 
     def users(before: str | None = None) -> pagination.Page[User]:
         query = sa.select(User).where(User.username.in_(names))
-        return pagination.newest_first(query, User.created_at, User.username, 2, before)
+        return pagination.newest_first(query, User.created_at, User.username, pagination.PageRequest(before, size=2))
 
     first = users()
     second = users(first.next)
