@@ -47,25 +47,27 @@ class Parser(FlaskParser):
 class Blueprint(flask_smorest.Blueprint):
     """A resource of the API. The OpenAPI document is generated from its decorators.
 
-    `tag` is its name in the document. `guard` is called before each request and may raise Unauthorized.
+    `tag` is its name in the document. `guard` is called before each request and may raise Unauthorized: require_token
+    or require_token_unless_post.
     """
 
     ARGUMENTS_PARSER = Parser()
 
-    def __init__(self, *args: Any, tag: str, guard: Callable[[], None], **options: Any) -> None:
+    def __init__(self, *args: Any, tag: str, guard: Callable[[], None] = auth.require_token, **options: Any) -> None:
         super().__init__(*args, **options)
         self.tag = tag
+        self._guard = guard
         for hook in (auth.load_token, responses.limit_requests, guard, _check_body):
             self.before_request(hook)
         self.after_request(responses.tag)
-        self._prepare_doc_cbks.append(_document_common_responses)
+        self._prepare_doc_cbks.append(self._document_common_responses)
 
     def add_url_rule(self, *args: Any, tags: list[str] | None = None, **options: Any) -> None:
         """Like Flask's method; the view is documented under the resource's tag."""
         super().add_url_rule(*args, tags=tags or [self.tag], **options)
 
-    def refuses(self, *statuses: HTTPStatus) -> Callable[[View], View]:
-        """Return a decorator that documents the error statuses of a view, in addition to those of all views."""
+    def error_responses(self, *statuses: HTTPStatus) -> Callable[[View], View]:
+        """Return a decorator that documents further error statuses of a view (see _document_common_responses())."""
 
         def decorate(view: View) -> View:
             for status in statuses:
@@ -86,6 +88,24 @@ class Blueprint(flask_smorest.Blueprint):
             return arguments
 
         return decorate
+
+    def _document_common_responses(
+        self, doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any
+    ) -> dict[str, Any]:
+        """Add the responses and headers of the hooks in __init__() to the operation `doc`."""
+        answers = doc["responses"]
+        answers |= {str(int(status)): status.name for status in _COMMON_ERRORS}
+        if self._guard is auth.require_token or method != "post":
+            answers["401"] = HTTPStatus.UNAUTHORIZED.name
+        if method == "get":
+            answers["304"] = {"description": "Not modified: your copy is still valid.", "headers": {"ETag": "ETag"}}
+            answers["412"] = HTTPStatus.PRECONDITION_FAILED.name
+        for status, answer in answers.items():
+            if not isinstance(answer, dict):
+                continue
+            names = [*responses.RATE_LIMIT, *(["ETag"] if method == "get" and str(status) == "200" else [])]
+            answer["headers"] = {name: name for name in names} | (answer.get("headers") or {})
+        return doc
 
 
 def read_json(req: Request) -> Any:
@@ -123,18 +143,3 @@ def _check_body() -> None:
 def _check_type(req: Request) -> None:
     if not req.is_json:
         abort(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, _("Send JSON, with “Content-Type: application/json”."))
-
-
-def _document_common_responses(doc: dict[str, Any], doc_info: Any, *, method: str, **options: Any) -> dict[str, Any]:
-    """Add the responses and headers of the hooks above to the operation `doc`."""
-    answers = doc["responses"]
-    answers |= {str(int(status)): status.name for status in _COMMON_ERRORS}
-    if method == "get":
-        answers["304"] = {"description": "Not modified: your copy is still valid.", "headers": {"ETag": "ETag"}}
-        answers["412"] = HTTPStatus.PRECONDITION_FAILED.name
-    for status, answer in answers.items():
-        if not isinstance(answer, dict):
-            continue
-        names = [*responses.RATE_LIMIT, *(["ETag"] if method == "get" and str(status) == "200" else [])]
-        answer["headers"] = {name: name for name in names} | (answer.get("headers") or {})
-    return doc

@@ -8,7 +8,7 @@ from typing import Any
 from flask import abort, request
 from flask_babel import gettext as _
 
-from microblog.api.auth import caller, require_token
+from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ExportRequestSchema, RejectedEntryPageSchema, TaskPageSchema, TaskSchema
@@ -28,13 +28,11 @@ bp = Blueprint(
     url_prefix="/api/tasks",
     tag="tasks",
     description="Your jobs and their results.",
-    guard=require_token,
 )
 
 
 @bp.get("")
 @bp.lists(TaskPageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your jobs, newest first."""
     page = jobs_of_user(caller().id, page_request(query))
@@ -43,7 +41,7 @@ def index(query: dict[str, Any]) -> PageResponse:
 
 @bp.get("/<task_id>")
 @bp.response(HTTPStatus.OK, TaskSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def show(task_id: str) -> dict[str, Any]:
     """Show the current state of a job or of one of its later steps."""
     return task_json(own_job(task_id), task_id)
@@ -51,7 +49,7 @@ def show(task_id: str) -> dict[str, Any]:
 
 @bp.post("/<task_id>/cancel")
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@bp.error_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 def cancel(task_id: str) -> dict[str, Any]:
     """Request the cancellation of a job.
 
@@ -66,7 +64,7 @@ def cancel(task_id: str) -> dict[str, Any]:
 
 @bp.post("/<task_id>/retry")
 @bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@bp.error_responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Retry a job that failed or was cancelled, as a new job."""
@@ -86,14 +84,13 @@ exports_bp = Blueprint(
     url_prefix="/api/exports",
     tag="exports",
     description="Export all your posts as an archive that is mailed to you.",
-    guard=require_token,
 )
 
 
 @exports_bp.post("")
 @exports_bp.arguments(ExportRequestSchema, required=False)
 @exports_bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
-@exports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
+@exports_bp.error_responses(HTTPStatus.CONFLICT)
 @limit_launches(lambda: caller().id)
 def export(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is already running."""
@@ -111,7 +108,6 @@ imports_bp = Blueprint(
     url_prefix="/api/imports",
     tag="imports",
     description="Import posts that you wrote elsewhere or exported from here.",
-    guard=require_token,
 )
 _FILE = {
     "required": True,
@@ -124,7 +120,7 @@ _FILE = {
 @accepts_upload("IMPORT_MAX_SIZE")
 @imports_bp.doc(requestBody=_FILE)
 @imports_bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
-@imports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+@imports_bp.error_responses(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
 @limit_launches(lambda: caller().id)
 def import_file() -> tuple[dict[str, Any], dict[str, str]]:
     """Start an import, unless one is already running.
@@ -143,7 +139,7 @@ def import_file() -> tuple[dict[str, Any], dict[str, str]]:
 
 @imports_bp.get("/<task_id>/refusals")
 @imports_bp.lists(RejectedEntryPageSchema)
-@imports_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@imports_bp.error_responses(HTTPStatus.NOT_FOUND)
 def refused(query: dict[str, Any], task_id: str) -> PageResponse:
     """List the entries that an import rejected, in the order of the file.
 

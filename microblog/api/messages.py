@@ -9,7 +9,7 @@ from flask import abort, url_for
 from flask_babel import gettext as _
 
 from microblog.accounts.models import User
-from microblog.api.auth import caller, require_token
+from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
@@ -33,13 +33,11 @@ bp = Blueprint(
     url_prefix="/api/messages",
     tag="messages",
     description="Private messages between you and other users.",
-    guard=require_token,
 )
 
 
 @bp.get("")
 @bp.lists(MessagePageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def received(query: dict[str, Any]) -> PageResponse:
     """List the messages that you received, newest first.
 
@@ -51,7 +49,6 @@ def received(query: dict[str, Any]) -> PageResponse:
 
 @bp.get("/sent")
 @bp.lists(MessagePageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def sent(query: dict[str, Any]) -> PageResponse:
     """List the messages that you sent, newest first."""
     page = messages_sent_by(caller(), page_request(query))
@@ -61,7 +58,6 @@ def sent(query: dict[str, Any]) -> PageResponse:
 @bp.post("")
 @bp.arguments(MessageRequestSchema)
 @bp.response(HTTPStatus.CREATED, MessageSchema, headers={"Location": "Location"})
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 @limit_user("RATELIMIT_MESSAGE", lambda: caller().id)
 def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Send a message to a user."""
@@ -79,7 +75,6 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 @bp.post("/read")
 @bp.arguments(MessagesReadSchema)
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def read(data: dict[str, Any]) -> None:
     """Mark messages that you received as read.
 
@@ -90,7 +85,7 @@ def read(data: dict[str, Any]) -> None:
 
 @bp.get("/<int:message_id>")
 @bp.response(HTTPStatus.OK, MessageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def show(message_id: int) -> dict[str, Any]:
     """Show a message that you sent or received.
 
@@ -101,7 +96,7 @@ def show(message_id: int) -> dict[str, Any]:
 
 @bp.delete("/<int:message_id>")
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def delete(message_id: int) -> None:
     """Delete a message for yourself.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from microblog.api.auth import caller, require_token
+from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import NotificationPageSchema, NotificationsReadSchema
@@ -21,13 +21,11 @@ bp = Blueprint(
     url_prefix="/api/notifications",
     tag="notifications",
     description="Your notifications.",
-    guard=require_token,
 )
 
 
 @bp.get("")
 @bp.lists(NotificationPageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your notifications, newest first.
 
@@ -41,7 +39,6 @@ def index(query: dict[str, Any]) -> PageResponse:
 @bp.post("/read")
 @bp.arguments(NotificationsReadSchema, required=False)
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def read(data: dict[str, Any]) -> None:
     """Mark all notifications as read, or those with the `ids`.
 

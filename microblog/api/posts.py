@@ -8,7 +8,7 @@ from typing import Any
 from flask import abort, url_for
 from flask_babel import gettext as _
 
-from microblog.api.auth import caller, require_token
+from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import (
@@ -38,14 +38,12 @@ bp = Blueprint(
     url_prefix="/api/posts",
     tag="posts",
     description="Individual posts, yours and those of other users.",
-    guard=require_token,
 )
 
 
 @bp.post("")
 @bp.arguments(PostRequestSchema)
 @bp.response(HTTPStatus.CREATED, PostSchema, headers={"Location": "Location"})
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 @limit_user("RATELIMIT_POST", lambda: caller().id)
 def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Create a post."""
@@ -58,7 +56,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 @bp.get("/<int:post_id>")
 @bp.response(HTTPStatus.OK, PostSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def show(post_id: int) -> dict[str, Any]:
     """Show a post."""
     return post_json(_post(post_id))
@@ -66,7 +64,7 @@ def show(post_id: int) -> dict[str, Any]:
 
 @bp.delete("/<int:post_id>")
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def delete(post_id: int) -> None:
     """Delete one of your posts permanently."""
     if not delete_post(_post(post_id).id, caller().id):
@@ -75,7 +73,7 @@ def delete(post_id: int) -> None:
 
 @bp.post("/<int:post_id>/translation")
 @bp.response(HTTPStatus.OK, TranslationSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY)
+@bp.error_responses(HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY)
 @limit_user("RATELIMIT_TRANSLATE", lambda: caller().id)
 def translate(post_id: int) -> dict[str, Any]:
     """Translate a post into your language.
@@ -98,13 +96,11 @@ timelines_bp = Blueprint(
     url_prefix="/api",
     tag="timelines",
     description="Posts, newest first.",
-    guard=require_token,
 )
 
 
 @timelines_bp.get("/timelines/home")
 @timelines_bp.lists(PostPageSchema)
-@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
 def home(query: dict[str, Any]) -> PageResponse:
     """List your posts and those of the users that you follow, newest first."""
     return _page(query, home_timeline(caller(), page_request(query)))
@@ -112,7 +108,6 @@ def home(query: dict[str, Any]) -> PageResponse:
 
 @timelines_bp.get("/timelines/explore")
 @timelines_bp.lists(PostPageSchema)
-@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED)
 def explore(query: dict[str, Any]) -> PageResponse:
     """List the posts of all users, newest first."""
     return _page(query, explore_timeline(page_request(query)))
@@ -120,7 +115,7 @@ def explore(query: dict[str, Any]) -> PageResponse:
 
 @timelines_bp.get("/users/<username>/posts")
 @timelines_bp.lists(PostPageSchema)
-@timelines_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@timelines_bp.error_responses(HTTPStatus.NOT_FOUND)
 def of_user(query: dict[str, Any], username: str) -> PageResponse:
     """List the posts of a user, newest first."""
     author = find_user(username)
@@ -137,13 +132,11 @@ search_bp = Blueprint(
     url_prefix="/api/search",
     tag="search",
     description="Search posts by words.",
-    guard=require_token,
 )
 
 
 @search_bp.get("")
 @search_bp.lists(SearchPageSchema, SearchQuerySchema)
-@search_bp.refuses(HTTPStatus.UNAUTHORIZED)
 def search(query: dict[str, Any]) -> PageResponse:
     """List the posts that contain the words of `q`, best match first."""
     parsed = Query.parse(query["q"])

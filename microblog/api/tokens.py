@@ -31,7 +31,7 @@ bp = Blueprint(
 @bp.post("")
 @bp.arguments(TokenRequestSchema, required=False)
 @bp.response(HTTPStatus.CREATED, TokenSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
+@bp.error_responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.CONFLICT)
 @bp.doc(security=[{"basic": []}])
 @limit_sign_ins(lambda: (request.authorization and request.authorization.username) or "")
 def create(options: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,6 @@ def create(options: dict[str, Any]) -> dict[str, Any]:
 
 @bp.get("")
 @bp.lists(TokenPageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List your tokens, newest first."""
     page = ApiToken.page_of(caller(), page_request(query))
@@ -58,7 +57,6 @@ def index(query: dict[str, Any]) -> PageResponse:
 
 @bp.delete("")
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def revoke() -> None:
     """Revoke the token of this request."""
     db.session.delete(presented_token())
@@ -67,7 +65,7 @@ def revoke() -> None:
 
 @bp.delete("/<int:token_id>")
 @bp.response(HTTPStatus.NO_CONTENT)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def revoke_one(token_id: int) -> None:
     """Revoke one of your tokens."""
     if not ApiToken.revoke(caller(), token_id):

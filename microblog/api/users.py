@@ -22,7 +22,7 @@ from microblog.accounts.services import (
     unfollow_user,
     users_by_name,
 )
-from microblog.api.auth import caller, require_token, require_token_unless_post
+from microblog.api.auth import caller, require_token_unless_post
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
@@ -42,7 +42,6 @@ bp = Blueprint(
 
 @bp.get("")
 @bp.lists(UserPageSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED)
 def index(query: dict[str, Any]) -> PageResponse:
     """List all users, ordered by name."""
     page = users_by_name(page_request(query))
@@ -73,7 +72,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 @bp.get("/<username>")
 @bp.response(HTTPStatus.OK, ProfileSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.NOT_FOUND)
 def show(username: str) -> dict[str, Any]:
     """Show a user."""
     return _profile_json(find_user(username), caller())
@@ -82,7 +81,7 @@ def show(username: str) -> dict[str, Any]:
 @bp.patch("/<username>")
 @bp.arguments(ProfileChangeSchema)
 @bp.response(HTTPStatus.OK, ProfileSchema)
-@bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+@bp.error_responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
     """Change your username, profile text, language or time zone."""
     user = require_self(username)
@@ -116,12 +115,12 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
     return user_json(user) | follows | (own if user.id == reader.id else {})
 
 
-following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users", guard=require_token)
+following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users")
 
 
 @following_bp.get("/<username>/followers")
 @following_bp.lists(UserPageSchema)
-@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@following_bp.error_responses(HTTPStatus.NOT_FOUND)
 def followers(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that follow a user, newest first."""
     page = followers_of(find_user(username), page_request(query))
@@ -130,7 +129,7 @@ def followers(query: dict[str, Any], username: str) -> PageResponse:
 
 @following_bp.get("/<username>/following")
 @following_bp.lists(UserPageSchema)
-@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND)
+@following_bp.error_responses(HTTPStatus.NOT_FOUND)
 def following(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that a user follows, newest first."""
     page = followed_by(find_user(username), page_request(query))
@@ -139,7 +138,7 @@ def following(query: dict[str, Any], username: str) -> PageResponse:
 
 @following_bp.put("/<username>/following/<followed>")
 @following_bp.response(HTTPStatus.NO_CONTENT)
-@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+@following_bp.error_responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 @limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def follow(username: str, followed: str) -> None:
     """Follow a user.
@@ -157,7 +156,7 @@ def follow(username: str, followed: str) -> None:
 
 @following_bp.delete("/<username>/following/<followed>")
 @following_bp.response(HTTPStatus.NO_CONTENT)
-@following_bp.refuses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+@following_bp.error_responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 @limit_user("RATELIMIT_FOLLOW", lambda: caller().id)
 def unfollow(username: str, followed: str) -> None:
     """Unfollow a user.
