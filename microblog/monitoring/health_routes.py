@@ -19,8 +19,7 @@ from flask.typing import ResponseReturnValue
 from microblog.extensions import db, redis_client
 from microblog.monitoring.metrics import Metrics
 from microblog.monitoring.status import ConcurrentProbes
-from microblog.monitoring.worker_rpc import any_worker_replies
-from microblog.taskqueue.interface import celery_app
+from microblog.monitoring.worker_rpc import broadcast_and_collect
 from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
@@ -68,8 +67,7 @@ def _redis() -> None:
 
 
 def _worker() -> None:
-    _redis()  # if it is unavailable, this client times out sooner than Celery's
-    if not any_worker_replies(celery_app(), PING_TIMEOUT):
+    if not broadcast_and_collect({"ping": {}}, PING_TIMEOUT, expected=None):
         raise NoWorker
 
 

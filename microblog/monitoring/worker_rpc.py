@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from celery import Celery
 from celery.utils.functional import noop
 from celery.worker.control import Panel, control_command
 from kombu.pidbox import Mailbox
@@ -37,13 +35,13 @@ READ_TIMEOUT = 0.5  # seconds of one blocking read; shorter than any socket time
 
 
 def broadcast_and_collect(
-    commands: Commands, timeout: float, *, expected: Collection[str], only: Collection[str] | None = None
+    commands: Commands, timeout: float, *, expected: Collection[str] | None, only: Collection[str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Send commands to all workers, or to those in `only`; returns the replies by worker and command.
 
-    Returns as soon as all `expected` workers have replied, otherwise after `timeout` seconds. The reply to a command
-    that failed is ``{"error": …}``. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
-    unavailable.
+    Returns as soon as all `expected` workers have replied (None: any worker), otherwise after `timeout` seconds. The
+    reply to a command that failed is ``{"error": …}``. Raises redis.exceptions.RedisError or
+    kombu.exceptions.OperationalError if Redis is unavailable.
     """
     client = redis_client.connection
     request_id = uuid()
@@ -54,14 +52,12 @@ def broadcast_and_collect(
     with celery_app().connection_for_write() as connection:
         broadcast(connection, request_id, commands, only)
     replies: dict[str, dict[str, Any]] = {}
-    waiting_for = set(expected)
     while (remaining := deadline - time.monotonic()) > 0:
         reply = client.blpop([REPLIES_KEY.format(request_id)], timeout=max(0.01, min(remaining, READ_TIMEOUT)))
         if reply is not None:
             name, results = loads(reply[1])  # type: ignore[no-untyped-call]
             replies[name] = results
-            waiting_for.discard(name)
-            if expected and not waiting_for:
+            if expected is None or (expected and replies.keys() >= set(expected)):
                 break
     client.delete(REQUEST_KEY.format(request_id), REPLIES_KEY.format(request_id))
     return replies
@@ -135,40 +131,3 @@ def _run_command(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
     except Exception as error:
         logger.warning("the remote control command %s failed", name, exc_info=error)
         return {"error": str(error) or repr(error)}
-
-
-class _Replied(Exception):
-    """Raised when a worker has replied."""
-
-
-class _ProcessMailbox(Mailbox):
-    """A mailbox that uses the same reply queue for each call; the next call discards late replies."""
-
-    @property
-    def oid(self) -> str:
-        """The name of the reply queue."""
-        return f"ping-{socket.gethostname()}-{os.getpid()}"
-
-
-def any_worker_replies(app: Celery, timeout: float) -> bool:
-    """Return whether a worker replies within `timeout` seconds. Returns with the first reply.
-
-    Only one call at a time per process. Raises kombu.exceptions.OperationalError if the broker is unavailable.
-    """
-    with app.connection_for_write() as connection:
-        mailbox = _ProcessMailbox(  # type: ignore[no-untyped-call]
-            app.conf.control_exchange,
-            type="fanout",
-            connection=connection,
-            accept=app.conf.accept_content,
-            serializer=app.conf.task_serializer,
-        )
-        try:
-            mailbox.multi_call("ping", timeout=timeout, callback=_stop)  # type: ignore[no-untyped-call]
-        except _Replied:
-            return True
-    return False
-
-
-def _stop(reply: dict[str, Any]) -> NoReturn:
-    raise _Replied
