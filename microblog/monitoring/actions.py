@@ -192,6 +192,11 @@ def runnable_tasks() -> dict[str, Any]:
     }
 
 
+def known_tasks() -> list[str]:
+    """Return the names of the registered tasks, without Celery's own."""
+    return sorted(name for name in celery_app().tasks if not name.startswith("celery."))
+
+
 def format_signature(task: Any) -> str:
     """Return the signature of `task` without annotations, such as ``(batch, limit=10)``."""
     signature = inspect.signature(task.run)
@@ -213,8 +218,4 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
         db.session.rollback()
         raise InvalidTaskArguments(f"{name} takes {format_signature(tasks[name])}: {error}.") from None
     db.session.commit()
-    db.session.expire_all()
-    job = find_job(task_id)
-    if job is None:
-        raise LookupError(task_id)
-    return job
+    return _reload(task_id)

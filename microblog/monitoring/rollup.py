@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from flask import Flask, current_app
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased, scoped_session
 
 from microblog.clock import utcnow
 from microblog.extensions import db
@@ -154,8 +154,7 @@ class TaskAggregate:
 
 _previous, _next, _root = aliased(Task), aliased(Task), aliased(Task)
 
-#: The columns of finished tasks that aggregate_tasks() needs. A condition on `finished_at` uses its index.
-FINISHED = (
+_FINISHED = (
     sa.select(
         Task.name,
         Task.state,
@@ -173,8 +172,12 @@ FINISHED = (
 )
 
 
-def aggregate_tasks(rows: Iterable[Any], *, max_crashes: int) -> dict[AggregateKey, TaskAggregate]:
-    """Aggregate the rows that FINISHED selects; a task with at least `max_crashes` crashes was given up."""
+def aggregate_tasks(
+    session: Session | scoped_session[Any], *conditions: sa.ColumnElement[bool]
+) -> dict[AggregateKey, TaskAggregate]:
+    """Aggregate the finished tasks that meet the conditions; one on `finished_at` uses its index."""
+    rows: Iterable[Any] = session.execute(_FINISHED.where(*conditions).execution_options(yield_per=1000))
+    max_crashes = current_app.config["TASK_MAX_CRASHES"]
     aggregates: defaultdict[AggregateKey, TaskAggregate] = defaultdict(TaskAggregate)
     for name, state, attempts, crashes, ready_at, started_at, finished_at, job, ends_job in rows:
         hour = hour_of(finished_at)
@@ -243,7 +246,7 @@ def _roll_up_batch(until: datetime) -> int | None:
         pending = sa.select(Task.finished_at).where(Task.finished_at > watermark.until, Task.finished_at <= until)
         # Tasks that finished at the same time are in the same batch, since the watermark is a time.
         upto = db.session.scalar(pending.order_by(Task.finished_at).offset(BATCH - 1).limit(1)) or until
-        aggregates = _count(Task.finished_at > watermark.until, Task.finished_at <= upto)
+        aggregates = aggregate_tasks(db.session, Task.finished_at > watermark.until, Task.finished_at <= upto)
         _add(aggregates)
         watermark.until = upto
         return sum(aggregate.count for aggregate in aggregates.values())
@@ -272,17 +275,12 @@ def _any_late(since: datetime, until: datetime) -> bool:
 def _add_late(since: datetime, until: datetime) -> None:
     stored = {AggregateKey(row.hour, row.name, row.state): TaskAggregate.of(row) for row in _stored(since, until)}
     late = {}
-    for key, aggregate in _count(*_within(since, until)).items():
+    for key, aggregate in aggregate_tasks(db.session, *_within(since, until)).items():
         previous = stored.get(key, TaskAggregate())
         if aggregate.count >= previous.count:
             aggregate.add(previous, times=-1)
             late[key] = aggregate
     _add(late)
-
-
-def _count(*within: sa.ColumnElement[bool]) -> Mapping[AggregateKey, TaskAggregate]:
-    rows = db.session.execute(FINISHED.where(*within).execution_options(yield_per=1000))
-    return aggregate_tasks(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])
 
 
 def _within(since: datetime, until: datetime) -> tuple[sa.ColumnElement[bool], ...]:

@@ -11,35 +11,13 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.orm import Session, aliased
 
 from microblog.extensions import db
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
-from microblog.monitoring.rollup import (
-    FINISHED,
-    AggregateKey,
-    DurationHistogram,
-    TaskAggregate,
-    aggregate_tasks,
-    hour_of,
-)
+from microblog.monitoring.rollup import AggregateKey, DurationHistogram, TaskAggregate, aggregate_tasks, hour_of
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
-
-__all__ = [
-    "FailureGroup",
-    "Hour",
-    "Outcomes",
-    "TaskTableSnapshot",
-    "Times",
-    "by_hour",
-    "by_task",
-    "group_failures",
-    "snapshot",
-    "take_snapshot",
-    "totals",
-]
 
 _K = TypeVar("_K")
 
@@ -152,8 +130,7 @@ def snapshot() -> Iterator[Session]:
 def _live(session: Session, *within: sa.ColumnElement[bool]) -> Mapping[AggregateKey, TaskAggregate]:
     """Return the aggregates of the tasks that are not rolled up yet."""
     until = session.scalars(sa.select(RollUp.until)).one()
-    rows = session.execute(FINISHED.where(Task.finished_at > until, *within).execution_options(yield_per=1000))
-    return aggregate_tasks(rows, max_crashes=current_app.config["TASK_MAX_CRASHES"])
+    return aggregate_tasks(session, Task.finished_at > until, *within)
 
 
 def _add_to(aggregates: dict[_K, TaskAggregate], more: Iterable[tuple[_K, TaskAggregate]]) -> None:

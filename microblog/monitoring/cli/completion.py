@@ -14,14 +14,13 @@ from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.monitoring.actions import runnable_tasks
+from microblog.monitoring.actions import known_tasks, runnable_tasks
 from microblog.monitoring.filters import Filters, is_current_step, job_state
 from microblog.monitoring.job_queries import find_jobs
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.workers import registered_workers
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
 MAX_COMPLETIONS = 50  # maximum number of completions
@@ -101,4 +100,4 @@ workers = _completer_of(lambda: registered_workers())
 workers_of_jobs = _completer(_workers_of_jobs)
 queues = _completer_of(lambda: known_queues())
 runnable = _completer_of(lambda: runnable_tasks())
-registered = _completer_of(lambda: [name for name in celery_app().tasks if not name.startswith("celery.")])
+registered = _completer_of(lambda: known_tasks())

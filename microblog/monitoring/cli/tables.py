@@ -220,7 +220,7 @@ def print_queues(measured: Iterable[QueueStats]) -> None:
             [
                 queue.name,
                 str(queue.length),
-                output.format_duration(utcnow() - queue.oldest) if queue.oldest else EMPTY,
+                _duration(queue.oldest, None),
                 _number(queue.consumers),
                 "paused" if queue.paused else "open",
             ]
@@ -308,17 +308,9 @@ def _print_job_summary(status: SystemStatus, jobs: JobSummary) -> None:
     headings = ["STATE", *(f"< {age}" for age in list(ages)[:-1]), "OLDER", "ALL"]
     output.print_table(headings, [[state, *map(str, counts), str(sum(counts))] for state, counts in rows.items()])
     click.echo()
-    waiting = jobs.oldest_waiting
-    output.print_fields(
-        {
-            "Failed in the last hour": f"{jobs.failed} of {jobs.ended} that ended",
-            "Oldest waiting user": f"{waiting.user}, for {_age(waiting.since, status)}: {waiting.name}, "
-            f"{waiting.state}, {waiting.job_id}"
-            if waiting
-            else "no user is waiting",
-        }
-    )
-
-
-def _age(since: datetime | None, status: SystemStatus) -> str:
-    return EMPTY if since is None else output.format_duration(status.at - since)
+    oldest = "no user is waiting"
+    if waiting := jobs.oldest_waiting:
+        age = output.format_duration(status.at - waiting.since)
+        oldest = f"{waiting.user}, for {age}: {waiting.name}, {waiting.state}, {waiting.job_id}"
+    failed = f"{jobs.failed} of {jobs.ended} that ended"
+    output.print_fields({"Failed in the last hour": failed, "Oldest waiting user": oldest})

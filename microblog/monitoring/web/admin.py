@@ -18,6 +18,7 @@ from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import actions, output, statistics
 from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, find_actionable_jobs
 from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
+from microblog.monitoring.queues import known_queues
 from microblog.monitoring.status import check_status
 from microblog.monitoring.web import charts
 from microblog.monitoring.web.forms import FilterForm
@@ -49,6 +50,8 @@ def tasks() -> ResponseReturnValue:
     return render_template(
         "admin/tasks.html",
         form=form,
+        known_queues=known_queues(),
+        known_tasks=actions.known_tasks(),
         page=page,
         users=users_of(page.jobs) if page else {},
         period=_period(),

@@ -15,7 +15,6 @@ from microblog.accounts.models import MAX_USERNAME, User
 from microblog.clock import utcnow
 from microblog.monitoring.filters import Filters, Order
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import celery_app
 from microblog.validators import Storable
 
 LONGEST_TEXT = 255  # characters
@@ -79,14 +78,6 @@ class FilterForm(FlaskForm):
             created_after=limit if relation == "within" else None,
             created_before=limit if relation == "before" else None,
         )
-
-    def known_queues(self) -> list[str]:
-        """Return the names of the configured queues, as suggestions."""
-        return [queue.name for queue in celery_app().conf.task_queues]
-
-    def known_tasks(self) -> list[str]:
-        """Return the names of the registered tasks, as suggestions."""
-        return sorted(name for name in celery_app().tasks if not name.startswith("celery."))
 
     def address(self) -> dict[str, Any]:
         """Return the query parameters of the same list."""
