@@ -9,16 +9,20 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
+
+from config import ROOT
+
+T = TypeVar("T")
 
 STDOUT = 1
 MAX_QUEUED_LINES = 10_000
@@ -72,6 +76,111 @@ class StopRequest(Exception):
     """A request to stop: Ctrl-C, SIGTERM, or a closed terminal."""
 
 
+def poll_until(condition: Callable[[], T], timeout: float, interval: float = TICK) -> T:
+    """Return the first true value of `condition`, or its last value after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()) and time.monotonic() <= deadline:
+        time.sleep(interval)
+    return value
+
+
+class ManagedProcess:
+    """A running program in its own session, so that Ctrl-C in the terminal does not reach it.
+
+    `stdout` is the file to which its output is appended, stderr included, or a constant of subprocess, such as DEVNULL.
+    """
+
+    second_signal: signal.Signals | None = None  # sent by stop() after half of the grace period
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdout: Path | int,
+        folder: Path = ROOT,
+        user: str | None = None,
+    ) -> None:
+        self.command = list(command)
+        self._environment = environment
+        self._stdout = stdout
+        self._folder = folder
+        self._user = user
+        self._start()
+
+    def restart(self) -> None:
+        """Start the program again, after killing what is left of it."""
+        self.kill()
+        self._start()
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative if a signal ended the program; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        return self._process.wait(timeout)
+
+    def children(self) -> list[int]:
+        """Return the ids of the child processes (Linux only); none if the program has ended."""
+        with suppress(OSError):
+            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return []
+
+    def send_signal(self, number: int) -> None:
+        """Signal the program only, which is responsible for its children; do nothing if it has ended."""
+        with suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, number)
+
+    def signal_group(self, number: int) -> None:
+        """Signal the program and its children; do nothing if all have ended."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill (SIGKILL) the program and its children, and wait for its end."""
+        self.signal_group(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)  # a process that was just forked is not in its own group yet
+        self.wait()
+
+    def stop(self, grace: float) -> None:
+        """Send SIGTERM, and kill what is left when the program has ended, or after `grace` seconds."""
+        stop_all([self], grace)
+
+    def _start(self) -> None:
+        with ExitStack() as files:
+            stdout = files.enter_context(self._stdout.open("ab")) if isinstance(self._stdout, Path) else self._stdout
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=self._user,
+            )
+        self.pid = self._process.pid
+
+
+def stop_all(processes: Sequence[ManagedProcess], grace: float) -> None:
+    """Send SIGTERM, then the second signal, then SIGKILL, within `grace` seconds; return when no process is left."""
+
+    def have_ended() -> bool:
+        return all(process.poll() is not None for process in processes)
+
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    if not poll_until(have_ended, grace / 2):
+        for process in processes:
+            if process.second_signal is not None:
+                process.send_signal(process.second_signal)
+        poll_until(have_ended, grace / 2)
+    for process in processes:
+        process.kill()
+
+
 @dataclass(frozen=True)
 class Program:
     """A shell command with a name. `second_signal` is sent after half of the grace period."""
@@ -91,7 +200,7 @@ class ProcessManager:
         self._folder = folder
         self._environment = environment
         self._console = console
-        self._groups: list[_Group] = []
+        self._groups: list[tuple[list[_Child], float]] = []  # programs that stop together, and their grace period
         self._stop_requested = False
 
     def __enter__(self) -> Self:
@@ -101,38 +210,39 @@ class ProcessManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for group in reversed(self._groups):
-            group.stop()
+        for children, grace in reversed(self._groups):
+            stop_all(children, grace)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def start(self, *programs: Program, grace: float) -> None:
         """Start a group of programs. They are killed if they do not stop within `grace` seconds."""
         self._check()
-        group = _Group(grace)
-        self._groups.append(group)
-        for program in programs:
-            group.children.append(_Child(program, self._folder, self._environment, self._console))
+        children: list[_Child] = []
+        self._groups.append((children, grace))
+        children.extend(_Child(program, self._folder, self._environment, self._console) for program in programs)
 
     def run(self, program: Program, grace: float) -> None:
         """Run a program to its end. Raises Failure unless its exit code is 0."""
         self.start(program, grace=grace)
-        child = self._groups[-1].children[0]
-        while child.running:
+        [child], _grace = self._groups[-1]
+        while (code := child.poll()) is None:
             self._check(besides=child)
             time.sleep(TICK)
-        self._groups.pop().stop()
-        if child.exit_code != 0:
-            raise Failure(f"{program.name} failed (exit code {child.exit_code}); see its last lines above.")
+        child.kill()
+        self._groups.pop()
+        if code != 0:
+            raise Failure(f"{program.name} failed (exit code {code}); see its last lines above.")
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
         """Return when `ready()` is true. Raises Failure, naming `what`, after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not ready():
+
+        def is_ready() -> bool:
             self._check()
-            if time.monotonic() > deadline:
-                raise Failure(f"{what} did not answer within {seconds:g} seconds.")
-            time.sleep(TICK)
+            return ready()
+
+        if not poll_until(is_ready, seconds):
+            raise Failure(f"{what} did not answer within {seconds:g} seconds.")
 
     def watch(self) -> NoReturn:
         """Block until a stop is requested or a program ends. Raises StopRequest or Failure."""
@@ -143,81 +253,33 @@ class ProcessManager:
     def _check(self, besides: _Child | None = None) -> None:
         if self._stop_requested:
             raise StopRequest
-        for group in self._groups:
-            for child in group.children:
-                if child is not besides and not child.running:
-                    raise Failure(f"{child.program.name} ended by itself (exit code {child.exit_code}).")
+        for children, _grace in self._groups:
+            for child in children:
+                if child is not besides and (code := child.poll()) is not None:
+                    raise Failure(f"{child.name} ended by itself (exit code {code}).")
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
 
 
-class _Group:
-    """Programs that are started and stopped together."""
-
-    def __init__(self, grace: float) -> None:
-        self.children: list[_Child] = []
-        self._grace = grace
-
-    def stop(self) -> None:
-        """Send SIGTERM, then the second signal, then SIGKILL; return when no process is left."""
-        for child in self.children:
-            child.send(signal.SIGTERM)
-        started = time.monotonic()
-        if not self._ended_by(started + self._grace / 2):
-            for child in self.children:
-                if child.program.second_signal is not None:
-                    child.send(child.program.second_signal)
-            self._ended_by(started + self._grace)
-        for child in self.children:
-            child.sweep()
-
-    def _ended_by(self, deadline: float) -> bool:
-        while any(child.running for child in self.children):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(TICK)
-        return True
-
-
-class _Child:
-    """One running program, in its own session, so that Ctrl-C in the terminal does not reach it."""
+class _Child(ManagedProcess):
+    """A program whose output is printed."""
 
     def __init__(self, program: Program, folder: Path, environment: Mapping[str, str], console: Console) -> None:
-        self.program = program
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {program.command}"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = ["/bin/sh", "-c", f"exec {program.command}"]
+        super().__init__(command, environment, stdout=subprocess.PIPE, folder=folder)
+        self.name = program.name
+        self.second_signal = program.second_signal
         self._relay = threading.Thread(target=self._relay_output, args=[console], daemon=True)
         self._relay.start()
 
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.returncode
-
-    def send(self, number: signal.Signals) -> None:
-        """Signal the program only, which is responsible for stopping its children."""
-        self._process.send_signal(number)
-
-    def sweep(self) -> None:
-        """Kill the remaining processes of the program's group, and wait for the last lines of output."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+    def kill(self) -> None:
+        """Kill the program and its children, and wait for the last lines of output."""
+        super().kill()
         self._relay.join(timeout=0.5)
 
     def _relay_output(self, console: Console) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                console.say(line, self.program.name)
+                console.say(line, self.name)

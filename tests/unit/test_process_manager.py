@@ -15,7 +15,15 @@ from types import SimpleNamespace
 import pytest
 
 from microblog.development import process_manager
-from microblog.development.process_manager import STOP_SIGNALS, Console, Failure, ProcessManager, Program, StopRequest
+from microblog.development.process_manager import (
+    STOP_SIGNALS,
+    Console,
+    Failure,
+    ManagedProcess,
+    ProcessManager,
+    Program,
+    StopRequest,
+)
 from tests.support.servers import TIMEOUT, wait_for
 
 # A program that records in a file of its working directory that it was terminated.
@@ -106,6 +114,22 @@ def test_second_signal_is_sent_to_slow_program(
         manager.wait_until((tmp_path / "up").exists, "worker", seconds=2)
 
     assert (tmp_path / "second").exists()
+
+
+def test_restart_kills_what_is_left_and_keeps_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = ManagedProcess(["sh", "-c", "sleep 300 & echo $!"], os.environ, stdout=log, folder=tmp_path)
+    try:
+        assert process.wait(TIMEOUT) == 0
+        left = int(content(log))
+        assert is_running(left)
+
+        process.restart()
+
+        wait_for(lambda: not is_running(left), what="the remaining process is killed")
+        wait_for(lambda: len(content(log).splitlines()) == 2, what="the second start writes to the log")
+    finally:
+        process.kill()
 
 
 @pytest.mark.exhaustive
