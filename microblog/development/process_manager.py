@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from weakref import WeakSet
 
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
@@ -91,6 +92,7 @@ class ManagedProcess:
     """
 
     second_signal: signal.Signals | None = None  # sent by stop() after half of the grace period
+    _instances: ClassVar[WeakSet[ManagedProcess]] = WeakSet()
 
     def __init__(
         self,
@@ -107,6 +109,14 @@ class ManagedProcess:
         self._folder = folder
         self._user = user
         self._start()
+        self._instances.add(self)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Kill (SIGKILL) all programs that run, with their children."""
+        for process in list(cls._instances):
+            if process.poll() is None:
+                process.kill()
 
     def restart(self) -> None:
         """Start the program again, after killing what is left of it."""
@@ -120,6 +130,13 @@ class ManagedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         return self._process.wait(timeout)
+
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
+        """Return when `ready()` is true. Otherwise kill the program after `seconds` and raise Failure with its log."""
+        if not poll_until(lambda: ready() or self.poll() is not None, seconds) or self.poll() is not None:
+            self.kill()
+            log = self._stdout.read_text(errors="replace") if isinstance(self._stdout, Path) else ""
+            raise Failure(f"{what} ended, or did not answer within {seconds:g} seconds.\n{log}")
 
     def children(self) -> list[int]:
         """Return the ids of the child processes (Linux only); none if the program has ended."""
@@ -137,6 +154,10 @@ class ManagedProcess:
         """Signal the program and its children; do nothing if all have ended."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the program."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill (SIGKILL) the program and its children, and wait for its end."""
@@ -171,7 +192,7 @@ def stop_all(processes: Sequence[ManagedProcess], grace: float) -> None:
         return all(process.poll() is not None for process in processes)
 
     for process in processes:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
     if not poll_until(have_ended, grace / 2):
         for process in processes:
             if process.second_signal is not None:

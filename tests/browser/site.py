@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import mailbox
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,13 +16,14 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from microblog.accounts.models import User
+from microblog.development.process_manager import ManagedProcess
+from microblog.development.servers import web_answers
 from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.conftest import hash_of
 from tests.support import app_factory, servers
-from tests.support.programs import ROOT
 from tests.support.servers import RedisServer, Worker, free_port, wait_for
 
 TIMEOUT = 1000 * servers.TIMEOUT  # milliseconds to wait for the expected state of a page
@@ -34,42 +31,21 @@ PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-class WebServer:
-    """gunicorn with the configuration of `make run`."""
+class WebServer(ManagedProcess):
+    """gunicorn with the configuration of `make run`. kill() interrupts open streams."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self.port = free_port()
-        self._environment = environment | {"HOST": "127.0.0.1", "PORT": str(self.port)}
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.browser.web:create_app()"]
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
-            )
-        wait_for(self._answers, what="gunicorn responds")
+        super().__init__(command, environment | {"HOST": "127.0.0.1", "PORT": str(self.port)}, stdout=log)
+        self._wait()
 
-    def kill(self) -> None:
-        """Kill all its processes with SIGKILL, which interrupts open streams."""
-        if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+    def restart(self) -> None:
+        super().restart()
+        self._wait()
 
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text(errors="replace")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def _wait(self) -> None:
+        self.wait_until(lambda: web_answers(self.port, "/healthz", timeout=10), "gunicorn", servers.TIMEOUT)
 
 
 class Site:
@@ -171,7 +147,6 @@ def running_site(base_environment: dict[str, str], folder: Path, request: pytest
         }
         web = WebServer(environment, folder / "web.log")
         stack.callback(web.kill)
-        web.start()
         options = ("--include", "tests.browser.tasks", "--queues", "exports,mail,default")
         worker = Worker(environment, *options, log=folder / "worker.log")
         stack.callback(worker.stop)

@@ -107,7 +107,7 @@ def test_reconnected_stream_covers_shown_posts(site: Site, open_browser: Callabl
 
     site.web.kill()
     delete_post(int(post_id or 0), writer.id)
-    site.web.start()
+    site.web.restart()
 
     expect(article).to_have_count(0)
 

@@ -10,9 +10,7 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +20,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+from microblog.development.process_manager import ManagedProcess
 from tests.integration.test_run import TIME_TO_END, descendants, is_running
 from tests.mutants.tree import LEFT_OUT
 from tests.support.programs import ROOT
-from tests.support.servers import TIMEOUT, free_port, wait_for
+from tests.support.servers import TIMEOUT, free_port
 
 MANY = 100_000  # posts; too many to export within one SLICE on any machine
 SLICE = 0.05  # seconds that the worker runs at a time until the page shows progress
@@ -52,8 +51,7 @@ class Tree:
 
     folder: Path
     port: int
-    process: subprocess.Popen[str]
-    lines: list[str]
+    process: ManagedProcess
 
     @property
     def url(self) -> str:
@@ -62,10 +60,6 @@ class Tree:
     @property
     def instance(self) -> Path:
         return self.folder / "instance"
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, "".join(self.lines)
-        return any("Microblog is ready" in line for line in list(self.lines))
 
     def mails(self) -> list[mailbox.MaildirMessage]:
         """Return the received mails in order of arrival."""
@@ -121,24 +115,13 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     environment["EXPORT_ATTACHMENT_LIMIT"] = str(32 * 1024 * 1024)  # large archives are attached as well
     # Long timeouts, so that a suspended program does not count as unavailable.
     environment |= {"MAIL_TIMEOUT": "600", "REDIS_TIMEOUT": "60", "TASK_LEASE": "600"}
-    process = subprocess.Popen(
-        ["make", "run", f"VENV={sys.prefix}"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    tree = Tree(folder, port, process, [])
-    assert process.stdout is not None
-    threading.Thread(target=tree.lines.extend, args=[process.stdout], daemon=True).start()
+    output = tmp_path / "output"
+    process = ManagedProcess(["make", "run", f"VENV={sys.prefix}"], environment, stdout=output, folder=folder)
     try:
-        wait_for(tree.is_ready, timeout=2 * TIMEOUT, what="the ready line")
-        yield tree
+        process.wait_until(lambda: "Microblog is ready" in output.read_text(), "make run", 2 * TIMEOUT)
+        yield Tree(folder, port, process)
     finally:
-        process.terminate()
-        process.wait(timeout=TIMEOUT)
+        process.stop(TIMEOUT)
 
 
 @pytest.mark.timeout(900)  # the test waits several times

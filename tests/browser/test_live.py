@@ -237,7 +237,7 @@ def test_page_catches_up_after_stream_is_cut(site: Site, page: Page, dial: Dial)
     site.web.kill()
     dial.turn_to(END)
     wait_for(lambda: state_of(job_id) == "SUCCESS", what="the job ends")
-    site.web.start()
+    site.web.restart()
 
     expect_state(page, job_id, "Done")
     expect_same_page(page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from redbeat.schedulers import RedBeatScheduler
 
 from microblog.taskqueue.queues import EPOCH_KEY
 from microblog.taskqueue.scheduler import Scheduler
-from tests.support.programs import Program
+from tests.support.programs import ScriptProcess
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
 
-Start = Callable[[], Program]
+Start = Callable[[], ScriptProcess]
 
 
 @pytest.fixture
@@ -29,19 +28,17 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
     """Return a function that starts a beat with a reconcile interval of half a second."""
-    started: list[Program] = []
+    started: list[ScriptProcess] = []
 
-    def start() -> Program:
+    def start() -> ScriptProcess:
         settings = environment | {"RECONCILE_INTERVAL": "0.5"}
-        beat = Program(["celery", "-A", "celery_app", "beat"], settings, stdout=log)
+        beat = ScriptProcess(["celery", "-A", "celery_app", "beat"], settings, stdout=log)
         started.append(beat)
         return beat
 
     yield start
     for beat in started:
-        if beat.poll() is None:
-            beat.send_signal(signal.SIGKILL)
-            beat.wait()
+        beat.kill()
 
 
 def scheduled(redis_server: RedisServer) -> bool:
@@ -90,8 +87,7 @@ def test_waiting_beat_restores_schedule_lost_by_redis(start_beat: Start, redis_s
     start_beat()
     wait_for(lambda: redis_server.client.exists(statics), what="the second beat stores its schedule")
 
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.kill()
     redis_server.client.flushall()
 
     wait_for(lambda: scheduled(redis_server))

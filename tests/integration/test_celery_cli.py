@@ -168,7 +168,7 @@ def test_events_are_dumped(cluster: Cluster, worker: Worker, tmp_path: Path) -> 
     def is_printed(event: str, job: str) -> bool:
         return any(event in line and job in line for line in printed.read_text().splitlines())
 
-    dump = programs.Program([*CELERY, "events", "--dump"], cluster.environment, stdout=printed)
+    dump = programs.ScriptProcess([*CELERY, "events", "--dump"], cluster.environment, stdout=printed)
     try:
         wait_for(lambda: worker.name in printed.read_text(), what="the heartbeat of the worker")
         job = cluster.launch("noop")
@@ -185,7 +185,7 @@ def flower(cluster: Cluster, worker: Worker, tmp_path_factory: pytest.TempPathFa
     """The URL of an unmodified Flower that runs with this application."""
     port = free_port()
     log = tmp_path_factory.mktemp("flower") / "log"
-    program = programs.Program(
+    program = programs.ScriptProcess(
         [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1", "--inspect_timeout=60000"],
         cluster.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
         stdout=log,
@@ -197,7 +197,6 @@ def flower(cluster: Cluster, worker: Worker, tmp_path_factory: pytest.TempPathFa
     )
     yield address
     program.kill()  # SIGTERM would make it wait for workers that no longer reply
-    program.wait(TIMEOUT)
 
 
 @pytest.mark.exhaustive

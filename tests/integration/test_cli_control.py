@@ -61,7 +61,7 @@ class TestWorker:
 
         assert (shrunk["worker"], shrunk["done"]) == (worker.name, True)
         wait_for(lambda: cluster.worker(worker)["concurrency"] == 2)
-        wait_for(lambda: len(cluster.children(worker)) == 2)
+        wait_for(lambda: len(worker.process.children()) == 2)
 
     def test_shrink_leaves_one_process(self, cluster: Cluster, worker: Worker) -> None:
         refused = control(cluster, "worker", worker.name, "shrink", "2")
@@ -78,7 +78,7 @@ class TestWorker:
         codes = [control(cluster, "worker", worker.name, *command).exit_code for command in commands]
 
         assert codes == [0, 0, 1]
-        wait_for(lambda: len(cluster.children(worker)) == 2)
+        wait_for(lambda: len(worker.process.children()) == 2)
 
     @pytest.mark.exhaustive
     def test_shrink_refused_while_processes_are_busy(
@@ -134,8 +134,8 @@ class TestWorker:
 
     @pytest.mark.exhaustive
     def test_restart_pool_loses_no_task(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
-        wait_for(lambda: len(cluster.children(worker)) == 2)
-        old_children = set(cluster.children(worker))
+        wait_for(lambda: len(worker.process.children()) == 2)
+        old_children = set(worker.process.children())
         counting = cluster.launch("count", str(release_file))
         wait_for(lambda: cluster.state(counting) == states.PROGRESS)
 
@@ -143,11 +143,11 @@ class TestWorker:
 
         assert result.exit_code == 0
         assert result.stdout == f"{worker.name} replaces its processes, each after it has finished its current task.\n"
-        wait_for(lambda: len(set(cluster.children(worker)) & old_children) == 1, what="the idle process is replaced")
+        wait_for(lambda: len(set(worker.process.children()) & old_children) == 1, what="the idle process is replaced")
         assert cluster.state(counting) == states.PROGRESS
         release_file.touch()
         wait_for(lambda: cluster.state(counting) == states.SUCCESS)
-        wait_for(lambda: len(set(cluster.children(worker)) - old_children) == 2, what="the busy process is replaced")
+        wait_for(lambda: len(set(worker.process.children()) - old_children) == 2, what="the busy process is replaced")
         assert cluster.job(counting).root.attempts == 1
         done = cluster.launch("noop")
         wait_for(lambda: cluster.state(done) == states.SUCCESS)

@@ -41,7 +41,7 @@ def cluster(
         for _worker in range(3):
             cluster.start_worker(concurrency=1)
         command = ["celery", "-A", "tests.support.worker_app", "beat"]
-        beat = programs.Program(command, cluster.environment, stdout=cluster.folder / "beat.log")
+        beat = programs.ScriptProcess(command, cluster.environment, stdout=cluster.folder / "beat.log")
         add_history()
         yield cluster
         beat.terminate()

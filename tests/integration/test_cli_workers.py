@@ -151,7 +151,7 @@ def test_active_and_reserved_tasks(cluster: Cluster, mailer: Worker, release_fil
     assert active[running]["args"] == [str(release_file)]
     assert active[running]["started_at"].endswith("Z")
     of_mailer = [task for task in active.values() if task["worker"] == mailer.name]
-    assert [task["pid"] for task in of_mailer] == cluster.children(mailer)
+    assert [task["pid"] for task in of_mailer] == mailer.process.children()
     assert waiting["id"] in queued
     assert waiting["started_at"] is None
     assert cluster.run("active", *TIMEOUT_OPTION).stdout.count(running) == 1

@@ -71,9 +71,9 @@ def all_ended() -> bool:
 def kill_a_child(worker: Worker) -> None:
     """Kill one of the worker's child processes with SIGKILL."""
     while True:
-        children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+        children = worker.process.children()
         with contextlib.suppress(ProcessLookupError):  # some tasks kill their process: it may be gone already
-            os.kill(int(children[-1]), signal.SIGKILL)
+            os.kill(children[-1], signal.SIGKILL)
             return
 
 

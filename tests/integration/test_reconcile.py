@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +17,13 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.clock import utcnow
+from microblog.development.process_manager import ManagedProcess
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, servers, tasks
 from tests.support.console import as_python_module
 from tests.support.factories import crash, make_older, rows_of, start, states_of, store_result_in_redis
-from tests.support.programs import ROOT
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
@@ -137,20 +136,11 @@ def test_stopping_worker_finishes_short_task(app: Flask, make_worker: Callable[.
     assert rows_of(task_id)[0].attempts == 1
 
 
-class Interpreter(subprocess.Popen[bytes]):
-    """Like Program, but in a new interpreter: a forked process has the hash seed of its parent."""
+class Interpreter(ManagedProcess):
+    """Like ScriptProcess, but in a new interpreter: a forked process has the hash seed of its parent."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path) -> None:
-        with stdout.open("wb") as log:
-            super().__init__(
-                as_python_module(command),
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        super().__init__(as_python_module(command), environment, stdout=stdout)
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
@@ -159,7 +149,7 @@ class Interpreter(subprocess.Popen[bytes]):
 def test_stopping_worker_renews_running_leases(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, hash_seed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "Program", Interpreter)
+    monkeypatch.setattr(servers, "ScriptProcess", Interpreter)
     release_file = tmp_path / "release"
     stopping = make_worker(TASK_LEASE="1", WORKER_STOP_TIMEOUT=FOREVER, PYTHONHASHSEED=hash_seed)
     task_id = start(tasks.wait_for_file.s(str(release_file)))

@@ -17,7 +17,7 @@ from microblog.extensions import db
 from microblog.monitoring.events import CHANGE, PROGRESS, EventFilter, TaskLookup, event_line
 from microblog.taskqueue.launch import launch_task
 from tests.support.console import as_python_module, flask_tasks
-from tests.support.programs import ROOT, Program
+from tests.support.programs import ROOT, ScriptProcess
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 AT = 1779019471.25
@@ -30,7 +30,7 @@ class Tailing:
         self._out, self._err = folder / "out", folder / "err"
         for file in (self._out, self._err):
             file.write_bytes(b"")
-        self.process = Program(flask_tasks("tail", *options), environment, stdout=self._out, stderr=self._err)
+        self.process = ScriptProcess(flask_tasks("tail", *options), environment, stdout=self._out, stderr=self._err)
 
     @property
     def lines(self) -> list[str]:
@@ -65,9 +65,7 @@ def tail(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., 
 
     yield start
     for tailing in started:
-        if tailing.process.poll() is None:
-            tailing.process.kill()
-            tailing.process.wait()
+        tailing.process.kill()
 
 
 def pattern_subscribers(redis_server: RedisServer) -> set[str]:

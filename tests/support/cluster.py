@@ -58,13 +58,6 @@ class Cluster:
         """Return the names of the workers that reply."""
         return [worker["name"] for worker in self.json("workers", "--timeout", "10") if worker["up"]]
 
-    def children(self, worker: Worker) -> list[int]:
-        """Return the process ids of a worker's child processes, as listed in /proc."""
-        return [
-            int(child)
-            for child in Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
-        ]
-
     def launch(self, name: str, *args: Any, **options: Any) -> str:
         """Launch a job of one task, with Celery's `options` such as `queue`, and return its id."""
         task_id = launch(self.app.extensions["celery"].tasks[name].s(*args).set(**options)).id

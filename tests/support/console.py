@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from microblog.extensions import db
-from tests.support.programs import Program
+from tests.support.programs import ScriptProcess
 
 Run = Callable[..., Result]
 
@@ -47,7 +47,7 @@ def run_in_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
     """Return the output of `command` in a terminal with 80 columns."""
     controller, terminal = pty.openpty()
     settings = environment | {"TERM": "xterm", "COLUMNS": "80"}
-    process = Program(command, settings, stdout=Path(os.ttyname(terminal)), stderr=Path(os.devnull))
+    process = ScriptProcess(command, settings, stdout=Path(os.ttyname(terminal)), stderr=Path(os.devnull))
     output, ended = b"", False
     while not ended:
         ended = process.poll() is not None
@@ -55,5 +55,5 @@ def run_in_terminal(command: Sequence[str], environment: dict[str, str]) -> str:
             output += os.read(controller, 4096)
     os.close(controller)
     os.close(terminal)
-    assert process.returncode == 0
+    assert process.poll() == 0
     return output.decode()

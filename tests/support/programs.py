@@ -10,7 +10,6 @@ import importlib
 import multiprocessing
 import os
 import pkgutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,55 +17,36 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from config import ROOT as ROOT
+from microblog.development.process_manager import ManagedProcess
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["tests.support.preloaded"])
 
 
-class Program:
-    """A console script in a separate process and session, with the interface of subprocess.Popen."""
+class ScriptProcess(ManagedProcess):
+    """A console script, in a process that is forked from the fork server."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path, stderr: Path | None = None
     ) -> None:
-        self.command = list(command)
-        outputs = (str(stdout), str(stderr or stdout))
-        self._process = _forks.Process(target=_run_script, args=(self.command, dict(environment), *outputs))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid: int = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit code as in Popen: None while the program runs, negative if a signal ended it."""
-        return self._process.exitcode
+        self._outputs = (str(stdout), str(stderr or stdout))
+        super().__init__(command, environment, stdout=stdout)
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while the program runs."""
-        return self.returncode
+        return self._fork.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the program to end and return its exit code.
-
-        Raises subprocess.TimeoutExpired after `timeout` seconds.
-        """
-        self._process.join(timeout)
-        if self.returncode is None:
+        self._fork.join(timeout)
+        if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self.command, timeout or 0)
-        return self.returncode
+        return code
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal if the program is still running."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+    def _start(self) -> None:
+        self._fork = _forks.Process(target=_run_script, args=(self.command, dict(self._environment), *self._outputs))
+        self._fork.start()
+        assert self._fork.pid is not None
+        self.pid = self._fork.pid
 
 
 def run(
@@ -78,7 +58,7 @@ def run(
     """
     with tempfile.TemporaryDirectory() as folder:
         stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
-        program = Program(command, environment, stdout=stdout, stderr=stderr)
+        program = ScriptProcess(command, environment, stdout=stdout, stderr=stderr)
         try:
             code = program.wait(timeout)
         finally:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from glob import glob
 from importlib.util import find_spec
@@ -19,12 +18,13 @@ from typing import TypeVar
 import psycopg
 import redis
 
+from microblog.development.process_manager import ManagedProcess, poll_until
 from microblog.development.servers import free_port as free_port
 from microblog.development.servers import redis_answers, redis_command
 from microblog.monitoring.workers import WORKERS_KEY
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.queues import EPOCH_KEY
-from tests.support.programs import Program
+from tests.support.programs import ScriptProcess
 
 T = TypeVar("T")
 
@@ -39,14 +39,10 @@ ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: not UTC, to reveal 
 
 def wait_for(condition: Callable[[], T | None], timeout: float = TIMEOUT, what: str = "") -> T:
     """Return the first true value of `condition`. Raises AssertionError after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"timeout after {timeout} s: {what or condition}; last value {value!r}")
-        time.sleep(0.02)
+    value = poll_until(condition, timeout, interval=0.02)
+    if not value:
+        raise AssertionError(f"timeout after {timeout} s: {what or condition}; last value {value!r}")
+    return value
 
 
 class RedisServer:
@@ -61,20 +57,17 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, decode_responses=True)
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ManagedProcess | None = None
 
     def start(self) -> None:
         command = [*redis_command(self.port, self._folder), "--appendfsync", "always"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        wait_for(lambda: redis_answers(self.url), what="redis-server responds")
-        assert self._process.poll() is None, f"another process uses port {self.port}"
+        self._process = ManagedProcess(command, os.environ, stdout=subprocess.DEVNULL)
+        self._process.wait_until(lambda: redis_answers(self.url), "redis-server", TIMEOUT)
 
     def stop(self) -> None:
         """Kill the server. Only data in its folder survives."""
         if self._process:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+            self._process.kill()
         self.client.connection_pool.disconnect()
 
     @contextlib.contextmanager
@@ -174,7 +167,7 @@ class PostgresServer(Postgres):
         self._binaries = binaries
         self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
         self._user = _unprivileged_user()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ManagedProcess | None = None
 
     def start(self) -> None:
         if self._user:
@@ -183,12 +176,9 @@ class PostgresServer(Postgres):
         initdb = [f"{self._binaries}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         subprocess.run([*initdb, "--locale=C", "-N"], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd="/")
         options = ["-k", self._folder, "-h", "127.0.0.1", "-p", str(self.port)]
-        self._process = subprocess.Popen(
-            [f"{self._binaries}/postgres", "-D", data, *options, *self._settings],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            user=self._user,
-            cwd="/",
+        command = [f"{self._binaries}/postgres", "-D", data, *options, *self._settings]
+        self._process = ManagedProcess(
+            command, os.environ, stdout=subprocess.DEVNULL, folder=Path("/"), user=self._user
         )
         self.wait()
 
@@ -230,32 +220,20 @@ class Worker:
         # -O fair is Celery's default. Gossip and mingle are off, since they slow down the start.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
         defaults = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
-        self.process = Program([*command, *defaults, *options], environment, stdout=log)
-        try:
-            wait_for(self._ready, what=f"{self.name} is ready")
-        except AssertionError:
-            self.kill()
-            raise
+        self.process = ScriptProcess([*command, *defaults, *options], environment, stdout=log)
+        self.process.wait_until(lambda: f"{self.name} ready" in self.text(), self.name, TIMEOUT)
 
     def kill(self) -> None:
         """Kill the worker and its children with SIGKILL."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
 
     def stop(self) -> None:
         """Send SIGTERM, wait for a warm shutdown, and kill the worker if it does not end in time."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.stop(STOP_TIMEOUT)
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the worker and all its children."""
-        os.killpg(self.process.pid, number)
+        self.process.signal_group(number)
 
     def text(self) -> str:
         """Return the log since the start or the last forget_log()."""
@@ -264,10 +242,6 @@ class Worker:
     def forget_log(self) -> None:
         """Exclude the log so far from text()."""
         self._read += len(self.text())
-
-    def _ready(self) -> bool:
-        assert self.process.poll() is None, f"the worker exited:\n{self.text()}"
-        return f"{self.name} ready" in self.text()
 
 
 class SharedWorkers:
