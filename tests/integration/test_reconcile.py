@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import redis.connection
 import sqlalchemy as sa
 from celery.result import AsyncResult
 from flask import Flask
+from kombu.exceptions import DecodeError
 
 from microblog.clock import utcnow
 from microblog.development.process_manager import ManagedProcess
@@ -77,9 +79,12 @@ def test_failed_reconcile_does_not_block_other_jobs(app: Flask, redis_server: Re
     make_older(broken, created_at=60)
     backend = app.extensions["celery"].backend
     redis_server.client.set(backend.get_key_for_task(broken), "no json")
-    start_time = utcnow()
+    start_time, repaired = utcnow(), 0
 
-    assert reconcile_all() == 1
+    with contextlib.suppress(DecodeError):  # the error of the broken job
+        repaired = reconcile_all()
+
+    assert repaired == 1
     assert not_none(rows_of(intact)[0].published_at) >= start_time
 
 

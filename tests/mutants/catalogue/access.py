@@ -19,6 +19,7 @@ TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
+JSON_IGNORED = '@click.option("--json", is_flag=True, expose_value=False)'
 JSON_OUTPUT = f"{TEST_CLI}::test_every_command_has_json_output"
 EXPORT_MESSAGE = "test_export_message_contains_only_user_id"
 
@@ -113,19 +114,22 @@ JSON = Promise(
         Mutant(
             "json-list",
             "`flask tasks list` prints JSON.",
-            (Edit(CLI_JOBS, "list_jobs", "if as_json:", "if False:"),),
+            (Edit(CLI_JOBS, "list_jobs", "@json_option", JSON_IGNORED),),
             (JSON_OUTPUT,),
         ),
         Mutant(
             "json-show",
             "`flask tasks show` prints JSON.",
-            (Edit(CLI_JOBS, "show", "if as_json:", "if False:"),),
+            (Edit(CLI_JOBS, "show", "@json_option", JSON_IGNORED),),
             (JSON_OUTPUT,),
         ),
         Mutant(
             "json-actions",
             "`flask tasks cancel` and `flask tasks retry` print JSON.",
-            (Edit(CLI_JOBS, "_steer", "if as_json:", "if False:"),),
+            (
+                Edit(CLI_JOBS, "cancel", "@json_option", JSON_IGNORED),
+                Edit(CLI_JOBS, "retry", "@json_option", JSON_IGNORED),
+            ),
             (JSON_OUTPUT,),
         ),
     ),
