@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import click
@@ -26,7 +29,6 @@ from microblog.monitoring.queues import is_beat_running, measure_queues, schedul
 from microblog.monitoring.workers import (
     REGISTERED,
     CommandReply,
-    WorkerReplies,
     all_commands,
     query_workers,
     query_workers_with,
@@ -226,11 +228,58 @@ UNTIL_RESTART = "This lasts until the worker is restarted; {} of celery worker s
 processes = click.argument("n", metavar="[N]", type=click.IntRange(min=1), default=1)
 
 
-@worker.command("shutdown")
-@worker_timeout
-@json_option
-@click.pass_context
-def shutdown(context: click.Context, timeout: float) -> None:
+@dataclass(frozen=True)
+class Target:
+    """The worker that a command of ``worker NAME`` controls."""
+
+    context: click.Context
+    name: str
+    timeout: float
+
+    def send(self, command: str, arguments: dict[str, Any], done: str, setting: str = "") -> None:
+        """Send a remote control command and print the result; `setting` is the one that it changes until a restart."""
+        replies = send_command(command, arguments, self.timeout, done=done, only=[self.name])
+        if not replies[0].answered:
+            exit_for_silent_worker(self.context, self.name)
+        print_command_replies(self.context, replies, UNTIL_RESTART.format(setting) if setting else "")
+
+    def query(self, query: str) -> Any:
+        """Return the reply to a query. If the worker does not reply, the command exits."""
+        replies = query_workers_with({query: {}}, self.timeout, [self.name])
+        if self.name not in replies.up:
+            exit_for_silent_worker(self.context, self.name)
+        return replies.up[self.name]
+
+    def refuse(self, sentence: str) -> None:
+        """Print why the command is not sent, and exit."""
+        print_command_replies(self.context, [CommandReply(self.name, False, sentence)])
+
+    def refuse_paused(self, queue: str) -> None:
+        """Exit if the queue is paused."""
+        if queue in paused_queues():
+            self.refuse(f"does not consume from {queue}, which is paused; run flask tasks resume {queue} first.")
+
+
+def worker_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator for a command of ``worker NAME``, which has --timeout and --json and receives a Target."""
+
+    def add(function: Callable[..., None]) -> click.Command:
+        @worker.command(name)
+        @worker_timeout
+        @json_option
+        @wraps(function)
+        @click.pass_context
+        def command(context: click.Context, /, timeout: float, **arguments: Any) -> None:
+            group: dict[str, Any] = context.parent.params if context.parent else {}
+            function(Target(context, group["name"], timeout), **arguments)
+
+        return command
+
+    return add
+
+
+@worker_command("shutdown")
+def shutdown(target: Target) -> None:
     """Stop the worker as SIGTERM does: running tasks have a time limit to finish, the others return to the queue.
 
     \b
@@ -238,62 +287,48 @@ def shutdown(context: click.Context, timeout: float) -> None:
       flask tasks worker celery@host shutdown
     """
     wait = current_app.config["WORKER_STOP_TIMEOUT"]
-    _send(context, "end", {}, f"stops; running tasks have {wait:g} s to finish, or return to the queue.")
+    target.send("end", {}, f"stops; running tasks have {wait:g} s to finish, or return to the queue.")
 
 
-@worker.command("restart-pool")
-@worker_timeout
-@json_option
-@click.pass_context
-def restart_pool(context: click.Context, timeout: float) -> None:
+@worker_command("restart-pool")
+def restart_pool(target: Target) -> None:
     """Replace each process of the worker with a new one, after it has finished its current task.
 
     \b
     Example:
       flask tasks worker celery@host restart-pool
     """
-    _send(context, "replace_processes", {}, "replaces its processes, each after it has finished its current task.")
+    target.send("replace_processes", {}, "replaces its processes, each after it has finished its current task.")
 
 
-@worker.command("grow")
+@worker_command("grow")
 @processes
-@worker_timeout
-@json_option
-@click.pass_context
-def grow(context: click.Context, n: int, timeout: float) -> None:
+def grow(target: Target, n: int) -> None:
     """Add N processes to the worker.
 
     \b
     Example:
       flask tasks worker celery@host grow 2
     """
-    note = UNTIL_RESTART.format("--concurrency")
-    _send(context, "pool_grow", {"n": n}, f"grows its pool by {n} within a few seconds.", note)
+    target.send("pool_grow", {"n": n}, f"grows its pool by {n} within a few seconds.", "--concurrency")
 
 
-@worker.command("shrink")
+@worker_command("shrink")
 @processes
-@worker_timeout
-@json_option
-@click.pass_context
-def shrink(context: click.Context, n: int, timeout: float) -> None:
+def shrink(target: Target, n: int) -> None:
     """Stop N idle processes of the worker.
 
     \b
     Example:
       flask tasks worker celery@host shrink
     """
-    note = UNTIL_RESTART.format("--concurrency")
-    _send(context, "end_processes", {"n": n}, f"shrinks its pool by {n}.", note)
+    target.send("end_processes", {"n": n}, f"shrinks its pool by {n}.", "--concurrency")
 
 
-@worker.command("autoscale")
+@worker_command("autoscale")
 @click.argument("most", metavar="MAX", type=click.IntRange(min=1))
 @click.argument("least", metavar="MIN", type=click.IntRange(min=1))
-@worker_timeout
-@json_option
-@click.pass_context
-def autoscale(context: click.Context, most: int, least: int, timeout: float) -> None:
+def autoscale(target: Target, most: int, least: int) -> None:
     """Scale the pool of the worker between MIN and MAX processes, depending on its load.
 
     Only for a worker that was started with --autoscale.
@@ -304,73 +339,34 @@ def autoscale(context: click.Context, most: int, least: int, timeout: float) -> 
     """
     if least > most:
         raise click.BadParameter("MIN must not be above MAX.", param_hint="MIN")
-    note = UNTIL_RESTART.format("--autoscale")
-    _send(context, "autoscale", {"max": most, "min": least}, f"has {least} to {most} processes from now on.", note)
+    target.send(
+        "autoscale", {"max": most, "min": least}, f"has {least} to {most} processes from now on.", "--autoscale"
+    )
 
 
-@worker.command("consume")
+@worker_command("consume")
 @queue_argument
-@worker_timeout
-@json_option
-@click.pass_context
-def consume(context: click.Context, queue: str, timeout: float) -> None:
+def consume(target: Target, queue: str) -> None:
     """Make the worker consume from another queue, too.
 
     \b
     Example:
       flask tasks worker celery@host consume mail
     """
-    _refuse_paused(context, queue)
-    note = UNTIL_RESTART.format("--queues")
-    _send(context, "add_consumer", {"queue": queue}, f"consumes from {queue} from now on.", note)
+    target.refuse_paused(queue)
+    target.send("add_consumer", {"queue": queue}, f"consumes from {queue} from now on.", "--queues")
 
 
-@worker.command("stop-consuming")
+@worker_command("stop-consuming")
 @click.argument("queue", shell_complete=completion.queues)
-@worker_timeout
-@json_option
-@click.pass_context
-def stop_consuming(context: click.Context, queue: str, timeout: float) -> None:
+def stop_consuming(target: Target, queue: str) -> None:
     """Make the worker stop consuming from a queue. To stop all workers permanently, use flask tasks pause.
 
     \b
     Example:
       flask tasks worker celery@host stop-consuming exports
     """
-    _refuse_paused(context, queue)
-    if queue not in _query(context, "active_queues").up[_name(context)]["queues"]:
-        _refuse(context, f"does not consume from {queue}.")
-    note = UNTIL_RESTART.format("--queues")
-    _send(context, "cancel_consumer", {"queue": queue}, f"no longer consumes from {queue}.", note)
-
-
-def _send(context: click.Context, command: str, arguments: dict[str, Any], done: str, note: str = "") -> None:
-    """Send the worker a remote control command, and print the result."""
-    name, timeout = _name(context), context.params["timeout"]
-    replies = send_command(command, arguments, timeout, done=done, only=[name])
-    if not replies[0].answered:
-        exit_for_silent_worker(context, name)
-    print_command_replies(context, replies, note)
-
-
-def _query(context: click.Context, query: str) -> WorkerReplies:
-    """Query the worker. The result contains its reply: if it does not reply, the command exits."""
-    replies = query_workers_with({query: {}}, context.params["timeout"], [_name(context)])
-    if _name(context) not in replies.up:
-        exit_for_silent_worker(context, _name(context))
-    return replies
-
-
-def _refuse(context: click.Context, sentence: str) -> None:
-    print_command_replies(context, [CommandReply(_name(context), False, sentence)])
-
-
-def _refuse_paused(context: click.Context, queue: str) -> None:
-    if queue in paused_queues():
-        _refuse(context, f"does not consume from {queue}, which is paused; run flask tasks resume {queue} first.")
-
-
-def _name(context: click.Context) -> str:
-    """Return the name of the worker, which is an argument of the parent group."""
-    group: dict[str, Any] = context.parent.params if context.parent else {}
-    return str(group["name"])
+    target.refuse_paused(queue)
+    if queue not in target.query("active_queues")["queues"]:
+        target.refuse(f"does not consume from {queue}.")
+    target.send("cancel_consumer", {"queue": queue}, f"no longer consumes from {queue}.", "--queues")
