@@ -26,6 +26,7 @@ from microblog.monitoring.filters import is_current_step, job_state
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
 from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
 Probes = Mapping[str, Callable[[], Any]]
@@ -140,7 +141,7 @@ class SystemStatus:
         object.__setattr__(self, "verdict", Verdict.DOWN if severe else Verdict.DEGRADED if minor else Verdict.HEALTHY)
 
 
-def check_status(app: Flask, timeout: float) -> SystemStatus:
+def check_status(timeout: float) -> SystemStatus:
     """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer."""
     found: dict[str, Any] = {}
 
@@ -153,7 +154,7 @@ def check_status(app: Flask, timeout: float) -> SystemStatus:
         found["jobs"] = _summarize_jobs()
 
     probes = {"Redis": check_redis, "The database": check_database}
-    answers = ConcurrentProbes(app).run(probes, timeout + EXTRA_TIMEOUT)
+    answers = ConcurrentProbes(celery_app().flask_app).run(probes, timeout + EXTRA_TIMEOUT)
     reasons = {service: _reason(service, answer) for service, answer in answers.items()}
     parts = {part: found.get(part) for part in SERVICES}  # a probe that has not ended may still add to `found`
     unavailable = {part: reasons[service] for part, service in SERVICES.items() if parts[part] is None}

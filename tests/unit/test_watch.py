@@ -37,7 +37,7 @@ def unavailable(name: str) -> Service:
 EXPORT = JobLine(
     "0b8e2f4c-6a1d", "export_posts", "susan", "Exporting your posts", states.PROGRESS, steps=2,
     step_name="export_posts", percent=43, current=430, total=1000, message="430 of 1,000 posts", queue="exports",
-    worker="worker1@host", attempts=1, created_at=ago(50), started_at=ago(43), changed_at=ago(1),
+    worker="worker1@host", created_at=ago(50), started_at=ago(43), changed_at=ago(1),
 )  # fmt: skip
 WAITING = JobLine("11112222-3333", "count", "david", queue="default", created_at=ago(200), changed_at=ago(200))
 FAILED = replace(

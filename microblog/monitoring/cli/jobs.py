@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
-from flask import current_app
 
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import output
@@ -64,7 +63,7 @@ def status(context: click.Context, timeout: float) -> None:
     Example, in a script:
       flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
     """
-    found = check_status(current_app._get_current_object(), timeout)  # type: ignore[attr-defined]
+    found = check_status(timeout)
     output.print_output(found, tables.print_status, to_json=tables.status_as_json)
     context.exit(found.verdict)
 

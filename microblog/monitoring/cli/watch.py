@@ -7,11 +7,11 @@ import sys
 
 import click
 import orjson
-from flask import Flask, current_app
 from rich.console import Console
 
 from microblog.monitoring import events, output
 from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, json_lines_option, tasks
+from microblog.taskqueue.interface import celery_app
 
 BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
@@ -34,7 +34,7 @@ def watch(context: click.Context) -> None:
     if not usable(console):
         click.echo("watch needs a terminal for its screen and keys; flask tasks status and tail do not.", err=True)
         context.exit(EXIT_USAGE_ERROR)
-    ended_by = run_watch(_app(), console)
+    ended_by = run_watch(celery_app().flask_app, console)
     if ended_by is not None and ended_by.name != "SIGINT":
         context.exit(BY_SIGNAL + ended_by)
 
@@ -57,7 +57,7 @@ def tail(task: str | None, job: str | None, worker: str | None) -> None:
       flask tasks tail --json | jq -r 'select(.type == "task-failed").name'
     """
     try:
-        for event in events.EventTail(_app(), events.EventFilter(task, job, worker)).read():
+        for event in events.EventTail(celery_app().flask_app, events.EventFilter(task, job, worker)).read():
             if isinstance(event, str):
                 click.echo(event, err=True)
             elif output.json_requested():
@@ -69,8 +69,3 @@ def tail(task: str | None, job: str | None, worker: str | None) -> None:
     except BrokenPipeError:
         with open(os.devnull, "w") as null_device:  # discards the rest of the buffer
             os.dup2(null_device.fileno(), sys.stdout.fileno())
-
-
-def _app() -> Flask:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return app

@@ -122,8 +122,7 @@ def _counts() -> Counts:
         .order_by(Task.created_at)
         .limit(1)
     ).first()
-    counts = Counts(by_running.get(1, 0), by_running.get(0, 0))
-    return Counts(counts.running, counts.waiting, oldest.username, oldest.created_at) if oldest else counts
+    return Counts(by_running.get(1, 0), by_running.get(0, 0), *(oldest or ()))
 
 
 def _with_row(ids: Iterable[str]) -> frozenset[str]:

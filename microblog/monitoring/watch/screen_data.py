@@ -208,7 +208,6 @@ def _line_of_task(task: Task) -> JobLine:
         state=states.STARTED,
         step_name=name,
         worker=task.worker.hostname,
-        attempts=1 + (task.retries or 0),
         created_at=datetime.fromtimestamp(task.received, UTC) if task.received else None,
         started_at=datetime.fromtimestamp(task.started, UTC),
         has_row=False,

@@ -59,7 +59,6 @@ class JobLine:
     error: str = ""
     queue: str = ""
     worker: str = ""
-    attempts: int = 0
     created_at: datetime | None = None
     started_at: datetime | None = None  # of the current step
     finished_at: datetime | None = None
@@ -88,7 +87,6 @@ class JobLine:
             error=step.error or "",
             queue=step.queue,
             worker=step.worker or "",
-            attempts=max(each.attempts for each in job.steps),
             created_at=job.root.created_at,
             started_at=step.started_at,
             finished_at=job.finished_at,

@@ -10,13 +10,11 @@ from typing import Any
 from microblog.monitoring.watch import terminal
 from microblog.monitoring.watch.reader import UNFINISHED, VIEWS, JobQuery
 from microblog.monitoring.watch.snapshot import JobLine
-from microblog.taskqueue import states
 
 CANCEL, RETRY, QUIT = "cancel", "retry", "quit"
 LIST, DETAIL, HELP = "list", "detail", "help"
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_BY_STATE = {state: number for number, state in enumerate((*states.RUNNING, states.RETRY, *states.ALL))}
 
 SORTS: dict[str, Callable[[JobLine], Any]] = {
     "state": lambda job: (not job.running, not job.unfinished, job.created_at or _LONG_AGO),

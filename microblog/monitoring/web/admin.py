@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from flask import Blueprint, Flask, abort, current_app, flash, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_babel import ngettext
@@ -63,8 +63,7 @@ def tasks() -> ResponseReturnValue:
 @bp.get("/status")
 def status() -> ResponseReturnValue:
     """Show workers, queues and the schedule. Takes as long as the slowest reply of a worker."""
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return render_template("admin/status.html", status=check_status(app, TIMEOUT), states=states, **_common())
+    return render_template("admin/status.html", status=check_status(TIMEOUT), states=states, **_common())
 
 
 @bp.get("/stream")
