@@ -69,19 +69,19 @@ class Filters:
 
 @dataclass(frozen=True)
 class Search:
-    """A query for the keys of jobs, `moment` and the root's id: each job once, unsorted.
+    """A query for the keys of jobs, `time` and the root's id: each job once, unsorted.
 
     `found` is true for jobs that contain the requested text; the others were only searched for it.
     """
 
-    moment: sa.SQLColumnExpression[datetime] | sa.SQLColumnExpression[datetime | None]
+    time: sa.SQLColumnExpression[datetime] | sa.SQLColumnExpression[datetime | None]
     root_id: sa.SQLColumnExpression[str]
     found: sa.ColumnElement[bool]
     conditions: Conditions
 
     def query(self) -> sa.Select[Any, str, bool]:
         """Return the query, to be sorted and limited."""
-        return sa.select(self.moment, self.root_id, self.found).where(*self.conditions)
+        return sa.select(self.time, self.root_id, self.found).where(*self.conditions)
 
 
 def build_searches(filters: Filters, order: Order) -> list[Search]:

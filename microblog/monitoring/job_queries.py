@@ -30,12 +30,12 @@ class InvalidCursor(ValueError):
 
 
 class Cursor(NamedTuple):
-    """Position of a job in a list: `moment` is the time of its creation, or of its end with Order.ENDED.
+    """Position of a job in a list: `time` is the time of its creation, or of its end with Order.ENDED.
 
     As text: ``2026-11-21T09:30:00.000000Z_<id>``.
     """
 
-    moment: datetime
+    time: datetime
     root_id: str
 
     def __str__(self) -> str:
@@ -143,9 +143,9 @@ class _JobListing:
         return (self.order is not Order.OLDEST) != self.backwards
 
     def _read(self, search: Search, start: Cursor | None, limit: int) -> list[Any]:
-        edge = start and sa.tuple_(sa.literal(start.moment, UtcDateTime()), sa.literal(start.root_id))
+        edge = start and sa.tuple_(sa.literal(start.time, UtcDateTime()), sa.literal(start.root_id))
         query: Any = search.query()
-        ordered = after_key(query, (search.moment, search.root_id), edge, not self._descending)
+        ordered = after_key(query, (search.time, search.root_id), edge, not self._descending)
         return list(db.session.execute(ordered.limit(limit)))
 
 

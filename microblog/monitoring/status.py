@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import cached_property
 from threading import Lock, Thread
 from typing import Any
 
@@ -123,8 +124,18 @@ class SystemStatus:
     schedule: list[ScheduleEntry] | None
     jobs: JobSummary | None
     unavailable: dict[str, str]
-    problems: list[str] = field(init=False)
-    verdict: Verdict = field(init=False)
+
+    @cached_property
+    def problems(self) -> list[str]:
+        """The problems, those that stop all jobs first."""
+        return [*_severe_problems(self), *_minor_problems(self)]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The overall status."""
+        if _severe_problems(self):
+            return Verdict.DOWN
+        return Verdict.DEGRADED if self.problems else Verdict.HEALTHY
 
     @property
     def longest_queue(self) -> int:
@@ -134,11 +145,6 @@ class SystemStatus:
     def count_unfinished(self, *in_states: str) -> int:
         """Return the number of unfinished jobs in one of these states; 0 if the database is unavailable."""
         return sum(sum(self.jobs.unfinished[state].values()) for state in in_states) if self.jobs else 0
-
-    def __post_init__(self) -> None:
-        severe, minor = list(_severe_problems(self)), list(_minor_problems(self))
-        object.__setattr__(self, "problems", severe + minor)
-        object.__setattr__(self, "verdict", Verdict.DOWN if severe else Verdict.DEGRADED if minor else Verdict.HEALTHY)
 
 
 def check_status(timeout: float) -> SystemStatus:

@@ -149,10 +149,10 @@ _OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, as an image and as a table. Each line or bar in `series` has one value for each of `moments`."""
+    """A chart, as an image and as a table. Each line or bar in `series` has one value for each of `times`."""
 
     title: str
-    moments: list[datetime]
+    times: list[datetime]
     series: dict[str, Values]
     format: Callable[[float], str]
     draw: type[pygal.graph.graph.Graph]
@@ -165,9 +165,9 @@ class Chart:
     @property
     def labels(self) -> list[str]:
         """Return the labels of the buckets, in UTC."""
-        span = self.moments[1] - self.moments[0]
-        pattern = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.moments) <= _DAY else "dd MMM HH:mm"
-        return [format_datetime(time, pattern, rebase=False) for time in self.moments]
+        span = self.times[1] - self.times[0]
+        pattern = "dd MMM" if span >= _DAY else "HH:mm" if span * len(self.times) <= _DAY else "dd MMM HH:mm"
+        return [format_datetime(time, pattern, rebase=False) for time in self.times]
 
     @property
     def image(self) -> str:
