@@ -18,7 +18,7 @@ MAX_URL_LENGTH = 500  # characters of the original post's URL
 
 
 class Upload(Model):
-    """An uploaded file in the storage, kept until `expires_at`. The arguments of its jobs contain its id.
+    """An uploaded file, stored until `expires_at`. The arguments of its jobs contain its id.
 
     The row is committed before the file is written, so that the cleanup task finds every file, also those of deleted
     users. The row outlives the file if entries were rejected. `imported` counts the posts stored by all attempts and

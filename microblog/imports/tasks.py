@@ -78,7 +78,7 @@ def _discard(upload_id: str) -> None:
 
 
 def _expiry(upload_id: str) -> datetime:
-    """Return the expiry of an upload that has been read: rejected entries are kept as long as an exported archive."""
+    """Return the expiry of an upload that has been read: rejected entries are stored as long as an exported archive."""
     lifetime = current_app.config["EXPORT_LIFETIME"] if rejected_entries.exist(upload_id) else 0
     return utcnow() + timedelta(seconds=lifetime)
 

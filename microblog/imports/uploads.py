@@ -31,7 +31,7 @@ class NotAPostsFile(ValueError):
 def start(user: User, chunks: Iterable[bytes]) -> Task:
     """Store the file in `chunks`, launch its import as a job of `user`, and commit.
 
-    The user's uploads that are kept for a retry are deleted. Raises NotAPostsFile, or AlreadyRunning if an import of
+    The user's other uploads, stored for a retry, are deleted. Raises NotAPostsFile, or AlreadyRunning if an import of
     the user is unfinished; in both cases the file is not stored.
     """
     if running := user.get_task_in_progress("import_posts"):  # check early, to avoid storing the file in vain
@@ -72,7 +72,7 @@ def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _store(user: User, chunks: Iterable[bytes]) -> Upload:
-    """Write `chunks` to the storage, where they are kept for ``IMPORT_LIFETIME`` seconds."""
+    """Write `chunks` to the storage, where they are stored for ``IMPORT_LIFETIME`` seconds."""
     lifetime = timedelta(seconds=current_app.config["IMPORT_LIFETIME"])
     upload = Upload(user_id=user.id, expires_at=utcnow() + lifetime)
     db.session.add(upload)

@@ -29,7 +29,7 @@ class Phrase:
         """The terms separated by spaces, as in the index."""
         return " ".join(self.terms)
 
-    def places(self, terms: list[Term]) -> Iterator[tuple[int, int]]:
+    def spans(self, terms: list[Term]) -> Iterator[tuple[int, int]]:
         """Yield the start and the end of each occurrence of the phrase in a text that consists of `terms`."""
         for first in range(len(terms) - len(self.terms) + 1):
             last = first + len(self.terms) - 1
@@ -104,9 +104,9 @@ class Query:
         """Return `text` as HTML, with ``<mark>`` around the matches."""
         terms = terms_of(text)
         phrases = self.unfinished().phrases if self.prefix_allowed else self.phrases
-        places = sorted(chain.from_iterable(phrase.places(terms) for phrase in phrases))
+        spans = sorted(chain.from_iterable(phrase.spans(terms) for phrase in phrases))
         html, position = Markup(), 0
-        for start, end in _merged(places):
+        for start, end in _merged(spans):
             html += escape(text[position:start]) + Markup("<mark>%s</mark>") % text[start:end]
             position = end
         return html + escape(text[position:])
@@ -116,10 +116,10 @@ def _may_be_prefix(term: str) -> bool:
     return len(term) >= MIN_PREFIX_LENGTH and not is_dense(term[0])
 
 
-def _merged(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield `places`, which are sorted, with those that touch or overlap merged."""
+def _merged(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield `spans`, which are sorted, with those that touch or overlap merged."""
     current: tuple[int, int] | None = None
-    for start, end in places:
+    for start, end in spans:
         if current is None or start > current[1]:
             if current is not None:
                 yield current

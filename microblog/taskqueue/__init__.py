@@ -1,1 +1,1 @@
-"""The engine between Flask and Celery. It knows no feature; see docs/architecture.md."""
+"""The engine between Flask and Celery. It depends on no feature; see docs/architecture.md."""

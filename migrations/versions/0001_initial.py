@@ -22,7 +22,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ENDED, ROOT, UNREAD = sa.text("finished_at IS NOT NULL"), sa.text("position = 0"), sa.text("read_at IS NULL")
 UNFINISHED = sa.text("state IN ('PENDING', 'RETRY', 'STARTED', 'PROGRESS')")
 
-# SQLite's full-text index of posts, kept by triggers. Its row ids put posts that were imported before all others.
+# SQLite's full-text index of posts, maintained by triggers. Its row ids put posts that were imported before all others.
 PLACE = "{0}.id - 2147483648 * {0}.imported"
 FTS_OPTIONS = "content='post_terms', content_rowid='place', tokenize='ascii', prefix='3 4'"
 ADD = f"INSERT INTO post_fts(rowid, terms) VALUES ({PLACE.format('new')}, new.terms);"
@@ -340,7 +340,7 @@ def upgrade() -> None:
         op.create_index(f"uq_user_{column}_lower", "user", [sa.text(f"lower({column})")], unique=True)
     op.bulk_insert(roll_up, [{"id": 1, "runs": 0, "until": EPOCH, "settled_until": EPOCH}])
     if op.get_bind().dialect.name == "postgresql":
-        # Every search scans the index's pending list: it is kept short.
+        # Every search scans the index's pending list, so its size is limited.
         op.create_index(
             "ix_post_terms", "post", ["terms"], postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 512}
         )
