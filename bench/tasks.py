@@ -21,7 +21,7 @@ def noop(*args: Any) -> None:
 @shared_task(name="work", bind=True, title="Working")
 def work(self: JobTask, log: str, seconds: float) -> None:
     """Work for `seconds`."""
-    TaskLog(Path(log)).work(self.request.id, seconds)
+    TaskLog(Path(log)).work(self.task_id, seconds)
 
 
 @shared_task(name="tick", bind=True, title="Ticking")
