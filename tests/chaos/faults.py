@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import threading
@@ -20,21 +21,22 @@ import redis
 import sqlalchemy as sa
 from celery import Signature, chain
 from flask import Flask
-from kombu.exceptions import OperationalError as BrokerAway
+from kombu.exceptions import OperationalError
 from sqlalchemy.exc import DBAPIError
 
+from microblog.development.process_manager import ManagedProcess, poll_until
 from microblog.extensions import db
 from microblog.storage import PARTS
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.models import Task
-from tests.chaos.deployment import Deployment, Program
+from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load
 from tests.chaos.schedule import Fault
 
 PATIENCE = 10.0  # seconds that a fault waits for the condition under which it occurs
 
 
-class Unmet(Exception):
+class ConditionNotMet(Exception):
     """The condition of a fault was not met in time."""
 
 
@@ -81,7 +83,7 @@ class Faults:
         try:
             with self._app.app_context():
                 getattr(self, fault.kind)(fault.length, random.Random(fault.seed))
-        except Unmet:
+        except ConditionNotMet:
             self.struck.remove(occurrence)
         except Exception as error:  # a run without the fault proves nothing
             self.missed.append(f"{fault} did not happen: {error!r}")
@@ -103,7 +105,7 @@ class Faults:
         met = threading.Event()
         after = rng.uniform(0, 2 * self._system.smtp.delay)
 
-        def aim(port: int) -> None:
+        def schedule_kill(port: int) -> None:
             self._system.smtp.on_data = None
             sockets = set(_sockets(port))
             owner = _find_child(lambda link: link in sockets, self._system.workers)
@@ -111,15 +113,15 @@ class Faults:
                 threading.Timer(after, _kill, [owner[1]]).start()
             met.set()
 
-        self._system.smtp.on_data = aim
+        self._system.smtp.on_data = schedule_kill
         if not met.wait(PATIENCE):
             self._system.smtp.on_data = None
-            raise Unmet
+            raise ConditionNotMet
         time.sleep(after)
 
     def kill_worker(self, length: float, rng: random.Random) -> None:
         """Kill (SIGKILL) a whole worker."""
-        rng.choice(self._system.workers).signal(signal.SIGKILL)
+        rng.choice(self._system.workers).signal_group(signal.SIGKILL)
 
     def kill_web(self, length: float, rng: random.Random) -> None:
         """Kill (SIGKILL) the worker process of the web server, or the whole web server."""
@@ -127,11 +129,11 @@ class Faults:
         if children and rng.random() < 0.5:
             _kill(children[0])
         else:
-            self._system.web.signal(signal.SIGKILL)
+            self._system.web.signal_group(signal.SIGKILL)
 
     def kill_beat(self, length: float, rng: random.Random) -> None:
         """Kill (SIGKILL) beat."""
-        self._system.beat.signal(signal.SIGKILL)
+        self._system.beat.signal_group(signal.SIGKILL)
 
     def freeze_worker(self, length: float, rng: random.Random) -> None:
         """Stop (SIGSTOP) a whole worker for longer than a lease."""
@@ -153,21 +155,21 @@ class Faults:
         """Kill Redis, and start it again without its data."""
         with self._redis:
             self._system.redis.stop()
-            self._system.redis.forget()
+            shutil.rmtree(self._system.redis_folder)
             time.sleep(length)
             self._system.redis.start()
 
     def smtp_refuses(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server reply 451."""
-        self._misbehave(length, answer="451 4.3.0 Try again later")
+        self._disturb_smtp(length, answer="451 4.3.0 Try again later")
 
     def smtp_hangs(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server read mails without replying."""
-        self._misbehave(length, hang=True)
+        self._disturb_smtp(length, hang=True)
 
     def smtp_drops(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server close the connection after DATA."""
-        self._misbehave(length, drop=True)
+        self._disturb_smtp(length, drop=True)
 
     def disturb_database(self, length: float, rng: random.Random) -> None:
         """PostgreSQL: terminate all connections, twice. SQLite: hold the write lock."""
@@ -196,7 +198,7 @@ class Faults:
 
     def publish_rows_again(self, length: float, rng: random.Random) -> None:
         """Publish messages of the newest jobs, finished or not, again."""
-        with contextlib.suppress(DBAPIError, BrokerAway, redis.RedisError, OSError):
+        with contextlib.suppress(DBAPIError, OperationalError, redis.RedisError, OSError):
             for root in db.session.scalars(
                 sa.select(Task).where(Task.position == 0).order_by(Task.created_at.desc()).limit(8)
             ).all():
@@ -207,22 +209,21 @@ class Faults:
         for person in rng.sample(self._load.all, 5):
             self._load.click_twice(person)
 
-    def _freeze(self, worker: Program, length: float) -> None:
+    def _freeze(self, worker: ManagedProcess, length: float) -> None:
         with self._frozen:
-            worker.signal(signal.SIGSTOP)
+            worker.signal_group(signal.SIGSTOP)
             time.sleep(length)
-            worker.signal(signal.SIGCONT)
+            worker.signal_group(signal.SIGCONT)
 
-    def _exporting(self) -> tuple[Program, int]:
-        """Return the next worker that writes an archive, and the child process that does it. Raises Unmet."""
-        deadline, parts = time.monotonic() + PATIENCE, f"/{PARTS}/"
-        while time.monotonic() < deadline:
-            if owner := _find_child(lambda link: parts in link, self._system.workers):
-                return owner
-            time.sleep(0.002)
-        raise Unmet
+    def _exporting(self) -> tuple[ManagedProcess, int]:
+        """Return the next worker that writes an archive, and the child process that does it. Raises ConditionNotMet."""
+        parts, workers = f"/{PARTS}/", self._system.workers
+        owner = poll_until(lambda: _find_child(lambda link: parts in link, workers), PATIENCE, interval=0.002)
+        if owner is None:
+            raise ConditionNotMet
+        return owner
 
-    def _misbehave(self, length: float, **how: Any) -> None:
+    def _disturb_smtp(self, length: float, **how: Any) -> None:
         with self._smtp:
             vars(self._system.smtp).update(how)
             time.sleep(length)
@@ -249,7 +250,7 @@ def _publish_again(root: Task, rng: random.Random) -> None:
         chain(*(Signature.from_dict(step.signature) for step in steps)).apply_async()
 
 
-def _find_child(matches: Callable[[str], bool], workers: list[Program]) -> tuple[Program, int] | None:
+def _find_child(matches: Callable[[str], bool], workers: list[ManagedProcess]) -> tuple[ManagedProcess, int] | None:
     """Return a worker and its child process with an open file or socket whose link in /proc `matches`, or None."""
     for worker in workers:
         for child in worker.children():

@@ -48,19 +48,22 @@ def wait_for(condition: Callable[[], T | None], timeout: float = TIMEOUT, what: 
 class RedisServer:
     """A redis-server. Its data is lost when it stops, unless it has a `folder` for persistence.
 
-    `kept` are the prefixes of keys that empty() does not delete.
+    `fsync` is the setting appendfsync of Redis. `kept` are the prefixes of keys that empty() does not delete.
     """
 
-    def __init__(self, folder: Path | None = None, kept: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path | None = None, fsync: str = "always", kept: tuple[str, ...] = ()) -> None:
+        self._folder = folder
+        self._fsync = fsync
         self._kept = kept
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, decode_responses=True)
-        self._folder = folder
         self._process: ManagedProcess | None = None
 
     def start(self) -> None:
-        command = [*redis_command(self.port, self._folder), "--appendfsync", "always"]
+        if self._folder:
+            self._folder.mkdir(exist_ok=True)
+        command = [*redis_command(self.port, self._folder), "--appendfsync", self._fsync]
         self._process = ManagedProcess(command, os.environ, stdout=subprocess.DEVNULL)
         self._process.wait_until(lambda: redis_answers(self.url), "redis-server", TIMEOUT)
 
