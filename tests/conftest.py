@@ -21,7 +21,6 @@ from xdist.workermanage import WorkerController
 from microblog.accounts import models as accounts_models
 from microblog.accounts import services
 from microblog.accounts.models import User
-from microblog.development.process_manager import ManagedProcess
 from microblog.extensions import db
 from tests.support import app_factory, external, process_state, servers, sharing
 from tests.support.app_factory import Applications
@@ -49,12 +48,6 @@ def pytest_configure_node(node: WorkerController) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the PostgreSQL server, if this process started it."""
     sharing.stop(config)
-
-
-def pytest_keyboard_interrupt() -> None:
-    """Kill the servers and workers of a process of pytest-xdist, which has only seconds until it is killed itself."""
-    if sharing.process() != "main":
-        ManagedProcess.kill_all()
 
 
 def pytest_report_header() -> list[str]:

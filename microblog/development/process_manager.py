@@ -113,10 +113,10 @@ class ManagedProcess:
 
     @classmethod
     def kill_all(cls) -> None:
-        """Kill (SIGKILL) all programs that run, with their children."""
+        """Kill (SIGKILL) all running programs with their children. A signal handler may call this: it does not wait."""
         for process in list(cls._instances):
             if process.poll() is None:
-                process.kill()
+                process.signal_group(signal.SIGKILL)
 
     def restart(self) -> None:
         """Start the program again, after killing what is left of it."""

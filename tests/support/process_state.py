@@ -12,6 +12,9 @@ import shutil
 import signal
 import tempfile
 import time
+from types import FrameType
+
+from microblog.development.process_manager import ManagedProcess
 
 _INHERITED = {"PATH", "TMPDIR", "CI", "SCREENSHOTS", "FUZZ_REQUESTS"}
 _INHERITED_PREFIXES = ("PYTEST_", "PYTHON", "API_FUZZ_", "COV_", "COVERAGE_")
@@ -43,9 +46,17 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
     # A run that is terminated stops its servers as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # pytest-xdist soon kills its interrupted processes, too soon for their fixtures.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ManagedProcess.kill_all()
+    signal.default_int_handler(number, frame)
 
 
 def _empty_folder() -> str:
