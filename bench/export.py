@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from bench.figures import Figure, compare, side_by_side, state
-from bench.processes import MEGABYTE, children, peak_of
+from bench.processes import MEGABYTE, peak_of
 from bench.servers import OURS, Servers, add_users, task_has_ended
 from microblog.exports.tasks import export_posts
 from microblog.extensions import db
@@ -35,7 +35,7 @@ def run(servers: Servers) -> Iterator[Figure]:
         writer_of_many, writer_of_few = add_users(2)
         _add_posts(database, writer_of_few, FEW)
         _add_posts(database, writer_of_many, MANY)
-        [process] = children(worker)
+        [process] = worker.children()
         few = peak_of(process, lambda: _export(writer_of_few))
         many = peak_of(process, lambda: _export(writer_of_many))
         ours, raw = side_by_side(

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from bench.export import WORDS
 from bench.figures import Figure, compare, side_by_side, state
-from bench.processes import MEGABYTE, children, peak_of
+from bench.processes import MEGABYTE, peak_of
 from bench.servers import OURS, Servers, add_users, task_has_ended
 from microblog.clock import utcnow
 from microblog.extensions import db
@@ -69,7 +69,7 @@ def _measure(servers: Servers, case: Case, many: int) -> Iterator[Figure]:
     _write_posts(file_of_few, few, case.in_order)
     with servers.app(environment), servers.worker(environment, OURS, queue="exports", concurrency=1) as worker:
         users = iter(add_users(2 * ROUNDS + 4))
-        [process] = children(worker)
+        [process] = worker.children()
         peak_of_few = peak_of(process, lambda: _import(file_of_few, next(users), instance))
         peak_of_many = peak_of(process, lambda: _import(file_of_many, next(users), instance))
         ours, raw = side_by_side(

@@ -1,4 +1,4 @@
-"""Information about a process from /proc: its children, memory and connections."""
+"""Information about a process from /proc: its memory and connections."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ from pathlib import Path
 
 MEGABYTE = 1024 * 1024
 _ESTABLISHED = "01"
-_ENDED = "ZX"
-
-
-def children(pid: int) -> list[int]:
-    """Return the ids of the child processes of `pid`."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether the process has ended, including as a zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return status.rpartition(")")[2].split()[0] in _ENDED
 
 
 def memory(pid: int) -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -18,15 +15,17 @@ from unittest import mock
 import sqlalchemy as sa
 from flask import Flask
 
-from bench.processes import children
 from microblog import create_app
 from microblog.accounts.models import User
+from microblog.development.process_manager import ManagedProcess
+from microblog.development.servers import web_answers
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.programs import ROOT
-from tests.support.servers import PostgresServer, RedisServer, free_port, postgres_binaries, wait_for
+from tests.support.servers import PostgresServer, RedisServer, free_port, postgres_binaries
 
 OURS = "bench.worker_app"
+START_TIMEOUT = 60.0  # seconds
 
 
 class Servers:
@@ -101,32 +100,24 @@ class Servers:
     @contextlib.contextmanager
     def worker(
         self, environment: dict[str, str], module: str, *, queue: str = "", concurrency: int = 2
-    ) -> Iterator[int]:
+    ) -> Iterator[ManagedProcess]:
         """Run a Celery worker of the app in `module` that consumes `queue`, or all queues of the app.
 
-        Yield the id of its main process once it is ready.
+        Yield its main process once it is ready.
         """
         command = ["celery", "-A", module, "worker", "--concurrency", str(concurrency)]
         if queue:
             command += ["--queues", queue]
         quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
         with self._process([*command, *quiet], environment) as (process, log):
-            wait_for(
-                lambda: _alive(process, log) and " ready" in log.read_text(),
-                timeout=60,
-                what="a worker is ready",
-            )
-            yield process.pid
+            process.wait_until(lambda: " ready" in log.read_text(), "a worker", START_TIMEOUT)
+            yield process
 
     @contextlib.contextmanager
     def beat(self, environment: dict[str, str]) -> Iterator[None]:
         """Run the application's beat; the block starts once it has sent its first task."""
         with self._process(["celery", "-A", "celery_app", "beat", "--loglevel", "INFO"], environment) as (process, log):
-            wait_for(
-                lambda: _alive(process, log) and "Sending due task" in log.read_text(),
-                timeout=60,
-                what="beat sends a task",
-            )
+            process.wait_until(lambda: "Sending due task" in log.read_text(), "beat", START_TIMEOUT)
             yield
 
     @contextlib.contextmanager
@@ -134,37 +125,21 @@ class Servers:
         """Run a web server with one worker process; yield its port and the id of that process."""
         port = free_port()
         command = ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"]
-        with self._process(command, environment | {"PORT": str(port)}) as (process, log):
-            wait_for(lambda: _alive(process, log) and _answers(port), timeout=60, what="the web server answers")
-            [child] = children(process.pid)
+        with self._process(command, environment | {"PORT": str(port)}) as (process, _log):
+            process.wait_until(lambda: web_answers(port, "/healthz", timeout=5), "the web server", START_TIMEOUT)
+            [child] = process.children()
             yield port, child
 
     @contextlib.contextmanager
-    def _process(
-        self, command: Sequence[str], environment: dict[str, str]
-    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """Run a Python module; yield the process and its log file. At the end its process group is killed."""
+    def _process(self, command: Sequence[str], environment: dict[str, str]) -> Iterator[tuple[ManagedProcess, Path]]:
+        """Run a Python module during the block; yield the process and its log file."""
         self._count += 1
         log = self.folder / f"{command[0]}-{self._count}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = ManagedProcess([sys.executable, "-m", *command], environment, stdout=log)
         try:
             yield process, log
         finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.stop(10)
 
 
 def add_users(count: int) -> list[int]:
@@ -196,15 +171,3 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
     completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if completed.returncode:
         raise RuntimeError(completed.stderr)
-
-
-def _alive(process: subprocess.Popen[bytes], log: Path) -> bool:
-    if process.poll() is not None:
-        raise RuntimeError(log.read_text(errors="replace"))
-    return True
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(urllib.error.URLError, ConnectionError):
-        return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200)
-    return False

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from celery import states
 
 from bench.baselines import ACKS_LATE, DEFAULT, make_default
-from bench.processes import has_ended
 from bench.servers import OURS, Servers, add_users
 from bench.task_log import TaskLog
 from bench.tasks import work
@@ -47,7 +46,6 @@ class System(ABC):
         self.log = TaskLog(servers.folder / "log")
         self._closing = contextlib.ExitStack()
         self._recipients: dict[str, str] = {}
-        self._worker = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as closing:
@@ -66,11 +64,11 @@ class System(ABC):
 
     def kill_worker(self) -> None:
         """Kill (SIGKILL) the worker and its child processes."""
-        os.killpg(self._worker, signal.SIGKILL)
+        self._worker.signal_group(signal.SIGKILL)
 
     def supervise(self) -> None:
         """Restart the worker if it has ended by itself, as a process supervisor does in production."""
-        if has_ended(self._worker):
+        if self._worker.poll() is not None:
             self.start_worker()
 
     def mailed(self, job: str) -> int:
