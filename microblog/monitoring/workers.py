@@ -261,12 +261,12 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class CommandReply:
-    """Outcome of a command at a worker; `answered` is False if the worker did not reply."""
+    """Outcome of a command at a worker; `replied` is False if the worker did not reply."""
 
     worker: str
     done: bool
     sentence: str
-    answered: bool = True
+    replied: bool = True
 
 
 def send_command(
@@ -282,7 +282,7 @@ def send_command(
     silent = f"does not answer within {timeout:g} s; the command was not run."
     return sorted(
         [_command_reply(name, reply[command], done) for name, reply in replies.up.items()]
-        + [CommandReply(name, False, silent, answered=False) for name in replies.silent],
+        + [CommandReply(name, False, silent, replied=False) for name in replies.silent],
         key=lambda outcome: outcome.worker,
     )
 

@@ -69,7 +69,7 @@ def print_command_replies(context: click.Context, replies: list[CommandReply], n
     )
     if note and any(reply.done for reply in replies):
         click.echo(note, err=True)
-    if not any(reply.answered for reply in replies):
+    if not any(reply.replied for reply in replies):
         click.echo("No worker answers; nothing was done.", err=True)
         context.exit(EXIT_UNAVAILABLE)
     if not all(reply.done for reply in replies):

@@ -96,8 +96,8 @@ def _completer(offer: Offer) -> Completer:
 
 
 usernames = _completer(_usernames)
-workers = _completer_of(lambda: registered_workers())
+workers = _completer_of(registered_workers)
 workers_of_jobs = _completer(_workers_of_jobs)
-queues = _completer_of(lambda: known_queues())
-runnable = _completer_of(lambda: runnable_tasks())
-registered = _completer_of(lambda: known_tasks())
+queues = _completer_of(known_queues)
+runnable = _completer_of(runnable_tasks)
+registered = _completer_of(known_tasks)

@@ -138,7 +138,7 @@ def _print_change(context: click.Context, sentence: str, changed: bool, replies:
     def show(_change: dict[str, Any]) -> None:
         click.echo(sentence)
         for each in replies:
-            click.echo(f"{each.worker} {each.sentence if each.answered else 'does not answer; it applies this later.'}")
+            click.echo(f"{each.worker} {each.sentence if each.replied else 'does not answer; it applies this later.'}")
 
     workers = [command_reply_as_json(reply) for reply in replies]
     output.print_output({"done": changed, "outcome": sentence, "workers": workers}, show)

@@ -239,7 +239,7 @@ class Target:
     def send(self, command: str, arguments: dict[str, Any], done: str, setting: str = "") -> None:
         """Send a remote control command and print the result; `setting` is the one that it changes until a restart."""
         replies = send_command(command, arguments, self.timeout, done=done, only=[self.name])
-        if not replies[0].answered:
+        if not replies[0].replied:
             exit_for_silent_worker(self.context, self.name)
         print_command_replies(self.context, replies, UNTIL_RESTART.format(setting) if setting else "")
 

@@ -25,7 +25,7 @@ from microblog.monitoring.watch.ui_state import CANCEL, QUIT, Command, UiState
 from microblog.monitoring.workers import WorkerReplies, query_workers
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
-ASK_EVERY, ASK_TIMEOUT = 5.0, 1.0  # seconds, for the workers
+QUERY_EVERY, QUERY_TIMEOUT = 5.0, 1.0  # seconds, for the workers
 DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond counts as unavailable
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
 NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
@@ -70,7 +70,8 @@ class _MainLoop:
         self._jobs = Poller(
             app, self._read, interval=READ_EVERY, errors=(DatabaseUnavailable,), notify=self._data.set_database_error
         )
-        self._other_pollers = [
+        self._pollers = [
+            self._jobs,
             Poller(
                 app,
                 self._measure,
@@ -78,7 +79,7 @@ class _MainLoop:
                 errors=(*BROKER_UNAVAILABLE, DatabaseUnavailable),
                 notify=self._handle_queues_error,
             ),
-            Poller(app, self._query_workers, interval=ASK_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda error: None),
+            Poller(app, self._query_workers, interval=QUERY_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda _: None),
         ]
         self._notice, self._notice_at = "", 0.0
         self._drawn_at = 0.0
@@ -86,13 +87,13 @@ class _MainLoop:
 
     def start(self) -> None:
         self._events.start()
-        for poller in (self._jobs, *self._other_pollers):
+        for poller in self._pollers:
             poller.start()
         self._draw()
 
     def stop(self) -> None:
         self._events.stop()
-        for poller in (self._jobs, *self._other_pollers):
+        for poller in self._pollers:
             poller.stop()
 
     def run_once(self) -> bool:
@@ -141,7 +142,7 @@ class _MainLoop:
             self._data.store_queues(None)
 
     def _query_workers(self) -> None:
-        self._replies = query_workers(ASK_TIMEOUT)
+        self._replies = query_workers(QUERY_TIMEOUT)
         self._data.store_replies(self._replies)
 
     def _execute(self, command: Command) -> None:
