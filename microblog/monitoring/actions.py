@@ -25,6 +25,8 @@ from microblog.taskqueue.models import Task
 
 KILL_TIMEOUT = 3.0  # seconds within which a worker reports that it has killed a process
 POLL_INTERVAL = 0.05  # seconds between two checks of the row
+MAX_BULK_JOBS = 500  # jobs in one bulk request, which must end before the client times out
+MAX_EXAMPLES = 3  # refusals that are reported in full
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,6 @@ def _reload(task_id: str) -> Job:
     if job is None:
         raise LookupError(task_id)
     return job
-
-
-MAX_BULK_JOBS = 500  # jobs in one bulk request, which must end before the client times out
-MAX_EXAMPLES = 3  # refusals that are reported in full
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from microblog.taskqueue.models import Task
 
 MAX_SEARCHED = 500  # failed jobs that are searched for a text, per page
 BATCH = 1000
+ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
 _CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 
 
@@ -195,9 +196,6 @@ def _operational(step: Task) -> dict[str, Any]:
         "cancel_requested_at": step.cancel_requested_at,
         "updated_at": step.updated_at,
     }
-
-
-ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,12 @@ from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.taskqueue.interface import rows_needed_since
 from microblog.taskqueue.models import Task
 
+logger = logging.getLogger(__name__)
+
+LAG = timedelta(minutes=2)
+ALLOWED_LATENESS = timedelta(hours=1)
+HOUR = timedelta(hours=1)
+BATCH = 2_000  # rows per transaction, during which no other process can write on SQLite
 PER_DOUBLING = 8  # buckets from one power of two seconds to the next
 SHORTEST, LONGEST = -10, 24  # powers of two: 1 ms and half a year; shorter and longer durations count as these
 
@@ -200,13 +206,6 @@ def hour_of(time: datetime) -> datetime:
 
 
 _Sums = TypeVar("_Sums", TaskHour, TaskTotal)
-
-logger = logging.getLogger(__name__)
-
-LAG = timedelta(minutes=2)
-ALLOWED_LATENESS = timedelta(hours=1)
-HOUR = timedelta(hours=1)
-BATCH = 2_000  # rows per transaction, during which no other process can write on SQLite
 
 
 def init_app(app: Flask) -> None:

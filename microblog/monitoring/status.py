@@ -30,6 +30,21 @@ from microblog.taskqueue import states
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
+logger = logging.getLogger(__name__)
+
+HOUR = timedelta(hours=1)
+WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
+OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
+FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
+MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
+EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
+
+#: The parts of the status, each with the service that it comes from.
+SERVICES = {"workers": "Redis", "queues": "Redis", "schedule": "Redis", "jobs": "The database"}
+#: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
+AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
+OLDER = "older"
+
 Probes = Mapping[str, Callable[[], Any]]
 
 
@@ -67,22 +82,6 @@ class ConcurrentProbes:
             answer.set_exception(error)
         else:
             answer.set_result(value)
-
-
-logger = logging.getLogger(__name__)
-
-HOUR = timedelta(hours=1)
-WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
-OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
-FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
-MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
-EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
-
-#: The parts of the status, each with the service that it comes from.
-SERVICES = {"workers": "Redis", "queues": "Redis", "schedule": "Redis", "jobs": "The database"}
-#: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
-AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
-OLDER = "older"
 
 
 class Verdict(IntEnum):

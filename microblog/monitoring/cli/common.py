@@ -23,6 +23,29 @@ from microblog.monitoring.workers import CommandReply, WorkerReplies, registered
 from microblog.taskqueue import states
 from microblog.validators import is_storable
 
+EXIT_NOTHING_DONE, EXIT_USAGE_ERROR = 1, 2  # exit codes; 2 is also click's code for a usage error
+
+
+class OperatorGroup(Commands):
+    """A command group that reports an unavailable database or Redis with one sentence on stderr."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except REDIS_UNAVAILABLE as error:
+            exit_unavailable(context, f"Redis is unavailable: {error}")
+
+
+HELP = """Inspect and control the jobs of all users.
+
+\b
+Each command has --help with an example, and --json. To enable shell completion (bash; similar for zsh and fish):
+  eval "$(_FLASK_COMPLETE=bash_source flask)"
+"""
+
+tasks = OperatorGroup("tasks", help=HELP, short_help="Inspect and control the jobs of all users.")
+
 
 def exit_for_replies(context: click.Context, replies: WorkerReplies) -> None:
     """Report workers that did not reply; exit with EXIT_NOTHING_DONE if there are any, EXIT_UNAVAILABLE if none did."""
@@ -85,30 +108,6 @@ def _silent_message(name: str, last_seen: datetime) -> str:
     return f"{name} does not answer; it was last seen at {output.format_time(last_seen)} UTC."
 
 
-EXIT_NOTHING_DONE, EXIT_USAGE_ERROR = 1, 2  # exit codes; 2 is also click's code for a usage error
-
-
-class OperatorGroup(Commands):
-    """A command group that reports an unavailable database or Redis with one sentence on stderr."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except REDIS_UNAVAILABLE as error:
-            exit_unavailable(context, f"Redis is unavailable: {error}")
-
-
-HELP = """Inspect and control the jobs of all users.
-
-\b
-Each command has --help with an example, and --json. To enable shell completion (bash; similar for zsh and fish):
-  eval "$(_FLASK_COMPLETE=bash_source flask)"
-"""
-
-tasks = OperatorGroup("tasks", help=HELP, short_help="Inspect and control the jobs of all users.")
-
-
 def _store_json_requested(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
     if requested:  # the metadata is shared with subcommands, so that the option of a group applies to them
         context.meta[output.JSON_REQUESTED] = True
@@ -127,7 +126,6 @@ worker_timeout = click.option(
     show_default=True,
     help="How long to wait for the workers to answer.",
 )
-task_ids = click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36500)
