@@ -59,7 +59,7 @@ class Blueprint(flask_smorest.Blueprint):
         self._guard = guard
         for hook in (auth.load_token, responses.limit_requests, guard, _check_body):
             self.before_request(hook)
-        self.after_request(responses.tag)
+        self.after_request(responses.add_etag)
         self._prepare_doc_cbks.append(self._document_common_responses)
 
     def add_url_rule(self, *args: Any, tags: list[str] | None = None, **options: Any) -> None:

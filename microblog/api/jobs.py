@@ -12,7 +12,7 @@ from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ExportRequestSchema, RejectedEntryPageSchema, TaskPageSchema, TaskSchema
-from microblog.api.serializers import abort_already_running, own_job, started, task_json
+from microblog.api.serializers import abort_already_running, job_started, own_job, task_json
 from microblog.exports.services import start_export
 from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
@@ -69,7 +69,7 @@ def cancel(task_id: str) -> dict[str, Any]:
 def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Retry a job that failed or was cancelled, as a new job."""
     try:
-        response = started(retry_job(own_job(task_id)).id)
+        response = job_started(retry_job(own_job(task_id)).id)
         db.session.commit()
     except InvalidJobState as error:
         abort(HTTPStatus.CONFLICT, str(error))
@@ -95,7 +95,7 @@ exports_bp = Blueprint(
 def export(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Start an export, unless one is already running."""
     try:
-        response = started(start_export(caller()).id)
+        response = job_started(start_export(caller()).id)
         db.session.commit()
     except AlreadyRunning as error:
         abort_already_running(error)
@@ -134,7 +134,7 @@ def import_file() -> tuple[dict[str, Any], dict[str, str]]:
         abort_invalid({"json": {"_schema": [str(error)]}})
     except AlreadyRunning as error:
         abort_already_running(error)
-    return started(task.id)
+    return job_started(task.id)
 
 
 @imports_bp.get("/<task_id>/refusals")

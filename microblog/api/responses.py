@@ -60,7 +60,7 @@ def limit_requests() -> None:
         _count()
 
 
-def tag(response: Response) -> Response:
+def add_etag(response: Response) -> Response:
     """Add a strong ETag to a response, and omit a body that the client already has (an ``after_request`` hook).
 
     Applies to successful GET and HEAD requests. The ETag is computed from the bytes that are sent, so it changes

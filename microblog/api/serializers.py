@@ -72,7 +72,7 @@ def task_json(job: Job, task_id: str) -> dict[str, Any]:
     return whole if step["id"] == job.id else {**whole, **step}
 
 
-def started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+def job_started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the body and headers of the response for a new job."""
     return task_json(own_job(task_id), task_id), {"Location": _path(task_id)}
 
