@@ -38,9 +38,6 @@ class EmailChange(Model):
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
-    def __repr__(self) -> str:
-        return f"<EmailChange {self.id} of user {self.user_id}>"
-
 
 def request_email_change(user: User, address: str) -> None:
     """Launch the mail with a link that makes `address` the address of `user`, in the caller's transaction.

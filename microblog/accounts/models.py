@@ -167,9 +167,6 @@ class Follow(Model):
     follower: Mapped[User] = relationship(foreign_keys=follower_id)
     followed: Mapped[User] = relationship(foreign_keys=followed_id)
 
-    def __repr__(self) -> str:
-        return f"<Follow {self.follower_id} of {self.followed_id}>"
-
 
 # Usernames and addresses are unique regardless of case.
 sa.Index("uq_user_username_lower", sa.func.lower(User.username), unique=True)

@@ -46,9 +46,6 @@ class ApiToken(Model):
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
-    def __repr__(self) -> str:
-        return f"<ApiToken {self.id} of user {self.user_id}>"
-
     @classmethod
     def issue(cls, user: User, lifetime: timedelta, name: str = "") -> tuple[str, ApiToken]:
         """Create a token for `user` in the caller's transaction, and delete the user's expired ones.

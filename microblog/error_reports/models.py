@@ -38,6 +38,3 @@ class ErrorReport(Model):
     def kind(self) -> str:
         """The fingerprint that equal errors share."""
         return f"{self.exception} {self.place}"
-
-    def __repr__(self) -> str:
-        return f"<ErrorReport {self.id} {self.exception}>"

@@ -33,9 +33,6 @@ class Archive(Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
-    def __repr__(self) -> str:
-        return f"<Archive {self.id} of user {self.user_id}>"
-
 
 def archive_path(job_id: str, attempt: int) -> str:
     """Return the path of an attempt's archive; each attempt has its own file, so that none overwrites another's."""

@@ -34,9 +34,6 @@ class Upload(Model):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
-    def __repr__(self) -> str:
-        return f"<Upload {self.id} of user {self.user_id}>"
-
     @property
     def path(self) -> str:
         """The path of the file, relative to the storage."""
@@ -58,9 +55,6 @@ class RejectedEntry(Model):
     line: Mapped[int]
     reason: Mapped[str] = mapped_column(sa.Text)
     address: Mapped[str | None] = mapped_column(sa.String(MAX_URL_LENGTH))
-
-    def __repr__(self) -> str:
-        return f"<RejectedEntry {self.place} of {self.upload_id}>"
 
 
 def current_storage() -> Storage:

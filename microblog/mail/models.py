@@ -19,6 +19,3 @@ class SentMail(Model):
     id: Mapped[str] = mapped_column(sa.String(36), primary_key=True)
     message_id: Mapped[str] = mapped_column(sa.String(255))
     accepted_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
-
-    def __repr__(self) -> str:
-        return f"<SentMail {self.message_id}>"

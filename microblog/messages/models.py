@@ -44,6 +44,3 @@ class Message(Model):
 
     sender: Mapped[User] = relationship(foreign_keys=sender_id)
     recipient: Mapped[User] = relationship(foreign_keys=recipient_id)
-
-    def __repr__(self) -> str:
-        return f"<Message {self.id} of user {self.sender_id} to user {self.recipient_id}>"

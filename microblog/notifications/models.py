@@ -44,6 +44,3 @@ class Notification(Model):
     timestamp: Mapped[datetime] = mapped_column(default=utcnow)
     updated_at: Mapped[datetime] = mapped_column(default=utcnow)
     read_at: Mapped[datetime | None]
-
-    def __repr__(self) -> str:
-        return f"<Notification {self.id} {self.name} {self.subject} to user {self.user_id}>"

@@ -100,9 +100,6 @@ class Post(Model):
         self.terms = indexed(body)
         return body
 
-    def __repr__(self) -> str:
-        return f"<Post {self.id} of user {self.user_id}>"
-
 
 class Translation(Model):
     """A translation of a post."""
@@ -112,6 +109,3 @@ class Translation(Model):
     post_id: Mapped[int] = mapped_column(sa.ForeignKey("post.id", ondelete="CASCADE"), primary_key=True)
     language: Mapped[str] = mapped_column(sa.String(MAX_TAG), primary_key=True)  # BCP 47
     body: Mapped[str] = mapped_column(sa.String(MAX_TRANSLATION))
-
-    def __repr__(self) -> str:
-        return f"<Translation of post {self.post_id} into {self.language}>"
