@@ -45,7 +45,6 @@ def _register_packages(app: Flask) -> None:
     from microblog import (
         accounts,
         api,
-        demo,
         development,
         error_reports,
         exports,
@@ -58,9 +57,11 @@ def _register_packages(app: Flask) -> None:
         posts,
         search,
     )
+    from microblog.demo.cli import demo
 
     features = (accounts, posts, search, messages, jobs, mail, error_reports, exports, imports)
-    for package in (*features, notifications, monitoring, api, demo):
+    for package in (*features, notifications, monitoring, api):
         package.init_app(app)
+    app.cli.add_command(demo)
     if app.config["MICROBLOG_ENV"] == "development":
         development.init_app(app)

@@ -20,7 +20,7 @@ USERS, POSTS, SEED = 13, 800, 2026
 @click.option("--posts", metavar="N", type=click.IntRange(min=0), default=POSTS, help="Posts; 250 of them by demo.")
 @click.option("--seed", metavar="N", type=int, default=SEED, help="Seed of the random generator.")
 @with_appcontext
-def create(users: int, posts: int, seed: int) -> None:
+def demo(users: int, posts: int, seed: int) -> None:
     """Add the user demo (password: demo), other users, and a year of posts. Only works once.
 
     The same options create the same users, posts and followers; only the timestamps differ, since the year ends now.
