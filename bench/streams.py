@@ -75,8 +75,8 @@ class _Measurement:
             page.close()
         await asyncio.sleep(2 * HEARTBEAT)  # until the server has noticed the closed connections
 
-    async def _open(self, cookies: Sequence[str]) -> list[Page]:
-        return list(await asyncio.gather(*(Page.open(self.port, cookie) for cookie in cookies)))
+    async def _open(self, cookies: Sequence[str]) -> list[StreamPage]:
+        return list(await asyncio.gather(*(StreamPage.open(self.port, cookie) for cookie in cookies)))
 
     async def _idle_queries(self) -> int | None:
         """Return the number of database transactions while there are no events; None on SQLite (no counter)."""
@@ -101,7 +101,7 @@ class _Measurement:
             connection.execute(statement.encode())
             connection.execute("SELECT pg_reload_conf()")
 
-    async def _times_to_reach(self, pages: list[Page]) -> tuple[float, float]:
+    async def _times_to_reach(self, pages: list[StreamPage]) -> tuple[float, float]:
         """Return the median milliseconds until all pages, and as many bare Redis subscribers, have got an event."""
         channels = [f"bench:{user_id}" for user_id in self.users]
         subscribers = [await Subscriber.open(self.servers.redis.port, channel) for channel in channels * PAGES_EACH]
@@ -113,7 +113,7 @@ class _Measurement:
             subscriber.close()
         return median(ours), median(raw)
 
-    async def _time_to_notify(self, pages: list[Page]) -> float:
+    async def _time_to_notify(self, pages: list[StreamPage]) -> float:
         """Return the milliseconds until a change for each user has reached all `pages`."""
         task_id = str(uuid4())
         receiving = [asyncio.create_task(page.hear(task_id)) for page in pages]
@@ -145,11 +145,11 @@ class _Connection:
         self.writer.close()
 
 
-class Page(_Connection):
+class StreamPage(_Connection):
     """A page with an open event stream."""
 
     @classmethod
-    async def open(cls, port: int, cookie: str) -> Page:
+    async def open(cls, port: int, cookie: str) -> StreamPage:
         """Open the stream, and return once the server answers, and so has subscribed to the user's events."""
         page = cls(*await asyncio.open_connection("127.0.0.1", port))
         request = f"GET /notifications/stream HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"

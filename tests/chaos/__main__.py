@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.run import Report, run
+from tests.chaos.run import ChaosReport, run
 from tests.chaos.schedule import plan
 from tests.support.servers import PostgresServer, postgres_binaries
 
@@ -51,7 +51,7 @@ def _postgres(stack: contextlib.ExitStack) -> PostgresServer:
     return server
 
 
-def _run(seed: int, seconds: float, database: str, postgres: PostgresServer | None) -> Report:
+def _run(seed: int, seconds: float, database: str, postgres: PostgresServer | None) -> ChaosReport:
     folder = Path(tempfile.mkdtemp(prefix="microblog-chaos-"))
     report = run(seed, seconds, database, folder, postgres)
     if not report.violations:

@@ -49,7 +49,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class Person:
+class SimulatedUser:
     """A user with an API token who, if `at_a_browser`, is also signed in on the pages."""
 
     def __init__(self, url: str, username: str, *, at_a_browser: bool) -> None:
@@ -139,7 +139,7 @@ class Load:
     def __init__(self, url: str, seed: int) -> None:
         numbers = [posts for count, posts in POSTS_PER_USER for _ in range(count)]
         self.posts = {f"user{n}": posts for n, posts in enumerate(numbers)}
-        self.all = [Person(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
+        self.all = [SimulatedUser(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._act, args=(random.Random(f"{seed}/{n}"), self.all[n::THREADS]))
@@ -174,7 +174,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def click_twice(self, person: Person) -> None:
+    def click_twice(self, person: SimulatedUser) -> None:
         """Request two exports of one user at the same time."""
         together = threading.Barrier(2)
 
@@ -192,7 +192,7 @@ class Load:
         """Return the number of responses by status, of all users."""
         return sum((person.statuses for person in self.all), Counter())
 
-    def _act(self, rng: random.Random, persons: list[Person]) -> None:
+    def _act(self, rng: random.Random, persons: list[SimulatedUser]) -> None:
         while not self._stopping.wait(rng.expovariate(CLICKS_PER_SECOND / THREADS)):
             person = rng.choice(persons)
             action = rng.random()

@@ -27,7 +27,7 @@ LOG_LINES = 60  # shown for each job with a broken promise
 
 
 @dataclass
-class Report:
+class ChaosReport:
     """The result of a run."""
 
     seed: int
@@ -55,10 +55,10 @@ class Report:
         return "\n".join(lines)
 
 
-def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> Report:
+def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> ChaosReport:
     """Cause faults for `seconds`, repair all of them, wait, and report. The logs are stored in `folder`."""
     system = Deployment(folder, database, postgres)
-    report = Report(seed, database, folder)
+    report = ChaosReport(seed, database, folder)
     with system.open() as app:
         system.smtp.delay = SMTP_DELAY
         load = Load(system.url, seed)
@@ -89,7 +89,7 @@ def _wait_for_ends(system: Deployment, load: Load, faults: Faults, until: float)
         time.sleep(1)
 
 
-def _judge(report: Report, app: Flask, invariants: Invariants, healed: float) -> None:
+def _judge(report: ChaosReport, app: Flask, invariants: Invariants, healed: float) -> None:
     report.jobs = invariants.counts()
     report.repeated_mails = invariants.repeated
     report.recovery = max(0.0, (invariants.last_end() or time.time()) - healed)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from tests.fuzz.run import Fuzzer, Report, random_seed
+from tests.fuzz.run import Fuzzer, FuzzReport, random_seed
 from tests.support import app_factory
 from tests.support.servers import PostgresServer, RedisServer, postgres_binaries
 
@@ -47,7 +47,7 @@ def main() -> None:
     sys.exit(bool(fuzzer.report.faults))
 
 
-def _print_summary(report: Report) -> None:
+def _print_summary(report: FuzzReport) -> None:
     statuses = ", ".join(f"{status}: {count}" for status, count in sorted(report.statuses.items()))
     print(f"{len(report.asked)} routes; {statuses}; the slowest took {report.slowest:.1f} s")
     for rule, count in report.streams.items():

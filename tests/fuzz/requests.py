@@ -39,7 +39,7 @@ _ARGUMENT = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
 
 
 @dataclass(frozen=True)
-class Person:
+class SignedInUser:
     """A signed-in user who can send a request."""
 
     cookie: str
@@ -78,7 +78,7 @@ class Sender:
             app, sorted(set(_form_fields())), sorted({name for one in schemas for name in one.get("properties", ())})
         )
 
-    def make(self, seed: int, number: int, people: list[Person], existing: ExistingValues) -> Sent:
+    def make(self, seed: int, number: int, people: list[SignedInUser], existing: ExistingValues) -> Sent:
         """Return the request `number` of `seed`. Every route is used once in each turn, in random order."""
         rng = random.Random(f"{seed}:{number}")
         rules = self._rules()
@@ -108,7 +108,7 @@ class Sender:
         return _ARGUMENT.sub(fill, rule.rule)
 
     def _headers(
-        self, rule: Rule, rng: random.Random, person: Person | None, existing: ExistingValues
+        self, rule: Rule, rng: random.Random, person: SignedInUser | None, existing: ExistingValues
     ) -> dict[str, str]:
         headers: dict[str, str] = {}
         if person:
@@ -133,7 +133,7 @@ class Sender:
         return headers
 
     def _body(
-        self, rule: Rule, method: str, rng: random.Random, existing: ExistingValues, signer: Person | None
+        self, rule: Rule, method: str, rng: random.Random, existing: ExistingValues, signer: SignedInUser | None
     ) -> tuple[bytes, str | None]:
         if method in ("GET", "HEAD", "OPTIONS") and rng.random() < 0.95:
             return b"", None

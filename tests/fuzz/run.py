@@ -26,7 +26,7 @@ from microblog.messages.services import send_message
 from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
-from tests.fuzz.requests import Person, Sender, Sent
+from tests.fuzz.requests import Sender, Sent, SignedInUser
 from tests.fuzz.values import ExistingValues
 from tests.support import not_none
 
@@ -38,7 +38,7 @@ MAY_BE_UNAVAILABLE = ("/readyz",)  # returns 503, since no worker runs here
 
 
 @dataclass
-class Report:
+class FuzzReport:
     """The results."""
 
     faults: list[str] = field(default_factory=list)
@@ -56,9 +56,9 @@ class Fuzzer:
         self._seed = seed
         self._client = app.test_client(use_cookies=False)
         self._sender = Sender.to(app)
-        self.report = Report()
+        self.report = FuzzReport()
 
-    def run(self, first: int, count: int) -> Report:
+    def run(self, first: int, count: int) -> FuzzReport:
         """Send `count` requests, starting with number `first`. Return the report."""
         for number in range(first, first + count):
             if number == first or number % ROUND == 0:
@@ -95,7 +95,7 @@ class Fuzzer:
         command = f"python -m tests.fuzz --seed {self._seed} --first {number} --requests 1"
         self.report.faults.append(f"{what}\n  request {number}: {sent}\n  to repeat it: {command}\n")
 
-    def _people(self, generation: int) -> list[Person]:
+    def _people(self, generation: int) -> list[SignedInUser]:
         """Return two new users and a new operator, with posts, jobs, and messages to each other."""
         names = [f"{name}-{generation}" for name in ("susan", "david", "operator")]
         people = [self._person(name) for name in names]
@@ -105,7 +105,7 @@ class Fuzzer:
                 send_message(users[0], users[1], f"Hello {recipient}")
         return people
 
-    def _person(self, name: str) -> Person:
+    def _person(self, name: str) -> SignedInUser:
         with self._app.app_context():
             user = User(username=name, email=f"{name}@example.com", is_operator=name.startswith("operator"))
             user.set_password(PASSWORD)
@@ -124,7 +124,7 @@ class Fuzzer:
         assert csrf_token
         cookie = browser.get_cookie("session")
         assert cookie
-        return Person(f"session={cookie.value}", csrf_token[1], token, name)
+        return SignedInUser(f"session={cookie.value}", csrf_token[1], token, name)
 
     def _existing(self) -> ExistingValues:
         with self._app.app_context():

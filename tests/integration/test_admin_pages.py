@@ -97,7 +97,7 @@ class TestAccess:
 
 
 @pytest.mark.both_databases
-class TestList:
+class TestJobsPage:
     def test_lists_jobs_with_and_without_user(
         self, operator: FlaskClient, susan: User, make_user: Callable[..., User]
     ) -> None:

@@ -50,15 +50,15 @@ def fuzzed(make_app: Callable[..., Flask]) -> Flask:
 
 
 @dataclass
-class Caller:
+class Account:
     """A user whose account, posts, jobs and tokens the requests refer to."""
 
     token: str
     arguments: dict[str, Any]
 
 
-def new_caller(number: int) -> Caller:
-    """Create a caller. Each operation gets its own, because a request may rename the user or revoke the token."""
+def new_account(number: int) -> Account:
+    """Create an account. Each operation gets its own, because a request may rename the user or revoke the token."""
     user, other = (
         User(username=f"{name}-{number}", email=f"{name}-{number}@example.com", password_hash=hash_of(PASSWORD))
         for name in ("susan", "david")
@@ -73,7 +73,7 @@ def new_caller(number: int) -> Caller:
     db.session.commit()
     message = send_message(other, user, "Hello")
     arguments = {"username": user.username, "followed": other.username, "post_id": post.id, "token_id": spare.id}
-    return Caller(token, arguments | {"task_id": task.id, "message_id": message.id})
+    return Account(token, arguments | {"task_id": task.id, "message_id": message.id})
 
 
 @pytest.mark.timeout(TEST_TIMEOUT)
@@ -82,12 +82,12 @@ def new_caller(number: int) -> Caller:
 def test_api_conforms_to_its_document(fuzzed: Flask, signed_in: bool) -> None:
     faults = []
     for number, operation in enumerate(operations_of(fuzzed)):
-        caller = new_caller(number)
-        authorization = f"Bearer {caller.token}" if signed_in else None
+        account = new_account(number)
+        authorization = f"Bearer {account.token}" if signed_in else None
         if operation.label == "POST /api/tokens":
             authorization = f"Basic {b64encode(f'susan-{number}:{PASSWORD}'.encode()).decode()}"
         try:
-            check_operation(operation, authorization, caller.arguments, EXAMPLES if signed_in else 1, SEED)
+            check_operation(operation, authorization, account.arguments, EXAMPLES if signed_in else 1, SEED)
         except (AssertionError, BaseExceptionGroup) as fault:
             faults.append("".join([operation.label, *traceback.format_exception_only(fault)]))
 
@@ -95,10 +95,10 @@ def test_api_conforms_to_its_document(fuzzed: Flask, signed_in: bool) -> None:
 
 
 def test_deleted_resources_are_404(fuzzed: Flask, database: str) -> None:
-    caller = new_caller(0)
-    client, headers = fuzzed.test_client(), {"Authorization": f"Bearer {caller.token}"}
+    account = new_account(0)
+    client, headers = fuzzed.test_client(), {"Authorization": f"Bearer {account.token}"}
     paths = client.get("/api/openapi.json").get_json()["paths"]
-    readable = [path.format(**caller.arguments) for path, item in paths.items() if {"get", "delete"} <= set(item)]
+    readable = [path.format(**account.arguments) for path, item in paths.items() if {"get", "delete"} <= set(item)]
     deletable = [path for path in readable if path != "/api/tokens"]
     assert len(deletable) >= 2
 

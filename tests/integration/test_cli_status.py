@@ -97,19 +97,19 @@ def add_history() -> None:
     db.session.commit()
 
 
-class Counts(NamedTuple):
+class JobCounts(NamedTuple):
     """The numbers of running jobs younger than a minute and of jobs that ended within the hour."""
 
     younger: int
     ended: int
 
 
-def counts() -> Counts:
+def counts() -> JobCounts:
     now = utcnow()
     jobs = sa.select(sa.func.count()).select_from(Task).where(Task.position == 0)
     younger = jobs.where(Task.state == states.PROGRESS, Task.created_at > now - timedelta(minutes=1))
     ended = jobs.where(Task.finished_at >= now - timedelta(hours=1))
-    return Counts(db.session.scalars(younger).one(), db.session.scalars(ended).one())
+    return JobCounts(db.session.scalars(younger).one(), db.session.scalars(ended).one())
 
 
 def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any)
 
 
 def test_status_is_healthy(cluster: Cluster) -> None:
-    counts_before: list[Counts] = []
+    counts_before: list[JobCounts] = []
 
     def left_by_others() -> int:
         """Return the number of unfinished jobs of other tests, which would change the counts between two queries."""

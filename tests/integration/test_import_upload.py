@@ -19,6 +19,7 @@ from microblog.extensions import db
 from microblog.imports.models import Upload, current_storage
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
+from tests.support.clients import UnreadBody
 from tests.support.imports import archive, files, post, store
 
 JSON = "application/json"
@@ -112,12 +113,6 @@ def test_imports_and_exports_share_rate_limit(susan: User, make_app: Callable[..
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_rate_limited_upload_is_not_read(susan: User, make_app: Callable[..., Flask]) -> None:
-    class Untouched(io.BytesIO):
-        def read(self, *_: Any) -> bytes:
-            pytest.fail("the body was read")
-
-        readinto: Any = read
-
     app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
     browser = app.test_client()
     browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
@@ -125,7 +120,7 @@ def test_rate_limited_upload_is_not_read(susan: User, make_app: Callable[..., Fl
     app.config["WTF_CSRF_ENABLED"] = True
 
     refused = browser.post(
-        "/import", input_stream=Untouched(b"x" * 100), content_type="multipart/form-data; boundary=x"
+        "/import", input_stream=UnreadBody(b"x" * 100), content_type="multipart/form-data; boundary=x"
     )
 
     assert refused.status_code == 429

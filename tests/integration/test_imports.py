@@ -155,7 +155,7 @@ def test_progress_is_monotonic_over_two_passes(susan: User, monkeypatch: pytest.
     monkeypatch.setattr(json_reader, "CHUNK", 200)
     updates: list[tuple[int, int]] = []
 
-    class Watched(Progress):
+    class RecordedProgress(Progress):
         def _store(self, *, persist: bool) -> None:
             assert self._describe is not None
             updates.append((self.percent, int(self._describe(self.current, self.total).split()[0])))
@@ -164,7 +164,7 @@ def test_progress_is_monotonic_over_two_passes(susan: User, monkeypatch: pytest.
             super().advance(by)
             self._store(persist=True)
 
-    monkeypatch.setattr(importer, "Progress", Watched)
+    monkeypatch.setattr(importer, "Progress", RecordedProgress)
 
     imported(susan, archive(*(post(f"number {n}", n) for n in range(60)), *(post("early", n) for n in range(20))))
 

@@ -68,7 +68,7 @@ def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "no
 
 @pytest.mark.usefixtures("no_workers")
 @pytest.mark.parametrize("database", ["sqlite"])
-class TestAccess:
+class TestMetricsAccess:
     def test_not_found_without_configured_token(self, make_app: Callable[..., Flask]) -> None:
         client = make_app(METRICS_TOKEN=None).test_client()
 
@@ -104,7 +104,7 @@ class TestAccess:
 
 @pytest.mark.usefixtures("no_workers")
 @pytest.mark.both_databases
-class TestTasks:
+class TestTaskMetrics:
     def test_tasks_and_jobs_are_counted_by_state(self, app: Flask) -> None:
         make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
         make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), lease_expires_at=utcnow())

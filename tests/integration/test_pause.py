@@ -46,7 +46,7 @@ def persistent_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-class TestPause:
+class TestPausedQueue:
     @pytest.mark.exhaustive
     def test_pause_survives_redis_restart(
         self, persistent_redis: RedisServer, make_app: Callable[..., Flask], make_worker: Callable[..., Worker]
@@ -149,7 +149,7 @@ class TestPurge:
         )
 
 
-class TestRun:
+class TestRunCommand:
     @ON_SQLITE
     def test_run_without_name_lists_tasks(self, app: Flask, run: Run) -> None:
         listed = {task["name"]: task["arguments"] for task in json.loads(run("run", "--json")[1])}

@@ -82,7 +82,7 @@ class TestStats:
         assert json.loads(run("stats", "--json").stdout)["hours"] == []
 
 
-class TestFailures:
+class TestFailuresCommand:
     @pytest.mark.both_databases
     def test_failures_are_grouped_with_example_job(self, run: Run) -> None:
         for number in (1, 2):

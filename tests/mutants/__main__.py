@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from tests.mutants.catalogue import MUTANTS, PROMISES
 from tests.mutants.mutant import Mutant
 from tests.mutants.table import tables
-from tests.mutants.trial import Verdict, try_mutant, try_unchanged
+from tests.mutants.trial import TrialResult, try_mutant, try_unchanged
 
 AT_ONCE = 2  # concurrent copies, one for each core of a small machine
 
@@ -56,14 +56,14 @@ def _by_file(mutants: Iterable[Mutant]) -> list[tuple[str, Sequence[str]]]:
     return [(PurePosixPath(file).name, list(group)) for file, group in tests.items()]
 
 
-def _print(verdicts: Iterable[Verdict], *, good: str, bad: str) -> bool:
-    """Print each verdict as soon as it is known. Return whether all are good."""
+def _print(results: Iterable[TrialResult], *, good: str, bad: str) -> bool:
+    """Print each result as soon as it is known. Return whether all are good."""
     all_good = True
-    for verdict in verdicts:
-        all_good = all_good and not verdict.complaints
-        word = bad if verdict.complaints else good
-        print(f"{word:8}  {verdict.seconds:6.1f} s  {verdict.tests:3} tests  {verdict.name}", flush=True)
-        for complaint in verdict.complaints:
+    for result in results:
+        all_good = all_good and not result.complaints
+        word = bad if result.complaints else good
+        print(f"{word:8}  {result.seconds:6.1f} s  {result.tests:3} tests  {result.name}", flush=True)
+        for complaint in result.complaints:
             print(f"          {complaint}", flush=True)
     return all_good
 

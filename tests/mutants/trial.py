@@ -18,7 +18,7 @@ TESTS_FAILED = 1  # pytest's exit code; other codes mean that it could not run t
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TrialResult:
     """The result of one trial: duration in seconds, number of tests, and complaints about their outcomes."""
 
     name: str
@@ -34,7 +34,7 @@ class _Run:
     output: str
 
 
-def try_unchanged(name: str, tests: Collection[str]) -> Verdict:
+def try_unchanged(name: str, tests: Collection[str]) -> TrialResult:
     """Require that `tests` pass in an unchanged copy."""
     began = time.monotonic()
     with copied_tree() as tree:
@@ -46,17 +46,17 @@ def try_unchanged(name: str, tests: Collection[str]) -> Verdict:
     ]
     if run.exit_code and not complaints:
         complaints = [f"pytest ended with {run.exit_code}:\n{run.output}"]
-    return Verdict(name, time.monotonic() - began, len(run.outcomes), complaints)
+    return TrialResult(name, time.monotonic() - began, len(run.outcomes), complaints)
 
 
-def try_mutant(mutant: Mutant) -> Verdict:
+def try_mutant(mutant: Mutant) -> TrialResult:
     """Require that each test of `mutant` fails by an assertion in a copy with its edits."""
     began = time.monotonic()
     with copied_tree() as tree:
         for edit in mutant.edits:
             edit.apply(tree)
         run = _run(tree, mutant.tests)
-    return Verdict(mutant.name, time.monotonic() - began, len(run.outcomes), list(_survivals(mutant, run)))
+    return TrialResult(mutant.name, time.monotonic() - began, len(run.outcomes), list(_survivals(mutant, run)))
 
 
 def _survivals(mutant: Mutant, run: _Run) -> Iterator[str]:

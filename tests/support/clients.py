@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from flask.testing import FlaskClient
 
 
@@ -19,6 +21,15 @@ class Client(FlaskClient):
         """Send a request in a new app context, otherwise like FlaskClient.open()."""
         with self.application.app_context():
             return super().open(*args, **kwargs)
+
+
+class UnreadBody(io.BytesIO):
+    """A request body that fails the test if it is read."""
+
+    def read(self, *_: object) -> NoReturn:
+        pytest.fail("the body was read")
+
+    readinto = read
 
 
 def without_csrf_tokens(page: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import tracemalloc
 from collections.abc import Callable
-from typing import NoReturn
 
 import pytest
 from flask import Flask
@@ -14,6 +13,7 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.security import _check_escaped, local_path, referring_path
+from tests.support.clients import UnreadBody
 
 # The results do not depend on the kind of database, so one kind is enough.
 sqlite_only = pytest.mark.parametrize("database", ["sqlite"])
@@ -189,14 +189,8 @@ def test_form_check_uses_little_memory(form: bytes) -> None:
 def test_oversized_form_is_refused_unread(
     app: Flask, signed_in: Callable[..., FlaskClient], make_user: Callable[..., User], path: str
 ) -> None:
-    class Untouched(io.BytesIO):
-        def read(self, *_: object) -> NoReturn:
-            pytest.fail("it was read")
-
-        readinto = read
-
     browser = signed_in(make_user())
-    body = Untouched(b"%" * (app.config["MAX_FORM_MEMORY_SIZE"] + 1))
+    body = UnreadBody(b"%" * (app.config["MAX_FORM_MEMORY_SIZE"] + 1))
 
     refused = browser.post(
         path, input_stream=body, content_length=len(body.getvalue()), content_type="application/x-www-form-urlencoded"
