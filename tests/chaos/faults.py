@@ -31,7 +31,7 @@ from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load
-from tests.chaos.schedule import Fault
+from tests.chaos.schedule import PlannedFault
 
 PATIENCE = 10.0  # seconds that a fault waits for the condition under which it occurs
 
@@ -44,7 +44,7 @@ class ConditionNotMet(Exception):
 class Occurrence:
     """A fault that occurred, and its begin and end."""
 
-    fault: Fault
+    fault: PlannedFault
     began: float
     ended: float = field(default=float("inf"))
 
@@ -62,7 +62,7 @@ class Faults:
         # The end of a fault would end another fault of the same service.
         self._smtp, self._redis, self._frozen = threading.Lock(), threading.Lock(), threading.Lock()
 
-    def run(self, faults: list[Fault]) -> None:
+    def run(self, faults: list[PlannedFault]) -> None:
         """Cause each fault at its time, and return when the last has ended."""
         began = time.monotonic()
         for fault in faults:
@@ -77,7 +77,7 @@ class Faults:
         """Return the faults of these kinds that occurred."""
         return [occurrence for occurrence in self.struck if occurrence.fault.kind in kinds]
 
-    def _cause(self, fault: Fault) -> None:
+    def _cause(self, fault: PlannedFault) -> None:
         occurrence = Occurrence(fault, time.time())
         self.struck.append(occurrence)
         try:

@@ -34,7 +34,7 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlannedFault:
     """One fault: its time and duration in seconds, and the seed of its random choices."""
 
     at: float
@@ -46,14 +46,14 @@ class Fault:
         return f"{self.at:6.1f} s  {self.kind}" + (f" for {self.length:.1f} s" if self.length else "")
 
 
-def plan(seed: int, seconds: float) -> list[Fault]:
+def plan(seed: int, seconds: float) -> list[PlannedFault]:
     """Return the faults of a run that lasts `seconds`."""
     rng = random.Random(seed)
     kinds = _shuffled(rng)
     faults, at = [], FIRST
     while at < seconds:
         kind, (shortest, longest) = next(kinds)
-        faults.append(Fault(at, kind, rng.uniform(shortest, longest), rng.getrandbits(32)))
+        faults.append(PlannedFault(at, kind, rng.uniform(shortest, longest), rng.getrandbits(32)))
         at += rng.uniform(*PAUSES)
     return faults
 
