@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileOrB
 
 def pytest_configure_node(node: WorkerController) -> None:
     """Send a process of pytest-xdist the port of the PostgreSQL server."""
-    sharing.tell(node)
+    sharing.send_port(node)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -14,7 +14,7 @@ from microblog.extensions import db
 from microblog.messages.models import MAX_MESSAGE
 from microblog.posts.models import Post
 from microblog.search import query
-from tests.support import not_none, pseudo
+from tests.support import not_none, pseudolocale
 from tests.support.api import Caller, assert_problem, caller_for
 
 
@@ -177,11 +177,11 @@ class TestNotifications:
     def test_sentence_is_in_language_of_user(
         self, make_app: Callable[..., Flask], make_user: Callable[..., User], tmp_path: Path
     ) -> None:
-        pseudo.write_catalog(tmp_path / "translations")
+        pseudolocale.write_catalog(tmp_path / "translations")
         translated = {"BABEL_TRANSLATION_DIRECTORIES": str(tmp_path / "translations")}
-        app = make_app(LANGUAGES=["en", pseudo.LANGUAGE], **translated)
+        app = make_app(LANGUAGES=["en", pseudolocale.LANGUAGE], **translated)
         reader = make_user("susan")
-        reader.locale = pseudo.LANGUAGE
+        reader.locale = pseudolocale.LANGUAGE
         susan, miguel = (caller_for(app, user) for user in (reader, make_user("miguel")))
         miguel.put("/api/users/me/following/susan")
 

@@ -1,4 +1,4 @@
-"""Every text that users see is translatable: the pseudo language adds brackets, so a text without them is found."""
+"""Every text that users see is translatable: the pseudolocale adds brackets, so a text without them is found."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from microblog.notifications.services import notify
 from microblog.posts.models import Post
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
-from tests.support import not_none, pseudo
+from tests.support import not_none, pseudolocale
 from tests.support.api import caller_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # texts do not depend on the database
@@ -66,10 +66,10 @@ IMPORTED = {
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
-    """An app in the pseudo language, in which every translatable text has brackets."""
-    pseudo.write_catalog(tmp_path / "translations")
+    """An app in the pseudolocale, in which every translatable text has brackets."""
+    pseudolocale.write_catalog(tmp_path / "translations")
     return make_app(
-        LANGUAGES=[pseudo.LANGUAGE],
+        LANGUAGES=[pseudolocale.LANGUAGE],
         BABEL_TRANSLATION_DIRECTORIES=str(tmp_path / "translations"),
         TRANSLATE_URL="http://127.0.0.1:1",
     )
@@ -99,7 +99,7 @@ def reader(make_user: Callable[..., User]) -> User:
 
 def test_every_page_is_translatable(app: Flask, reader: User) -> None:
     browser = app.test_client()
-    browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudo.LANGUAGE
+    browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = pseudolocale.LANGUAGE
     reset, confirm = tokens.password_reset_url(reader), tokens.confirm_email_url(db.session.get_one(EmailChange, 1))
 
     pages = fetch_pages(browser, [*ANONYMOUS, urlsplit(reset).path])
@@ -119,14 +119,14 @@ def test_every_page_is_translatable(app: Flask, reader: User) -> None:
     db.session.commit()
     pages |= fetch_pages(browser, [*OWN, urlsplit(confirm).path, *OPERATORS, f"/admin/tasks/{task.id}"])
 
-    assert pseudo.hard_coded("<p title='x' data-labels='{\"one\": \"y\"}'>⟦a⟧ b</p>") == ["x", "y", "b"]
+    assert pseudolocale.hard_coded("<p title='x' data-labels='{\"one\": \"y\"}'>⟦a⟧ b</p>") == ["x", "y", "b"]
     assert [path for path, page in pages.items() if "⟦" not in page] == []
     assert {path: texts for path, page in pages.items() if (texts := untranslated_texts(app, page))} == {}
 
 
 @pytest.mark.exhaustive
 def test_every_mail_is_translatable(app: Flask, reader: User) -> None:
-    reader.locale = pseudo.LANGUAGE
+    reader.locale = pseudolocale.LANGUAGE
     expiry = datetime.now(UTC)
     archive = Archive(id="a", user_id=reader.id, path="", posts=2, size=1 << 40, sha256="", expires_at=expiry)
     change = db.session.get_one(EmailChange, 1)
@@ -140,7 +140,7 @@ def test_every_mail_is_translatable(app: Flask, reader: User) -> None:
     ]
     columns = {"exception": "1.2", "place": "3", "traceback": "4", "created_at": expiry, "suppressed": 5}
     app.config["ADMINS"] = ["1@1.1"]
-    with force_locale(pseudo.LANGUAGE):
+    with force_locale(pseudolocale.LANGUAGE):
         messages.append(email_changed_email(change))
         messages.append(report_email(ErrorReport(task_id="6", task_name="7", **columns)))
         messages.append(report_email(ErrorReport(method="6", path="7", **columns)))
@@ -148,12 +148,12 @@ def test_every_mail_is_translatable(app: Flask, reader: User) -> None:
     for message in messages:
         for text in map(not_none, (message.subject, message.body, message.html)):
             assert text.count("⟦") > 0
-            assert pseudo.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
+            assert pseudolocale.hard_coded(re.sub(r'http://[^\s<"]+', "", text)) == []
 
 
 @pytest.mark.exhaustive
 def test_every_api_error_is_translatable(app: Flask, reader: User) -> None:
-    reader.locale = pseudo.LANGUAGE
+    reader.locale = pseudolocale.LANGUAGE
     caller = caller_for(app, reader)
     bad_fields = {
         "/api/users": {"username": "1", "email": "2", "password": "3"},
@@ -178,12 +178,12 @@ def test_every_api_error_is_translatable(app: Flask, reader: User) -> None:
     responses["search"] = caller.get("/api/search?q=" + "1" * 1000)
     assert {name: response.status_code for name, response in responses.items()} == dict.fromkeys(responses, 422)
     responses["gone"] = caller.get("/api/posts/999")
-    responses["nobody"] = app.test_client().get("/api/tasks", headers={"Accept-Language": pseudo.LANGUAGE})
+    responses["nobody"] = app.test_client().get("/api/tasks", headers={"Accept-Language": pseudolocale.LANGUAGE})
 
     problems = {name: response.get_json(force=True) for name, response in responses.items()}
     messages = {name: sentences([problem["detail"], problem.get("errors", [])]) for name, problem in problems.items()}
     assert [name for name, texts in messages.items() if len(texts) == 1] == ["gone", "nobody"]
-    assert [text for texts in messages.values() for text in texts if pseudo.unbracketed(text)] == []
+    assert [text for texts in messages.values() for text in texts if pseudolocale.unbracketed(text)] == []
 
 
 def sentences(errors: Any) -> list[str]:
@@ -204,4 +204,5 @@ def untranslated_texts(app: Flask, page: str) -> list[str]:
     codes = {*celery.tasks, *(queue.name for queue in celery.conf.task_queues)}
     codes |= {*states.UNFINISHED, *states.FINISHED, "UTC", "d", "h", "m", "s"}
     uuid = re.compile(r"[0-9a-f-]{36}")
-    return [one for one in pseudo.hard_coded(page) if not set(re.findall(r"[^\W\d]+", uuid.sub("", one))) <= codes]
+    texts = pseudolocale.hard_coded(page)
+    return [text for text in texts if not set(re.findall(r"[^\W\d]+", uuid.sub("", text))) <= codes]

@@ -44,7 +44,7 @@ def _server_of(config: pytest.Config) -> SharedPostgres | None:
     return config.stash.get(_server, None)
 
 
-def tell(node: WorkerController) -> None:
+def send_port(node: WorkerController) -> None:
     """Send the port of the server to a process of pytest-xdist."""
     server = _server_of(node.config)
     node.workerinput[PORT] = server and server.port

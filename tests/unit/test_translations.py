@@ -17,7 +17,7 @@ from wtforms.i18n import messages_path
 
 from config import LANGUAGES as OFFERED
 from microblog.i18n import SOURCE_LANGUAGE
-from tests.support import pseudo
+from tests.support import pseudolocale
 from tests.support.programs import ROOT
 
 DIRECTORY = ROOT / "microblog" / "translations"
@@ -29,7 +29,7 @@ OF_WTFORMS = ["Not a valid choice.", "Invalid input.", "This field is required."
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return pseudo.extract(tmp_path_factory.mktemp("catalog"))
+    return pseudolocale.extract(tmp_path_factory.mktemp("catalog"))
 
 
 def read(language: str) -> Catalog:

@@ -1,4 +1,4 @@
-"""The source's strings, and a pseudo-language that puts each in brackets, to find text that comes from no catalog."""
+"""The source's strings, and a pseudolocale that puts each in brackets, to find text that comes from no catalog."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def extract(folder: Path) -> Catalog:
 
 
 def write_catalog(directory: Path) -> None:
-    """Write the compiled catalog of the pseudo-language to a `directory` of translations."""
+    """Write the compiled catalog of the pseudolocale to a `directory` of translations."""
     path = directory / LANGUAGE / "LC_MESSAGES" / "messages.mo"
     path.parent.mkdir(parents=True)
     catalog = extract(directory)
