@@ -12,11 +12,10 @@ def init_app(app: Flask) -> None:
         cli,
         health_routes,
         metrics,
-        rollup,
+        rollup,  # also registers the tables for the migrations
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
-    from microblog.monitoring import models as models  # registers the tables for the migrations
-    from microblog.monitoring.health_routes import Readiness
+    from microblog.monitoring.status import ConcurrentProbes
     from microblog.monitoring.web import admin
     from microblog.monitoring.workers import HeartbeatStep
 
@@ -24,7 +23,7 @@ def init_app(app: Flask) -> None:
     limiter.exempt(health_routes.bp)
     app.register_blueprint(health_routes.bp)
     app.register_blueprint(admin.bp)
-    app.extensions["readiness"] = Readiness(app)
+    app.extensions["readiness"] = ConcurrentProbes(app)
     app.cli.add_command(cli.tasks)
     metrics.init_app(app)
     rollup.init_app(app)

@@ -178,9 +178,7 @@ def report_thread_crashes(crashed: Callable[[BaseException], None]) -> Iterator[
 
 MAX_CACHED_TASKS = 10_000  # tasks whose data is cached
 POLL_INTERVAL = 0.5  # seconds between two checks that stdout still has a reader
-SILENCE_TIMEOUT = (
-    6.0  # seconds without a worker's event after which none seems to run; each sends one every two seconds
-)
+SILENCE_TIMEOUT = 6.0  # seconds without a heartbeat, which workers send every two, after which none seems to run
 
 _STATES = {
     "task-succeeded": states.SUCCESS,

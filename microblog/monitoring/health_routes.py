@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Blueprint, Flask, abort, current_app, request
+from flask import Blueprint, abort, current_app, request
 from flask.typing import ResponseReturnValue
 
 from microblog.extensions import db, redis_client
@@ -32,21 +32,8 @@ class NoWorker(Exception):
     """Raised if no worker replies in time."""
 
 
-class Readiness:
-    """Readiness of the services, which are probed concurrently and with a time limit."""
-
-    def __init__(self, app: Flask) -> None:
-        self._probes = ConcurrentProbes(app)
-
-    def check(self) -> dict[str, dict[str, Any]]:
-        """Return the state of each service: ``{"database": {"ok": True}, "redis": {"ok": False, "error": …}, …}``.
-
-        `error` is a sentence without details, which are logged.
-        """
-        return {name: _outcome(name, answer) for name, answer in self._probes.run(PROBES, DEADLINE).items()}
-
-
 def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
+    """Return ``{"ok": True}`` or ``{"ok": False, "error": …}``: a sentence without details, which are logged."""
     try:
         answer.result(timeout=0)
     except NoWorker:
@@ -88,8 +75,8 @@ def health() -> ResponseReturnValue:
 @bp.get("/readyz")
 def ready() -> ResponseReturnValue:
     """Return the state of the database, Redis and the workers, with status 503 if any of them is unavailable."""
-    readiness: Readiness = current_app.extensions["readiness"]
-    parts = readiness.check()
+    probes: ConcurrentProbes = current_app.extensions["readiness"]
+    parts = {name: _outcome(name, answer) for name, answer in probes.run(PROBES, DEADLINE).items()}
     all_ready = all(part["ok"] for part in parts.values())
     return parts, HTTPStatus.OK if all_ready else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
 

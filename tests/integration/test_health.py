@@ -46,7 +46,7 @@ def ready_now(client: FlaskClient) -> TestResponse | None:
 
 def running_checks() -> list[str]:
     """Return the names of the threads whose check is still running."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ask-")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("probe-")]
 
 
 def test_healthz_is_ok_without_database_and_redis(isolated_client: FlaskClient) -> None:

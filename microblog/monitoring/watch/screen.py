@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from microblog.monitoring import output
+from microblog.monitoring.events import SILENCE_TIMEOUT
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.detail import detail_lines
@@ -25,7 +26,6 @@ SMALLEST = (60, 14)  # columns and lines; on a smaller terminal only a message i
 WIDE, VERY_WIDE = 100, 136  # columns from which more columns of a job are shown
 FRAME = 2  # lines of a panel's border
 FOOTER_LINES = 2  # lines for the status and the keys
-HEARTBEAT_TIMEOUT = 6  # seconds without a heartbeat, which workers send every two, after which no worker is up
 
 KEYS = {
     LIST: "q quit  ? help  ⏎ open  c cancel  r retry  / filter  s sort  Tab view",
@@ -126,7 +126,7 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     if not snapshot.workers:
         if snapshot.redis.unavailable:
             return widgets.clean("Unknown without Redis.", widgets.DIM)
-        if snapshot.listening_for.total_seconds() < HEARTBEAT_TIMEOUT:
+        if snapshot.listening_for.total_seconds() < SILENCE_TIMEOUT:
             return widgets.clean("Listening …", widgets.DIM)
         return widgets.clean("No worker is up: nothing will run.", widgets.BAD)
     table = Table.grid(padding=(0, 1), expand=True)
@@ -204,15 +204,10 @@ def _title_of_jobs(snapshot: Snapshot, ui: UiState) -> Text:
         title.append(f": {counts.running:,} running, {counts.waiting:,} waiting")
         if counts.oldest_since is not None:
             waited = widgets.since(counts.oldest_since, snapshot.at)
-            title.append(f" ({display_user(counts.oldest_user)} for {waited})", style=widgets.DIM)
+            title.append(f" ({counts.oldest_user or output.EMPTY} for {waited})", style=widgets.DIM)
     elif snapshot.database.unavailable:
         title.append(" as last read, updated by events", style=widgets.BAD)
     return title
-
-
-def display_user(name: str) -> str:
-    """Return a user's name, or ``-`` if there is none."""
-    return name or "-"
 
 
 def _order(arranged: Sequence[JobLine], ui: UiState) -> Text:
@@ -248,9 +243,9 @@ def _cells(job: JobLine, now: datetime, width: int) -> list[RenderableType]:
     stopping = job.cancel_requested and job.unfinished
     cells: list[RenderableType] = [
         Text("STOPPING", style="yellow") if stopping else widgets.state(job.state),
-        widgets.clean(display_user(job.user), "" if job.user else widgets.DIM),
+        widgets.clean(job.user or output.EMPTY, "" if job.user else widgets.DIM),
         widgets.clean(job.step_name if width >= WIDE else job.name),
-        Text(f"{job.step}/{job.steps}" if job.has_row else "-", style=widgets.DIM),
+        Text(f"{job.step}/{job.steps}" if job.has_row else output.EMPTY, style=widgets.DIM),
         _progress(job, now),
         Text(widgets.duration(job.remaining(now)), style=widgets.DIM),
         Text(widgets.since(job.created_at, job.finished_at or now), style=widgets.DIM),
