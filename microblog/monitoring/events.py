@@ -34,7 +34,7 @@ PROGRESS = "task-progress"  # a step made progress; has "root_id", "position", "
 CHANGE = "task-change"  # a step changed its state, with or without a worker
 
 PING_INTERVAL = 2.0  # seconds between two checks that a silent Redis still responds
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two attempts to connect to an unavailable Redis
+MIN_BACKOFF, MAX_BACKOFF = 0.1, 2.0  # seconds between two attempts to connect to an unavailable Redis
 
 
 class Events:
@@ -62,13 +62,13 @@ class Events:
 
     def _reconnect(self, listen: Callable[[Callable[[], None]], None]) -> None:
         """Call `listen` again each time it loses Redis; its argument is a function to call once it is connected."""
-        pauses = _Pauses()
+        backoff = _Backoff()
         while not self._stopped.is_set():
             try:
-                listen(pauses.reset)
+                listen(backoff.reset)
             except BROKER_UNAVAILABLE as error:
                 self._on_redis(str(error))
-                self._stopped.wait(pauses.next())
+                self._stopped.wait(backoff.next())
 
     def _receive_celery(self, connected: Callable[[], None]) -> None:
         def ready() -> None:
@@ -130,17 +130,17 @@ class _Receiver(EventReceiver):
             self._checked_at = time.monotonic()
 
 
-class _Pauses:
+class _Backoff:
     """Pauses that double until reset() is called."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self._next = FIRST_PAUSE
+        self._next = MIN_BACKOFF
 
     def next(self) -> float:
-        pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE)
+        pause, self._next = self._next, min(self._next * 2, MAX_BACKOFF)
         return pause
 
 
@@ -212,7 +212,7 @@ class EventFilter:
     job: str | None = None
     worker: str | None = None
 
-    def let_through(self, event: Event) -> bool:
+    def matches(self, event: Event) -> bool:
         """Return whether `event`, as completed by TaskLookup.complete(), matches."""
         return (
             (self.task is None or event.get("name") == self.task)
@@ -319,7 +319,7 @@ class EventTail:
                 raise item
             if isinstance(item, dict):
                 self._worker_seen = self._worker_seen or "hostname" in item
-                if item["type"] != CHANGE and filters.let_through(event := lookup.complete(item)):
+                if item["type"] != CHANGE and filters.matches(event := lookup.complete(item)):
                     yield event
             else:
                 yield from self._report_redis(item)
