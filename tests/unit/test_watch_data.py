@@ -115,7 +115,7 @@ def test_worker_replies_count_before_first_event(watched: Watched) -> None:
 
     gone, up = watched.snapshot().workers
 
-    assert (gone.name, gone.alive, gone.heard_at) == ("gone@h", False, last_seen)
+    assert (gone.name, gone.alive, gone.last_seen) == ("gone@h", False, last_seen)
     assert (up.name, up.alive, up.active, up.processed, up.concurrency) == ("up@h", True, 1, 5, 4)
 
 

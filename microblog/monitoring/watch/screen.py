@@ -145,7 +145,7 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
 def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
     faded = widgets.DIM if snapshot.redis.unavailable else ""
     if not worker.alive and not snapshot.redis.unavailable:
-        silence = f"silent for {widgets.since(worker.heard_at, snapshot.at)}" if worker.heard_at else "silent"
+        silence = f"silent for {widgets.since(worker.last_seen, snapshot.at)}" if worker.last_seen else "silent"
         return [widgets.clean(worker.name, widgets.BAD), Text(silence, style=widgets.BAD), "", ""]
     busy: RenderableType = Text(f"{worker.active} active", style=faded)
     if worker.concurrency:

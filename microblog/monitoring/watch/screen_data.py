@@ -158,7 +158,7 @@ class ScreenData:
         return WorkerLine(
             worker.hostname,
             alive=bool(worker.alive),
-            heard_at=datetime.fromtimestamp(worker.heartbeats[-1], UTC),
+            last_seen=datetime.fromtimestamp(worker.heartbeats[-1], UTC),
             active=worker.active or 0,
             processed=worker.processed or 0,
             load=worker.loadavg[0] if worker.loadavg else None,

@@ -29,11 +29,11 @@ class Service:
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """A worker. `heard_at` is the time of its latest heartbeat or registration; `concurrency` is None if unknown."""
+    """A worker. `last_seen` is the time of its latest heartbeat or registration; `concurrency` is None if unknown."""
 
     name: str
     alive: bool
-    heard_at: datetime | None
+    last_seen: datetime | None
     active: int = 0
     processed: int = 0
     load: float | None = None

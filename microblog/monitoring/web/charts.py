@@ -48,7 +48,7 @@ class Bucket:
     failures: dict[str, int] = field(default_factory=dict)
     waits: dict[str, float] = field(default_factory=dict)
 
-    def take(self, hour: Hour) -> None:
+    def add(self, hour: Hour) -> None:
         """Add the outcomes of one task within one hour."""
         for state, count in hour.counts.items():
             self.counts[state] += count
@@ -75,7 +75,7 @@ def sum_buckets(hours: Iterable[Hour], first: datetime, last: datetime, length: 
     for hour in hours:
         bucket = buckets.get(_beginning(hour.hour, length))
         if bucket is not None:
-            bucket.take(hour)
+            bucket.add(hour)
     return list(buckets.values())
 
 
