@@ -77,7 +77,7 @@ def _sent_at(event: dict[str, Any]) -> float | None:
 
 
 def _subscribe(client: redis.Redis, delays: list[float]) -> None:
-    pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+    pubsub: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py has no annotation
     with pubsub as channel, suppress(redis.RedisError):  # raised when Redis stops at the end
         channel.subscribe(CHANNEL)
         for message in channel.listen():

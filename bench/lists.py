@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,9 +52,7 @@ def run(servers: Servers) -> Iterator[Figure]:
                     _fill(rows, newest)
             for what, ask in _questions(newest):
                 ours, raw = side_by_side(
-                    lambda ask=ask: _milliseconds(many, ask),  # type: ignore[misc]
-                    lambda ask=ask: _milliseconds(few, ask),  # type: ignore[misc]
-                    rounds=ROUNDS,
+                    partial(_milliseconds, many, ask), partial(_milliseconds, few, ask), rounds=ROUNDS
                 )
                 what = f"list {what}, {database}: {MANY:,} ÷ {FEW:,} rows"
                 yield compare(what, ours, raw, "ms", at_most=2)
@@ -77,9 +76,9 @@ def _questions(newest: datetime) -> Iterator[tuple[str, Ask]]:
         "--error (none has it)": Filters(error="unheard-of"),
     }
     for what, given in filters.items():
-        yield what, lambda given=given: find_jobs(given, size=PAGE)  # type: ignore[misc]
+        yield what, partial(find_jobs, given, size=PAGE)
     for order in (Order.OLDEST, Order.ENDED):
-        yield f"--sort {order}", lambda order=order: find_jobs(Filters(), size=PAGE, order=order)  # type: ignore[misc]
+        yield f"--sort {order}", partial(find_jobs, Filters(), size=PAGE, order=order)
     middle = Cursor(newest - YEAR / 2, "")
     yield "--after (half of all)", lambda: find_jobs(Filters(), size=PAGE, after=middle)
     yield "--before (half of all)", lambda: find_jobs(Filters(), size=PAGE, before=middle)

@@ -50,7 +50,7 @@ class VirtualTime(datetime):
     current_time = datetime(2026, 1, 1)
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # not of this class
         return cls.current_time.replace(tzinfo=tz)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from flask import Flask
 from microblog.clock import utcnow
 from microblog.taskqueue import transitions
 from microblog.taskqueue.worker import LeaseRenewer, renew_running_leases, stop_renewing
-from tests.support import tasks
+from tests.support import not_none, tasks
 from tests.support.factories import rows_of, start
 from tests.support.servers import wait_for
 
@@ -98,9 +99,12 @@ def lease_of(request: Request) -> datetime | None:
 
 def wait_for_renewal(request: Request) -> None:
     """Wait until the lease of a running task has been renewed from a new list of active requests."""
+
+    def is_later_than(old: datetime) -> bool:
+        return not_none(lease_of(request)) > old
+
     for _ in range(2):
-        old: Any = lease_of(request)
-        wait_for(lambda old=old: lease_of(request) > old, what="the lease is renewed")  # type: ignore[misc]
+        wait_for(partial(is_later_than, not_none(lease_of(request))), what="the lease is renewed")
 
 
 def test_released_lease_is_not_renewed(app: Flask, run: Callable[[], Request]) -> None:

@@ -319,7 +319,7 @@ def test_streams_end_after_redis_outage(
 
 
 def test_full_backlog_requests_resync() -> None:
-    page = Subscription(hub=None, topics=frozenset())  # type: ignore[arg-type]
+    page = Subscription(hub=None, topics=frozenset())  # type: ignore[arg-type]  # only close() needs the hub
     for number in range(BACKLOG + 1):
         page.put({"name": "task", "number": number})
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from microblog.taskqueue.interface import Progress
+from microblog.taskqueue.worker import JobTask
 
 
-class RecordingTask:
-    """A stand-in for a task that records the calls of update_state()."""
+class RecordingTask(JobTask):
+    """A task that records the calls of update_state()."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[dict[str, Any], bool]] = []
@@ -33,7 +34,7 @@ class Clock:
 def count(seconds: float, step: float) -> RecordingTask:
     """Return a task that advanced by one every `step` seconds for `seconds` seconds."""
     task, clock = RecordingTask(), Clock()
-    with Progress(task, total=round(seconds / step), clock=clock) as progress:  # type: ignore[arg-type]
+    with Progress(task, total=round(seconds / step), clock=clock) as progress:
         for _ in range(round(seconds / step)):
             clock.now += step
             progress.advance()
@@ -63,7 +64,7 @@ def test_slow_steps_are_all_reported() -> None:
 def test_track_counts_consumed_items() -> None:
     task = RecordingTask()
 
-    with Progress(task, total=3) as progress:  # type: ignore[arg-type]
+    with Progress(task, total=3) as progress:
         assert list(progress.track("abc")) == ["a", "b", "c"]
 
     assert progress.current == 3
@@ -73,7 +74,7 @@ def test_failed_work_reports_no_last_count() -> None:
     task = RecordingTask()
 
     def work() -> None:
-        with Progress(task, total=3) as progress:  # type: ignore[arg-type]
+        with Progress(task, total=3) as progress:
             progress.advance()
             raise RuntimeError
 
@@ -85,13 +86,13 @@ def test_failed_work_reports_no_last_count() -> None:
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_percent_is_zero_without_total(total: int | None) -> None:
-    assert Progress(RecordingTask(), total=total).percent == 0  # type: ignore[arg-type]
+    assert Progress(RecordingTask(), total=total).percent == 0
 
 
 def test_describe_formats_message() -> None:
     task = RecordingTask()
 
-    with Progress(task, total=2, describe=lambda current, total: f"{current} of {total}"):  # type: ignore[arg-type]
+    with Progress(task, total=2, describe=lambda current, total: f"{current} of {total}"):
         pass
 
     assert task.calls[0][0]["message"] == "0 of 2"
