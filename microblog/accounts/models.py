@@ -132,7 +132,7 @@ class User(UserMixin, Model):
         """Launch the job that begins with the Celery task `name`, called with this user's id, `args` and `kwargs`.
 
         Return the row of the first task, in the caller's transaction: nothing is published before the commit.
-        Raises taskqueue.interface.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
+        Raises taskqueue.errors.AlreadyRunning if the user has an unfinished job of that kind, and LookupError
         if there is no such task.
         """
         return launch_task(name, description, self.id, *args, user_id=self.id, **kwargs)

@@ -16,7 +16,7 @@ from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
 from microblog.security import LinkExpired, LinkInvalid
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("account", __name__, url_prefix="/account")
 

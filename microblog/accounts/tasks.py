@@ -18,7 +18,8 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.jobs.services import cancel_jobs_of_user
 from microblog.mail.sending import MailTask, deliver
-from microblog.taskqueue.interface import JobError, Progress
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
 

@@ -20,7 +20,7 @@ from microblog.jobs.models import jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.security import accepts_upload, limit_launches
 from microblog.storage import CHUNK
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint(
     "api_tasks",

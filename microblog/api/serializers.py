@@ -17,7 +17,7 @@ from microblog.errors import problem
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job
 from microblog.posts.models import Post
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 
 def find_user(username: str) -> User:

@@ -25,7 +25,8 @@ from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import JobError, TaskChange, WorkerDied, task_changed
+from microblog.taskqueue.errors import JobError, WorkerDied
+from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.transitions import task_table
 from microblog.validators import replace_unstorable

@@ -18,7 +18,7 @@ from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver, render_email
-from microblog.taskqueue.interface import JobError
+from microblog.taskqueue.errors import JobError
 
 
 @shared_task(
@@ -46,7 +46,7 @@ def purge_error_reports() -> None:
 
 
 def report_email(report: ErrorReport) -> Message:
-    """Return the mail about `report` to all ``ADMINS``. Raises taskqueue.interface.JobError if there are none."""
+    """Return the mail about `report` to all ``ADMINS``. Raises taskqueue.errors.JobError if there are none."""
     name = report.exception.rpartition(".")[2]
     subject = _("[Microblog] %(error)s in %(place)s", error=name, place=report.place)
     admins = current_app.config["ADMINS"]

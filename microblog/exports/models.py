@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from microblog.clock import utcnow
 from microblog.database import dialect_insert
 from microblog.extensions import Model, db
-from microblog.taskqueue.interface import ClaimLost
+from microblog.taskqueue.errors import ClaimLost
 
 
 class Archive(Model):

@@ -11,7 +11,7 @@ from microblog.exports.archive import FILE_NAME, current_storage
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.extensions import db
 from microblog.security import LinkExpired, LinkInvalid, limit_launches, referring_path
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("exports", __name__)
 

@@ -22,7 +22,8 @@ from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
 from microblog.notifications import renderers
 from microblog.posts.services import describe_progress
-from microblog.taskqueue.interface import JobError, Progress
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 
 renderers.renders_job_end("export_posts", _l("Your export is ready."), _l("Your export has failed."))

@@ -24,7 +24,8 @@ from microblog.imports.parsers import FORMATS, Draft, EntryRejected, EntrySkippe
 from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
 from microblog.posts.tokenizer import indexed
-from microblog.taskqueue.interface import JobError, Progress
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
 

@@ -25,7 +25,7 @@ from microblog.imports import rejected_entries, uploads
 from microblog.jobs.models import find_job
 from microblog.security import accepts_upload, check_form_token, limit_launches
 from microblog.storage import CHUNK
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("imports", __name__, url_prefix="/import")
 

@@ -17,7 +17,7 @@ from microblog.imports import rejected_entries, uploads
 from microblog.imports.importer import read_upload
 from microblog.imports.models import Upload, current_storage
 from microblog.notifications import renderers
-from microblog.taskqueue.interface import JobError
+from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.worker import JobTask
 
 renderers.renders_job_end("import_posts", _l("Your import is done."), _l("Your import has failed."))

@@ -18,7 +18,7 @@ from microblog.imports import rejected_entries
 from microblog.imports.models import RejectedEntry, Upload, current_storage
 from microblog.jobs.models import Job
 from microblog.storage import PARTS
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.models import Task
 
 BATCH = 100  # uploads deleted in one transaction

@@ -12,7 +12,7 @@ from microblog.jobs.models import Job, find_job, jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.pagination import requested_page
 from microblog.security import limit_launches, referring_path
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("tasks", __name__, url_prefix="/tasks")
 

@@ -17,7 +17,8 @@ from microblog.database import deleted_batches, run_in_batches
 from microblog.extensions import db
 from microblog.jobs.models import Job, jobs_with_ids
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import JobError, celery_app, rows_needed_since
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.interface import celery_app, rows_needed_since
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.transitions import anonymize_tasks, request_cancellation

@@ -25,7 +25,7 @@ from microblog.jobs.job_details import Details
 from microblog.jobs.models import Job
 from microblog.mail.models import SentMail
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import JobError
+from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)

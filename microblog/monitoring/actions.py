@@ -19,7 +19,8 @@ from microblog.monitoring.filters import UNSUCCESSFUL, Filters
 from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import AlreadyRunning, celery_app
+from microblog.taskqueue.errors import AlreadyRunning
+from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.launch import build_job, launch, steps_of
 from microblog.taskqueue.models import Task
 

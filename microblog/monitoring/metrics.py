@@ -33,7 +33,8 @@ from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.workers import WorkerReplies, query_workers_with
 from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import ClaimRefused, celery_app, claim_refused, message_republished
+from microblog.taskqueue.errors import ClaimRefused
+from microblog.taskqueue.interface import celery_app, claim_refused, message_republished
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)

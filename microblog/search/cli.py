@@ -17,7 +17,7 @@ from microblog.jobs.models import Job, find_job
 from microblog.search import index
 from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 
 EXIT_FAILED = 1  # an exit code
 POLL_INTERVAL = 0.5  # seconds between two queries of a job's state

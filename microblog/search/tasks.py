@@ -12,7 +12,8 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.posts.services import describe_progress
 from microblog.search import index
-from microblog.taskqueue.interface import AlreadyRunning, Progress
+from microblog.taskqueue.errors import AlreadyRunning
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask

@@ -1,4 +1,4 @@
-"""The engine's interface for tasks and other packages: errors, the claim of the current run, signals and progress."""
+"""The engine's interface for tasks and other packages: the claim of the current run, signals and progress."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from blinker import Signal
-from celery.exceptions import Ignore, TaskRevokedError
 from flask import current_app
-from flask_babel import gettext as _
 
 from microblog.clock import utcnow
 from microblog.taskqueue import states
@@ -20,7 +17,6 @@ from microblog.taskqueue import states
 if TYPE_CHECKING:
     from celery.app.task import Context
 
-    from microblog.taskqueue.models import Task
     from microblog.taskqueue.worker import CeleryApp, JobTask
 
 
@@ -28,67 +24,6 @@ def celery_app() -> CeleryApp:
     """Return the Celery app of the current Flask app."""
     app: CeleryApp = current_app.extensions["celery"]
     return app
-
-
-class JobError(Exception):
-    """Raised by a task that cannot succeed, with a sentence fit for its user."""
-
-
-class WorkerDied(Exception):
-    """The workers that ran a task died too often (``TASK_MAX_CRASHES``)."""
-
-
-class TaskNotRegistered(Exception):
-    """No process has a task of this name any more."""
-
-
-class Cancelled(Exception):
-    """Raised inside a task whose user asked to cancel it; the task cleans up and lets it propagate."""
-
-
-class ClaimRefused(Ignore):
-    """This message must not run; it is acknowledged and dropped.
-
-    `final_error` is the error with which its task ends, if no message will ever run it.
-    """
-
-    final_error: Exception | None = None
-
-
-class AlreadyFinished(ClaimRefused):
-    """The row is in a terminal state."""
-
-
-class HeldElsewhere(ClaimRefused):
-    """Another attempt's lease is live."""
-
-
-class CancelRequested(ClaimRefused):
-    """The user asked for the job to be cancelled."""
-
-    final_error = TaskRevokedError("cancelled")
-
-
-class TooManyCrashes(ClaimRefused):
-    """As many workers as allowed have died while running the task."""
-
-    final_error = WorkerDied("too many crashes")
-
-
-class NotClaimed(Ignore):
-    """The claim failed for a reason that will not pass by itself; the message is dropped, and nothing is stored."""
-
-
-class ClaimLost(Ignore):
-    """Another attempt has taken the task over; nothing that this attempt writes is accepted any more."""
-
-
-class AlreadyRunning(Exception):
-    """The user has an unfinished job with a step of the same name; `task` is that step's row, None if it has ended."""
-
-    def __init__(self, task: Task | None) -> None:
-        super().__init__("an unfinished job of this kind exists")
-        self.task = task
 
 
 @dataclass
@@ -124,27 +59,6 @@ def claim_of(request: Context | None) -> Claim | None:
     None outside a run, such as in a worker's main process, and for a task without a row.
     """
     return getattr(request, "claim", None)
-
-
-def user_message(error: BaseException) -> str:
-    """Return the sentence for the user about `error`, in the current locale, without class names and secrets."""
-    return str(_sentence(error))
-
-
-def _sentence(error: BaseException) -> Any:
-    match error:
-        case JobError():
-            return str(error)
-        case TaskRevokedError() | Cancelled():
-            return _("It was cancelled.")
-        case SoftTimeLimitExceeded() | TimeLimitExceeded():
-            return _("It took longer than it may and was stopped.")
-        case WorkerDied() | WorkerLostError():
-            return _("The process that worked on it died, again and again, so it was given up.")
-        case TaskNotRegistered():
-            return _("This kind of job no longer exists.")
-        case _:
-            return _("Something went wrong on our side. It has been noted; please try again later.")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import AlreadyRunning, TaskChange, celery_app, task_changed
+from microblog.taskqueue.errors import AlreadyRunning
+from microblog.taskqueue.interface import TaskChange, celery_app, task_changed
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.transitions import insert_tasks, mark_published, mark_unpublished
 

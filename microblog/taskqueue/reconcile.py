@@ -22,15 +22,8 @@ from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import (
-    CancelRequested,
-    JobError,
-    TaskNotRegistered,
-    TooManyCrashes,
-    celery_app,
-    message_republished,
-    user_message,
-)
+from microblog.taskqueue.errors import CancelRequested, JobError, TaskNotRegistered, TooManyCrashes, user_message
+from microblog.taskqueue.interface import celery_app, message_republished
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import BrokerSnapshot

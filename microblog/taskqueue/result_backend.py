@@ -23,7 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import Claim, ClaimLost, TaskChange, claim_of, task_changed, user_message
+from microblog.taskqueue.errors import ClaimLost, user_message
+from microblog.taskqueue.interface import Claim, TaskChange, claim_of, task_changed
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
     UNFINISHED,

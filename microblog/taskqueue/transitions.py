@@ -35,18 +35,17 @@ from sqlalchemy.orm import Session, scoped_session
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, UtcDateTime, count_changed, dialect_insert
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import (
+from microblog.taskqueue.errors import (
     AlreadyFinished,
     Cancelled,
     CancelRequested,
-    Claim,
     ClaimLost,
     ClaimRefused,
     HeldElsewhere,
     TooManyCrashes,
     WorkerDied,
-    claim_of,
 )
+from microblog.taskqueue.interface import Claim, claim_of
 from microblog.taskqueue.models import Task, wrap_result
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]

@@ -31,15 +31,8 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import (
-    AlreadyFinished,
-    Cancelled,
-    Claim,
-    ClaimRefused,
-    NotClaimed,
-    claim_of,
-    claim_refused,
-)
+from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NotClaimed
+from microblog.taskqueue.interface import Claim, claim_of, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.result_backend import DatabaseResultBackend
 from microblog.taskqueue.transitions import check_claim, claim_task, expire_lease, release_on_shutdown, renew_leases

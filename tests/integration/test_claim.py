@@ -16,8 +16,9 @@ from flask import Flask
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
-from microblog.taskqueue import interface, transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused
+from microblog.taskqueue import errors, transitions
+from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import not_none, tasks
@@ -109,7 +110,7 @@ def test_concurrent_claims_have_one_winner(app: Flask, executor: AutocommitExecu
 
 def test_claim_refused_while_lease_valid(executor: AutocommitExecutor, task_id: str) -> None:
     first = claim(executor, task_id)
-    with pytest.raises(interface.HeldElsewhere):
+    with pytest.raises(errors.HeldElsewhere):
         claim(executor, task_id, worker="two@host")
 
     expire(first)
@@ -140,7 +141,7 @@ def test_claim_refused_after_three_crashes(executor: AutocommitExecutor, task_id
     for _ in range(3):
         expire(claim(executor, task_id))
 
-    with pytest.raises(interface.TooManyCrashes):
+    with pytest.raises(errors.TooManyCrashes):
         claim(executor, task_id)
 
 
@@ -148,7 +149,7 @@ def test_claim_refused_after_cancel_request(executor: AutocommitExecutor, task_i
     db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(interface.CancelRequested):
+    with pytest.raises(errors.CancelRequested):
         claim(executor, task_id)
 
 
@@ -157,7 +158,7 @@ def test_claim_refused_for_finished_task(executor: AutocommitExecutor, task_id: 
     db.session.execute(sa.update(Task).values(state=state, finished_at=utcnow()))
     db.session.commit()
 
-    with pytest.raises(interface.AlreadyFinished):
+    with pytest.raises(errors.AlreadyFinished):
         claim(executor, task_id)
 
     assert (row_of(task_id).state, row_of(task_id).attempts) == (state, 0)
@@ -344,7 +345,7 @@ def test_check_claim_raises_after_takeover_cancel_request_and_end(
         transitions.check_claim(executor, first)
     transitions.request_cancellation(db.session, task_id)
     db.session.commit()
-    with pytest.raises(interface.Cancelled):
+    with pytest.raises(errors.Cancelled):
         transitions.check_claim(executor, second)
     backend.store_result(task_id, RuntimeError("broken"), "FAILURE", request=request_of(second))
     with pytest.raises(ClaimLost):

@@ -32,7 +32,8 @@ from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import InvalidJobState, cancel_job
 from microblog.taskqueue import launch, states, transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, ClaimRefused
+from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks

@@ -21,7 +21,7 @@ from microblog.error_reports import handlers, throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report, purge_error_reports
 from microblog.extensions import db, redis_client
-from microblog.taskqueue.interface import ClaimLost
+from microblog.taskqueue.errors import ClaimLost
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.factories import rows_of, start
@@ -192,7 +192,7 @@ def test_crashing_task_is_reported_without_following_steps(faulty: Flask, make_u
 
     assert {row.state for row in rows_of(job_id)} == {"FAILURE"}
     [report] = reports()
-    assert report.exception == "microblog.taskqueue.interface.WorkerDied"
+    assert report.exception == "microblog.taskqueue.errors.WorkerDied"
     assert (report.task_id, report.task_name, report.place) == (job_id, "export_posts", "export_posts")
     assert report.traceback == "The task was given up after 3 worker crashes; the last worker was gone@host."
 

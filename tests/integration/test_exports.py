@@ -26,7 +26,8 @@ from microblog.extensions import db
 from microblog.jobs.models import newest_jobs
 from microblog.jobs.services import cancel_job
 from microblog.posts.models import Post
-from microblog.taskqueue.interface import ROW_INTERVAL, ClaimLost
+from microblog.taskqueue.errors import ClaimLost
+from microblog.taskqueue.interface import ROW_INTERVAL
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import ended, only_job

@@ -16,7 +16,7 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all

@@ -23,7 +23,8 @@ from microblog.extensions import db
 from microblog.mail.models import SentMail
 from microblog.mail.sending import MAX_BACKOFF, deliver
 from microblog.taskqueue import transitions
-from microblog.taskqueue.interface import Cancelled, Claim, ClaimLost, JobError
+from microblog.taskqueue.errors import Cancelled, ClaimLost, JobError
+from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.servers import Postgres

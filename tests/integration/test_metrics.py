@@ -22,7 +22,7 @@ from microblog.extensions import db
 from microblog.monitoring import metrics, statistics
 from microblog.notifications import pubsub
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import AlreadyFinished
+from microblog.taskqueue.errors import AlreadyFinished
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import pause_consuming

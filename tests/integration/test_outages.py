@@ -15,7 +15,7 @@ from celery.signals import task_internal_error
 from flask import Flask
 
 from microblog.extensions import db
-from microblog.taskqueue.interface import NotClaimed
+from microblog.taskqueue.errors import NotClaimed
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.reconcile import reconcile_all
 from microblog.taskqueue.transitions import claim_task

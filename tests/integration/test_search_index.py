@@ -20,7 +20,7 @@ from microblog.search import index, tasks
 from microblog.search.find import find
 from microblog.search.query import Query
 from microblog.taskqueue import launch, states
-from microblog.taskqueue.interface import AlreadyRunning
+from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.models import Task
 from tests.support.console import Run, commands
 from tests.support.servers import Worker

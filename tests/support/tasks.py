@@ -13,7 +13,8 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from microblog.extensions import db
-from microblog.taskqueue.interface import JobError, Progress
+from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 
 
