@@ -288,7 +288,7 @@ def _apply(context: click.Context, act: Callable[[Job], ActionResult], task_ids:
     outcomes = {task_id: _outcome(act, task_id) for task_id in task_ids}
     print_outcomes(
         {f"{task_id}:": outcome for task_id, outcome in outcomes.items()},
-        lambda: [_outcome_in_json(task_id, outcome) for task_id, outcome in outcomes.items()],
+        lambda: [_outcome_as_json(task_id, outcome) for task_id, outcome in outcomes.items()],
     )
     if any(outcome.job is None for outcome in outcomes.values()):
         context.exit(EXIT_USAGE_ERROR)
@@ -301,7 +301,7 @@ def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:
     return act(job) if job else ActionResult(False, "there is no such task.", None)
 
 
-def _outcome_in_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
+def _outcome_as_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
     """Return the job as `list` prints it (after a retry, the new job), with the requested id and the result."""
     fields = describe_jobs([outcome.job])[0] if outcome.job else {}
     return fields | {"asked": task_id, "done": outcome.done, "outcome": outcome.sentence}
