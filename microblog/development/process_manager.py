@@ -67,6 +67,7 @@ class Console:
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TICK = 0.05  # seconds between two checks
+STOP_GRACE = 10.0  # seconds that a program has to stop if its start fails
 
 
 class Failure(Exception):
@@ -92,6 +93,7 @@ class ManagedProcess:
     """
 
     second_signal: signal.Signals | None = None  # sent by stop() after half of the grace period
+    kill_signal = signal.SIGKILL  # sent by kill_all(); SIGTERM suits a program that stops sessions of its own
     _instances: ClassVar[WeakSet[ManagedProcess]] = WeakSet()
 
     def __init__(
@@ -113,10 +115,10 @@ class ManagedProcess:
 
     @classmethod
     def kill_all(cls) -> None:
-        """Kill (SIGKILL) all running programs with their children. A signal handler may call this: it does not wait."""
+        """Send its `kill_signal` to each running program and its children, without waiting, as in a signal handler."""
         for process in list(cls._instances):
             if process.poll() is None:
-                process.signal_group(signal.SIGKILL)
+                process.signal_group(process.kill_signal)
 
     def restart(self) -> None:
         """Start the program again, after killing what is left of it."""
@@ -132,9 +134,9 @@ class ManagedProcess:
         return self._process.wait(timeout)
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
-        """Return when `ready()` is true. Otherwise kill the program after `seconds` and raise Failure with its log."""
+        """Return when `ready()` is true. Otherwise stop the program after `seconds` and raise Failure with its log."""
         if not poll_until(lambda: ready() or self.poll() is not None, seconds) or self.poll() is not None:
-            self.kill()
+            self.stop(STOP_GRACE)
             log = self._stdout.read_text(errors="replace") if isinstance(self._stdout, Path) else ""
             raise Failure(f"{what} ended, or did not answer within {seconds:g} seconds.\n{log}")
 

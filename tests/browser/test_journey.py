@@ -117,6 +117,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     environment |= {"MAIL_TIMEOUT": "600", "REDIS_TIMEOUT": "60", "TASK_LEASE": "600"}
     output = tmp_path / "output"
     process = ManagedProcess(["make", "run", f"VENV={sys.prefix}"], environment, stdout=output, folder=folder)
+    process.kill_signal = signal.SIGTERM
     try:
         process.wait_until(lambda: "Microblog is ready" in output.read_text(), "make run", 2 * TIMEOUT)
         yield Tree(folder, port, process)

@@ -8,7 +8,6 @@ import signal
 import smtplib
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
@@ -19,8 +18,9 @@ import pytest
 import redis
 from dotenv import dotenv_values
 
+from microblog.development.process_manager import ManagedProcess
 from tests.support.programs import ROOT
-from tests.support.servers import TIMEOUT, free_port, wait_for
+from tests.support.servers import TIMEOUT, free_port
 
 TIME_TO_END = 30.0  # seconds: the runner kills remaining processes after 7.5; the rest is for a busy machine
 
@@ -31,21 +31,19 @@ class DevelopmentServer:
     def __init__(self, instance: Path, port: int) -> None:
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
         self.url = f"http://127.0.0.1:{port}"
-        self.runner = subprocess.Popen(
-            [sys.executable, "-m", "microblog.development.runner"],
-            cwd=ROOT,
-            env=environment | {"INSTANCE_PATH": str(instance), "PORT": str(port)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
         self.instance = instance
+        self.output = instance.with_name(f"output-{port}")
+        self.runner = ManagedProcess(
+            [sys.executable, "-m", "microblog.development.runner"],
+            environment | {"INSTANCE_PATH": str(instance), "PORT": str(port)},
+            stdout=self.output,
+        )
+        self.runner.kill_signal = signal.SIGTERM
 
     def wait_until_ready(self) -> None:
         """Wait for the ready line; then set `processes`, and `shared`, the environment for a second terminal."""
-        wait_for(self._is_ready, timeout=2 * TIMEOUT, what="the ready line")
+        ready = f"Microblog is ready: {self.url}"
+        self.runner.wait_until(lambda: ready in self.output.read_text(), "make run", 2 * TIMEOUT)
         self.processes = descendants(self.runner.pid)
         self.shared = {name: value or "" for name, value in dotenv_values(self.instance / "dev.env").items()}
 
@@ -55,14 +53,6 @@ class DevelopmentServer:
         self.runner.send_signal(number)
         self.runner.wait(timeout=TIMEOUT)
         return time.monotonic() - stopped_at
-
-    def _read(self) -> None:
-        assert self.runner.stdout is not None
-        self.lines.extend(self.runner.stdout)
-
-    def _is_ready(self) -> bool:
-        assert self.runner.poll() is None, "".join(self.lines)
-        return any("Microblog is ready" in line and self.url in line for line in list(self.lines))
 
 
 def descendants(pid: int) -> set[int]:
@@ -113,7 +103,7 @@ def test_run_stops_completely_and_keeps_state(start: Callable[[], DevelopmentSer
     seconds = server.end(signal.SIGTERM)
 
     assert seconds < TIME_TO_END
-    assert server.runner.returncode == 0
+    assert server.runner.poll() == 0
     assert len(server.processes) > 5
     assert [pid for pid in server.processes if is_running(pid)] == []
 

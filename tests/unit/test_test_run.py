@@ -27,6 +27,19 @@ assert os.environ["TZ"] == process_state.TIME_ZONE
 assert os.open(os.devnull, os.O_RDONLY) > 2
 """
 
+INTERRUPTED = """
+import os, signal, subprocess
+from microblog.development.process_manager import ManagedProcess
+from tests.support import process_state
+
+process_state.normalize()
+process = ManagedProcess(["sleep", "300"], os.environ, stdout=subprocess.DEVNULL)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    assert process.wait(TIMEOUT) == -signal.SIGKILL
+"""
+
 
 def test_process_state_is_independent_of_parent_process() -> None:
     script = f"trap '' INT HUP TSTP; umask 077; exec {sys.executable} -c \"$STATE\" 0<&-"
@@ -34,6 +47,19 @@ def test_process_state_is_independent_of_parent_process() -> None:
 
     run = subprocess.run(
         ["sh", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
+
+    assert run.returncode == 0, run.stderr
+
+
+def test_interrupted_process_of_xdist_kills_its_servers() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace("TIMEOUT", str(TIMEOUT))],
+        cwd=ROOT,
+        env=os.environ | {"PYTEST_XDIST_WORKER": "gw0"},
+        capture_output=True,
+        text=True,
+        timeout=2 * TIMEOUT,
     )
 
     assert run.returncode == 0, run.stderr
