@@ -186,7 +186,7 @@ def _mail(env: Env) -> dict[str, Any]:
         "ADMINS": [address.strip() for address in admins],
         # Seconds after which an error report is deleted.
         "ERROR_REPORT_LIFETIME": env.int("ERROR_REPORT_LIFETIME", 30 * DAY, validate=_positive),
-        # Seconds after the first temporary refusal until delivery of a mail fails.
+        # Seconds after the start of its first attempt until delivery of a mail fails.
         "MAIL_RETRY_WINDOW": env.int("MAIL_RETRY_WINDOW", 3600, validate=_positive),
     }
 

@@ -28,7 +28,7 @@ REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, OperationalError)
 BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
 
-class Connection(flask_mail.Connection):
+class SmtpConnection(flask_mail.Connection):
     """An SMTP session with a timeout of ``MAIL_TIMEOUT`` seconds for each command."""
 
     def configure_host(self) -> smtplib.SMTP | smtplib.SMTP_SSL:
@@ -53,11 +53,11 @@ class Connection(flask_mail.Connection):
 
 
 class Mail(flask_mail.Mail):
-    """Flask-Mail with :class:`Connection`."""
+    """Flask-Mail with :class:`SmtpConnection`."""
 
-    def connect(self) -> Connection:
+    def connect(self) -> SmtpConnection:
         """Return a connection to the configured server, for a ``with`` statement. Requires an app context."""
-        return Connection(current_app.extensions["mail"])
+        return SmtpConnection(current_app.extensions["mail"])
 
 
 class RedisClient:

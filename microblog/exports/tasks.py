@@ -40,7 +40,10 @@ renderers.renders_job_end("export_posts", _l("Your export is ready."), _l("Your 
     max_retries=8,
 )
 def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
-    """Write all posts of a user to an archive; return its id, size and checksum for the next step."""
+    """Write all posts of a user to an archive; return its id, size and checksum for the next step.
+
+    If the job is cancelled, Progress raises Cancelled, and Storage.new() deletes the unfinished file.
+    """
     path = archive_path(self.job_id, self.attempt)
     with current_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=describe_progress) as progress:

@@ -36,9 +36,10 @@ RECORD_PAUSE = 1.0
 
 
 class MailTask(JobTask):
-    """Base class of tasks that send one mail. deliver() retries them until MAIL_RETRY_WINDOW is over.
+    """Base class of tasks that send one mail.
 
-    They are also retried if the database or the storage is unavailable before the mail is rendered.
+    deliver() handles errors of the mail server, and retries until MAIL_RETRY_WINDOW is over. Celery's automatic retry
+    is for the rendering before it, when the database or the storage is unavailable.
     """
 
     queue_name = "mail"

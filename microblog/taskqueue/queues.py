@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 PAUSED_KEY = "microblog:paused"  # a hash: queue name to the time at which it was paused
 RESUMED_KEY = "microblog:resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
 RESUMED_SECONDS = 60
-EPOCH_KEY = "microblog:epoch"  # the time since which Redis has had its data
+DATA_SINCE_KEY = "microblog:epoch"  # the time since which Redis has had its data
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
@@ -108,11 +108,12 @@ def apply_pauses(state: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BrokerSnapshot:
-    """The state of the broker: since when it has had its data, and which of its queues are empty or paused."""
+    """The state of the broker: since when it has had its data, and which of its queues are empty or not
+    consumed."""
 
     data_since: datetime
     empty_queues: frozenset[str]
-    paused_queues: frozenset[str]  # and those that were resumed in the last minute
+    unconsumed_queues: frozenset[str]  # paused, or resumed in the last minute
 
     @classmethod
     def fetch(cls) -> BrokerSnapshot:
@@ -120,15 +121,15 @@ class BrokerSnapshot:
         connection = redis_client.connection
         now = utcnow()
         record_data_since(connection)
-        since = connection.get(EPOCH_KEY)
+        since = connection.get(DATA_SINCE_KEY)
         queues = [queue.name for queue in celery_app().conf.task_queues]
         return cls(
             data_since=datetime.fromisoformat(str(since)) if since else now,
             empty_queues=frozenset(name for name in queues if not connection.llen(name)),
-            paused_queues=frozenset(paused_or_resuming_queues()),
+            unconsumed_queues=frozenset(paused_or_resuming_queues()),
         )
 
 
 def record_data_since(connection: Any) -> None:
     """Store the current time in a Redis that is new or has lost its data. Raises redis.exceptions.RedisError."""
-    connection.set(EPOCH_KEY, utcnow().isoformat(), nx=True)
+    connection.set(DATA_SINCE_KEY, utcnow().isoformat(), nx=True)

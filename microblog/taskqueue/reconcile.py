@@ -173,7 +173,7 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
         return "Redis has lost its message" if waited > GRACE else ""
     if step.queue in broker.empty_queues:
         return "its queue is empty and no worker has claimed it" if waited > EMPTY_QUEUE_GRACE else ""
-    if step.queue in broker.paused_queues:
+    if step.queue in broker.unconsumed_queues:
         return ""  # no worker consumes it, so a waiting message is not lost
     # Each time that it is published, the time since it was due has about doubled.
     pause = max(REPUBLISH_AFTER, step.published_at - due_since)

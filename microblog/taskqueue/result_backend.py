@@ -40,7 +40,8 @@ from microblog.taskqueue.transitions import (
 logger = logging.getLogger(__name__)
 
 # Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
-# later than that of the final one.
+# later than that of the final one. A writer without a claim (ARGV[3] is empty) has no number to compare; its row has
+# accepted the state before, so that only a final result stops it.
 _STORE = """
 local stored = redis.call("GET", KEYS[1])
 if stored then
@@ -154,6 +155,7 @@ class DatabaseResultBackend(RedisBackend):
         meta = self._get_task_meta_for(task_id)
         if meta["status"] not in states.FINISHED:
             return False
+        # The recovered message has lost the rest of the chain, so reconcile publishes the next step from its row.
         writer = Writer.of(task_id, request)
         self._store_outcome(writer, meta["result"], meta["status"], meta.get("traceback"), request)
         return True
@@ -200,7 +202,7 @@ class DatabaseResultBackend(RedisBackend):
         """Store RETRY or a terminal state in the row, publish or end the next step, and announce the state."""
         task_id = writer.parameters["task_id"]
         if writer.claim is not None:
-            writer.claim.expires_at = utcnow()  # over: whatever this run stores later is checked against the row
+            writer.claim.expires_at = utcnow()  # give up the lease: later writes of this run are checked in the row
         try:
             if state == states.SUCCESS:
                 step = store_success(self.app.executor, writer, result)
@@ -218,7 +220,10 @@ class DatabaseResultBackend(RedisBackend):
     def _advance_chain(
         self, step: StoredStep, claim: Claim | None, result: Any, state: str, traceback: str | None
     ) -> None:
-        """Publish the next step after a success; end it with the same state after a failure or a cancellation."""
+        """Publish the next step after a success; end it with the same state after a failure or a cancellation.
+
+        Celery itself ends them only if the request has the rest of the chain, and never after a cancellation.
+        """
         if state == states.SUCCESS:
             if claim is not None and claim.next_steps:
                 publish(self.app.executor, claim.next_steps[::-1], result)

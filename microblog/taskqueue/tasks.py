@@ -1,4 +1,4 @@
-"""The engine's periodic task."""
+"""Imports the engine's periodic task, so that Celery's autodiscovery of ``tasks`` modules finds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every statement that changes a task's row: one function for each arrow of the state diagram.
+"""Every statement that inserts or updates a task's row: one function for each arrow of the state diagram.
 
 ======================  ============================================  ==================================================
 function                transition                                    called by
@@ -19,7 +19,7 @@ anonymize_tasks         removes the data of the user from rows        delete_job
 ======================  ============================================  ==================================================
 
 Each is a single compare-and-set statement: the condition that permits the change is part of it. A row in a terminal
-state never changes again, except by anonymize_tasks().
+state never changes again, except by anonymize_tasks(). Rows of whole jobs are deleted by the package `jobs`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ UNHELD = sa.or_(
     task_table.c.lease_expires_at.is_(None),
     task_table.c.lease_expires_at <= NOW,
 )
-# An expired lease of a running task means that its worker died. The next claim or store_failure() counts it.
-CRASHED = sa.case(
+# 1 if the lease of a running task has expired: its worker died, which the next claim or store_failure() counts.
+UNCOUNTED_CRASH = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
 _ID = task_table.c.id == sa.bindparam("task_id")
@@ -111,14 +111,14 @@ _CLAIM = (
         _ID,
         UNFINISHED,
         task_table.c.cancel_requested_at.is_(None),
-        task_table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer()),
+        task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer()),
         UNHELD,
     )
     .values(
         state=states.STARTED,
         worker=sa.bindparam("by"),
         attempts=task_table.c.attempts + 1,
-        crashes=task_table.c.crashes + CRASHED,
+        crashes=task_table.c.crashes + UNCOUNTED_CRASH,
         lease_expires_at=EXPIRES,
         eta=None,
         started_at=sa.func.coalesce(task_table.c.started_at, NOW),
@@ -350,7 +350,7 @@ def store_failure(
     else:
         values["finished_at"] = NOW
     if isinstance(error, WorkerDied):  # no later claim counts the last crash
-        values["crashes"] = task_table.c.crashes + CRASHED
+        values["crashes"] = task_table.c.crashes + UNCOUNTED_CRASH
     statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
     return _stored_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
 

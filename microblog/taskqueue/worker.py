@@ -255,7 +255,7 @@ class JobRequest(Request):
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Stop running the task, since the worker must end; its message is requeued when the worker ends."""
+        """Stop running the task because the worker ends, which requeues its message. No user has cancelled it."""
         super().cancel(pool, signal, emit_retry)
         with contextlib.suppress(SQLAlchemyError), stop_renewing(self):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
@@ -345,7 +345,10 @@ def _leave_connections_to_parent(app: CeleryApp) -> None:
 
 
 def _force_shutdown_later(how: str, **_: Any) -> None:
-    """On SIGTERM, let the worker's tasks run for WORKER_STOP_TIMEOUT seconds, then release them."""
+    """On SIGTERM, let the worker's tasks run for WORKER_STOP_TIMEOUT seconds, then release them.
+
+    SIGQUIT is Celery's cold shutdown, which calls JobRequest.cancel() for each running task.
+    """
     if how == "Warm":
         timeout = current_app.flask_app.config["WORKER_STOP_TIMEOUT"]
         timer = threading.Timer(timeout, os.kill, (os.getpid(), signal.SIGQUIT))

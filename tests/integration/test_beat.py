@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from redbeat.schedulers import RedBeatScheduler
 
-from microblog.taskqueue.queues import EPOCH_KEY
+from microblog.taskqueue.queues import DATA_SINCE_KEY
 from microblog.taskqueue.scheduler import Scheduler
 from tests.support.programs import ScriptProcess
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
@@ -51,7 +51,7 @@ def test_beat_publishes_scheduled_tasks(start_beat: Start, redis_server: RedisSe
 
     wait_for(lambda: scheduled(redis_server))
     wait_for(lambda: scheduled(redis_server), what="beat publishes a second message")
-    assert redis_server.client.exists(EPOCH_KEY), "beat stores the epoch of Redis before the first job"
+    assert redis_server.client.exists(DATA_SINCE_KEY), "beat stores the epoch of Redis before the first job"
 
 
 @pytest.mark.exhaustive

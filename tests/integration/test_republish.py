@@ -13,7 +13,7 @@ from microblog.clock import utcnow
 from microblog.jobs.models import find_job
 from microblog.jobs.services import cancel_job
 from microblog.taskqueue import reconcile
-from microblog.taskqueue.queues import EPOCH_KEY, BrokerSnapshot
+from microblog.taskqueue.queues import DATA_SINCE_KEY, BrokerSnapshot
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import factories, tasks
 from tests.support.factories import crash, make_older, rows_of, start
@@ -60,7 +60,7 @@ def test_republished_message_keeps_root_id(app: Flask, redis_server: RedisServer
 
 
 def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
     with redis_server.stopped():
@@ -72,7 +72,7 @@ def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: Redi
 
 
 def test_waiting_job_is_not_republished_every_run(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
 
@@ -84,7 +84,7 @@ def test_waiting_job_is_not_republished_every_run(app: Flask, redis_server: Redi
 
 
 def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, created_at=30, published_at=30)
@@ -94,7 +94,7 @@ def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> No
 
 
 def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     redis_server.client.delete("default")
     make_older(task_id, created_at=9, published_at=9)
@@ -112,7 +112,7 @@ def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server:
 def test_republish_pauses_grow_to_15_minutes(
     app: Flask, redis_server: RedisServer, created_at: float, published_at: float, published: int
 ) -> None:
-    redis_server.client.set(EPOCH_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=created_at, published_at=published_at)
 

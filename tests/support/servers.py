@@ -23,13 +23,13 @@ from microblog.development.servers import free_port as free_port
 from microblog.development.servers import redis_answers, redis_command
 from microblog.monitoring.workers import WORKERS_KEY
 from microblog.taskqueue.celery_settings import QUEUES
-from microblog.taskqueue.queues import EPOCH_KEY
+from microblog.taskqueue.queues import DATA_SINCE_KEY
 from tests.support.programs import ScriptProcess
 
 T = TypeVar("T")
 
 # Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
-WORKER_KEY_PREFIXES = ("_kombu.binding.", WORKERS_KEY, EPOCH_KEY)
+WORKER_KEY_PREFIXES = ("_kombu.binding.", WORKERS_KEY, DATA_SINCE_KEY)
 TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
 STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
 IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages

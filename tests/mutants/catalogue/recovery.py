@@ -325,7 +325,7 @@ CRASH_LIMIT = Promise(
         Mutant(
             "crash-counted",
             "A claim after an expired lease increments `crashes`.",
-            (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + CRASHED,", ""),),
+            (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + UNCOUNTED_CRASH,", ""),),
             (
                 f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
                 f"{TEST_CLAIM}::test_claim_succeeds_after_process_died",
@@ -338,8 +338,8 @@ CRASH_LIMIT = Promise(
                 Edit(
                     TRANSITIONS,
                     "_CLAIM",
-                    'task_table.c.crashes + CRASHED < sa.bindparam("max_crashes", type_=sa.Integer())',
-                    'task_table.c.crashes + CRASHED < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'task_table.c.crashes + UNCOUNTED_CRASH < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
                 ),
             ),
             (f"{TEST_CLAIM}::test_claim_refused_after_three_crashes",),
