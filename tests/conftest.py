@@ -166,16 +166,18 @@ def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize each test that uses a database with both kinds, unless the test names the kind itself.
+    """Parametrize each test that uses a database with its kinds, unless the test names the kind itself.
 
-    A test without the mark `both_databases` runs on PostgreSQL only if it is selected as `exhaustive`. The same
-    applies to `both_databases(each_run=False)`, which overrides the mark of a module or class.
+    A test with the mark `both_databases` runs on both. Any other runs on SQLite and, as `exhaustive`, on PostgreSQL; if
+    it is exhaustive itself, on PostgreSQL only. `both_databases(each_run=False)` overrides the mark of a module or
+    class: PostgreSQL is then left to the exhaustive run.
     """
     if "database" in metafunc.fixturenames and not _names_database(metafunc):
         mark = metafunc.definition.get_closest_marker("both_databases")
         each_run = mark is not None and mark.kwargs.get("each_run", True)
-        also = pytest.param("postgresql", marks=() if each_run else pytest.mark.exhaustive)
-        metafunc.parametrize("database", ["sqlite", also])
+        postgresql = pytest.param("postgresql", marks=() if each_run else pytest.mark.exhaustive)
+        only_postgresql = mark is None and metafunc.definition.get_closest_marker("exhaustive")
+        metafunc.parametrize("database", [postgresql] if only_postgresql else ["sqlite", postgresql])
 
 
 def _names_database(metafunc: pytest.Metafunc) -> bool:

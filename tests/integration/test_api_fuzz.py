@@ -111,6 +111,7 @@ def test_deleted_resources_are_404(fuzzed: Flask, database: str) -> None:
 
 
 @pytest.mark.timeout(TEST_TIMEOUT)
+@pytest.mark.both_databases
 @pytest.mark.exhaustive
 def test_random_requests_cause_no_internal_error(
     make_app: Callable[..., Flask], database: str, monkeypatch: pytest.MonkeyPatch
