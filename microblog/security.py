@@ -1,4 +1,4 @@
-"""Security headers, checks of forms and redirects, rate limits per user, fingerprints and signed links."""
+"""Security headers, checks of forms and redirects, fingerprints and signed links."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, Response, abort, current_app, request, session
 from flask_babel import gettext as _
-from flask_login import current_user
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 
-from microblog.extensions import csrf, limiter
+from microblog.extensions import csrf
 
 YEAR = 365 * 24 * 3600
 
@@ -153,29 +152,6 @@ def _add_headers(response: Response) -> Response:
     if "Cache-Control" not in response.headers and (request.authorization or "_user_id" in session):
         response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def current_user_id() -> int | None:
-    """Return the id of the signed-in user, or None; not the session's id, which changes with the password."""
-    return getattr(current_user, "id", None)
-
-
-def limit_user(setting: str, user_id: Callable[[], int | None] = current_user_id, **options: Any) -> Any:
-    """Return a decorator that limits the calls of a view per user to the rate in `setting`; above it the status is 429.
-
-    `user_id` returns the user of the current request. `options` are those of Limiter.shared_limit.
-    """
-    return limiter.shared_limit(
-        lambda: current_app.config[setting],
-        scope=setting,
-        key_func=lambda: f"user:{user_id()}",
-        **options,
-    )
-
-
-def limit_launches(user_id: Callable[[], int | None] = current_user_id) -> Any:
-    """Return a decorator that limits the jobs a user starts, of all kinds together, to ``RATELIMIT_EXPORT``."""
-    return limit_user("RATELIMIT_EXPORT", user_id)
 
 
 LENGTH = 32  # hex digits: 128 bits

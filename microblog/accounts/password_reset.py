@@ -13,12 +13,12 @@ from flask_babel import gettext as _
 from flask_limiter import RequestLimit
 
 from microblog.accounts import tokens
-from microblog.accounts.decorators import limit_link_emails, limit_password_attempts
 from microblog.accounts.emails import link_lifetime
 from microblog.accounts.forms import NewPasswordForm, RequestLinkForm
 from microblog.accounts.models import User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
+from microblog.rate_limits import limit_link_emails, limit_password_attempts
 from microblog.security import LinkExpired, LinkInvalid, fingerprint
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task

@@ -9,7 +9,6 @@ from flask_login import current_user, login_required, login_user, logout_user
 from werkzeug.wrappers import Response
 
 from microblog.accounts import preferences
-from microblog.accounts.decorators import limit_password_attempts, limit_sign_ins
 from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
 from microblog.accounts.models import Follow, User
 from microblog.accounts.services import (
@@ -26,7 +25,8 @@ from microblog.accounts.services import (
 )
 from microblog.notifications.pubsub import end_streams
 from microblog.pagination import Page, requested_page
-from microblog.security import limit_user, local_path, referring_path
+from microblog.rate_limits import limit_password_attempts, limit_sign_ins, limit_user
+from microblog.security import local_path, referring_path
 
 bp = Blueprint("accounts", __name__)
 

@@ -18,7 +18,8 @@ from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
 from microblog.jobs.models import jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
-from microblog.security import accepts_upload, limit_launches
+from microblog.rate_limits import limit_launches
+from microblog.security import accepts_upload
 from microblog.storage import CHUNK
 from microblog.taskqueue.errors import AlreadyRunning
 

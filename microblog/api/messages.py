@@ -25,7 +25,7 @@ from microblog.messages.services import (
     normalize_body,
     send_message,
 )
-from microblog.security import limit_user
+from microblog.rate_limits import limit_user
 
 bp = Blueprint(
     "api_messages",

@@ -27,9 +27,9 @@ from microblog.posts.queries import explore_timeline, find_post, home_timeline, 
 from microblog.posts.services import create_post, delete_post
 from microblog.posts.translation import service
 from microblog.posts.translation.service import find_translation, translatable
+from microblog.rate_limits import limit_user
 from microblog.search.find import find
 from microblog.search.query import Query
-from microblog.security import limit_user
 from microblog.validators import is_blank
 
 bp = Blueprint(

@@ -16,7 +16,7 @@ from wtforms.validators import InputRequired, Length
 from microblog.api.models import MAX_TOKEN_NAME, AccountChanged, ApiToken, TooManyTokens
 from microblog.extensions import db, login
 from microblog.pagination import requested_page
-from microblog.security import limit_user
+from microblog.rate_limits import limit_user
 from microblog.validators import Storable
 
 

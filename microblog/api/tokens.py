@@ -9,7 +9,6 @@ from typing import Any
 from flask import abort, current_app, request
 from flask_babel import gettext as _
 
-from microblog.accounts.decorators import limit_sign_ins
 from microblog.api.auth import caller, presented_token, require_token_unless_post, user_by_password, wrong_password
 from microblog.api.blueprint import Blueprint
 from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
@@ -17,6 +16,7 @@ from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
 from microblog.clock import iso
 from microblog.extensions import db
+from microblog.rate_limits import limit_sign_ins
 
 bp = Blueprint(
     "api_tokens",

@@ -8,7 +8,6 @@ from typing import Any
 from flask import abort, url_for
 from flask_babel import gettext as _
 
-from microblog.accounts.decorators import limit_password_attempts
 from microblog.accounts.models import User
 from microblog.accounts.services import (
     UserUnavailable,
@@ -27,7 +26,7 @@ from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
 from microblog.api.serializers import find_user, require_self, user_json
-from microblog.security import limit_user
+from microblog.rate_limits import limit_password_attempts, limit_user
 from microblog.validators import normalize_email
 
 bp = Blueprint(

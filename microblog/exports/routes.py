@@ -10,7 +10,8 @@ from flask_login import current_user, login_required
 from microblog.exports.archive import FILE_NAME, current_storage
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.extensions import db
-from microblog.security import LinkExpired, LinkInvalid, limit_launches, referring_path
+from microblog.rate_limits import limit_launches
+from microblog.security import LinkExpired, LinkInvalid, referring_path
 from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("exports", __name__)

@@ -23,7 +23,8 @@ from flask_wtf.file import FileField, FileRequired
 from microblog.extensions import csrf
 from microblog.imports import rejected_entries, uploads
 from microblog.jobs.models import find_job
-from microblog.security import accepts_upload, check_form_token, limit_launches
+from microblog.rate_limits import limit_launches
+from microblog.security import accepts_upload, check_form_token
 from microblog.storage import CHUNK
 from microblog.taskqueue.errors import AlreadyRunning
 

@@ -11,7 +11,8 @@ from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_of_user
 from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
 from microblog.pagination import requested_page
-from microblog.security import limit_launches, referring_path
+from microblog.rate_limits import limit_launches
+from microblog.security import referring_path
 from microblog.taskqueue.errors import AlreadyRunning
 
 bp = Blueprint("tasks", __name__, url_prefix="/tasks")

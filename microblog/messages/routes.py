@@ -25,7 +25,8 @@ from microblog.messages.services import (
     send_message,
 )
 from microblog.pagination import Page, PageRequest, requested_page
-from microblog.security import limit_user, local_path, referring_path
+from microblog.rate_limits import limit_user
+from microblog.security import local_path, referring_path
 from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("messages", __name__)

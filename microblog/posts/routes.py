@@ -16,7 +16,8 @@ from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_POST
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post, get_own_post
-from microblog.security import limit_user, local_path, referring_path
+from microblog.rate_limits import limit_user
+from microblog.security import local_path, referring_path
 from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("posts", __name__)

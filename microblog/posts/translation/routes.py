@@ -9,7 +9,7 @@ from flask_login import login_required
 from microblog.i18n import language_tag
 from microblog.posts.translation import service
 from microblog.posts.translation.service import find_translation, translatable
-from microblog.security import limit_user
+from microblog.rate_limits import limit_user
 from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("translation", __name__)
