@@ -100,7 +100,7 @@ def test_internal_error_preserves_draft(browser: FlaskClient, caller: Caller, mo
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr("microblog.posts.services.Post", crash)
-    monkeypatch.setattr("microblog.api.jobs.jobs_with_ids", crash)
+    monkeypatch.setattr("microblog.api.jobs.jobs_of_user", crash)
 
     page, problem = browser.post("/", data={"post": DRAFT}), caller.get("/api/tasks")
 
