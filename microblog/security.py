@@ -16,6 +16,7 @@ from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
 from microblog.extensions import csrf
 
 YEAR = 365 * 24 * 3600
+FINGERPRINT_LENGTH = 32  # hex digits: 128 bits
 
 # No inline code and no other origins. Bootstrap's arrows and ticks are data: images.
 CONTENT_SECURITY_POLICY = (
@@ -154,13 +155,10 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-LENGTH = 32  # hex digits: 128 bits
-
-
 def fingerprint(purpose: str, *values: str) -> str:
     """Return an HMAC of `values` with ``SECRET_KEY``. It does not reveal them and differs for another `purpose`."""
     key: str = current_app.config["SECRET_KEY"]
-    return hmac.digest(key.encode(), "\0".join((purpose, *values)).encode(), "sha256").hex()[:LENGTH]
+    return hmac.digest(key.encode(), "\0".join((purpose, *values)).encode(), "sha256").hex()[:FINGERPRINT_LENGTH]
 
 
 class LinkExpired(Exception):

@@ -251,7 +251,7 @@ def _add_people(name: str, password: str, count: int, now: datetime, rng: random
     """Insert the users; all of them were created before the first post."""
     first = Author(name, BOOKS[0].language)
     authors = [first, *(author for author, _about in itertools.islice(_people(), count - 1))]
-    abouts = itertools.chain([ABOUT_DEMO], (about for _speaker, about in _people()))
+    abouts = itertools.chain([ABOUT_DEMO], (about for _author, about in _people()))
     password_hash = generate_password_hash(password)
     ids: list[int] = []
     rows = (

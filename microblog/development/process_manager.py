@@ -94,6 +94,7 @@ class ManagedProcess:
 
     second_signal: signal.Signals | None = None  # sent by stop() after half of the grace period
     kill_signal = signal.SIGKILL  # sent by kill_all(); SIGTERM suits a program that stops sessions of its own
+    _group_exists = False
     _instances: ClassVar[WeakSet[ManagedProcess]] = WeakSet()
 
     def __init__(
@@ -110,15 +111,14 @@ class ManagedProcess:
         self._stdout = stdout
         self._folder = folder
         self._user = user
-        self._start()
         self._instances.add(self)
+        self._start()
 
     @classmethod
     def kill_all(cls) -> None:
         """Send its `kill_signal` to each running program and its children, without waiting, as in a signal handler."""
         for process in list(cls._instances):
-            if process.poll() is None:
-                process.signal_group(process.kill_signal)
+            process.signal_group(process.kill_signal)
 
     def restart(self) -> None:
         """Start the program again, after killing what is left of it."""
@@ -153,9 +153,10 @@ class ManagedProcess:
                 os.kill(self.pid, number)
 
     def signal_group(self, number: int) -> None:
-        """Signal the program and its children; do nothing if all have ended."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        """Signal the program and its children; do nothing if all have ended, or after kill()."""
+        if self._group_exists:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM to the program."""
@@ -166,6 +167,7 @@ class ManagedProcess:
         self.signal_group(signal.SIGKILL)
         self.send_signal(signal.SIGKILL)  # a process that was just forked is not in its own group yet
         self.wait()
+        self._group_exists = False  # the system may give its number to another group
 
     def stop(self, grace: float) -> None:
         """Send SIGTERM, and kill what is left when the program has ended, or after `grace` seconds."""
@@ -185,6 +187,7 @@ class ManagedProcess:
                 user=self._user,
             )
         self.pid = self._process.pid
+        self._group_exists = True
 
 
 def stop_all(processes: Sequence[ManagedProcess], grace: float) -> None:

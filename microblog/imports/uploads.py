@@ -72,7 +72,7 @@ def _checked(chunks: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _store(user: User, chunks: Iterable[bytes]) -> Upload:
-    """Write `chunks` to the storage, where they are stored for ``IMPORT_LIFETIME`` seconds."""
+    """Store `chunks` for ``IMPORT_LIFETIME`` seconds."""
     lifetime = timedelta(seconds=current_app.config["IMPORT_LIFETIME"])
     upload = Upload(user_id=user.id, expires_at=utcnow() + lifetime)
     db.session.add(upload)

@@ -43,7 +43,7 @@ DEADLINE = 5.0  # seconds after which a service that has not answered counts as 
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
 COUNTS_KEY = "microblog:counts"  # a hash: event name to count
-REPUBLISHED = "relayed"
+REPUBLISHED = "relayed"  # the name of the exported metric
 REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 

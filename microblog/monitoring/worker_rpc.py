@@ -59,7 +59,8 @@ def broadcast_and_collect(
             replies[name] = results
             if expected is None or (expected and replies.keys() >= set(expected)):
                 break
-    client.delete(REQUEST_KEY.format(request_id), REPLIES_KEY.format(request_id))
+    if expected is not None:  # otherwise other workers may still reply, and the keys expire
+        client.delete(REQUEST_KEY.format(request_id), REPLIES_KEY.format(request_id))
     return replies
 
 

@@ -155,7 +155,7 @@ class DatabaseResultBackend(RedisBackend):
         meta = self._get_task_meta_for(task_id)
         if meta["status"] not in states.FINISHED:
             return False
-        # The recovered message has lost the rest of the chain, so reconcile publishes the next step from its row.
+        # This run has not executed the task and has set no next steps: reconcile publishes the next step from its row.
         writer = Writer.of(task_id, request)
         self._store_outcome(writer, meta["result"], meta["status"], meta.get("traceback"), request)
         return True

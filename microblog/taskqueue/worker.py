@@ -76,13 +76,13 @@ class JobTask(Task):
 
     @property
     def task_id(self) -> str:
-        """The id of the current task, which is also the id of its row."""
-        return str(self.request.id)
+        """The id of the current task, which is also the id of its row. Raises LookupError outside a run."""
+        return _given(self.request.id)
 
     @property
     def job_id(self) -> str:
-        """The id of the current job's first task."""
-        return str(self.request.root_id)
+        """The id of the current job's first task. Raises LookupError outside a run."""
+        return _given(self.request.root_id)
 
     @property
     def claim(self) -> Claim | None:
@@ -222,6 +222,12 @@ class JobTask(Task):
             traceback=error.__traceback__,
             einfo=ExceptionInfo(sys.exc_info()),
         )
+
+
+def _given(task_id: str | None) -> str:
+    if task_id is None:
+        raise LookupError("the task is called directly: it has no id")
+    return task_id
 
 
 class JobRequest(Request):

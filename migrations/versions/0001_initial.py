@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
-revision = "initial"
+revision = "0001_jobs"
 down_revision = None
 branch_labels = None
 depends_on = None

@@ -27,11 +27,16 @@ BOOT = 120.0  # seconds within which the system must be ready, on a busy machine
 class Supervisor:
     """A thread that restarts programs that have ended."""
 
-    def __init__(self, programs: list[ManagedProcess]) -> None:
-        self._programs = programs
+    def __init__(self) -> None:
+        self._programs: list[ManagedProcess] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
+
+    def add(self, program: ManagedProcess) -> ManagedProcess:
+        """Watch a running program, and return it."""
+        self._programs.append(program)
+        return program
 
     def stop(self) -> None:
         """Stop the thread, and kill all programs."""
@@ -45,7 +50,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_PAUSE):
-            for program in self._programs:
+            for program in list(self._programs):
                 if program.poll() is not None:
                     program.restart()
 
@@ -58,7 +63,7 @@ class Deployment:
         self.postgres = postgres
         self.smtp = SmtpServer()
         self.redis_folder = folder / "redis"
-        self.redis = RedisServer(self.redis_folder, fsync="everysec")
+        self.redis = RedisServer(self.redis_folder, fsync="everysec", log=folder / "redis.log")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_name = f"chaos_{folder.name.replace('-', '_')}"
@@ -102,8 +107,9 @@ class Deployment:
             environment = self.environment | {"LOG_LEVEL": "ERROR"}
             app_factory.migrate(environment, environment["DATABASE_URL"])
             app = stack.enter_context(app_factory.application(environment))
-            self._start()
+            self.supervisor = Supervisor()
             stack.callback(self.supervisor.stop)
+            self._start()
             ready = partial(web_answers, self.port, "/readyz", timeout=10)
             wait_for(ready, timeout=BOOT, what=f"the system is ready, see {self.folder}")
             yield app
@@ -121,8 +127,7 @@ class Deployment:
         self.web = self._program("web", ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"])
         self.workers = [self._program(name, [*worker, f"{name}@chaos"]) for name in ("worker1", "worker2")]
         self.beat = self._program("beat", ["celery", "-A", "celery_app", "beat"])
-        self.supervisor = Supervisor([self.web, *self.workers, self.beat])
 
     def _program(self, name: str, command: list[str]) -> ManagedProcess:
         command = [sys.executable, "-m", *command]
-        return ManagedProcess(command, self.environment, stdout=self.folder / f"{name}.log")
+        return self.supervisor.add(ManagedProcess(command, self.environment, stdout=self.folder / f"{name}.log"))

@@ -38,7 +38,7 @@ SLACK = 60.0  # seconds that a busy machine may add
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow each check PATIENCE seconds, since the machine may be busy."""
+    """Allow each check TIMEOUT seconds, since the machine may be busy."""
     monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)
 
 

@@ -48,11 +48,19 @@ def wait_for(condition: Callable[[], T | None], timeout: float = TIMEOUT, what: 
 class RedisServer:
     """A redis-server. Its data is lost when it stops, unless it has a `folder` for persistence.
 
-    `fsync` is the setting appendfsync of Redis. `kept` are the prefixes of keys that empty() does not delete.
+    `fsync` is the setting appendfsync of Redis. `kept` are the prefixes of keys that empty() does not delete. `log` is
+    the file of its output, or a constant of subprocess.
     """
 
-    def __init__(self, folder: Path | None = None, fsync: str = "always", kept: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        fsync: str = "always",
+        kept: tuple[str, ...] = (),
+        log: Path | int = subprocess.DEVNULL,
+    ) -> None:
         self._folder = folder
+        self._log = log
         self._fsync = fsync
         self._kept = kept
         self.port = free_port()
@@ -64,7 +72,7 @@ class RedisServer:
         if self._folder:
             self._folder.mkdir(exist_ok=True)
         command = [*redis_command(self.port, self._folder), "--appendfsync", self._fsync]
-        self._process = ManagedProcess(command, os.environ, stdout=subprocess.DEVNULL)
+        self._process = ManagedProcess(command, os.environ, stdout=self._log)
         self._process.wait_until(lambda: redis_answers(self.url), "redis-server", TIMEOUT)
 
     def stop(self) -> None:
