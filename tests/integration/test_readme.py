@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from textwrap import indent
 
 import pytest
 from flask import Flask
@@ -48,20 +49,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevelopmentServ
     server.end()
 
 
-def run_commands(server: DevelopmentServer, text: str) -> str:
-    """Run commands in a second terminal, next to the running server; return their output."""
-    text = text.replace("http://127.0.0.1:8000", server.url).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+def run_in(folder: Path, environment: Mapping[str, str], text: str) -> str:
+    """Run shell commands in a folder; return their output."""
     shell = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=ROOT,
-        env=environment | INSPECT_OPTIONS | {"INSTANCE_PATH": str(server.instance)},
+        ["bash", "-euo", "pipefail", "-c", text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=3 * TIMEOUT,
     )
     assert shell.returncode == 0, shell.stdout + shell.stderr
     return shell.stdout
+
+
+def run_commands(server: DevelopmentServer, text: str) -> str:
+    """Run commands in a second terminal, next to the running server; return their output."""
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    environment |= INSPECT_OPTIONS | {"INSTANCE_PATH": str(server.instance)}
+    return run_in(ROOT, environment, text.replace("http://127.0.0.1:8000", server.url))
 
 
 @pytest.mark.exhaustive
@@ -94,22 +100,49 @@ def test_make_targets_exist() -> None:
         assert f"make {''.join(target)} " in make_help
 
 
-@pytest.fixture(scope="module")
-def example() -> dict[str, Any]:
-    """The names that the README's example of a new task defines.
+@pytest.fixture
+def copied_tree(tmp_path: Path) -> Path:
+    """A copy of the source with the README's new task in the file that the README names."""
+    tree = tmp_path / "tree"
+    for name in ("microblog", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".flaskenv", "Makefile", "babel.cfg", "celery_app.py", "config.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tree)
+    [path] = re.findall(r"this one is `(microblog/\w+/tasks.py)`", README)
+    (tree / path).parent.mkdir()
+    (tree / path).with_name("__init__.py").touch()
+    (tree / path).write_text(blocks("python")[0])
+    return tree
 
-    It is executed once, since a task name can be registered only once in a process.
-    """
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(blocks("python")[0], names)
-    return names
 
-
-def test_new_task_example_works(example: dict[str, Any], app: Flask, make_user: Callable[..., User]) -> None:
+def test_new_task_example_works(
+    copied_tree: Path, app: Flask, environment: dict[str, str], make_user: Callable[..., User]
+) -> None:
     user = make_user()
     db.session.add_all(Post(body="three little words", user_id=user.id) for _ in range(4))
     db.session.commit()
+    (copied_tree / "launch.py").write_text(
+        "from celery_app import app\n"
+        "from microblog.extensions import db\n"
+        "from microblog.models import User\n"
+        "with app.flask_app.app_context():\n"
+        f"    current_user = User.with_id({user.id})\n" + indent(blocks("python")[1], "    ") + "\n"
+        f"    print(app.tasks['count_words'].apply(args=[{user.id}]).get())\n"
+    )
 
-    assert example["count_words"].apply(args=(user.id,)).get() == {"words": 12}
-    exec(blocks("python")[1], {"current_user": user, "db": db, "_": str})
-    assert user.get_task_in_progress("count_words") is not None
+    run_by_operator = commands(".venv/bin/flask tasks run").replace("--arg 1", f"--arg {user.id}")
+    printed = run_in(copied_tree, environment, run_by_operator)
+    result = run_in(copied_tree, environment, ".venv/bin/python launch.py")
+
+    assert "launched count_words." in printed
+    assert result.strip() == "{'words': 12}"
+    task = user.get_task_in_progress("count_words")
+    assert task is not None
+    assert task.description == "Counting your words"
+
+
+@pytest.mark.exhaustive
+def test_new_task_example_passes_tests_of_source(copied_tree: Path, base_environment: dict[str, str]) -> None:
+    files = "tests/unit/test_architecture.py tests/unit/test_translations.py"
+
+    run_in(copied_tree, base_environment, f".venv/bin/python -m pytest -n 0 -p no:cacheprovider {files}")

@@ -203,7 +203,7 @@ def run(context: click.Context, name: str | None, args: tuple[str, ...], kwargs:
     Examples:
       flask tasks run
       flask tasks run reconcile
-      flask tasks run count_words --arg 7 --kwarg language=en
+      flask tasks run NAME --arg 7 --kwarg language=en
     """
     if name is None:
         output.print_output(
