@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
+
+from microblog.clock import utcnow
 
 # SQLite: the file cannot be opened, read or written, the disk is full, or others have locked it for too long.
 _SQLITE_UNAVAILABLE = frozenset(
@@ -181,8 +183,8 @@ def delete_in_batches(session: scoped_session[Any], statement: sa.Delete) -> int
     return sum(deleted_batches(session, statement))
 
 
-def delete_older(session: scoped_session[Any], timestamp: InstrumentedAttribute[datetime], before: datetime) -> int:
-    """Delete the rows whose `timestamp` is earlier than `before`, in batches. Return their number."""
+def delete_older(session: scoped_session[Any], timestamp: InstrumentedAttribute[datetime], seconds: float) -> None:
+    """Delete the rows whose `timestamp` is more than `seconds` ago, in batches."""
     model = timestamp.class_
-    old = sa.select(model.id).where(timestamp < before).limit(PURGE_BATCH)
-    return delete_in_batches(session, sa.delete(model).where(model.id.in_(old)))
+    old = sa.select(model.id).where(timestamp < utcnow() - timedelta(seconds=seconds)).limit(PURGE_BATCH)
+    delete_in_batches(session, sa.delete(model).where(model.id.in_(old)))

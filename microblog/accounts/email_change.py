@@ -12,7 +12,6 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from microblog.accounts.models import MAX_EMAIL, User
 from microblog.clock import utcnow
-from microblog.database import delete_older
 from microblog.extensions import Model, db
 from microblog.taskqueue.launch import launch_task
 
@@ -78,12 +77,6 @@ def confirm_email_change(change: EmailChange) -> bool:
     launch_task("email_changed_address", _("Telling the old address of a change"), change_id)
     db.session.commit()
     return True
-
-
-def purge_expired_changes() -> int:
-    """Delete changes whose link expired more than RETENTION ago. Return the number of deleted rows."""
-    lifetime = timedelta(seconds=current_app.config["ACCOUNT_LINK_LIFETIME"])
-    return delete_older(db.session, EmailChange.requested_at, utcnow() - lifetime - RETENTION)
 
 
 def _confirm_once(change: EmailChange) -> bool:

@@ -6,15 +6,16 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from celery import shared_task
+from flask import current_app
 from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
-from microblog.accounts import deletion, email_change, password_reset
-from microblog.accounts.email_change import EmailChange
+from microblog.accounts import deletion, password_reset
+from microblog.accounts.email_change import RETENTION, EmailChange
 from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
 from microblog.accounts.models import User
-from microblog.database import DatabaseUnavailable
+from microblog.database import DatabaseUnavailable, delete_older
 from microblog.extensions import db
 from microblog.jobs.services import cancel_jobs_of_user
 from microblog.mail.sending import MailTask, deliver
@@ -93,7 +94,8 @@ def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
 @shared_task(name="purge_email_changes", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_email_changes() -> None:
     """Delete expired changes of email addresses."""
-    email_change.purge_expired_changes()
+    lifetime = current_app.config["ACCOUNT_LINK_LIFETIME"] + RETENTION.total_seconds()
+    delete_older(db.session, EmailChange.requested_at, lifetime)
 
 
 def _wait(task: JobTask, reason: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
@@ -12,7 +11,6 @@ from flask_babel import lazy_gettext as _l
 from flask_mail import Message
 from redis.exceptions import RedisError
 
-from microblog.clock import utcnow
 from microblog.database import delete_older
 from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
@@ -41,8 +39,7 @@ def email_error_report(self: MailTask, report_id: int) -> dict[str, Any]:
 @shared_task(name="purge_error_reports", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_error_reports() -> None:
     """Delete reports that are older than ``ERROR_REPORT_LIFETIME`` seconds."""
-    before = utcnow() - timedelta(seconds=current_app.config["ERROR_REPORT_LIFETIME"])
-    delete_older(db.session, ErrorReport.created_at, before)
+    delete_older(db.session, ErrorReport.created_at, current_app.config["ERROR_REPORT_LIFETIME"])
 
 
 def report_email(report: ErrorReport) -> Message:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from celery import shared_task
 from flask import current_app
 
-from microblog.clock import utcnow
 from microblog.database import delete_older
 from microblog.extensions import db
 from microblog.mail.models import SentMail
@@ -18,5 +15,4 @@ def purge_sent_mails() -> None:
     """Delete the records of mails whose tasks have been purged: those older than TASK_LIFETIME."""
     lifetime: float = current_app.config["TASK_LIFETIME"]
     if lifetime:
-        before = utcnow() - timedelta(seconds=lifetime)
-        delete_older(db.session, SentMail.accepted_at, before)
+        delete_older(db.session, SentMail.accepted_at, lifetime)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from celery import shared_task
 from flask import current_app
 
-from microblog.clock import utcnow
 from microblog.database import delete_older
 from microblog.extensions import db
 from microblog.notifications.models import Notification
@@ -16,5 +13,4 @@ from microblog.notifications.models import Notification
 @shared_task(name="purge_notifications", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def purge_notifications() -> None:
     """Delete notifications that are older than NOTIFICATION_LIFETIME."""
-    before = utcnow() - timedelta(seconds=current_app.config["NOTIFICATION_LIFETIME"])
-    delete_older(db.session, Notification.timestamp, before)
+    delete_older(db.session, Notification.timestamp, current_app.config["NOTIFICATION_LIFETIME"])
