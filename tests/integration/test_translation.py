@@ -18,7 +18,6 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post, Translation
-from microblog.posts.translation import libretranslate
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 
@@ -61,7 +60,7 @@ def service(running_service: TranslationServer) -> TranslationServer:
 
 @pytest.fixture
 def app(app: Flask, service: TranslationServer, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr(libretranslate, "LANGUAGES_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr("microblog.posts.translation.client.LANGUAGES_TIMEOUT", TIMEOUT)
     app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=TIMEOUT)
     return app
 

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Iterator
 
 import sqlalchemy as sa
+from babel import Locale, UnknownLocaleError
 from flask import abort, current_app
+from flask_babel import get_locale
 from flask_babel import gettext as _
 from redis.exceptions import RedisError
 from sqlalchemy.exc import IntegrityError
@@ -16,10 +18,29 @@ from microblog.extensions import db, redis_client
 from microblog.i18n import language_tag
 from microblog.posts.models import Post, Translation
 from microblog.posts.queries import find_post
-from microblog.posts.translation import is_translatable
 from microblog.posts.translation.client import TranslationRejected, TranslationUnavailable, current_translator
 
 LOCK_POLL_INTERVAL = 0.05  # seconds between two attempts to get the lock of a concurrent request
+
+
+def is_translatable(post: Post) -> bool:
+    """Return whether `post` is in another language than the page, and the service can translate between them."""
+    if not current_app.config["TRANSLATE_URL"] or post.language is None:
+        return False
+    target = language_tag()
+    return _primary(post.language) != _primary(target) and current_translator().can(post.language, target)
+
+
+def language_name(tag: str) -> str:
+    """Return the name of the language `tag` (BCP 47) in the current language, or the tag if it is unknown."""
+    try:
+        return Locale.parse(tag, sep="-").get_display_name(get_locale()) or tag
+    except (UnknownLocaleError, ValueError):
+        return tag
+
+
+def _primary(tag: str) -> str:
+    return tag.partition("-")[0]
 
 
 def find_translation(post_id: int, language: str) -> str | None:
