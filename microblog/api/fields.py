@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import marshmallow
@@ -10,6 +10,7 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from marshmallow import fields, validate
 
+from microblog.clock import iso
 from microblog.validators import MAX_ID, is_storable, normalize_newlines
 
 MAX_PAGE = 100
@@ -42,6 +43,25 @@ class StorableText(fields.String):
         return normalize_newlines(string)
 
 
+class Moment(fields.String):
+    """A time, dumped in ISO 8601; text is in that form already."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **options: Any) -> str | None:
+        return value if isinstance(value, str) else iso(value)
+
+
+class ComputedFlag(fields.Boolean):
+    """A boolean that `compute` returns for the object that is dumped."""
+
+    def __init__(self, compute: Callable[[Any], bool], **options: Any) -> None:
+        super().__init__(**options)
+        self._compute = compute
+
+    def get_value(self, obj: Any, *args: Any, **options: Any) -> bool:
+        """Return the value for `obj`."""
+        return self._compute(obj)
+
+
 def text(description: str, **options: Any) -> fields.String:
     return fields.String(metadata={"description": description}, error_messages=INVALID_TEXT, **options)
 
@@ -64,8 +84,9 @@ def ids(description: str, **options: Any) -> fields.List[int]:
     return fields.List(number, validate=length, metadata=metadata, error_messages=INVALID_LIST, **options)
 
 
-def flag(description: str, **options: Any) -> fields.Boolean:
-    return fields.Boolean(metadata={"description": description}, **options)
+def flag(description: str, compute: Callable[[Any], bool] | None = None, **options: Any) -> fields.Boolean:
+    options["metadata"] = {"description": description}
+    return ComputedFlag(compute, **options) if compute else fields.Boolean(**options)
 
 
 def choice(choices: Sequence[str], description: str, **options: Any) -> fields.String:
@@ -74,6 +95,6 @@ def choice(choices: Sequence[str], description: str, **options: Any) -> fields.S
 
 
 def moment(description: str, **options: Any) -> fields.String:
-    """Return a field for a time that is already ISO 8601 text."""
+    """Return a field for a time."""
     metadata = {"description": f"{description} ISO 8601 in UTC, ending in Z.", "format": "date-time"}
-    return fields.String(metadata=metadata, **options)
+    return Moment(metadata=metadata, **options)

@@ -13,7 +13,6 @@ from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import MessagePageSchema, MessageRequestSchema, MessageSchema, MessagesReadSchema
-from microblog.clock import iso
 from microblog.messages.models import Message
 from microblog.messages.services import (
     RecipientUnavailable,
@@ -44,7 +43,7 @@ def received(query: dict[str, Any]) -> PageResponse:
     This does not mark them as read.
     """
     page = messages_received_by(caller(), page_request(query))
-    return page_response(query, page, map(_message_json, page.items))
+    return page_response(query, page, page.items)
 
 
 @bp.get("/sent")
@@ -52,14 +51,14 @@ def received(query: dict[str, Any]) -> PageResponse:
 def sent(query: dict[str, Any]) -> PageResponse:
     """List the messages that you sent, newest first."""
     page = messages_sent_by(caller(), page_request(query))
-    return page_response(query, page, map(_message_json, page.items))
+    return page_response(query, page, page.items)
 
 
 @bp.post("")
 @bp.arguments(MessageRequestSchema)
 @bp.response(HTTPStatus.CREATED, MessageSchema, headers={"Location": "Location"})
 @limit_user("RATELIMIT_MESSAGE", lambda: caller().id)
-def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def create(data: dict[str, Any]) -> tuple[Message, dict[str, str]]:
     """Send a message to a user."""
     try:
         body = normalize_body(data["message"])
@@ -69,7 +68,7 @@ def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         message = send_message(caller(), _recipient(data["to"]), body)
     except RecipientUnavailable:
         _refuse_recipient(_("There is nobody of this name."))
-    return _message_json(message), {"Location": url_for(".show", message_id=message.id)}
+    return message, {"Location": url_for(".show", message_id=message.id)}
 
 
 @bp.post("/read")
@@ -86,12 +85,12 @@ def read(data: dict[str, Any]) -> None:
 @bp.get("/<int:message_id>")
 @bp.response(HTTPStatus.OK, MessageSchema)
 @bp.error_responses(HTTPStatus.NOT_FOUND)
-def show(message_id: int) -> dict[str, Any]:
+def show(message_id: int) -> Message:
     """Show a message that you sent or received.
 
     This does not mark it as read.
     """
-    return _message_json(_own(message_id))
+    return _own(message_id)
 
 
 @bp.delete("/<int:message_id>")
@@ -120,14 +119,3 @@ def _own(message_id: int) -> Message:
     """Return the caller's message with this id. Raises NotFound, also for a message of other users."""
     found = find_messages(caller(), [message_id])
     return found[0] if found else abort(HTTPStatus.NOT_FOUND, _("There is no such message."))
-
-
-def _message_json(message: Message) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "body": message.body,
-        "timestamp": iso(message.timestamp),
-        "sender": message.sender.username,
-        "recipient": message.recipient.username,
-        "read": message.sender_id == caller().id or message.read_at is not None,
-    }

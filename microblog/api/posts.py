@@ -19,7 +19,7 @@ from microblog.api.schemas import (
     SearchQuerySchema,
     TranslationSchema,
 )
-from microblog.api.serializers import find_user, post_json
+from microblog.api.serializers import find_user
 from microblog.i18n import language_tag
 from microblog.pagination import Page
 from microblog.posts.models import Post
@@ -45,21 +45,21 @@ bp = Blueprint(
 @bp.arguments(PostRequestSchema)
 @bp.response(HTTPStatus.CREATED, PostSchema, headers={"Location": "Location"})
 @limit_user("RATELIMIT_POST", lambda: caller().id)
-def create(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def create(data: dict[str, Any]) -> tuple[Post, dict[str, str]]:
     """Create a post."""
     body = data["body"].strip()
     if is_blank(body):
         abort_invalid({"json": {"body": [_("A post needs at least one character that is not a space.")]}})
     post = create_post(caller().id, body)
-    return post_json(post), {"Location": url_for(".show", post_id=post.id)}
+    return post, {"Location": url_for(".show", post_id=post.id)}
 
 
 @bp.get("/<int:post_id>")
 @bp.response(HTTPStatus.OK, PostSchema)
 @bp.error_responses(HTTPStatus.NOT_FOUND)
-def show(post_id: int) -> dict[str, Any]:
+def show(post_id: int) -> Post:
     """Show a post."""
-    return post_json(_post(post_id))
+    return _post(post_id)
 
 
 @bp.delete("/<int:post_id>")
@@ -123,7 +123,7 @@ def of_user(query: dict[str, Any], username: str) -> PageResponse:
 
 
 def _page(query: dict[str, Any], page: Page[Post]) -> PageResponse:
-    return page_response(query, page, map(post_json, page.items))
+    return page_response(query, page, page.items)
 
 
 search_bp = Blueprint(
@@ -144,5 +144,5 @@ def search(query: dict[str, Any]) -> PageResponse:
         sentence = _("There is no word in this: type a letter, a digit or an emoji.")
         abort_invalid({"query": {"q": [sentence]}})
     found = find(parsed, page_request(query))
-    body, headers = page_response(query, found.page, map(post_json, found.page.items))
+    body, headers = page_response(query, found.page, found.page.items)
     return body | {"truncated": found.more}, headers

@@ -13,6 +13,7 @@ from marshmallow import fields, validate
 from config import LANGUAGES
 from microblog.accounts.forms import MIN_PASSWORD, MIN_USERNAME
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME
+from microblog.api.auth import caller, presented_token
 from microblog.api.fields import (
     MAX_PAGE,
     NOT_BLANK,
@@ -71,7 +72,9 @@ class TokenInfoSchema(Schema):
     created_at = moment("When it was created.", required=True)
     last_used_at = moment("When it was last used, to the minute; null if never.", required=True, allow_none=True)
     expires_at = moment("When it expires.", required=True)
-    current = fields.Boolean(required=True, metadata={"description": "Whether it is the token of this request."})
+    current = flag(
+        "Whether it is the token of this request.", lambda token: token.id == presented_token().id, required=True
+    )
 
 
 class TokenSchema(Schema):
@@ -123,7 +126,7 @@ class ProfileSchema(UserSchema):
 
     followers = integer("The number of followers.", required=True, validate=validate.Range(0))
     following = integer("The number of users that the user follows.", required=True, validate=validate.Range(0))
-    is_followed = fields.Boolean(required=True, metadata={"description": "Whether you follow the user."})
+    is_followed = flag("Whether you follow the user.", required=True)
     email = text("The email address; only included for yourself.")
     language = text("The language, or null for that of each request; only included for yourself.", allow_none=True)
     timezone = text("The time zone, or null for that of the device; only included for yourself.", allow_none=True)
@@ -193,7 +196,7 @@ class PostSchema(Schema):
     language = text(
         "The language of the text, as a BCP 47 tag; null if it could not be detected.", required=True, allow_none=True
     )
-    author = text("The username of the author.", required=True)
+    author = text("The username of the author.", required=True, attribute="author.username")
 
 
 class TranslationSchema(Schema):
@@ -247,9 +250,13 @@ class MessageSchema(Schema):
     id = integer("The id of the message.", required=True)
     body = text("The text of the message.", required=True)
     timestamp = moment("When it was sent.", required=True)
-    sender = text("The username of the sender.", required=True, data_key="from")
-    recipient = text("The username of the recipient.", required=True, data_key="to")
-    read = flag("Whether you have read it; true for messages that you sent.", required=True)
+    sender = text("The username of the sender.", required=True, data_key="from", attribute="sender.username")
+    recipient = text("The username of the recipient.", required=True, data_key="to", attribute="recipient.username")
+    read = flag(
+        "Whether you have read it; true for messages that you sent.",
+        lambda message: message.sender_id == caller().id or message.read_at is not None,
+        required=True,
+    )
 
 
 class MessagePageSchema(PageSchema):
@@ -324,9 +331,7 @@ class TaskSchema(StepSchema):
     always apply to the whole job.
     """
 
-    cancel_requested = fields.Boolean(
-        required=True, metadata={"description": "Whether cancellation was requested and the job has not ended."}
-    )
+    cancel_requested = flag("Whether cancellation was requested and the job has not ended.", required=True)
     retried_from = text("The id of the job that this one retries.", required=True, allow_none=True)
     steps = fields.List(
         fields.Nested(StepSchema),

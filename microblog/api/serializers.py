@@ -1,4 +1,4 @@
-"""Lookups and JSON of users, posts and tasks that several resources share."""
+"""Lookups of users and tasks, and the JSON of tasks, which several resources share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from werkzeug.exceptions import Conflict
 from microblog.accounts.models import User
 from microblog.accounts.services import get_user_or_404
 from microblog.api.auth import caller
-from microblog.clock import iso
 from microblog.errors import problem
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job
-from microblog.posts.models import Post
 from microblog.taskqueue.errors import AlreadyRunning
 
 
@@ -34,27 +32,6 @@ def require_self(username: str) -> User:
     """Return the caller, who must be the user with this name. Raises NotFound and Forbidden."""
     user = find_user(username)
     return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
-
-
-def user_json(user: User) -> dict[str, Any]:
-    """Return the public fields of a user."""
-    return {
-        "username": user.username,
-        "about_me": user.about_me,
-        "created_at": iso(user.created_at),
-        "last_seen_at": iso(user.last_seen_at),
-    }
-
-
-def post_json(post: Post) -> dict[str, Any]:
-    """Return the fields of a post."""
-    return {
-        "id": post.id,
-        "body": post.body,
-        "timestamp": iso(post.timestamp),
-        "language": post.language,
-        "author": post.author.username,
-    }
 
 
 def own_job(task_id: str) -> Job:

@@ -14,7 +14,6 @@ from microblog.api.blueprint import Blueprint
 from microblog.api.models import AccountChanged, ApiToken, TooManyTokens
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import TokenPageSchema, TokenRequestSchema, TokenSchema
-from microblog.clock import iso
 from microblog.extensions import db
 from microblog.rate_limits import limit_sign_ins
 
@@ -44,7 +43,7 @@ def create(options: dict[str, Any]) -> dict[str, Any]:
     except TooManyTokens as error:
         abort(HTTPStatus.CONFLICT, str(error))
     db.session.commit()
-    return {"token": token, "expires_at": iso(row.expires_at)}
+    return {"token": token, "expires_at": row.expires_at}
 
 
 @bp.get("")
@@ -52,7 +51,7 @@ def create(options: dict[str, Any]) -> dict[str, Any]:
 def index(query: dict[str, Any]) -> PageResponse:
     """List your tokens, newest first."""
     page = ApiToken.page_of(caller(), page_request(query))
-    return page_response(query, page, map(_to_json, page.items))
+    return page_response(query, page, page.items)
 
 
 @bp.delete("")
@@ -70,14 +69,3 @@ def revoke_one(token_id: int) -> None:
     """Revoke one of your tokens."""
     if not ApiToken.revoke(caller(), token_id):
         abort(HTTPStatus.NOT_FOUND, _("You have no such token."))
-
-
-def _to_json(token: ApiToken) -> dict[str, Any]:
-    return {
-        "id": token.id,
-        "name": token.name,
-        "created_at": iso(token.created_at),
-        "last_used_at": iso(token.last_used_at),
-        "expires_at": iso(token.expires_at),
-        "current": token.id == presented_token().id,
-    }

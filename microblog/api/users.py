@@ -24,8 +24,8 @@ from microblog.accounts.services import (
 from microblog.api.auth import caller, require_token_unless_post
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
-from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema
-from microblog.api.serializers import find_user, require_self, user_json
+from microblog.api.schemas import ProfileChangeSchema, ProfileSchema, SignUpSchema, UserPageSchema, UserSchema
+from microblog.api.serializers import find_user, require_self
 from microblog.rate_limits import limit_password_attempts, limit_user
 from microblog.validators import normalize_email
 
@@ -44,7 +44,7 @@ bp = Blueprint(
 def index(query: dict[str, Any]) -> PageResponse:
     """List all users, ordered by name."""
     page = users_by_name(page_request(query))
-    return page_response(query, page, map(user_json, page.items))
+    return page_response(query, page, page.items)
 
 
 @bp.post("")
@@ -111,7 +111,7 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
         "is_followed": is_following(reader, user),
     }
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
-    return user_json(user) | follows | (own if user.id == reader.id else {})
+    return UserSchema().dump(user) | follows | (own if user.id == reader.id else {})
 
 
 following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users")
@@ -123,7 +123,7 @@ following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag
 def followers(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that follow a user, newest first."""
     page = followers_of(find_user(username), page_request(query))
-    return page_response(query, page, (user_json(follow.follower) for follow in page.items))
+    return page_response(query, page, (follow.follower for follow in page.items))
 
 
 @following_bp.get("/<username>/following")
@@ -132,7 +132,7 @@ def followers(query: dict[str, Any], username: str) -> PageResponse:
 def following(query: dict[str, Any], username: str) -> PageResponse:
     """List the users that a user follows, newest first."""
     page = followed_by(find_user(username), page_request(query))
-    return page_response(query, page, (user_json(follow.followed) for follow in page.items))
+    return page_response(query, page, (follow.followed for follow in page.items))
 
 
 @following_bp.put("/<username>/following/<followed>")
