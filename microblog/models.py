@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from microblog.accounts.email_change import EmailChange
-from microblog.accounts.models import Follow, User
+from microblog.accounts.models import EmailChange, Follow, User
 from microblog.api.models import ApiToken
 from microblog.error_reports.models import ErrorReport
 from microblog.exports.models import Archive

@@ -11,15 +11,14 @@ def init_app(app: Flask) -> None:
         cli,
         last_seen,
         notifications,  # noqa: F401 - registers a renderer
-        password_reset,
         preferences,
         settings_routes,
     )
     from microblog.accounts.avatars import avatar_of
-    from microblog.accounts.routes import bp, redirect_to_sign_in
+    from microblog.accounts.routes import bp, redirect_to_sign_in, reset_bp
     from microblog.extensions import login
 
-    for blueprint in (bp, password_reset.bp, settings_routes.bp):
+    for blueprint in (bp, reset_bp, settings_routes.bp):
         app.register_blueprint(blueprint)
     app.jinja_env.globals["picture_of"] = avatar_of
     last_seen.init_app(app)

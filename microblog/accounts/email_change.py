@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from flask import current_app
 from flask_babel import gettext as _
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from microblog.accounts.models import MAX_EMAIL, User
+from microblog.accounts.models import EmailChange, User
 from microblog.clock import utcnow
-from microblog.extensions import Model, db
+from microblog.extensions import db
 from microblog.taskqueue.launch import launch_task
 
 RETENTION = timedelta(days=7)  # after the link has expired, so that the mail to the old address can be retried manually
@@ -20,22 +19,6 @@ RETENTION = timedelta(days=7)  # after the link has expired, so that the mail to
 
 class EmailTaken(Exception):
     """Raised if another user has taken the address since the request."""
-
-
-class EmailChange(Model):
-    """A requested change of a user's email address. The Celery messages of its mails carry its id."""
-
-    __tablename__ = "email_change"
-    __table_args__ = {"sqlite_autoincrement": True}
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
-    old_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
-    new_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
-    requested_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
-    confirmed_at: Mapped[datetime | None]
-
-    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
 
 def request_email_change(user: User, address: str) -> None:

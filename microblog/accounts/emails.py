@@ -10,8 +10,7 @@ from flask_babel import gettext as _
 from flask_mail import Message
 
 from microblog.accounts import tokens
-from microblog.accounts.email_change import EmailChange
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
 from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
 

@@ -8,11 +8,11 @@ from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from flask_login import current_user
 from flask_wtf import FlaskForm
-from wtforms import BooleanField, Field, PasswordField, StringField, TextAreaField
+from wtforms import BooleanField, Field, PasswordField, SelectField, StringField, TextAreaField
 from wtforms.validators import EqualTo, InputRequired, Length, Regexp, ValidationError
 
+from microblog import i18n
 from microblog.accounts.models import MAX_ABOUT_ME, MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, USERNAME, User
-from microblog.accounts.preferences import PreferencesForm
 from microblog.validators import Storable, normalize_email, normalize_newlines
 
 MIN_USERNAME = 3
@@ -54,6 +54,25 @@ class UsernameForm(FlaskForm):
         """Refuse a username that another user has."""
         if User.with_username(field.data, also_deleted=True) not in (None, current_user):
             raise ValidationError(_("This username is taken. Choose another."))
+
+
+class ChoiceField(SelectField):
+    """An optional choice: if none is made, the form has the empty string and the row has NULL."""
+
+    def process_data(self, value: str | None) -> None:
+        super().process_data(value or "")
+
+
+class PreferencesForm(FlaskForm):
+    """Form for language and time zone."""
+
+    locale = ChoiceField(_l("Language"), description=_l("Of the pages, and of the mails that you get."))
+    timezone = ChoiceField(_l("Time zone"), description=_l("In which times are told."))
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.locale.choices = [("", _("As my browser asks")), *i18n.languages().items()]
+        self.timezone.choices = [("", _("That of my device")), *i18n.zones()]
 
 
 class ProfileForm(UsernameForm, PreferencesForm):

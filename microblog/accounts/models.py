@@ -1,4 +1,4 @@
-"""Tables of users and followers, and the signals of their changes."""
+"""Tables of users, followers and changes of email addresses, and the signals of changes."""
 
 from __future__ import annotations
 
@@ -166,6 +166,22 @@ class Follow(Model):
 
     follower: Mapped[User] = relationship(foreign_keys=follower_id)
     followed: Mapped[User] = relationship(foreign_keys=followed_id)
+
+
+class EmailChange(Model):
+    """A requested change of a user's email address. The Celery messages of its mails carry its id."""
+
+    __tablename__ = "email_change"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    old_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
+    new_address: Mapped[str] = mapped_column(sa.String(MAX_EMAIL))
+    requested_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
+    confirmed_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
 
 # Usernames and addresses are unique regardless of case.

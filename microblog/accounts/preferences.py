@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Flask, abort, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from flask_login import user_loaded_from_cookie, user_logged_in
-from flask_wtf import FlaskForm
-from wtforms import SelectField
 
 from microblog import i18n
+from microblog.accounts.forms import PreferencesForm
 from microblog.accounts.models import User
 from microblog.security import referring_path
 
 bp = Blueprint("preferences", __name__)
-
-
-class ChoiceField(SelectField):
-    """An optional choice: if none is made, the form has the empty string and the row has NULL."""
-
-    def process_data(self, value: str | None) -> None:
-        super().process_data(value or "")
-
-
-class PreferencesForm(FlaskForm):
-    """Form for language and time zone."""
-
-    locale = ChoiceField(_l("Language"), description=_l("Of the pages, and of the mails that you get."))
-    timezone = ChoiceField(_l("Time zone"), description=_l("In which times are told."))
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.locale.choices = [("", _("As my browser asks")), *i18n.languages().items()]
-        self.timezone.choices = [("", _("That of my device")), *i18n.zones()]
 
 
 def init_app(app: Flask) -> None:

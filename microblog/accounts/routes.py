@@ -1,15 +1,16 @@
-"""Pages for signing up, signing in and out, editing the profile and following other users."""
+"""Pages for signing up, signing in and out, resetting the password, editing the profile and following other users."""
 
 from __future__ import annotations
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
+from flask_limiter import RequestLimit
 from flask_login import current_user, login_required, login_user, logout_user
-from werkzeug.wrappers import Response
 
 from microblog.accounts import preferences
-from microblog.accounts.forms import ProfileForm, SignInForm, SignUpForm
+from microblog.accounts.emails import link_lifetime
+from microblog.accounts.forms import NewPasswordForm, ProfileForm, RequestLinkForm, SignInForm, SignUpForm
 from microblog.accounts.models import Follow, User
 from microblog.accounts.services import (
     UserUnavailable,
@@ -20,13 +21,17 @@ from microblog.accounts.services import (
     followers_of,
     get_user_or_404,
     is_following,
+    replace_password,
+    request_password_reset,
     sign_up,
     unfollow_user,
 )
+from microblog.accounts.tokens import user_of_reset_token
 from microblog.notifications.pubsub import end_streams
 from microblog.pagination import Page, requested_page
-from microblog.rate_limits import limit_password_attempts, limit_sign_ins, limit_user
-from microblog.security import local_path, referring_path
+from microblog.rate_limits import limit_link_emails, limit_password_attempts, limit_sign_ins, limit_user
+from microblog.security import LinkExpired, LinkInvalid, fingerprint, local_path, referring_path
+from microblog.validators import comparable_email
 
 bp = Blueprint("accounts", __name__)
 
@@ -166,11 +171,11 @@ def _list_users(user: User, page: Page[Follow], users: list[User], title: str) -
     return render_template("accounts/users.html", user=user, page=page, users=users, title=title)
 
 
-def _redirect_back(user: User) -> Response:
+def _redirect_back(user: User) -> ResponseReturnValue:
     return redirect(referring_path() or url_for("posts.profile", username=user.username))
 
 
-def redirect_to_sign_in() -> Response:
+def redirect_to_sign_in() -> ResponseReturnValue:
     """Redirect to the sign-in page, which leads back to the requested page if the request was a GET."""
     if request.method != "GET" or request.path == "/":
         return redirect(url_for("accounts.login"))
@@ -189,3 +194,70 @@ def user_card(username: str) -> ResponseReturnValue:
         counts=count_follows(user),
         following=user != current_user and is_following(current_user, user),
     )
+
+
+reset_bp = Blueprint("reset", __name__, url_prefix="/auth")
+
+
+def _email_key() -> str:
+    """Return the rate limiter's key for the address in the form: a fingerprint, since it is stored in Redis."""
+    return "address:" + fingerprint("rate-limit", comparable_email(request.form.get("email", "").strip()))
+
+
+def _confirm_request(limit: RequestLimit | None = None) -> Response:
+    """Return the same response with and without an account, and when the rate limit is exceeded."""
+    flash(
+        _(
+            "If there is an account with this address, a mail with a link is on its way. The link works for %(time)s.",
+            time=link_lifetime(),
+        )
+    )
+    return make_response(redirect(url_for("accounts.login")))
+
+
+@reset_bp.route("/reset_password_request", methods=["GET", "POST"])
+@limit_password_attempts()
+@limit_link_emails(_email_key, _confirm_request)
+def request_link() -> ResponseReturnValue:
+    """Request a mail with a link to set a new password.
+
+    The response does not reveal whether an address has an account: every request causes the same work (one query, one
+    job, one message), and the worker decides whether to send a mail.
+    """
+    form = RequestLinkForm()
+    if form.validate_on_submit():
+        request_password_reset(form.email.data)
+        return _confirm_request()
+    return render_template("accounts/request_link.html", form=form), 422 if form.is_submitted() else 200
+
+
+# A token has no slash. Text that a mail program adds to the link becomes part of the argument, and is not logged.
+@reset_bp.route("/reset_password/<path:token>", methods=["GET", "POST"])
+@limit_password_attempts()
+def set_password(token: str) -> ResponseReturnValue:
+    """Set a new password with a mailed link."""
+    try:
+        user = user_of_reset_token(token)
+    except (LinkExpired, LinkInvalid) as error:
+        return _redirect_to_request(error)
+    form = NewPasswordForm()
+    if form.validate_on_submit():
+        if not replace_password(user, form.password.data):
+            return _redirect_to_request(LinkInvalid())
+        flash(
+            _("Your new password is set. Sign in with it; wherever you were signed in, you no longer are."), "success"
+        )
+        return redirect(url_for("accounts.login"))
+    page = make_response(
+        render_template("accounts/set_password.html", form=form, user=user), 422 if form.is_submitted() else 200
+    )
+    page.headers["Cache-Control"] = "no-store"
+    return page
+
+
+def _redirect_to_request(error: Exception) -> ResponseReturnValue:
+    if isinstance(error, LinkExpired):
+        flash(_("This link is too old: it worked for %(time)s.", time=link_lifetime()), "danger")
+    else:
+        flash(_("This link does not work, or no longer: it was used, or the account has changed since."), "danger")
+    return redirect(url_for("reset.request_link"))

@@ -1,4 +1,4 @@
-"""Operations on accounts: sign up, change the profile or the password, list users by name, follow."""
+"""Operations on accounts: sign up, change the profile or the password, reset it, list users by name, follow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
 from microblog.notifications.services import notify
 from microblog.pagination import FIRST_PAGE, InvalidKey, KeysetOrder, Page, PageRequest
+from microblog.taskqueue.launch import launch_task
+from microblog.taskqueue.models import Task
+
+#: The task that mails a link to set a new password.
+RESET_EMAIL_TASK = "email_password_reset"
 
 
 def sign_up(username: str, email: str, password: str) -> User | None:
@@ -66,6 +71,30 @@ def replace_password(user: User, password: str) -> bool:
     db.session.commit()
     end_streams(replaced)
     return True
+
+
+def request_password_reset(email: str) -> None:
+    """Launch the mail with a link to `email`, which is sent if it belongs to a user, and commit.
+
+    The job belongs to the system: anyone may request a link, but must not be able to fill a user's list of jobs.
+    """
+    user = User.with_email(email)
+    launch_task(RESET_EMAIL_TASK, _("Mailing a link to set a new password"), user.id if user else None)
+    db.session.commit()
+
+
+def is_reset_pending(user_id: int, task_id: str) -> bool:
+    """Return whether an earlier task than `task_id` will mail a link to the same user, so that this one need not.
+
+    The system may have several unfinished jobs of a kind, so this is checked by the task; the oldest sends the mail.
+    """
+    task = db.session.get(Task, task_id)
+    if task is None:
+        return False
+    earlier = sa.tuple_(Task.created_at, Task.id) < (task.created_at, task.id)
+    same_user = Task.signature[("args", 0)].as_integer() == user_id
+    query = sa.select(Task.id).where(Task.unfinished, Task.name == RESET_EMAIL_TASK, earlier, same_user)
+    return db.session.scalar(query.limit(1)) is not None
 
 
 def get_user_or_404(username: str) -> User:

@@ -8,10 +8,10 @@ from flask_babel import gettext as _
 from flask_login import COOKIE_NAME, current_user, login_required, login_user, logout_user
 
 from microblog.accounts import deletion, email_change, tokens
-from microblog.accounts.email_change import EmailChange, EmailTaken
+from microblog.accounts.email_change import EmailTaken
 from microblog.accounts.emails import link_lifetime
 from microblog.accounts.forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
 from microblog.rate_limits import limit_link_emails, limit_password_attempts

@@ -11,10 +11,11 @@ from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
-from microblog.accounts import deletion, password_reset
-from microblog.accounts.email_change import RETENTION, EmailChange
+from microblog.accounts import deletion
+from microblog.accounts.email_change import RETENTION
 from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
+from microblog.accounts.services import RESET_EMAIL_TASK, is_reset_pending
 from microblog.database import DatabaseUnavailable, delete_older
 from microblog.extensions import db
 from microblog.jobs.services import cancel_jobs_of_user
@@ -27,11 +28,11 @@ from microblog.taskqueue.worker import JobTask
 MAX_RETRY_DELAY = 30  # seconds between two attempts of a deletion that has to wait
 
 
-@shared_task(name=password_reset.TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
+@shared_task(name=RESET_EMAIL_TASK, bind=True, base=MailTask, title=_l("Mailing a link to set a new password"))
 def email_password_reset(self: MailTask, user_id: int | None) -> dict[str, Any]:
     """Mail a user a link to set a new password. Do nothing if `user_id` is None or an earlier mail is pending."""
     user = User.with_id(user_id)
-    if user is None or password_reset.is_reset_pending(user.id, self.task_id):
+    if user is None or is_reset_pending(user.id, self.task_id):
         return {"message_id": None}
     return deliver(self, password_reset_email(user))
 

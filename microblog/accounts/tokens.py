@@ -10,8 +10,7 @@ from typing import Any
 
 from flask import current_app
 
-from microblog.accounts.email_change import EmailChange
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
 from microblog.extensions import db
 from microblog.security import LinkInvalid, fingerprint, read_signed, sign
 

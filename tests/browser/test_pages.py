@@ -14,8 +14,7 @@ from flask import current_app
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from microblog.accounts import tokens
-from microblog.accounts.email_change import EmailChange
-from microblog.accounts.models import Follow, User
+from microblog.accounts.models import EmailChange, Follow, User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages.services import send_message

@@ -12,9 +12,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.accounts import tokens
-from microblog.accounts.email_change import RETENTION, EmailChange
+from microblog.accounts.email_change import RETENTION
 from microblog.accounts.emails import email_changed_email
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
 from microblog.accounts.services import replace_password
 from microblog.accounts.tasks import purge_email_changes
 from microblog.api.models import ApiToken

@@ -13,10 +13,9 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-from microblog.accounts import deletion, password_reset
-from microblog.accounts.email_change import EmailChange
-from microblog.accounts.models import Follow, User
-from microblog.accounts.services import FOLLOWER, count_follows
+from microblog.accounts import deletion
+from microblog.accounts.models import EmailChange, Follow, User
+from microblog.accounts.services import FOLLOWER, RESET_EMAIL_TASK, count_follows, request_password_reset
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
 from microblog.exports.archive import current_storage
@@ -211,11 +210,11 @@ def test_name_stays_reserved_until_deletion_ends(susan: User, client: FlaskClien
     deletion.close_account(susan)
 
     refused = register(client)
-    password_reset.request_password_reset("susan@example.com")
+    request_password_reset("susan@example.com")
 
     assert "This username is taken." in refused.text
     assert "There is an account with this address already." in refused.text
-    assert job(password_reset.TASK).signature["args"] == [None]
+    assert job(RESET_EMAIL_TASK).signature["args"] == [None]
 
 
 @pytest.mark.parametrize(

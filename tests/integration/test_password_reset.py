@@ -16,9 +16,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog import logs
-from microblog.accounts import password_reset, tokens
+from microblog.accounts import tokens
 from microblog.accounts.models import User
-from microblog.accounts.services import replace_password
+from microblog.accounts.services import (
+    RESET_EMAIL_TASK,
+    is_reset_pending,
+    replace_password,
+    request_password_reset,
+)
 from microblog.accounts.tasks import email_password_reset
 from microblog.api.models import ApiToken
 from microblog.extensions import db
@@ -50,7 +55,7 @@ def signs_in_with(password: str) -> bool:
 
 def jobs() -> list[Task]:
     db.session.rollback()
-    return list(db.session.scalars(sa.select(Task).where(Task.name == password_reset.TASK).order_by(Task.created_at)))
+    return list(db.session.scalars(sa.select(Task).where(Task.name == RESET_EMAIL_TASK).order_by(Task.created_at)))
 
 
 @contextmanager
@@ -152,15 +157,15 @@ def test_reset_job_is_not_listed_for_user(
 def test_oldest_pending_job_sends_the_mail(susan: User, make_user: Callable[..., User]) -> None:
     ben = make_user("ben")
     for address in ("susan@example.com", "susan@example.com", "ben@example.com"):
-        password_reset.request_password_reset(address)
+        request_password_reset(address)
     first, second, for_ben = jobs()
 
-    assert [password_reset.is_reset_pending(susan.id, job.id) for job in (first, second)] == [False, True]
-    assert not password_reset.is_reset_pending(ben.id, for_ben.id)
+    assert [is_reset_pending(susan.id, job.id) for job in (first, second)] == [False, True]
+    assert not is_reset_pending(ben.id, for_ben.id)
 
     db.session.execute(sa.update(Task).where(Task.id == first.id).values(state="FAILURE"))
     db.session.commit()
-    assert not password_reset.is_reset_pending(susan.id, second.id)
+    assert not is_reset_pending(susan.id, second.id)
 
 
 @pytest.mark.parametrize(

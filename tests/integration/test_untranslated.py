@@ -16,9 +16,8 @@ from flask.testing import FlaskClient
 from flask_babel import force_locale
 
 from microblog.accounts import tokens
-from microblog.accounts.email_change import EmailChange
 from microblog.accounts.emails import account_deleted_email, confirm_email, email_changed_email, password_reset_email
-from microblog.accounts.models import User
+from microblog.accounts.models import EmailChange, User
 from microblog.clock import utcnow
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import report_email
