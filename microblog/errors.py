@@ -45,7 +45,7 @@ def error_response(error: HTTPException) -> AnyResponse:
 
 def problem(error: HTTPException, **members: Any) -> Response:
     """Return `error` as ``application/problem+json`` (RFC 9457), with further `members` such as ``errors``."""
-    body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _sentence(error)}
+    body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": _message(error)}
     # Errors of a list have the items' indices as keys (OPT_NON_STR_KEYS). Messages may be lazy strings (default=str).
     json = orjson.dumps(body | members, default=str, option=orjson.OPT_NON_STR_KEYS)
     response = current_app.response_class(json, error.code)
@@ -55,7 +55,7 @@ def problem(error: HTTPException, **members: Any) -> Response:
 
 def _page(error: HTTPException) -> Response:
     template = current_app.jinja_env.get_template("errors/error.html")
-    html = template.render(code=error.code, title=_title(error), sentence=_sentence(error), draft=_draft())
+    html = template.render(code=error.code, title=_title(error), message=_message(error), draft=_draft())
     return _with_headers_of(error, make_response(html, error.code))
 
 
@@ -90,7 +90,7 @@ def _title(error: HTTPException) -> str:
     return titles.get(error.code or 500) or titles[500 if (error.code or 500) >= 500 else 400]
 
 
-def _sentence(error: HTTPException) -> str:
+def _message(error: HTTPException) -> str:
     """Return one sentence for the user: the description passed by the code that raised `error`, or its status's."""
     if isinstance(error, CSRFError):
         return str(_("The page was open too long, or the form came from elsewhere. Open it again and retry."))
@@ -100,7 +100,7 @@ def _sentence(error: HTTPException) -> str:
     description = error.description
     if description and (standard is None or description != standard.description):
         return str(description)
-    sentences: dict[int, str] = {
+    messages: dict[int, str] = {
         400: _("The request could not be understood. Nothing was changed."),
         401: _("This is only for those who are signed in."),
         403: _("You may not do this."),
@@ -111,7 +111,7 @@ def _sentence(error: HTTPException) -> str:
         500: _("That is our fault, not yours. It has been noted and will be looked into."),
         503: _("The database does not answer right now. Nothing is lost: try again in a few seconds."),
     }
-    return sentences.get(error.code or 500, str(description or error.name))
+    return messages.get(error.code or 500, str(description or error.name))
 
 
 def _when_again(error: RateLimitExceeded) -> str:

@@ -20,7 +20,7 @@ def init_app(app: Flask) -> None:
 
     for blueprint in (bp, reset_bp, settings_routes.bp):
         app.register_blueprint(blueprint)
-    app.jinja_env.globals["picture_of"] = avatar_of
+    app.jinja_env.globals["avatar_of"] = avatar_of
     last_seen.init_app(app)
     preferences.init_app(app)
     login.unauthorized_handler(redirect_to_sign_in)

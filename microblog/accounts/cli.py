@@ -86,8 +86,8 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
         print_json(_user_json(user) | {"done": changed})
     else:
         when = "now" if changed else "already"
-        sentence = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
-        click.echo(f"{user.username}: {sentence}.", err=not changed)
+        message = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
+        click.echo(f"{user.username}: {message}.", err=not changed)
     if not changed:
         context.exit(EXIT_UNCHANGED)
 

@@ -87,7 +87,7 @@ class ProfileForm(UsernameForm, PreferencesForm):
     )
 
 
-class AddressForm(FlaskForm):
+class EmailForm(FlaskForm):
     """Form field for an email address that is not taken."""
 
     taken: Any = _l("There is an account with this address already. Sign in instead.")
@@ -101,7 +101,7 @@ class AddressForm(FlaskForm):
 
     def validate_email(self, field: Field) -> None:
         """Normalize the address. Refuse an invalid address, and one that belongs to a user."""
-        field.data = normalize_address(field.data)
+        field.data = valid_email(field.data)
         if User.with_email(field.data, also_deleted=True) is not None:
             raise ValidationError(str(self.taken))
 
@@ -130,11 +130,11 @@ class NewPasswordForm(FlaskForm):
     )
 
 
-class SignUpForm(UsernameForm, AddressForm, NewPasswordForm):
+class SignUpForm(UsernameForm, EmailForm, NewPasswordForm):
     """Form for registration."""
 
 
-def normalize_address(text: str) -> str:
+def valid_email(text: str) -> str:
     """Return the normal form of an email address. Raises ValidationError, for the user to read, if it is invalid."""
     try:
         return normalize_email(text)
@@ -153,7 +153,7 @@ class RequestLinkForm(FlaskForm):
 
     def validate_email(self, field: Field) -> None:
         """Refuse an invalid address; normalize a valid one."""
-        field.data = normalize_address(field.data)
+        field.data = valid_email(field.data)
 
 
 class CurrentPasswordForm(FlaskForm):
@@ -180,14 +180,14 @@ class ChangePasswordForm(CurrentPasswordForm, NewPasswordForm):
         self.password2.label.text = _("New password again")
 
 
-class ChangeAddressForm(CurrentPasswordForm, AddressForm):
+class ChangeEmailForm(CurrentPasswordForm, EmailForm):
     """Form for changing the email address."""
 
     taken: Any = _l("There is an account with this address already. Choose another.")
 
     def validate_email(self, field: Field) -> None:
         """Refuse an invalid address, the current one, and one that belongs to another user."""
-        if normalize_address(field.data).lower() == current_user.email.lower():
+        if valid_email(field.data).lower() == current_user.email.lower():
             raise ValidationError(_("This is your address already."))
         super().validate_email(field)
 

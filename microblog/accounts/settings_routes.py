@@ -10,7 +10,7 @@ from flask_login import COOKIE_NAME, current_user, login_required, login_user, l
 from microblog.accounts import deletion, email_change, tokens
 from microblog.accounts.email_change import EmailTaken
 from microblog.accounts.emails import link_lifetime
-from microblog.accounts.forms import ChangeAddressForm, ChangePasswordForm, DeleteAccountForm
+from microblog.accounts.forms import ChangeEmailForm, ChangePasswordForm, DeleteAccountForm
 from microblog.accounts.models import EmailChange, User
 from microblog.accounts.services import replace_password
 from microblog.extensions import db
@@ -55,7 +55,7 @@ def change_password() -> ResponseReturnValue:
 @limit_link_emails(_user_key)
 def change_address() -> ResponseReturnValue:
     """Request another email address; a link mailed to it confirms the change."""
-    form = ChangeAddressForm()
+    form = ChangeEmailForm()
     if not form.validate_on_submit():
         return render_template("accounts/change_address.html", form=form), 422 if form.is_submitted() else 200
     try:

@@ -87,6 +87,6 @@ def wrong_password() -> Unauthorized:
     return _unauthorized(_("The username or the password is wrong."), "basic")
 
 
-def _unauthorized(sentence: str, scheme: str, **parameters: str) -> Unauthorized:
+def _unauthorized(message: str, scheme: str, **parameters: str) -> Unauthorized:
     challenge = WWWAuthenticate(scheme, {"realm": REALM, **parameters})
-    return Unauthorized(sentence, www_authenticate=challenge)
+    return Unauthorized(message, www_authenticate=challenge)

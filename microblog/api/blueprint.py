@@ -125,8 +125,8 @@ def read_json(req: Request) -> Any:
 
 def abort_invalid(errors: Any) -> NoReturn:
     """Respond with 422; `errors` contains the errors by location (json, query) and field."""
-    sentence = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
-    abort(problem(UnprocessableEntity(sentence), errors=errors))
+    message = _("Some of what was sent cannot be taken; “errors” says what is wrong with it.")
+    abort(problem(UnprocessableEntity(message), errors=errors))
 
 
 def _check_body() -> None:

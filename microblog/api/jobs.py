@@ -141,7 +141,7 @@ def import_file() -> tuple[dict[str, Any], dict[str, str]]:
 @imports_bp.get("/<task_id>/refusals")
 @imports_bp.lists(RejectedEntryPageSchema)
 @imports_bp.error_responses(HTTPStatus.NOT_FOUND)
-def refused(query: dict[str, Any], task_id: str) -> PageResponse:
+def rejected(query: dict[str, Any], task_id: str) -> PageResponse:
     """List the entries that an import rejected, in the order of the file.
 
     The list is empty once it has expired or another import of yours has started. The `result` of the task has the

@@ -111,8 +111,8 @@ def _recipient(username: str) -> User:
     return user if user.id != caller().id else _refuse_recipient(_("You cannot write to yourself."))
 
 
-def _refuse_recipient(sentence: str) -> NoReturn:
-    abort_invalid({"json": {"to": [sentence]}})
+def _refuse_recipient(message: str) -> NoReturn:
+    abort_invalid({"json": {"to": [message]}})
 
 
 def _own(message_id: int) -> Message:

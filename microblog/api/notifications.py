@@ -53,8 +53,8 @@ def _to_json(row: Notification, rendered: RenderedNotification) -> dict[str, Any
         "id": row.id,
         "kind": row.name,
         "subject": row.subject,
-        "sentence": rendered.sentence,
-        "link": rendered.address,
+        "sentence": rendered.message,
+        "link": rendered.url,
         "timestamp": iso(row.timestamp),
         "read": row.read_at is not None,
     }

@@ -141,8 +141,8 @@ def search(query: dict[str, Any]) -> PageResponse:
     """List the posts that contain the words of `q`, best match first."""
     parsed = Query.parse(query["q"])
     if not parsed:
-        sentence = _("There is no word in this: type a letter, a digit or an emoji.")
-        abort_invalid({"query": {"q": [sentence]}})
+        message = _("There is no word in this: type a letter, a digit or an emoji.")
+        abort_invalid({"query": {"q": [message]}})
     found = find(parsed, page_request(query))
     body, headers = page_response(query, found.page, found.page.items)
     return body | {"truncated": found.more}, headers

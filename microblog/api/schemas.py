@@ -352,7 +352,9 @@ class RejectedEntrySchema(Schema):
     number = integer("The position in the list of the file, from 1.", required=True)
     line = integer("The line of the file in which the entry begins, from 1.", required=True)
     reason = text("The reason, in one sentence.", required=True)
-    address = text("The URL of the original; null if the file has none.", required=True, allow_none=True)
+    address = text(
+        "The URL of the original; null if the file has none.", required=True, allow_none=True, attribute="url"
+    )
 
 
 class RejectedEntryPageSchema(PageSchema):

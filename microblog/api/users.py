@@ -100,7 +100,7 @@ def _refuse_taken(data: dict[str, Any], user: User | None = None) -> None:
 
 
 def _refuse(**fields: str) -> None:
-    abort_invalid({"json": {name: [sentence] for name, sentence in fields.items()}})
+    abort_invalid({"json": {name: [message] for name, message in fields.items()}})
 
 
 def _profile_json(user: User, reader: User) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ADDRESS = "127.0.0.1"
+HOST = "127.0.0.1"
 # The variables that `flask tasks …` or `celery inspect …` in a second terminal need to reach the running system.
 SHARED = ("MICROBLOG_ENV", "REDIS_URL", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
 
@@ -21,11 +21,11 @@ def compose(given: Mapping[str, str], port: int, redis_url: str, mail_port: int)
     scripts = Path(sys.executable).parent
     return environment | {
         "MICROBLOG_ENV": "development",
-        "HOST": ADDRESS,
+        "HOST": HOST,
         "PORT": str(port),
-        "PUBLIC_URL": f"http://{ADDRESS}:{port}",
+        "PUBLIC_URL": f"http://{HOST}:{port}",
         "REDIS_URL": redis_url,
-        "MAIL_SERVER": ADDRESS,
+        "MAIL_SERVER": HOST,
         "MAIL_PORT": str(mail_port),
         "PATH": os.pathsep.join([str(scripts), given.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",

@@ -22,7 +22,7 @@ from typing import NoReturn
 from honcho.environ import parse_procfile
 
 from config import ROOT, load_settings
-from microblog.development.environment import ADDRESS, compose, share
+from microblog.development.environment import HOST, compose, share
 from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
 from microblog.development.servers import free_port, redis_answers, redis_command, smtp_answers, web_answers
 
@@ -69,7 +69,7 @@ def _plan(port: int, instance: Path) -> _Plan:
     redis_url = os.environ.get("REDIS_URL")
     if not redis_url:
         redis_port = free_port()
-        redis_url = f"redis://{ADDRESS}:{redis_port}/0"
+        redis_url = f"redis://{HOST}:{redis_port}/0"
         backing.append(_redis(instance / "redis", redis_port))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
@@ -105,11 +105,10 @@ def _port(text: str) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ADDRESS, int(text)))
+            probe.bind((HOST, int(text)))
         except OSError as error:
             raise Failure(
-                f"Port {text} of {ADDRESS} cannot be used ({error.strerror}); "
-                "choose another, as in `make run PORT=8001`."
+                f"Port {text} of {HOST} cannot be used ({error.strerror}); choose another, as in `make run PORT=8001`."
             ) from None
     return int(text)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from microblog.development.environment import ADDRESS
+from microblog.development.environment import HOST
 from microblog.development.process_manager import Failure
 
 # The Makefile installs the wheel of requirements-redis.txt here.
@@ -29,7 +29,7 @@ def free_port() -> int:
         port = secrets.choice(PORTS)
         with suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((ADDRESS, port))
+            probe.bind((HOST, port))
             return port
 
 
@@ -46,7 +46,7 @@ def redis_command(port: int, folder: Path | None) -> list[str]:
 
     The server persists its data in `folder`, or keeps it only in memory.
     """
-    place = ["--bind", ADDRESS, "--port", str(port), "--dir", str(folder or tempfile.gettempdir())]
+    place = ["--bind", HOST, "--port", str(port), "--dir", str(folder or tempfile.gettempdir())]
     return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]
 
 
@@ -61,7 +61,7 @@ def redis_answers(url: str) -> bool:
 def web_answers(port: int, path: str, timeout: float = PROBE_TIMEOUT) -> bool:
     """Return True if the web server answers a request for `path` with status 200."""
     # http.client ignores the proxy settings of the environment.
-    connection = http.client.HTTPConnection(ADDRESS, port, timeout=timeout)
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -70,6 +70,6 @@ def web_answers(port: int, path: str, timeout: float = PROBE_TIMEOUT) -> bool:
 
 def smtp_answers(port: int) -> bool:
     """Return True if the SMTP server greets."""
-    with suppress(OSError, smtplib.SMTPException), smtplib.SMTP(ADDRESS, port, timeout=PROBE_TIMEOUT):
+    with suppress(OSError, smtplib.SMTPException), smtplib.SMTP(HOST, port, timeout=PROBE_TIMEOUT):
         return True
     return False

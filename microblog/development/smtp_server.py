@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from microblog.development.environment import ADDRESS
+from microblog.development.environment import HOST
 
 LARGEST_MAIL = 50 * 1024 * 1024  # bytes
 
@@ -49,7 +49,7 @@ async def serve(folder: Path, port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     server = await loop.create_server(
-        lambda: SMTP(keeper, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop), ADDRESS, port
+        lambda: SMTP(keeper, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop), HOST, port
     )
     await stop.wait()
     server.close()

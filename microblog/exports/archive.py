@@ -18,7 +18,7 @@ from microblog.posts.models import Post
 from microblog.storage import Storage
 
 
-def current_storage() -> Storage:
+def archive_storage() -> Storage:
     """Return the storage at ``EXPORT_STORAGE_URL``."""
     return Storage(current_app.config["EXPORT_STORAGE_URL"])
 

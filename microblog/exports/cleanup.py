@@ -9,7 +9,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from microblog.clock import utcnow
-from microblog.exports.archive import current_storage
+from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive, archive_path
 from microblog.extensions import db
 from microblog.taskqueue import states
@@ -39,7 +39,7 @@ def delete_superseded() -> int:
 
     Assumes that no attempt is frozen for more than a day: only archives of the last day are checked.
     """
-    storage, deleted = current_storage(), 0
+    storage, deleted = archive_storage(), 0
     late = sa.select(Archive).where(Archive.attempt > 1, Archive.created_at > utcnow() - MAX_SUSPENSION)
     for archive in db.session.scalars(late):
         for path in _superseded(archive):
@@ -54,7 +54,7 @@ def delete_abandoned_parts() -> int:
 
     A part is ``<job>.<attempt>.json``; it is in use while that attempt is the current one of the job's export.
     """
-    storage, deleted = current_storage(), 0
+    storage, deleted = archive_storage(), 0
     for part in storage.parts():
         name = PART.fullmatch(posixpath.basename(part))
         if name is None:
@@ -74,7 +74,7 @@ def delete_archives_of_user(user_id: int) -> int:
 
 def _delete(archives: sa.Select[Archive]) -> int:
     """Delete archives, each file before its row: a row without a file is found again, a file without a row is not."""
-    storage, deleted = current_storage(), 0
+    storage, deleted = archive_storage(), 0
     while batch := db.session.scalars(archives.limit(BATCH)).all():
         for archive in batch:
             for path in (*_superseded(archive), archive.path):

@@ -7,7 +7,7 @@ from flask_babel import gettext as _
 from flask_mail import Message
 
 from microblog.accounts.models import User
-from microblog.exports.archive import FILE_NAME, current_storage
+from microblog.exports.archive import FILE_NAME, archive_storage
 from microblog.exports.models import Archive
 from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
@@ -35,6 +35,6 @@ def archive_email(user: User, archive: Archive) -> Message:
             link_days=current_app.config["EXPORT_LINK_LIFETIME"] // (24 * 3600),
         )
     if attached:
-        with current_storage().open(archive.path) as file:
+        with archive_storage().open(archive.path) as file:
             message.attach(FILE_NAME, "application/json", file.read())
     return message

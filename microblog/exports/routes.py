@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.exports.archive import FILE_NAME, current_storage
+from microblog.exports.archive import FILE_NAME, archive_storage
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.extensions import db
 from microblog.rate_limits import limit_launches
@@ -43,7 +43,7 @@ def download(archive_id: str) -> ResponseReturnValue:
         abort(410, _("This link has expired. Sign in and download the archive from your tasks page."))
     except (ArchiveNotFound, LinkInvalid):
         abort(404, _("There is no such archive, or it has expired."))
-    storage = current_storage()
+    storage = archive_storage()
     response = Response(storage.read_chunks(archive.path), mimetype="application/json")
     response.content_length = storage.size(archive.path)
     response.headers.set("Content-Disposition", "attachment", filename=FILE_NAME)

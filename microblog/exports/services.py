@@ -8,7 +8,7 @@ from flask_babel import gettext as _
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.exports.archive import current_storage
+from microblog.exports.archive import archive_storage
 from microblog.exports.emails import LINK
 from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export, export_posts
@@ -45,6 +45,6 @@ def find_archive(archive_id: str, user_id: int, token: str | None = None) -> Arc
         raise ArchiveNotFound(archive_id)
     if token and read_signed(LINK, token, current_app.config["EXPORT_LINK_LIFETIME"]) != archive.id:
         raise LinkInvalid
-    if not current_storage().exists(archive.path):
+    if not archive_storage().exists(archive.path):
         raise ArchiveNotFound(archive_id)
     return archive

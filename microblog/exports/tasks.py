@@ -15,7 +15,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.exports import cleanup
-from microblog.exports.archive import count_posts, current_storage, read_posts, to_json
+from microblog.exports.archive import archive_storage, count_posts, read_posts, to_json
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
@@ -45,7 +45,7 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     If the job is cancelled, Progress raises Cancelled, and Storage.new() deletes the unfinished file.
     """
     path = archive_path(self.job_id, self.attempt)
-    with current_storage().new(path) as file:
+    with archive_storage().new(path) as file:
         with Progress(self, count_posts(user_id), describe=describe_progress) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}

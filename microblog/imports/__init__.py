@@ -12,5 +12,5 @@ def init_app(app: Flask) -> None:
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)
-    app.jinja_env.globals["has_refusals"] = uploads.has_refusals
+    app.jinja_env.globals["has_rejected_entries"] = uploads.has_rejected_entries
     deletion.on_account_deletion(uploads.delete_by_user)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 
-from microblog.imports.parsers import Draft
+from microblog.imports.parsers import ParsedPost
 
 MAX_TEXTS = 10_000  # different texts with one timestamp that are held in memory
 
 #: Called with each post of a file in order; returns the post's number among equal posts, from 1.
-Count = Callable[[Draft], int]
+Count = Callable[[ParsedPost], int]
 
 
 class OutOfOrder(Exception):
@@ -34,19 +34,19 @@ def count_in_order() -> Count:
     last: datetime | None = None
     upward: bool | None = None
 
-    def count(draft: Draft) -> int:
+    def count(post: ParsedPost) -> int:
         nonlocal last, upward
-        if last is not None and draft.timestamp != last:
-            direction = draft.timestamp > last
+        if last is not None and post.timestamp != last:
+            direction = post.timestamp > last
             if upward not in (None, direction):
                 raise OutOfOrder
             upward = direction
             seen.clear()
-        last = draft.timestamp
-        seen[draft.body] += 1
+        last = post.timestamp
+        seen[post.body] += 1
         if len(seen) > MAX_TEXTS:
             raise OutOfOrder
-        return seen[draft.body]
+        return seen[post.body]
 
     return count
 
@@ -59,8 +59,8 @@ def count_anywhere() -> Iterator[Count]:
         connection.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID")
         connection.execute("BEGIN")
 
-        def count(draft: Draft) -> int:
-            text = f"{draft.timestamp.isoformat()} {draft.body}"
+        def count(post: ParsedPost) -> int:
+            text = f"{post.timestamp.isoformat()} {post.body}"
             key = hashlib.blake2b(text.encode(), digest_size=16).digest()
             statement = (
                 "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"

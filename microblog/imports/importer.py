@@ -19,8 +19,8 @@ from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
 from microblog.imports.duplicates import Count, OutOfOrder, count_anywhere, count_in_order
 from microblog.imports.json_reader import BrokenJson, Entry, EntryReader, EntryTooLarge
-from microblog.imports.models import MAX_URL_LENGTH, Upload, current_storage
-from microblog.imports.parsers import FORMATS, Draft, EntryRejected, EntrySkipped
+from microblog.imports.models import MAX_URL_LENGTH, Upload, upload_storage
+from microblog.imports.parsers import FORMATS, EntryRejected, EntrySkipped, ParsedPost
 from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
 from microblog.posts.tokenizer import indexed
@@ -48,17 +48,17 @@ class Report:
         self._new: list[dict[str, Any]] = []
         self._without_media = 0
 
-    def note(self, entry: Entry, outcome: Draft | EntrySkipped | EntryRejected) -> None:
+    def note(self, entry: Entry, outcome: ParsedPost | EntrySkipped | EntryRejected) -> None:
         """Count one entry."""
         self.read += 1
-        if isinstance(outcome, Draft):
+        if isinstance(outcome, ParsedPost):
             self.posts += 1
             self._without_media += outcome.has_media
         elif isinstance(outcome, EntrySkipped):
             self._skipped[outcome.kind] += 1
         else:
             self._rejected += 1
-            where = {"number": entry.number, "line": entry.line, "address": _address(entry.value)}
+            where = {"number": entry.number, "line": entry.line, "address": _url(entry.value)}
             rejected = where | {"reason": str(outcome)}
             if self._rejected <= RESULT_LIMIT:
                 self._first.append(rejected)
@@ -83,29 +83,29 @@ class Report:
         }
 
 
-def _address(value: Any) -> str | None:
+def _url(value: Any) -> str | None:
     """Return the URL of the original post, shortened and storable, or None if the file has none."""
     note = value.get("object") if isinstance(value, dict) else None
-    address = note.get("url") if isinstance(note, dict) else None
-    if not isinstance(address, str) or not address.startswith(("https://", "http://")):
+    url = note.get("url") if isinstance(note, dict) else None
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
         return None
-    return replace_unstorable(address[:MAX_URL_LENGTH])
+    return replace_unstorable(url[:MAX_URL_LENGTH])
 
 
 ADVISORY_LOCK = 0x696D70  # the advisory lock's class id for imports
 
-NumberedDraft = tuple[Draft, int]  # a post and its number among equal posts in the file, from 1
+NumberedPost = tuple[ParsedPost, int]  # a post and its number among equal posts in the file, from 1
 
 
 def store_posts(
-    upload_id: str, user_id: int, batch: Sequence[NumberedDraft], rejected: Sequence[dict[str, Any]] = ()
+    upload_id: str, user_id: int, batch: Sequence[NumberedPost], rejected: Sequence[dict[str, Any]] = ()
 ) -> None:
     """Store the new posts of a user's `batch`, and the entries `rejected` beside them, and commit.
 
     The transaction excludes the user's other imports. Raises LookupError if the upload or its user has been deleted.
     """
     # Detecting languages and extracting terms takes longer than the INSERT, so it is done before the lock is taken.
-    derived = {body: _derived_columns(body) for body in {draft.body for draft in _new(batch, user_id)}}
+    derived = {body: _derived_columns(body) for body in {post.body for post in _new(batch, user_id)}}
     _lock(upload_id, user_id)
     rejected_entries.add(upload_id, rejected)
     if new := _new(batch, user_id):
@@ -119,10 +119,10 @@ def store_posts(
     db.session.commit()
 
 
-def _new(batch: Sequence[NumberedDraft], user_id: int) -> list[Draft]:
+def _new(batch: Sequence[NumberedPost], user_id: int) -> list[ParsedPost]:
     """Return the posts of `batch` that the user does not have."""
-    existing = _count_existing([draft for draft, _number in batch], user_id)
-    return [draft for draft, number in batch if not existing or number > existing[draft.body, draft.timestamp]]
+    existing = _count_existing([post for post, _number in batch], user_id)
+    return [post for post, number in batch if not existing or number > existing[post.body, post.timestamp]]
 
 
 def _derived_columns(body: str) -> dict[str, Any]:
@@ -149,17 +149,17 @@ def _count(upload_id: str, user_id: int, new: int) -> None:
         raise LookupError(f"{upload_id} has been deleted")
 
 
-def _count_existing(drafts: Sequence[Draft], user_id: int) -> Counter[tuple[str, datetime]]:
-    """Return the number of equal posts that the user has, for each draft."""
-    if not drafts:
+def _count_existing(posts: Sequence[ParsedPost], user_id: int) -> Counter[tuple[str, datetime]]:
+    """Return the number of equal posts that the user has, for each post."""
+    if not posts:
         return Counter()
-    times = [draft.timestamp for draft in drafts]
+    times = [post.timestamp for post in posts]
     in_range = sa.select(Post.id).where(Post.user_id == user_id, Post.timestamp.between(min(times), max(times)))
     if db.session.scalar(in_range.limit(1)) is None:  # an empty account, or an import in order of time
         return Counter()
     # The texts are compared too, since thousands of posts may share a timestamp. Both databases use an index for two
     # lists, but compare a list of pairs one by one.
-    same = _one_of(Post.timestamp, times), _one_of(Post.body, [draft.body for draft in drafts])
+    same = _one_of(Post.timestamp, times), _one_of(Post.body, [post.body for post in posts])
     counts = sa.select(Post.body, Post.timestamp, sa.func.count()).where(Post.user_id == user_id, *same)
     rows = db.session.execute(counts.group_by(Post.body, Post.timestamp))
     return Counter({(body, time): count for body, time, count in rows})
@@ -182,7 +182,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     deleted. Raises JobError with a sentence that names line and column if the file is broken; the posts before that
     place stay imported.
     """
-    storage, path = current_storage(), f"{upload_id}.json"
+    storage, path = upload_storage(), f"{upload_id}.json"
     reports = [Report()]  # one for each pass over the file
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
@@ -216,18 +216,18 @@ def _read(
         raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
 
 
-def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[NumberedDraft]]:
+def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[NumberedPost]]:
     """Yield the posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
     reading = iter(entries)
     more = True
     while more:
-        batch: list[NumberedDraft] = []
+        batch: list[NumberedPost] = []
         start, broken = report.read, None
         try:
             for entry in islice(reading, BATCH):
                 outcome = _outcome(entry)
                 report.note(entry, outcome)
-                if isinstance(outcome, Draft):
+                if isinstance(outcome, ParsedPost):
                     batch.append((outcome, count(outcome)))
         except BrokenJson as error:
             broken = error
@@ -237,8 +237,8 @@ def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[lis
         more = report.read > start
 
 
-def _outcome(entry: Entry) -> Draft | EntrySkipped | EntryRejected:
-    read: Callable[[Any], Draft] = FORMATS[entry.key]
+def _outcome(entry: Entry) -> ParsedPost | EntrySkipped | EntryRejected:
+    read: Callable[[Any], ParsedPost] = FORMATS[entry.key]
     try:
         return read(entry.value)
     except (EntrySkipped, EntryRejected) as reason:

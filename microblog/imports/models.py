@@ -44,7 +44,7 @@ class RejectedEntry(Model):
     """An entry of an upload that was rejected; deleted together with the upload.
 
     `place` counts the entries of the file, `number` those of its list (a file may have several), `line` the lines, each
-    from 1. `address` is the URL of the original post.
+    from 1. `url` is that of the original post.
     """
 
     __tablename__ = "rejected_entry"
@@ -54,9 +54,9 @@ class RejectedEntry(Model):
     number: Mapped[int]
     line: Mapped[int]
     reason: Mapped[str] = mapped_column(sa.Text)
-    address: Mapped[str | None] = mapped_column(sa.String(MAX_URL_LENGTH))
+    url: Mapped[str | None] = mapped_column("address", sa.String(MAX_URL_LENGTH))
 
 
-def current_storage() -> Storage:
+def upload_storage() -> Storage:
     """Return the storage of the setting ``IMPORT_STORAGE_URL``."""
     return Storage(current_app.config["IMPORT_STORAGE_URL"])

@@ -20,7 +20,7 @@ _INVISIBLE = frozenset({"script", "style", "template", "head"})
 def html_to_text(html: str) -> str:
     """Return `html` as plain text: blank lines between paragraphs, a line end for ``<br>``, a bullet for a list item.
 
-    A link becomes its text, followed by the address in brackets if the two differ (in Mastodon they are usually equal).
+    A link becomes its text, followed by the URL in brackets if the two differ (in Mastodon they are usually equal).
     Mentions and hashtags become their text only. Raises ValueError if the HTML cannot be parsed.
     """
     parser = _TextParser()
@@ -39,7 +39,7 @@ class _TextParser(HTMLParser):
         self._ends = ""  # line ends to insert before the next text
         self._invisible = 0  # nesting depth of elements without visible text
         self._verbatim = 0  # nesting depth of <pre>
-        self._links: list[tuple[str, int]] = []  # of each open link, the address and the index of its first part
+        self._links: list[tuple[str, int]] = []  # of each open link, the URL and the index of its first part
 
     @property
     def text(self) -> str:
@@ -59,8 +59,8 @@ class _TextParser(HTMLParser):
         elif tag == "a":
             values = dict(attributes)
             kinds = (values.get("class") or "").split()
-            address = "" if {"mention", "hashtag"} & set(kinds) else values.get("href") or ""
-            self._links.append((address, len(self._parts)))
+            url = "" if {"mention", "hashtag"} & set(kinds) else values.get("href") or ""
+            self._links.append((url, len(self._parts)))
         elif tag == "img":
             self._append(dict(attributes).get("alt") or "")  # a custom emoji's name
 
@@ -71,9 +71,9 @@ class _TextParser(HTMLParser):
             self._break("\n\n")
             self._verbatim = max(0, self._verbatim - (tag == "pre"))
         elif tag == "a" and self._links:
-            address, first = self._links.pop()
-            if address.startswith(("http://", "https://")) and address != "".join(self._parts[first:]).strip():
-                self._append(f" ({address})")
+            url, first = self._links.pop()
+            if url.startswith(("http://", "https://")) and url != "".join(self._parts[first:]).strip():
+                self._append(f" ({url})")
 
     def handle_data(self, data: str) -> None:
         if self._invisible:
@@ -120,7 +120,7 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
 
-class Draft(NamedTuple):
+class ParsedPost(NamedTuple):
     """A valid post: `timestamp` is aware, in UTC; `has_media` if it has attachments, which are not imported."""
 
     body: str
@@ -143,17 +143,17 @@ class EntrySkipped(Exception):
 BOOST, PRIVATE, OTHER = "boosts", "private", "other"
 
 
-def from_archive(entry: Any) -> Draft:
+def from_archive(entry: Any) -> ParsedPost:
     """Parse a post of an exported archive: ``{"body": …, "timestamp": …}``. Raises EntryRejected.
 
     The text is not changed, so that an export can be imported without loss.
     """
     if not isinstance(entry, dict):
         raise EntryRejected(_("It is not a post."))
-    return _draft(entry.get("body"), entry.get("timestamp"))
+    return _parsed_post(entry.get("body"), entry.get("timestamp"))
 
 
-def from_outbox(entry: Any) -> Draft:
+def from_outbox(entry: Any) -> ParsedPost:
     """Parse an activity of a Mastodon outbox, if it is a public or unlisted note.
 
     Raises EntrySkipped and EntryRejected.
@@ -177,14 +177,14 @@ def from_outbox(entry: Any) -> Draft:
     has_media = bool(note.get("attachment"))
     if has_media and text == "":
         raise EntryRejected(_("It has no text, only pictures, sound or video, which cannot be kept here."))
-    return _draft(text, note.get("published") or entry.get("published"))._replace(has_media=has_media)
+    return _parsed_post(text, note.get("published") or entry.get("published"))._replace(has_media=has_media)
 
 
 #: The parser of each list that a file may have, by its key.
-FORMATS: dict[str, Callable[[Any], Draft]] = {"posts": from_archive, "orderedItems": from_outbox}
+FORMATS: dict[str, Callable[[Any], ParsedPost]] = {"posts": from_archive, "orderedItems": from_outbox}
 
 
-def _draft(body: Any, timestamp: Any) -> Draft:
+def _parsed_post(body: Any, timestamp: Any) -> ParsedPost:
     if not isinstance(body, str):
         raise EntryRejected(_("It has no text."))
     if not body.strip():
@@ -193,7 +193,7 @@ def _draft(body: Any, timestamp: Any) -> Draft:
         raise EntryRejected(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(body) > MAX_POST:
         _reject_length(len(body))
-    return Draft(body, _parse_time(timestamp))
+    return ParsedPost(body, _parse_time(timestamp))
 
 
 def _plain_text(html: str) -> str:

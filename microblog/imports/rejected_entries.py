@@ -49,11 +49,11 @@ def page_of(upload_id: str, page_request: PageRequest = FIRST_PAGE) -> Page[Reje
 def to_csv(upload_id: str) -> Iterator[str]:
     """Yield all rejected entries as CSV, a batch of lines at a time, with headings in the current locale.
 
-    No field can be taken for a formula: they are numbers, this module's sentences, and addresses that begin with http.
+    No field can be taken for a formula: they are numbers, this module's messages, and URLs that begin with http.
     """
     yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # spreadsheets need the BOM
     fields = sa.select(
-        RejectedEntry.place, RejectedEntry.number, RejectedEntry.line, RejectedEntry.reason, RejectedEntry.address
+        RejectedEntry.place, RejectedEntry.number, RejectedEntry.line, RejectedEntry.reason, RejectedEntry.url
     )
     batch = fields.where(RejectedEntry.upload_id == upload_id).order_by(RejectedEntry.place).limit(BATCH)
     place = 0

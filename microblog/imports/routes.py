@@ -57,8 +57,8 @@ def upload() -> ResponseReturnValue:
         return _page(form), 422
     try:
         uploads.start(current_user, iter(lambda: form.file.data.stream.read(CHUNK), b""))
-    except uploads.NotAPostsFile as refused:
-        form.file.errors = [str(refused)]
+    except uploads.NotAPostsFile as error:
+        form.file.errors = [str(error)]
         return _page(form), 422
     except AlreadyRunning:
         flash(_("An import is already running. Wait until it has ended, or cancel it."), "warning")
@@ -69,7 +69,7 @@ def upload() -> ResponseReturnValue:
 
 @bp.get("/<task_id>/refusals")
 @login_required
-def refused(task_id: str) -> ResponseReturnValue:
+def rejected(task_id: str) -> ResponseReturnValue:
     """Download the rejected entries of one of the user's imports as CSV."""
     job = find_job(task_id, current_user.id)
     upload_id = uploads.id_of(job) if job else None

@@ -15,7 +15,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
 from microblog.imports.importer import read_upload
-from microblog.imports.models import Upload, current_storage
+from microblog.imports.models import Upload, upload_storage
 from microblog.notifications import renderers
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.worker import JobTask
@@ -42,7 +42,7 @@ def import_posts(self: JobTask, user_id: int, upload_id: str) -> dict[str, Any]:
     db.session.rollback()
     if report is None:
         report = _read(self, upload_id, user_id)
-    current_storage().delete(upload.path)
+    upload_storage().delete(upload.path)
     db.session.rollback()
     return report
 
@@ -74,7 +74,7 @@ def _discard(upload_id: str) -> None:
     if upload is not None:
         path, upload.expires_at = upload.path, _expiry(upload_id)
         db.session.commit()
-        current_storage().delete(path)
+        upload_storage().delete(path)
 
 
 def _expiry(upload_id: str) -> datetime:

@@ -15,7 +15,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import rejected_entries
-from microblog.imports.models import RejectedEntry, Upload, current_storage
+from microblog.imports.models import RejectedEntry, Upload, upload_storage
 from microblog.jobs.models import Job
 from microblog.storage import PARTS
 from microblog.taskqueue.errors import AlreadyRunning
@@ -44,7 +44,7 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()
-        current_storage().delete(path)
+        upload_storage().delete(path)
         raise
     return task
 
@@ -54,7 +54,7 @@ def id_of(job: Job) -> str | None:
     return job.root.signature["args"][1] if job.root.name == "import_posts" else None
 
 
-def has_refusals(job: Job) -> bool:
+def has_rejected_entries(job: Job) -> bool:
     """Return True if `job` is an import with rejected entries that have not been deleted yet."""
     upload_id = id_of(job)
     return upload_id is not None and rejected_entries.exist(upload_id)
@@ -77,7 +77,7 @@ def _store(user: User, chunks: Iterable[bytes]) -> Upload:
     upload = Upload(user_id=user.id, expires_at=utcnow() + lifetime)
     db.session.add(upload)
     db.session.commit()
-    with current_storage().new(upload.path) as stored:
+    with upload_storage().new(upload.path) as stored:
         stored.write(chunks)
     return upload
 
@@ -113,12 +113,12 @@ def delete_other_uploads(user_id: int, but: str) -> int:
     An upload whose file is still being written is skipped.
     """
     others = db.session.scalars(sa.select(Upload).where(Upload.user_id == user_id, Upload.id != but))
-    storage = current_storage()
+    storage = upload_storage()
     return _delete(Upload.id.in_([upload.id for upload in others if storage.exists(upload.path)]))
 
 
 def _delete(condition: sa.ColumnElement[bool]) -> int:
-    storage, deleted = current_storage(), 0
+    storage, deleted = upload_storage(), 0
     while batch := db.session.scalars(sa.select(Upload).where(condition).limit(BATCH)).all():
         paths = {upload.id: upload.path for upload in batch}
         for upload_id, path in paths.items():

@@ -33,9 +33,9 @@ def _sentence(name: str, new: int) -> str:
             "%(name)s wrote you more than %(count)s new messages.", name=name, count=unread_counts.MAX_COUNT - 1
         )
         return more
-    sentence: str = (
+    message: str = (
         ngettext("%(name)s wrote you %(num)s new message.", "%(name)s wrote you %(num)s new messages.", new, name=name)
         if new
         else _("%(name)s wrote to you.", name=name)
     )
-    return sentence
+    return message

@@ -43,10 +43,10 @@ def conversation(username: str) -> ResponseReturnValue:
         return redirect(url_for("messages.received"))
     form = MessageForm()
     if form.validate_on_submit():
-        address = url_for("messages.conversation", username=other.username)
+        url = url_for("messages.conversation", username=other.username)
         _send(other, form.body)
         flash(_("Your message is sent."), "success")
-        return redirect(address)
+        return redirect(url)
     page, new = _read_page(lambda requested: messages_between(current_user, other, requested))
     status = 422 if form.is_submitted() else 200
     return render_template("messages/conversation.html", form=form, other=other, page=page, new=new), status

@@ -23,10 +23,10 @@ from microblog.taskqueue import states
 
 
 class RenderedNotification(NamedTuple):
-    """A sentence, and the URL of the page that shows its subject."""
+    """A message, and the URL of the page that shows its subject."""
 
-    sentence: str
-    address: str
+    message: str
+    url: str
 
 
 Renderer = Callable[[list[Notification]], dict[int, RenderedNotification]]
@@ -36,15 +36,15 @@ renders = _renderers.register
 
 
 def renders_job_end(name: str, succeeded: LazyString, failed: LazyString) -> None:
-    """Render the end of the jobs `name` as one of these sentences, with a link to the jobs page, which has the details.
+    """Render the end of the jobs `name` as one of these messages, with a link to the jobs page, which has the details.
 
     Without a renderer the end of a job is not notified.
     """
 
     @renders(name)
     def render(rows: list[Notification]) -> dict[int, RenderedNotification]:
-        sentences = {row.id: succeeded if row.payload["state"] == states.SUCCESS else failed for row in rows}
-        return {row_id: RenderedNotification(str(text), url_for("tasks.index")) for row_id, text in sentences.items()}
+        messages = {row.id: succeeded if row.payload["state"] == states.SUCCESS else failed for row in rows}
+        return {row_id: RenderedNotification(str(text), url_for("tasks.index")) for row_id, text in messages.items()}
 
 
 def has_renderer(name: str) -> bool:

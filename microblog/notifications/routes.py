@@ -77,7 +77,7 @@ def follow_up(notification_id: int) -> ResponseReturnValue:
     if mark_notifications_read(user_id, Notification.id == row.id):
         db.session.commit()
         push(user_id, row)
-    return redirect(rendered.address if rendered else url_for("notifications.index"))
+    return redirect(rendered.url if rendered else url_for("notifications.index"))
 
 
 @bp.post("/notifications/read")

@@ -11,6 +11,6 @@ def init_app(app: Flask) -> None:
     from microblog.posts.events import post_labels
     from microblog.posts.routes import bp
 
-    app.jinja_env.globals["new_posts_labels"] = post_labels
+    app.jinja_env.globals["post_labels"] = post_labels
     app.register_blueprint(bp)
     translation.init_app(app)

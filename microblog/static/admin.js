@@ -31,16 +31,16 @@ function poll() {
 }
 
 async function refresh() {
-  const address = new URL(location.href);
+  const url = new URL(location.href);
   const withCharts = Date.now() - chartsFetchedAt > CHARTS_INTERVAL;
   if (withCharts) chartsFetchedAt = Date.now();
-  else address.searchParams.set("part", "list");
-  await load(address, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
+  else url.searchParams.set("part", "list");
+  await load(url, document.querySelectorAll(`[data-live]${withCharts ? "" : ":not([data-slow])"}`));
 }
 
-// Fetches the page at `address` and replaces each of `parts` with its element of the same id.
-async function load(address, parts) {
-  const page = await fetchPage(address, () => stop());
+// Fetches the page at `url` and replaces each of `parts` with its element of the same id.
+async function load(url, parts) {
+  const page = await fetchPage(url, () => stop());
   parts.forEach((part) => page?.getElementById(part.id) && replacePart(part, page.getElementById(part.id)));
 }
 
@@ -104,5 +104,5 @@ if (selection) {
 }
 if (document.getElementById("system-status")) refreshSystemStatus();
 const stop = document.querySelector("[data-live]")
-  ? openStream({ address: () => document.body.dataset.operatorsStream, receive, poll })
+  ? openStream({ url: () => document.body.dataset.operatorsStream, receive, poll })
   : () => {};

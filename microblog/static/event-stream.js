@@ -9,11 +9,11 @@ export function dispatch(event) {
   document.dispatchEvent(new CustomEvent(`microblog:${event.name}`, { detail: event }));
 }
 
-// Opens the stream at `address()` while the page is visible, and calls `receive` with each event. Calls `poll` if
+// Opens the stream at `url()` while the page is visible, and calls `receive` with each event. Calls `poll` if
 // events may have been missed, and every few seconds while no stream is open; `poll` returns, or resolves to, whether
 // the server responded. Returns a function that stops all this. The event "watch-changed" on the document reopens the
-// stream with a new address.
-export function openStream({ address, receive, poll }) {
+// stream with a new URL.
+export function openStream({ url, receive, poll }) {
   let stream, polling, reopening, retrying;
 
   function connect() {
@@ -21,7 +21,7 @@ export function openStream({ address, receive, poll }) {
     clearTimeout(reopening);
     polling ??= setInterval(poll, POLL_INTERVAL);
     if (!("EventSource" in window)) return;
-    const opened = new EventSource(address());
+    const opened = new EventSource(url());
     opened.onopen = stopPolling;
     opened.onmessage = (message) => {
       const event = JSON.parse(message.data);
@@ -30,7 +30,7 @@ export function openStream({ address, receive, poll }) {
     };
     opened.onerror = () => {
       const refused = opened.readyState === EventSource.CLOSED;
-      opened.close(); // it would reconnect with its original address, which may be outdated
+      opened.close(); // it would reconnect with its original URL, which may be outdated
       polling ??= setInterval(poll, POLL_INTERVAL);
       reopening = setTimeout(connect, refused ? RETRY_AFTER : REOPEN_AFTER);
     };

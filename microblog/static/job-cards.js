@@ -64,8 +64,8 @@ function start() {
   }
 
   function fetchCard(id) {
-    const address = panel.dataset.card.replace("TASK-ID", encodeURIComponent(id));
-    const load = async () => showCard(id, await fetchPage(address, () => stop()));
+    const url = panel.dataset.card.replace("TASK-ID", encodeURIComponent(id));
+    const load = async () => showCard(id, await fetchPage(url, () => stop()));
     if (!fetches.has(id)) fetches.set(id, coalesced(load));
     fetches.get(id)();
   }
@@ -103,7 +103,7 @@ function start() {
   async function poll() {
     failedSince ??= since;
     try {
-      const response = await fetch(address(panel.dataset.poll), {
+      const response = await fetch(url(panel.dataset.poll), {
         headers: { Accept: "application/json" },
       });
       if (response.redirected) stop(); // to the sign-in page
@@ -117,7 +117,7 @@ function start() {
   }
 
   // A page has one stream. Other parts of the page add their query parameters in data-watch.
-  function address(path) {
+  function url(path) {
     const watched = [...document.querySelectorAll("[data-watch]")].map((part) => part.dataset.watch);
     return `${path}?${[`since=${(failedSince ?? since) - OVERLAP}`, ...watched].join("&")}`;
   }
@@ -127,6 +127,6 @@ function start() {
   let stop = () => {};
   // By then all modules of the page have run and receive the missed events.
   document.addEventListener("DOMContentLoaded", () => {
-    stop = openStream({ address: () => address(panel.dataset.stream), receive, poll });
+    stop = openStream({ url: () => url(panel.dataset.stream), receive, poll });
   });
 }

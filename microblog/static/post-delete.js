@@ -40,9 +40,9 @@ async function openDialog(link) {
   dialog.showModal();
 }
 
-async function fetchForm(address) {
+async function fetchForm(url) {
   try {
-    const response = await fetch(address, { headers: { Accept: "text/html" } });
+    const response = await fetch(url, { headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     return document.importNode(page.getElementById("delete-post"), true);
   } catch {

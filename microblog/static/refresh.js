@@ -28,10 +28,10 @@ export function coalesced(load, delay = 0) {
   return request;
 }
 
-// Returns the page at `address` as a document; throws if the server is unavailable. If the server redirects, to the
+// Returns the page at `url` as a document; throws if the server is unavailable. If the server redirects, to the
 // sign-in page, it calls `redirected` and returns undefined, as for any other refusal.
-export async function fetchPage(address, redirected = () => {}) {
-  const response = await fetch(address, { headers: { Accept: "text/html" } });
+export async function fetchPage(url, redirected = () => {}) {
+  const response = await fetch(url, { headers: { Accept: "text/html" } });
   if (response.redirected) return void redirected();
   if (response.status >= 500) throw new Error(response.statusText);
   if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");

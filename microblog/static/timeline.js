@@ -74,9 +74,9 @@ function scrollToTop() {
 }
 
 // Fetches the current timeline. Returns null if the request failed, so that the user can try again.
-async function fetchTimeline(address) {
+async function fetchTimeline(url) {
   try {
-    const response = await fetch(address, { headers: { Accept: "text/html" } });
+    const response = await fetch(url, { headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const fresh = page.getElementById("timeline");
     if (response.ok && !fresh) location.reload(); // to the sign-in page

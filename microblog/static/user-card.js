@@ -76,11 +76,11 @@ async function open(name) {
 }
 
 // Fetches the card. Returns null if there is none, or if the request was aborted.
-async function fetchCard(address) {
+async function fetchCard(url) {
   request?.abort();
   request = new AbortController();
   try {
-    const response = await fetch(address, { headers: { Accept: "text/html" }, signal: request.signal });
+    const response = await fetch(url, { headers: { Accept: "text/html" }, signal: request.signal });
     if (!response.ok || response.redirected) return null;
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     return document.importNode(page.querySelector("article"), true);

@@ -87,7 +87,7 @@ NO_PAGES = {
     "development.attachment",
     "development.html",
     "exports.download",
-    "imports.refused",
+    "imports.rejected",
     "monitoring.health",
     "monitoring.metrics",
     "monitoring.ready",

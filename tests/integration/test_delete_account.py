@@ -18,7 +18,7 @@ from microblog.accounts.models import EmailChange, Follow, User
 from microblog.accounts.services import FOLLOWER, RESET_EMAIL_TASK, count_follows, request_password_reset
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
-from microblog.exports.archive import current_storage
+from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.imports import models
@@ -65,7 +65,7 @@ def create_data(susan: User, ben: User, posts: int = 25) -> None:
         db.session.add(Follow(follower_id=user.id, followed_id=other.id))
         ApiToken.issue(user, timedelta(days=1))
         path = f"{user.username}.1.json"
-        with current_storage().new(path) as file:
+        with archive_storage().new(path) as file:
             file.write([b"{}"])
         columns = {"path": path, "posts": posts, "size": 2, "sha256": "", "expires_at": utcnow() + timedelta(days=1)}
         db.session.add(Archive(id=user.username, user_id=user.id, attempt=1, **columns))
@@ -78,7 +78,7 @@ def create_data(susan: User, ben: User, posts: int = 25) -> None:
         db.session.commit()
         db.session.add(RejectedEntry(upload_id=upload.id, place=1, number=1, line=1, reason="It is empty."))
         db.session.commit()
-        with models.current_storage().new(upload.path) as file:
+        with models.upload_storage().new(upload.path) as file:
             file.write([b"{}"])
     db.session.commit()
 

@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.exports import cleanup
-from microblog.exports.archive import BATCH, current_storage, read_posts, to_json
+from microblog.exports.archive import BATCH, archive_storage, read_posts, to_json
 from microblog.exports.emails import download_url
 from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
@@ -280,7 +280,7 @@ def test_archive_of_cancelled_job_is_deleted(app: Flask, susan: User) -> None:
 def test_stale_attempt_does_not_replace_archive(app: Flask, susan: User) -> None:
     columns = {"user_id": susan.id, "posts": 1, "size": 2, "expires_at": utcnow() + timedelta(days=1)}
     for attempt, content in ((1, "first"), (2, "second")):
-        with current_storage().new(archive_path("job", attempt)) as file:
+        with archive_storage().new(archive_path("job", attempt)) as file:
             record(id="job", attempt=attempt, path=archive_path("job", attempt), sha256=content, **columns)
             file.write([content.encode()])
 
@@ -289,7 +289,7 @@ def test_stale_attempt_does_not_replace_archive(app: Flask, susan: User) -> None
 
     archive = db.session.get_one(Archive, "job")
     assert (archive.attempt, archive.sha256) == (2, "second")
-    assert b"".join(current_storage().read_chunks(archive.path)) == b"second"
+    assert b"".join(archive_storage().read_chunks(archive.path)) == b"second"
     assert cleanup.delete_superseded() == 1
     assert files(app) == ["job.2.json"]
 

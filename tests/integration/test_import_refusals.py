@@ -19,7 +19,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports import importer, rejected_entries, uploads
-from microblog.imports.models import RejectedEntry, Upload, current_storage
+from microblog.imports.models import RejectedEntry, Upload, upload_storage
 from microblog.imports.tasks import import_posts
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
@@ -198,7 +198,7 @@ def test_repeated_import_lists_capped_refusals_once(susan: User, monkeypatch: py
     upload = db.session.scalars(sa.select(Upload)).one()
     upload.report = None  # as if the worker was killed before it stored the report
     db.session.commit()
-    with current_storage().new(upload.path) as file:
+    with upload_storage().new(upload.path) as file:
         file.write([content])
 
     again = import_posts.apply(args=[susan.id, upload.id])

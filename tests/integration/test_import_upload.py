@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.api.schemas import TaskSchema
 from microblog.extensions import db
-from microblog.imports.models import Upload, current_storage
+from microblog.imports.models import Upload, upload_storage
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
 from tests.support.clients import UnreadBody
@@ -77,7 +77,7 @@ def test_invalid_upload_is_refused_without_job(susan: User, signed_in: Callable[
     assert "unpack it" in responses[0].text
     assert "Choose a file first." in responses[1].text
     assert launched(susan) == []
-    assert not Path(current_storage()._root).exists()
+    assert not Path(upload_storage()._root).exists()
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
@@ -151,7 +151,7 @@ def test_api_import_returns_task(app: Flask, susan: User) -> None:
     assert (response.get_json()["name"], response.get_json()["state"]) == ("import_posts", "PENDING")
     assert TaskSchema().validate(response.get_json()) == {}
     [upload] = db.session.scalars(sa.select(Upload).where(Upload.user_id == susan.id))
-    assert b"".join(current_storage().read_chunks(upload.path)) == archive(post("one"))
+    assert b"".join(upload_storage().read_chunks(upload.path)) == archive(post("one"))
     running = caller.post("/api/imports", data=archive(post("two")), content_type=JSON)
     assert_problem(running, 409)
     assert running.headers["Location"] == response.headers["Location"]
@@ -178,7 +178,7 @@ def test_api_refuses_invalid_import(app: Flask, susan: User, content: bytes, con
     assert_problem(response, status)
     assert launched(susan) == []
     assert db.session.scalar(sa.select(Upload.id)) is None
-    assert not Path(current_storage()._root).exists()
+    assert not Path(upload_storage()._root).exists()
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

@@ -179,4 +179,8 @@ def test_home_page_query_count_is_independent_of_followees(
 @ON_SQLITE
 def test_post_labels_cover_every_plural_form(app: Flask) -> None:
     with app.test_request_context():
-        assert post_labels() == {"one": "{n} new post", "other": "{n} new posts", "most": "More than 100 new posts"}
+        assert post_labels() == {
+            "one": "{n} new post",
+            "other": "{n} new posts",
+            "most": "More than 100 new posts",
+        }

@@ -14,7 +14,7 @@ from microblog.accounts.models import User
 from microblog.accounts.services import follow_user
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
-from microblog.exports.archive import current_storage
+from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.messages.services import send_message
@@ -158,7 +158,7 @@ def test_foreign_rows_are_refused_on_every_route(
 def create_rows(susan: User, ben: User, app: Flask) -> dict[str, Any]:
     """Create rows that belong to Susan and not to Ben; return their ids by route argument."""
     path, expires_at = "hers.json", utcnow() + timedelta(days=1)
-    with current_storage().new(path) as file:
+    with archive_storage().new(path) as file:
         file.write([b"{}"])
     db.session.add(Archive(id="hers", user_id=susan.id, path=path, posts=0, size=2, sha256="0", expires_at=expires_at))
     _token, api_token = ApiToken.issue(susan, timedelta(days=1))

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.imports.importer import store_posts
-from microblog.imports.parsers import Draft
+from microblog.imports.parsers import ParsedPost
 from microblog.posts.models import Post
 from microblog.search import find as finding
 from microblog.search import index
@@ -142,7 +142,7 @@ def write(author: User, *bodies: str) -> list[int]:
 
 def import_old_posts(user: User, *bodies: str) -> None:
     """Import posts of the previous year, the newest last."""
-    drafts = [Draft(body, BEGINNING - timedelta(days=365 - day)) for day, body in enumerate(bodies)]
+    drafts = [ParsedPost(body, BEGINNING - timedelta(days=365 - day)) for day, body in enumerate(bodies)]
     store_posts(store(user, b"").id, user.id, [(draft, 1) for draft in drafts])
 
 

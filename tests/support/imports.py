@@ -10,7 +10,7 @@ from typing import Any
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.imports.models import Upload, current_storage
+from microblog.imports.models import Upload, upload_storage
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,11 +28,11 @@ def store(user: User, content: bytes) -> Upload:
     upload = Upload(user_id=user.id, expires_at=utcnow() + timedelta(hours=1))
     db.session.add(upload)
     db.session.commit()
-    with current_storage().new(upload.path) as file:
+    with upload_storage().new(upload.path) as file:
         file.write([content])
     return upload
 
 
 def files() -> list[str]:
-    root = Path(current_storage()._root)
+    root = Path(upload_storage()._root)
     return sorted(path.name for path in root.rglob("*") if path.is_file())

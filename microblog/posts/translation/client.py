@@ -126,7 +126,7 @@ class LibreTranslate:
         return self._languages
 
     def _request(self, method: str, path: str, timeout: float, **options: Any) -> bytes:
-        """Return the body of a response with status 200. Redirects are not followed: the key is only for this address.
+        """Return the body of a response with status 200. Redirects are not followed: the key is only for this URL.
 
         Raises TranslationError.
         """

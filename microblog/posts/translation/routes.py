@@ -14,10 +14,10 @@ from microblog.validators import ID_CONVERTER
 
 bp = Blueprint("translation", __name__)
 
-ADDRESS = f"/posts/<{ID_CONVERTER}:post_id>/translation"
+URL_RULE = f"/posts/<{ID_CONVERTER}:post_id>/translation"
 
 
-@bp.get(ADDRESS)
+@bp.get(URL_RULE)
 @login_required
 def show(post_id: int) -> ResponseReturnValue:
     """Show a post with its translation into the language of the page, or with the button that requests it."""
@@ -25,7 +25,7 @@ def show(post_id: int) -> ResponseReturnValue:
     return render_template("posts/translation.html", post=post, translation=find_translation(post_id, language_tag()))
 
 
-@bp.post(ADDRESS)
+@bp.post(URL_RULE)
 @login_required
 @limit_user("RATELIMIT_TRANSLATE")
 def translate(post_id: int) -> ResponseReturnValue:
