@@ -52,7 +52,7 @@ class UsernameForm(FlaskForm):
 
     def validate_username(self, field: Field) -> None:
         """Refuse a username that another user has."""
-        if User.with_username(field.data, also_deleted=True) not in (None, current_user):
+        if User.with_username(field.data, include_deleted=True) not in (None, current_user):
             raise ValidationError(_("This username is taken. Choose another."))
 
 
@@ -102,7 +102,7 @@ class EmailForm(FlaskForm):
     def validate_email(self, field: Field) -> None:
         """Normalize the address. Refuse an invalid address, and one that belongs to a user."""
         field.data = valid_email(field.data)
-        if User.with_email(field.data, also_deleted=True) is not None:
+        if User.with_email(field.data, include_deleted=True) is not None:
             raise ValidationError(str(self.taken))
 
 

@@ -78,21 +78,21 @@ class User(UserMixin, Model):
         return check_password_hash(self.password_hash, password)
 
     @classmethod
-    def with_username(cls, username: str, *, also_deleted: bool = False) -> User | None:
+    def with_username(cls, username: str, *, include_deleted: bool = False) -> User | None:
         """Return the user named `username`, ignoring case, or None.
 
-        A user whose account is being deleted is found only with `also_deleted`, to check whether a name is free.
+        A user whose account is being deleted is found only with `include_deleted`, to check whether a name is free.
         """
         if USERNAME.match(username) is None:
             return None
-        return cls._only(sa.func.lower(cls.username) == username.lower(), also_deleted)
+        return cls._only(sa.func.lower(cls.username) == username.lower(), include_deleted)
 
     @classmethod
-    def with_email(cls, email: str, *, also_deleted: bool = False) -> User | None:
-        """Return the user with the address `email`, in any spelling, or None; `also_deleted` as in with_username()."""
+    def with_email(cls, email: str, *, include_deleted: bool = False) -> User | None:
+        """Return the user with the address `email`, in any spelling, or None; see with_username()."""
         if not is_storable(email):
             return None
-        return cls._only(sa.func.lower(cls.email) == comparable_email(email), also_deleted)
+        return cls._only(sa.func.lower(cls.email) == comparable_email(email), include_deleted)
 
     @classmethod
     def with_id(cls, user_id: int | None) -> User | None:
@@ -106,9 +106,9 @@ class User(UserMixin, Model):
         return sa.select(cls.id).where(cls.deleted_at.is_not(None))
 
     @classmethod
-    def _only(cls, condition: sa.ColumnElement[bool], also_deleted: bool) -> User | None:
+    def _only(cls, condition: sa.ColumnElement[bool], include_deleted: bool) -> User | None:
         query = sa.select(cls).where(condition)
-        return db.session.scalar(query if also_deleted else query.where(cls.deleted_at.is_(None)))
+        return db.session.scalar(query if include_deleted else query.where(cls.deleted_at.is_(None)))
 
     @classmethod
     def with_credentials(cls, login: str, password: str) -> User | None:

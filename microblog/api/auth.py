@@ -36,7 +36,7 @@ def require_token() -> None:
     authorization = request.authorization
     if authorization is None or authorization.type != "bearer" or not authorization.token:
         raise _unauthorized(_("Send a token: “Authorization: Bearer …”. POST /api/tokens makes one."), "bearer")
-    if g.api_token is not None and not g.api_token.note_use():
+    if g.api_token is not None and not g.api_token.mark_used():
         g.api_token = None
     if g.api_token is None:
         raise _unauthorized(

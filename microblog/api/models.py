@@ -92,7 +92,7 @@ class ApiToken(Model):
         db.session.commit()
         return True
 
-    def note_use(self) -> bool:
+    def mark_used(self) -> bool:
         """Set `last_used_at` and commit, unless that was done within LAST_USED_PRECISION.
 
         Return False, without a change, if the token was revoked since it was read.

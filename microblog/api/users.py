@@ -93,9 +93,9 @@ def change(changes: dict[str, Any], username: str) -> dict[str, Any]:
 
 def _refuse_taken(data: dict[str, Any], user: User | None = None) -> None:
     """Respond with 422 if a user other than `user` has the requested username or email address."""
-    if "username" in data and User.with_username(data["username"], also_deleted=True) not in (None, user):
+    if "username" in data and User.with_username(data["username"], include_deleted=True) not in (None, user):
         _refuse(username=_("This username is taken. Choose another."))
-    if "email" in data and User.with_email(data["email"], also_deleted=True) is not None:
+    if "email" in data and User.with_email(data["email"], include_deleted=True) is not None:
         _refuse(email=_("There is an account with this address already. Sign in instead."))
 
 

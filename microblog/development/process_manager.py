@@ -253,7 +253,7 @@ class ProcessManager:
         self.start(program, grace=grace)
         [child], _grace = self._groups[-1]
         while (code := child.poll()) is None:
-            self._check(besides=child)
+            self._check(ignored=child)
             time.sleep(TICK)
         child.kill()
         self._groups.pop()
@@ -276,12 +276,12 @@ class ProcessManager:
             self._check()
             time.sleep(TICK)
 
-    def _check(self, besides: _Child | None = None) -> None:
+    def _check(self, ignored: _Child | None = None) -> None:
         if self._stop_requested:
             raise StopRequest
         for children, _grace in self._groups:
             for child in children:
-                if child is not besides and (code := child.poll()) is not None:
+                if child is not ignored and (code := child.poll()) is not None:
                     raise Failure(f"{child.name} ended by itself (exit code {code}).")
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:

@@ -43,13 +43,13 @@ def _envelope_lines(envelope: Envelope) -> bytes:
 
 async def serve(folder: Path, port: int) -> None:
     """Accept mail on the loopback `port` until SIGINT or SIGTERM. Raises OSError if the port is in use."""
-    keeper = MaildirHandler(folder)
+    handler = MaildirHandler(folder)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     server = await loop.create_server(
-        lambda: SMTP(keeper, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop), HOST, port
+        lambda: SMTP(handler, data_size_limit=LARGEST_MAIL, enable_SMTPUTF8=True, loop=loop), HOST, port
     )
     await stop.wait()
     server.close()

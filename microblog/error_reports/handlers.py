@@ -101,7 +101,7 @@ MAX_CONCURRENT_REPORTS = (
 # A task that failed in another way has fewer crashes, or it would not have been claimed; so have its later steps.
 _GIVEN_UP = sa.select(
     task_table.c.name, task_table.c.user_id, task_table.c.worker, task_table.c.crashes, task_table.c.signature
-).where(task_table.c.id == sa.bindparam("task_id"), task_table.c.crashes >= sa.bindparam("most"))
+).where(task_table.c.id == sa.bindparam("task_id"), task_table.c.crashes >= sa.bindparam("crashes"))
 _report_slots = threading.BoundedSemaphore(MAX_CONCURRENT_REPORTS)
 
 
@@ -135,7 +135,7 @@ def init_app(app: Flask) -> None:
         try:
             if sender is not app.extensions["celery"]:
                 return
-            for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, most=app.config["TASK_MAX_CRASHES"]):
+            for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, crashes=app.config["TASK_MAX_CRASHES"]):
                 _report_in_thread(app, abandoned_task_columns(change.id, row))
         except Exception:
             logger.exception("failed to report an error")

@@ -171,7 +171,7 @@ class EntryReader:
         return BrokenJson(*self._place(self._index if index is None else index))
 
     def _place(self, index: int) -> tuple[int, int]:
-        """Return the line and column of the character at index `at`."""
+        """Return the line and column of the character at `index`."""
         lines = self._text.count("\n", self._marked, index)
         line_start = self._text.rfind("\n", self._marked, index) + 1 if lines else self._line_start
         return self._line + lines, index - line_start + 1

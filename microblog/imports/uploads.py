@@ -40,7 +40,7 @@ def start(user: User, chunks: Iterable[bytes]) -> Task:
     upload_id, path = upload.id, upload.path
     try:
         task = user.launch_task("import_posts", _("Importing your posts"), upload_id)
-        delete_other_uploads(user.id, but=upload_id)
+        delete_other_uploads(user.id, kept_id=upload_id)
         db.session.commit()
     except AlreadyRunning:
         db.session.rollback()
@@ -91,14 +91,14 @@ def delete_expired() -> int:
     return _delete(sa.or_(Upload.user_id.is_(None), sa.and_(Upload.expires_at <= utcnow(), ~importing)))
 
 
-def delete_uploads_with_rejected_entries(user_id: int, but: str) -> int:
-    """Delete a user's uploads that have rejected entries, and these entries, but not the upload `but`.
+def delete_uploads_with_rejected_entries(user_id: int, kept_id: str) -> int:
+    """Delete a user's uploads that have rejected entries, and these entries, except for the upload `kept_id`.
 
-    Return the number of uploads. The import of `but` calls this before it stores rejected entries of its own, so that a
-    user has those of one file at most.
+    Return the number of uploads. The import of `kept_id` calls this before it stores rejected entries of its own, so
+    that a user has those of one file at most.
     """
     has_rejected = sa.exists().where(RejectedEntry.upload_id == Upload.id)
-    return _delete(sa.and_(Upload.user_id == user_id, Upload.id != but, has_rejected))
+    return _delete(sa.and_(Upload.user_id == user_id, Upload.id != kept_id, has_rejected))
 
 
 def delete_by_user(user_id: int) -> int:
@@ -106,13 +106,13 @@ def delete_by_user(user_id: int) -> int:
     return _delete(Upload.user_id == user_id)
 
 
-def delete_other_uploads(user_id: int, but: str) -> int:
-    """Delete a user's uploads but `but`, each stored for a retry, and commit. Return the number of uploads.
+def delete_other_uploads(user_id: int, kept_id: str) -> int:
+    """Delete a user's uploads except for `kept_id`, each stored for a retry, and commit. Return the number of uploads.
 
-    Call this in the transaction that launched the import of `but`, in which the user has no other unfinished import.
-    An upload whose file is still being written is skipped.
+    Call this in the transaction that launched the import of `kept_id`, in which the user has no other unfinished
+    import. An upload whose file is still being written is skipped.
     """
-    others = db.session.scalars(sa.select(Upload).where(Upload.user_id == user_id, Upload.id != but))
+    others = db.session.scalars(sa.select(Upload).where(Upload.user_id == user_id, Upload.id != kept_id))
     storage = upload_storage()
     return _delete(Upload.id.in_([upload.id for upload in others if storage.exists(upload.path)]))
 

@@ -45,7 +45,7 @@ def _frames(subscription: Subscription, missed: list[dict[str, Any]], config: di
     for event in missed:
         yield _frame(event)
     for event_or_none in subscription.read(heartbeat=config["STREAM_HEARTBEAT"], lifetime=config["STREAM_LIFETIME"]):
-        yield b": still here\n\n" if event_or_none is None else _frame(event_or_none)
+        yield b": heartbeat\n\n" if event_or_none is None else _frame(event_or_none)
 
 
 def _frame(event: dict[str, Any]) -> bytes:

@@ -152,7 +152,7 @@ def test_stream_replays_missed_events(streaming: Flask, make_user: Callable[...,
 def test_idle_stream_sends_heartbeats(streaming: Flask, make_user: Callable[..., User]) -> None:
     stream = Stream(sign_in(streaming, make_user("susan")))
 
-    wait_for(lambda: ": still here\n\n" in stream.frames)
+    wait_for(lambda: ": heartbeat\n\n" in stream.frames)
 
 
 def test_stream_ends_after_its_lifetime(app: Flask, susan: User) -> None:
