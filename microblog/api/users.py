@@ -111,7 +111,8 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
         "is_followed": is_following(reader, user),
     }
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
-    return UserSchema().dump(user) | follows | (own if user.id == reader.id else {})
+    profile: dict[str, Any] = UserSchema().dump(user)
+    return profile | follows | (own if user.id == reader.id else {})
 
 
 following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users")
