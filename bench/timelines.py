@@ -19,6 +19,7 @@ from bench.servers import Servers, add_users, session_cookie
 from microblog.accounts.models import Follow
 from microblog.extensions import db
 from microblog.posts.models import Post
+from tests.support.databases import recorded_statements
 
 USERS, FOLLOWED = 1_000, 200
 SMALL, LARGE = 10_000, 1_000_000
@@ -92,15 +93,8 @@ class _Reader:
 
     def queries(self, path: str) -> int:
         """Return the number of queries of a request."""
-        statements: list[str] = []
-
-        def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
-            statements.append(statement)
-
-        with self._app.app_context():
-            sa.event.listen(db.engine, "before_cursor_execute", record)
+        with self._app.app_context(), recorded_statements() as statements:
             self._browser.get(path, headers=self._headers)
-            sa.event.remove(db.engine, "before_cursor_execute", record)
         return len(statements)
 
 

@@ -19,6 +19,7 @@ from microblog.extensions import db
 from microblog.messages.models import Message
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
+from tests.support.databases import recorded_statements
 
 SMALL, LARGE = 10_000, 1_000_000  # rows of each kind
 USERS = 50  # one of them receives half of all rows
@@ -115,13 +116,6 @@ def _milliseconds(app: Flask, reader: int) -> float:
 
 
 def _queries(app: Flask, reader: int) -> int:
-    queries: list[str] = []
-
-    def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        queries.append(statement)
-
-    with app.app_context():
-        sa.event.listen(db.engine, "before_cursor_execute", record)
+    with app.app_context(), recorded_statements() as statements:
         unread_counts.unread_counts(reader)
-        sa.event.remove(db.engine, "before_cursor_execute", record)
-    return len(queries)
+    return len(statements)

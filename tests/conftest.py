@@ -24,6 +24,7 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import app_factory, external, process_state, servers, sharing
 from tests.support.app_factory import Applications
+from tests.support.clients import PASSWORD, signed_in_client
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.scheduling import FileOrBrowserScheduling
 from tests.support.servers import WORKER_KEY_PREFIXES, Postgres, RedisServer, SharedWorkers, Worker
@@ -276,7 +277,7 @@ def _quick_hashes() -> Iterator[None]:
 def make_user(app: Flask) -> Callable[..., User]:
     """A function that creates a user in the database."""
 
-    def make(username: str = "susan", password: str = "cat-dog-fish") -> User:
+    def make(username: str = "susan", password: str = PASSWORD) -> User:
         user = User(username=username, email=f"{username}@example.com", password_hash=hash_of(password))
         db.session.add(user)
         db.session.commit()
@@ -288,14 +289,7 @@ def make_user(app: Flask) -> Callable[..., User]:
 @pytest.fixture
 def signed_in(app: Flask) -> Callable[..., FlaskClient]:
     """A function that returns a test client in which a user is signed in."""
-
-    def sign_in(user: User, password: str = "cat-dog-fish") -> FlaskClient:
-        client = app.test_client()
-        response = client.post("/auth/login", data={"username": user.username, "password": password})
-        assert response.status_code == 302, response.text
-        return client
-
-    return sign_in
+    return partial(signed_in_client, app)
 
 
 @pytest.fixture

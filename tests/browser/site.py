@@ -24,10 +24,10 @@ from microblog.taskqueue.models import Task
 from tests.browser import tasks as _tasks
 from tests.conftest import hash_of
 from tests.support import app_factory, servers
+from tests.support.clients import PASSWORD
 from tests.support.servers import RedisServer, Worker, free_port, wait_for
 
 TIMEOUT = 1000 * servers.TIMEOUT  # milliseconds to wait for the expected state of a page
-PASSWORD = "cat-dog-fish"
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -100,11 +100,11 @@ class Site:
         mailbox.Maildir(self._instance / "mail").add(message)
 
     def sign_in(self, page: Page, user: User) -> None:
-        """Sign in through the form."""
+        """Sign in through the form, whatever the language of the page is."""
         page.goto(f"{self.url}/auth/login")
-        page.get_by_label("Username or email").fill(user.username)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button", name="Sign in").click()
+        page.locator("#username").fill(user.username)
+        page.locator("#password").fill(PASSWORD)
+        page.locator("main button[type=submit]").first.click()
         page.wait_for_url(f"{self.url}/")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.site import PASSWORD, Site
+from tests.browser.site import Site
+from tests.support.clients import PASSWORD
 from tests.support.links import link_in
 from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
@@ -17,7 +18,7 @@ BETTER_PASSWORD = "horse-bird-cow"
 @pytest.mark.exhaustive
 def test_account_is_created_changed_and_deleted(site: Site, page: Page, smtp_server: SmtpServer) -> None:
     register(site, page)
-    sign_in(page, PASSWORD)
+    submit_login(page, PASSWORD)
     page.wait_for_url(f"{site.url}/")
     edit_profile(page)
     make_and_revoke_a_token(site, page)
@@ -25,7 +26,7 @@ def test_account_is_created_changed_and_deleted(site: Site, page: Page, smtp_ser
     change_the_address(site, page, smtp_server)
     delete_the_account(page)
 
-    sign_in(page, BETTER_PASSWORD)
+    submit_login(page, BETTER_PASSWORD)
     expect(alert(page)).to_have_text("The username or the password is wrong.")
     # The link to confirm the new address, the notice to the old address, and the notice of the deletion.
     wait_for(lambda: len(smtp_server.messages) == 3, what="the mails arrive")
@@ -51,7 +52,7 @@ def register(site: Site, page: Page) -> None:
     expect(alert(page)).to_have_text(f"Welcome, {NAME}. Your account is ready: sign in.")
 
 
-def sign_in(page: Page, password: str) -> None:
+def submit_login(page: Page, password: str) -> None:
     fill(page, Username_or_email=NAME, Password=password)
     page.get_by_role("button", name="Sign in").click()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
 from microblog.accounts.models import User
 from microblog.extensions import db
-from tests.browser.site import PASSWORD, Site
+from tests.browser.site import Site
 from tests.browser.soundness import overflow, photograph
 
 PHONE = {"width": 390, "height": 900}
@@ -29,15 +29,6 @@ def operator(site: Site) -> User:
     return user
 
 
-def sign_in(page: Page, site: Site, user: User) -> None:
-    """Sign in without relying on the language of the page."""
-    page.goto(f"{site.url}/auth/login")
-    page.locator("#username").fill(user.username)
-    page.locator("#password").fill(PASSWORD)
-    page.locator("main button[type=submit]").first.click()
-    page.wait_for_url(f"{site.url}/")
-
-
 @pytest.mark.exhaustive
 def test_user_chooses_language_and_time_zone(
     site: Site, operator: User, open_browser: Callable[..., BrowserContext]
@@ -48,7 +39,7 @@ def test_user_chooses_language_and_time_zone(
     page.get_by_role("button", name="한국어").click()
     expect(page.get_by_role("heading", name="로그인")).to_be_visible()
     page.get_by_role("button", name="Español").click()
-    sign_in(page, site, operator)
+    site.sign_in(page, operator)
     expect(page.locator(".post time").last).to_have_text("1 ene 2026, 7:00 a.m.")
 
     page.goto(f"{site.url}/edit_profile")
@@ -77,7 +68,7 @@ def test_translated_pages_fit_phone_width(
             photograph(page, f"{language} {path.replace(own, '/user')}")
 
     visit(["/auth/login", "/auth/register", "/auth/reset_password_request"])
-    sign_in(page, site, operator)
+    site.sign_in(page, operator)
     visit([*PAGES, own, f"{own}/followers"])
 
     assert {path: problems for path, problems in overflows.items() if problems} == {}

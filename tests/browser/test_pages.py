@@ -19,10 +19,10 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages.services import send_message
 from microblog.posts.models import Post
-from microblog.taskqueue.models import Task
-from tests.browser.site import PASSWORD, Site, new_context
+from tests.browser.site import Site, new_context
 from tests.browser.soundness import faults_in, problems_of
-from tests.support.factories import state_of
+from tests.support.clients import PASSWORD
+from tests.support.factories import add_task, state_of
 from tests.support.servers import wait_for
 from tests.support.smtp import SmtpServer
 
@@ -163,16 +163,15 @@ def add_jobs_of_every_kind(user: User) -> None:
     add_job(user, "Running", {"state": "PROGRESS", "started_at": now, **progress})
     retry = {"state": "RETRY", "error": long, "eta": now + timedelta(hours=1), "started_at": now}
     add_job(user, "Retrying", {"state": "SUCCESS"}, retry)
-    db.session.commit()
 
 
 def add_job(user: User, title: str, *steps: dict[str, Any]) -> None:
     """Add the rows of a job without running it."""
     root_id = f"{title:.36}".replace(" ", "-")
     for position, columns in enumerate(steps):
-        task_id = root_id if position == 0 else f"{root_id}-{position}"
-        common: dict[str, Any] = {"queue": "default", "signature": {}, "user_id": user.id, "position": position}
-        db.session.add(Task(id=task_id, root_id=root_id, name=task_id, description=title, **common, **columns))
+        task_id = f"{root_id}-{position}" if position else root_id
+        common: dict[str, Any] = {"root_id": root_id, "position": position, "user_id": user.id, "description": title}
+        add_task(task_id, name=task_id, **common | columns)
 
 
 @pytest.fixture(scope="module")

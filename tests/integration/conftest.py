@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import external
+from tests.support.api import Caller, caller_for
 from tests.support.cluster import Cluster, running_cluster
-from tests.support.databases import recorded_statements
+from tests.support.databases import Statement, recorded_statements
 from tests.support.terminal import Tmux
 
 
@@ -35,6 +37,12 @@ def ben(make_user: Callable[..., User]) -> User:
 def browser(signed_in: Callable[..., FlaskClient], susan: User) -> FlaskClient:
     """A browser in which Susan is signed in."""
     return signed_in(susan)
+
+
+@pytest.fixture
+def caller(app: Flask, susan: User) -> Caller:
+    """A client that calls the API as Susan."""
+    return caller_for(app, susan)
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def runs_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def statements() -> Iterator[list[str]]:
+def statements() -> Iterator[list[Statement]]:
     """The SQL statements that this process executes during the test."""
     with recorded_statements() as statements:
         yield statements

@@ -21,6 +21,7 @@ from microblog.api.models import ApiToken
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
+from tests.support.clients import accepts_password, sign_in
 from tests.support.links import link_in
 from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -46,7 +47,7 @@ def end_mails() -> None:
     db.session.commit()
 
 
-def token_for(user: User) -> str:
+def confirmation_token(user: User) -> str:
     [change] = db.session.scalars(sa.select(EmailChange).where(EmailChange.user_id == user.id))
     return tokens.confirm_email_url(change).rpartition("/")[2]
 
@@ -54,11 +55,6 @@ def token_for(user: User) -> str:
 def unfinished_tasks() -> int:
     db.session.rollback()
     return db.session.scalars(sa.select(sa.func.count()).select_from(Task).where(Task.unfinished)).one()
-
-
-def signs_in_with(password: str) -> bool:
-    db.session.rollback()
-    return User.with_credentials("susan", password) is not None
 
 
 def address_of(user: User) -> str:
@@ -70,7 +66,7 @@ def test_password_change_ends_all_other_sessions(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     other_browser = signed_in(susan)
-    client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
+    sign_in(client, remember_me="y")
     remembered = client.get_cookie("remember_token")
     assert remembered is not None
     browser = signed_in(susan)
@@ -84,12 +80,12 @@ def test_password_change_ends_all_other_sessions(
     assert other_browser.get("/").status_code == 302
     assert client.get("/").status_code == 302
     assert db.session.scalars(sa.select(ApiToken)).all() == []
-    assert not signs_in_with(OLD)
-    assert signs_in_with(NEW)
+    assert not accepts_password(OLD)
+    assert accepts_password(NEW)
 
 
 def test_remember_me_survives_password_change(susan: User, client: FlaskClient) -> None:
-    client.post("/auth/login", data={"username": "susan", "password": OLD, "remember_me": "y"})
+    sign_in(client, remember_me="y")
     change_password(client)
 
     client.delete_cookie("session")
@@ -113,7 +109,7 @@ def test_invalid_password_change_is_refused(
 
     assert response.status_code == 422
     assert sentence in response.text
-    assert signs_in_with(OLD)
+    assert accepts_password(OLD)
 
 
 def test_forged_user_id_in_session_is_refused(susan: User, make_user: Callable[..., User], client: FlaskClient) -> None:
@@ -173,7 +169,7 @@ def test_change_notice_cannot_be_cancelled_by_user(
 ) -> None:
     thief = signed_in(susan)
     change_address(thief)
-    client.post(f"/account/email/{token_for(susan)}")
+    client.post(f"/account/email/{confirmation_token(susan)}")
 
     [task] = db.session.scalars(sa.select(Task).where(Task.name == "email_changed_address"))
     assert task.id not in thief.get("/tasks").text
@@ -212,7 +208,7 @@ def test_confirmation_refused_if_address_taken_meanwhile(
     susan: User, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     change_address(signed_in(susan), "ben@example.com")
-    token = token_for(susan)
+    token = confirmation_token(susan)
     make_user("ben")
 
     response = client.post(f"/account/email/{token}")
@@ -231,14 +227,14 @@ def test_second_email_change_invalidates_first_link(
 ) -> None:
     browser = signed_in(susan)
     change_address(browser, "first@example.com")
-    first = token_for(susan)
+    first = confirmation_token(susan)
     assert "is still on its way" in change_address(browser, "second@example.com").text
     end_mails()
     change_address(browser, "second@example.com")
 
     client.post(f"/account/email/{first}")
     assert address_of(susan) == "susan@example.com"
-    client.post(f"/account/email/{token_for(susan)}")
+    client.post(f"/account/email/{confirmation_token(susan)}")
     assert address_of(susan) == "second@example.com"
 
 
@@ -246,7 +242,7 @@ def test_password_change_invalidates_confirmation_link(
     susan: User, signed_in: Callable[..., FlaskClient], client: FlaskClient
 ) -> None:
     change_address(signed_in(susan))
-    token = token_for(susan)
+    token = confirmation_token(susan)
     replace_password(susan, NEW)
 
     client.post(f"/account/email/{token}")
@@ -274,7 +270,7 @@ def test_overtaken_confirmation_changes_and_mails_nothing(
 ) -> None:
     browser = signed_in(susan)
     change_address(browser)
-    token = token_for(susan)
+    token = confirmation_token(susan)
     read = tokens.email_change_of_token
 
     def overtaken(token: str) -> EmailChange:
@@ -301,7 +297,7 @@ def test_reset_and_confirmation_links_are_not_interchangeable(
     reset = tokens.password_reset_url(susan).rpartition("/")[2]
 
     assert client.get(f"/account/email/{reset}").status_code == 302
-    assert client.get(f"/auth/reset_password/{token_for(susan)}").status_code == 302
+    assert client.get(f"/auth/reset_password/{confirmation_token(susan)}").status_code == 302
 
 
 def test_confirmation_link_expires(
@@ -310,7 +306,7 @@ def test_confirmation_link_expires(
     change_address(signed_in(susan))
     late = make_app(ACCOUNT_LINK_LIFETIME=-1)
 
-    assert late.test_client().post(f"/account/email/{token_for(susan)}").location == "/account/email"
+    assert late.test_client().post(f"/account/email/{confirmation_token(susan)}").location == "/account/email"
     assert address_of(susan) == "susan@example.com"
 
 

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
-from werkzeug.test import TestResponse
 
 from microblog.accounts import models, services
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.conftest import quick_hash
 from tests.support import not_none
+from tests.support.clients import sign_in
 from tests.support.servers import TIMEOUT
 
 NEWCOMER = {
@@ -35,12 +35,6 @@ both_databases = pytest.mark.both_databases
 def count_users(app: Flask) -> int:
     with app.app_context():
         return db.session.scalars(sa.select(sa.func.count()).select_from(User)).one()
-
-
-def sign_in(
-    client: FlaskClient, username: str = "susan", password: str = "cat-dog-fish", query: str = "", **fields: str
-) -> TestResponse:
-    return client.post("/auth/login" + query, data={"username": username, "password": password, **fields})
 
 
 def test_register_login_and_logout(client: FlaskClient) -> None:

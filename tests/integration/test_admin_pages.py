@@ -21,7 +21,7 @@ from microblog.monitoring.web import admin
 from microblog.taskqueue.models import Task
 from tests.support import not_none
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import make_finished, start_job_for, state_of
+from tests.support.factories import make_timed_job, start_job_for, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
@@ -101,8 +101,8 @@ class TestJobsPage:
     def test_lists_jobs_with_and_without_user(
         self, operator: FlaskClient, susan: User, make_user: Callable[..., User]
     ) -> None:
-        old = make_finished(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
-        without_user = make_finished(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
+        old = make_timed_job(("export_posts", "SUCCESS"), at=utcnow() - timedelta(hours=2), user_id=susan.id)
+        without_user = make_timed_job(("reconcile", "SUCCESS"), at=utcnow() - timedelta(hours=1))
         young = start_job_for(make_user("ben"))
 
         assert listed(operator) == [young, without_user, old]
@@ -111,8 +111,8 @@ class TestJobsPage:
     def test_filters_and_sort_order(self, operator: FlaskClient, susan: User, make_user: Callable[..., User]) -> None:
         ben, now = make_user("ben"), utcnow()
         columns: dict[str, Any] = {"user_id": ben.id, "worker": "worker7@host", "error": "The printer was on fire."}
-        done = make_finished(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
-        failed = make_finished(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **columns)
+        done = make_timed_job(("export_posts", "SUCCESS"), at=now - timedelta(hours=3), user_id=susan.id)
+        failed = make_timed_job(("export_posts", "FAILURE"), at=now - timedelta(hours=2), **columns)
         waiting = start_job_for(susan)
         db.session.execute(sa.update(Task).where(Task.id == failed).values(queue="mail"))
         db.session.commit()
@@ -158,9 +158,9 @@ class TestJobsPage:
     def test_paging_preserves_filter(self, operator: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(admin, "PAGE_SIZE", 2)
         ids = [
-            make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=n), user_id=susan.id) for n in range(5)
+            make_timed_job(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=n), user_id=susan.id) for n in range(5)
         ]
-        make_finished(("noop", "SUCCESS"))
+        make_timed_job(("noop", "SUCCESS"))
 
         def follow(rel: str, html: str) -> str:
             address = re.findall(rf'rel="{rel}" href="([^"]+)"', html)[0].replace("&amp;", "&")
@@ -175,7 +175,7 @@ class TestJobsPage:
         assert shown(follow("prev", second)) == ids[:2]
 
     def test_user_texts_are_escaped(self, operator: FlaskClient, susan: User) -> None:
-        make_finished(("noop", "FAILURE"), description="<script>alert(1)</script>", error="<b>", user_id=susan.id)
+        make_timed_job(("noop", "FAILURE"), description="<script>alert(1)</script>", error="<b>", user_id=susan.id)
 
         html = operator.get("/admin/tasks").text
 
@@ -188,8 +188,8 @@ class TestChartsAndStatus:
     def test_charts_and_tables_count_finished_jobs(self, operator: FlaskClient, susan: User) -> None:
         at = (utcnow() - timedelta(hours=1)).replace(minute=30)  # all within one hour
         for _n in range(3):
-            make_finished(("export_posts", "SUCCESS"), at=at, wait=90.0)
-        make_finished(("export_posts", "FAILURE"), at=at, error="The printer was on fire.")
+            make_timed_job(("export_posts", "SUCCESS"), at=at, wait=90.0)
+        make_timed_job(("export_posts", "FAILURE"), at=at, error="The printer was on fire.")
 
         html = operator.get("/admin/tasks").text
 
@@ -206,7 +206,7 @@ class TestChartsAndStatus:
 
     @pytest.mark.both_databases
     def test_every_period_has_charts(self, operator: FlaskClient) -> None:
-        make_finished(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=1))
+        make_timed_job(("noop", "SUCCESS"), at=utcnow() - timedelta(minutes=1))
 
         for period in ("day", "week", "month"):
             assert "data:image" in operator.get(f"/admin/tasks?period={period}").text
@@ -260,7 +260,7 @@ class TestChartsAndStatus:
 
 class TestJob:
     def test_page_shows_all_details_of_job(self, operator: FlaskClient, susan: User) -> None:
-        root_id = make_finished(
+        root_id = make_timed_job(
             ("export_posts", "SUCCESS"),
             ("email_export", "FAILURE"),
             user_id=susan.id,
@@ -283,7 +283,7 @@ class TestJob:
         assert events[-1] in [("Failed", "2"), ("Given to the broker", "2")]
 
     def test_step_id_shows_its_job(self, operator: FlaskClient) -> None:
-        root_id = make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"))
+        root_id = make_timed_job(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"))
         step_id = db.session.scalars(sa.select(Task.id).where(Task.root_id == root_id, Task.position == 1)).one()
 
         assert root_id in operator.get(f"/admin/tasks/{step_id}").text

@@ -24,11 +24,6 @@ from tests.support.api import Caller, assert_problem, caller_for
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
 
-@pytest.fixture
-def susan(app: Flask, make_user: Callable[..., User]) -> Caller:
-    return caller_for(app, make_user("susan"))
-
-
 def test_token_is_issued_for_password(app: Flask, client: FlaskClient, make_user: Callable[..., User]) -> None:
     make_user("susan", "cat-dog-fish")
 
@@ -40,11 +35,11 @@ def test_token_is_issued_for_password(app: Flask, client: FlaskClient, make_user
     assert Caller(client, issued.get_json()["token"]).get("/api/tasks").get_json()["items"] == []
 
 
-def test_only_token_hash_is_stored(app: Flask, susan: Caller) -> None:
+def test_only_token_hash_is_stored(app: Flask, caller: Caller) -> None:
     row = db.session.scalars(sa.select(ApiToken)).one()
 
     assert len(row.hash) == 64
-    assert susan.token not in repr(vars(row))
+    assert caller.token not in repr(vars(row))
 
 
 def test_token_is_issued_for_email_address(client: FlaskClient, make_user: Callable[..., User]) -> None:
@@ -100,11 +95,11 @@ def test_request_without_valid_token_is_401(client: FlaskClient) -> None:
         assert response.headers["WWW-Authenticate"].startswith('Bearer realm="Microblog API"')
 
 
-def test_expired_token_is_refused_and_later_deleted(app: Flask, susan: Caller) -> None:
+def test_expired_token_is_refused_and_later_deleted(app: Flask, caller: Caller) -> None:
     db.session.execute(sa.update(ApiToken).values(expires_at=utcnow()))
     db.session.commit()
 
-    refused = susan.get("/api/tasks")
+    refused = caller.get("/api/tasks")
     caller_for(app, not_none(User.with_username("susan")))
 
     assert_problem(refused, 401)
@@ -112,13 +107,13 @@ def test_expired_token_is_refused_and_later_deleted(app: Flask, susan: Caller) -
     assert db.session.scalar(sa.select(sa.func.count()).select_from(ApiToken)) == 1
 
 
-def test_revoking_a_token_leaves_other_tokens(app: Flask, susan: Caller) -> None:
+def test_revoking_a_token_leaves_other_tokens(app: Flask, caller: Caller) -> None:
     other = caller_for(app, not_none(User.with_username("susan")))
 
-    assert susan.delete("/api/tokens").status_code == 204
+    assert caller.delete("/api/tokens").status_code == 204
 
-    assert_problem(susan.get("/api/tasks"), 401)
-    assert_problem(susan.delete("/api/tokens"), 401)
+    assert_problem(caller.get("/api/tasks"), 401)
+    assert_problem(caller.delete("/api/tokens"), 401)
     assert other.get("/api/tasks").status_code == 200
 
 
@@ -189,12 +184,12 @@ class TestPage:
         assert_problem(Caller(app.test_client(use_cookies=False), token).get("/api/users/me"), 401)
 
     def test_revoking_foreign_token_is_404(
-        self, susan: Caller, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
+        self, caller: Caller, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
     ) -> None:
-        token_id = susan.get("/api/tokens").get_json()["items"][0]["id"]
+        token_id = caller.get("/api/tokens").get_json()["items"][0]["id"]
 
         assert signed_in(make_user("david")).post(f"/account/tokens/{token_id}/revoke").status_code == 404
-        assert susan.get("/api/tokens").status_code == 200
+        assert caller.get("/api/tokens").status_code == 200
 
     def test_invalid_name_is_refused(
         self, make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]
@@ -220,27 +215,27 @@ class TestPage:
         assert client.get("/account/tokens").status_code == client.post("/account/tokens").status_code == 302
 
 
-def test_last_use_is_stored_once_a_minute(susan: Caller) -> None:
+def test_last_use_is_stored_once_a_minute(caller: Caller) -> None:
     def last_used_at() -> datetime:
         return not_none(db.session.scalars(sa.select(ApiToken.last_used_at)).one())
 
-    susan.get("/api/tasks")
+    caller.get("/api/tasks")
     first = last_used_at()
-    susan.get("/api/tasks")
+    caller.get("/api/tasks")
     second = last_used_at()
     db.session.execute(sa.update(ApiToken).values(last_used_at=first - timedelta(seconds=61)))
     db.session.commit()
-    susan.get("/api/tasks")
+    caller.get("/api/tasks")
 
     assert first == second
     assert last_used_at() >= first
 
 
-def test_token_of_closed_account_is_refused(susan: Caller) -> None:
+def test_token_of_closed_account_is_refused(caller: Caller) -> None:
     db.session.execute(sa.update(User).values(deleted_at=utcnow()))
     db.session.commit()
 
-    assert_problem(susan.get("/api/tasks"), 401)
+    assert_problem(caller.get("/api/tasks"), 401)
 
 
 def test_session_cookie_is_refused(make_user: Callable[..., User], signed_in: Callable[..., FlaskClient]) -> None:

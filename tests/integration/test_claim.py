@@ -22,6 +22,7 @@ from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import not_none, tasks
+from tests.support.factories import row_of
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -54,13 +55,6 @@ def claim(executor: AutocommitExecutor, task_id: str, worker: str = "one@host", 
     held = transitions.claim_task(executor, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None
     return held
-
-
-def row_of(task_id: str) -> Task:
-    db.session.rollback()
-    row = db.session.get(Task, task_id, populate_existing=True)
-    assert row is not None
-    return row
 
 
 def request_of(held: Claim) -> Context:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import Run, commands
-from tests.support.factories import make_older, state_of
+from tests.support.factories import add_task, make_older, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.tasks import noop
 
@@ -42,28 +43,12 @@ def cluster(
         yield cluster
 
 
-def add_job(root_id: str, state: str, minutes_ago: int = 0, **columns: object) -> None:
-    at = utcnow() - timedelta(minutes=minutes_ago)
-    values: dict[str, object] = {
-        "id": root_id,
-        "root_id": root_id,
-        "name": "noop",
-        "queue": "default",
-        "state": state,
-        "signature": dict(noop.s().set(task_id=root_id)),
-        "created_at": at,
-        "finished_at": at if state in states.FINISHED else None,
-    }
-    db.session.add(Task(**values | columns))
-    db.session.commit()
-
-
 class TestFilters:
     @pytest.fixture
     def waiting(self, app: Flask) -> list[str]:
         """The ids of pending jobs, newest first; there is also a finished job."""
         ids = [launch(noop.s()).id for _number in range(12)]
-        add_job("done", states.SUCCESS)
+        add_task("done", states.SUCCESS)
         db.session.commit()
         return ids[::-1]
 
@@ -125,9 +110,9 @@ class TestFilters:
         assert {state_of(job_id) for job_id in waiting} == {states.PENDING}
 
     def test_failed_job_is_retried_only_once(self, run: Run) -> None:
-        add_job("failed", states.FAILURE, minutes_ago=3, error="The disk is full.")
-        add_job("other", states.FAILURE, minutes_ago=2, error="The moon is full.")
-        add_job("cancelled", states.REVOKED, minutes_ago=1)
+        add_task("failed", states.FAILURE, seconds_ago=180, error="The disk is full.")
+        add_task("other", states.FAILURE, seconds_ago=120, error="The moon is full.")
+        add_task("cancelled", states.REVOKED, seconds_ago=60)
 
         first = run("retry", "--error", "disk", "--yes", "--json")
         second = run("retry", "--error", "disk", "--yes")
@@ -202,7 +187,7 @@ class TestTerminate:
 
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_terminate_without_redis_stores_cancel_request(run: Run, redis_server: RedisServer) -> None:
-    add_job("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(hours=1), worker="one@host", attempts=1)
+    add_task("runs", states.STARTED, lease_expires_at=utcnow() + timedelta(hours=1), worker="one@host", attempts=1)
 
     with redis_server.stopped():
         result = run("cancel", "--terminate", "runs")
@@ -219,16 +204,20 @@ class TestReconcile:
         self, run: Run, app: Flask, redis_server: RedisServer
     ) -> None:
         now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
-        lost_claim = {"lease_expires_at": now - timedelta(minutes=1), "attempts": 1, "worker": "gone@host"}
-        add_job("never-published", states.PENDING, 9)
-        add_job("worker-gone", states.PROGRESS, 8, published_at=long_ago, **lost_claim)
-        add_job("cancelled", states.STARTED, 7, published_at=long_ago, cancel_requested_at=now, **lost_claim)
-        add_job("crashing", states.STARTED, 6, published_at=long_ago, crashes=2, **lost_claim)
-        add_job("heard-by-redis-alone", states.STARTED, 5, published_at=long_ago, **lost_claim)
+        lost_claim: dict[str, Any] = {
+            "lease_expires_at": now - timedelta(minutes=1),
+            "attempts": 1,
+            "worker": "gone@host",
+        }
+        add_task("never-published", states.PENDING, 540)
+        add_task("worker-gone", states.PROGRESS, 480, published_at=long_ago, **lost_claim)
+        add_task("cancelled", states.STARTED, 420, published_at=long_ago, cancel_requested_at=now, **lost_claim)
+        add_task("crashing", states.STARTED, 360, published_at=long_ago, crashes=2, **lost_claim)
+        add_task("heard-by-redis-alone", states.STARTED, 300, published_at=long_ago, **lost_claim)
         redis_server.client.set(
             "celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}})
         )
-        add_job("held", states.STARTED, 4, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
+        add_task("held", states.STARTED, 240, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
         states_before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
 
         text, as_json = run("reconcile", "--dry-run"), run("reconcile", "--dry-run", "--json")

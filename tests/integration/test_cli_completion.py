@@ -14,12 +14,10 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
-from microblog.extensions import db
 from microblog.monitoring.cli import completion
 from microblog.taskqueue import states
-from microblog.taskqueue.models import Task
 from tests.support import programs
+from tests.support.factories import add_task
 
 IDS = {state: f"{number}0b8e2f4-6a1d-4f7e-9c35-2d8a7e1b4f60" for number, state in enumerate(states.ALL, 1)}
 
@@ -55,19 +53,8 @@ def complete(environment: dict[str, str], tmp_path: Path) -> Complete:
 @pytest.fixture
 def jobs(app: Flask) -> None:
     for state, job_id in IDS.items():
-        db.session.add(
-            Task(
-                id=job_id,
-                root_id=job_id,
-                name="export_posts",
-                queue="exports",
-                worker="one@house" if state == states.SUCCESS else "two@house",
-                state=state,
-                signature={},
-                finished_at=utcnow() if state in states.FINISHED else None,
-            )
-        )
-    db.session.commit()
+        worker = "one@house" if state == states.SUCCESS else "two@house"
+        add_task(job_id, state, name="export_posts", queue="exports", worker=worker)
 
 
 def test_only_applicable_ids_are_completed(complete: Complete, jobs: None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -50,10 +49,8 @@ def cluster(
 
 @pytest.fixture
 def frozen(cluster: Cluster) -> Iterator[Worker]:
-    worker = cluster.workers[-1]
-    worker.send_signal(signal.SIGSTOP)
-    yield worker
-    worker.send_signal(signal.SIGCONT)
+    with cluster.workers[-1].frozen() as worker:
+        yield worker
 
 
 def run_within(act: Callable[[], Result], *, below: float, code: Verdict) -> Result:

@@ -54,9 +54,8 @@ def mailer(cluster: Cluster, generalist: Worker) -> Worker:
 
 @pytest.fixture
 def frozen(mailer: Worker) -> Iterator[Worker]:
-    mailer.send_signal(signal.SIGSTOP)
-    yield mailer
-    mailer.send_signal(signal.SIGCONT)
+    with mailer.frozen():
+        yield mailer
 
 
 def test_workers_lists_details_of_each_worker(cluster: Cluster, generalist: Worker, mailer: Worker) -> None:

@@ -32,6 +32,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
+from tests.support.clients import PASSWORD, sign_in
 from tests.support.console import commands
 from tests.support.factories import make_job
 from tests.support.servers import Worker, wait_for
@@ -39,7 +40,6 @@ from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.both_databases
 
-PASSWORD = "cat-dog-fish"
 # Columns of rows that belong to two users and are deleted with either of them.
 OF_BOTH = (
     *("follow.follower_id", "follow.followed_id", "message.sender_id", "message.recipient_id"),
@@ -127,7 +127,7 @@ def test_deletion_closes_account_and_removes_all_data(
     assert "Your account is closed" in delete(browser).text
 
     assert browser.get("/").status_code == 302
-    assert client.post("/auth/login", data={"username": "susan", "password": PASSWORD}).status_code == 401
+    assert sign_in(client).status_code == 401
     wait_for(lambda: job("delete_account").state == "SUCCESS", what="the account is deleted")
     assert set(count_rows(susan_id).values()) == {0}
     assert db.session.get(User, susan_id) is None

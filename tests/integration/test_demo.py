@@ -24,6 +24,7 @@ from microblog.notifications.services import notifications_of
 from microblog.posts import language_detection
 from microblog.posts.models import MAX_POST, Post
 from tests.support import not_none
+from tests.support.databases import Statement
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -127,7 +128,7 @@ def test_messages_are_complete_sentences(book: Any) -> None:
 
 
 @pytest.mark.exhaustive
-def test_statements_do_not_grow_with_posts(build: Callable[..., list[list[Any]]], statements: list[str]) -> None:
+def test_statements_do_not_grow_with_posts(build: Callable[..., list[list[Any]]], statements: list[Statement]) -> None:
     build(users=100, posts=100)
     few = len(statements)
     statements.clear()

@@ -19,6 +19,7 @@ from microblog.jobs.services import cancel_job
 from microblog.taskqueue import launch as launching
 from microblog.taskqueue.models import Task
 from tests.support import tasks
+from tests.support.factories import row_of
 from tests.support.servers import TIMEOUT, Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
@@ -36,14 +37,6 @@ def launch(app: Flask) -> Callable[..., list[str]]:
         return [step.id for step in job.steps]
 
     return launch
-
-
-def row_of(task_id: str) -> Task:
-    """Return the current row of a task."""
-    db.session.rollback()
-    row = db.session.get(Task, task_id, populate_existing=True)
-    assert row is not None
-    return row
 
 
 def finished(task_id: str) -> Task:

@@ -19,6 +19,7 @@ from microblog.exports.emails import download_url
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from tests.support.api import Caller, assert_problem, caller_for
+from tests.support.clients import sign_in
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # independent of the database
 
@@ -41,7 +42,7 @@ def susan(production: Flask, make_user: Callable[..., User]) -> User:
 @pytest.fixture
 def browser(production: Flask, susan: User) -> FlaskClient:
     browser = production.test_client()
-    assert browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"}).status_code == 302
+    assert sign_in(browser).status_code == 302
     return browser
 
 

@@ -24,6 +24,7 @@ from microblog.extensions import db, redis_client
 from microblog.taskqueue.errors import ClaimLost
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
+from tests.support.clients import sign_in
 from tests.support.factories import rows_of, start
 from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -80,7 +81,7 @@ def test_page_error_is_mailed_without_secrets(
     make_worker(ADMINS=",".join(ADMINS))
     user = make_user("susan")
     browser = faulty.test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    sign_in(browser)
     browser.set_cookie("other", "secret-cookie")
 
     crash(faulty, browser, data={"post": "secret-form"}, headers={"X-Api-Key": "secret-head", "X-Request-ID": "it-1"})

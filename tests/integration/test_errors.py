@@ -23,6 +23,7 @@ from microblog.accounts.models import User
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from tests.support import not_none
+from tests.support.clients import sign_in
 from tests.support.servers import Postgres, RedisServer
 
 Log = Callable[[], list[dict[str, Any]]]
@@ -122,7 +123,7 @@ def test_unavailable_database_is_503_with_retry_after(
 ) -> None:
     make_user("susan")
     browser = faulty.test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    sign_in(browser)
     assert browser.get("/").status_code == 200
 
     def fail(*args: object) -> NoReturn:
@@ -190,7 +191,7 @@ def test_pages_work_while_redis_is_unavailable(
     pages -= {"/readyz", "/notifications/stream"}  # /readyz reports the outage, and the stream never ends
 
     with redis_server.stopped():
-        signed_in = browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+        signed_in = sign_in(browser)
         statuses = {page: browser.get(page).status_code for page in pages}
         written = browser.post("/", data={"post": "not lost"})
 
@@ -205,7 +206,7 @@ def test_pages_work_after_database_restart(
 ) -> None:
     make_user("susan")
     browser = faulty.test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    sign_in(browser)
     db.session.rollback()
 
     postgres_server.cut_connections(str(db.engine.url.database))

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,35 +25,26 @@ from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.jobs.models import newest_jobs
 from microblog.jobs.services import cancel_job
-from microblog.posts.models import Post
 from microblog.taskqueue.errors import ClaimLost
 from microblog.taskqueue.interface import ROW_INTERVAL
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import ended, only_job
+from tests.support.factories import BEGINNING, ended, only_job, write_posts
 from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 BODIES = ["plain", "line\nbreak", "“quotes” & <tags>", "한국어 🎉", "x" * 140]
 
 
-def write_posts(user: User, count: int = 250) -> None:
-    """Insert posts of the user, newest first, so that the expected order is not the order of the table."""
-    db.session.add_all(
-        Post(user_id=user.id, body=BODIES[n % len(BODIES)][:130] + f" {n}", timestamp=BEGINNING + timedelta(hours=n))
-        for n in reversed(range(count))
-    )
-    db.session.commit()
+def bodies(count: int) -> list[str]:
+    """Return bodies of posts, with everything that JSON or HTML must escape."""
+    return [BODIES[n % len(BODIES)][:130] + f" {n}" for n in range(count)]
 
 
 def expected_posts(count: int) -> list[dict[str, str]]:
     return [
-        {
-            "body": BODIES[n % len(BODIES)][:130] + f" {n}",
-            "timestamp": (BEGINNING + timedelta(hours=n)).isoformat().replace("+00:00", "Z"),
-        }
-        for n in range(count)
+        {"body": body, "timestamp": (BEGINNING + timedelta(hours=n)).isoformat().replace("+00:00", "Z")}
+        for n, body in enumerate(bodies(count))
     ]
 
 
@@ -75,7 +66,7 @@ def files(app: Flask) -> list[str]:
 def test_export_is_built_stored_and_mailed(
     app: Flask, susan: User, signed_in: Callable[..., FlaskClient], worker: Worker, smtp_server: SmtpServer
 ) -> None:
-    write_posts(susan, 250)
+    write_posts(susan, bodies(250))
     client = signed_in(susan)
 
     response = client.post("/export_posts", follow_redirects=True)
@@ -131,7 +122,7 @@ def test_export_without_posts_is_empty_list(susan: User, worker: Worker, smtp_se
 
 @pytest.mark.both_databases
 def test_archive_has_only_own_posts(susan: User, make_user: Callable[..., User], app: Flask) -> None:
-    write_posts(make_user("ben"), 3)
+    write_posts(make_user("ben"), bodies(3))
 
     assert json.loads(b"".join(to_json(read_posts(susan.id)))) == {"posts": []}
 
@@ -154,7 +145,7 @@ def test_large_archive_is_mailed_as_private_link(
     make_worker: Callable[..., Worker],
     smtp_server: SmtpServer,
 ) -> None:
-    write_posts(susan, 20)
+    write_posts(susan, bodies(20))
     make_worker(EXPORT_ATTACHMENT_LIMIT="100")
     susan.launch_task("export_posts", "Export")
     db.session.commit()
@@ -211,7 +202,7 @@ def test_foreign_archive_looks_like_unknown_archive(
 def test_cancelled_export_leaves_no_file(
     app: Flask, susan: User, worker: Worker, smtp_server: SmtpServer, posts: int, detected_at_end: bool
 ) -> None:
-    write_posts(susan, posts)
+    write_posts(susan, bodies(posts))
     parts = Path(app.config["EXPORT_STORAGE_URL"]) / "parts"
     parts.mkdir(parents=True)
     task = susan.launch_task("export_posts", "Export")

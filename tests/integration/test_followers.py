@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -18,10 +17,10 @@ from microblog.accounts.services import UserUnavailable, follow_user, is_followi
 from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.posts.queries import home_posts, home_timeline
+from tests.support.databases import recorded_statements
+from tests.support.factories import BEGINNING
 
 pytestmark = pytest.mark.both_databases
-
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def add_users(count: int) -> list[User]:
@@ -111,18 +110,11 @@ def test_home_query_skips_posts_of_other_authors(app: Flask, database: str) -> N
     write(stranger, *range(30, 3000))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
-    statements: list[tuple[str, Any]] = []
 
-    def note(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
-        statements.append((statement, parameters))
+    with recorded_statements() as statements:
+        home_timeline(reader)
 
-    sa.event.listen(db.engine, "before_cursor_execute", note)
-    home_timeline(reader)
-    sa.event.remove(db.engine, "before_cursor_execute", note)
-
-    statement, parameters = statements[-1]
-    explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN ANALYZE "
-    plan = "\n".join(str(row) for row in db.session.connection().exec_driver_sql(explain + statement, parameters))
+    plan = statements[-1].plan(analyze=True)
     assert "ix_post_user_id_timestamp_id" in plan
     assert "SCAN post" not in plan
     assert max(map(int, re.findall(r"Rows Removed by \w+: (\d+)", plan)), default=0) < 100, plan

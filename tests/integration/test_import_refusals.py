@@ -24,7 +24,8 @@ from microblog.imports.tasks import import_posts
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
-from tests.support.imports import BEGINNING, archive, files, post, store
+from tests.support.factories import BEGINNING
+from tests.support.imports import archive, files, post, run_import, store
 
 pytestmark = pytest.mark.both_databases
 
@@ -33,18 +34,12 @@ PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 REASON = "It has 141 characters; a post here has at most 140."
 
 
-@pytest.fixture
-def susan(make_user: Callable[..., User]) -> User:
-    return make_user("susan")
-
-
-def run_import(user: User, content: bytes) -> tuple[str, EagerResult]:
+def run_import_job(user: User, content: bytes) -> tuple[str, EagerResult]:
     """Import `content` in a job that has ended; return the job's id and its result."""
     upload = store(user, content)
     task_id = user.launch_task("import_posts", "Import", upload.id).id
     db.session.commit()
-    outcome = import_posts.apply(args=[user.id, upload.id])
-    db.session.rollback()
+    outcome = run_import(user, upload)
     task = db.session.get_one(Task, task_id)
     task.state, task.finished_at = outcome.state, utcnow()
     task.error = str(outcome.result) if outcome.failed() else None
@@ -54,7 +49,7 @@ def run_import(user: User, content: bytes) -> tuple[str, EagerResult]:
 
 def imported(user: User, content: bytes) -> tuple[str, dict[str, Any]]:
     """Import `content`; return the job's id and its report. Fails if the import does."""
-    task_id, outcome = run_import(user, content)
+    task_id, outcome = run_import_job(user, content)
     assert outcome.state == "SUCCESS", outcome.traceback
     return task_id, outcome.result
 
@@ -133,7 +128,7 @@ def test_api_pages_refusals(app: Flask, susan: User, make_user: Callable[..., Us
 
 
 def test_refusals_before_broken_json_are_listed(app: Flask, susan: User, signed_in: Callable[..., FlaskClient]) -> None:
-    task_id, outcome = run_import(susan, invalid_archive()[:-1])
+    task_id, outcome = run_import_job(susan, invalid_archive()[:-1])
     browser = signed_in(susan)
 
     assert outcome.state == "FAILURE"
@@ -160,7 +155,7 @@ def test_new_import_replaces_previous_refusals(
 
     counts = []
     for content in (invalid_archive(), invalid_archive()[:-1], archive([], []), archive(post("good", 1))):
-        run_import(susan, content)
+        run_import_job(susan, content)
         listed = sa.select(RejectedEntry.upload_id, sa.func.count()).join(Upload).where(Upload.user_id == user_id)
         counts.append([count for _upload, count in db.session.execute(listed.group_by(RejectedEntry.upload_id))])
 

@@ -19,7 +19,7 @@ from microblog.extensions import db
 from microblog.imports.models import Upload, upload_storage
 from microblog.taskqueue.models import Task
 from tests.support.api import assert_problem, caller_for
-from tests.support.clients import UnreadBody
+from tests.support.clients import UnreadBody, sign_in
 from tests.support.imports import archive, files, post, store
 
 JSON = "application/json"
@@ -99,7 +99,7 @@ def test_import_size_limit_applies_to_signed_in_users(
 @pytest.mark.parametrize("database", ["sqlite"])
 def test_imports_and_exports_share_rate_limit(susan: User, make_app: Callable[..., Flask]) -> None:
     browser = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="2 per hour").test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    sign_in(browser)
 
     responses = [
         browser.post("/export_posts"),
@@ -115,7 +115,7 @@ def test_imports_and_exports_share_rate_limit(susan: User, make_app: Callable[..
 def test_rate_limited_upload_is_not_read(susan: User, make_app: Callable[..., Flask]) -> None:
     app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_EXPORT="1 per hour")
     browser = app.test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": "cat-dog-fish"})
+    sign_in(browser)
     browser.post("/export_posts")
     app.config["WTF_CSRF_ENABLED"] = True
 

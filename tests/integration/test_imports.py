@@ -14,7 +14,6 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
-from celery.result import EagerResult
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -30,8 +29,8 @@ from microblog.jobs.services import cancel_job, retry_job
 from microblog.posts.models import Post
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.models import Task
-from tests.support.factories import crash, ended, only_job, rows_of
-from tests.support.imports import BEGINNING, archive, files, post, store
+from tests.support.factories import BEGINNING, crash, ended, only_job, rows_of
+from tests.support.imports import archive, files, post, run_import, store
 from tests.support.servers import Worker, wait_for
 
 pytestmark = pytest.mark.both_databases
@@ -54,12 +53,6 @@ def note(content: str, to: Any = PUBLIC, cc: Any = FOLLOWERS, **more: Any) -> di
 
 def outbox(*activities: Any) -> bytes:
     return json.dumps({"@context": "x", "type": "OrderedCollection", "orderedItems": activities}).encode()
-
-
-def run_import(user: User, upload: Upload) -> EagerResult:
-    outcome = import_posts.apply(args=[user.id, upload.id])
-    db.session.rollback()
-    return outcome
 
 
 def imported(user: User, content: bytes) -> dict[str, Any]:

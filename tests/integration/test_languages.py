@@ -24,6 +24,7 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none
+from tests.support.clients import PASSWORD, sign_in
 from tests.support.factories import crash, make_older, rows_of
 from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -37,7 +38,6 @@ NOT_FOUND = {
     "ko": "이 주소에는 아무것도 없습니다.",
     "ru": "По этому адресу ничего нет.",
 }
-PASSWORD = "cat-dog-fish"
 
 
 def accept_language(language: str) -> dict[str, str]:
@@ -141,7 +141,7 @@ def test_database_unavailable_page_is_translated(
     make_user("susan").locale = "es"
     db.session.commit()
     browser = app.test_client()
-    browser.post("/auth/login", data={"username": "susan", "password": PASSWORD})
+    sign_in(browser)
 
     def fail(*_: Any) -> None:
         raise DatabaseUnavailable("SELECT 1", {}, OSError())

@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from microblog.accounts.models import User
 from microblog.notifications.pubsub import Hub, TooManyStreams, user_topic
 from tests.support.api import Caller, assert_problem, caller_for
+from tests.support.clients import sign_in
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the counters are in Redis
-
-PASSWORD = "cat-dog-fish"
 
 
 @pytest.fixture
@@ -38,11 +36,6 @@ def limited(
         return browser, caller_for(app, susan)
 
     return site
-
-
-def sign_in(client: FlaskClient, address: str = "127.0.0.1", **fields: str) -> TestResponse:
-    data = {"username": "susan", "password": PASSWORD} | fields
-    return client.post("/auth/login", data=data, environ_base={"REMOTE_ADDR": address})
 
 
 def test_posts_by_page_and_api_share_rate_limit(limited: Callable[..., Any]) -> None:
@@ -98,7 +91,7 @@ class TestSigningIn:
         addresses = (f"10.0.0.{number}" for number in itertools.count(1))
 
         def guess(name: str) -> int:
-            return sign_in(app.test_client(), next(addresses), username=name, password="a guess").status_code
+            return sign_in(app.test_client(), name, "a guess", address=next(addresses)).status_code
 
         def guess_by_api(name: str) -> int:
             base = {"REMOTE_ADDR": next(addresses)}
@@ -117,7 +110,7 @@ class TestSigningIn:
         app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_SIGN_IN_NAME="2 per hour")
         spellings = ["susan@example.com", "Susan@ｅxample.com", "susan@example。com"]
 
-        guesses = [sign_in(app.test_client(), username=name, password="a guess").status_code for name in spellings]
+        guesses = [sign_in(app.test_client(), name, "a guess").status_code for name in spellings]
 
         assert guesses == [401, 401, 429]
 
@@ -132,12 +125,12 @@ class TestSigningIn:
         guesses += [app.test_client().post("/api/tokens", auth=("susan", "a guess")).status_code for _ in range(20)]
 
         assert guesses == [401] * 10 + [429] * 30
-        assert sign_in(app.test_client(), "10.0.0.2").status_code == 302
+        assert sign_in(app.test_client(), address="10.0.0.2").status_code == 302
 
     def test_limit_does_not_affect_existing_sessions(self, limited: Callable[..., tuple[FlaskClient, Caller]]) -> None:
         browser, caller = limited(RATELIMIT_SIGN_IN_NAME="1 per hour")
 
-        assert sign_in(browser.application.test_client(), "10.0.0.2").status_code == 429
+        assert sign_in(browser.application.test_client(), address="10.0.0.2").status_code == 429
         assert browser.get("/").status_code == 200
         assert caller.get("/api/users/me").status_code == 200
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -23,10 +22,11 @@ from microblog.notifications.models import Notification
 from microblog.notifications.services import notify
 from microblog.pagination import PageRequest
 from microblog.posts.models import Post
+from tests.support.clients import sign_in
+from tests.support.databases import recorded_statements
+from tests.support.factories import BEGINNING
 
 pytestmark = pytest.mark.both_databases
-
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_rate_limited_message_stays_in_form(
     app = make_app(RATELIMIT_ENABLED=True, RATELIMIT_MESSAGE="2 per hour")
     senders = [app.test_client(), app.test_client()]
     for client, user in zip(senders, (make_user("susan"), make_user("ben")), strict=True):
-        client.post("/auth/login", data={"username": user.username, "password": "cat-dog-fish"})
+        sign_in(client, user.username)
 
     responses = [senders[0].post("/send_message/miguel", data={"message": f"Number {n}"}) for n in range(3)]
 
@@ -291,18 +291,12 @@ def test_unread_count_is_one_capped_index_query(susan: User, miguel: User, datab
     add_messages(susan, miguel, *range(unread_counts.MAX_COUNT + 20))
     if database == "postgresql":
         db.session.execute(sa.text("ANALYZE"))
-    statements: list[tuple[str, Any]] = []
-
-    def record(connection: object, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
-        statements.append((statement, parameters))
-
     user_id = miguel.id
-    sa.event.listen(db.engine, "before_cursor_execute", record)
-    number = services.unread_message_count(user_id)
-    sa.event.remove(db.engine, "before_cursor_execute", record)
 
-    [(statement, parameters)] = statements
-    explain = "EXPLAIN QUERY PLAN " if database == "sqlite" else "EXPLAIN "
-    plan = "\n".join(str(row) for row in db.session.connection().exec_driver_sql(explain + statement, parameters))
+    with recorded_statements() as statements:
+        number = services.unread_message_count(user_id)
+
+    [statement] = statements
+    plan = statement.plan()
     assert number == unread_counts.MAX_COUNT
     assert "ix_message_unread" in plan

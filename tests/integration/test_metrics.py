@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import pause_consuming
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.factories import make_finished, state_of
+from tests.support.factories import add_task, make_timed_job, row_of, state_of
 from tests.support.prometheus import TOKEN, scrape
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
@@ -56,14 +55,9 @@ def app(app: Flask) -> Flask:
 
 def make_unfinished(state: str = "PENDING", *, age: float = 0.0, name: str = "noop", **columns: object) -> Task:
     """Create a task that was created `age` seconds ago, PENDING unless `state` or `columns` say otherwise."""
-    task = Task(
-        **{"id": f"{name}-{state}-{age}", "root_id": f"{name}-{state}-{age}", "position": 0, "name": name}
-        | {"queue": "default", "state": state, "signature": {}, "created_at": utcnow() - timedelta(seconds=age)}
-        | columns
-    )
-    db.session.add(task)
-    db.session.commit()
-    return task
+    task_id = f"{name}-{state}-{age}"
+    add_task(task_id, state, age, name, **columns)
+    return row_of(task_id)
 
 
 @pytest.mark.usefixtures("no_workers")
@@ -106,8 +100,8 @@ class TestMetricsAccess:
 @pytest.mark.both_databases
 class TestTaskMetrics:
     def test_tasks_and_jobs_are_counted_by_state(self, app: Flask) -> None:
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), lease_expires_at=utcnow())
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), wait=0.25, run=3.0)
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "STARTED"), lease_expires_at=utcnow())
 
         scraped = scrape(app)
 
@@ -121,7 +115,7 @@ class TestTaskMetrics:
 
     def test_wait_and_run_times_are_histograms(self, app: Flask) -> None:
         for run in (0.5, 1.0, 1.5, 8.0):
-            make_finished(("add", "SUCCESS"), wait=2.0, run=run)
+            make_timed_job(("add", "SUCCESS"), wait=2.0, run=run)
 
         scraped = scrape(app)
 
@@ -139,8 +133,8 @@ class TestTaskMetrics:
         assert scraped.values("microblog_task_wait_seconds_bucket", ["name", "le"])["add", "2.0"] == 4
 
     def test_crashes_are_distinguished_from_retries(self, app: Flask) -> None:
-        make_finished(("kill_itself", "FAILURE"), attempts=3, crashes=3)
-        make_finished(("kill_itself", "SUCCESS"), attempts=4, crashes=1)
+        make_timed_job(("kill_itself", "FAILURE"), attempts=3, crashes=3)
+        make_timed_job(("kill_itself", "SUCCESS"), attempts=4, crashes=1)
         make_unfinished("STARTED", name="kill_itself", attempts=2, crashes=1, started_at=utcnow())
 
         scraped = scrape(app)
@@ -159,9 +153,9 @@ class TestTaskMetrics:
         wait_for(lambda: smtp_server.refused, what="the server refuses")  # once, or more often on a busy machine
         smtp_server.behave()
         wait_for(lambda: scrape(app).value("microblog_mails_sent_total"), what="the mail is sent")
-        make_finished(("export_posts", "FAILURE"))
-        make_finished(("email_export", "FAILURE"))
-        make_finished(("email_export", "FAILURE"), wait=None)  # never started, since the previous step failed
+        make_timed_job(("export_posts", "FAILURE"))
+        make_timed_job(("email_export", "FAILURE"))
+        make_timed_job(("email_export", "FAILURE"), wait=None)  # never started, since the previous step failed
 
         scraped = scrape(app)
 
@@ -188,7 +182,7 @@ class TestTaskMetrics:
         later = utcnow() + timedelta(hours=1)
         make_unfinished("RETRY", age=500, eta=later)
         make_unfinished("PROGRESS", age=500, lease_expires_at=later)
-        make_finished(("export_posts", "STARTED"), ("noop", "PENDING"), run=500, lease_expires_at=later)
+        make_timed_job(("export_posts", "STARTED"), ("noop", "PENDING"), run=500, lease_expires_at=later)
 
         scraped = scrape(app)
 
@@ -237,16 +231,15 @@ class TestRedis:
 
     @pytest.mark.exhaustive
     def test_workers_up_and_silent(self, app: Flask, make_worker: Callable[..., Worker]) -> None:
-        frozen, _other = make_worker(concurrency=1), make_worker(concurrency=1)
+        worker, _other = make_worker(concurrency=1), make_worker(concurrency=1)
         wait_for(lambda: scrape(app).value("microblog_workers_up") == 2, what="both workers answer")
-        frozen.send_signal(signal.SIGSTOP)
 
         def up_and_silent() -> tuple[float | None, float | None]:
             scraped = scrape(app)
             return scraped.value("microblog_workers_up"), scraped.value("microblog_workers_silent")
 
-        wait_for(lambda: up_and_silent() == (1, 1), what="one worker answers and one does not")
-        frozen.send_signal(signal.SIGCONT)
+        with worker.frozen():
+            wait_for(lambda: up_and_silent() == (1, 1), what="one worker answers and one does not")
 
     @pytest.mark.exhaustive
     def test_open_streams_of_live_processes_are_counted(self, app: Flask, redis_server: RedisServer) -> None:
@@ -280,7 +273,7 @@ class TestOutages:
     def test_database_metrics_while_redis_is_down(
         self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        make_finished(("add", "SUCCESS"))
+        make_timed_job(("add", "SUCCESS"))
 
         monkeypatch.setattr(metrics, "DEADLINE", 30.0)  # enough for the database on a busy machine
         with redis_server.stopped():

@@ -25,7 +25,7 @@ from microblog.notifications.push import notify_job_ended
 from microblog.notifications.services import mark_notifications_read, notify
 from microblog.taskqueue.interface import TaskChange
 from microblog.taskqueue.models import Task
-from tests.support.databases import recorded_statements
+from tests.support.databases import Statement, recorded_statements
 from tests.support.factories import make_job
 from tests.support.servers import TIMEOUT
 
@@ -82,7 +82,7 @@ def test_notification_shows_current_username(browser: FlaskClient, susan: User, 
 
 
 def test_message_count_in_notification_is_capped(
-    browser: FlaskClient, susan: User, miguel: User, statements: list[str]
+    browser: FlaskClient, susan: User, miguel: User, statements: list[Statement]
 ) -> None:
     send_message(miguel, susan, "Hello")
     db.session.add_all(
@@ -92,7 +92,8 @@ def test_message_count_in_notification_is_capped(
     statements.clear()
 
     assert sentences(browser) == ["* miguel wrote you more than 99 new messages."]
-    assert len([one for one in statements if "FROM notification" in one and "count(*)" in one]) == 1, "counted twice"
+    counts = [sql for sql, _parameters in statements if "FROM notification" in sql and "count(*)" in sql]
+    assert len(counts) == 1, "counted twice"
 
 
 def test_reading_messages_marks_notifications_read(
@@ -160,7 +161,7 @@ def test_notifications_of_two_tasks_are_separate(susan: User) -> None:
     assert [(row.subject, row.payload) for row in all_rows()] == [("one", {"state": "one"}), ("two", {"state": "two"})]
 
 
-def test_task_without_notification_runs_no_query(app: Flask, susan: User, statements: list[str]) -> None:
+def test_task_without_notification_runs_no_query(app: Flask, susan: User, statements: list[Statement]) -> None:
     user_id = susan.id
 
     for name, expects_query in (("noop", False), ("import_posts", True)):

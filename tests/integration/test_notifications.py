@@ -23,6 +23,7 @@ from microblog.notifications import pubsub
 from microblog.notifications.pubsub import BACKLOG, CHANNEL, END, RESYNC, Hub, Subscription, user_topic
 from microblog.notifications.routes import OVERLAP
 from microblog.taskqueue.launch import launch_task
+from tests.support.clients import signed_in_client
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 
 LIFETIME = 600.0  # seconds, longer than a test may take: a stream must end for another reason
@@ -77,17 +78,11 @@ def wake_all(redis_server: RedisServer) -> int:
     return int(redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}'))
 
 
-def sign_in(app: Flask, user: User) -> FlaskClient:
-    client = app.test_client()
-    client.post("/auth/login", data={"username": user.username, "password": "cat-dog-fish"})
-    return client
-
-
 def test_task_event_reaches_pages_of_its_user_only(streaming: Flask, make_user: Callable[..., User]) -> None:
     susan, ben = make_user("susan"), make_user("ben")
     with streaming.app_context():
-        pages = [Stream(sign_in(streaming, susan)) for _ in range(2)]
-        ben_stream = Stream(sign_in(streaming, ben))
+        pages = [Stream(signed_in_client(streaming, susan)) for _ in range(2)]
+        ben_stream = Stream(signed_in_client(streaming, ben))
         wait_for(lambda: "resync" in "".join(pages[0].frames), what="the process is subscribed")
 
         task = susan.launch_task("noop", "Nothing")
@@ -110,7 +105,7 @@ def test_operator_stream_has_tasks_of_all_users(
     olga.is_operator = True
     db.session.commit()
     with streaming.app_context():
-        olga_browser, ben_browser = sign_in(streaming, olga), sign_in(streaming, ben)
+        olga_browser, ben_browser = signed_in_client(streaming, olga), signed_in_client(streaming, ben)
         admin, personal, ben_stream = Stream(olga_browser, "/admin/stream"), Stream(olga_browser), Stream(ben_browser)
         wait_for(lambda: any("resync" in frame for frame in admin.frames), what="the process is subscribed")
         wait_for(lambda: wake_all(redis_server) == 1, what="only the subscription of this app is left")
@@ -139,18 +134,18 @@ def test_stream_replays_missed_events(streaming: Flask, make_user: Callable[...,
         task = susan.launch_task("noop", "Nothing")
         db.session.commit()
 
-        stream = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{start:.6f}"})
+        stream = Stream(signed_in_client(streaming, susan), **{"Last-Event-ID": f"{start:.6f}"})
 
         wait_for(stream.events, what="the replay")
         assert [event["subject"] for event in stream.events()] == [task.id]
         resume_at = float(stream.ids()[0]) + OVERLAP
-        later = Stream(sign_in(streaming, susan), **{"Last-Event-ID": f"{resume_at:.6f}"})
+        later = Stream(signed_in_client(streaming, susan), **{"Last-Event-ID": f"{resume_at:.6f}"})
         wait_for(lambda: later.frames[1:], what="a heartbeat")
         assert later.events() == []
 
 
 def test_idle_stream_sends_heartbeats(streaming: Flask, make_user: Callable[..., User]) -> None:
-    stream = Stream(sign_in(streaming, make_user("susan")))
+    stream = Stream(signed_in_client(streaming, make_user("susan")))
 
     wait_for(lambda: ": heartbeat\n\n" in stream.frames)
 
@@ -158,7 +153,7 @@ def test_idle_stream_sends_heartbeats(streaming: Flask, make_user: Callable[...,
 def test_stream_ends_after_its_lifetime(app: Flask, susan: User) -> None:
     app.config.update(STREAM_HEARTBEAT=0.05, STREAM_LIFETIME=0.2)
     hub: Hub = app.extensions["hub"]
-    response = sign_in(app, susan).get("/notifications/stream", buffered=False)
+    response = signed_in_client(app, susan).get("/notifications/stream", buffered=False)
     assert hub.open_streams() == 1
 
     list(response.response)
@@ -183,7 +178,7 @@ def demoted(susan: User) -> None:
 
 
 def signed_out(susan: User) -> None:
-    assert sign_in(current_app, susan).post("/auth/logout").status_code == 302
+    assert signed_in_client(current_app, susan).post("/auth/logout").status_code == 302
 
 
 @pytest.mark.parametrize("event", [new_password, closed_account, demoted, signed_out])
@@ -192,7 +187,7 @@ def test_stream_ends_when_access_is_revoked(
 ) -> None:
     with streaming.app_context():
         susan, ben = make_user("susan"), make_user("ben")
-        susan_stream, ben_stream = Stream(sign_in(streaming, susan)), Stream(sign_in(streaming, ben))
+        susan_stream, ben_stream = Stream(signed_in_client(streaming, susan)), Stream(signed_in_client(streaming, ben))
         wait_for(lambda: "resync" in "".join(susan_stream.frames), what="the process is subscribed")
 
         event(susan)
@@ -307,7 +302,7 @@ def test_streams_end_after_redis_outage(
 ) -> None:
     with streaming.app_context():
         susan, ben = make_user("susan"), make_user("ben")
-        browsers = [sign_in(streaming, user) for user in (susan, ben)]
+        browsers = [signed_in_client(streaming, user) for user in (susan, ben)]
         streams = [Stream(browser) for browser in browsers]
         wait_for(lambda: "resync" in "".join(streams[0].frames), what="the process is subscribed")
 

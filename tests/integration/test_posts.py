@@ -18,6 +18,7 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 from tests.support import not_none
 from tests.support.databases import recorded_statements
+from tests.support.factories import write_posts
 
 LISTS = ("/", "/explore", "/user/susan")
 
@@ -25,15 +26,6 @@ LISTS = ("/", "/explore", "/user/susan")
 def stored_posts(app: Flask) -> list[str]:
     with app.app_context():
         return list(db.session.scalars(sa.select(Post.body).order_by(Post.id)))
-
-
-def write_posts(app: Flask, author_id: int, count: int) -> None:
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    with app.app_context():
-        db.session.add_all(
-            Post(body=f"post {n}.", timestamp=start + timedelta(hours=n), user_id=author_id) for n in range(count)
-        )
-        db.session.commit()
 
 
 def shown_posts(page: TestResponse) -> list[str]:
@@ -104,8 +96,8 @@ def test_post_is_escaped(browser: FlaskClient) -> None:
     assert shown_posts(page) == ["&lt;script&gt;alert(1)&lt;/script&gt;"]
 
 
-def test_times_are_utc_by_default(app: Flask, browser: FlaskClient, susan: User) -> None:
-    write_posts(app, susan.id, 1)
+def test_times_are_utc_by_default(browser: FlaskClient, susan: User) -> None:
+    write_posts(susan, ["Hello"])
 
     time = re.search(r'<time datetime="([^"]+)">([^<]+)</time>', browser.get("/explore").text)
 
@@ -115,7 +107,8 @@ def test_times_are_utc_by_default(app: Flask, browser: FlaskClient, susan: User)
 @pytest.mark.both_databases
 def test_lists_are_paged_in_both_directions(app: Flask, browser: FlaskClient, susan: User) -> None:
     app.config["POSTS_PER_PAGE"] = 10
-    write_posts(app, susan.id, 25)
+    bodies = [f"Post {n}" for n in range(25)]
+    write_posts(susan, bodies)
 
     for path in LISTS:
         first = browser.get(path)
@@ -123,7 +116,7 @@ def test_lists_are_paged_in_both_directions(app: Flask, browser: FlaskClient, su
         third = browser.get(link(second, "next"))
 
         shown = [shown_posts(page) for page in (first, second, third)]
-        assert list(itertools.chain(*shown)) == [f"post {n}." for n in reversed(range(25))]
+        assert list(itertools.chain(*shown)) == bodies[::-1]
         assert 'rel="next"' not in third.text
         assert shown_posts(browser.get(link(third, "prev"))) == shown[1]
         assert 'rel="prev"' not in first.text
@@ -139,12 +132,12 @@ def test_invalid_page_key_is_refused(browser: FlaskClient) -> None:
 
 
 def test_query_count_is_independent_of_authors(
-    app: Flask, browser: FlaskClient, susan: User, make_user: Callable[..., User]
+    browser: FlaskClient, susan: User, make_user: Callable[..., User]
 ) -> None:
-    write_posts(app, susan.id, 1)
+    write_posts(susan, ["Hello"])
     one_author = count_queries(browser, "/explore")
     for name in ("ann", "bob", "cid"):
-        write_posts(app, make_user(name).id, 5)
+        write_posts(make_user(name), ["Hello"] * 5)
 
     assert count_queries(browser, "/explore") == one_author
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -21,11 +21,11 @@ from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
 from tests.support.api import caller_for
+from tests.support.factories import BEGINNING
 from tests.support.imports import store
 
 pytestmark = pytest.mark.both_databases
 
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 POSTS = {
     "creme": "Crème brûlée is easier than it sounds.",
     "bread": "The bakery sells yesterday's bread at half the price.",

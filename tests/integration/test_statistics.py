@@ -16,7 +16,7 @@ from microblog.monitoring import rollup, statistics
 from microblog.monitoring.models import RollUp, TaskHour
 from microblog.monitoring.rollup import HOUR, TaskAggregate, roll_up, rolled_up_until
 from microblog.taskqueue.models import Task
-from tests.support.factories import make_finished
+from tests.support.factories import make_timed_job
 
 pytestmark = pytest.mark.both_databases
 
@@ -48,7 +48,8 @@ class TestRollUp:
         now = utcnow()
         monkeypatch.setattr(rollup, "utcnow", lambda: now)
         for minutes in range(0, 300, 20):
-            make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=now - timedelta(minutes=minutes))
+            at = now - timedelta(minutes=minutes)
+            make_timed_job(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=at)
         previous = totals(), statistics.by_hour(NOON, now + HOUR)
 
         added = roll_up()
@@ -58,14 +59,14 @@ class TestRollUp:
         assert counted() == in_table()
 
     def test_roll_up_is_idempotent(self, app: Flask) -> None:
-        make_finished(("noop", "SUCCESS"), at=NOON)
+        make_timed_job(("noop", "SUCCESS"), at=NOON)
 
         assert (roll_up(), roll_up()) == (1, 0)
 
         assert counted() == {("noop", "SUCCESS"): 1}
 
     def test_deleted_rows_stay_counted(self, app: Flask) -> None:
-        make_finished(("noop", "SUCCESS"), at=NOON)
+        make_timed_job(("noop", "SUCCESS"), at=NOON)
         roll_up()
 
         db.session.execute(sa.delete(Task))
@@ -78,7 +79,7 @@ class TestRollUp:
     def test_concurrent_roll_ups_count_each_task_once(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rollup, "BATCH", 7)
         for second in range(60):
-            make_finished(("noop", "SUCCESS"), at=NOON + timedelta(seconds=second // 3))
+            make_timed_job(("noop", "SUCCESS"), at=NOON + timedelta(seconds=second // 3))
         added: list[int] = []
 
         def run() -> None:
@@ -95,10 +96,10 @@ class TestRollUp:
         assert counted() == {("noop", "SUCCESS"): 60}
 
     def test_late_task_is_counted(self, app: Flask) -> None:
-        make_finished(("noop", "SUCCESS"), at=NOON)
+        make_timed_job(("noop", "SUCCESS"), at=NOON)
         db.session.execute(sa.update(RollUp).values(until=NOON + HOUR))
         db.session.commit()
-        make_finished(("noop", "SUCCESS"), ("late", "SUCCESS"), at=NOON + timedelta(minutes=1))
+        make_timed_job(("noop", "SUCCESS"), ("late", "SUCCESS"), at=NOON + timedelta(minutes=1))
         assert counted() == {}
 
         roll_up()
@@ -110,7 +111,7 @@ class TestRollUp:
     def test_rolled_up_until_is_last_settled_hour(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
         monkeypatch.setattr(rollup, "utcnow", lambda: now)
-        make_finished(("noop", "SUCCESS"), at=NOON)
+        make_timed_job(("noop", "SUCCESS"), at=NOON)
         assert rolled_up_until() < NOON
 
         roll_up()
@@ -123,7 +124,7 @@ class TestRollUp:
         def fail(*_: object) -> NoReturn:
             raise ZeroDivisionError
 
-        make_finished(("noop", "SUCCESS"), at=NOON)
+        make_timed_job(("noop", "SUCCESS"), at=NOON)
         with monkeypatch.context() as patch:
             patch.setattr(RollUp, "until", property(lambda _: NOON - HOUR, fail))
             with pytest.raises(ZeroDivisionError):
@@ -136,11 +137,11 @@ class TestRollUp:
 class TestByHour:
     def test_by_hour_groups_by_hour_and_name(self, app: Flask) -> None:
         for _ in range(3):
-            make_finished(("add", "SUCCESS"), at=NOON, wait=0.5, run=4.0)
-        make_finished(("add", "FAILURE"), at=NOON + timedelta(minutes=59), attempts=3, crashes=1)
-        make_finished(("add", "REVOKED"), at=NOON + timedelta(minutes=59), wait=None)
-        make_finished(("noop", "SUCCESS"), at=NOON + HOUR)
-        make_finished(("noop", "SUCCESS"), at=NOON + 2 * HOUR)
+            make_timed_job(("add", "SUCCESS"), at=NOON, wait=0.5, run=4.0)
+        make_timed_job(("add", "FAILURE"), at=NOON + timedelta(minutes=59), attempts=3, crashes=1)
+        make_timed_job(("add", "REVOKED"), at=NOON + timedelta(minutes=59), wait=None)
+        make_timed_job(("noop", "SUCCESS"), at=NOON + HOUR)
+        make_timed_job(("noop", "SUCCESS"), at=NOON + 2 * HOUR)
 
         first, second = statistics.by_hour(NOON + timedelta(minutes=30), NOON + 2 * HOUR)
 
@@ -153,16 +154,16 @@ class TestByHour:
         assert first.run.mean == pytest.approx(3.5)
 
     def test_wait_of_step_begins_after_previous_step(self, app: Flask) -> None:
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON, wait=1.0, run=500.0)
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON, wait=1.0, run=500.0)
 
         for hour in statistics.by_hour(NOON, NOON + HOUR):
             assert hour.wait.mean == pytest.approx(1.0), hour.name
 
     def test_job_is_counted_by_first_step_name(self, app: Flask) -> None:
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=NOON)
-        make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON)
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON)
-        make_finished(("export_posts", "SUCCESS"), ("email_export", "STARTED"), at=NOON)
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=NOON)
+        make_timed_job(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON)
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "SUCCESS"), at=NOON)
+        make_timed_job(("export_posts", "SUCCESS"), ("email_export", "STARTED"), at=NOON)
 
         jobs = {key: aggregate.jobs for key, aggregate in totals().items() if aggregate.jobs}
 
@@ -193,15 +194,15 @@ class TestByHour:
 class TestFailures:
     def test_failures_are_grouped_by_exception(self, app: Flask) -> None:
         for number in (1, 2):
-            make_finished(
+            make_timed_job(
                 ("add", "FAILURE"),
                 at=NOON + timedelta(minutes=number),
                 error="Something went wrong on our side.",
                 traceback='Traceback (most recent call last):\n  File "a.py", line 7, in run\n    boom\n'
                 f"some.module.Boom: user {number} broke 'plate {number}'\n",
             )
-        last = make_finished(("add", "FAILURE"), at=NOON + HOUR, error="The moon is in the wrong house.")
-        make_finished(("add", "SUCCESS"), at=NOON)
+        last = make_timed_job(("add", "FAILURE"), at=NOON + HOUR, error="The moon is in the wrong house.")
+        make_timed_job(("add", "SUCCESS"), at=NOON)
 
         boom, moon = statistics.group_failures(NOON)
 
@@ -212,7 +213,7 @@ class TestFailures:
         assert statistics.group_failures(NOON, "noop") == []
 
     def test_steps_failed_with_predecessor_are_not_counted(self, app: Flask) -> None:
-        job = make_finished(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON, error="Broken.")
+        job = make_timed_job(("export_posts", "FAILURE"), ("email_export", "FAILURE"), at=NOON, error="Broken.")
 
         [cause] = statistics.group_failures(NOON)
 

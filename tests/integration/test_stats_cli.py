@@ -14,7 +14,7 @@ from microblog.monitoring import output
 from microblog.monitoring.rollup import hour_of
 from tests.support import programs
 from tests.support.console import Run, commands, flask_tasks, run_in_terminal
-from tests.support.factories import make_finished
+from tests.support.factories import make_timed_job
 
 UNREACHABLE_REDIS = "redis://127.0.0.1:1/0"
 ESCAPE = "\x1b[31mred\x1b[0m"
@@ -30,8 +30,8 @@ class TestStats:
     def test_stats_by_task_and_by_hour(self, run: Run) -> None:
         now = utcnow()
         for hours_ago in (0, 2):
-            make_finished(("add", "SUCCESS"), at=now - timedelta(hours=hours_ago), run=4.0)
-        make_finished(("add", "FAILURE"), at=now)
+            make_timed_job(("add", "SUCCESS"), at=now - timedelta(hours=hours_ago), run=4.0)
+        make_timed_job(("add", "FAILURE"), at=now)
 
         result = run("stats")
 
@@ -49,7 +49,7 @@ class TestStats:
     @pytest.mark.both_databases
     def test_stats_json_output(self, run: Run) -> None:
         now = utcnow()
-        make_finished(("add", "SUCCESS"), at=now, wait=1.0, run=4.0)
+        make_timed_job(("add", "SUCCESS"), at=now, wait=1.0, run=4.0)
 
         stats = json.loads(run("stats", "--json").stdout)
 
@@ -64,8 +64,8 @@ class TestStats:
     @pytest.mark.both_databases
     def test_stats_filters_by_time_and_name(self, run: Run) -> None:
         old = utcnow() - timedelta(days=3)
-        make_finished(("add", "SUCCESS"), at=old)
-        make_finished(("noop", "SUCCESS"))
+        make_timed_job(("add", "SUCCESS"), at=old)
+        make_timed_job(("noop", "SUCCESS"))
 
         def names(*options: str) -> list[str]:
             return [task["name"] for task in json.loads(run("stats", "--json", *options).stdout)["tasks"]]
@@ -86,8 +86,8 @@ class TestFailuresCommand:
     @pytest.mark.both_databases
     def test_failures_are_grouped_with_example_job(self, run: Run) -> None:
         for number in (1, 2):
-            job = make_finished(("add", "FAILURE"), error=f"The server said 55{number}.")
-        make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
+            job = make_timed_job(("add", "FAILURE"), error=f"The server said 55{number}.")
+        make_timed_job(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
 
         result = run("failures")
 
@@ -99,7 +99,7 @@ class TestFailuresCommand:
         assert "ValueError: no" in second
 
     def test_failures_json_output(self, run: Run) -> None:
-        job = make_finished(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
+        job = make_timed_job(("noop", "FAILURE"), traceback="Traceback:\nValueError: no")
 
         [cause] = json.loads(run("failures", "--json").stdout)
 
@@ -109,7 +109,7 @@ class TestFailuresCommand:
         assert cause["last"].endswith("Z")
 
     def test_empty_failures_succeed(self, run: Run) -> None:
-        make_finished(("noop", "FAILURE"), at=utcnow() - timedelta(hours=2))
+        make_timed_job(("noop", "FAILURE"), at=utcnow() - timedelta(hours=2))
 
         result = run("failures", "--since", "1h")
 
@@ -132,7 +132,7 @@ class TestBoth:
     def test_command_needs_database_but_not_redis(
         self, app: Flask, environment: dict[str, str], tmp_path: object, command: str
     ) -> None:
-        make_finished(("noop", "FAILURE"), error="No.")
+        make_timed_job(("noop", "FAILURE"), error="No.")
 
         def run(**settings: str) -> subprocess.CompletedProcess[str]:
             return programs.run(flask_tasks(command, "--json"), environment | settings)
@@ -152,7 +152,7 @@ class TestBoth:
         assert f"flask tasks {command} " in result.stdout.partition("Example")[2]
 
     def test_terminal_output_is_escaped(self, app: Flask, environment: dict[str, str]) -> None:
-        make_finished(("add", "FAILURE"), error=ESCAPE)
+        make_timed_job(("add", "FAILURE"), error=ESCAPE)
 
         text = run_in_terminal(flask_tasks("failures"), environment) + run_in_terminal(
             flask_tasks("stats"), environment

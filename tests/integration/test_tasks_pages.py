@@ -14,7 +14,7 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
-from tests.support.factories import make_finished, start_job_for, state_of
+from tests.support.factories import make_timed_job, start_job_for, state_of
 from tests.support.servers import RedisServer
 
 
@@ -132,7 +132,7 @@ def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[.
 
 def test_retry_of_anonymized_job_is_refused(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     for steps in ([("noop", "FAILURE")], [("add", "SUCCESS"), ("noop", "FAILURE")]):
-        task_id = make_finished(*steps, user_id=susan.id)
+        task_id = make_timed_job(*steps, user_id=susan.id)
 
         response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 

@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from microblog.accounts.models import User
 from microblog.extensions import db
 from microblog.posts.models import Post, Translation
+from tests.support.clients import sign_in
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 from tests.support.translator import TranslationServer
 
@@ -271,11 +272,11 @@ def test_translation_requires_sign_in_and_csrf_token(
 def test_translations_are_rate_limited(
     make_app: Callable[..., Flask], post: Post, service: TranslationServer, make_user: Callable[..., User]
 ) -> None:
-    susan = make_user("susan")
+    make_user("susan")
     limited: dict[str, Any] = {"RATELIMIT_ENABLED": True, "RATELIMIT_TRANSLATE": "2 per hour"}
     app = make_app(TRANSLATE_URL=service.url, **limited)
     browser = app.test_client()
-    browser.post("/auth/login", data={"username": susan.username, "password": "cat-dog-fish"})
+    sign_in(browser)
 
     codes = [browser.post(path_of(post)).status_code for _click in range(3)]
 

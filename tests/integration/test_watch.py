@@ -24,7 +24,7 @@ MANY = 500_000  # posts: their export takes many of the time slices for which th
 SLICE, PAUSE = 0.05, 0.1  # seconds for which the worker runs, then is stopped, so that the screen can keep up
 
 
-def write_posts(user: User, number: int) -> None:
+def write_many_posts(user: User, number: int) -> None:
     """Insert posts with one statement; creating them one by one would take minutes."""
     db.session.execute(
         sa.text(
@@ -81,7 +81,7 @@ class TestScreen:
         self, app: Flask, terminal: Tmux, make_worker: Callable[..., Worker], susan: User, redis_server: RedisServer
     ) -> None:
         worker = make_worker(TASK_LEASE="60")
-        write_posts(susan, MANY)
+        write_many_posts(susan, MANY)
         terminal.run(WATCH)
         shows(terminal, "Workers: 1 up")
         shows(terminal, worker.name)

@@ -6,11 +6,12 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 import sqlalchemy as sa
 
+from microblog.extensions import db
 from tests.support.servers import Postgres
 
 LOCK_TIMEOUT = 30  # seconds to wait for a connection that still holds a lock
@@ -114,13 +115,27 @@ class PostgresDatabase:
         return row[0] or ""
 
 
-@contextlib.contextmanager
-def recorded_statements() -> Iterator[list[str]]:
-    """Yield the list of the SQL statements that this process executes during the block."""
-    statements: list[str] = []
+class Statement(NamedTuple):
+    """An executed SQL statement."""
 
-    def record(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        statements.append(statement)
+    sql: str
+    parameters: Any
+
+    def plan(self, *, analyze: bool = False) -> str:
+        """Return the plan of the statement, with the rows that each step reads if PostgreSQL is to `analyze` it."""
+        connection = db.session.connection()
+        on_sqlite = connection.dialect.name == "sqlite"
+        explain = "EXPLAIN QUERY PLAN" if on_sqlite else "EXPLAIN ANALYZE" if analyze else "EXPLAIN"
+        return "\n".join(map(str, connection.exec_driver_sql(f"{explain} {self.sql}", self.parameters)))
+
+
+@contextlib.contextmanager
+def recorded_statements() -> Iterator[list[Statement]]:
+    """Yield the list of the SQL statements that this process executes during the block."""
+    statements: list[Statement] = []
+
+    def record(connection: Any, cursor: Any, sql: str, parameters: Any, *rest: Any) -> None:
+        statements.append(Statement(sql, parameters))
 
     sa.event.listen(sa.Engine, "before_cursor_execute", record)
     try:

@@ -1,9 +1,10 @@
-"""Factories of jobs: launched, finished, aged, abandoned by a dead worker, or rows without a message."""
+"""Factories of posts, and of jobs: launched, finished, aged, abandoned by a dead worker, or rows without a message."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +15,64 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs.models import Job, newest_jobs
-from microblog.taskqueue import states, transitions
+from microblog.posts.models import Post
+from microblog.taskqueue import transitions
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.states import FINISHED
 from tests.support.servers import wait_for
 
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
-def make_finished(
+
+def write_posts(user: User, bodies: Sequence[str]) -> None:
+    """Insert posts, one for each hour since BEGINNING, the latest first, so that their ids are in another order."""
+    times = [BEGINNING + timedelta(hours=n) for n in range(len(bodies))]
+    for body, timestamp in reversed(list(zip(bodies, times, strict=True))):
+        db.session.add(Post(user_id=user.id, body=body, timestamp=timestamp))
+    db.session.commit()
+
+
+def add_task(task_id: str, state: str, seconds_ago: float = 0, name: str = "noop", **columns: Any) -> None:
+    """Create the row of a task without a message, by default the only one of its job.
+
+    It was created `seconds_ago`, and if `state` is terminal, it ended at the same time.
+    """
+    at = utcnow() - timedelta(seconds=seconds_ago)
+    values: dict[str, Any] = {
+        "id": task_id,
+        "root_id": task_id,
+        "name": name,
+        "queue": "default",
+        "state": state,
+        "signature": {"task": name, "args": [], "kwargs": {}, "options": {"task_id": task_id}},
+        "created_at": at,
+        "updated_at": at,
+        "finished_at": at if state in FINISHED else None,
+    }
+    db.session.add(Task(**values | columns))
+    db.session.commit()
+
+
+def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
+    """Create the rows of an export whose steps are in these states, and return its id."""
+    root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
+    for position, state in enumerate(step_states):
+        name = columns.get("name", ("export_posts", "email_export")[position])
+        args = [user.id] if user and not position else []
+        own: dict[str, Any] = {
+            "root_id": root,
+            "position": position,
+            "user_id": user.id if user else None,
+            "name": name,
+            "queue": "exports",
+            "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
+        }
+        add_task(f"{root}-{position}" if position else root, state, seconds_ago, **own | columns)
+    return root
+
+
+def make_timed_job(
     *steps: tuple[str, str],
     at: datetime | None = None,
     wait: float | None = 1.0,
@@ -37,23 +88,17 @@ def make_finished(
     created_at = end - timedelta(seconds=(wait or 0) + run)
     for position, (name, state) in enumerate(steps):
         started_at = end - timedelta(seconds=run) if wait is not None else None
-        db.session.add(
-            Task(
-                id=root_id if position == 0 else str(uuid.uuid4()),
-                root_id=root_id,
-                position=position,
-                name=name,
-                queue="default",
-                state=state,
-                signature={},
-                created_at=created_at,
-                started_at=started_at,
-                finished_at=end if state in states.FINISHED else None,
-                **{"attempts": int(wait is not None)} | columns,
-            )
-        )
+        own: dict[str, Any] = {
+            "name": name,
+            "root_id": root_id,
+            "position": position,
+            "created_at": created_at,
+            "started_at": started_at,
+            "finished_at": end if state in FINISHED else None,
+            "attempts": int(wait is not None),
+        }
+        add_task(str(uuid.uuid4()) if position else root_id, state, **own | columns)
         end += timedelta(seconds=(wait or 0) + run)
-    db.session.commit()
     return root_id
 
 
@@ -76,6 +121,12 @@ def rows_of(root_id: str) -> list[Task]:
     db.session.rollback()
     query = sa.select(Task).where(Task.root_id == root_id).order_by(Task.position)
     return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def row_of(task_id: str) -> Task:
+    """Return the current row of a task."""
+    db.session.rollback()
+    return db.session.get_one(Task, task_id, populate_existing=True)
 
 
 def states_of(root_id: str) -> list[str]:
@@ -122,28 +173,3 @@ def store_result_in_redis(app: Flask, task_id: str, state: str, result: Any, tra
     backend = app.extensions["celery"].backend
     meta = {"status": state, "result": result, "traceback": traceback}
     backend.client.set(backend.get_key_for_task(task_id), backend.encode(meta))
-
-
-def make_job(user: User | None, *step_states: str, seconds_ago: float = 0, **columns: Any) -> str:
-    """Create the rows of an export whose steps are in these states, and return its id."""
-    root = f"{user.username if user else 'system'}-{'-'.join(step_states)}-{seconds_ago}".lower()
-    at = utcnow() - timedelta(seconds=seconds_ago)
-    for position, state in enumerate(step_states):
-        name = columns.get("name", ("export_posts", "email_export")[position])
-        args = [user.id] if user and not position else []
-        values = {
-            "id": f"{root}-{position}" if position else root,
-            "root_id": root,
-            "position": position,
-            "user_id": user.id if user else None,
-            "name": name,
-            "state": state,
-            "queue": "exports",
-            "signature": {"task": name, "args": args, "kwargs": {}, "options": {}},
-            "created_at": at,
-            "updated_at": at,
-            "finished_at": at if state in FINISHED else None,
-        }
-        db.session.add(Task(**values | columns))
-    db.session.commit()
-    return root

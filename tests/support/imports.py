@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from celery.result import EagerResult
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.imports.models import Upload, upload_storage
-
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+from microblog.imports.tasks import import_posts
+from tests.support.factories import BEGINNING
 
 
 def post(body: Any, hours: float = 0, **more: Any) -> dict[str, Any]:
@@ -31,6 +33,13 @@ def store(user: User, content: bytes) -> Upload:
     with upload_storage().new(upload.path) as file:
         file.write([content])
     return upload
+
+
+def run_import(user: User, upload: Upload) -> EagerResult:
+    """Run the import task in this process."""
+    outcome = import_posts.apply(args=[user.id, upload.id])
+    db.session.rollback()
+    return outcome
 
 
 def files() -> list[str]:

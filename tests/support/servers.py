@@ -246,6 +246,15 @@ class Worker:
         """Send a signal to the worker and all its children."""
         self.process.signal_group(number)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[Worker]:
+        """Suspend the worker and all its children during the block."""
+        self.send_signal(signal.SIGSTOP)
+        try:
+            yield self
+        finally:
+            self.send_signal(signal.SIGCONT)
+
     def text(self) -> str:
         """Return the log since the start or the last forget_log()."""
         return self.log.read_text(errors="replace")[self._read :] if self.log.exists() else ""
