@@ -18,8 +18,6 @@ from werkzeug.security import generate_password_hash
 from xdist.remote import Producer
 from xdist.workermanage import WorkerController
 
-from microblog.accounts import models as accounts_models
-from microblog.accounts import services
 from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import app_factory, external, process_state, servers, sharing
@@ -268,8 +266,8 @@ hash_of = cache(quick_hash)  # the same format as set_password() stores
 def _quick_hashes() -> Iterator[None]:
     """Use the cheap parameters for registrations and password changes, too."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (accounts_models, services):
-            patch.setattr(module, "generate_password_hash", quick_hash)
+        for module in ("models", "services"):
+            patch.setattr(f"microblog.accounts.{module}.generate_password_hash", quick_hash)
         yield
 
 

@@ -21,7 +21,7 @@ from microblog.development.servers import web_answers
 from microblog.extensions import db
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
-from tests.browser import tasks as _tasks
+from tests.browser.tasks import Dial, import_hold_file
 from tests.conftest import hash_of
 from tests.support import app_factory, servers
 from tests.support.clients import PASSWORD
@@ -73,7 +73,7 @@ class Site:
         db.session.commit()
         return user
 
-    def start_job(self, user: User, dial: _tasks.Dial) -> str:
+    def start_job(self, user: User, dial: Dial) -> str:
         """Launch a job whose progress follows `dial`, and return its id."""
         task = user.launch_task("crank", "Turning the crank", str(dial.path))
         db.session.commit()
@@ -87,7 +87,7 @@ class Site:
     @contextlib.contextmanager
     def holding_imports(self) -> Iterator[None]:
         """Let no import store posts during the block."""
-        hold = _tasks.import_hold_file()
+        hold = import_hold_file()
         hold.parent.mkdir(exist_ok=True)
         hold.touch()
         try:

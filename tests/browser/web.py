@@ -14,7 +14,7 @@ def create_app() -> Flask:
     """Create the application with a page that responds with any error."""
     app = microblog.create_app()
     app.add_url_rule("/broken/<int:code>", view_func=broken)
-    from tests.browser import tasks as _tasks  # noqa: F401 - register the task
+    import tests.browser.tasks  # noqa: F401 - register the task
 
     return app
 

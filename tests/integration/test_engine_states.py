@@ -16,7 +16,7 @@ from flask import Flask
 from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import cancel_job
-from microblog.taskqueue import launch as launching
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
 from tests.support.factories import row_of
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
-def launch(app: Flask) -> Callable[..., list[str]]:
+def launch_chain(app: Flask) -> Callable[..., list[str]]:
     """Return a function that launches a chain of signatures as a job and returns the ids of its steps."""
 
-    def launch(*steps: Any) -> list[str]:
-        root = launching.launch(chain(*steps))
+    def launch_chain(*steps: Any) -> list[str]:
+        root = launch(chain(*steps))
         db.session.commit()
         job = find_job(root.id)
         assert job is not None
         return [step.id for step in job.steps]
 
-    return launch
+    return launch_chain
 
 
 def finished(task_id: str) -> Task:
@@ -55,8 +55,8 @@ def assert_row_equals_result(task_id: str) -> None:
     assert row.lease_expires_at is None
 
 
-def test_success(launch: Callable[..., list[str]], worker: Worker) -> None:
-    [task_id] = launch(tasks.add.s(2, 3))
+def test_success(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch_chain(tasks.add.s(2, 3))
 
     row = finished(task_id)
 
@@ -66,9 +66,9 @@ def test_success(launch: Callable[..., list[str]], worker: Worker) -> None:
 
 
 def test_step_receives_result_of_previous_step(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+    launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    first, second = launch(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "runs")))
+    first, second = launch_chain(tasks.add.s(2, 3), tasks.record.s(str(tmp_path / "runs")))
 
     row = finished(second)
 
@@ -77,9 +77,9 @@ def test_step_receives_result_of_previous_step(
     assert_row_equals_result(second)
 
 
-def test_failure_fails_following_steps(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
+def test_failure_fails_following_steps(launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     runs_file = tmp_path / "runs"
-    first, second, third = launch(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(runs_file)))
+    first, second, third = launch_chain(tasks.fail.s(), tasks.noop.s(), tasks.record.s(str(runs_file)))
 
     for task_id in (first, second, third):
         row = finished(task_id)
@@ -90,14 +90,14 @@ def test_failure_fails_following_steps(launch: Callable[..., list[str]], worker:
     assert not runs_file.exists()
 
 
-def test_task_sets_error_for_its_user(launch: Callable[..., list[str]], worker: Worker) -> None:
-    [task_id] = launch(tasks.fail_politely.s())
+def test_task_sets_error_for_its_user(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch_chain(tasks.fail_politely.s())
 
     assert finished(task_id).error == "The moon is in the wrong house."
 
 
-def test_automatic_retry(launch: Callable[..., list[str]], worker: Worker) -> None:
-    [task_id] = launch(tasks.flaky.s(2))
+def test_automatic_retry(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch_chain(tasks.flaky.s(2))
 
     row = finished(task_id)
 
@@ -105,15 +105,15 @@ def test_automatic_retry(launch: Callable[..., list[str]], worker: Worker) -> No
     assert_row_equals_result(task_id)
 
 
-def test_automatic_retries_are_limited(launch: Callable[..., list[str]], worker: Worker) -> None:
-    [task_id] = launch(tasks.flaky.s(99))
+def test_automatic_retries_are_limited(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    [task_id] = launch_chain(tasks.flaky.s(99))
 
     assert (finished(task_id).state, row_of(task_id).attempts) == ("FAILURE", 6)
     assert_row_equals_result(task_id)
 
 
-def test_soft_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
-    first, second = launch(tasks.too_slow.s(), tasks.noop.s())
+def test_soft_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    first, second = launch_chain(tasks.too_slow.s(), tasks.noop.s())
 
     assert finished(first).error == "It took longer than it may and was stopped."
     assert finished(second).state == "FAILURE"
@@ -122,8 +122,8 @@ def test_soft_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> None:
-    first, second = launch(tasks.ignore_soft_limit.s(), tasks.noop.s())
+def test_hard_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    first, second = launch_chain(tasks.ignore_soft_limit.s(), tasks.noop.s())
 
     assert finished(first).error == "It took longer than it may and was stopped."
     assert finished(second).state == "FAILURE"
@@ -131,12 +131,14 @@ def test_hard_time_limit(launch: Callable[..., list[str]], worker: Worker) -> No
     assert_row_equals_result(second)
 
 
-def test_cancelled_pending_job_does_not_run(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
+def test_cancelled_pending_job_does_not_run(
+    launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
     release_files = [tmp_path / "first", tmp_path / "second"]
     runs_file = tmp_path / "runs"
     for release_file in release_files:  # both processes of the worker are busy
-        launch(tasks.count.s(str(release_file)))
-    first, second = launch(tasks.record.s(str(runs_file)), tasks.noop.s())
+        launch_chain(tasks.count.s(str(release_file)))
+    first, second = launch_chain(tasks.record.s(str(runs_file)), tasks.noop.s())
     job = find_job(first)
     assert job is not None
 
@@ -151,8 +153,10 @@ def test_cancelled_pending_job_does_not_run(launch: Callable[..., list[str]], wo
     assert not runs_file.exists()
 
 
-def test_cancelled_job_stops_at_next_progress(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    first, second = launch(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
+def test_cancelled_job_stops_at_next_progress(
+    launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    first, second = launch_chain(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
     job = find_job(first)
     assert job is not None
@@ -166,9 +170,9 @@ def test_cancelled_job_stops_at_next_progress(launch: Callable[..., list[str]], 
 
 
 def test_terminated_task_is_revoked(
-    app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+    app: Flask, launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    first, second = launch(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
+    first, second = launch_chain(tasks.count.s(str(tmp_path / "release")), tasks.noop.s())
     wait_for(lambda: row_of(first).state == "PROGRESS")
 
     app.extensions["celery"].control.revoke(first, terminate=True)
@@ -181,9 +185,9 @@ def test_terminated_task_is_revoked(
 
 @pytest.mark.both_databases(each_run=False)
 def test_task_runs_again_after_killing_its_process(
-    launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+    launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
-    [task_id] = launch(tasks.kill_itself.s(str(tmp_path / "runs"), 2))
+    [task_id] = launch_chain(tasks.kill_itself.s(str(tmp_path / "runs"), 2))
 
     row = finished(task_id)
 
@@ -192,9 +196,9 @@ def test_task_runs_again_after_killing_its_process(
 
 
 @pytest.mark.exhaustive
-def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
+def test_task_fails_after_three_crashes(launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
     runs_file = tmp_path / "runs"
-    first, second = launch(tasks.kill_itself.s(str(runs_file), 99), tasks.noop.s())
+    first, second = launch_chain(tasks.kill_itself.s(str(runs_file), 99), tasks.noop.s())
 
     row = finished(first)
 
@@ -210,10 +214,10 @@ def test_task_fails_after_three_crashes(launch: Callable[..., list[str]], worker
 
 @pytest.mark.both_databases(each_run=False)
 def test_task_runs_again_after_kill_from_outside(
-    app: Flask, launch: Callable[..., list[str]], worker: Worker, tmp_path: Path
+    app: Flask, launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:
     release_file = tmp_path / "release"
-    [task_id] = launch(tasks.count.s(str(release_file)))
+    [task_id] = launch_chain(tasks.count.s(str(release_file)))
     wait_for(lambda: row_of(task_id).state == "PROGRESS")
 
     inspect = app.extensions["celery"].control.inspect([worker.name], timeout=TIMEOUT)  # returns with the reply
@@ -231,8 +235,10 @@ def test_task_without_row_runs_as_usual(app: Flask, worker: Worker) -> None:
     assert db.session.get(Task, result.id) is None
 
 
-def test_worker_processes_share_no_connection(launch: Callable[..., list[str]], worker: Worker, tmp_path: Path) -> None:
-    launched = [launch(tasks.identify_process.s(str(tmp_path)))[0] for _ in range(2)]
+def test_worker_processes_share_no_connection(
+    launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
+) -> None:
+    launched = [launch_chain(tasks.identify_process.s(str(tmp_path)))[0] for _ in range(2)]
 
     one, two = (finished(task_id).result for task_id in launched)
 

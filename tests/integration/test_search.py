@@ -17,7 +17,6 @@ from microblog.extensions import db
 from microblog.imports.importer import store_posts
 from microblog.imports.parsers import ParsedPost
 from microblog.posts.models import Post
-from microblog.search import find as finding
 from microblog.search import index
 from microblog.search.tasks import index_posts
 from tests.support.api import caller_for
@@ -263,7 +262,7 @@ def test_equal_results_are_paged_newest_first(app: Flask, browser: FlaskClient, 
 
 
 def test_candidates_are_capped_with_notice(browser: FlaskClient, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr("microblog.search.find.MAX_CANDIDATES", 5)
     write(susan, *(f"rain {n}" for n in range(8)))
 
     page = browser.get("/search?q=rain").text
@@ -276,7 +275,7 @@ def test_candidates_are_capped_with_notice(browser: FlaskClient, susan: User, mo
 def test_imported_posts_do_not_displace_local_posts(
     browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr("microblog.search.find.MAX_CANDIDATES", 5)
     collector = make_user("collector")
     import_old_posts(collector, *(f"rain {n} old" for n in range(4)))
     write(susan, "rain 0 new", "rain 1 new")
@@ -302,7 +301,7 @@ def test_index_follows_imported_posts(browser: FlaskClient, susan: User) -> None
 def test_posts_of_deleted_user_are_no_candidates(
     browser: FlaskClient, susan: User, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr("microblog.search.find.MAX_CANDIDATES", 5)
     deleted_user = make_user("leaving")
     write(susan, "rain in May")
     write(deleted_user, *(f"rain {n}" for n in range(8)))

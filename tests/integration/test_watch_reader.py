@@ -13,7 +13,6 @@ from flask import Flask
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
-from microblog.monitoring.watch import reader as watch_reader
 from microblog.monitoring.watch.reader import ALL, FAILED, JobQuery, JobReader
 from microblog.taskqueue.models import Task
 from tests.support.factories import make_job
@@ -48,7 +47,7 @@ class TestReader:
             assert self.ids(JobReader(), text=text) == []
 
     def test_finished_job_lingers(self, app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watch_reader, "SHOW_ENDED_FOR", timedelta(hours=1))
+        monkeypatch.setattr("microblog.monitoring.watch.reader.SHOW_ENDED_FOR", timedelta(hours=1))
         reader = JobReader()
         job = make_job(susan, "STARTED")
         assert self.ids(reader) == [job]

@@ -93,7 +93,7 @@ def _create(overrides: dict[str, Any]) -> Flask:
     app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
     app.test_client_class = Client
     app.jinja_env.bytecode_cache = _template_cache
-    import tests.support.tasks as _tasks  # noqa: F401 - register the tests' tasks
+    import tests.support.tasks  # noqa: F401 - register the tests' tasks
 
     return app
 
