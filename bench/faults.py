@@ -34,10 +34,10 @@ class AffectedJobs:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: `strike` starts jobs and causes the fault, `times` times in succession."""
+    """A fault: `inject` starts jobs and causes the fault, `times` times in succession."""
 
     title: str
-    strike: Callable[[System], AffectedJobs]
+    inject: Callable[[System], AffectedJobs]
     times: int = 1
 
 
@@ -131,7 +131,7 @@ def recover(system: System, fault: Fault, timeout: float) -> Outcome:
     all_affected: list[AffectedJobs] = []
     seconds, errors, missing = list[float](), list[str](), list[str]()
     while len(all_affected) < fault.times and not missing:
-        affected = fault.strike(system)
+        affected = fault.inject(system)
         ends = _wait(system, affected, timeout)
         seconds += [end.at - affected.over_at for end in ends.values()]
         errors += [end.error for end in ends.values() if end.error]

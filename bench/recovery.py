@@ -15,7 +15,7 @@ from bench.servers import Servers
 from bench.systems import BareCelery, BareCeleryAcksLate, Microblog, System
 
 JOB_TIMEOUT = 120.0  # seconds
-PROMISE = 60.0  # seconds after the end of the last fault within which every job of Microblog ends
+RECOVERY_TIMEOUT = 60.0  # seconds after the end of the last fault within which every job of Microblog ends
 READY_TIMEOUT = 180.0  # seconds within which all systems must be ready, on a busy machine
 SYSTEMS: dict[type[System], str] = {
     Microblog: "Microblog",
@@ -39,11 +39,11 @@ class Recovery:
     def reached(self) -> bool:
         """Return whether Microblog kept its promise."""
         ours = self.outcomes[0].slowest
-        return ours is not None and ours <= PROMISE
+        return ours is not None and ours <= RECOVERY_TIMEOUT
 
     def __str__(self) -> str:
         verdict = "ok" if self.reached else "missed"
-        seconds = _COLUMNS.format(self.fault.title, *map(str, self.outcomes), f"≤ {PROMISE:g} s", verdict)
+        seconds = _COLUMNS.format(self.fault.title, *map(str, self.outcomes), f"≤ {RECOVERY_TIMEOUT:g} s", verdict)
         times = _COLUMNS.format("", *(outcome.times for outcome in self.outcomes), "", "")
         return f"{seconds.rstrip()}\n{times.rstrip()}"
 

@@ -85,10 +85,10 @@ class _Reader:
         """Return the duration of a request. Raises RuntimeError unless its status is 200."""
         with self._app.app_context():  # the current one may belong to the other app
             began = time.perf_counter()
-            answer = self._browser.get(path, headers=self._headers)
+            response = self._browser.get(path, headers=self._headers)
             spent = (time.perf_counter() - began) * 1000
-        if answer.status_code != 200:
-            raise RuntimeError(answer.status)
+        if response.status_code != 200:
+            raise RuntimeError(response.status)
         return spent
 
     def queries(self, path: str) -> int:

@@ -38,7 +38,7 @@ _PREPARE = """() => {
 }"""
 
 
-def obstacles(page: Page) -> list[str]:
+def keyboard_problems(page: Page) -> list[str]:
     """Return the problems that a user without a mouse has with the page."""
     for _ in range(page.evaluate(_PREPARE)):
         page.keyboard.press("Tab")

@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from microblog.accounts import tokens
 from microblog.accounts.models import User
+from tests.browser.page_checks import problems_of
 from tests.browser.site import Site, new_context
-from tests.browser.soundness import problems_of
 
 CODES = [400, 401, 403, 404, 413, 429, 500, 503]
 LONG = "W" * 300

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from tests.browser.page_checks import visible_problems
 from tests.browser.site import BEGINNING, Site
-from tests.browser.soundness import faults_in
 
 POSTS = 5_000
 
@@ -43,7 +43,7 @@ def test_import_shows_progress_and_refused_entries(
         card.get_by_role("link", name="Download the list of what could not be imported").click()
     assert started.value.suggested_filename == "refusals.csv"
     assert len(started.value.path().read_text().splitlines()) == 3
-    assert faults_in(page, "tasks with an import") == []
+    assert visible_problems(page, "tasks with an import") == []
     page.get_by_role("link", name="Profile").click()
     expect(page.locator(".post-body").first).to_have_text(f"Memory {POSTS - 1}")
 

@@ -9,8 +9,8 @@ from playwright.sync_api import BrowserContext, expect
 
 from microblog.accounts.models import User
 from microblog.extensions import db
+from tests.browser.page_checks import overflow, take_screenshot
 from tests.browser.site import Site
-from tests.browser.soundness import overflow, photograph
 
 PHONE = {"width": 390, "height": 900}
 PAGES = [
@@ -65,7 +65,7 @@ def test_translated_pages_fit_phone_width(
         for path in paths:
             page.goto(site.url + path)
             overflows[path] = overflow(page)
-            photograph(page, f"{language} {path.replace(own, '/user')}")
+            take_screenshot(page, f"{language} {path.replace(own, '/user')}")
 
     visit(["/auth/login", "/auth/register", "/auth/reset_password_request"])
     site.sign_in(page, operator)

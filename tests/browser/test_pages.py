@@ -19,8 +19,8 @@ from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.messages.services import send_message
 from microblog.posts.models import Post
+from tests.browser.page_checks import problems_of, visible_problems
 from tests.browser.site import Site, new_context
-from tests.browser.soundness import faults_in, problems_of
 from tests.support.clients import PASSWORD
 from tests.support.factories import add_task, state_of
 from tests.support.servers import wait_for
@@ -210,7 +210,7 @@ def test_screenshots_are_saved(site: Site, page: Page, tmp_path: Path, monkeypat
     monkeypatch.setenv("SCREENSHOTS", str(tmp_path))
     page.goto(f"{site.url}/auth/login")
 
-    assert faults_in(page, "anonymous /auth/login") == []
+    assert visible_problems(page, "anonymous /auth/login") == []
 
     expected = {f"anonymous-auth-login-{width}-{theme}.png" for width in (1280, 390) for theme in ("light", "dark")}
     assert {picture.name for picture in tmp_path.iterdir()} == expected

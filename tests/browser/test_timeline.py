@@ -12,8 +12,8 @@ from microblog.accounts.services import follow_user
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.posts.models import Post
+from tests.browser.page_checks import visible_problems
 from tests.browser.site import Site
-from tests.browser.soundness import faults_in
 from tests.browser.test_live import expect_same_page, mark
 
 
@@ -79,7 +79,7 @@ def test_new_and_deleted_posts_update_timeline(site: Site, open_browser: Callabl
     write(writer_page, "Second")
     expect(bar).to_have_text("2 new posts")
     expect(new_posts(writer_page)).to_be_hidden()
-    assert faults_in(reader_page, "home with new posts") == []
+    assert visible_problems(reader_page, "home with new posts") == []
     bar.press("Enter")
 
     expect(reader_page.locator(".post-body")).to_have_text(["Second", "First", "Thought number 0"])
@@ -87,7 +87,7 @@ def test_new_and_deleted_posts_update_timeline(site: Site, open_browser: Callabl
     expect(reader_page.get_by_label("Say something")).to_have_value("Half a thought")
 
     ask_to_delete(writer_page, "Second")
-    assert faults_in(writer_page, "home with a question") == []
+    assert visible_problems(writer_page, "home with a question") == []
     agree(writer_page)
     for page in (writer_page, reader_page):
         expect(page.locator(".post", has_text="Second")).to_have_count(0)
@@ -192,7 +192,7 @@ def test_user_card_opens_by_keyboard_and_pointer(site: Site, open_browser: Calla
     page.keyboard.press("Tab")
     expect(name).to_be_focused()
     expect(card).to_contain_text("0 followers")
-    assert faults_in(page, "profile with a card", widths=[1280]) == []
+    assert visible_problems(page, "profile with a card", widths=[1280]) == []
     page.keyboard.press("Tab")  # the name in the card
     page.keyboard.press("Tab")
     expect(card.get_by_role("button", name="Follow")).to_be_focused()
@@ -210,7 +210,7 @@ def test_user_card_opens_by_keyboard_and_pointer(site: Site, open_browser: Calla
     page.get_by_role("heading", level=1).click()
     name.hover()
     expect(card).to_be_visible()
-    assert faults_in(page, "profile with a card", widths=[390]) == []
+    assert visible_problems(page, "profile with a card", widths=[390]) == []
     card.hover()
     page.mouse.move(5, 5)
     expect(card).to_be_hidden()

@@ -9,8 +9,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from microblog.extensions import db
 from microblog.posts.models import Post
+from tests.browser.page_checks import visible_problems
 from tests.browser.site import Site
-from tests.browser.soundness import faults_in
 from tests.support.translator import TranslationServer
 
 RUSSIAN = "Завтра едем на дачу, если не будет дождя."
@@ -55,7 +55,7 @@ def test_post_is_translated_in_place_and_restored(
     expect(page.get_by_text(RUSSIAN)).to_be_hidden()
     expect(page.get_by_role("button", name=ORIGINAL)).to_be_focused()
     expect(page.get_by_text("does not answer right now")).to_have_count(0)
-    assert faults_in(page, "profile with a translation") == []
+    assert visible_problems(page, "profile with a translation") == []
     page.keyboard.press("Enter")
     expect(page.get_by_text(RUSSIAN)).to_be_visible()
     expect(translation).to_be_hidden()

@@ -21,7 +21,7 @@ from tests.support.servers import Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 RESTART_PAUSE = 0.3  # seconds between two checks of the supervisor
-BOOT = 120.0  # seconds within which the system must be ready, on a busy machine
+START_TIMEOUT = 120.0  # seconds within which the system must be ready, on a busy machine
 
 
 class Supervisor:
@@ -111,10 +111,10 @@ class Deployment:
             stack.callback(self.supervisor.stop)
             self._start()
             ready = partial(web_answers, self.port, "/readyz", timeout=10)
-            wait_for(ready, timeout=BOOT, what=f"the system is ready, see {self.folder}")
+            wait_for(ready, timeout=START_TIMEOUT, what=f"the system is ready, see {self.folder}")
             yield app
 
-    def heal(self) -> float:
+    def repair(self) -> float:
         """End every fault, wait until all programs have been restarted, and return the time."""
         self.smtp.behave()
         for worker in self.workers:

@@ -33,7 +33,7 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load
 from tests.chaos.schedule import PlannedFault
 
-PATIENCE = 10.0  # seconds that a fault waits for the condition under which it occurs
+CONDITION_TIMEOUT = 10.0  # seconds that a fault waits for the condition under which it occurs
 
 
 class ConditionNotMet(Exception):
@@ -50,11 +50,11 @@ class Occurrence:
 
 
 class Faults:
-    """Causes faults, each in its own thread, and records them."""
+    """Injects faults, each in its own thread, and records them."""
 
     def __init__(self, system: Deployment, load: Load, app: Flask) -> None:
-        self.struck: list[Occurrence] = []
-        self.missed: list[str] = []
+        self.injected: list[Occurrence] = []
+        self.not_injected: list[str] = []
         self._system = system
         self._load = load
         self._app = app
@@ -63,11 +63,11 @@ class Faults:
         self._smtp, self._redis, self._frozen = threading.Lock(), threading.Lock(), threading.Lock()
 
     def run(self, faults: list[PlannedFault]) -> None:
-        """Cause each fault at its time, and return when the last has ended."""
+        """Inject each fault at its time, and return when the last has ended."""
         began = time.monotonic()
         for fault in faults:
             time.sleep(max(0.0, began + fault.at - time.monotonic()))
-            thread = threading.Thread(target=self._cause, args=[fault], name=str(fault))
+            thread = threading.Thread(target=self._inject, args=[fault], name=str(fault))
             thread.start()
             self._threads.append(thread)
         for thread in self._threads:
@@ -75,18 +75,18 @@ class Faults:
 
     def of(self, *kinds: str) -> list[Occurrence]:
         """Return the faults of these kinds that occurred."""
-        return [occurrence for occurrence in self.struck if occurrence.fault.kind in kinds]
+        return [occurrence for occurrence in self.injected if occurrence.fault.kind in kinds]
 
-    def _cause(self, fault: PlannedFault) -> None:
+    def _inject(self, fault: PlannedFault) -> None:
         occurrence = Occurrence(fault, time.time())
-        self.struck.append(occurrence)
+        self.injected.append(occurrence)
         try:
             with self._app.app_context():
                 getattr(self, fault.kind)(fault.length, random.Random(fault.seed))
         except ConditionNotMet:
-            self.struck.remove(occurrence)
+            self.injected.remove(occurrence)
         except Exception as error:  # a run without the fault proves nothing
-            self.missed.append(f"{fault} did not happen: {error!r}")
+            self.not_injected.append(f"{fault} did not happen: {error!r}")
         occurrence.ended = time.time()
 
     def kill_child(self, length: float, rng: random.Random) -> None:
@@ -114,7 +114,7 @@ class Faults:
             met.set()
 
         self._system.smtp.on_data = schedule_kill
-        if not met.wait(PATIENCE):
+        if not met.wait(CONDITION_TIMEOUT):
             self._system.smtp.on_data = None
             raise ConditionNotMet
         time.sleep(after)
@@ -161,17 +161,17 @@ class Faults:
 
     def smtp_refuses(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server reply 451."""
-        self._disturb_smtp(length, answer="451 4.3.0 Try again later")
+        self._change_smtp(length, answer="451 4.3.0 Try again later")
 
     def smtp_hangs(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server read mails without replying."""
-        self._disturb_smtp(length, hang=True)
+        self._change_smtp(length, hang=True)
 
     def smtp_drops(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server close the connection after DATA."""
-        self._disturb_smtp(length, drop=True)
+        self._change_smtp(length, drop=True)
 
-    def disturb_database(self, length: float, rng: random.Random) -> None:
+    def interrupt_database(self, length: float, rng: random.Random) -> None:
         """PostgreSQL: terminate all connections, twice. SQLite: hold the write lock."""
         if self._system.sqlite is not None:
             with contextlib.closing(sqlite3.connect(self._system.sqlite, timeout=30)) as connection:
@@ -187,7 +187,7 @@ class Faults:
 
     def copy_messages(self, length: float, rng: random.Random) -> None:
         """Duplicate messages in the queues."""
-        deadline, copied, client = time.monotonic() + PATIENCE, 0, self._system.redis.client
+        deadline, copied, client = time.monotonic() + CONDITION_TIMEOUT, 0, self._system.redis.client
         while not copied and time.monotonic() < deadline:
             with contextlib.suppress(redis.RedisError):
                 for queue in QUEUES:
@@ -204,10 +204,10 @@ class Faults:
             ).all():
                 _publish_again(root, rng)
 
-    def two_clicks_at_once(self, length: float, rng: random.Random) -> None:
+    def duplicate_requests(self, length: float, rng: random.Random) -> None:
         """Let several users request two exports at the same time."""
-        for person in rng.sample(self._load.all, 5):
-            self._load.click_twice(person)
+        for user in rng.sample(self._load.users, 5):
+            self._load.request_export_twice(user)
 
     def _freeze(self, worker: ManagedProcess, length: float) -> None:
         with self._frozen:
@@ -218,14 +218,14 @@ class Faults:
     def _exporting(self) -> tuple[ManagedProcess, int]:
         """Return the next worker that writes an archive, and the child process that does it. Raises ConditionNotMet."""
         parts, workers = f"/{PARTS}/", self._system.workers
-        owner = poll_until(lambda: _find_child(lambda link: parts in link, workers), PATIENCE, interval=0.002)
+        owner = poll_until(lambda: _find_child(lambda link: parts in link, workers), CONDITION_TIMEOUT, interval=0.002)
         if owner is None:
             raise ConditionNotMet
         return owner
 
-    def _disturb_smtp(self, length: float, **how: Any) -> None:
+    def _change_smtp(self, length: float, **behaviour: Any) -> None:
         with self._smtp:
-            vars(self._system.smtp).update(how)
+            vars(self._system.smtp).update(behaviour)
             time.sleep(length)
             self._system.smtp.behave()
 

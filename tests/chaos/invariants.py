@@ -33,7 +33,7 @@ KILLS = ("kill_child", "kill_exporting_child", "kill_mailing_child", "kill_worke
 class Violation(NamedTuple):
     """A broken promise, and the id of the job, if it concerns one."""
 
-    what: str
+    sentence: str
     job_id: str | None = None
 
 
@@ -68,15 +68,15 @@ class Invariants:
     def violations(self) -> Iterator[Violation]:
         """Yield all broken promises."""
         for job in self.jobs:
-            yield from (Violation(what, job.id) for what in self._broken_for(job))
+            yield from (Violation(sentence, job.id) for sentence in self._violations_of(job))
         yield from self._lost_jobs()
-        yield from self._jobs_at_once()
+        yield from self._concurrent_jobs()
         yield from self._unexpected_mails()
         yield from self._unexpected_files()
-        for sentence in [*self._faults.missed, *(broken for person in self._load.all for broken in person.broken)]:
+        for sentence in [*self._faults.not_injected, *(each for user in self._load.users for each in user.unexpected)]:
             yield Violation(sentence)
 
-    def _broken_for(self, job: Job) -> Iterator[str]:
+    def _violations_of(self, job: Job) -> Iterator[str]:
         export, mail = job.steps
         if export.unfinished or mail.unfinished:
             yield "it has not ended"
@@ -84,12 +84,12 @@ class Invariants:
             yield f"its mail is {mail.state}, its export {export.state}"
         if job.state == states.FAILURE and job.current.crashes < current_app.config["TASK_MAX_CRASHES"] - 1:
             yield "it failed without repeated crashes of its worker"
-        yield from self._broken_mail(mail)
-        yield from self._broken_archive(export)
+        yield from self._mail_violations(mail)
+        yield from self._archive_violations(export)
         for step in job.steps:
-            yield from self._broken_result(step)
+            yield from self._result_violations(step)
 
-    def _broken_mail(self, mail: Task) -> Iterator[str]:
+    def _mail_violations(self, mail: Task) -> Iterator[str]:
         accepted = self._mails.get(mail.id, [])
         if mail.state == states.SUCCESS and not accepted:
             yield "it succeeded, but no mail was accepted"
@@ -99,7 +99,7 @@ class Invariants:
             if not any(_overlaps(kill, delivery) for kill in self._faults.of(*KILLS, *FREEZES)):
                 yield f"{len(accepted)} mails were accepted, but no process died or froze before the first was recorded"
 
-    def _broken_archive(self, export: Task) -> Iterator[str]:
+    def _archive_violations(self, export: Task) -> Iterator[str]:
         archive = self._archives.pop(export.id, None)
         if (archive is not None) != (export.state == states.SUCCESS):
             yield f"its export is {export.state}, and {'an' if archive else 'no'} archive exists"
@@ -115,7 +115,7 @@ class Invariants:
         elif not self._equals_posts(content, archive):
             yield "its archive does not equal the posts"
 
-    def _broken_result(self, step: Task) -> Iterator[str]:
+    def _result_violations(self, step: Task) -> Iterator[str]:
         stored = self._system.redis.client.get(f"celery-task-meta-{step.id}")
         if stored is None:
             emptied = max((fault.ended for fault in self._faults.of("empty_redis")), default=0.0)
@@ -130,11 +130,11 @@ class Invariants:
 
     def _lost_jobs(self) -> Iterator[Violation]:
         existing = {job.id for job in self.jobs}
-        for person in self._load.all:
-            for job_id in set(person.accepted) - existing:
-                yield Violation(f"{person.username}: the API accepted job {job_id}, which does not exist")
+        for user in self._load.users:
+            for job_id in set(user.accepted) - existing:
+                yield Violation(f"{user.username}: the API accepted job {job_id}, which does not exist")
 
-    def _jobs_at_once(self) -> Iterator[Violation]:
+    def _concurrent_jobs(self) -> Iterator[Violation]:
         of_user = sorted(self.jobs, key=lambda job: (job.root.user_id, job.root.created_at))
         for earlier, later in pairwise(of_user):
             same = earlier.root.user_id == later.root.user_id
@@ -150,7 +150,7 @@ class Invariants:
     def _unexpected_files(self) -> Iterator[Violation]:
         """Yield archives without a job and files without an archive.
 
-        Call it last, since _broken_archive() removes the archives of jobs from the dictionary.
+        Call it last, since _archive_violations() removes the archives of jobs from the dictionary.
         """
         for archive in self._archives.values():
             yield Violation(f"an archive exists for {archive.id}, which is not a job")

@@ -27,7 +27,7 @@ PASSWORD = "cat-dog-fish"
 #: Pairs of a number of users and the number of posts that each has.
 POSTS_PER_USER = [(4, 0), (23, 40), (12, 700), (6, 6_000), (3, 100_000)]
 THREADS = 4
-CLICKS_PER_SECOND = 1.4  # of all users together
+REQUESTS_PER_SECOND = 1.4  # of all users together
 TIMEOUT = 15.0
 
 _POSTS = """
@@ -38,7 +38,7 @@ _POSTS = """
 _NO_RESPONSE = 0
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """A response: its status, 0 if there was none, and the body."""
 
     status: int
@@ -50,80 +50,82 @@ class Answer(NamedTuple):
 
 
 class SimulatedUser:
-    """A user with an API token who, if `at_a_browser`, is also signed in on the pages."""
+    """A user with an API token who, if `in_browser`, is also signed in on the pages."""
 
-    def __init__(self, url: str, username: str, *, at_a_browser: bool) -> None:
+    def __init__(self, url: str, username: str, *, in_browser: bool) -> None:
         self.username = username
         self.statuses: Counter[int] = Counter()
-        self.broken: list[str] = []  # responses that must never occur
+        self.unexpected: list[str] = []  # responses that must never occur
         self.accepted: list[str] = []  # ids of jobs that the API has accepted
         self._url = url
-        self._at_a_browser = at_a_browser
+        self._in_browser = in_browser
         self._opener = urllib.request.build_opener(
             urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), _NoRedirect()
         )
         self._headers: dict[str, str] = {}
 
-    def arrive(self) -> None:
+    def sign_in(self) -> None:
         """Get a token and sign in."""
         credentials = base64.b64encode(f"{self.username}:{PASSWORD}".encode()).decode()
-        answer = self._ask("/api/tokens", {}, headers={"Authorization": f"Basic {credentials}"})
-        self._headers = {"Authorization": f"Bearer {answer.json['token']}"}
-        if self._at_a_browser:
+        response = self._request("/api/tokens", {}, headers={"Authorization": f"Basic {credentials}"})
+        self._headers = {"Authorization": f"Bearer {response.json['token']}"}
+        if self._in_browser:
             form = {"username": self.username, "password": PASSWORD}
             assert self._submit("/auth/login", on_page="/auth/login", **form).status == 302
 
-    def click(self) -> None:
+    def request_export(self) -> None:
         """Request an export."""
-        if self._at_a_browser:
+        if self._in_browser:
             self._submit("/export_posts", on_page=f"/user/{self.username}")
             return
-        answer = self._ask("/api/exports", {}, headers=self._headers)
-        if answer.status == 202:
-            self.accepted.append(answer.json["id"])
+        response = self._request("/api/exports", {}, headers=self._headers)
+        if response.status == 202:
+            self.accepted.append(response.json["id"])
 
     def cancel(self) -> None:
         """Cancel the newest job."""
         for job in self._newest_jobs()[:1]:
-            self._ask(f"/api/tasks/{job['id']}/cancel", {}, headers=self._headers)
+            self._request(f"/api/tasks/{job['id']}/cancel", {}, headers=self._headers)
 
     def retry(self) -> None:
         """Retry the newest job that failed or was cancelled."""
         for job in [job for job in self._newest_jobs() if job["state"] in ("FAILURE", "REVOKED")][:1]:
-            answer = self._ask(f"/api/tasks/{job['id']}/retry", {}, headers=self._headers)
-            if answer.status == 202:
-                self.accepted.append(answer.json["id"])
+            response = self._request(f"/api/tasks/{job['id']}/retry", {}, headers=self._headers)
+            if response.status == 202:
+                self.accepted.append(response.json["id"])
 
     def _newest_jobs(self) -> list[dict[str, Any]]:
-        answer = self._ask("/api/tasks?limit=5", headers=self._headers)
-        return list(answer.json["items"]) if answer.status == 200 else []
+        response = self._request("/api/tasks?limit=5", headers=self._headers)
+        return list(response.json["items"]) if response.status == 200 else []
 
-    def _submit(self, path: str, *, on_page: str, **fields: str) -> Answer:
-        page = self._ask(on_page)
+    def _submit(self, path: str, *, on_page: str, **fields: str) -> Response:
+        page = self._request(on_page)
         token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.body)
-        return self._ask(path, {**fields, "csrf_token": token[1]}) if token else page
+        return self._request(path, {**fields, "csrf_token": token[1]}) if token else page
 
-    def _ask(self, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> Answer:
+    def _request(
+        self, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> Response:
         data = urllib.parse.urlencode(form).encode() if form is not None else None
         if data == b"":
             headers = {**(headers or {}), "Content-Type": "application/json"}
             data = b"{}"
-        answer = self._open(urllib.request.Request(self._url + path, data, headers or {}))
-        self.statuses[answer.status] += 1
-        if answer.status == 500:
-            self.broken.append(f"{self.username} got 500 from {path}")
-        return answer
+        response = self._open(urllib.request.Request(self._url + path, data, headers or {}))
+        self.statuses[response.status] += 1
+        if response.status == 500:
+            self.unexpected.append(f"{self.username} got 500 from {path}")
+        return response
 
-    def _open(self, request: urllib.request.Request) -> Answer:
+    def _open(self, request: urllib.request.Request) -> Response:
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
-                return Answer(response.status, response.read().decode())
+                return Response(response.status, response.read().decode())
         except urllib.error.HTTPError as error:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                return Answer(error.code, error.read().decode())
+                return Response(error.code, error.read().decode())
         except (OSError, http.client.HTTPException):
             pass
-        return Answer(_NO_RESPONSE, "")
+        return Response(_NO_RESPONSE, "")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -139,10 +141,10 @@ class Load:
     def __init__(self, url: str, seed: int) -> None:
         numbers = [posts for count, posts in POSTS_PER_USER for _ in range(count)]
         self.posts = {f"user{n}": posts for n, posts in enumerate(numbers)}
-        self.all = [SimulatedUser(url, name, at_a_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
+        self.users = [SimulatedUser(url, name, in_browser=n % 4 == 0) for n, name in enumerate(self.posts)]
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._act, args=(random.Random(f"{seed}/{n}"), self.all[n::THREADS]))
+            threading.Thread(target=self._act, args=(random.Random(f"{seed}/{n}"), self.users[n::THREADS]))
             for n in range(THREADS)
         ]
 
@@ -163,8 +165,8 @@ class Load:
 
     def start(self) -> None:
         """Sign all users in and start the threads."""
-        for person in self.all:
-            person.arrive()
+        for user in self.users:
+            user.sign_in()
         for thread in self._threads:
             thread.start()
 
@@ -174,15 +176,15 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def click_twice(self, person: SimulatedUser) -> None:
+    def request_export_twice(self, user: SimulatedUser) -> None:
         """Request two exports of one user at the same time."""
         together = threading.Barrier(2)
 
-        def click() -> None:
+        def request_export() -> None:
             together.wait()
-            person.click()
+            user.request_export()
 
-        threads = [threading.Thread(target=click) for _ in range(2)]
+        threads = [threading.Thread(target=request_export) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -190,18 +192,18 @@ class Load:
 
     def statuses(self) -> Counter[int]:
         """Return the number of responses by status, of all users."""
-        return sum((person.statuses for person in self.all), Counter())
+        return sum((user.statuses for user in self.users), Counter())
 
-    def _act(self, rng: random.Random, persons: list[SimulatedUser]) -> None:
-        while not self._stopping.wait(rng.expovariate(CLICKS_PER_SECOND / THREADS)):
-            person = rng.choice(persons)
+    def _act(self, rng: random.Random, users: list[SimulatedUser]) -> None:
+        while not self._stopping.wait(rng.expovariate(REQUESTS_PER_SECOND / THREADS)):
+            user = rng.choice(users)
             action = rng.random()
             if action < 0.7:
-                person.click()
+                user.request_export()
             elif action < 0.8:
-                self.click_twice(person)
+                self.request_export_twice(user)
             elif action < 0.9:
-                person.click()
-                person.cancel()
+                user.request_export()
+                user.cancel()
             else:
-                person.retry()
+                user.retry()

@@ -21,7 +21,7 @@ from tests.chaos.load import Load
 from tests.chaos.schedule import plan
 from tests.support.servers import Postgres
 
-PROMISE = 60.0  # seconds after the repair of all faults within which every job ends
+RECOVERY_TIMEOUT = 60.0  # seconds after the repair of all faults within which every job ends
 SMTP_DELAY = 0.15  # seconds that the SMTP server takes for a mail
 LOG_LINES = 60  # shown for each job with a broken promise
 
@@ -44,10 +44,10 @@ class ChaosReport:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed} on {self.database}: " + ("KEPT" if not self.violations else "BROKEN"),
-            f"  {self.jobs.total()} jobs: {_listed(self.jobs)}; {self.mails} mails"
+            f"  {self.jobs.total()} jobs: {_join(self.jobs)}; {self.mails} mails"
             + (f", {self.repeated_mails} of them sent twice" if self.repeated_mails else ""),
-            f"  {self.faults.total()} faults: {_listed(self.faults)}",
-            f"  responses by status: {_listed(self.statuses)}",
+            f"  {self.faults.total()} faults: {_join(self.faults)}",
+            f"  responses by status: {_join(self.statuses)}",
             f"  the last job ended {self.recovery:.1f} s after the repair of all faults",
         ]
         if self.violations:
@@ -56,7 +56,7 @@ class ChaosReport:
 
 
 def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgres | None) -> ChaosReport:
-    """Cause faults for `seconds`, repair all of them, wait, and report. The logs are stored in `folder`."""
+    """Inject faults for `seconds`, repair all of them, wait, and report. The logs are stored in `folder`."""
     system = Deployment(folder, database, postgres)
     report = ChaosReport(seed, database, folder)
     with system.open() as app:
@@ -67,10 +67,10 @@ def run(seed: int, seconds: float, database: str, folder: Path, postgres: Postgr
         faults = Faults(system, load, app)
         faults.run(plan(seed, seconds))
         load.stop()
-        healed = system.heal()
-        _wait_for_ends(system, load, faults, until=healed + PROMISE)
-        _judge(report, app, Invariants(system, load, faults), healed)
-        report.faults = Counter(struck.fault.kind for struck in faults.struck)
+        repaired_at = system.repair()
+        _wait_for_ends(system, load, faults, until=repaired_at + RECOVERY_TIMEOUT)
+        _check(report, app, Invariants(system, load, faults), repaired_at)
+        report.faults = Counter(occurrence.fault.kind for occurrence in faults.injected)
         report.statuses = load.statuses()
         report.mails = len(system.smtp.deliveries)
     return report
@@ -89,19 +89,19 @@ def _wait_for_ends(system: Deployment, load: Load, faults: Faults, until: float)
         time.sleep(1)
 
 
-def _judge(report: ChaosReport, app: Flask, invariants: Invariants, healed: float) -> None:
+def _check(report: ChaosReport, app: Flask, invariants: Invariants, repaired_at: float) -> None:
     report.jobs = invariants.counts()
     report.repeated_mails = invariants.repeated
-    report.recovery = max(0.0, (invariants.last_end() or time.time()) - healed)
+    report.recovery = max(0.0, (invariants.last_end() or time.time()) - repaired_at)
     for violation in invariants.violations():
-        report.violations.append("\n".join(_evidence(violation, report.folder)))
+        report.violations.append("\n".join(_details(violation, report.folder)))
 
 
-def _evidence(violation: Violation, folder: Path) -> Iterator[str]:
+def _details(violation: Violation, folder: Path) -> Iterator[str]:
     """Yield the broken promise, the rows of its job, and the log lines about it."""
-    yield f"  * {violation.job_id or ''} {violation.what}"
+    yield f"  * {violation.job_id or ''} {violation.sentence}"
     tasks = db.session.scalars(sa.select(Task).where(Task.root_id == violation.job_id).order_by(Task.position)).all()
-    ids = [task.id for task in tasks] or [violation.job_id or violation.what]
+    ids = [task.id for task in tasks] or [violation.job_id or violation.sentence]
     for task in tasks:
         columns = {name: value for name, value in vars(task).items() if name not in ("signature", "_sa_instance_state")}
         yield f"      {columns}"
@@ -113,7 +113,7 @@ def _evidence(violation: Violation, folder: Path) -> Iterator[str]:
                 yield f"      {log.stem}: {line[:400]}"
 
 
-def _listed(counts: Counter[str] | Counter[int]) -> str:
+def _join(counts: Counter[str] | Counter[int]) -> str:
     return (
         ", ".join(f"{count} {name or 'without response'}" for name, count in sorted(counts.items(), key=str)) or "none"
     )

@@ -26,10 +26,10 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
     ("smtp_refuses", (3, 8)),
     ("smtp_hangs", (3, 8)),
     ("smtp_drops", (3, 8)),
-    ("disturb_database", (1, 3)),
+    ("interrupt_database", (1, 3)),
     ("copy_messages", (0, 0)),
     ("publish_rows_again", (0, 0)),
-    ("two_clicks_at_once", (0, 0)),
+    ("duplicate_requests", (0, 0)),
 ]
 
 

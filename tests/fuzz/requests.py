@@ -78,7 +78,7 @@ class Sender:
             app, sorted(set(_form_fields())), sorted({name for one in schemas for name in one.get("properties", ())})
         )
 
-    def make(self, seed: int, number: int, people: list[SignedInUser], existing: ExistingValues) -> Sent:
+    def make(self, seed: int, number: int, users: list[SignedInUser], existing: ExistingValues) -> Sent:
         """Return the request `number` of `seed`. Every route is used once in each turn, in random order."""
         rng = random.Random(f"{seed}:{number}")
         rules = self._rules()
@@ -86,10 +86,10 @@ class Sender:
         rule = random.Random(f"{seed}, turn {turn}").sample(rules, len(rules))[place]
         allowed = sorted(rule.methods or ()) or ["GET"]
         method = rng.choice(allowed if rng.random() < 0.9 else METHODS)
-        person = rng.choice([*people, None])
+        user = rng.choice([*users, None])
         csrf = rng.random() < 0.25
-        headers = self._headers(rule, rng, person, existing)
-        body, content_type = self._body(rule, method, rng, existing, person if csrf and rng.random() < 0.7 else None)
+        headers = self._headers(rule, rng, user, existing)
+        body, content_type = self._body(rule, method, rng, existing, user if csrf and rng.random() < 0.7 else None)
         if content_type:
             headers["Content-Type"] = content_type
         query = [(rng.choice(QUERY), values.text(rng, existing)) for _ in range(rng.choice([0, 0, 1, 2]))]
@@ -108,13 +108,13 @@ class Sender:
         return _ARGUMENT.sub(fill, rule.rule)
 
     def _headers(
-        self, rule: Rule, rng: random.Random, person: SignedInUser | None, existing: ExistingValues
+        self, rule: Rule, rng: random.Random, user: SignedInUser | None, existing: ExistingValues
     ) -> dict[str, str]:
         headers: dict[str, str] = {}
-        if person:
-            headers["Cookie"] = person.cookie
+        if user:
+            headers["Cookie"] = user.cookie
             if rule.rule.startswith("/api/") and rng.random() < 0.9:
-                headers["Authorization"] = f"Bearer {person.api_token}"
+                headers["Authorization"] = f"Bearer {user.api_token}"
         extra = {
             "Accept-Language": rng.choice(values.LANGUAGES),
             "If-None-Match": rng.choice(["*", '"x"', "x", 'W/"x", "y"', '"']),

@@ -62,8 +62,8 @@ class Fuzzer:
         """Send `count` requests, starting with number `first`. Return the report."""
         for number in range(first, first + count):
             if number == first or number % ROUND == 0:
-                people, existing = self._people(number // ROUND), self._existing()
-            self._send(number, self._sender.make(self._seed, number, people, existing))
+                accounts, existing = self._accounts(number // ROUND), self._existing()
+            self._send(number, self._sender.make(self._seed, number, accounts, existing))
         return self.report
 
     def _send(self, number: int, sent: Sent) -> None:
@@ -95,17 +95,17 @@ class Fuzzer:
         command = f"python -m tests.fuzz --seed {self._seed} --first {number} --requests 1"
         self.report.faults.append(f"{what}\n  request {number}: {sent}\n  to repeat it: {command}\n")
 
-    def _people(self, generation: int) -> list[SignedInUser]:
+    def _accounts(self, generation: int) -> list[SignedInUser]:
         """Return two new users and a new operator, with posts, jobs, and messages to each other."""
         names = [f"{name}-{generation}" for name in ("susan", "david", "operator")]
-        people = [self._person(name) for name in names]
+        accounts = [self._account(name) for name in names]
         with self._app.app_context():
             for sender, recipient in permutations(names, 2):
                 users = [not_none(User.with_username(name)) for name in (sender, recipient)]
                 send_message(users[0], users[1], f"Hello {recipient}")
-        return people
+        return accounts
 
-    def _person(self, name: str) -> SignedInUser:
+    def _account(self, name: str) -> SignedInUser:
         with self._app.app_context():
             user = User(username=name, email=f"{name}@example.com", is_operator=name.startswith("operator"))
             user.set_password(PASSWORD)

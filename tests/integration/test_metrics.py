@@ -36,8 +36,8 @@ SLACK = 60.0  # seconds that a busy machine may add
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow each check TIMEOUT seconds, since the machine may be busy."""
+def long_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow each check the time of a test, since the machine may be busy."""
     monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)
 
 

@@ -60,11 +60,11 @@ def _print(results: Iterable[TrialResult], *, good: str, bad: str) -> bool:
     """Print each result as soon as it is known. Return whether all are good."""
     all_good = True
     for result in results:
-        all_good = all_good and not result.complaints
-        word = bad if result.complaints else good
+        all_good = all_good and not result.problems
+        word = bad if result.problems else good
         print(f"{word:8}  {result.seconds:6.1f} s  {result.tests:3} tests  {result.name}", flush=True)
-        for complaint in result.complaints:
-            print(f"          {complaint}", flush=True)
+        for problem in result.problems:
+            print(f"          {problem}", flush=True)
     return all_good
 
 

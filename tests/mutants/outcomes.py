@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PASSED, ASSERTED, BROKE, SKIPPED = "passed", "asserted", "broke", "skipped"
+PASSED, ASSERTED, ERRORED, SKIPPED = "passed", "asserted", "errored", "skipped"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +47,7 @@ def _outcome(call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
     error = call.excinfo.value
     # The message of pytest.raises(); any other pytest.fail() comes from a fixture or the time limit.
     missed = isinstance(error, pytest.fail.Exception) and str(error).startswith("DID NOT RAISE")
-    return ASSERTED if call.when == "call" and (missed or isinstance(error, AssertionError)) else BROKE
+    return ASSERTED if call.when == "call" and (missed or isinstance(error, AssertionError)) else ERRORED
 
 
 def _message(call: pytest.CallInfo[None]) -> str:

@@ -19,12 +19,12 @@ TESTS_FAILED = 1  # pytest's exit code; other codes mean that it could not run t
 
 @dataclass(frozen=True)
 class TrialResult:
-    """The result of one trial: duration in seconds, number of tests, and complaints about their outcomes."""
+    """The result of one trial: duration in seconds, number of tests, and the problems that its outcomes show."""
 
     name: str
     seconds: float
     tests: int
-    complaints: list[str]
+    problems: list[str]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def try_unchanged(name: str, tests: Collection[str]) -> TrialResult:
     began = time.monotonic()
     with copied_tree() as tree:
         run = _run(tree, tests)
-    complaints = [
+    problems = [
         f"{test} fails without a mutant: {message}"
         for test, (outcome, message) in run.outcomes.items()
         if outcome not in (PASSED, SKIPPED)
     ]
-    if run.exit_code and not complaints:
-        complaints = [f"pytest ended with {run.exit_code}:\n{run.output}"]
-    return TrialResult(name, time.monotonic() - began, len(run.outcomes), complaints)
+    if run.exit_code and not problems:
+        problems = [f"pytest ended with {run.exit_code}:\n{run.output}"]
+    return TrialResult(name, time.monotonic() - began, len(run.outcomes), problems)
 
 
 def try_mutant(mutant: Mutant) -> TrialResult:

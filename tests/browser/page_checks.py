@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import ConsoleMessage, Page, Request
 
-from tests.browser.keyboard import obstacles
+from tests.browser.keyboard import keyboard_problems
 
 WIDTHS = (1280, 390)  # CSS pixels
 THEMES = ("light", "dark")
@@ -54,7 +54,7 @@ def problems_of(
     if page.url != url:
         problems.append(f"redirect: {page.url}")
     wait_until_filled(page)
-    problems += faults_in(page, name, widths) + walk(page, widths)
+    problems += visible_problems(page, name, widths) + check_keyboard(page, widths)
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
     return problems
@@ -68,25 +68,27 @@ def wait_until_filled(page: Page) -> None:
         page.locator("#system-status table").first.wait_for()
 
 
-def faults_in(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str]:
+def visible_problems(page: Page, name: str, widths: Iterable[int] = WIDTHS) -> list[str]:
     """Return the visible problems of the current page, at each of `widths` and in each theme. Take screenshots."""
     problems = []
     for width in widths:
         for theme in THEMES:
             show(page, width, theme)
-            photograph(page, name)
+            take_screenshot(page, name)
             options = AXE_OPTIONS if theme == THEMES[0] else AXE_OPTIONS | COLOUR_RULES
-            problems += [f"{width} px, {theme}: {fault}" for fault in overflow(page) + barriers(page, options)]
+            problems += [
+                f"{width} px, {theme}: {problem}" for problem in overflow(page) + accessibility_problems(page, options)
+            ]
     return problems
 
 
-def walk(page: Page, widths: Iterable[int]) -> list[str]:
+def check_keyboard(page: Page, widths: Iterable[int]) -> list[str]:
     """Return the problems of a user without a mouse, with one theme for each of `widths`."""
     problems = []
     page.route("**/popup", lambda _route: None)  # a user card that opens on focus would add stops
     for width, theme in zip(widths, THEMES, strict=False):
         show(page, width, theme)
-        problems += [f"{width} px, {theme}: {obstacle}" for obstacle in obstacles(page)]
+        problems += [f"{width} px, {theme}: {problem}" for problem in keyboard_problems(page)]
     page.unroute("**/popup")
     return problems
 
@@ -98,7 +100,7 @@ def show(page: Page, width: int, theme: Any) -> None:
     page.wait_for_function("theme => document.documentElement.dataset.bsTheme === theme", arg=theme)
 
 
-def photograph(page: Page, name: str) -> None:
+def take_screenshot(page: Page, name: str) -> None:
     """Take a screenshot of the page if SCREENSHOTS is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         width, theme = page.evaluate("[innerWidth, document.documentElement.dataset.bsTheme]")
@@ -112,7 +114,7 @@ def overflow(page: Page) -> list[str]:
     return [f"overflow: {needed} px on {available}"] if needed > available else []
 
 
-def barriers(page: Page, options: dict[str, Any]) -> list[str]:
+def accessibility_problems(page: Page, options: dict[str, Any]) -> list[str]:
     """Return the serious accessibility problems that axe-core finds with `options`."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
