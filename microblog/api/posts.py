@@ -22,11 +22,11 @@ from microblog.api.schemas import (
 from microblog.api.serializers import find_user
 from microblog.i18n import language_tag
 from microblog.pagination import Page
+from microblog.posts import translation
 from microblog.posts.models import Post
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post
-from microblog.posts.translation import service
-from microblog.posts.translation.service import find_translation, translatable
+from microblog.posts.translation import find_translation, translatable
 from microblog.rate_limits import limit_user
 from microblog.search.find import find
 from microblog.search.query import Query
@@ -80,7 +80,7 @@ def translate(post_id: int) -> dict[str, Any]:
 
     The language is that of your profile, or else taken from the `Accept-Language` header.
     """
-    service.translate(translatable(post_id))
+    translation.translate(translatable(post_id))
     language = language_tag()
     body = find_translation(post_id, language) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
     return {"language": language, "body": body}

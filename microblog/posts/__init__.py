@@ -9,8 +9,12 @@ def init_app(app: Flask) -> None:
     """Register the pages and their events."""
     from microblog.posts import translation
     from microblog.posts.events import post_labels
-    from microblog.posts.routes import bp
+    from microblog.posts.routes import bp, translation_bp
 
-    app.jinja_env.globals["post_labels"] = post_labels
     app.register_blueprint(bp)
-    translation.init_app(app)
+    app.register_blueprint(translation_bp)
+    app.jinja_env.globals.update(
+        post_labels=post_labels,
+        is_translatable=translation.is_translatable,
+        language_name=translation.language_name,
+    )

@@ -1,4 +1,4 @@
-"""Pages for reading, writing and deleting posts."""
+"""Pages for reading, writing, deleting and translating posts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
 from microblog.accounts.services import count_follows, get_user_or_404, is_following
+from microblog.i18n import language_tag
 from microblog.pagination import Page, requested_page
+from microblog.posts import translation
 from microblog.posts.forms import PostForm
 from microblog.posts.models import MAX_POST
 from microblog.posts.queries import explore_timeline, find_post, home_timeline, profile_timeline
 from microblog.posts.services import create_post, delete_post, get_own_post
+from microblog.posts.translation import find_translation, translatable
 from microblog.rate_limits import limit_user
 from microblog.security import local_path, referring_path
 from microblog.validators import ID_CONVERTER
@@ -94,3 +97,25 @@ def delete(post_id: int) -> ResponseReturnValue:
 
 def _not_found() -> NoReturn:
     abort(404, _("There is no such post, or no longer."))
+
+
+translation_bp = Blueprint("translation", __name__)
+_TRANSLATION_RULE = f"/posts/{_ID}/translation"
+
+
+@translation_bp.get(_TRANSLATION_RULE)
+@login_required
+def show(post_id: int) -> ResponseReturnValue:
+    """Show a post with its translation into the language of the page, or with the button that requests it."""
+    post = translatable(post_id)
+    translated = find_translation(post_id, language_tag())
+    return render_template("posts/translation.html", post=post, translation=translated)
+
+
+@translation_bp.post(_TRANSLATION_RULE)
+@login_required
+@limit_user("RATELIMIT_TRANSLATE")
+def translate(post_id: int) -> ResponseReturnValue:
+    """Translate a post unless its translation is stored, and show it."""
+    translation.translate(translatable(post_id))
+    return redirect(url_for("translation.show", post_id=post_id))

@@ -64,6 +64,6 @@ def test_post_deleted_during_translation_is_404(caller: Caller, path: str, monke
         db.session.delete(post)
         db.session.commit()
 
-    monkeypatch.setattr("microblog.posts.translation.service.translate_once", delete_post)
+    monkeypatch.setattr("microblog.posts.translation.translate_once", delete_post)
 
     assert_problem(caller.post(path), 404)

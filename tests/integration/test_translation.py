@@ -61,7 +61,7 @@ def service(running_service: TranslationServer) -> TranslationServer:
 
 @pytest.fixture
 def app(app: Flask, service: TranslationServer, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    monkeypatch.setattr("microblog.posts.translation.client.LANGUAGES_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr("microblog.posts.translator.LANGUAGES_TIMEOUT", TIMEOUT)
     app.config.update(TRANSLATE_URL=service.url, TRANSLATE_API_KEY=KEY, TRANSLATE_TIMEOUT=TIMEOUT)
     return app
 

@@ -18,7 +18,7 @@ from microblog.extensions import db, redis_client
 from microblog.i18n import language_tag
 from microblog.posts.models import Post, Translation
 from microblog.posts.queries import find_post
-from microblog.posts.translation.client import TranslationRejected, TranslationUnavailable, current_translator
+from microblog.posts.translator import TranslationRejected, TranslationUnavailable, current_translator
 
 LOCK_POLL_INTERVAL = 0.05  # seconds between two attempts to get the lock of a concurrent request
 
