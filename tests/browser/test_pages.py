@@ -206,7 +206,9 @@ def test_page_has_no_problems(
 
 
 @pytest.mark.exhaustive
-def test_screenshots_are_saved(site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screenshots_are_saved_if_folder_is_set(
+    site: Site, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SCREENSHOTS", str(tmp_path))
     page.goto(f"{site.url}/auth/login")
 

@@ -232,7 +232,7 @@ class TestHeaders:
             assert {"Authorization", "Accept-Language"} <= set(answer.vary)
         assert_problem(caller.get("/api/users/me", headers={"If-Match": '"other"'}), 412)
 
-    def test_head_and_options(self, caller: Caller, client: FlaskClient) -> None:
+    def test_head_has_no_body_and_options_lists_methods(self, caller: Caller, client: FlaskClient) -> None:
         read, headed = caller.get("/api/users/me"), caller.head("/api/users/me")
 
         assert (headed.status_code, headed.data, headed.headers["ETag"]) == (200, b"", read.headers["ETag"])

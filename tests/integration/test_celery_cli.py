@@ -142,7 +142,7 @@ class TestControl:
 
         wait_for(lambda: cluster.state(counting) == states.REVOKED)
 
-    def test_events_are_enabled(self, cluster: Cluster, worker: Worker) -> None:
+    def test_task_events_are_enabled_by_default(self, cluster: Cluster, worker: Worker) -> None:
         assert reply_of(cluster, worker, "control", "enable_events") == {"ok": "task events already enabled"}
 
     def test_shutdown_stops_worker(self, cluster: Cluster, worker: Worker) -> None:
@@ -152,7 +152,7 @@ class TestControl:
 
         assert leaving.process.wait(TIMEOUT) == 0
 
-    def test_call_and_result(self, cluster: Cluster, worker: Worker) -> None:
+    def test_called_task_stores_its_result(self, cluster: Cluster, worker: Worker) -> None:
         task_id = celery(cluster, "call", "echo", "--args", "[7]").stdout.strip()
 
         assert len(task_id) == 36
@@ -161,7 +161,7 @@ class TestControl:
 
 
 @pytest.mark.exhaustive
-def test_events_are_dumped(cluster: Cluster, worker: Worker, tmp_path: Path) -> None:
+def test_events_command_prints_task_lifecycle(cluster: Cluster, worker: Worker, tmp_path: Path) -> None:
     printed = tmp_path / "events"
     printed.touch()
 

@@ -71,7 +71,9 @@ class TestList:
             assert line.index(state) == heading.index("STATE")
             assert line.index("export_posts") == heading.index("NAME")
 
-    def test_filters(self, run: Run, susan: User, make_user: Callable[..., User]) -> None:
+    def test_list_is_filtered_by_user_state_and_name(
+        self, run: Run, susan: User, make_user: Callable[..., User]
+    ) -> None:
         david = make_user("david")
         running = make_job(susan, "SUCCESS", "PROGRESS", seconds_ago=3)
         failed = make_job(susan, "FAILURE", "FAILURE", seconds_ago=2)

@@ -44,7 +44,7 @@ def wait_until_idle(cluster: Cluster) -> None:
 
 class TestWorker:
     @pytest.mark.exhaustive
-    def test_grow_and_shrink(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
+    def test_pool_grows_and_shrinks_by_given_number(self, cluster: Cluster, worker: Worker, release_file: Path) -> None:
         grown = control(cluster, "worker", worker.name, "grow", "2")
 
         assert grown.exit_code == 0

@@ -209,7 +209,7 @@ def test_page_prints_cursor_of_next_page(run: Run) -> None:
 
 
 @pytest.mark.both_databases
-def test_age_filters(run: Run) -> None:
+def test_list_is_filtered_by_age(run: Run) -> None:
     for days in (0, 2, 30):
         add_step(f"job-{days}", 0, "tidy", states.SUCCESS, utcnow() - timedelta(days=days, minutes=1))
     db.session.commit()
@@ -248,7 +248,7 @@ def test_invalid_options_are_refused(run: Run, wrong: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_cursor_round_trip() -> None:
+def test_cursor_is_restored_from_text() -> None:
     cursor = Cursor(NOW, "job-1")
 
     assert Cursor.parse(str(cursor)) == cursor

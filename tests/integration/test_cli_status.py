@@ -131,7 +131,7 @@ def job(root_id: str, user_id: int, state: str, created_at: Any, **columns: Any)
     ]
 
 
-def test_status_is_healthy(cluster: Cluster) -> None:
+def test_status_is_healthy_with_workers_and_beat(cluster: Cluster) -> None:
     counts_before: list[JobCounts] = []
 
     def left_by_others() -> int:

@@ -55,7 +55,7 @@ def assert_row_equals_result(task_id: str) -> None:
     assert row.lease_expires_at is None
 
 
-def test_success(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+def test_finished_task_stores_result_in_row_and_redis(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch_chain(tasks.add.s(2, 3))
 
     row = finished(task_id)
@@ -96,7 +96,7 @@ def test_task_sets_error_for_its_user(launch_chain: Callable[..., list[str]], wo
     assert finished(task_id).error == "The moon is in the wrong house."
 
 
-def test_automatic_retry(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+def test_task_succeeds_after_automatic_retries(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch_chain(tasks.flaky.s(2))
 
     row = finished(task_id)
@@ -112,7 +112,7 @@ def test_automatic_retries_are_limited(launch_chain: Callable[..., list[str]], w
     assert_row_equals_result(task_id)
 
 
-def test_soft_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+def test_task_fails_at_soft_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     first, second = launch_chain(tasks.too_slow.s(), tasks.noop.s())
 
     assert finished(first).error == "It took longer than it may and was stopped."
@@ -122,7 +122,7 @@ def test_soft_time_limit(launch_chain: Callable[..., list[str]], worker: Worker)
 
 
 @pytest.mark.both_databases(each_run=False)
-def test_hard_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+def test_task_fails_at_hard_time_limit(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     first, second = launch_chain(tasks.ignore_soft_limit.s(), tasks.noop.s())
 
     assert finished(first).error == "It took longer than it may and was stopped."

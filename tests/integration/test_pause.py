@@ -140,7 +140,7 @@ class TestPurge:
         assert (reconcile_all(), redis_server.client.llen("default")) == (1, 1)
 
     @ON_SQLITE
-    def test_purge_json_output(self, run: Run) -> None:
+    def test_purge_of_empty_queue_as_json(self, run: Run) -> None:
         code, stdout, _ = run("purge", "mail", "--yes", "--json")
 
         assert (code, json.loads(stdout)) == (

@@ -50,7 +50,7 @@ class TestTerminalRestored:
         assert terminal.line_with("before noted"), "the previous screen is restored"
         self.assert_restored(terminal, before, self.settings(terminal, tmp_path, "after"))
 
-    def test_suspend_and_resume(self, terminal: Tmux, app: Flask, tmp_path: Path) -> None:
+    def test_suspended_watch_restores_terminal_until_resumed(self, terminal: Tmux, app: Flask, tmp_path: Path) -> None:
         before = self.settings(terminal, tmp_path, "before")
         terminal.run(WATCH)
         shows(terminal, "Database up")

@@ -57,7 +57,7 @@ def test_out_of_range_durations_are_counted() -> None:
     assert histogram.seconds == pytest.approx(1e12)
 
 
-def test_json_round_trip() -> None:
+def test_histogram_is_restored_from_json() -> None:
     histogram = histogram_of(0.1, 0.1, 7, 3600)
 
     restored = DurationHistogram.from_json(histogram.seconds, json.loads(json.dumps(histogram.to_json())))

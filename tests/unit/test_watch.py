@@ -338,7 +338,7 @@ class TestChanges:
 
 
 class TestKeyboard:
-    def test_decode_keys(self) -> None:
+    def test_decode_returns_names_of_keys(self) -> None:
         assert decode("a\x1b[A\x1bOB\r\x7fé\x1b[5~\t") == (
             ["a", terminal.UP, terminal.DOWN, terminal.ENTER, terminal.BACKSPACE, "é", terminal.PAGE_UP, terminal.TAB],
             "",

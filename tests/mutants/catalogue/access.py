@@ -14,9 +14,9 @@ SETTINGS = "microblog/taskqueue/celery_settings.py"
 
 TEST_API = "tests/integration/test_api.py"
 TEST_CLI = "tests/integration/test_cli.py"
+TEST_EVENT_STREAM = "tests/integration/test_event_stream.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
-TEST_NOTIFICATIONS = "tests/integration/test_notifications.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 JSON_IGNORED = '@click.option("--json", is_flag=True, expose_value=False)'
@@ -54,7 +54,7 @@ OWN_DATA = Promise(
             "own-changes",
             "Polling returns only the jobs of the user.",
             (Edit(JOBS_MODELS, "jobs_changed_since", "Task.user_id == user_id, ", ""),),
-            (f"{TEST_NOTIFICATIONS}::test_poll_excludes_events_of_other_users",),
+            (f"{TEST_EVENT_STREAM}::test_poll_excludes_events_of_other_users",),
         ),
         Mutant(
             "own-stream",
@@ -67,7 +67,7 @@ OWN_DATA = Promise(
                     "for listening in self._subscriptions.values() for one in listening",
                 ),
             ),
-            (f"{TEST_NOTIFICATIONS}::test_task_event_reaches_pages_of_its_user_only",),
+            (f"{TEST_EVENT_STREAM}::test_task_event_reaches_pages_of_its_user_only",),
         ),
         Mutant(
             "own-archive",

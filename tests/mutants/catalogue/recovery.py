@@ -102,7 +102,7 @@ EVERY_JOB_ENDS = Promise(
             "time-limit",
             "The main process of a worker can fail a task that exceeds its hard time limit.",
             (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.and_(UNHELD, "),),
-            (f"{TEST_STATES}::test_hard_time_limit[sqlite]",),
+            (f"{TEST_STATES}::test_task_fails_at_hard_time_limit[sqlite]",),
         ),
         Mutant(
             "cancel-at-progress",
