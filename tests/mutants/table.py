@@ -42,6 +42,6 @@ def _tests(mutant: Mutant) -> Iterator[str]:
     file = None
     for test in mutant.tests:
         path, *_classes, function = test.split("::")
-        sentence = function.partition("[")[0].removeprefix("test_").replace("_", " ")
-        yield sentence if path == file else f"`{PurePosixPath(path).name}`: {sentence}"
+        name = function.partition("[")[0]
+        yield f"`{name}`" if path == file else f"`{PurePosixPath(path).name}::{name}`"
         file = path
