@@ -11,6 +11,7 @@ from functools import partial
 from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines, unread
 from bench.figures import Line
 from bench.servers import Servers
+from tests.support import process_state
 
 BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
     "export": export.run,
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
 
 def main() -> None:
     """Print each result as soon as it is measured, and at the end the number of targets reached."""
+    process_state.normalize()
     parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of Microblog.")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
     parser.add_argument(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.chaos.run import ChaosReport, run
 from tests.chaos.schedule import plan
+from tests.support import process_state
 from tests.support.servers import PostgresServer, postgres_binaries
 
 RUNS = 5  # random seeds, if none is given
@@ -19,6 +20,7 @@ RUNS = 5  # random seeds, if none is given
 
 def main() -> int:
     """Run each seed on each database. Return 0 if every promise was kept in all runs."""
+    process_state.normalize()
     arguments = _arguments()
     seeds = arguments.seed or [random.randrange(1_000_000) for _ in range(RUNS)]
     kept = True

@@ -15,7 +15,7 @@ from pathlib import Path
 from flask import Flask
 
 from tests.fuzz.run import Fuzzer, FuzzReport, random_seed
-from tests.support import app_factory
+from tests.support import app_factory, process_state
 from tests.support.servers import PostgresServer, RedisServer, postgres_binaries
 
 # The first bytes of a stream arrive soon, and an exception becomes a 500 instead of being raised in the client.
@@ -31,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first request (0)")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="(sqlite)")
+    process_state.normalize()
     chosen = parser.parse_args()
     logging.disable(logging.CRITICAL)
     print(f"{chosen.requests} requests, seed {chosen.seed}, {chosen.database}", flush=True)

@@ -1,4 +1,4 @@
-"""Set the state that a process inherits from its parent to the same values in every test run.
+"""Set the state that a process inherits from its parent to the same values in every run of tests or benchmarks.
 
 A shell that starts the tests in the background makes them ignore SIGINT, `nohup` makes them ignore SIGHUP, and a login
 sets a language, a time zone and a umask. The programs under test inherit all of these.
