@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
 
 from microblog.clock import utcnow
@@ -41,6 +42,32 @@ class DatabaseUnavailable(OperationalError):
     Every engine raises it instead of the driver's error, since the drivers use the same type for this and for errors
     such as a missing column (SQLite: OperationalError).
     """
+
+
+class LogDatabaseErrors:
+    """A context manager that logs a database error instead of raising it; `consequence` says what happens next.
+
+    An outage is a warning. Any other error, such as a missing column, does not pass by itself: it is logged as an
+    error, with its traceback.
+    """
+
+    def __init__(self, logger: logging.Logger, consequence: str, *arguments: object) -> None:
+        self._logger = logger
+        self._consequence = consequence
+        self._arguments = arguments
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, SQLAlchemyError):
+            return False
+        consequence = self._consequence % self._arguments
+        if isinstance(error, DatabaseUnavailable):
+            self._logger.warning("the database is unavailable (%s); %s", error.orig, consequence)
+        else:
+            self._logger.error("the database rejects a statement; %s", consequence, exc_info=error)
+        return True
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):

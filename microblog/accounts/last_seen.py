@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from flask import Flask, Response, current_app, request, session
 from flask_login import current_user
-from sqlalchemy.exc import SQLAlchemyError
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import LogDatabaseErrors
 from microblog.extensions import db
 
 UPDATE_INTERVAL = timedelta(minutes=1)
@@ -27,15 +27,13 @@ def init_app(app: Flask) -> None:
 def record_last_seen(user_id: int, now: datetime) -> None:
     """Store `now` as the time of a user's last visit, unless one was stored within UPDATE_INTERVAL, and commit.
 
-    An unavailable database is not an error: the user's next page is recorded.
+    A database error is logged: the user's next page is recorded.
     """
     outdated = sa.or_(User.last_seen_at.is_(None), User.last_seen_at <= now - UPDATE_INTERVAL)
-    try:
+    with LogDatabaseErrors(_log, "this visit of user %d is not recorded", user_id):
         db.session.execute(sa.update(User).where(User.id == user_id, outdated).values(last_seen_at=now))
         db.session.commit()
-    except SQLAlchemyError as error:
-        db.session.rollback()
-        _log.warning("the last visit of user %d is not recorded: %s", user_id, error)
+    db.session.rollback()
 
 
 def _record_visit(response: Response) -> Response:

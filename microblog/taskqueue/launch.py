@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,12 +11,11 @@ import sqlalchemy as sa
 from celery import Signature
 from celery.utils import uuid
 from flask_babel import force_locale, get_locale
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor
+from microblog.database import AutocommitExecutor, LogDatabaseErrors
 from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyRunning
@@ -161,25 +159,34 @@ def publish(
 
     `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. Of several
     callers only one publishes: the one that finds `published_at` as expected, None for the first time. Returns whether
-    this call did. If the broker or the database is unavailable, it returns False and the row stays unpublished.
+    this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
     """
     task_id = signatures[0]["options"]["task_id"]
     now = utcnow()
+    with LogDatabaseErrors(logger, "%s is published later", task_id):
+        if mark_published(executor, task_id, now, expected_published_at):
+            return _send(executor, task_id, signatures, results, now)
+    return False
+
+
+def _send(
+    executor: AutocommitExecutor,
+    task_id: str,
+    signatures: Sequence[dict[str, Any]],
+    results: tuple[Any, ...],
+    published_at: datetime,
+) -> bool:
+    """Send the message that mark_published() has announced; undo that and return False if it cannot be sent."""
     try:
-        if not mark_published(executor, task_id, now, expected_published_at):
-            return False
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
         first.apply_async(results, chain=following[::-1] or None)
-    except SQLAlchemyError:
-        logger.warning("the database cannot be written; %s is published later", task_id, exc_info=True)
-        return False
     except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)
         else:
             logger.exception("%s cannot be published", task_id)
-        with contextlib.suppress(SQLAlchemyError):  # if this fails, the message is treated as lost
-            mark_unpublished(executor, task_id, now)
+        # If this fails, too, the message is treated as lost.
+        mark_unpublished(executor, task_id, published_at)
         return False
     return True

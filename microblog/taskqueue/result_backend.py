@@ -21,7 +21,7 @@ from redis.commands.core import Script
 from sqlalchemy.exc import SQLAlchemyError
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable
+from microblog.database import DatabaseUnavailable, LogDatabaseErrors
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
 from microblog.taskqueue.interface import Claim, TaskChange, claim_of, task_changed
@@ -166,17 +166,14 @@ class DatabaseResultBackend(RedisBackend):
         """Return whether the row would accept `state`; if not, Redis does not store it. A live lease needs no query."""
         if writer.claim is not None and (writer.claim.lease_valid or state == states.STARTED):
             return True
-        try:
+        task_id = writer.parameters["task_id"]
+        with LogDatabaseErrors(logger, "%s of %s is stored in Redis without a check of its row", state, task_id):
             return accepts(self.app.executor, writer)
-        except SQLAlchemyError:
-            logger.warning("the database cannot be read; storing %s in Redis alone", state, exc_info=True)
-            return True
+        return True
 
     def _store_progress(self, claim: Claim, meta: dict[str, Any]) -> None:
-        try:
+        with LogDatabaseErrors(logger, "progress of %s is not in its row", claim.task_id):
             store_progress(self.app.executor, claim, meta, lease=self.app.flask_app.config["TASK_LEASE"])
-        except SQLAlchemyError:
-            logger.warning("the database cannot be written; progress of %s is not in its row", claim.task_id)
 
     @cached_property
     def _store(self) -> Script:

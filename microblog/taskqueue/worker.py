@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, DatabaseUnavailable
+from microblog.database import AutocommitExecutor, DatabaseUnavailable, LogDatabaseErrors
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NotClaimed
@@ -205,10 +205,10 @@ class JobTask(Task):
         return claim
 
     def _recovered(self, task_id: str) -> bool:
-        try:
+        not_recovered = LogDatabaseErrors(logger, "no earlier result of %s is recovered", task_id)
+        with contextlib.suppress(RedisError, BackendStoreError), not_recovered:
             return self.recover_result(task_id, self.request)
-        except (RedisError, BackendStoreError, SQLAlchemyError):
-            return False  # the task runs again, with the same result
+        return False  # the task runs again, with the same result
 
     def _report_internal_error(self, task_id: str, args: Any, kwargs: Any, error: Exception) -> None:
         """Send Celery's signal for an error that is not the task's own."""
@@ -256,14 +256,14 @@ class JobRequest(Request):
         """As Celery's; a task whose process died may be claimed again at once."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
-            with contextlib.suppress(SQLAlchemyError), stop_renewing(self):  # the lease then expires by itself
+            with LogDatabaseErrors(logger, "the lease of %s expires by itself", self.id), stop_renewing(self):
                 expire_lease(self.app.executor, self.id, self.hostname)
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task because the worker ends, which requeues its message. No user has cancelled it."""
         super().cancel(pool, signal, emit_retry)
-        with contextlib.suppress(SQLAlchemyError), stop_renewing(self):
+        with LogDatabaseErrors(logger, "the lease of %s expires by itself", self.id), stop_renewing(self):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
 
 
@@ -310,8 +310,10 @@ class LeaseRenewer(bootsteps.StartStopStep):
             time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
             try:
                 running = renew_running_leases(worker, running)
-            except Exception:  # such as an unavailable database: the next attempt may succeed
-                logger.warning("leases are not renewed", exc_info=True)
+            except DatabaseUnavailable:
+                logger.warning("the database is unavailable; the leases of %s are renewed later", worker.hostname)
+            except Exception:  # the thread must not end
+                logger.exception("the leases of %s cannot be renewed; the next attempt follows", worker.hostname)
 
 
 def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str]) -> CeleryApp:

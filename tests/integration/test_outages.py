@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from celery.result import AsyncResult
 from celery.signals import task_internal_error
 from flask import Flask
 
+from microblog.database import DatabaseUnavailable, LogDatabaseErrors
 from microblog.extensions import db
 from microblog.taskqueue.errors import NotClaimed
 from microblog.taskqueue.launch import launch
@@ -99,18 +101,19 @@ def test_schema_error_at_claim_is_reported(app: Flask) -> None:
 
 
 @pytest.mark.both_databases
-def test_schema_error_after_commit_leaves_launched_job(app: Flask) -> None:
+def test_schema_error_after_commit_leaves_launched_job(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     rename_column("published_at")
     row = launch(tasks.noop.s())
     task_id = row.id
     db.session.commit()
 
     rename_column("published_at", back=True)
+    assert errors_in(caplog) == [f"the database rejects a statement; {task_id} is published later"]
     assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("PENDING", None)]
 
 
 @pytest.mark.both_databases
-def test_schema_error_at_progress_does_not_fail_task(app: Flask) -> None:
+def test_schema_error_at_progress_does_not_fail_task(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     task_id = start(tasks.noop.s())
     celery = app.extensions["celery"]
     held = claim_task(celery.executor, task_id, "one@host", lease=30, max_crashes=3)
@@ -127,6 +130,65 @@ def test_schema_error_at_progress_does_not_fail_task(app: Flask) -> None:
     assert error is None
     rename_column("message", back=True)
     assert states_of(task_id) == ["STARTED"]
+    assert errors_in(caplog) == [f"the database rejects a statement; progress of {task_id} is not in its row"]
+
+
+@pytest.mark.both_databases
+def test_schema_error_at_result_is_reported_and_result_stored_in_redis(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = start(tasks.noop.s())
+    rename_column("worker")
+
+    app.extensions["celery"].backend.store_result(task_id, OSError("broken"), "FAILURE")
+
+    rename_column("worker", back=True)
+    assert states_of(task_id) == ["PENDING"]
+    assert AsyncResult(task_id).state == "FAILURE"
+    unchecked, partly_stored = errors_in(caplog)
+    assert unchecked.endswith(f"FAILURE of {task_id} is stored in Redis without a check of its row")
+    assert partly_stored == f"FAILURE of {task_id} is stored only in part; reconcile does the rest"
+
+
+def test_schema_error_at_recovery_is_reported_and_task_runs(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    noop = app.extensions["celery"].tasks["noop"]
+    monkeypatch.setattr(noop, "find_completed_result", lambda _: db.session.scalar(sa.text("SELECT gone FROM task")))
+    noop.push_request(id=task_id, hostname="two@host")
+
+    noop.before_start(task_id, (), {})
+
+    assert [(row.state, row.attempts) for row in rows_of(task_id)] == [("STARTED", 2)]
+    assert errors_in(caplog) == [f"the database rejects a statement; no earlier result of {task_id} is recovered"]
+    noop.pop_request()
+
+
+@pytest.mark.parametrize(("error", "level"), [(DatabaseUnavailable, "WARNING"), (sa.exc.OperationalError, "ERROR")])
+def test_only_outage_is_logged_as_warning(
+    error: type[sa.exc.OperationalError], level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LogDatabaseErrors(logging.getLogger("test"), "%d is kept", 3):
+        raise error("SELECT 1", {}, OSError("gone"))
+
+    [record] = caplog.records
+    assert record.levelname == level
+    assert record.getMessage().endswith("; 3 is kept")
+    assert (record.exc_info is not None) is (level == "ERROR")
+
+
+def test_other_errors_are_raised(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="other"), LogDatabaseErrors(logging.getLogger("test"), "nothing happens"):
+        raise ValueError("other")
+
+    assert caplog.records == []
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the messages that were logged as errors."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def rename_column(name: str, *, back: bool = False) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from microblog.accounts import last_seen
@@ -59,6 +60,21 @@ def test_last_seen_is_recorded_once_a_minute(susan: User) -> None:
         recorded.append(last_seen_of(susan))
 
     assert recorded == [first, first, times[2], times[2]]
+
+
+def test_schema_error_at_last_seen_is_logged(susan: User, caplog: pytest.LogCaptureFixture) -> None:
+    user_id = susan.id
+    db.session.execute(sa.text('ALTER TABLE "user" RENAME COLUMN last_seen_at TO renamed'))
+    db.session.commit()
+
+    last_seen.record_last_seen(user_id, utcnow())
+
+    db.session.execute(sa.text('ALTER TABLE "user" RENAME COLUMN renamed TO last_seen_at'))
+    db.session.commit()
+    assert last_seen_of(susan) is None
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().endswith(f"this visit of user {user_id} is not recorded")
 
 
 def test_user_card_as_page_or_fragment(browser: FlaskClient, make_user: Callable[..., User]) -> None:

@@ -56,8 +56,8 @@ ROW_FIRST = Promise(
                 Edit(
                     LAUNCH,
                     "publish",
-                    "if not mark_published(executor, task_id, now, expected_published_at):",
-                    "if mark_published(executor, task_id, now, expected_published_at) is None:",
+                    "if mark_published(executor, task_id, now, expected_published_at):",
+                    "if mark_published(executor, task_id, now, expected_published_at) is not None:",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
