@@ -60,7 +60,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
 def _results(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
-        # A worker retries until Redis has stored an outcome; it does not retry progress (result_backend.py).
+        # A worker retries until Redis has stored a result; it does not retry progress (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
         "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},

@@ -33,6 +33,8 @@ from microblog.taskqueue.transitions import (
     accepts,
     store_failure,
     store_progress,
+    store_retry,
+    store_revoked,
     store_success,
     task_table,
 )
@@ -110,10 +112,10 @@ class DatabaseResultBackend(RedisBackend):
         except _FencedWrite:
             if writer.claim is not None:
                 raise ClaimLost(f"{task_id} was taken over; its {state} is dropped") from None
-            self.copy_outcome(task_id)
+            self.copy_result(task_id)
             return result
         if state not in states.RUNNING:
-            self._store_outcome(writer, result, state, traceback, request)
+            self._store_in_row(writer, result, state, traceback, request)
         elif writer.claim is not None:
             self._announce_running(writer.claim, state, result)
         return result
@@ -143,11 +145,11 @@ class DatabaseResultBackend(RedisBackend):
         state = states.REVOKED if isinstance(error, TaskRevokedError) else states.FAILURE
         self.store_result(task_id, error, state, request=request, wait=False)
 
-    def has_outcome(self, task_id: str) -> bool:
+    def has_result(self, task_id: str) -> bool:
         """Return whether Redis holds a terminal state. Raises redis.exceptions.RedisError."""
         return self._get_task_meta_for(task_id)["status"] in states.FINISHED
 
-    def copy_outcome(self, task_id: str, request: Context | None = None) -> bool:
+    def copy_result(self, task_id: str, request: Context | None = None) -> bool:
         """Copy a terminal state from Redis to a row that missed it.
 
         Returns whether Redis holds one. Raises redis.exceptions.RedisError.
@@ -157,7 +159,7 @@ class DatabaseResultBackend(RedisBackend):
             return False
         # This run has not executed the task and has set no next steps: reconcile publishes the next step from its row.
         writer = Writer.of(task_id, request)
-        self._store_outcome(writer, meta["result"], meta["status"], meta.get("traceback"), request)
+        self._store_in_row(writer, meta["result"], meta["status"], meta.get("traceback"), request)
         return True
 
     # The steps of store_result()
@@ -193,7 +195,7 @@ class DatabaseResultBackend(RedisBackend):
                 raise
             logger.warning("Redis is unavailable; %s of %s is not stored there", state, task_id)
 
-    def _store_outcome(
+    def _store_in_row(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
     ) -> None:
         """Store RETRY or a terminal state in the row, publish or end the next step, and announce the state."""
@@ -201,11 +203,7 @@ class DatabaseResultBackend(RedisBackend):
         if writer.claim is not None:
             writer.claim.expires_at = utcnow()  # give up the lease: later writes of this run are checked in the row
         try:
-            if state == states.SUCCESS:
-                step = store_success(self.app.executor, writer, result)
-            else:
-                sentence = self._sentence(task_id, result, request)
-                step = store_failure(self.app.executor, writer, state, result, sentence=sentence, traceback=traceback)
+            step = self._update_row(writer, result, state, traceback, request)
             if step is None:
                 return
             self._advance_chain(step, writer.claim, result, state, traceback)
@@ -213,6 +211,19 @@ class DatabaseResultBackend(RedisBackend):
             logger.exception("%s of %s is stored only in part; reconcile does the rest", state, task_id)
             return
         self._announce(TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, utcnow(), step.name))
+
+    def _update_row(
+        self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
+    ) -> StoredStep | None:
+        executor = self.app.executor
+        if state == states.SUCCESS:
+            return store_success(executor, writer, result)
+        sentence = self._sentence(writer.parameters["task_id"], result, request)
+        if state == states.RETRY:
+            return store_retry(executor, writer, sentence, traceback)
+        if state == states.REVOKED:
+            return store_revoked(executor, writer, sentence, traceback)
+        return store_failure(executor, writer, result, sentence, traceback)
 
     def _advance_chain(
         self, step: StoredStep, claim: Claim | None, result: Any, state: str, traceback: str | None

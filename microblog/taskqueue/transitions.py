@@ -13,7 +13,9 @@ expire_lease            ends it: the process died                     JobRequest
 release_on_shutdown     clears it: the worker stops                   JobRequest.cancel()
 store_progress          STARTED to PROGRESS                           DatabaseResultBackend
 store_success           unfinished to SUCCESS                         DatabaseResultBackend
-store_failure           unfinished to RETRY, FAILURE or REVOKED       DatabaseResultBackend
+store_retry             unfinished to RETRY                           DatabaseResultBackend
+store_failure           unfinished to FAILURE                         DatabaseResultBackend
+store_revoked           unfinished to REVOKED                         DatabaseResultBackend
 request_cancellation    sets ``cancel_requested_at``                  cancel_job()
 anonymize_tasks         removes the data of the user from rows        delete_jobs_of_user()
 ======================  ============================================  ==================================================
@@ -204,7 +206,7 @@ def release_on_shutdown(executor: AutocommitExecutor, task_id: str, worker: str)
     executor.execute(_RELEASE, task_ids=[task_id], by=worker)
 
 
-# Progress and outcomes
+# Progress and results
 
 
 class Writer(NamedTuple):
@@ -302,7 +304,7 @@ _SUCCESS = (
     sa.update(task_table)
     .values(
         state=states.SUCCESS,
-        result=sa.bindparam("outcome", type_=task_table.c.result.type),
+        result=sa.bindparam("returned", type_=task_table.c.result.type),
         progress=100,
         current=sa.func.coalesce(task_table.c.total, task_table.c.current),
         error=None,
@@ -318,40 +320,46 @@ _SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.wh
 def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> StoredStep | None:
     """Store SUCCESS and the returned value; None if the row does not accept it. Raises DatabaseUnavailable."""
     statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
-    parameters = {**writer.parameters, "now": utcnow(), "outcome": wrap_result(result)}
+    parameters = {**writer.parameters, "now": utcnow(), "returned": wrap_result(result)}
     return _stored_step(executor.execute(statement, **parameters))
 
 
-def store_failure(
-    executor: AutocommitExecutor,
-    writer: Writer,
-    state: str,
-    error: BaseException,
-    *,
-    sentence: str,
-    traceback: str | None,
+def store_retry(
+    executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None
 ) -> StoredStep | None:
-    """Store RETRY, FAILURE or REVOKED because of `error`; None if the row does not accept it.
+    """Store RETRY, when the retry is due and whether its message was sent; otherwise as store_failure()."""
+    values: dict[str, Any] = {"eta": NOW}
+    if writer.claim is not None:
+        values["eta"] = writer.claim.retry_at or NOW
+        values["published_at"] = NOW if writer.claim.retry_published else None
+    return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
+
+
+def store_failure(
+    executor: AutocommitExecutor, writer: Writer, error: BaseException, sentence: str, traceback: str | None
+) -> StoredStep | None:
+    """Store FAILURE because of `error`; None if the row does not accept it.
 
     `sentence` is shown to the user. Raises DatabaseUnavailable.
     """
-    values: dict[str, Any] = {
-        "state": state,
-        "error": sentence,
-        "traceback": traceback,
-        "lease_expires_at": None,
-        "updated_at": NOW,
-    }
-    if state == states.RETRY:
-        values["eta"] = NOW
-        if writer.claim is not None:
-            values["eta"] = writer.claim.retry_at or NOW
-            values["published_at"] = NOW if writer.claim.retry_published else None
-    else:
-        values["finished_at"] = NOW
+    values: dict[str, Any] = {"finished_at": NOW}
     if isinstance(error, WorkerDied):  # no later claim counts the last crash
         values["crashes"] = task_table.c.crashes + UNCOUNTED_CRASH
-    statement = sa.update(task_table).where(writer.condition).values(values).returning(*_IDENTITY)
+    return _store_error(executor, writer, states.FAILURE, sentence, traceback, values)
+
+
+def store_revoked(
+    executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None
+) -> StoredStep | None:
+    """Store REVOKED: the task was cancelled; otherwise as store_failure()."""
+    return _store_error(executor, writer, states.REVOKED, sentence, traceback, {"finished_at": NOW})
+
+
+def _store_error(
+    executor: AutocommitExecutor, writer: Writer, state: str, sentence: str, traceback: str | None, more: dict[str, Any]
+) -> StoredStep | None:
+    values = {"state": state, "error": sentence, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
+    statement = sa.update(task_table).where(writer.condition).values(values | more).returning(*_IDENTITY)
     return _stored_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
 
 

@@ -118,7 +118,7 @@ class JobTask(Task):
         except ClaimRefused as refusal:
             logger.info("not run: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
-            if refusal.final_error is not None and not self._recovered(task_id):
+            if refusal.final_error is not None and not self._try_recover_result(task_id):
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
                     self.backend.end(task_id, refusal.final_error, self.request)
             raise
@@ -151,7 +151,7 @@ class JobTask(Task):
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
             finally:
-                # Flask would do this next, and an error of a lost connection would replace the task's outcome.
+                # Flask would do this next, and an error of a lost connection would replace the task's result.
                 with contextlib.suppress(DatabaseUnavailable):
                     db.session.remove()
 
@@ -177,7 +177,7 @@ class JobTask(Task):
 
         Returns whether there was one. Raises redis.exceptions.RedisError, BackendStoreError and DatabaseUnavailable.
         """
-        if self.backend.copy_outcome(task_id, request):
+        if self.backend.copy_result(task_id, request):
             return True
         with self.app.flask_app.app_context():
             result = self.find_completed_result(task_id)
@@ -188,7 +188,7 @@ class JobTask(Task):
     def has_result(self, task_id: str) -> bool:
         """Return whether recover_result() would find one; writes nothing. Raises redis.exceptions.RedisError."""
         with self.app.flask_app.app_context():
-            return self.backend.has_outcome(task_id) or self.find_completed_result(task_id) is not None
+            return self.backend.has_result(task_id) or self.find_completed_result(task_id) is not None
 
     def _claim(self, task_id: str) -> Claim | None:
         config = self.app.flask_app.config
@@ -200,11 +200,11 @@ class JobTask(Task):
             max_crashes=config["TASK_MAX_CRASHES"],
         )
         self.request.claim, self.request.has_no_row = claim, claim is None
-        if claim is not None and claim.attempt > 1 and self._recovered(task_id):
+        if claim is not None and claim.attempt > 1 and self._try_recover_result(task_id):
             raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         return claim
 
-    def _recovered(self, task_id: str) -> bool:
+    def _try_recover_result(self, task_id: str) -> bool:
         not_recovered = LogDatabaseErrors(logger, "no earlier result of %s is recovered", task_id)
         with contextlib.suppress(RedisError, BackendStoreError), not_recovered:
             return self.recover_result(task_id, self.request)

@@ -75,7 +75,7 @@ def test_schema_error_at_claim_drops_message_and_loses_no_job(
     rename_column("crashes", back=True)
 
     assert states_of(task_id) == ["PENDING"]
-    assert not app.extensions["celery"].backend.has_outcome(task_id)
+    assert not app.extensions["celery"].backend.has_result(task_id)
     make_older(task_id, published_at=30)
     assert reconcile_all() == 1
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])

@@ -98,7 +98,7 @@ ONE_MAIL = Promise(
                 Edit(
                     WORKER,
                     "JobTask._claim",
-                    "if claim is not None and claim.attempt > 1 and self._recovered(task_id):",
+                    "if claim is not None and claim.attempt > 1 and self._try_recover_result(task_id):",
                     "if False:",
                 ),
             ),

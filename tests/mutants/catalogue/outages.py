@@ -257,7 +257,7 @@ OUTAGES = Promise(
             (
                 Edit(
                     TRANSITIONS,
-                    "store_failure",
+                    "store_retry",
                     'values["published_at"] = NOW if writer.claim.retry_published else None',
                     'values["published_at"] = NOW',
                 ),
@@ -270,7 +270,7 @@ OUTAGES = Promise(
             (
                 Edit(
                     RESULT_BACKEND,
-                    "DatabaseResultBackend._store_outcome",
+                    "DatabaseResultBackend._store_in_row",
                     "except (SQLAlchemyError, BackendStoreError):",
                     "except BackendStoreError:",
                 ),
