@@ -25,7 +25,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, limiter
 from microblog.security import is_upload
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5  # seconds after which a client should retry while the database is unavailable
 
@@ -68,7 +68,7 @@ def _with_headers_of(error: HTTPException, response: Response) -> Response:
 
 
 def _database_unavailable(error: DatabaseUnavailable) -> AnyResponse:
-    _log.error("the database is unavailable; the request is answered with 503", exc_info=error)
+    logger.error("the database is unavailable; the request is answered with 503", exc_info=error)
     db.session.rollback()
     return error_response(ServiceUnavailable(retry_after=RETRY_AFTER))
 

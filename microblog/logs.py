@@ -15,7 +15,7 @@ from flask import Flask, Response, g, has_app_context, has_request_context, requ
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # The `token` of a signed link, which grants access to anyone who has it. Other values are not tokens.
@@ -112,7 +112,7 @@ def _begin_request() -> None:
 
 def _end_request(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    _log.log(
+    logger.log(
         logging.DEBUG if request.path in _PROBES else logging.INFO,
         "request",
         extra={

@@ -13,6 +13,8 @@ from wtforms.validators import StopValidation
 
 from microblog.extensions import db
 
+T = TypeVar("T")
+
 # PostgreSQL cannot store NUL, and UTF-8 cannot encode lone surrogates.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -20,6 +22,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Unassigned characters count as visible, since new emoji are unassigned in this version of Python.
 _INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"}
 _FILLERS = "\u2800\u115f\u1160\u3164\uffa0"  # a Braille pattern without dots, Hangul fillers
+
+MAX_ID = 2**31 - 1  # the maximum of PostgreSQL's integer
+ID_CONVERTER = f"int(max={MAX_ID})"  # URL converter; other values are a 404
 
 
 def is_storable(text: str) -> bool:
@@ -64,12 +69,6 @@ class Storable:
             return
         field.data = replace_unstorable(field.data)
         raise StopValidation(_("This has characters that cannot be kept (NUL or half a character). Remove them."))
-
-
-T = TypeVar("T")
-
-MAX_ID = 2**31 - 1  # the maximum of PostgreSQL's integer
-ID_CONVERTER = f"int(max={MAX_ID})"  # URL converter; other values are a 404
 
 
 def get_by_id(model: type[T], identity: int) -> T | None:

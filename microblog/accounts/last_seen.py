@@ -14,9 +14,9 @@ from microblog.clock import utcnow
 from microblog.database import LogDatabaseErrors
 from microblog.extensions import db
 
-UPDATE_INTERVAL = timedelta(minutes=1)
+logger = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
+UPDATE_INTERVAL = timedelta(minutes=1)
 
 
 def init_app(app: Flask) -> None:
@@ -30,7 +30,7 @@ def record_last_seen(user_id: int, now: datetime) -> None:
     A database error is logged: the user's next page is recorded.
     """
     outdated = sa.or_(User.last_seen_at.is_(None), User.last_seen_at <= now - UPDATE_INTERVAL)
-    with LogDatabaseErrors(_log, "this visit of user %d is not recorded", user_id):
+    with LogDatabaseErrors(logger, "this visit of user %d is not recorded", user_id):
         db.session.execute(sa.update(User).where(User.id == user_id, outdated).values(last_seen_at=now))
         db.session.commit()
     db.session.rollback()

@@ -24,6 +24,9 @@ from microblog.taskqueue.models import Task
 #: The task that mails a link to set a new password.
 RESET_EMAIL_TASK = "email_password_reset"
 
+#: The kind of notification about a new follower.
+FOLLOWER = "follower"
+
 
 def sign_up(username: str, email: str, password: str) -> User | None:
     """Create an account and commit. Return None if the name or the address was taken in the meantime."""
@@ -115,10 +118,6 @@ def _parse_name(text: str) -> sa.Tuple:
 
 
 _BY_NAME: KeysetOrder[User] = KeysetOrder(lambda user: user.username, _parse_name, ascending=True)
-
-
-#: The kind of notification about a new follower.
-FOLLOWER = "follower"
 
 
 class UserUnavailable(Exception):

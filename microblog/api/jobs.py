@@ -31,6 +31,21 @@ bp = Blueprint(
     description="Your jobs and their results.",
 )
 
+exports_bp = Blueprint(
+    "api_exports",
+    __name__,
+    url_prefix="/api/exports",
+    tag="exports",
+    description="Export all your posts as an archive that is mailed to you.",
+)
+imports_bp = Blueprint(
+    "api_imports",
+    __name__,
+    url_prefix="/api/imports",
+    tag="imports",
+    description="Import posts that you wrote elsewhere or exported from here.",
+)
+
 
 @bp.get("")
 @bp.lists(TaskPageSchema)
@@ -79,15 +94,6 @@ def retry(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     return response
 
 
-exports_bp = Blueprint(
-    "api_exports",
-    __name__,
-    url_prefix="/api/exports",
-    tag="exports",
-    description="Export all your posts as an archive that is mailed to you.",
-)
-
-
 @exports_bp.post("")
 @exports_bp.arguments(ExportRequestSchema, required=False)
 @exports_bp.response(HTTPStatus.ACCEPTED, TaskSchema, headers={"Location": "Location"})
@@ -103,13 +109,6 @@ def export(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return response
 
 
-imports_bp = Blueprint(
-    "api_imports",
-    __name__,
-    url_prefix="/api/imports",
-    tag="imports",
-    description="Import posts that you wrote elsewhere or exported from here.",
-)
 _FILE = {
     "required": True,
     "description": "The posts.json of an export, or the unmodified outbox.json of a Mastodon archive.",

@@ -46,6 +46,14 @@ _ERROR_HEADERS = {
     HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After",
 }
 
+bp = flask.Blueprint(
+    "api_docs",
+    __name__,
+    url_prefix="/api/docs",
+    static_folder=Path(flask_swagger_ui.__file__).with_name("dist"),
+    static_url_path="/ui",
+)
+
 
 class _Converter(OpenAPIConverter):
     """Forbids additional fields in request bodies, which apispec omits for a schema with a description."""
@@ -107,15 +115,6 @@ class Api(flask_smorest.Api):
             "headers": {name: name for name in names},
         }
         self.spec.components.response(status.name, response, lazy=True)
-
-
-bp = flask.Blueprint(
-    "api_docs",
-    __name__,
-    url_prefix="/api/docs",
-    static_folder=Path(flask_swagger_ui.__file__).with_name("dist"),
-    static_url_path="/ui",
-)
 
 
 @bp.get("")

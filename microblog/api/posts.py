@@ -40,6 +40,21 @@ bp = Blueprint(
     description="Individual posts, yours and those of other users.",
 )
 
+timelines_bp = Blueprint(
+    "api_timelines",
+    __name__,
+    url_prefix="/api",
+    tag="timelines",
+    description="Posts, newest first.",
+)
+search_bp = Blueprint(
+    "api_search",
+    __name__,
+    url_prefix="/api/search",
+    tag="search",
+    description="Search posts by words.",
+)
+
 
 @bp.post("")
 @bp.arguments(PostRequestSchema)
@@ -90,15 +105,6 @@ def _post(post_id: int) -> Post:
     return find_post(post_id) or abort(HTTPStatus.NOT_FOUND, _("There is no such post."))
 
 
-timelines_bp = Blueprint(
-    "api_timelines",
-    __name__,
-    url_prefix="/api",
-    tag="timelines",
-    description="Posts, newest first.",
-)
-
-
 @timelines_bp.get("/timelines/home")
 @timelines_bp.lists(PostPageSchema)
 def home(query: dict[str, Any]) -> PageResponse:
@@ -124,15 +130,6 @@ def of_user(query: dict[str, Any], username: str) -> PageResponse:
 
 def _page(query: dict[str, Any], page: Page[Post]) -> PageResponse:
     return page_response(query, page, page.items)
-
-
-search_bp = Blueprint(
-    "api_search",
-    __name__,
-    url_prefix="/api/search",
-    tag="search",
-    description="Search posts by words.",
-)
 
 
 @search_bp.get("")

@@ -19,6 +19,8 @@ from microblog.pagination import requested_page
 from microblog.rate_limits import limit_user
 from microblog.validators import Storable
 
+bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
+
 
 class TokenForm(FlaskForm):
     """Form that creates a token."""
@@ -33,9 +35,6 @@ class TokenForm(FlaskForm):
         description=_l("What it is for, such as “backup script”."),
         render_kw={"autocomplete": "off"},
     )
-
-
-bp = Blueprint("account_tokens", __name__, url_prefix="/account/tokens")
 
 
 @bp.get("")

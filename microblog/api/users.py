@@ -38,6 +38,8 @@ bp = Blueprint(
     guard=require_token_unless_post,
 )
 
+following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users")
+
 
 @bp.get("")
 @bp.lists(UserPageSchema)
@@ -113,9 +115,6 @@ def _profile_json(user: User, reader: User) -> dict[str, Any]:
     own = {"email": user.email, "language": user.locale, "timezone": user.timezone}
     profile: dict[str, Any] = UserSchema().dump(user)
     return profile | follows | (own if user.id == reader.id else {})
-
-
-following_bp = Blueprint("api_following", __name__, url_prefix="/api/users", tag="users")
 
 
 @following_bp.get("/<username>/followers")

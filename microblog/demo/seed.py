@@ -28,6 +28,22 @@ from microblog.notifications.models import Notification
 from microblog.posts.models import Post
 
 PHRASES = Path(__file__).parent / "phrases"
+REPLY_PROBABILITY = 0.45  # probability that a post replies to the previous one
+MAX_REPLY_DELAY = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
+CORRESPONDENTS = 6  # users who write to the first user; the languages take turns
+UNANSWERED = 3  # correspondents whose last message is unread
+MESSAGE_PERIOD = timedelta(days=20)  # the period of the messages
+FOLLOWERS = 8  # newest followers that the first user is notified of
+NEW_FOLLOWERS = 2  # of these, the ones whose notification is unread
+BATCH = 5000  # rows
+YEAR = timedelta(days=365)
+MOST_FOLLOWED = 200  # users that the first user follows, at most
+OWN_POSTS = 250  # posts of the first user
+SEEN_WITHIN = timedelta(days=30)
+UNUSABLE_PASSWORD_HASH = ""  # a password hash that no password matches
+ABOUT_DEMO = "You. Post something, follow somebody, export it all."
+
+Correspondent = tuple[int, str]  # a user's id and language (BCP 47)
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,6 @@ def _combined(
 
 
 BOOKS = tuple(PhraseBook.load(PHRASES / f"{language}.json") for language in ("en", "es", "ko", "ru"))
-REPLY_PROBABILITY = 0.45  # probability that a post replies to the previous one
-MAX_REPLY_DELAY = 1 / 2000  # longest delay of a reply, as a fraction of the whole period (four hours of a year)
 
 
 class Author(NamedTuple):
@@ -144,15 +158,6 @@ def conversations(authors: Sequence[Author], count: int, of_first: int, rng: ran
             text = next(posts[author.language])
         yield TimedPost(author, text, time)
         previous = author
-
-
-CORRESPONDENTS = 6  # users who write to the first user; the languages take turns
-UNANSWERED = 3  # correspondents whose last message is unread
-MESSAGE_PERIOD = timedelta(days=20)  # the period of the messages
-FOLLOWERS = 8  # newest followers that the first user is notified of
-NEW_FOLLOWERS = 2  # of these, the ones whose notification is unread
-
-Correspondent = tuple[int, str]  # a user's id and language (BCP 47)
 
 
 def add_messages(reader: int, others: Sequence[Correspondent], now: datetime, rng: random.Random) -> None:
@@ -212,15 +217,6 @@ def _follower_notifications(reader: int) -> list[dict[str, Any]]:
 def _notification(reader: int, name: str, actor_id: int, at: datetime, read_at: datetime | None) -> dict[str, Any]:
     times = {"timestamp": at, "updated_at": read_at or at, "read_at": read_at}
     return {"user_id": reader, "name": name, "subject": str(actor_id), "actor_id": actor_id, "payload": {}} | times
-
-
-BATCH = 5000  # rows
-YEAR = timedelta(days=365)
-MOST_FOLLOWED = 200  # users that the first user follows, at most
-OWN_POSTS = 250  # posts of the first user
-SEEN_WITHIN = timedelta(days=30)
-UNUSABLE_PASSWORD_HASH = ""  # a password hash that no password matches
-ABOUT_DEMO = "You. Post something, follow somebody, export it all."
 
 
 class InsertedUser(NamedTuple):

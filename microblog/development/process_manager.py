@@ -28,6 +28,10 @@ T = TypeVar("T")
 STDOUT = 1
 MAX_QUEUED_LINES = 10_000
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TICK = 0.05  # seconds between two checks
+STOP_GRACE = 10.0  # seconds that a program has to stop if its start fails
+
 
 class Console:
     """A printer of lines from any thread, which never blocks the thread, even if standard output is slow or closed.
@@ -63,11 +67,6 @@ class Console:
         for message in iter(self._lines.get, None):
             with suppress(OSError):  # standard output is closed, so the error cannot be reported
                 self._printer.write(message)
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TICK = 0.05  # seconds between two checks
-STOP_GRACE = 10.0  # seconds that a program has to stop if its start fails
 
 
 class Failure(Exception):

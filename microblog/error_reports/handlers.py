@@ -31,8 +31,13 @@ from microblog.taskqueue.launch import launch
 from microblog.taskqueue.transitions import task_table
 from microblog.validators import replace_unstorable
 
+logger = logging.getLogger(__name__)
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_TRACEBACK = 50_000  # characters of a traceback that are stored: the last ones
+
+# Concurrent reports of one process; if Redis or the database is unavailable, more would only pile up.
+MAX_CONCURRENT_REPORTS = 4
 
 Columns = dict[str, Any]
 
@@ -91,12 +96,6 @@ def _place(frames: TracebackType | None) -> str:
         return f"{name}:{frame.lineno} in {frame.name}"
     return ""
 
-
-logger = logging.getLogger(__name__)
-
-MAX_CONCURRENT_REPORTS = (
-    4  # concurrent reports of one process; if Redis or the database is unavailable, more would only pile up
-)
 
 # A task that failed in another way has fewer crashes, or it would not have been claimed; so have its later steps.
 _GIVEN_UP = sa.select(

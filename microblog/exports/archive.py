@@ -17,14 +17,15 @@ from microblog.jobs.models import Job
 from microblog.posts.models import Post
 from microblog.storage import Storage
 
+BATCH = 2000  # posts read and written at a time
+FILE_NAME = "posts.json"
+
 
 def archive_storage() -> Storage:
     """Return the storage at ``EXPORT_STORAGE_URL``."""
     return Storage(current_app.config["EXPORT_STORAGE_URL"])
 
 
-BATCH = 2000  # posts read and written at a time
-FILE_NAME = "posts.json"
 # Databases return times in UTC: PostgreSQL aware ones, SQLite naive ones.
 _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 

@@ -34,6 +34,10 @@ RESULT_LIMIT = 100  # rejected entries in the task's result
 # a file of brackets must not fill the disk.
 STORED_LIMIT = 1_000_000
 
+ADVISORY_LOCK = 0x696D70  # the advisory lock's class id for imports
+NumberedPost = tuple[ParsedPost, int]  # a post and its number among equal posts in the file, from 1
+BATCH = 4000  # entries read, and posts stored, at once
+
 
 class Report:
     """Counts of the outcomes of all entries. It has no texts of posts; number, line and address locate an entry."""
@@ -90,11 +94,6 @@ def _url(value: Any) -> str | None:
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
         return None
     return replace_unstorable(url[:MAX_URL_LENGTH])
-
-
-ADVISORY_LOCK = 0x696D70  # the advisory lock's class id for imports
-
-NumberedPost = tuple[ParsedPost, int]  # a post and its number among equal posts in the file, from 1
 
 
 def store_posts(
@@ -170,9 +169,6 @@ def _one_of(column: InstrumentedAttribute[Any], values: list[Any]) -> sa.ColumnE
     if db.engine.dialect.name == "postgresql":  # one array: parsing thousands of parameters takes longer than the query
         return column == sa.any_(sa.cast(values, ARRAY(column.type)))
     return column.in_(values)
-
-
-BATCH = 4000  # entries read, and posts stored, at once
 
 
 def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from microblog.validators import is_storable
 _BLOCKS = frozenset({"p", "div", "blockquote", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
 _INVISIBLE = frozenset({"script", "style", "template", "head"})
 
+# Characters; far more than a post of 140 characters needs. The parser's time grows quadratically with the length.
+MAX_HTML = 5000
+BOOST, PRIVATE, OTHER = "boosts", "private", "other"
+
 
 def html_to_text(html: str) -> str:
     """Return `html` as plain text: blank lines between paragraphs, a line end for ``<br>``, a bullet for a list item.
@@ -112,9 +116,6 @@ class _TextParser(HTMLParser):
             self._ends = ends
 
 
-# Characters; far more than a post of 140 characters needs. The parser's time grows quadratically with the length.
-MAX_HTML = 5000
-
 #: No post is older, and a time near the year 1 cannot be converted to every time zone.
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
@@ -138,9 +139,6 @@ class EntrySkipped(Exception):
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self.kind = kind
-
-
-BOOST, PRIVATE, OTHER = "boosts", "private", "other"
 
 
 def from_archive(entry: Any) -> ParsedPost:

@@ -25,6 +25,8 @@ from microblog.taskqueue.transitions import anonymize_tasks, request_cancellatio
 
 logger = logging.getLogger(__name__)
 
+BATCH = 500  # rows deleted in one transaction
+
 
 class InvalidJobState(JobError):
     """Raised if the state of the job does not allow the operation; the message is the reason."""
@@ -60,9 +62,6 @@ def retry_job(job: Job) -> Task:
         return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
     except (NotRegistered, TypeError, KeyError, AttributeError) as error:  # from another release, or anonymized
         raise InvalidJobState(_("This kind of job no longer exists.")) from error
-
-
-BATCH = 500  # rows deleted in one transaction
 
 
 def cancel_jobs_of_user(user_id: int) -> bool:

@@ -21,6 +21,11 @@ from microblog.notifications.services import mark_notifications_read, notificati
 from microblog.pagination import FIRST_PAGE, Page, PageQuery, PageRequest
 from microblog.validators import MAX_ID, is_blank
 
+BADGE = "messages"
+
+#: The kind of notification about new messages: one for each sender.
+KIND = "message"
+
 
 def normalize_body(text: str) -> str:
     """Return `text` without surrounding white space.
@@ -39,11 +44,6 @@ def normalize_body(text: str) -> str:
             )
         )
     return body
-
-
-BADGE = "messages"
-#: The kind of notification about new messages: one for each sender.
-KIND = "message"
 
 
 class RecipientUnavailable(Exception):

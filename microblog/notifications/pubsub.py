@@ -40,6 +40,11 @@ RESYNC: dict[str, Any] = {"name": "resync"}
 #: Ends each stream that receives it. It is not sent to the page, which then opens another stream.
 END: dict[str, Any] = {"name": "end"}
 
+PROCESSES = "microblog:listening"  # a set: the web processes that have reported streams
+STREAM_COUNT = "microblog:listening:{}"  # by process; expires REPORT_LIFETIME seconds after the last report
+REPORT_INTERVAL = 5.0  # seconds
+REPORT_LIFETIME = 30  # seconds; a process that was killed is counted until then
+
 
 class TooManyStreams(Exception):
     """Raised if a user has the maximum number of open streams in this process."""
@@ -216,12 +221,6 @@ class Hub:
 
     def _all_subscriptions(self) -> set[Subscription]:
         return {one for subscribers in self._subscriptions.values() for one in subscribers}
-
-
-PROCESSES = "microblog:listening"  # a set: the web processes that have reported streams
-STREAM_COUNT = "microblog:listening:{}"  # by process; expires REPORT_LIFETIME seconds after the last report
-REPORT_INTERVAL = 5.0  # seconds
-REPORT_LIFETIME = 30  # seconds; a process that was killed is counted until then
 
 
 class ConnectionCount:

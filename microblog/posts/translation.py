@@ -20,6 +20,8 @@ from microblog.posts.models import Post, Translation
 from microblog.posts.queries import find_post
 from microblog.posts.translator import TranslationRejected, TranslationUnavailable, current_translator
 
+logger = logging.getLogger(__name__)
+
 LOCK_POLL_INTERVAL = 0.05  # seconds between two attempts to get the lock of a concurrent request
 
 
@@ -96,9 +98,6 @@ def _store(translation: Translation) -> None:
         db.session.rollback()
 
 
-_log = logging.getLogger(__name__)
-
-
 def translatable(post_id: int) -> Post:
     """Return the post with this id if it can be translated for the reader. Raises NotFound."""
     post = find_post(post_id)
@@ -115,8 +114,8 @@ def translate(post: Post) -> None:
     try:
         translate_once(post, language_tag())
     except TranslationUnavailable as error:
-        _log.warning("the translation service is unavailable; the request fails with 503: %s", error)
+        logger.warning("the translation service is unavailable; the request fails with 503: %s", error)
         abort(503, _("The translation service does not answer right now. Try again in a minute."))
     except TranslationRejected as error:
-        _log.warning("the translation service returned no translation; the request fails with 502: %s", error)
+        logger.warning("the translation service returned no translation; the request fails with 502: %s", error)
         abort(502, _("The translation service could not translate this post."))

@@ -18,7 +18,7 @@ from microblog.validators import is_storable, normalize_newlines
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_RESPONSE = 256 * 1024  # bytes
 CONNECTIONS = 10  # kept open for later requests
@@ -122,7 +122,7 @@ class LibreTranslate:
                 self._languages = _languages(body)
                 self._request_languages_at = time.monotonic() + LANGUAGES_CACHE_TIME
             except TranslationError as error:
-                _log.warning("cannot read the languages of the translation service; retrying later: %s", error)
+                logger.warning("cannot read the languages of the translation service; retrying later: %s", error)
         return self._languages
 
     def _request(self, method: str, path: str, timeout: float, **options: Any) -> bytes:

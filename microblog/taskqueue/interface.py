@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 
     from microblog.taskqueue.worker import CeleryApp, JobTask
 
+Item = TypeVar("Item")
+
+#: Sent after a state was stored in Redis and, where applicable, in the row. Receivers get ``sender, change``.
+task_changed = Signal()
+
+#: Sent when a message was dropped because its task must not run. Receivers get ``sender, refusal``, a ClaimRefused.
+claim_refused = Signal()
+
+#: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
+message_republished = Signal()
+
+#: Sent before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then are not purged.
+rows_needed_since = Signal()
+
+REDIS_INTERVAL = 0.2  # seconds between two updates that open pages see
+ROW_INTERVAL = 1.0  # seconds between two updates of the row, each of which also checks for a cancellation
+
 
 def celery_app() -> CeleryApp:
     """Return the Celery app of the current Flask app."""
@@ -76,25 +93,6 @@ class TaskChange:
     progress: dict[str, Any] | None
     at: datetime
     name: str | None = None
-
-
-#: Sent after a state was stored in Redis and, where applicable, in the row. Receivers get ``sender, change``.
-task_changed = Signal()
-
-#: Sent when a message was dropped because its task must not run. Receivers get ``sender, refusal``, a ClaimRefused.
-claim_refused = Signal()
-
-#: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
-message_republished = Signal()
-
-#: Sent before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then are not purged.
-rows_needed_since = Signal()
-
-
-Item = TypeVar("Item")
-
-REDIS_INTERVAL = 0.2  # seconds between two updates that open pages see
-ROW_INTERVAL = 1.0  # seconds between two updates of the row, each of which also checks for a cancellation
 
 
 class Progress:
