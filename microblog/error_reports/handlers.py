@@ -111,7 +111,7 @@ def init_app(app: Flask) -> None:
         try:
             _report_in_thread(app, error_columns(exception) | request_columns())
         except Exception:
-            logger.exception("failed to report an error")
+            logger.exception("the error of a request is not reported")
 
     def report_task(sender: Any, task_id: str, exception: BaseException, einfo: Any = None, **_: Any) -> None:
         # A report about a failed report mail would cause another one. A JobError is meant for the job's user. Ignore,
@@ -125,7 +125,7 @@ def init_app(app: Flask) -> None:
             about_task = task_columns(sender, task_id)
             _report_in_thread(app, about_task | about_error | {"place": about_error["place"] or about_task["place"]})
         except Exception:
-            logger.exception("failed to report an error")
+            logger.exception("the error of task %s is not reported", task_id)
 
     def report_crashes(sender: Any, change: TaskChange) -> None:
         # Celery sends no signal if a task is given up because its worker process died.
@@ -137,7 +137,7 @@ def init_app(app: Flask) -> None:
             for row in sender.executor.execute(_GIVEN_UP, task_id=change.id, crashes=app.config["TASK_MAX_CRASHES"]):
                 _report_in_thread(app, abandoned_task_columns(change.id, row))
         except Exception:
-            logger.exception("failed to report an error")
+            logger.exception("the crashes of task %s are not reported", change.id)
 
     got_request_exception.connect(report_request, app, weak=False)
     task_failure.connect(report_task, weak=False)
@@ -167,7 +167,7 @@ def _report(app: Flask, columns: Columns) -> None:
                 throttle.release(kind, suppressed)
                 logger.warning("the database cannot be written; %s is not reported", kind)
     except Exception:
-        logger.exception("failed to report an error")
+        logger.exception("%s in %s is not reported", columns["exception"], columns["place"])
     finally:
         _report_slots.release()
 

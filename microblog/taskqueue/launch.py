@@ -185,7 +185,7 @@ def _send(
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)
         else:
-            logger.exception("%s cannot be published", task_id)
+            logger.exception("the message of %s cannot be sent; it is published later", task_id)
         # If this fails, too, the message is treated as lost.
         mark_unpublished(executor, task_id, published_at)
         return False

@@ -96,7 +96,7 @@ class PausedQueuesStep(bootsteps.StartStopStep):
         try:
             self.apply(consumer)
         except redis.RedisError as error:
-            logger.warning("the paused queues cannot be read from Redis: %s", error)
+            logger.warning("Redis is unavailable (%s); changes of the paused queues apply later", error)
 
 
 @control_command()

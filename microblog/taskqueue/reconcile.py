@@ -88,7 +88,7 @@ def _isolated(step: Task, act: Callable[[], T]) -> T | None:
     except (*REDIS_UNAVAILABLE, DatabaseUnavailable):
         raise  # the same would happen to every other job
     except Exception:
-        logger.exception("%s cannot be reconciled", step.id)
+        logger.exception("%s cannot be reconciled now; the next run tries again", step.id)
         return None
     finally:
         db.session.rollback()
@@ -135,7 +135,7 @@ def _decide(step: Task, broker: BrokerSnapshot) -> Decision | None:
         return Decision(step, f"It must end: {user_message(error)}", partial(_end, step, error))
     reason = _missing_message(step, previous, broker, now)
     if reason:
-        return Decision(step, f"It must be published: {reason}.", partial(_publish_again, step, previous))
+        return Decision(step, f"It must be published: {reason}.", partial(_publish_again, step, previous, reason))
     return None
 
 
@@ -191,14 +191,14 @@ def _previous_step(step: Task) -> Task | None:
     return db.session.scalar(sa.select(Task).where(Task.root_id == step.root_id, Task.position == step.position - 1))
 
 
-def _publish_again(step: Task, previous: Task | None) -> bool:
+def _publish_again(step: Task, previous: Task | None, reason: str) -> bool:
     remaining = sa.select(Task.signature).where(Task.root_id == step.root_id, Task.position >= step.position)
     signatures = db.session.scalars(remaining.order_by(Task.position)).all()
     app = celery_app()
     results = [_result_of(previous)] if previous else []
     published = publish(app.executor, signatures, *results, expected_published_at=step.published_at)
     if published:
-        logger.info("published %s again", step.id)
+        logger.info("published %s: %s", step.id, reason)
         message_republished.send(app, task_id=step.id)
     return published
 

@@ -116,7 +116,7 @@ class JobTask(Task):
         try:
             claim = self._claim(task_id)
         except ClaimRefused as refusal:
-            logger.info("not run: %s", refusal)
+            logger.info("a message is dropped: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
             if refusal.final_error is not None and not self._try_recover_result(task_id):
                 with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back

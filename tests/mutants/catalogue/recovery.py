@@ -288,7 +288,14 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-isolation",
             "An error while reconciling one job does not block the others.",
-            (Edit(RECONCILE, "_isolated", 'logger.exception("%s cannot be reconciled", step.id)', "raise"),),
+            (
+                Edit(
+                    RECONCILE,
+                    "_isolated",
+                    'logger.exception("%s cannot be reconciled now; the next run tries again", step.id)',
+                    "raise",
+                ),
+            ),
             (f"{TEST_RECONCILE}::test_failed_reconcile_does_not_block_other_jobs",),
         ),
         Mutant(
