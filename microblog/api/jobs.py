@@ -12,7 +12,7 @@ from microblog.api.auth import caller
 from microblog.api.blueprint import Blueprint, abort_invalid
 from microblog.api.responses import PageResponse, page_request, page_response
 from microblog.api.schemas import ExportRequestSchema, RejectedEntryPageSchema, TaskPageSchema, TaskSchema
-from microblog.api.serializers import abort_already_running, job_started, own_job, task_json
+from microblog.api.serializers import abort_already_running, job_json, job_started, own_job
 from microblog.exports.services import start_export
 from microblog.extensions import db
 from microblog.imports import rejected_entries, uploads
@@ -60,7 +60,7 @@ def index(query: dict[str, Any]) -> PageResponse:
 @bp.error_responses(HTTPStatus.NOT_FOUND)
 def show(task_id: str) -> dict[str, Any]:
     """Show the current state of a job or of one of its later steps."""
-    return task_json(own_job(task_id), task_id)
+    return job_json(own_job(task_id), task_id)
 
 
 @bp.post("/<task_id>/cancel")
@@ -75,7 +75,7 @@ def cancel(task_id: str) -> dict[str, Any]:
         cancel_job(own_job(task_id))
     except InvalidJobState as error:
         abort(HTTPStatus.CONFLICT, str(error))
-    return task_json(own_job(task_id), task_id)
+    return job_json(own_job(task_id), task_id)
 
 
 @bp.post("/<task_id>/retry")

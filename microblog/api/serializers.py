@@ -1,4 +1,4 @@
-"""Lookups of users and tasks, and the JSON of tasks, which several resources share."""
+"""Lookups of users and jobs, and the JSON of jobs, which several resources share."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def require_self(username: str) -> User:
     return user if user.id == caller().id else abort(HTTPStatus.FORBIDDEN, _("You may only change what is yours."))
 
 
-def own_job(task_id: str) -> Job:
-    """Return the caller's job that has the step `task_id`.
+def own_job(step_id: str) -> Job:
+    """Return the caller's job that has the step `step_id`.
 
     Raises NotFound, also for a job of another user.
     """
-    return find_job(task_id, caller().id) or abort(HTTPStatus.NOT_FOUND, _("There is no such task."))
+    return find_job(step_id, caller().id) or abort(HTTPStatus.NOT_FOUND, _("There is no such task."))
 
 
-def task_json(job: Job, task_id: str) -> dict[str, Any]:
-    """Return the task `task_id` of `job`: the job as a whole for the id of its root, otherwise that step."""
+def job_json(job: Job, step_id: str) -> dict[str, Any]:
+    """Return the fields of `job`: as a whole if `step_id` is that of its root, otherwise with those of that step."""
     whole = job.to_dict()
-    step = next(step for step in whole["steps"] if step["id"] == task_id)
+    step = next(step for step in whole["steps"] if step["id"] == step_id)
     return whole if step["id"] == job.id else {**whole, **step}
 
 
-def job_started(task_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+def job_started(job_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the body and headers of the response for a new job."""
-    return task_json(own_job(task_id), task_id), {"Location": _path(task_id)}
+    return job_json(own_job(job_id), job_id), {"Location": _path(job_id)}
 
 
 def abort_already_running(error: AlreadyRunning) -> NoReturn:
@@ -64,5 +64,5 @@ def abort_already_running(error: AlreadyRunning) -> NoReturn:
     abort(response)
 
 
-def _path(task_id: str) -> str:
-    return url_for("api_tasks.show", task_id=task_id)
+def _path(job_id: str) -> str:
+    return url_for("api_tasks.show", task_id=job_id)

@@ -86,21 +86,21 @@ class Job:
         }
 
 
-def progress_of(task: Task) -> dict[str, Any]:
-    """Return a task's progress for JSON."""
+def progress_of(step: Task) -> dict[str, Any]:
+    """Return a step's progress for JSON."""
     return {
-        "current": task.current,
-        "total": task.total,
-        "percent": task.progress,
-        "message": task.message,
+        "current": step.current,
+        "total": step.total,
+        "percent": step.progress,
+        "message": step.message,
     }
 
 
-def find_job(task_id: str, user_id: int | None = None) -> Job | None:
-    """Return the job with the step `task_id` if it belongs to the user; a `user_id` of None means any user."""
-    if not is_storable(task_id):
+def find_job(step_id: str, user_id: int | None = None) -> Job | None:
+    """Return the job with the step `step_id` if it belongs to the user; a `user_id` of None means any user."""
+    if not is_storable(step_id):
         return None
-    root_id = sa.select(Task.root_id).where(Task.id == task_id).scalar_subquery()
+    root_id = sa.select(Task.root_id).where(Task.id == step_id).scalar_subquery()
     query = sa.select(Task).where(Task.root_id == root_id)
     if user_id is not None:
         query = query.where(Task.user_id == user_id)
@@ -149,17 +149,17 @@ def _grouped(steps: Iterable[Task]) -> list[Job]:
     return [Job(list(group)) for _root_id, group in groupby(steps, key=lambda step: step.root_id)]
 
 
-def _step_to_dict(task: Task) -> dict[str, Any]:
+def _step_to_dict(step: Task) -> dict[str, Any]:
     return {
-        "id": task.id,
-        "name": task.name,
-        "description": task.description,
-        "state": task.state,
-        "progress": progress_of(task),
-        "result": task.result,
-        "error": task.error,
-        "attempts": task.attempts,
-        "created_at": iso(task.created_at),
-        "started_at": iso(task.started_at),
-        "finished_at": iso(task.finished_at),
+        "id": step.id,
+        "name": step.name,
+        "description": step.description,
+        "state": step.state,
+        "progress": progress_of(step),
+        "result": step.result,
+        "error": step.error,
+        "attempts": step.attempts,
+        "created_at": iso(step.created_at),
+        "started_at": iso(step.started_at),
+        "finished_at": iso(step.finished_at),
     }

@@ -60,8 +60,8 @@ def retry(task_id: str) -> ResponseReturnValue:
     return _back()
 
 
-def _own_job(task_id: str) -> Job:
-    job = find_job(task_id, current_user.id)
+def _own_job(step_id: str) -> Job:
+    job = find_job(step_id, current_user.id)
     if job is None:
         abort(404, _("There is no such task."))
     return job
