@@ -1,10 +1,11 @@
 """Deletion of an account: the request closes it, a task deletes its data in batches and finally its row.
 
 Rows that reference the user with ON DELETE CASCADE are found through the metadata. A package that stores other data,
-such as files, registers a function that deletes the data and its rows. These rows use ON DELETE SET NULL if they must
-outlive the user, so that a file stored during the deletion is still found ::
+such as files, registers a function that deletes the data and its rows before those of the user, and returns their
+number. It may be called more than once for the same user. These rows use ON DELETE SET NULL if they must outlive the
+user, so that a file stored during the deletion is still found ::
 
-    @deletion.on_account_deletion
+    @on_account_deletion("files")
     def delete_files_of(user_id: int) -> int: ...
 """
 
@@ -25,6 +26,7 @@ from microblog.jobs.services import delete_jobs_of_user
 from microblog.notifications.pubsub import end_streams
 from microblog.notifications.push import push
 from microblog.notifications.services import delete_notifications_by_actor
+from microblog.registry import Registry
 from microblog.taskqueue.launch import launch_task
 from microblog.taskqueue.models import Task
 
@@ -33,16 +35,8 @@ MAX_PUSHED = 100  # users who get new unread counts when an account is closed; o
 NO_PASSWORD = "!"  # noqa: S105 - not a hash: no password matches it
 
 Deleter = Callable[[int], int]
-_deleters: dict[Deleter, None] = {}
-
-
-def on_account_deletion(deleter: Deleter) -> Deleter:
-    """Register a function that deletes a user's data outside the database, before their rows are deleted.
-
-    It returns the number of rows that it deleted with the data. It may be called more than once for the same user.
-    """
-    _deleters[deleter] = None  # a dict: registered once, however many apps are created
-    return deleter
+_deleters = Registry[Deleter]()
+on_account_deletion = _deleters.register
 
 
 def close_account(user: User) -> bool:
@@ -91,7 +85,7 @@ def delete_user_data(user_id: int) -> Iterator[int]:
     """
     if not is_closed(user_id):
         return
-    for delete in _deleters:
+    for delete in _deleters.values():
         yield delete(user_id)
     for column in _owned():
         yield from deleted_batches(db.session, _delete_batch(column, user_id))

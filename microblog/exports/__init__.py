@@ -6,13 +6,8 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the routes and the job; Celery discovers the tasks."""
-    from microblog.accounts import deletion
-    from microblog.exports import archive, cleanup  # noqa: F401 - registered on import
+    """Register the routes, the job and the account deletion handler; Celery discovers the tasks."""
+    from microblog.exports import archive, cleanup, services  # noqa: F401 - registered on import
     from microblog.exports.routes import bp
-    from microblog.exports.services import export_job
-    from microblog.taskqueue.launch import register_job
 
     app.register_blueprint(bp)
-    register_job("export_posts", export_job)
-    deletion.on_account_deletion(cleanup.delete_archives_of_user)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from microblog.accounts.deletion import on_account_deletion
 from microblog.clock import utcnow
 from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive, archive_path
@@ -66,6 +67,7 @@ def delete_abandoned_parts() -> int:
     return deleted
 
 
+@on_account_deletion("archives")
 def delete_archives_of_user(user_id: int) -> int:
     """Delete the archives of a user whose jobs have ended; return their number."""
     delete_abandoned_parts()  # first: an attempt that is still writing must not move its part into place

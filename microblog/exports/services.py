@@ -14,6 +14,7 @@ from microblog.exports.models import Archive
 from microblog.exports.tasks import email_export, export_posts
 from microblog.extensions import db
 from microblog.security import LinkInvalid, read_signed
+from microblog.taskqueue.launch import register_job
 from microblog.taskqueue.models import Task
 from microblog.validators import is_storable
 
@@ -22,6 +23,7 @@ class ArchiveNotFound(LookupError):
     """Raised if the user has no such archive, or it has expired."""
 
 
+@register_job("export_posts")
 def export_job(user_id: int) -> Signature:
     """Return the job ``export_posts``: export all posts of a user, then mail the archive."""
     return chain(export_posts.s(user_id), email_export.s())

@@ -7,10 +7,8 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register the routes and the account deletion handler; Celery discovers the tasks."""
-    from microblog.accounts import deletion
     from microblog.imports import uploads
     from microblog.imports.routes import bp
 
     app.register_blueprint(bp)
     app.jinja_env.globals["has_rejected_entries"] = uploads.has_rejected_entries
-    deletion.on_account_deletion(uploads.delete_by_user)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from flask import current_app
 from flask_babel import gettext as _
 
+from microblog.accounts.deletion import on_account_deletion
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
@@ -101,6 +102,7 @@ def delete_uploads_with_rejected_entries(user_id: int, kept_id: str) -> int:
     return _delete(sa.and_(Upload.user_id == user_id, Upload.id != kept_id, has_rejected))
 
 
+@on_account_deletion("uploads")
 def delete_by_user(user_id: int) -> int:
     """Delete all uploads of a user, whose jobs must have finished. Return the number of uploads."""
     return _delete(Upload.user_id == user_id)

@@ -17,6 +17,7 @@ from microblog import logs
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, LogDatabaseErrors
 from microblog.extensions import BROKER_UNAVAILABLE, db
+from microblog.registry import Registry
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.interface import TaskChange, celery_app, task_changed
@@ -25,15 +26,10 @@ from microblog.taskqueue.transitions import insert_tasks, mark_published, mark_u
 
 logger = logging.getLogger(__name__)
 
-_jobs: dict[str, Callable[..., Signature]] = {}
-
-
-def register_job(name: str, build: Callable[..., Signature]) -> None:
-    """Register a job of several steps: `build` takes the job's arguments and returns a chain.
-
-    `name` is the name of the chain's first task. A job of one step needs no registration.
-    """
-    _jobs[name] = build
+_jobs = Registry[Callable[..., Signature]]()
+#: Registers a job of several steps by the name of its first task: a function that takes the job's arguments and
+#: returns a chain. A job of one step needs no registration.
+register_job = _jobs.register
 
 
 def build_job(name: str, /, *args: Any, **kwargs: Any) -> Signature:
