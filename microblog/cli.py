@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 import click
 import orjson
@@ -13,7 +15,17 @@ from microblog.database import DatabaseUnavailable
 
 EXIT_UNAVAILABLE = 3  # exit code if a required service is unavailable; click uses 2 for usage errors
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+_T = TypeVar("_T")
+_JSON_REQUESTED = "microblog.json_requested"  # key in the metadata of click's context
+
+
+def _store_json_requested(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if requested:  # the metadata is shared with subcommands, so that the option of a group applies to them
+        context.meta[_JSON_REQUESTED] = True
+
+
+json_flag = partial(click.option, "--json", is_flag=True, expose_value=False, callback=_store_json_requested)
+json_option = json_flag(help="Print JSON, and nothing else.")
 
 
 class Commands(AppGroup):
@@ -33,6 +45,26 @@ def exit_unavailable(context: click.Context, sentence: str) -> NoReturn:
     """Print `sentence` on stderr and exit with ``EXIT_UNAVAILABLE``."""
     click.echo(sentence, err=True)
     context.exit(EXIT_UNAVAILABLE)
+
+
+def json_requested() -> bool:
+    """Return whether the current command, or the group that it belongs to, was given --json."""
+    return bool(click.get_current_context().meta.get(_JSON_REQUESTED))
+
+
+def print_output(
+    value: _T | None, show: Callable[[_T], object], *, to_json: Callable[[_T], Any] | None = None, empty: str = ""
+) -> None:
+    """Print the result of a command: with --json as JSON, otherwise by calling `show`.
+
+    `to_json` converts it unless it is None. Of an empty result, only `empty` is shown, on stderr.
+    """
+    if json_requested():
+        print_json(to_json(value) if to_json and value is not None else value)
+    elif value:
+        show(value)
+    elif empty:
+        click.echo(empty, err=True)
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from microblog.accounts.models import User
-from microblog.cli import Commands, as_json, print_json
+from microblog.cli import Commands, json_option, json_requested, print_json, print_output
 from microblog.extensions import db
 from microblog.notifications.pubsub import end_streams
 
@@ -24,56 +24,55 @@ _name = click.argument("name")
 
 @users.command("promote")
 @_name
-@as_json
+@json_option
 @click.pass_context
-def promote(context: click.Context, name: str, as_json: bool) -> None:
+def promote(context: click.Context, name: str) -> None:
     """Grant a user the operator role: they can view and control the jobs of all users on /admin/tasks.
 
     \b
     Example:
       flask users promote susan
     """
-    _set_role(context, name, True, as_json)
+    _set_role(context, name, True)
 
 
 @users.command("demote")
 @_name
-@as_json
+@json_option
 @click.pass_context
-def demote(context: click.Context, name: str, as_json: bool) -> None:
+def demote(context: click.Context, name: str) -> None:
     """Revoke a user's operator role. Operator pages that they have open receive no further updates.
 
     \b
     Example:
       flask users demote susan
     """
-    _set_role(context, name, False, as_json)
+    _set_role(context, name, False)
 
 
 @users.command("list")
 @click.option("--operators", "only_operators", is_flag=True, help="List only operators.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number.")
-@as_json
-def list_users(only_operators: bool, limit: int, as_json: bool) -> None:
+@json_option
+def list_users(only_operators: bool, limit: int) -> None:
     """List users by name, and mark accounts that are being deleted.
 
     \b
     Example: list the users who can control all jobs
       flask users list --operators
     """
-    listed = User.by_name(limit, only_operators=only_operators)
-    if as_json:
-        print_json([_user_json(user) for user in listed])
-    elif not listed:
-        click.echo("There are no operators." if only_operators else "There are no users.", err=True)
-    else:
-        _print_list(listed)
+    print_output(
+        User.by_name(limit, only_operators=only_operators),
+        _print_list,
+        to_json=lambda listed: [_user_json(user) for user in listed],
+        empty="There are no operators." if only_operators else "There are no users.",
+    )
 
 
-def _set_role(context: click.Context, name: str, is_operator: bool, as_json: bool) -> None:
+def _set_role(context: click.Context, name: str, is_operator: bool) -> None:
     user = User.with_username(name)
     if user is None:
-        if as_json:
+        if json_requested():
             print_json(None)
         click.echo(f"{name}: no such user.", err=True)
         context.exit(EXIT_USAGE)
@@ -82,12 +81,13 @@ def _set_role(context: click.Context, name: str, is_operator: bool, as_json: boo
     db.session.commit()
     if not is_operator:
         end_streams(user_id)
-    if as_json:
-        print_json(_user_json(user) | {"done": changed})
-    else:
-        when = "now" if changed else "already"
-        message = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
-        click.echo(f"{user.username}: {message}.", err=not changed)
+    when = "now" if changed else "already"
+    role = f"an operator {when}" if is_operator else ("no longer an operator" if changed else "not an operator")
+    print_output(
+        user,
+        lambda user: click.echo(f"{user.username}: {role}.", err=not changed),
+        to_json=lambda user: _user_json(user) | {"done": changed},
+    )
     if not changed:
         context.exit(EXIT_UNCHANGED)
 

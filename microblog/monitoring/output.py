@@ -1,13 +1,12 @@
-"""Output of commands: JSON with --json, otherwise tables and aligned text in a terminal, plain text elsewhere."""
+"""Output of commands as text: tables and aligned text, with colours in a terminal; formats of times and numbers."""
 
 from __future__ import annotations
 
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -15,12 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from microblog.cli import print_json
 from microblog.taskqueue import states
 
-_T = TypeVar("_T")
-
-JSON_REQUESTED = "microblog.monitoring.json_requested"  # key in the metadata of click's context
 EMPTY = "-"
 BARS = "▁▂▃▄▅▆▇█"
 NO_BAR = "·"
@@ -35,26 +30,6 @@ STATE_COLOURS = {
 # Texts come from users and from other servers; their control characters must not reach the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]+")
-
-
-def json_requested() -> bool:
-    """Return whether the current command, or the group that it belongs to, was given --json."""
-    return bool(click.get_current_context().meta.get(JSON_REQUESTED))
-
-
-def print_output(
-    value: _T | None, show: Callable[[_T], object], *, to_json: Callable[[_T], Any] | None = None, empty: str = ""
-) -> None:
-    """Print the result of a command: with --json as JSON, otherwise by calling `show`.
-
-    `to_json` converts it unless it is None. Of an empty result, only `empty` is shown, on stderr.
-    """
-    if json_requested():
-        print_json(to_json(value) if to_json and value is not None else value)
-    elif value:
-        show(value)
-    elif empty:
-        click.echo(empty, err=True)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NoReturn
 
 import click
 
 from microblog.accounts.models import User
-from microblog.cli import EXIT_UNAVAILABLE, Commands, exit_unavailable, print_json
+from microblog.cli import EXIT_UNAVAILABLE, Commands, exit_unavailable, json_requested, print_json
 from microblog.clock import utcnow
 from microblog.extensions import REDIS_UNAVAILABLE
 from microblog.monitoring import output
@@ -75,10 +75,10 @@ def exit_for_silent_worker(context: click.Context, name: str) -> NoReturn:
 
 def print_outcomes(outcomes: Mapping[str, CommandReply | ActionResult], to_json: Callable[[], Any]) -> None:
     """Print the outcome of an action for each of its targets. Refusals are printed on stderr even with --json."""
-    if output.json_requested():
+    if json_requested():
         print_json(to_json())
     for target, outcome in outcomes.items():
-        if not (outcome.done and output.json_requested()):
+        if not (outcome.done and json_requested()):
             click.echo(f"{target} {outcome.sentence}", err=not outcome.done)
 
 
@@ -106,16 +106,6 @@ def command_reply_as_json(reply: CommandReply) -> dict[str, Any]:
 
 def _silent_message(name: str, last_seen: datetime) -> str:
     return f"{name} does not answer; it was last seen at {output.format_time(last_seen)} UTC."
-
-
-def _store_json_requested(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
-    if requested:  # the metadata is shared with subcommands, so that the option of a group applies to them
-        context.meta[output.JSON_REQUESTED] = True
-
-
-_json_flag = partial(click.option, "--json", is_flag=True, expose_value=False, callback=_store_json_requested)
-json_option = _json_flag(help="Print JSON, and nothing else.")
-json_lines_option = _json_flag(help="Print each event as JSON, one per line, and nothing else.")
 
 
 worker_timeout = click.option(

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from microblog.cli import json_option, json_requested, print_output
 from microblog.jobs.models import Job, find_job, jobs_with_ids
-from microblog.monitoring import output
 from microblog.monitoring.actions import (
     ActionResult,
     cancel_with_reason,
@@ -22,7 +22,6 @@ from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     EXIT_USAGE_ERROR,
     filter_options,
-    json_option,
     print_outcomes,
     tasks,
     worker_timeout,
@@ -64,7 +63,7 @@ def status(context: click.Context, timeout: float) -> None:
       flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
     """
     found = check_status(timeout)
-    output.print_output(found, tables.print_status, to_json=tables.status_as_json)
+    print_output(found, tables.print_status, to_json=tables.status_as_json)
     context.exit(found.verdict)
 
 
@@ -110,7 +109,7 @@ def list_jobs(filters: Filters, order: Order, limit: int, after: Cursor | None, 
     if after and before:
         raise click.UsageError("Give --after or --before, not both.")
     page = find_jobs(filters, size=limit, order=order, after=after, before=before)
-    output.print_output(
+    print_output(
         page.jobs, tables.print_jobs, to_json=lambda _jobs: _page_as_json(page), empty="There are no such jobs."
     )
     _print_cursors(page)
@@ -144,7 +143,7 @@ def show(context: click.Context, task_id: str) -> None:
       flask tasks show 0b8e2f4c-6a1d-4f7e-9c35-2d8a7e1b4f60
     """
     job = find_job(task_id)
-    output.print_output(job, tables.print_job, to_json=describe_job)
+    print_output(job, tables.print_job, to_json=describe_job)
     if job is None:
         click.echo(f"{task_id}: there is no such task.", err=True)
         context.exit(EXIT_USAGE_ERROR)
@@ -229,11 +228,11 @@ def repair_jobs(context: click.Context, dry_run: bool) -> None:
     """
     if dry_run:
         repairs = list(decisions())
-        output.print_output(repairs, tables.print_decisions, to_json=tables.decisions_as_json)
+        print_output(repairs, tables.print_decisions, to_json=tables.decisions_as_json)
         done: int | None = len(repairs)
     else:
         done = reconcile()
-        output.print_output({"done": done}, _print_repaired)
+        print_output({"done": done}, _print_repaired)
     if done is None:
         click.echo("Another process is reconciling right now.", err=True)
     elif not done:
@@ -257,10 +256,8 @@ def _choose(task_ids: tuple[str, ...], filters: Filters, choose: Callable[[Filte
 def _confirm(context: click.Context, done: str, chosen: list[str], filtered: bool, *, dry_run: bool, yes: bool) -> bool:
     """Show which jobs would be `done`, and ask for confirmation; return whether to proceed. Exits if there are none."""
     if dry_run:
-        output.print_output(
-            chosen, lambda ids: _preview(done, ids), to_json=lambda ids: {"count": len(ids), "ids": ids}
-        )
-    elif chosen and filtered and not yes and not output.json_requested():
+        print_output(chosen, lambda ids: _preview(done, ids), to_json=lambda ids: {"count": len(ids), "ids": ids})
+    elif chosen and filtered and not yes and not json_requested():
         _preview(done, chosen)
     if not chosen:
         click.echo("There are no such jobs.", err=True)

@@ -8,6 +8,7 @@ import click
 import orjson
 from celery.utils.time import rate as parse_rate
 
+from microblog.cli import json_option, print_output
 from microblog.monitoring import output
 from microblog.monitoring.actions import (
     InvalidTaskArguments,
@@ -21,7 +22,6 @@ from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     EXIT_USAGE_ERROR,
     command_reply_as_json,
-    json_option,
     print_command_replies,
     tasks,
     worker_timeout,
@@ -75,7 +75,7 @@ def purge(context: click.Context, queue: str, yes: bool) -> None:
     """
     waiting = unfinished_tasks(queue)
     purged = purge_queue(queue) if yes else queue_length(queue)
-    output.print_output({"queue": queue, "messages": purged, "unfinished_tasks": waiting, "done": yes}, _print_purged)
+    print_output({"queue": queue, "messages": purged, "unfinished_tasks": waiting, "done": yes}, _print_purged)
     if not yes:
         click.echo("Nothing was done; add --yes to do it.", err=True)
         context.exit(EXIT_NOTHING_DONE)
@@ -141,7 +141,7 @@ def _print_change(context: click.Context, sentence: str, changed: bool, replies:
             click.echo(f"{each.worker} {each.sentence if each.replied else 'does not answer; it applies this later.'}")
 
     workers = [command_reply_as_json(reply) for reply in replies]
-    output.print_output({"done": changed, "outcome": sentence, "workers": workers}, show)
+    print_output({"done": changed, "outcome": sentence, "workers": workers}, show)
     if not changed:
         context.exit(EXIT_NOTHING_DONE)
 
@@ -206,7 +206,7 @@ def run(context: click.Context, name: str | None, args: tuple[str, ...], kwargs:
       flask tasks run NAME --arg 7 --kwarg language=en
     """
     if name is None:
-        output.print_output(
+        print_output(
             runnable_tasks(),
             _print_runnable,
             to_json=lambda found: [{"name": name, "arguments": format_signature(found[name])} for name in found],
@@ -219,7 +219,7 @@ def run(context: click.Context, name: str | None, args: tuple[str, ...], kwargs:
         click.echo(str(error), err=True)
         context.exit(EXIT_USAGE_ERROR)
     when = "" if job.root.published_at else " Redis is unavailable; the task starts once Redis is available again."
-    output.print_output(
+    print_output(
         job,
         lambda job: click.echo(f"{job.id}: launched {name}.{when}"),
         to_json=lambda job: describe_jobs([job])[0],

@@ -7,9 +7,10 @@ from datetime import datetime
 
 import click
 
+from microblog.cli import json_option, print_output
 from microblog.clock import utcnow
 from microblog.monitoring import output, statistics
-from microblog.monitoring.cli.common import Since, json_option, tasks
+from microblog.monitoring.cli.common import Since, tasks
 from microblog.monitoring.rollup import HOUR, hour_of
 from microblog.monitoring.statistics import FailureGroup, Hour, Outcomes
 from microblog.taskqueue import states
@@ -45,7 +46,7 @@ def stats(since: datetime, name: str | None) -> None:
         click.echo()
         _print_hours(hours)
 
-    output.print_output(
+    print_output(
         hours,
         show,
         to_json=lambda hours: {
@@ -73,7 +74,7 @@ def failures(since: datetime, name: str | None) -> None:
       flask tasks failures --since 1h
     """
     causes = statistics.group_failures(since, name)
-    output.print_output(causes, _print_causes, empty="No such task has failed since then.")
+    print_output(causes, _print_causes, empty="No such task has failed since then.")
 
 
 def _print_tasks(totals: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:

@@ -9,8 +9,9 @@ import click
 import orjson
 from rich.console import Console
 
-from microblog.monitoring import events, output
-from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, json_lines_option, tasks
+from microblog.cli import json_flag, json_requested
+from microblog.monitoring import events
+from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, tasks
 from microblog.taskqueue.interface import celery_app
 
 BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
@@ -43,7 +44,7 @@ def watch(context: click.Context) -> None:
 @click.option("--task", metavar="NAME", help="Only events of tasks of this name, such as export_posts.")
 @click.option("--job", metavar="ID", help="Only events of this job; the id may be that of any of its steps.")
 @click.option("--worker", metavar="NAME", help="Only events of this worker, such as worker1@host.")
-@json_lines_option
+@json_flag(help="Print each event as JSON, one per line, and nothing else.")
 def tail(task: str | None, job: str | None, worker: str | None) -> None:
     """Print events as they happen, one per line, until Ctrl-C.
 
@@ -60,7 +61,7 @@ def tail(task: str | None, job: str | None, worker: str | None) -> None:
         for event in events.EventTail(celery_app().flask_app, events.EventFilter(task, job, worker)).read():
             if isinstance(event, str):
                 click.echo(event, err=True)
-            elif output.json_requested():
+            elif json_requested():
                 click.echo(orjson.dumps(event))
             else:
                 click.secho(events.event_line(event), fg=events.event_colour(event))

@@ -12,13 +12,13 @@ import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
+from microblog.cli import json_option, print_output
 from microblog.monitoring import output
 from microblog.monitoring.cli import completion, tables
 from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     exit_for_replies,
     exit_for_silent_worker,
-    json_option,
     print_command_replies,
     report_silent_workers,
     tasks,
@@ -53,7 +53,7 @@ def list_workers(context: click.Context, timeout: float) -> None:
       flask tasks workers --timeout 3
     """
     replies = query_workers(timeout)
-    output.print_output(replies.summaries(), tables.print_workers)
+    print_output(replies.summaries(), tables.print_workers)
     exit_for_replies(context, replies)
 
 
@@ -93,7 +93,7 @@ def _show(context: click.Context, name: str, timeout: float) -> None:
     summary, data = replies.summary(name), replies.up[name]
     held = {query: worker_tasks(replies, query) for query in ("active", "reserved", "scheduled")}
     settings = {key: data[key] for key in ("revoked", "registered")} | {"settings": data["conf"]}
-    output.print_output(
+    print_output(
         summary,
         lambda summary: tables.print_worker(summary, data, held),
         to_json=lambda summary: vars(summary) | held | settings,
@@ -145,7 +145,7 @@ def scheduled(context: click.Context, timeout: float) -> None:
 def _list_tasks(context: click.Context, query: str, timeout: float) -> None:
     replies = query_workers_with({query: {}}, timeout)
     empty = "There are no such tasks." if replies.up else ""
-    output.print_output(worker_tasks(replies, query), tables.print_tasks, empty=empty)
+    print_output(worker_tasks(replies, query), tables.print_tasks, empty=empty)
     exit_for_replies(context, replies)
 
 
@@ -165,7 +165,7 @@ def revoked(context: click.Context, timeout: float) -> None:
     for name, reply in replies.up.items():
         for task_id in reply["revoked"]:
             workers[task_id].append(name)
-    output.print_output(
+    print_output(
         sorted(workers.items()),
         lambda revoked: output.print_table(["ID", "WORKERS"], [[key, ",".join(names)] for key, names in revoked]),
         to_json=lambda revoked: [{"id": task_id, "workers": names} for task_id, names in revoked],
@@ -188,7 +188,7 @@ def registered(context: click.Context, timeout: float) -> None:
       flask tasks registered
     """
     replies = query_workers_with(REGISTERED, timeout)
-    output.print_output(registered_tasks(replies), tables.print_registered)
+    print_output(registered_tasks(replies), tables.print_registered)
     exit_for_replies(context, replies)
 
 
@@ -203,7 +203,7 @@ def list_queues(timeout: float) -> None:
       test "$(flask tasks queues --json | jq '.[] | select(.name == "exports") | .length')" -lt 100
     """
     replies = query_workers(timeout)
-    output.print_output(measure_queues(replies if replies.up else None), tables.print_queues)
+    print_output(measure_queues(replies if replies.up else None), tables.print_queues)
     report_silent_workers(replies)
 
 
@@ -217,7 +217,7 @@ def show_schedule(context: click.Context) -> None:
     Example:
       flask tasks schedule
     """
-    output.print_output(schedule_entries(), tables.print_schedule)
+    print_output(schedule_entries(), tables.print_schedule)
     if not is_beat_running():
         click.echo("Beat is not running: none of these tasks is sent.", err=True)
         context.exit(EXIT_NOTHING_DONE)

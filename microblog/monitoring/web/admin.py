@@ -136,7 +136,7 @@ def apply_to_matching(action: str) -> ResponseReturnValue:
 
 
 @bp.app_template_filter()
-def as_json(value: Any) -> str:
+def format_json(value: Any) -> str:
     """Return `value` as readable JSON, on one line if it is short."""
     line = orjson.dumps(value, default=str)
     return (line if len(line) <= 100 else orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2)).decode()
