@@ -173,6 +173,11 @@ class ManagedProcess:
         stop_all([self], grace)
 
     def _start(self) -> None:
+        self.pid = self._spawn()
+        self._group_exists = True
+
+    def _spawn(self) -> int:
+        """Start the program in a session of its own, and return its id."""
         with ExitStack() as files:
             stdout = files.enter_context(self._stdout.open("ab")) if isinstance(self._stdout, Path) else self._stdout
             self._process = subprocess.Popen(
@@ -185,8 +190,7 @@ class ManagedProcess:
                 start_new_session=True,
                 user=self._user,
             )
-        self.pid = self._process.pid
-        self._group_exists = True
+        return self._process.pid
 
 
 def stop_all(processes: Sequence[ManagedProcess], grace: float) -> None:

@@ -42,11 +42,11 @@ class ScriptProcess(ManagedProcess):
             raise subprocess.TimeoutExpired(self.command, timeout or 0)
         return code
 
-    def _start(self) -> None:
+    def _spawn(self) -> int:
         self._fork = _forks.Process(target=_run_script, args=(self.command, dict(self._environment), *self._outputs))
         self._fork.start()
         assert self._fork.pid is not None
-        self.pid = self._fork.pid
+        return self._fork.pid
 
 
 def run(
