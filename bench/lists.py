@@ -21,7 +21,8 @@ from bench.servers import Servers, add_users
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.monitoring.filters import Filters, Order
-from microblog.monitoring.job_queries import Cursor, JobPage, find_jobs
+from microblog.monitoring.job_queries import JobPage, find_jobs
+from microblog.pagination import PageRequest, time_key
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -76,12 +77,12 @@ def _questions(newest: datetime) -> Iterator[tuple[str, Ask]]:
         "--error (none has it)": Filters(error="unheard-of"),
     }
     for what, given in filters.items():
-        yield what, partial(find_jobs, given, size=PAGE)
+        yield what, partial(find_jobs, given, PageRequest(size=PAGE))
     for order in (Order.OLDEST, Order.ENDED):
-        yield f"--sort {order}", partial(find_jobs, Filters(), size=PAGE, order=order)
-    middle = Cursor(newest - YEAR / 2, "")
-    yield "--after (half of all)", lambda: find_jobs(Filters(), size=PAGE, after=middle)
-    yield "--before (half of all)", lambda: find_jobs(Filters(), size=PAGE, before=middle)
+        yield f"--sort {order}", partial(find_jobs, Filters(), PageRequest(size=PAGE), order)
+    middle = time_key(newest - YEAR / 2, "0")
+    yield "--after (half of all)", partial(find_jobs, Filters(), PageRequest(after=middle, size=PAGE))
+    yield "--before (half of all)", partial(find_jobs, Filters(), PageRequest(before=middle, size=PAGE))
 
 
 def _milliseconds(app: Flask, ask: Ask) -> float:

@@ -45,6 +45,12 @@ class PageRequest(NamedTuple):
     after: str | None = None
     size: int | None = None
 
+    def checked(self) -> tuple[str | None, str | None, int]:
+        """Return `before`, `after` and the size. Raises InvalidKey if both keys are given."""
+        if self.before is not None and self.after is not None:
+            raise InvalidKey
+        return self.before, self.after, self.size or current_app.config["POSTS_PER_PAGE"]
+
 
 FIRST_PAGE = PageRequest()
 
@@ -100,10 +106,7 @@ def page_of(
     `read` gets an edge or None, the direction (True if upward) and a number of rows, and returns at most that many: the
     nearest in this direction. Raises InvalidKey.
     """
-    before, after, size = page_request
-    if before is not None and after is not None:
-        raise InvalidKey
-    size = size or current_app.config["POSTS_PER_PAGE"]
+    before, after, size = page_request.checked()
     start, end = (after, before) if order.ascending else (before, after)
     if end is not None:
         rows = read(order.parse(end), not order.ascending, size + 1)  # the one more shows that another page exists
@@ -151,16 +154,10 @@ def newest_first(
         return time_key(getattr(item, timestamp.key), getattr(item, identity.key))
 
     def parse(text: str) -> sa.Tuple:
-        match = _TIME_KEY.fullmatch(text)
-        if match is None:
-            raise InvalidKey
-        try:
-            time = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
-        except ValueError:
-            raise InvalidKey from None
+        time, item_id = parse_time_key(text)
         text_id = identity.type.python_type is not int
         return sa.tuple_(
-            sa.literal(time, timestamp.type), sa.literal(match[2], identity.type) if text_id else parse_id(match[2])
+            sa.literal(time, timestamp.type), sa.literal(item_id, identity.type) if text_id else parse_id(item_id)
         )
 
     return page_of_rows(query, (timestamp, identity), KeysetOrder(key, parse), page_request)
@@ -169,6 +166,17 @@ def newest_first(
 def time_key(time: datetime, identity: object) -> str:
     """Return the key of a row with this time and id."""
     return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z_{identity}"
+
+
+def parse_time_key(text: str) -> tuple[datetime, str]:
+    """Return the time and the id in a key. Raises InvalidKey."""
+    match = _TIME_KEY.fullmatch(text)
+    if match is None:
+        raise InvalidKey
+    try:
+        return datetime.fromisoformat(match[1]).replace(tzinfo=UTC), match[2]
+    except ValueError:
+        raise InvalidKey from None
 
 
 def parse_id(text: str) -> sa.BindParameter[int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,48 +14,31 @@ from microblog.database import UtcDateTime
 from microblog.extensions import db
 from microblog.jobs import job_details
 from microblog.jobs.models import Job, jobs_with_ids
-from microblog.monitoring.filters import Filters, Order, Search, build_searches
-from microblog.pagination import after_key, time_key
+from microblog.monitoring.filters import Filters, Order, build_searches
+from microblog.pagination import PageRequest, after_key, parse_time_key, time_key
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
 MAX_SEARCHED = 500  # failed jobs that are searched for a text, per page
 BATCH = 1000
 ENDED = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "cancelled"}
-_CURSOR = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z_([!-~]{1,64})", re.ASCII)
 
 
-class InvalidCursor(ValueError):
-    """Raised if a text is not a cursor."""
-
-
-class Cursor(NamedTuple):
-    """Position of a job in a list: `time` is the time of its creation, or of its end with Order.ENDED.
-
-    As text: ``2026-11-21T09:30:00.000000Z_<id>``.
-    """
+class _Row(NamedTuple):
+    """A job in a list: `time` is the time of its creation, or of its end with Order.ENDED."""
 
     time: datetime
     root_id: str
+    found: bool
 
-    def __str__(self) -> str:
-        return time_key(*self)
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Return the cursor whose text is `text`. Raises InvalidCursor."""
-        match = _CURSOR.fullmatch(text)
-        if match is None:
-            raise InvalidCursor(f"{text!r} is not a valid cursor; use one that a list has printed.")
-        try:
-            return cls(datetime.fromisoformat(match[1]).replace(tzinfo=UTC), match[2])
-        except ValueError:
-            raise InvalidCursor(f"{text!r} is not a valid cursor: its time does not exist.") from None
+    @property
+    def key(self) -> str:
+        return time_key(self.time, self.root_id)
 
 
 @dataclass(frozen=True)
 class JobPage:
-    """A page of a list: its jobs in order, each with its cursor, and the cursors of the next and the previous page.
+    """A page of a list: its jobs in order, each with its key, and the keys of the next and the previous page.
 
     `next` is None at the end, `previous` at the beginning of the list. `searched` is the number of failed jobs
     that were searched for a text, None without a search. If it is MAX_SEARCHED, further jobs may follow `next` even if
@@ -64,90 +46,64 @@ class JobPage:
     """
 
     jobs: list[Job]
-    cursors: list[Cursor]
-    next: Cursor | None
-    previous: Cursor | None
+    keys: list[str]
+    next: str | None
+    previous: str | None
     searched: int | None
 
 
-def find_jobs(
-    filters: Filters,
-    *,
-    size: int,
-    order: Order = Order.NEWEST,
-    after: Cursor | None = None,
-    before: Cursor | None = None,
-) -> JobPage:
-    """Return at most `size` jobs that match `filters`: those after `after`, those before `before`, or the first ones.
+def find_jobs(filters: Filters, page_request: PageRequest, order: Order = Order.NEWEST) -> JobPage:
+    """Return the requested page of the jobs that match `filters`: ``after`` a key, ``before`` one, or the first.
 
-    No rows are counted or skipped, so that every page costs the same.
+    Unlike in other lists, the next page is ``after`` a key in every order, and a page near the beginning may be short.
+    No rows are counted or skipped, so that every page costs the same. Raises InvalidKey.
     """
+    before, after, size = page_request.checked()
     backwards = before is not None
-    listing = _JobListing(filters, order, backwards)
     start = before if backwards else after
-    keys = listing.keys(start, size if filters.error is None else MAX_SEARCHED)
-    found = [key.cursor for key in keys.items if key.found]
-    cursors, truncated = found[:size], len(found) > size
-    far = cursors[-1] if truncated else keys.rest
-    near = (cursors[0] if cursors else start) if start else None
+    rows, more = _read(filters, order, start, backwards, size if filters.error is None else MAX_SEARCHED)
+    found = [row for row in rows if row.found]
+    shown = found[:size]
+    far = shown[-1].key if len(found) > size else rows[-1].key if more else None
+    near = shown[0].key if start and shown else start
     if backwards:
-        cursors.reverse()
+        shown.reverse()
     return JobPage(
-        jobs=jobs_with_ids(cursor.root_id for cursor in cursors),
-        cursors=cursors,
+        jobs=jobs_with_ids(row.root_id for row in shown),
+        keys=[row.key for row in shown],
         next=near if backwards else far,
         previous=far if backwards else near,
-        searched=None if filters.error is None else len(keys.items),
+        searched=None if filters.error is None else len(rows),
     )
 
 
 def find_job_ids(filters: Filters) -> Iterator[str]:
     """Yield the ids of all jobs that match `filters`, newest first; reads them in batches."""
-    listing, start = _JobListing(filters, Order.NEWEST, backwards=False), None
-    while True:
-        keys = listing.keys(start, BATCH)
-        yield from (key.cursor.root_id for key in keys.items if key.found)
-        if keys.rest is None:
-            return
-        start = keys.rest
+    start: str | None = None
+    more = True
+    while more:
+        rows, more = _read(filters, Order.NEWEST, start, False, BATCH)
+        yield from (row.root_id for row in rows if row.found)
+        start = rows[-1].key if more else None
 
 
-class _Key(NamedTuple):
-    cursor: Cursor
-    found: bool
+def _read(filters: Filters, order: Order, start: str | None, backwards: bool, size: int) -> tuple[list[_Row], bool]:
+    """Return the `size` rows after the key `start`, or before it if `backwards`, nearest first, and whether more exist.
 
-
-class _Keys(NamedTuple):
-    items: list[_Key]
-    rest: Cursor | None  # of the last item, if more keys follow it
-
-
-@dataclass(frozen=True)
-class _JobListing:
-    """A list of keys, read in its order or backwards."""
-
-    filters: Filters
-    order: Order
-    backwards: bool
-
-    def keys(self, start: Cursor | None, size: int) -> _Keys:
-        """Return at most `size` keys after `start`."""
-        rows = [
-            row for search in build_searches(self.filters, self.order) for row in self._read(search, start, size + 1)
-        ]
-        keys = sorted((_Key(Cursor(row[0], row[1]), row[2]) for row in rows), reverse=self._descending)
-        items = keys[:size]
-        return _Keys(items, items[-1].cursor if len(keys) > size else None)
-
-    @property
-    def _descending(self) -> bool:
-        return (self.order is not Order.OLDEST) != self.backwards
-
-    def _read(self, search: Search, start: Cursor | None, limit: int) -> list[Any]:
-        edge = start and sa.tuple_(sa.literal(start.time, UtcDateTime()), sa.literal(start.root_id))
+    Raises InvalidKey.
+    """
+    upward = (order is Order.OLDEST) != backwards
+    edge = None
+    if start is not None:
+        time, root_id = parse_time_key(start)
+        edge = sa.tuple_(sa.literal(time, UtcDateTime()), sa.literal(root_id))
+    rows: list[_Row] = []
+    for search in build_searches(filters, order):
         query: Any = search.query()
-        ordered = after_key(query, (search.time, search.root_id), edge, not self._descending)
-        return list(db.session.execute(ordered.limit(limit)))
+        nearest = after_key(query, (search.time, search.root_id), edge, upward).limit(size + 1)
+        rows += [_Row(*row) for row in db.session.execute(nearest)]
+    rows.sort(reverse=not upward)
+    return rows[:size], len(rows) > size
 
 
 def users_of(jobs: Collection[Job]) -> dict[int | None, str]:

@@ -20,6 +20,7 @@ from microblog.monitoring import output
 from microblog.monitoring.cli import tasks
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.job_queries import find_jobs
+from microblog.pagination import PageRequest
 from microblog.taskqueue import states
 from tests.support import not_none
 from tests.support.console import Run, commands
@@ -95,7 +96,8 @@ class TestList:
         for state in states.ALL:
             expected = [root_id for root_id in made if not_none(find_job(root_id)).state == state]
 
-            assert [job.id for job in find_jobs(Filters(states=frozenset({state})), size=100).jobs] == expected
+            found = find_jobs(Filters(states=frozenset({state})), PageRequest(size=100))
+            assert [job.id for job in found.jobs] == expected
 
     def test_empty_list_is_no_error(self, run: Run) -> None:
         assert listed(run("list", "--json")) == []

@@ -20,6 +20,7 @@ from microblog.monitoring.job_queries import find_jobs
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.workers import registered_workers
+from microblog.pagination import PageRequest
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -35,7 +36,7 @@ def job_ids(in_states: Collection[str] = states.ALL) -> Completer:
 
     def offer(typed: str) -> Iterable[CompletionItem]:
         if not typed:
-            newest = find_jobs(Filters(states=frozenset(in_states)), size=MAX_COMPLETIONS).jobs
+            newest = find_jobs(Filters(states=frozenset(in_states)), PageRequest(size=MAX_COMPLETIONS)).jobs
             return [CompletionItem(job.id, help=f"{job.root.name}, {job.state}") for job in newest]
         query = (
             sa.select(Task.root_id, Task.name, job_state(Task).label("state"))

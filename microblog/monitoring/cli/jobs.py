@@ -29,14 +29,13 @@ from microblog.monitoring.cli.common import (
 from microblog.monitoring.filters import UNSUCCESSFUL, Filters, Order
 from microblog.monitoring.job_queries import (
     MAX_SEARCHED,
-    Cursor,
-    InvalidCursor,
     JobPage,
     describe_job,
     describe_jobs,
     find_jobs,
 )
 from microblog.monitoring.status import check_status
+from microblog.pagination import InvalidKey, PageRequest, parse_time_key
 from microblog.taskqueue import states
 from microblog.taskqueue.reconcile import decisions, reconcile
 
@@ -67,17 +66,13 @@ def status(context: click.Context, timeout: float) -> None:
     context.exit(found.verdict)
 
 
-class _CursorType(click.ParamType[Cursor]):
-    """Type of a cursor that a list has printed."""
-
-    name = "cursor"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cursor:
-        """Return `value` as a cursor."""
-        try:
-            return value if isinstance(value, Cursor) else Cursor.parse(value)
-        except InvalidCursor as error:
-            self.fail(str(error), param, ctx)
+def _cursor(_context: click.Context, _parameter: click.Parameter, key: str | None) -> str | None:
+    try:
+        if key is not None:
+            parse_time_key(key)
+    except InvalidKey:
+        raise click.BadParameter(f"{key!r} is not a valid cursor; use one that a list has printed.") from None
+    return key
 
 
 @tasks.command("list")
@@ -91,10 +86,10 @@ class _CursorType(click.ParamType[Cursor]):
     help="By creation, newest or oldest first; or by end, latest first, which omits unfinished jobs.",
 )
 @click.option("--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Page size.")
-@click.option("--after", metavar="CURSOR", type=_CursorType(), help="Show the page after this cursor.")
-@click.option("--before", metavar="CURSOR", type=_CursorType(), help="Show the page before this cursor.")
+@click.option("--after", metavar="CURSOR", callback=_cursor, help="Show the page after this cursor.")
+@click.option("--before", metavar="CURSOR", callback=_cursor, help="Show the page before this cursor.")
 @json_option
-def list_jobs(filters: Filters, order: Order, limit: int, after: Cursor | None, before: Cursor | None) -> None:
+def list_jobs(filters: Filters, order: Order, limit: int, after: str | None, before: str | None) -> None:
     """List jobs, newest first, a page at a time.
 
     All filters must match. The cursors of the next and the previous page are printed to stderr; in JSON, each job has
@@ -108,7 +103,7 @@ def list_jobs(filters: Filters, order: Order, limit: int, after: Cursor | None, 
     """
     if after and before:
         raise click.UsageError("Give --after or --before, not both.")
-    page = find_jobs(filters, size=limit, order=order, after=after, before=before)
+    page = find_jobs(filters, PageRequest(before, after, limit), order)
     print_output(
         page.jobs, tables.print_jobs, to_json=lambda _jobs: _page_as_json(page), empty="There are no such jobs."
     )
@@ -116,8 +111,7 @@ def list_jobs(filters: Filters, order: Order, limit: int, after: Cursor | None, 
 
 
 def _page_as_json(page: JobPage) -> list[dict[str, Any]]:
-    described = zip(describe_jobs(page.jobs), page.cursors, strict=True)
-    return [fields | {"cursor": str(cursor)} for fields, cursor in described]
+    return [fields | {"cursor": key} for fields, key in zip(describe_jobs(page.jobs), page.keys, strict=True)]
 
 
 def _print_cursors(page: JobPage) -> None:

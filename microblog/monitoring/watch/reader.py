@@ -19,6 +19,7 @@ from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring.filters import Filters
 from microblog.monitoring.job_queries import describe_jobs, events_of, find_jobs, users_of
 from microblog.monitoring.watch.snapshot import Counts, JobLine
+from microblog.pagination import PageRequest
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
 
@@ -71,9 +72,9 @@ class JobReader:
 
     def _jobs(self, query: JobQuery) -> list[Job]:
         if query.view == ALL:
-            return find_jobs(Filters(), size=LIMIT).jobs
+            return find_jobs(Filters(), PageRequest(size=LIMIT)).jobs
         if query.view == FAILED:
-            return find_jobs(Filters(states=frozenset({states.FAILURE})), size=LIMIT).jobs
+            return find_jobs(Filters(states=frozenset({states.FAILURE})), PageRequest(size=LIMIT)).jobs
         unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text)))
         ids = {job.id for job in unfinished}
         ended = self._just_ended(self._unfinished - ids) if not query.text else []

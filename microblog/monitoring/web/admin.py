@@ -17,13 +17,14 @@ from microblog.clock import utcnow
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import actions, output, statistics
 from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, find_actionable_jobs
-from microblog.monitoring.job_queries import Cursor, InvalidCursor, events_of, find_jobs, users_of
+from microblog.monitoring.job_queries import events_of, find_jobs, users_of
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.status import check_status
 from microblog.monitoring.web import charts
 from microblog.monitoring.web.forms import FilterForm
 from microblog.notifications.pubsub import OPERATORS, RESYNC
 from microblog.notifications.sse import event_stream
+from microblog.pagination import requested_page
 from microblog.security import referring_path
 from microblog.taskqueue import states
 
@@ -46,7 +47,7 @@ def tasks() -> ResponseReturnValue:
     """Show charts, causes of failures, and the jobs that match the form; with ``part=list``, the jobs only."""
     form = FilterForm(request.args)
     valid = form.validate()
-    page = find_jobs(form.filters(), size=PAGE_SIZE, order=form.order_by, **_cursor_args()) if valid else None
+    page = find_jobs(form.filters(), requested_page()._replace(size=PAGE_SIZE), form.order_by) if valid else None
     return render_template(
         "admin/tasks.html",
         form=form,
@@ -164,17 +165,6 @@ def _trends() -> dict[str, Any]:
 
 def _job(task_id: str) -> Job:
     return find_job(task_id) or abort(404, _("There is no such task."))
-
-
-def _cursor_args() -> dict[str, Cursor]:
-    """Return the cursor in the URL, as an argument of find_jobs()."""
-    try:
-        given = {side: Cursor.parse(request.args[side]) for side in ("after", "before") if side in request.args}
-    except InvalidCursor:
-        abort(400, _("This address names no page of the list. Start from its first page."))
-    if len(given) > 1:
-        abort(400, _("This address names no page of the list. Start from its first page."))
-    return given
 
 
 def _until() -> datetime:
