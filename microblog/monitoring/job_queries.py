@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
 from microblog.database import UtcDateTime
 from microblog.extensions import db
 from microblog.jobs import job_details
 from microblog.jobs.models import Job, jobs_with_ids
-from microblog.monitoring.filters import Filters, Order, build_searches
+from microblog.monitoring.filters import Filters, Order, build_searches, is_current_step, job_state
 from microblog.pagination import PageRequest, after_key, parse_time_key, time_key
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
@@ -104,6 +105,36 @@ def _read(filters: Filters, order: Order, start: str | None, backwards: bool, si
         rows += [_Row(*row) for row in db.session.execute(nearest)]
     rows.sort(reverse=not upward)
     return rows[:size], len(rows) > size
+
+
+@dataclass(frozen=True)
+class WaitingJob:
+    """A job that no worker runs: its user, its creation time, and the job itself."""
+
+    user: str
+    since: datetime
+    job_id: str
+    name: str
+    state: str
+
+
+def oldest_waiting_job(now: datetime) -> WaitingJob | None:
+    """Return the job of a user that was created first of those that no worker runs."""
+    step = aliased(Task)
+    query = (
+        sa.select(User.username, step.created_at, step.root_id, step.name, job_state(step))
+        .join(User, User.id == step.user_id)
+        .where(step.unfinished, is_waiting(step, now), is_current_step(step))
+        .order_by(step.created_at)
+        .limit(1)
+    )
+    row = db.session.execute(query).first()
+    return WaitingJob(*row) if row else None
+
+
+def is_waiting(step: type[Task], now: datetime) -> sa.ColumnElement[bool]:
+    """Return the condition that no worker holds a valid lease of `step`, the current step of an unfinished job."""
+    return ~sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
 
 
 def users_of(jobs: Collection[Job]) -> dict[int | None, str]:

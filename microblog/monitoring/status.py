@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import aliased
 
-from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.monitoring.filters import is_current_step, job_state
+from microblog.monitoring.job_queries import WaitingJob, oldest_waiting_job
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
 from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
@@ -90,17 +90,6 @@ class Verdict(IntEnum):
     HEALTHY = 0
     DEGRADED = 1
     DOWN = 2
-
-
-@dataclass(frozen=True)
-class WaitingJob:
-    """The job that no worker runs and that was created first: its user, its creation time, and the job itself."""
-
-    user: str
-    since: datetime
-    job_id: str
-    name: str
-    state: str
 
 
 @dataclass(frozen=True)
@@ -232,7 +221,7 @@ def _summarize_jobs() -> JobSummary:
         unfinished=_unfinished(now),
         ended=sum(ended.values()),
         failed=ended.get(states.FAILURE, 0),
-        oldest_waiting=_oldest_waiting(now),
+        oldest_waiting=oldest_waiting_job(now),
     )
 
 
@@ -254,17 +243,3 @@ def _ended_since(since: datetime) -> dict[str, int]:
     step = aliased(Task)
     query = sa.select(step.state, sa.func.count()).where(step.finished_at >= since, is_current_step(step))
     return {row[0]: row[1] for row in db.session.execute(query.group_by(step.state))}
-
-
-def _oldest_waiting(now: datetime) -> WaitingJob | None:
-    step = aliased(Task)
-    running = sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
-    query = (
-        sa.select(User.username, step.created_at, step.root_id, step.name, job_state(step))
-        .join(User, User.id == step.user_id)
-        .where(step.unfinished, ~running, is_current_step(step))
-        .order_by(step.created_at)
-        .limit(1)
-    )
-    row = db.session.execute(query).first()
-    return WaitingJob(*row) if row else None

@@ -25,17 +25,20 @@ class TestReader:
         return [job.id for job in reader.read(JobQuery(**filters)).jobs]
 
     def test_running_jobs_precede_oldest_waiting_jobs(self, app: Flask, make_user: Callable[..., User]) -> None:
-        users = [make_user(name) for name in ("susan", "david", "anna", "miguel")]
+        users = [make_user(name) for name in ("susan", "david", "anna", "miguel", "ellen")]
         newer = make_job(users[0], "PENDING", "PENDING", seconds_ago=1000)
         older = make_job(users[1], "RETRY", "PENDING", seconds_ago=9000)
-        running = make_job(users[2], "STARTED", "PENDING")
+        running = make_job(users[2], "STARTED", "PENDING", lease_expires_at=utcnow() + timedelta(hours=1))
         between_steps = make_job(users[3], "SUCCESS", "PENDING", seconds_ago=5000)
+        lost = make_job(users[4], "PROGRESS", "PENDING", seconds_ago=9999, lease_expires_at=utcnow())
         make_job(None, "SUCCESS")
 
         result = JobReader().read(JobQuery())
 
-        assert [job.id for job in result.jobs] == [between_steps, running, older, newer]
-        assert (result.counts.running, result.counts.waiting, result.counts.oldest_user) == (2, 2, "david")
+        assert [job.id for job in result.jobs] == [running, lost, older, between_steps, newer]
+        assert (result.counts.running, result.counts.waiting) == (1, 4)
+        assert result.counts.oldest_waiting is not None
+        assert (result.counts.oldest_waiting.user, result.counts.oldest_waiting.job_id) == ("ellen", lost)
 
     def test_text_filters_unfinished_jobs(self, app: Flask, susan: User, make_user: Callable[..., User]) -> None:
         job = make_job(susan, "PENDING", worker="worker7@host")

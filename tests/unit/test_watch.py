@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from microblog.monitoring.job_queries import JobEvent
+from microblog.monitoring.job_queries import JobEvent, WaitingJob
 from microblog.monitoring.queues import QueueStats
 from microblog.monitoring.watch import terminal
 from microblog.monitoring.watch.screen import draw, page_size
@@ -52,7 +52,7 @@ def snapshot(*jobs: JobLine, **fields: Any) -> Snapshot:
         "workers": [WorkerLine("worker1@host", True, NOW, active=1, processed=1204, load=0.7, concurrency=2)],
         "queues": [QueueStats("exports", 12, ago(3), 1, False), QueueStats("mail", 0, None, 1, False)],
         "jobs": list(jobs),
-        "counts": Counts(1, 12, "david", ago(200)),
+        "counts": Counts(1, 12, WaitingJob("david", ago(200), "job-1", "export_posts", "PENDING")),
         "listening_for": timedelta(minutes=1),
     }
     return Snapshot(NOW, **defaults | fields)

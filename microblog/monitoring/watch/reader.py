@@ -6,18 +6,26 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
+from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_with_ids
-from microblog.monitoring.filters import Filters
-from microblog.monitoring.job_queries import describe_jobs, events_of, find_jobs, users_of
+from microblog.monitoring.filters import Filters, is_current_step
+from microblog.monitoring.job_queries import (
+    describe_jobs,
+    events_of,
+    find_jobs,
+    is_waiting,
+    oldest_waiting_job,
+    users_of,
+)
 from microblog.monitoring.watch.snapshot import Counts, JobLine
 from microblog.pagination import PageRequest
 from microblog.taskqueue import states
@@ -65,7 +73,7 @@ class JobReader:
         return JobQueryResult(
             query,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
-            _counts(),
+            _counts(utcnow()),
             describe_jobs([opened])[0] | {"timeline": events_of(opened)} if opened else None,
             _with_row(query.maybe_without_row),
         )
@@ -75,7 +83,7 @@ class JobReader:
             return find_jobs(Filters(), PageRequest(size=LIMIT)).jobs
         if query.view == FAILED:
             return find_jobs(Filters(states=frozenset({states.FAILURE})), PageRequest(size=LIMIT)).jobs
-        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text)))
+        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text, utcnow())))
         ids = {job.id for job in unfinished}
         ended = self._just_ended(self._unfinished - ids) if not query.text else []
         self._unfinished = {job.id for job in [*unfinished, *ended]}
@@ -86,44 +94,27 @@ class JobReader:
         return [job for job in jobs_with_ids(ids) if job.unfinished or job.changed_at > since]
 
 
-# The first unfinished step of each unfinished job.
-_first = (
-    sa.select(Task.root_id, sa.func.min(Task.position).label("position"))
-    .where(Task.unfinished)
-    .group_by(Task.root_id)
-    .subquery()
-)
-_is_current = sa.and_(Task.root_id == _first.c.root_id, Task.position == _first.c.position)
-_running = sa.or_(Task.state.in_(states.RUNNING), Task.position > 0)
-
-
-def _unfinished_roots(text: str) -> sa.Select[str]:
+def _unfinished_roots(text: str, now: datetime) -> sa.Select[str]:
     """Select the ids of unfinished jobs: running jobs first, then waiting ones, each oldest first."""
+    step = aliased(Task)
     query = (
-        sa.select(Task.root_id)
-        .join(_first, _is_current)
-        .outerjoin(User, User.id == Task.user_id)
-        .order_by(sa.case((_running, 0), else_=1), Task.created_at, Task.root_id)
+        sa.select(step.root_id)
+        .outerjoin(User, User.id == step.user_id)
+        .where(step.unfinished, is_current_step(step))
+        .order_by(sa.case((is_waiting(step, now), 1), else_=0), step.created_at, step.root_id)
         .limit(LIMIT)
     )
     for word in text.split():
-        columns = (Task.root_id, Task.name, Task.state, Task.queue, Task.worker, Task.description, User.username)
+        columns = (step.root_id, step.name, step.state, step.queue, step.worker, step.description, User.username)
         query = query.where(sa.or_(*[column.icontains(word, autoescape=True) for column in columns]))
     return query
 
 
-def _counts() -> Counts:
-    current = sa.select(sa.case((_running, 1), else_=0), sa.func.count()).join(_first, _is_current)
-    by_running = {int(row[0]): int(row[1]) for row in db.session.execute(current.group_by(sa.text("1")))}
-    oldest = db.session.execute(
-        sa.select(User.username, Task.created_at)
-        .join(_first, _is_current)
-        .join(User, User.id == Task.user_id)
-        .where(~_running)
-        .order_by(Task.created_at)
-        .limit(1)
-    ).first()
-    return Counts(by_running.get(1, 0), by_running.get(0, 0), *(oldest or ()))
+def _counts(now: datetime) -> Counts:
+    step = aliased(Task)
+    numbers = sa.select(sa.func.count(), sa.func.count(sa.case((is_waiting(step, now), 1))))
+    unfinished, waiting = db.session.execute(numbers.where(step.unfinished, is_current_step(step))).one()
+    return Counts(unfinished - waiting, waiting, oldest_waiting_job(now))
 
 
 def _with_row(ids: Iterable[str]) -> frozenset[str]:

@@ -202,9 +202,8 @@ def _title_of_jobs(snapshot: Snapshot, ui: UiState) -> Text:
     counts = snapshot.counts
     if counts is not None and not snapshot.database.unavailable:
         title.append(f": {counts.running:,} running, {counts.waiting:,} waiting")
-        if counts.oldest_since is not None:
-            waited = widgets.since(counts.oldest_since, snapshot.at)
-            title.append(f" ({counts.oldest_user or output.EMPTY} for {waited})", style=widgets.DIM)
+        if waiting := counts.oldest_waiting:
+            title.append(f" ({waiting.user} for {widgets.since(waiting.since, snapshot.at)})", style=widgets.DIM)
     elif snapshot.database.unavailable:
         title.append(" as last read, updated by events", style=widgets.BAD)
     return title

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from microblog.jobs.models import Job
+from microblog.monitoring.job_queries import WaitingJob
 from microblog.monitoring.queues import QueueStats
 from microblog.taskqueue import states
 
@@ -139,12 +140,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Counts:
-    """The numbers of unfinished jobs, and the user who has waited longest for a job to start."""
+    """The numbers of jobs that workers run and of the other unfinished jobs, and the oldest of these."""
 
     running: int = 0
     waiting: int = 0
-    oldest_user: str = ""
-    oldest_since: datetime | None = None
+    oldest_waiting: WaitingJob | None = None
 
 
 @dataclass(frozen=True)
