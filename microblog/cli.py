@@ -29,7 +29,7 @@ json_option = json_flag(help="Print JSON, and nothing else.")
 
 
 class Commands(AppGroup):
-    """A command group that reports an unavailable database in one sentence on stderr."""
+    """A command group that reports an unavailable database in one message on stderr."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -41,9 +41,9 @@ class Commands(AppGroup):
             exit_unavailable(context, f"The database is unavailable: {error.orig}")
 
 
-def exit_unavailable(context: click.Context, sentence: str) -> NoReturn:
-    """Print `sentence` on stderr and exit with ``EXIT_UNAVAILABLE``."""
-    click.echo(sentence, err=True)
+def exit_unavailable(context: click.Context, message: str) -> NoReturn:
+    """Print `message` on stderr and exit with ``EXIT_UNAVAILABLE``."""
+    click.echo(message, err=True)
     context.exit(EXIT_UNAVAILABLE)
 
 

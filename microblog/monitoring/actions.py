@@ -32,10 +32,10 @@ MAX_EXAMPLES = 3  # refusals that are reported in full
 
 @dataclass(frozen=True)
 class ActionResult:
-    """Outcome of an action: whether it was done, a sentence for operators, and the job (None if it does not exist)."""
+    """Outcome of an action: whether it was done, a message for operators, and the job (None if it does not exist)."""
 
     done: bool
-    sentence: str
+    message: str
     job: Job | None
 
 
@@ -79,10 +79,10 @@ def terminate_job(job: Job, timeout: float) -> ActionResult:
         time.sleep(POLL_INTERVAL)
         job = _reload(job.id)
     if not job.unfinished:
-        return ActionResult(True, "killed." if job.state == states.REVOKED else _after_cancel(job), job)
+        return ActionResult(True, "terminated." if job.state == states.REVOKED else _after_cancel(job), job)
     worker = job.current.worker
     return ActionResult(
-        True, f"asked to stop; {worker} does not answer, so it ends when the lease held by {worker} expires.", job
+        True, f"cancellation requested; {worker} did not reply, so the job ends when its lease expires.", job
     )
 
 
@@ -113,7 +113,7 @@ def _after_cancel(job: Job) -> str:
     if job.current.state in states.WAITING:
         return "will be cancelled once Redis is back; it is unavailable now."
     if job.unfinished:
-        return "asked to stop; it ends at its next progress update."
+        return "cancellation requested; it ends at its next progress update."
     return f"ended in the meantime: {job.state}."
 
 

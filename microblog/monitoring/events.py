@@ -40,7 +40,7 @@ MIN_BACKOFF, MAX_BACKOFF = 0.1, 2.0  # seconds between two attempts to connect t
 class Events:
     """Receiver of Celery's events and the engine's announcements, in two threads that reconnect to Redis.
 
-    `on_event` is called with each event. `on_redis` is called with None when Redis responds, and with a sentence when
+    `on_event` is called with each event. `on_redis` is called with None when Redis responds, and with a message when
     it does not; calls may repeat the same value. Both are called from the threads, and must neither raise nor block.
     Events that are sent while Redis is unavailable are lost, since Redis does not store them.
     """
@@ -288,7 +288,7 @@ class EventTail:
         self._worker_seen = False
 
     def read(self) -> Iterator[Event | str]:
-        """Yield the matching events, and sentences for people about Redis and the workers.
+        """Yield the matching events, and messages for people about Redis and the workers.
 
         Ends when stdout no longer has a reader.
         """

@@ -24,7 +24,7 @@ from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 3.0  # seconds after which a service that has not answered counts as unavailable
+DEADLINE = 3.0  # seconds after which a service that has not responded counts as unavailable
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 
 
@@ -32,12 +32,12 @@ class NoWorker(Exception):
     """Raised if no worker replies in time."""
 
 
-def _outcome(name: str, answer: Future[None]) -> dict[str, Any]:
-    """Return ``{"ok": True}`` or ``{"ok": False, "error": …}``: a sentence without details, which are logged."""
+def _outcome(name: str, future: Future[None]) -> dict[str, Any]:
+    """Return ``{"ok": True}`` or ``{"ok": False, "error": …}``: a message without details, which are logged."""
     try:
-        answer.result(timeout=0)
+        future.result(timeout=0)
     except NoWorker:
-        return {"ok": False, "error": "No worker answers."}
+        return {"ok": False, "error": "No worker replied."}
     except Exception as error:
         logger.warning("%s is not ready", name, exc_info=error)
         return {"ok": False, "error": "Unavailable; the log has the details."}
@@ -76,7 +76,7 @@ def health() -> ResponseReturnValue:
 def ready() -> ResponseReturnValue:
     """Return the state of the database, Redis and the workers, with status 503 if any of them is unavailable."""
     probes: ConcurrentProbes = current_app.extensions["readiness"]
-    parts = {name: _outcome(name, answer) for name, answer in probes.run(PROBES, DEADLINE).items()}
+    parts = {name: _outcome(name, future) for name, future in probes.run(PROBES, DEADLINE).items()}
     all_ready = all(part["ok"] for part in parts.values())
     return parts, HTTPStatus.OK if all_ready else HTTPStatus.SERVICE_UNAVAILABLE, NO_STORE
 

@@ -199,7 +199,8 @@ class JobEvent:
 def events_of(job: Job) -> list[JobEvent]:
     """Return the events of a job's steps whose times the rows contain, oldest first, including a future retry.
 
-    `what` is one of created, published, first started, asked to stop, to be tried again, succeeded, failed, cancelled.
+    `what` is one of created, published, first started, cancellation requested, to be tried again, succeeded, failed,
+    cancelled.
     """
     created = job.root.created_at
     events = (
@@ -213,7 +214,7 @@ def _times(step: Task) -> Iterator[tuple[str, datetime]]:
         "created": step.created_at,
         "published": step.published_at,
         "first started": step.started_at,
-        "asked to stop": step.cancel_requested_at,
+        "cancellation requested": step.cancel_requested_at,
         "to be tried again": step.eta if step.state == states.RETRY else None,
         ENDED.get(step.state, ""): step.finished_at,
     }

@@ -39,7 +39,7 @@ from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
 
-DEADLINE = 5.0  # seconds after which a service that has not answered counts as unavailable
+DEADLINE = 5.0  # seconds after which a service that has not responded counts as unavailable
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
 COUNTS_KEY = "microblog:counts"  # a hash: event name to count
@@ -73,15 +73,16 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics; called by the registry of prometheus_client."""
         started = time.perf_counter()
-        answers = self._probes.run(PROBES, DEADLINE)
+        futures = self._probes.run(PROBES, DEADLINE)
         for name, describe in DESCRIBERS.items():
-            answer = _answer(name, answers[name])
+            result = _result(name, futures[name])
             if name in ("database", "redis"):
-                up = int(answer is not None)
-                yield GaugeMetricFamily(f"microblog_{name}_up", f"Whether the {name} answers (1) or not (0).", value=up)
-            if answer is not None:
+                up = int(result is not None)
+                described = f"Whether the {name} responds (1) or not (0)."
+                yield GaugeMetricFamily(f"microblog_{name}_up", described, value=up)
+            if result is not None:
                 with self._app.app_context():
-                    yield from describe(answer)
+                    yield from describe(result)
         elapsed = time.perf_counter() - started
         yield GaugeMetricFamily("microblog_scrape_seconds", "How long it took to collect these metrics.", value=elapsed)
 
@@ -108,9 +109,9 @@ def _count(app: Flask, event: str) -> None:
         logger.warning("Redis is unavailable; one %s event is not counted", event)
 
 
-def _answer(name: str, answer: Future[Any]) -> Any:
+def _result(name: str, future: Future[Any]) -> Any:
     try:
-        return answer.result(timeout=0)
+        return future.result(timeout=0)
     except Exception as error:
         logger.warning("the metrics of %s are omitted: %s", name, type(error).__name__, exc_info=error)
         return None

@@ -275,12 +275,12 @@ class _FailedTask(NamedTuple):
 
 
 def group_failures(since: datetime, name: str | None = None) -> list[FailureGroup]:
-    """Return the causes of failures since `since`, of all tasks or those called `name`, the most frequent first.
+    """Return the groups of failures since `since`, of all tasks or those called `name`, the most frequent first.
 
     Steps that failed only because the previous one did are omitted. Reads the rows, which are deleted after a while;
     does not need Redis. Raises DatabaseUnavailable.
     """
-    causes: dict[tuple[str, str, str], FailureGroup] = {}
+    groups: dict[tuple[str, str, str], FailureGroup] = {}
     previous = aliased(Task)
     after_failure = sa.exists().where(
         previous.root_id == Task.root_id, previous.position < Task.position, previous.state == states.FAILURE
@@ -295,10 +295,10 @@ def group_failures(since: datetime, name: str | None = None) -> list[FailureGrou
     for row in db.session.execute(failed.execution_options(yield_per=1000)):
         failure = _FailedTask._make(row)
         key = (failure.name, *failure_group_of(failure.error, failure.traceback))
-        group = causes.get(key)
+        group = groups.get(key)
         first, count = (group.first, group.count) if group else (failure.finished_at, 0)
-        causes[key] = FailureGroup(*key, count + 1, first, failure.finished_at, failure.root_id)
-    return sorted(causes.values(), key=lambda cause: (-cause.count, -cause.last.timestamp()))
+        groups[key] = FailureGroup(*key, count + 1, first, failure.finished_at, failure.root_id)
+    return sorted(groups.values(), key=lambda group: (-group.count, -group.last.timestamp()))
 
 
 def failure_group_of(error: str | None, traceback: str | None) -> tuple[str, str]:

@@ -37,7 +37,7 @@ WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
 OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
 FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
 MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
-EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not answered counts as unavailable
+EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not responded counts as unavailable
 
 #: The parts of the status, each with the service that it comes from.
 SERVICES = {"workers": "Redis", "queues": "Redis", "schedule": "Redis", "jobs": "The database"}
@@ -51,37 +51,37 @@ Probes = Mapping[str, Callable[[], Any]]
 class ConcurrentProbes:
     """Probes that run concurrently in an app context, with a limit on the time that callers wait.
 
-    A caller that comes while a probe is still running waits for the same answer. There is thus at most one thread for
+    A caller that comes while a probe is still running waits for the same result. There is thus at most one thread for
     each probe, whatever the number of callers and however long the probe hangs.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lock = Lock()
-        self._answers: dict[str, Future[Any]] = {}
+        self._futures: dict[str, Future[Any]] = {}
 
     def run(self, probes: Probes, timeout: float) -> dict[str, Future[Any]]:
-        """Return the answers by name; the future of a probe that takes more than `timeout` seconds is not done."""
+        """Return the futures by name; that of a probe that takes more than `timeout` seconds is not done."""
         with self._lock:
-            answers = {name: self._start(name, probe) for name, probe in probes.items()}
-        wait(answers.values(), timeout)
-        return answers
+            futures = {name: self._start(name, probe) for name, probe in probes.items()}
+        wait(futures.values(), timeout)
+        return futures
 
     def _start(self, name: str, probe: Callable[[], Any]) -> Future[Any]:
-        answer = self._answers.get(name)
-        if answer is None or answer.done():
-            answer = self._answers[name] = Future()
-            Thread(target=self._run_one, args=(probe, answer), name=f"probe-{name}", daemon=True).start()
-        return answer
+        future = self._futures.get(name)
+        if future is None or future.done():
+            future = self._futures[name] = Future()
+            Thread(target=self._run_one, args=(probe, future), name=f"probe-{name}", daemon=True).start()
+        return future
 
-    def _run_one(self, probe: Callable[[], Any], answer: Future[Any]) -> None:
+    def _run_one(self, probe: Callable[[], Any], future: Future[Any]) -> None:
         try:
             with self._app.app_context():
                 value = probe()
         except Exception as error:
-            answer.set_exception(error)
+            future.set_exception(error)
         else:
-            answer.set_result(value)
+            future.set_result(value)
 
 
 class Verdict(IntEnum):
@@ -104,7 +104,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a sentence."""
+    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message."""
 
     at: datetime
     workers: WorkerReplies | None
@@ -148,18 +148,18 @@ def check_status(timeout: float) -> SystemStatus:
         found["jobs"] = _summarize_jobs()
 
     probes = {"Redis": check_redis, "The database": check_database}
-    answers = ConcurrentProbes(celery_app().flask_app).run(probes, timeout + EXTRA_TIMEOUT)
-    reasons = {service: _reason(service, answer) for service, answer in answers.items()}
+    futures = ConcurrentProbes(celery_app().flask_app).run(probes, timeout + EXTRA_TIMEOUT)
+    reasons = {service: _reason(service, future) for service, future in futures.items()}
     parts = {part: found.get(part) for part in SERVICES}  # a probe that has not ended may still add to `found`
     unavailable = {part: reasons[service] for part, service in SERVICES.items() if parts[part] is None}
     return SystemStatus(utcnow(), **parts, unavailable=unavailable)
 
 
-def _reason(service: str, answer: Future[None]) -> str:
-    """Return a sentence about a probe that has failed or has not ended; an empty string if it has succeeded."""
-    if not answer.done():
-        return f"{service} does not answer in time."
-    error = answer.exception()
+def _reason(service: str, future: Future[None]) -> str:
+    """Return a message about a probe that has failed or has not ended; an empty string if it has succeeded."""
+    if not future.done():
+        return f"{service} does not respond in time."
+    error = future.exception()
     if error is None:
         return ""
     if isinstance(error, REDIS_UNAVAILABLE):
@@ -174,13 +174,13 @@ def _severe_problems(status: SystemStatus) -> list[str]:
     """Return the problems that stop all jobs."""
     problems = list(dict.fromkeys(status.unavailable.values()))
     if status.workers is not None and not status.workers.up:
-        problems.append("No worker answers.")
+        problems.append("No worker replied.")
     return problems
 
 
 def _minor_problems(status: SystemStatus) -> list[str]:
     """Return the problems that delay some jobs."""
-    problems = [f"{name} does not answer." for name in status.workers.silent] if status.workers else []
+    problems = [f"{name} does not respond." for name in status.workers.silent] if status.workers else []
     problems += [
         f"{worker.name} has no processes: flask tasks worker {worker.name} grow."
         for worker in (status.workers.summaries() if status.workers else [])

@@ -249,7 +249,7 @@ def _masked(value: Any, name: str = "") -> Any:
     return value
 
 
-# Refusals of Celery's control commands, and the sentences shown in their place.
+# Refusals of Celery's control commands, and the messages shown in their place.
 _REFUSALS = {
     "Autoscale not enabled": "was started without --autoscale=MAX,MIN, so its pool has a fixed size.",
     "unknown task": "has no task of this name.",
@@ -265,21 +265,21 @@ class CommandReply:
 
     worker: str
     done: bool
-    sentence: str
+    message: str
     replied: bool = True
 
 
 def send_command(
     command: str, arguments: dict[str, Any], timeout: float, *, done: str, only: Collection[str] | None = None
 ) -> list[CommandReply]:
-    """Send a remote control command to all workers, or to those in `only`; `done` is the sentence for success.
+    """Send a remote control command to all workers, or to those in `only`; `done` is the message for success.
 
     Returns the outcome at each worker that replied, or should have replied, within `timeout` seconds. A worker that did
     not reply does not run the command later either. Raises redis.exceptions.RedisError or
     kombu.exceptions.OperationalError if Redis is unavailable.
     """
     replies = query_workers_with({command: arguments}, timeout, only)
-    silent = f"does not answer within {timeout:g} s; the command was not run."
+    silent = f"did not reply within {timeout:g} s; the command was not run."
     return sorted(
         [_command_reply(name, reply[command], done) for name, reply in replies.up.items()]
         + [CommandReply(name, False, silent, replied=False) for name in replies.silent],

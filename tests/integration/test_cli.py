@@ -209,7 +209,7 @@ class TestCancelAndRetry:
         result = run("cancel", job)
 
         assert result.exit_code == 0
-        assert "asked to stop" in result.stdout
+        assert "cancellation requested" in result.stdout
         assert not_none(find_job(job)).cancel_requested
 
     def test_finished_job_is_refused(self, run: Run, susan: User) -> None:

@@ -141,7 +141,7 @@ class TestTerminate:
     def test_cancel_request_does_not_stop_job(self, cluster: Cluster, job: str) -> None:
         result = cluster.run("cancel", job)
 
-        assert "asked to stop" in result.stdout
+        assert "cancellation requested" in result.stdout
         assert cluster.state(job) == states.STARTED
 
     def test_terminated_job_is_revoked_and_not_rerun(
@@ -149,7 +149,7 @@ class TestTerminate:
     ) -> None:
         result = cluster.run("cancel", "--terminate", *TIMEOUT_OPTION, job)
 
-        assert (result.exit_code, result.stdout) == (0, f"{job}: killed.\n")
+        assert (result.exit_code, result.stdout) == (0, f"{job}: terminated.\n")
         assert cluster.state(job) == states.REVOKED
         wait_for(lambda: cluster.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
         later = cluster.launch("noop")
@@ -164,7 +164,7 @@ class TestTerminate:
 
         result = cluster.run("cancel", "--terminate", "--timeout", "0.3", job)
         assert result.exit_code == 0
-        assert f"{worker.name} does not answer" in result.stdout
+        assert f"{worker.name} did not reply" in result.stdout
         make_older(job, lease_expires_at=1)
         assert reconcile_all()
         worker.send_signal(signal.SIGCONT)

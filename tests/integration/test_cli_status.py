@@ -188,7 +188,7 @@ def test_frozen_worker_is_named_within_timeout(cluster: Cluster, frozen: Worker)
 
         found = json.loads(result.stdout)
         assert found["status"] == "degraded"
-        assert f"{frozen.name} does not answer." in found["problems"]
+        assert f"{frozen.name} does not respond." in found["problems"]
         assert frozen.name in [worker["name"] for worker in found["workers"] if not worker["up"]]
 
 
@@ -276,7 +276,7 @@ def test_hanging_query_is_reported_within_timeout(cluster: Cluster, monkeypatch:
     finally:
         over.set()
 
-    assert json.loads(result.stdout)["away"]["jobs"] == "The database does not answer in time."
+    assert json.loads(result.stdout)["away"]["jobs"] == "The database does not respond in time."
 
 
 def test_help_explains_exit_codes(cluster: Cluster) -> None:

@@ -224,7 +224,7 @@ def test_frozen_worker_is_named_within_timeout(cluster: Cluster, generalist: Wor
         result = cluster.run(command, "--timeout", "0.5")
         took = time.monotonic() - began
         assert took >= 0.5
-        return result if took < 0.5 + SLACK and f"{generalist.name} does not answer" not in result.stderr else None
+        return result if took < 0.5 + SLACK and f"{generalist.name} does not respond" not in result.stderr else None
 
     def listed() -> dict[str, bool]:
         return {worker["name"]: worker["up"] for worker in cluster.json("workers", "--timeout", "0.5")}
@@ -234,12 +234,12 @@ def test_frozen_worker_is_named_within_timeout(cluster: Cluster, generalist: Wor
 
         assert result is not None
         assert result.exit_code == 1
-        assert result.stderr.count(f"{frozen.name} does not answer; it was last seen at 20") == 1
+        assert result.stderr.count(f"{frozen.name} does not respond; it was last seen at 20") == 1
     wait_for(lambda: listed() == {generalist.name: True, frozen.name: False})
     assert cluster.run("queues", "--timeout", "0.5").exit_code == 0
     one = cluster.run("worker", frozen.name, "--timeout", "0.3")
     assert (one.exit_code, one.stdout) == (3, "")
-    assert "does not answer" in one.stderr
+    assert "does not respond" in one.stderr
 
 
 @pytest.mark.exhaustive

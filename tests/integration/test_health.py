@@ -81,7 +81,7 @@ def test_readyz_fails_without_worker(client: FlaskClient, monkeypatch: pytest.Mo
     assert response.get_json() == {
         "database": AVAILABLE,
         "redis": AVAILABLE,
-        "worker": {"ok": False, "error": "No worker answers."},
+        "worker": {"ok": False, "error": "No worker replied."},
     }
 
 

@@ -33,7 +33,7 @@ def test_killed_worker_is_down_then_removed(app: Flask, make_worker: Callable[..
     result = run(args=["tasks", "workers", "--timeout", "0.3"])
     assert result.exit_code == 3
     assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [[worker.name, "down"]]
-    assert result.stderr.splitlines()[-1] == "No worker answers."
+    assert result.stderr.splitlines()[-1] == "No worker replied."
     app.config["WORKER_FORGOTTEN_AFTER"] = 1.0
     wait_for(lambda: not registered_workers())
     assert run(args=["tasks", "workers", "--timeout", "0.3"]).stdout == ""
@@ -71,7 +71,7 @@ class TestUnavailable:
         for command in self.COMMANDS[:6]:
             result = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2"])
 
-            assert (result.exit_code, result.stdout, result.stderr) == (3, "", "No worker answers.\n")
+            assert (result.exit_code, result.stdout, result.stderr) == (3, "", "No worker replied.\n")
             as_json = app.test_cli_runner().invoke(args=["tasks", command, "--timeout", "0.2", "--json"])
             assert (as_json.exit_code, json.loads(as_json.stdout)) == (3, [])
 

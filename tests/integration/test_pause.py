@@ -195,4 +195,4 @@ class TestRunCommand:
 @ON_SQLITE
 def test_limits_fail_without_worker(run: Run) -> None:
     for command in (["rate-limit", "noop", "1/s"], ["time-limit", "noop", "1", "2"]):
-        assert run(*command, "--timeout", "0.2") == (3, "", "No worker answers; nothing was done.\n")
+        assert run(*command, "--timeout", "0.2") == (3, "", "No worker replied; nothing was done.\n")

@@ -61,7 +61,7 @@ class TestDatabaseUnavailable:
             shows(terminal, "Workers: 1 up")
             shows(terminal, "PROGRESS susan")
             terminal.press("c", "y")
-            shows(terminal, "not done, the database does not answer")
+            shows(terminal, "not done, the database does not respond")
         shows(terminal, "Database up")
         terminal.press("c", "y")
         shows(terminal, "REVOKED")

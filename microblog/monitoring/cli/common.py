@@ -27,7 +27,7 @@ EXIT_NOTHING_DONE, EXIT_USAGE_ERROR = 1, 2  # exit codes; 2 is also click's code
 
 
 class OperatorGroup(Commands):
-    """A command group that reports an unavailable database or Redis with one sentence on stderr."""
+    """A command group that reports an unavailable database or Redis with one message on stderr."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -51,7 +51,7 @@ def exit_for_replies(context: click.Context, replies: WorkerReplies) -> None:
     """Report workers that did not reply; exit with EXIT_NOTHING_DONE if there are any, EXIT_UNAVAILABLE if none did."""
     report_silent_workers(replies)
     if not replies.up:
-        click.echo("No worker answers.", err=True)
+        click.echo("No worker replied.", err=True)
         context.exit(EXIT_UNAVAILABLE)
     if replies.silent:
         context.exit(EXIT_NOTHING_DONE)
@@ -79,7 +79,7 @@ def print_outcomes(outcomes: Mapping[str, CommandReply | ActionResult], to_json:
         print_json(to_json())
     for target, outcome in outcomes.items():
         if not (outcome.done and json_requested()):
-            click.echo(f"{target} {outcome.sentence}", err=not outcome.done)
+            click.echo(f"{target} {outcome.message}", err=not outcome.done)
 
 
 def print_command_replies(context: click.Context, replies: list[CommandReply], note: str = "") -> None:
@@ -93,7 +93,7 @@ def print_command_replies(context: click.Context, replies: list[CommandReply], n
     if note and any(reply.done for reply in replies):
         click.echo(note, err=True)
     if not any(reply.replied for reply in replies):
-        click.echo("No worker answers; nothing was done.", err=True)
+        click.echo("No worker replied; nothing was done.", err=True)
         context.exit(EXIT_UNAVAILABLE)
     if not all(reply.done for reply in replies):
         context.exit(EXIT_NOTHING_DONE)
@@ -101,11 +101,11 @@ def print_command_replies(context: click.Context, replies: list[CommandReply], n
 
 def command_reply_as_json(reply: CommandReply) -> dict[str, Any]:
     """Return the result of a command at a worker as JSON."""
-    return {"worker": reply.worker, "done": reply.done, "outcome": reply.sentence}
+    return {"worker": reply.worker, "done": reply.done, "outcome": reply.message}
 
 
 def _silent_message(name: str, last_seen: datetime) -> str:
-    return f"{name} does not answer; it was last seen at {output.format_time(last_seen)} UTC."
+    return f"{name} does not respond; it was last seen at {output.format_time(last_seen)} UTC."
 
 
 worker_timeout = click.option(
@@ -114,7 +114,7 @@ worker_timeout = click.option(
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
-    help="How long to wait for the workers to answer.",
+    help="How long to wait for the workers to reply.",
 )
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

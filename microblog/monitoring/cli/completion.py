@@ -1,6 +1,6 @@
 """Shell completion of names and ids, from current data.
 
-Completion never blocks: if the database or Redis does not answer within a second, nothing is offered.
+Completion never blocks: if the database or Redis does not respond within a second, nothing is offered.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def _completer_of(names: Callable[[], Iterable[str]]) -> Completer:
 def _completer(offer: Offer) -> Completer:
     def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
         app = context.ensure_object(ScriptInfo).load_app()
-        answers = ConcurrentProbes(app).run({"completion": lambda: list(offer(typed))}, DEADLINE)
+        futures = ConcurrentProbes(app).run({"completion": lambda: list(offer(typed))}, DEADLINE)
         try:
-            offered: list[CompletionItem] = answers["completion"].result(timeout=0)
+            offered: list[CompletionItem] = futures["completion"].result(timeout=0)
         except Exception:  # an error message would disturb the command line that is being typed
             return []
         return offered

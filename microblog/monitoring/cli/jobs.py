@@ -50,16 +50,16 @@ def status(context: click.Context, timeout: float) -> None:
     \b
     Exit codes:
       0  healthy
-      1  degraded: a worker does not answer, a queue with messages is paused or has no consumers, beat is
+      1  degraded: a worker does not respond, a queue with messages is paused or has no consumers, beat is
          overdue, a user has waited for 5 minutes for a job that no worker runs, or a tenth of the jobs
          that ended within the last hour failed (at least 5)
-      2  down: the database or Redis does not answer, or no worker does
+      2  down: the database or Redis does not respond, or no worker does
 
     If a part of the system is unavailable, the status of the other parts is still shown.
 
     \b
     Example, in a script:
-      flask tasks status --json > status.json || mail -s 'microblog is not well' root < status.json
+      flask tasks status --json > status.json || mail -s 'microblog is degraded' root < status.json
     """
     found = check_status(timeout)
     print_output(found, tables.print_status, to_json=tables.status_as_json)
@@ -295,4 +295,4 @@ def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:
 def _outcome_as_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
     """Return the job as `list` prints it (after a retry, the new job), with the requested id and the result."""
     fields = describe_jobs([outcome.job])[0] if outcome.job else {}
-    return fields | {"asked": task_id, "done": outcome.done, "outcome": outcome.sentence}
+    return fields | {"asked": task_id, "done": outcome.done, "outcome": outcome.message}

@@ -129,19 +129,20 @@ def resume_queue(context: click.Context, queue: str, timeout: float) -> None:
     _print_change(context, f"{queue} {'is resumed' if changed else 'was not paused'}.", changed, replies)
 
 
-def _print_change(context: click.Context, sentence: str, changed: bool, replies: list[CommandReply]) -> None:
+def _print_change(context: click.Context, message: str, changed: bool, replies: list[CommandReply]) -> None:
     """Print the result of a pause or resume, and exit with NOTHING_DONE if nothing has `changed`.
 
     A worker that does not reply in time still applies the change by itself.
     """
 
     def show(_change: dict[str, Any]) -> None:
-        click.echo(sentence)
+        click.echo(message)
         for each in replies:
-            click.echo(f"{each.worker} {each.sentence if each.replied else 'does not answer; it applies this later.'}")
+            outcome = each.message if each.replied else "did not reply; it applies the change later."
+            click.echo(f"{each.worker} {outcome}")
 
     workers = [command_reply_as_json(reply) for reply in replies]
-    print_output({"done": changed, "outcome": sentence, "workers": workers}, show)
+    print_output({"done": changed, "outcome": message, "workers": workers}, show)
     if not changed:
         context.exit(EXIT_NOTHING_DONE)
 

@@ -1,4 +1,4 @@
-"""``flask tasks stats`` and ``failures``: outcomes of tasks, and causes of failures."""
+"""``flask tasks stats`` and ``failures``: outcomes of tasks, and groups of failures."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ def failures(since: datetime, name: str | None) -> None:
     Example: the failures of the last hour
       flask tasks failures --since 1h
     """
-    causes = statistics.group_failures(since, name)
-    print_output(causes, _print_causes, empty="No such task has failed since then.")
+    print_output(statistics.group_failures(since, name), _print_failures, empty="No such task has failed since then.")
 
 
 def _print_tasks(totals: Sequence[Outcomes], hours: Sequence[Hour], since: datetime, until: datetime) -> None:
@@ -127,18 +126,18 @@ def _times(outcomes: Outcomes) -> list[str]:
     ]
 
 
-def _print_causes(causes: Sequence[FailureGroup]) -> None:
+def _print_failures(groups: Sequence[FailureGroup]) -> None:
     output.print_table(
         ["COUNT", "TASK", "CAUSE", "FIRST (UTC)", "LAST (UTC)", "JOB"],
         [
             [
-                str(cause.count),
-                cause.name,
-                ": ".join(filter(None, (cause.kind, cause.text))) or output.EMPTY,
-                output.format_time(cause.first),
-                output.format_time(cause.last),
-                cause.example,
+                str(group.count),
+                group.name,
+                ": ".join(filter(None, (group.kind, group.text))) or output.EMPTY,
+                output.format_time(group.first),
+                output.format_time(group.last),
+                group.example,
             ]
-            for cause in causes
+            for group in groups
         ],
     )

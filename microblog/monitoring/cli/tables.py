@@ -55,7 +55,7 @@ def print_job(job: Job) -> None:
             "Job": job.id,
             "User": users_of([job]).get(job.root.user_id, EMPTY),
             "Task": f"{job.root.description} ({job.root.name})",
-            "State": job.state + (", asked to stop" if job.cancel_requested else ""),
+            "State": job.state + (", cancellation requested" if job.cancel_requested else ""),
             "Created": f"{output.format_time(job.root.created_at)} UTC",
             "Took": _duration(job.root.started_at, job.finished_at),
             "Retry of": job.root.retried_from or "",

@@ -44,9 +44,9 @@ from microblog.taskqueue.queues import paused_queues
 @json_option
 @click.pass_context
 def list_workers(context: click.Context, timeout: float) -> None:
-    """List the workers, including those that do not answer.
+    """List the workers, including those that do not respond.
 
-    Exit code 1 if a worker does not answer, 3 if none does.
+    Exit code 1 if a worker does not respond, 3 if none does.
 
     \b
     Example:
@@ -250,9 +250,9 @@ class Target:
             exit_for_silent_worker(self.context, self.name)
         return replies.up[self.name]
 
-    def refuse(self, sentence: str) -> None:
+    def refuse(self, message: str) -> None:
         """Print why the command is not sent, and exit."""
-        print_command_replies(self.context, [CommandReply(self.name, False, sentence)])
+        print_command_replies(self.context, [CommandReply(self.name, False, message)])
 
     def refuse_paused(self, queue: str) -> None:
         """Exit if the queue is paused."""

@@ -44,7 +44,8 @@ def _summary(line: JobLine, now: datetime) -> RenderableType:
         "Left": widgets.duration(line.remaining(now)),
     }
     table = _grid()
-    table.add_row("State", "asked to stop" if line.cancel_requested and line.unfinished else widgets.state(line.state))
+    cancelling = line.cancel_requested and line.unfinished
+    table.add_row("State", "cancellation requested" if cancelling else widgets.state(line.state))
     for name, value in values.items():
         if value:
             table.add_row(name, Text(output.one_line(value)))

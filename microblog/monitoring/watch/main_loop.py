@@ -122,7 +122,7 @@ class _MainLoop:
 
     def _draw(self) -> None:
         if self._jobs.waiting_for() > DATABASE_TIMEOUT:
-            self._data.set_database_error("The database does not answer.")
+            self._data.set_database_error("The database does not respond.")
         size = self._terminal.size()
         snapshot = self._data.snapshot(self._query)
         self._ui.page = page_size(snapshot, size[1], self._ui.mode)
@@ -159,11 +159,11 @@ class _MainLoop:
                     self._show_notice(f"{job.name} is not a launched job: there is no row to {command.action}.")
                 else:
                     outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
-                    self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.sentence}")
+                    self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.message}")
             except DATABASE_ERRORS:
-                self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not answer.")
+                self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not respond.")
             except BROKER_UNAVAILABLE:
-                self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not answer.")
+                self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not respond.")
         self._jobs.trigger()
 
     def _show_notice(self, notice: str) -> None:

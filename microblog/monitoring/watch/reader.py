@@ -173,7 +173,7 @@ class Poller:
                 with self._app.app_context():
                     self._query()
             except self._errors as error:
-                self._notify(_sentence(error))
+                self._notify(_message(error))
             else:
                 self._notify(None)
             self._started_at = None
@@ -181,6 +181,6 @@ class Poller:
             self._triggered.wait(self._interval - SHORTEST_PAUSE)
 
 
-def _sentence(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return the driver's message without the statement that SQLAlchemy adds."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -33,7 +33,7 @@ bp = Blueprint("admin", __name__, url_prefix="/admin")
 PAGE_SIZE = 50  # jobs
 TIMEOUT = 1.0  # seconds that a worker has to reply
 PREVIEW_SIZE = 5  # matching jobs on the confirmation page
-MAX_CAUSES = 5  # causes of failures on the page
+MAX_FAILURE_GROUPS = 5  # on the page
 
 
 @bp.before_request
@@ -44,7 +44,7 @@ def _only_operators() -> None:
 
 @bp.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    """Show charts, causes of failures, and the jobs that match the form; with ``part=list``, the jobs only."""
+    """Show charts, groups of failures, and the jobs that match the form; with ``part=list``, the jobs only."""
     form = FilterForm(request.args)
     valid = form.validate()
     page = find_jobs(form.filters(), requested_page()._replace(size=PAGE_SIZE), form.order_by) if valid else None
@@ -91,7 +91,7 @@ def apply_action(task_id: str, action: str) -> ResponseReturnValue:
     """Cancel or retry one job."""
     outcome = ACTIONS[action].act(_job(task_id))
     assert outcome.job is not None  # noqa: S101 - for the type checker
-    flash(f"{outcome.job.root.description}: {outcome.sentence}", "success" if outcome.done else "warning")
+    flash(f"{outcome.job.root.description}: {outcome.message}", "success" if outcome.done else "warning")
     if action == "retry" and outcome.done:
         return redirect(url_for("admin.job", task_id=outcome.job.id))
     return _back()
@@ -156,10 +156,10 @@ def _period() -> str:
 
 
 def _trends() -> dict[str, Any]:
-    """Return the charts, and the causes of failures of the last day only, since this reads each failure."""
+    """Return the charts, and the groups of failures of the last day only, since this reads each failure."""
     return {
         "charts": charts.charts_of(charts.latest_buckets(charts.PERIODS[_period()])),
-        "causes": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MAX_CAUSES],
+        "failure_groups": statistics.group_failures(utcnow() - charts.PERIODS["day"].length)[:MAX_FAILURE_GROUPS],
     }
 
 
@@ -186,7 +186,7 @@ def _flash_result(action: str, result: BulkResult) -> None:
     if not result.refused:
         flash(done, "success")
         return
-    why = "; ".join(f"{outcome.job.id}: {outcome.sentence}" for outcome in result.examples if outcome.job)
+    why = "; ".join(f"{outcome.job.id}: {outcome.message}" for outcome in result.examples if outcome.job)
     refused = ngettext("%(num)s was not: %(why)s", "%(num)s were not: %(why)s", result.refused, why=why)
     flash(f"{done} {refused}", "warning")
 
