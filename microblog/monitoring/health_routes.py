@@ -39,7 +39,7 @@ def _outcome(name: str, future: Future[None]) -> dict[str, Any]:
     except NoWorker:
         return {"ok": False, "error": "No worker replied."}
     except Exception as error:
-        logger.warning("%s is not ready", name, exc_info=error)
+        logger.warning("the probe of the %s failed; /readyz returns 503", name, exc_info=error)
         return {"ok": False, "error": "Unavailable; the log has the details."}
     return {"ok": True}
 

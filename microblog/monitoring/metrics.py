@@ -105,15 +105,15 @@ def init_app(app: Flask) -> None:
 def _count(app: Flask, event: str) -> None:
     try:
         app.extensions["redis"].hincrby(COUNTS_KEY, event, 1)
-    except redis.RedisError:
-        logger.warning("Redis is unavailable; one %s event is not counted", event)
+    except redis.RedisError as error:
+        logger.warning("Redis is unavailable; one %s event is not counted: %s", event, error)
 
 
 def _result(name: str, future: Future[Any]) -> Any:
     try:
         return future.result(timeout=0)
     except Exception as error:
-        logger.warning("the metrics of %s are omitted: %s", name, type(error).__name__, exc_info=error)
+        logger.warning("the metrics of the %s are omitted: %s", name, type(error).__name__, exc_info=error)
         return None
 
 

@@ -166,7 +166,7 @@ def _reason(service: str, future: Future[None]) -> str:
         return f"Redis is unavailable: {error}"
     if isinstance(error, DatabaseUnavailable):
         return f"The database is unavailable: {error.orig}"
-    logger.error("a status check failed", exc_info=error)
+    logger.error("%s: the check failed; the status omits its data", service, exc_info=error)
     return f"The check failed: {error!r}"
 
 

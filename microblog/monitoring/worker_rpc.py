@@ -130,5 +130,5 @@ def _run_command(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
         return Panel.data[name](state, **arguments)
     except Exception as error:
-        logger.warning("the remote control command %s failed", name, exc_info=error)
+        logger.warning("the remote control command %s failed; its caller receives the error", name, exc_info=error)
         return {"error": str(error) or repr(error)}
