@@ -53,6 +53,20 @@ class Tailing:
         return self.process.wait(TIMEOUT)
 
 
+def close_stdout_of_tail(environment: dict[str, str], *options: str, after_line: bool) -> tuple[int, bytes]:
+    """Close the pipe that ``flask tasks tail`` writes to, at once or after a line; return its exit code and stderr."""
+    command = as_python_module(flask_tasks("tail", *options))
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if after_line:
+            assert b"worker-" in process.stdout.readline()
+        process.stdout.close()
+        return process.wait(TIMEOUT), process.stderr.read()
+
+
 @pytest.fixture
 def tail(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Tailing]]:
     """Starts ``flask tasks tail``."""
@@ -151,37 +165,11 @@ class TestTail:
 
     @pytest.mark.exhaustive
     def test_idle_tail_ends_when_stdout_is_closed(self, environment: dict[str, str], worker: Worker) -> None:
-        command = flask_tasks("tail", "--worker", "nobody@nowhere")
-        process = subprocess.Popen(
-            as_python_module(command), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-
-        process.stdout.close()
-
-        assert process.wait(TIMEOUT) == 0
-        assert process.stderr.read() == b""
-        process.stderr.close()
+        assert close_stdout_of_tail(environment, "--worker", "nobody@nowhere", after_line=False) == (0, b"")
 
     @pytest.mark.exhaustive
     def test_tail_ends_cleanly_when_stdout_is_closed(self, environment: dict[str, str], worker: Worker) -> None:
-        process = subprocess.Popen(
-            as_python_module(flask_tasks("tail")),
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-
-        assert b"worker-" in process.stdout.readline()
-        process.stdout.close()
-
-        assert process.wait(TIMEOUT) == 0
-        assert process.stderr.read() == b""
-        process.stderr.close()
+        assert close_stdout_of_tail(environment, after_line=True) == (0, b"")
 
 
 class TestTaskLookup:

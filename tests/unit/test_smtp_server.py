@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import smtplib
-import subprocess
-import sys
 from collections.abc import Iterator
 from email.message import EmailMessage
 from mailbox import Maildir
@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from microblog.development.maildir import MailFolder
-from tests.support.servers import TIMEOUT, free_port, wait_for
+from microblog.development.process_manager import ManagedProcess
+from tests.support.console import as_python_module
+from tests.support.servers import TIMEOUT, free_port
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +35,20 @@ def folder(maildir: Path) -> Path:
 def port(maildir: Path) -> Iterator[int]:
     """The port of an SMTP server that stores mails in `maildir`."""
     port = free_port()
-    command = [sys.executable, "-m", "microblog.development.smtp_server"]
-    server = subprocess.Popen([*command, "--port", str(port), "--maildir", str(maildir)])
+    options = ["--port", str(port), "--maildir", str(maildir)]
+    command = as_python_module(["microblog.development.smtp_server", *options])
+    server = ManagedProcess(command, os.environ, stdout=maildir.with_name("log"))
 
     def is_listening() -> bool:
-        assert server.poll() is None, "the SMTP server exited"
-        try:
+        with contextlib.suppress(ConnectionRefusedError):
             connection(port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
+            return True
+        return False
 
-    try:
-        wait_for(is_listening, what="the SMTP server accepts connections")
-        yield port
-    finally:
-        server.terminate()
-        assert server.wait(timeout=TIMEOUT) == 0
+    server.wait_until(is_listening, "the SMTP server", TIMEOUT)
+    yield port
+    server.terminate()
+    assert server.wait(TIMEOUT) == 0
 
 
 @pytest.fixture
