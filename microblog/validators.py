@@ -1,4 +1,4 @@
-"""Validation of input: text that both databases can store, ids in URLs, mail addresses."""
+"""Validation of input: text that both databases can store, ids in URLs, mail addresses, forms sent by GET."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from email_validator import EmailNotValidError, validate_email
 from flask_babel import gettext as _
+from flask_wtf import FlaskForm
 from wtforms import Field, Form
 from wtforms.validators import StopValidation
 
@@ -50,6 +51,13 @@ def normalize_newlines(text: Any) -> str:
     if not isinstance(text, str):
         raise ValueError(_("This must be text, not a file."))
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class QueryForm(FlaskForm):
+    """Base of forms sent by GET. They change nothing and need no CSRF token, so that a URL can be saved and shared."""
+
+    class Meta:
+        csrf = False
 
 
 class Storable:

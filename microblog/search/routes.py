@@ -6,23 +6,19 @@ from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_babel import lazy_gettext as _l
 from flask_login import login_required
-from flask_wtf import FlaskForm
 from wtforms import StringField
 from wtforms.validators import Length
 
 from microblog.pagination import requested_page
 from microblog.search.find import MAX_CANDIDATES, find
 from microblog.search.query import MAX_QUERY, Query
-from microblog.validators import Storable
+from microblog.validators import QueryForm, Storable
 
 bp = Blueprint("search", __name__)
 
 
-class SearchForm(FlaskForm):
-    """The search form. It changes nothing and needs no CSRF token, so that its URL can be saved and shared."""
-
-    class Meta:
-        csrf = False
+class SearchForm(QueryForm):
+    """The search form."""
 
     q = StringField(
         _l("Search"),

@@ -7,7 +7,6 @@ from typing import Any
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from flask_wtf import FlaskForm
 from wtforms import Field, SelectField, StringField
 from wtforms.validators import Length, ValidationError
 
@@ -15,7 +14,7 @@ from microblog.accounts.models import MAX_USERNAME, User
 from microblog.clock import utcnow
 from microblog.monitoring.filters import Filters, Order
 from microblog.taskqueue import states
-from microblog.validators import Storable
+from microblog.validators import QueryForm, Storable
 
 LONGEST_TEXT = 255  # characters
 #: Choices of the state filter, each with the states that it selects.
@@ -25,11 +24,8 @@ STATES = {"unfinished": states.UNFINISHED, "running": states.RUNNING} | {
 AGES = {"5m": timedelta(minutes=5), "1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7)}
 
 
-class FilterForm(FlaskForm):
-    """Filters and order of the list. They are part of the URL, so that a page can be bookmarked and shared."""
-
-    class Meta:
-        csrf = False  # the form does not change anything
+class FilterForm(QueryForm):
+    """Filters and order of the list."""
 
     state = SelectField(_l("State"), default="", filters=[lambda state: state.lower() if state else state])
     user = StringField(_l("User"), [Storable(), Length(max=MAX_USERNAME)])
