@@ -132,7 +132,7 @@ def test_retry_refused_while_same_job_running(susan: User, signed_in: Callable[.
 
 def test_retry_of_anonymized_job_is_refused(susan: User, signed_in: Callable[..., FlaskClient]) -> None:
     for steps in ([("noop", "FAILURE")], [("add", "SUCCESS"), ("noop", "FAILURE")]):
-        task_id = make_timed_job(*steps, user_id=susan.id)
+        task_id = make_timed_job(*steps, user_id=susan.id, signature={})
 
         response = signed_in(susan).post(f"/tasks/{task_id}/retry", follow_redirects=True)
 
