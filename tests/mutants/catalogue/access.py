@@ -103,7 +103,7 @@ MESSAGES = Promise(
             "message-json-only",
             "Workers accept only JSON.",
             (Edit(SETTINGS, "_messages", '"accept_content": ["json"]', '"accept_content": ["json", "pickle"]'),),
-            (f"{TEST_LAUNCH}::test_worker_refuses_pickle_message[postgresql]",),
+            (f"{TEST_LAUNCH}::test_worker_refuses_pickle_message",),
         ),
     ),
 )

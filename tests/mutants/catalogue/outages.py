@@ -28,7 +28,7 @@ TEST_MAIL = "tests/integration/test_mail.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
-NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back[postgresql]"
+NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back"
 PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
 RETRY_LATER = f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]"
 TEMPORARY = f"{TEST_EXPORT_MAIL}::test_temporary_refusal_is_retried_until_accepted"
