@@ -167,7 +167,9 @@ class AutocommitExecutor:
         except DatabaseUnavailable as error:
             if not error.connection_invalidated:
                 raise
-            return self._execute(statement, parameters)  # the pooled connection was stale; retry on a new one
+            # The pooled connection was stale. Repeating is safe even if the statement was committed: each one is a
+            # compare-and-set, of which a second run changes nothing or is refused and left to reconcile.
+            return self._execute(statement, parameters)
 
     def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
         with self._engine.connect() as connection:

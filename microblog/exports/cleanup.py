@@ -26,8 +26,8 @@ def delete_expired() -> int:
     return _delete(sa.select(Archive).where(Archive.expires_at <= utcnow()))
 
 
-def delete_archives_of_failed_jobs() -> int:
-    """Delete the archives whose job was cancelled or failed before it could report the archive.
+def delete_archives_of_failed_exports() -> int:
+    """Delete the archives whose export, the first step, was cancelled or failed. Those of a failed mail are kept.
 
     Return their number.
     """

@@ -15,7 +15,7 @@ from microblog.taskqueue.errors import ClaimLost
 
 
 class Archive(Model):
-    """A complete archive in the storage; an archive that is still being written has no row.
+    """A written archive. If its attempt died before the move to `path`, the file is missing until the next attempt.
 
     Its id is the id of the job that created it, `attempt` the number of the attempt (Task.attempts). `path` is
     relative to the storage, `size` in bytes, `sha256` in hex.

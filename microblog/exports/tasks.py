@@ -70,7 +70,7 @@ def sweep_archives() -> None:
     """Delete expired archives, and files left behind by failures."""
     cleanup.delete_abandoned_parts()  # first, so that no part becomes an archive meanwhile
     cleanup.delete_expired()
-    cleanup.delete_archives_of_failed_jobs()
+    cleanup.delete_archives_of_failed_exports()
     cleanup.delete_superseded()
 
 

@@ -51,8 +51,8 @@ Probes = Mapping[str, Callable[[], Any]]
 class ConcurrentProbes:
     """Probes that run concurrently in an app context, with a limit on the time that callers wait.
 
-    A caller that comes while a probe is still running waits for the same result. There is thus at most one thread for
-    each probe, whatever the number of callers and however long the probe hangs.
+    A caller of the same object that comes while a probe is still running waits for the same result: each probe has at
+    most one thread, whatever the number of callers and however long it hangs. A command makes an object of its own.
     """
 
     def __init__(self, app: Flask) -> None:

@@ -58,7 +58,7 @@ class Task(Model):
 
     published_at: Mapped[datetime | None]
     eta: Mapped[datetime | None]  # when the next automatic retry is due
-    lease_expires_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]  # null: waits, or was released; in the past: its worker died
     cancel_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     updated_at: Mapped[datetime] = mapped_column(default=utcnow)

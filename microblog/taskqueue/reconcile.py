@@ -165,7 +165,7 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
     if step.published_at is None:
         return "never published" if now - due_since > GRACE else ""
     lease = _lease_of(step)
-    if lease is not None and step.published_at <= lease:
+    if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
         return "its worker is gone, and no message was sent since"
     expected = max(step.published_at, step.eta or step.published_at)
     waited = now - expected
@@ -175,7 +175,7 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
         return "its queue is empty and no worker has claimed it" if waited > EMPTY_QUEUE_GRACE else ""
     if step.queue in broker.unconsumed_queues:
         return ""  # no worker consumes it, so a waiting message is not lost
-    # Each time that it is published, the time since it was due has about doubled.
+    # Wait as long again as it was overdue at its last publication, so that the pauses double.
     pause = max(REPUBLISH_AFTER, step.published_at - due_since)
     return "no worker has claimed it for too long" if waited > min(pause, LONGEST_REPUBLISH) else ""
 

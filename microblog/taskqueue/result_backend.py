@@ -167,7 +167,7 @@ class DatabaseResultBackend(RedisBackend):
     def _row_accepts(self, writer: Writer, state: str) -> bool:
         """Return whether the row would accept `state`; if not, Redis does not store it. A live lease needs no query."""
         if writer.claim is not None and (writer.claim.lease_valid or state == states.STARTED):
-            return True
+            return True  # STARTED is stored right after the claim
         task_id = writer.parameters["task_id"]
         with LogDatabaseErrors(logger, "%s of %s is stored in Redis without a check of its row", state, task_id):
             return accepts(self.app.executor, writer)

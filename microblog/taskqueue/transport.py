@@ -18,7 +18,7 @@ class Channel(redis.Channel):
         """As kombu's. Raises redis.exceptions.ConnectionError once the connection is closed.
 
         A worker that lost Redis still has messages of the lost connection to acknowledge and to requeue. Kombu then
-        reads an address that it has deleted, and its AttributeError would end the worker with all the tasks that it
+        reads an attribute that it has deleted, and the AttributeError would end the worker with all the tasks that it
         runs.
         """
         if client is None and getattr(self.connection, "client", None) is None:

@@ -274,7 +274,10 @@ os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.releas
 
 @contextlib.contextmanager
 def stop_renewing(request: Request) -> Iterator[None]:
-    """Stop renewing the lease of `request` permanently; the caller ends the lease inside the block."""
+    """Stop renewing the lease of `request` permanently; the caller ends the lease inside the block.
+
+    LeaseRenewer renews the leases of Celery's `active_requests`, so the request is removed from these.
+    """
     with _fork_lock:
         active_requests.discard(request)
         yield

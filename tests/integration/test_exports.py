@@ -263,7 +263,7 @@ def test_archive_of_cancelled_job_is_deleted(app: Flask, susan: User) -> None:
     )
     db.session.commit()
 
-    assert cleanup.delete_archives_of_failed_jobs() == 1
+    assert cleanup.delete_archives_of_failed_exports() == 1
     assert db.session.get(Archive, task_id) is None
 
 

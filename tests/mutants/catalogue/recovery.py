@@ -316,7 +316,7 @@ EVERY_JOB_ENDS = Promise(
             (
                 Edit(
                     CLEANUP,
-                    "delete_archives_of_failed_jobs",
+                    "delete_archives_of_failed_exports",
                     "Task.state.in_([states.FAILURE, states.REVOKED])",
                     "Task.state.in_([])",
                 ),
