@@ -25,10 +25,8 @@ run: $(VENV)/run.installed $(CATALOGS) ## start everything on http://127.0.0.1:8
 	@exec $(PYTHON) -m microblog.development.runner
 
 # Variables: TESTS=tests/unit/test_paging.py (a file or a folder, with all its tests), SEED=7 (shuffles the tests),
-# PROCESSES=4 (default 3, which keeps two cores busy; 4 for the exhaustive tests, which wait more). A single file runs in
-# one process.
-test: PROCESSES ?= 3
-test-exhaustive: PROCESSES ?= 4
+# PROCESSES=4 (default 3, which keeps two cores busy). A single file runs in one process.
+PROCESSES ?= 3
 PYTEST = $(PYTHON) -m pytest --numprocesses $(if $(findstring .py,$(TESTS)),0,$(PROCESSES)) --dist loadfile --no-loadscope-reorder \
     $(if $(SEED),-p randomly --randomly-seed $(SEED))
 test: $(VENV)/test.installed $(CATALOGS) ## run the tests that an ordinary change can break
