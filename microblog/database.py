@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
 
 from microblog.clock import utcnow
@@ -44,10 +45,14 @@ class DatabaseUnavailable(OperationalError):
     """
 
 
+#: The errors that pass by themselves: an outage, and a pool whose connections are all in use.
+OUTAGES = (DatabaseUnavailable, PoolTimeoutError)
+
+
 class LogDatabaseErrors:
     """A context manager that logs a database error instead of raising it; `consequence` says what happens next.
 
-    An outage is a warning. Any other error, such as a missing column, does not pass by itself: it is logged as an
+    An error in OUTAGES is a warning. Any other, such as a missing column, does not pass by itself: it is logged as an
     error, with its traceback.
     """
 
@@ -63,8 +68,8 @@ class LogDatabaseErrors:
         if not isinstance(error, SQLAlchemyError):
             return False
         consequence = self._consequence % self._arguments
-        if isinstance(error, DatabaseUnavailable):
-            self._logger.warning("the database is unavailable (%s); %s", error.orig, consequence)
+        if isinstance(error, OUTAGES):
+            self._logger.warning("the database is unavailable (%s); %s", getattr(error, "orig", error), consequence)
         else:
             self._logger.error("the database rejects a statement; %s", consequence, exc_info=error)
         return True

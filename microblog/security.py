@@ -37,8 +37,6 @@ _UPLOAD_PARTS = 10  # parts of a form with a file, at most: each field may be as
 _URLENCODED = "application/x-www-form-urlencoded"
 _SLICE = re.compile(rb"(?s).{1,4096}(?:(?<=%)[0-9A-Fa-f]{2}|(?<=%[0-9A-Fa-f])[0-9A-Fa-f])?")  # does not split %XX
 
-FINGERPRINT_LENGTH = 32  # hex digits: 128 bits
-
 
 def init_app(app: Flask) -> None:
     """Reject JSON and invalid UTF-8 sent to forms, limit the size of requests, and add the security headers."""

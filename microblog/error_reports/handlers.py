@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
 from microblog.accounts.models import id_in_session
+from microblog.database import LogDatabaseErrors
 from microblog.error_reports import throttle
 from microblog.error_reports.models import ErrorReport
 from microblog.error_reports.tasks import email_error_report
@@ -161,11 +162,12 @@ def _report(app: Flask, columns: Columns) -> None:
             suppressed = throttle.acquire(kind)
             if suppressed is None:
                 return
-            try:
-                _store(columns | {"suppressed": suppressed})
-            except SQLAlchemyError:
-                throttle.release(kind, suppressed)
-                logger.warning("the database cannot be written; %s is not reported", kind)
+            with LogDatabaseErrors(logger, "%s is not reported", kind):
+                try:
+                    _store(columns | {"suppressed": suppressed})
+                except SQLAlchemyError:
+                    throttle.release(kind, suppressed)
+                    raise
     except Exception:
         logger.exception("%s in %s is not reported", columns["exception"], columns["place"])
     finally:

@@ -12,8 +12,8 @@ import orjson
 import sqlalchemy as sa
 from celery import schedules
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
-from sqlalchemy.exc import SQLAlchemyError
 
+from microblog.database import LogDatabaseErrors
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.interface import celery_app
@@ -112,12 +112,10 @@ def _task_id(message: str) -> str | None:
 
 def _published(task_ids: list[str]) -> dict[str, datetime]:
     query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
-    try:
-        rows = db.session.execute(query)
-    except SQLAlchemyError as error:  # the lengths of the queues are returned nevertheless
-        logger.warning("the database cannot be read; the ages of messages are not shown: %s", error)
-        return {}
-    return {row.id: row.published_at for row in rows}
+    with LogDatabaseErrors(logger, "the ages of messages are not shown"):
+        return {row.id: row.published_at for row in db.session.execute(query)}
+    db.session.rollback()
+    return {}
 
 
 @dataclass(frozen=True)

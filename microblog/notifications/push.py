@@ -62,7 +62,7 @@ def notify_job_ended(app: Flask, change: TaskChange) -> None:
                 if row is not None:
                     push(change.user_id, row)
     except Exception:
-        logger.exception("failed to write the notification that job %s has ended", change.root_id)
+        logger.exception("the user of job %s is not notified of its end", change.root_id)
 
 
 def _ended_job(app: Flask, change: TaskChange) -> str | None:

@@ -1,6 +1,6 @@
 """Initial schema.
 
-Revision ID: initial
+Revision ID: 0001_jobs
 Revises:
 """
 

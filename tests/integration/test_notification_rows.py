@@ -205,7 +205,7 @@ def test_failed_notification_is_logged(app: Flask, susan: User, caplog: pytest.L
 
     end(app, root_id, susan, "SUCCESS", position=0)
 
-    assert f"failed to write the notification that job {root_id} has ended" in caplog.text
+    assert f"the user of job {root_id} is not notified of its end" in caplog.text
 
 
 def test_finished_export_notifies_user(

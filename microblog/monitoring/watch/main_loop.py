@@ -10,9 +10,8 @@ from queue import SimpleQueue
 
 from flask import Flask
 from rich.console import Console
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from microblog.database import DatabaseUnavailable
+from microblog.database import OUTAGES
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
@@ -29,7 +28,6 @@ READ_EVERY = 1.0  # seconds, for the Task table and the queues
 QUERY_EVERY, QUERY_TIMEOUT = 5.0, 1.0  # seconds, for the workers
 DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond counts as unavailable
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
-DATABASE_ERRORS = (DatabaseUnavailable, PoolTimeoutError)  # each key c and r takes a connection of the pool
 NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
 
 
@@ -69,16 +67,14 @@ class _MainLoop:
         self._replies: WorkerReplies | None = None
         self._data = ScreenData(terminal.interrupt_wait, lambda: self._jobs.trigger())
         self._events = Events(app, self._data.handle_event, self._data.set_redis_error)
-        self._jobs = Poller(
-            app, self._read, interval=READ_EVERY, errors=DATABASE_ERRORS, notify=self._data.set_database_error
-        )
+        self._jobs = Poller(app, self._read, interval=READ_EVERY, errors=OUTAGES, notify=self._data.set_database_error)
         self._pollers = [
             self._jobs,
             Poller(
                 app,
                 self._measure,
                 interval=READ_EVERY,
-                errors=(*BROKER_UNAVAILABLE, *DATABASE_ERRORS),
+                errors=(*BROKER_UNAVAILABLE, *OUTAGES),
                 notify=self._handle_queues_error,
             ),
             Poller(app, self._query_workers, interval=QUERY_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda _: None),
@@ -160,7 +156,7 @@ class _MainLoop:
                 else:
                     outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
                     self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.message}")
-            except DATABASE_ERRORS:
+            except OUTAGES:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not respond.")
             except BROKER_UNAVAILABLE:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not respond.")
