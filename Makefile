@@ -52,7 +52,7 @@ translations: $(VENV)/run.installed $(POT) ## update the message catalogs from t
 
 .PHONY: $(POT)
 $(POT):
-	@$(PYBABEL) --quiet extract -F babel.cfg -k _l -k lazy_gettext -k lazy_ngettext:1,2 -c Translators: --strip-comments \
+	@$(PYBABEL) --quiet extract -F babel.cfg -k _l -k lazy_gettext -k lazy_ngettext:1,2 -k progress_text:1,2 -c Translators: --strip-comments \
 	    --project Microblog --no-location --sort-output --no-wrap -o $(POT) microblog
 
 %.mo: %.po | $(VENV)/run.installed

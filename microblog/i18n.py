@@ -19,7 +19,7 @@ import pytz
 from babel import Locale
 from babel.core import get_global
 from flask import Flask, current_app, g, has_request_context, request, session
-from flask_babel import Babel, force_locale, format_date, format_datetime, get_locale, refresh
+from flask_babel import Babel, force_locale, format_date, format_datetime, format_decimal, get_locale, ngettext, refresh
 
 logger = logging.getLogger(__name__)
 
@@ -140,3 +140,10 @@ def _zones(locale: Locale) -> list[tuple[str, str]]:
         country = locale.territories.get(countries.get(zone, ""))
         choices.append((zone, f"{country}: {city}" if country else zone))
     return sorted(choices, key=lambda one: one[1].casefold())
+
+
+def progress_text(singular: str, plural: str, current: int, total: int | None) -> str:
+    """Return the progress of a task for its user, from texts with ``%(current)s`` and ``%(total)s``."""
+    numbers = {"current": format_decimal(current), "total": format_decimal(total or 0)}
+    text: str = ngettext(singular, plural, total or 0, **numbers)
+    return text

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from celery import shared_task
 from flask import current_app
-from flask_babel import format_decimal, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
@@ -18,6 +17,7 @@ from microblog.accounts.models import EmailChange, User
 from microblog.accounts.services import RESET_EMAIL_TASK, is_reset_pending
 from microblog.database import DatabaseUnavailable, delete_older
 from microblog.extensions import db
+from microblog.i18n import progress_text
 from microblog.jobs.services import cancel_jobs_of_user
 from microblog.mail.sending import MailTask, deliver
 from microblog.taskqueue.errors import JobError
@@ -106,11 +106,4 @@ def _wait(task: JobTask, reason: str) -> NoReturn:
 
 
 def _rows_deleted(current: int, total: int | None) -> str:
-    text: str = ngettext(
-        "%(current)s of %(total)s entry",
-        "%(current)s of %(total)s entries",
-        total or 0,
-        current=format_decimal(current),
-        total=format_decimal(total or 0),
-    )
-    return text
+    return progress_text("%(current)s of %(total)s entry", "%(current)s of %(total)s entries", current, total)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from flask_babel import format_decimal, ngettext
 
 from microblog.extensions import db
+from microblog.i18n import progress_text
 from microblog.posts.events import announce_post, announce_post_deletion
 from microblog.posts.models import Post
 
@@ -36,11 +36,4 @@ def delete_post(post_id: int, author_id: int) -> bool:
 
 def describe_progress(current: int, total: int | None) -> str:
     """Return the progress of a task that reads `total` posts, as text for its user."""
-    text: str = ngettext(
-        "%(current)s of %(total)s post",
-        "%(current)s of %(total)s posts",
-        total or 0,
-        current=format_decimal(current),
-        total=format_decimal(total or 0),
-    )
-    return text
+    return progress_text("%(current)s of %(total)s post", "%(current)s of %(total)s posts", current, total)
