@@ -66,7 +66,7 @@ class TestUsers:
         assert (seen["username"], seen["followers"], seen["following"], seen["is_followed"]) == ("David", 1, 0, True)
         assert "email" not in seen
         assert own["email"] == "David@example.com"
-        assert_problem(caller.get("/api/users/nobody"), 404)
+        assert_problem(caller.get("/api/users/unknown"), 404)
 
     def test_created_account_can_get_a_token(self, client: FlaskClient) -> None:
         account = {"username": "ines", "email": "Ines@EXAMPLE.com", "password": "cat-dog-fish"}
@@ -118,7 +118,7 @@ class TestUsers:
             in assert_problem(caller.patch("/api/users/me", json={"username": "DAVID"}), 422)["errors"]["json"]
         )
         assert_problem(david.patch("/api/users/susanna", json={"about_me": "x"}), 403)
-        assert_problem(david.patch("/api/users/nobody", json={}), 404)
+        assert_problem(david.patch("/api/users/unknown", json={}), 404)
 
     def test_language_and_timezone_are_private(self, caller: Caller, david: Caller) -> None:
         chosen = caller.patch("/api/users/me", json={"language": "es", "timezone": "Europe/Madrid"})
@@ -163,7 +163,7 @@ class TestFollowing:
         assert_problem(caller.put("/api/users/me/following/susan"), 409)
         assert_problem(caller.put("/api/users/david/following/susan"), 403)
         assert_problem(caller.delete("/api/users/david/following/susan"), 403)
-        assert_problem(caller.put("/api/users/me/following/nobody"), 404)
+        assert_problem(caller.put("/api/users/me/following/unknown"), 404)
 
 
 class TestPosts:
@@ -211,7 +211,7 @@ class TestTimelines:
         ]
         assert bodies(f"/api/users/{stranger.username}/posts") == [["stranger 2"]]
         assert PostPageSchema().validate(caller.get("/api/timelines/home").get_json()) == {}
-        assert_problem(caller.get("/api/users/nobody/posts"), 404)
+        assert_problem(caller.get("/api/users/unknown/posts"), 404)
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
@@ -241,7 +241,7 @@ class TestHeaders:
         assert options.allow.as_set() == {"get", "head", "patch", "options"}
 
     def test_error_response_is_not_cached(self, caller: Caller) -> None:
-        refused = caller.get("/api/users/nobody")
+        refused = caller.get("/api/users/unknown")
 
         assert "ETag" not in refused.headers
         assert refused.headers["Cache-Control"] == "no-store"

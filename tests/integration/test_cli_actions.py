@@ -199,25 +199,28 @@ def test_terminate_without_redis_stores_cancel_request(run: Run, redis_server: R
     assert job.cancel_requested
 
 
+def add_jobs_to_repair(redis_server: RedisServer) -> None:
+    """Add five jobs that need a repair, and one that a worker holds."""
+    now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
+    lost_claim: dict[str, Any] = {
+        "lease_expires_at": now - timedelta(minutes=1),
+        "attempts": 1,
+        "worker": "gone@host",
+    }
+    add_task("never-published", states.PENDING, 540)
+    add_task("worker-gone", states.PROGRESS, 480, published_at=long_ago, **lost_claim)
+    add_task("cancelled", states.STARTED, 420, published_at=long_ago, cancel_requested_at=now, **lost_claim)
+    add_task("crashing", states.STARTED, 360, published_at=long_ago, crashes=2, **lost_claim)
+    add_task("heard-by-redis-alone", states.STARTED, 300, published_at=long_ago, **lost_claim)
+    redis_server.client.set("celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}}))
+    add_task("held", states.STARTED, 240, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
+
+
 class TestReconcile:
     def test_dry_run_explains_repairs_and_changes_nothing(
         self, run: Run, app: Flask, redis_server: RedisServer
     ) -> None:
-        now, long_ago = utcnow(), utcnow() - timedelta(hours=1)
-        lost_claim: dict[str, Any] = {
-            "lease_expires_at": now - timedelta(minutes=1),
-            "attempts": 1,
-            "worker": "gone@host",
-        }
-        add_task("never-published", states.PENDING, 540)
-        add_task("worker-gone", states.PROGRESS, 480, published_at=long_ago, **lost_claim)
-        add_task("cancelled", states.STARTED, 420, published_at=long_ago, cancel_requested_at=now, **lost_claim)
-        add_task("crashing", states.STARTED, 360, published_at=long_ago, crashes=2, **lost_claim)
-        add_task("heard-by-redis-alone", states.STARTED, 300, published_at=long_ago, **lost_claim)
-        redis_server.client.set(
-            "celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}})
-        )
-        add_task("held", states.STARTED, 240, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
+        add_jobs_to_repair(redis_server)
         states_before = {job_id: state_of(job_id) for job_id in db.session.scalars(sa.select(Task.id))}
 
         text, as_json = run("reconcile", "--dry-run"), run("reconcile", "--dry-run", "--json")

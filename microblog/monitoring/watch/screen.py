@@ -102,11 +102,11 @@ def _part(part: Service, now: datetime, *, brief: bool) -> Text:
 
 
 def _top(snapshot: Snapshot, height: int) -> RenderableType:
-    room = top_height(snapshot, height) - FRAME
+    rows = top_height(snapshot, height) - FRAME
     layout = Layout()
     layout.split_row(
-        Layout(_framed(_workers(snapshot, room), _title_of_workers(snapshot)), ratio=3),
-        Layout(_framed(_queues(snapshot, room), "Queues"), ratio=2),
+        Layout(_framed(_workers(snapshot, rows), _title_of_workers(snapshot)), ratio=3),
+        Layout(_framed(_queues(snapshot, rows), "Queues"), ratio=2),
     )
     return layout
 
@@ -122,7 +122,7 @@ def _title_of_workers(snapshot: Snapshot) -> Text:
     return title
 
 
-def _workers(snapshot: Snapshot, room: int) -> RenderableType:
+def _workers(snapshot: Snapshot, rows: int) -> RenderableType:
     if not snapshot.workers:
         if snapshot.redis.unavailable:
             return widgets.clean("Unknown without Redis.", widgets.DIM)
@@ -132,8 +132,8 @@ def _workers(snapshot: Snapshot, room: int) -> RenderableType:
     table = Table.grid(padding=(0, 1), expand=True)
     for justify in ("left", "left", "right", "right"):
         table.add_column(no_wrap=True, overflow="ellipsis", justify=justify, ratio=1 if not table.columns else None)
-    shown = list(snapshot.workers[:room])
-    if len(snapshot.workers) > room:
+    shown = list(snapshot.workers[:rows])
+    if len(snapshot.workers) > rows:
         shown = shown[:-1]
     for worker in shown:
         table.add_row(*_worker(worker, snapshot))
@@ -156,7 +156,7 @@ def _worker(worker: WorkerLine, snapshot: Snapshot) -> list[RenderableType]:
             Text(load, style=widgets.DIM)]  # fmt: skip
 
 
-def _queues(snapshot: Snapshot, room: int) -> RenderableType:
+def _queues(snapshot: Snapshot, rows: int) -> RenderableType:
     if snapshot.queues is None:
         missing = snapshot.redis if snapshot.redis.unavailable else snapshot.database
         return widgets.clean(f"Unknown without {missing.name}." if missing.unavailable else "…", widgets.DIM)
@@ -164,7 +164,7 @@ def _queues(snapshot: Snapshot, room: int) -> RenderableType:
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(no_wrap=True, justify="right")
-    for queue in snapshot.queues[:room]:
+    for queue in snapshot.queues[:rows]:
         table.add_row(*_queue(queue, snapshot.at))
     return table
 
