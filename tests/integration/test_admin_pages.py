@@ -22,6 +22,7 @@ from microblog.taskqueue.models import Task
 from tests.support import not_none
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import make_timed_job, start_job_for, state_of
+from tests.support.programs import ROOT
 from tests.support.servers import RedisServer, Worker, wait_for
 
 UNKNOWN_ID = "00000000-0000-0000-0000-000000000000"
@@ -293,3 +294,16 @@ class TestJob:
         for task_id in (UNKNOWN_ID, "nonsense", "%00"):
             assert operator.get(f"/admin/tasks/{task_id}").status_code == 404
             assert operator.post(f"/admin/tasks/{task_id}/cancel").status_code == 404
+
+
+def test_styled_events_of_timeline_exist() -> None:
+    template = (ROOT / "microblog/templates/admin/job.html").read_text(encoding="utf-8")
+    style = (ROOT / "microblog/static/admin.css").read_text(encoding="utf-8")
+    labels = template.partition("event_labels")[2].partition("}")[0]
+    events = {name.replace(" ", "-") for name in re.findall(r'"([a-z ]+)": _\(', labels)}
+    parts = {"list", "time", "offset", "name", "step"}  # of the markup, for every event
+
+    styled = set(re.findall(r"\.event-([a-z-]+)", style)) - parts
+
+    assert styled
+    assert styled <= events

@@ -305,3 +305,16 @@ class TestRun:
         assert cluster.run("cancel", counting).exit_code == 0
 
         wait_for(lambda: cluster.state(counting) == states.REVOKED)
+
+
+def test_signal_reaches_worker_and_its_children(cluster: Cluster, worker: Worker) -> None:
+    wait_for(lambda: len(worker.process.children()) == 2)
+    processes = [worker.process.pid, *worker.process.children()]
+
+    def all_are(stopped: bool) -> bool:
+        states_of_processes = [Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] for pid in processes]
+        return all((state == "T") is stopped for state in states_of_processes)
+
+    with worker.frozen():
+        wait_for(lambda: all_are(stopped=True), what="the worker and its children are suspended")
+    wait_for(lambda: all_are(stopped=False), what="they continue")
