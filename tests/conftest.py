@@ -167,16 +167,18 @@ def database_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize each test that uses a database with its kinds, unless the test names the kind itself.
 
-    A test with the mark `both_databases` runs on both. Any other runs on SQLite and, as `exhaustive`, on PostgreSQL; if
-    it is exhaustive itself, on PostgreSQL only. `both_databases(each_run=False)` overrides the mark of a module or
-    class: PostgreSQL is then left to the exhaustive run.
+    A test with the mark `both_databases` runs on both; `both_databases(each_run=False)` leaves PostgreSQL to the
+    exhaustive run, also where the module or class has the mark. Any other runs on SQLite, or if it is `exhaustive`, on
+    PostgreSQL, which is what sites use.
     """
     if "database" in metafunc.fixturenames and not _names_database(metafunc):
         mark = metafunc.definition.get_closest_marker("both_databases")
-        each_run = mark is not None and mark.kwargs.get("each_run", True)
-        postgresql = pytest.param("postgresql", marks=() if each_run else pytest.mark.exhaustive)
-        only_postgresql = mark is None and metafunc.definition.get_closest_marker("exhaustive")
-        metafunc.parametrize("database", [postgresql] if only_postgresql else ["sqlite", postgresql])
+        if mark is None:
+            exhaustive = metafunc.definition.get_closest_marker("exhaustive") is not None
+            metafunc.parametrize("database", ["postgresql" if exhaustive else "sqlite"])
+        else:
+            marks = () if mark.kwargs.get("each_run", True) else pytest.mark.exhaustive
+            metafunc.parametrize("database", ["sqlite", pytest.param("postgresql", marks=marks)])
 
 
 def _names_database(metafunc: pytest.Metafunc) -> bool:

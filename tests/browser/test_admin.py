@@ -39,6 +39,7 @@ def tick(page: Page, job_id: str) -> None:
     row(page, job_id).get_by_role("checkbox").check()
 
 
+@pytest.mark.exhaustive
 def test_job_list_is_updated_live(site: Site, page: Page, operator: User, dial: Dial) -> None:
     user = site.make_user()
     open_list(site, page, operator, f"?user={user.username}")

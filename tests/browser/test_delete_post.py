@@ -17,6 +17,7 @@ def post(page: Page, text: str) -> Locator:
     return page.locator("#timeline .post", has_text=text)
 
 
+@pytest.mark.exhaustive
 def test_focus_moves_to_next_post_or_link(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     page = signed_in_page(site, site.make_user(posts=3), open_browser)
     link = post(page, "number 1").get_by_role("link", name="Delete")

@@ -29,6 +29,7 @@ def signed_in(site: Site, open_browser: Callable[..., BrowserContext]) -> tuple[
     return user, page
 
 
+@pytest.mark.exhaustive
 def test_new_message_updates_badges_until_read(site: Site, open_browser: Callable[..., BrowserContext]) -> None:
     (susan, susan_page), (demo, demo_page) = signed_in(site, open_browser), signed_in(site, open_browser)
     other_page = demo_page.context.new_page()

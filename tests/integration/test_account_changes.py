@@ -186,6 +186,7 @@ def test_change_notice_cannot_be_cancelled_by_user(
         ("new@example.com", "wrong", "This is not your password."),
     ],
 )
+@pytest.mark.both_databases(each_run=False)
 def test_invalid_email_change_is_refused(
     susan: User,
     make_user: Callable[..., User],

@@ -66,6 +66,7 @@ def test_beat_survives_restart_of_empty_redis(start_beat: Start, redis_server: R
     assert beat.poll() is None
 
 
+@pytest.mark.exhaustive
 def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: RedisServer) -> None:
     first = start_beat()
     wait_for(lambda: scheduled(redis_server))

@@ -307,6 +307,7 @@ class TestRun:
         wait_for(lambda: cluster.state(counting) == states.REVOKED)
 
 
+@pytest.mark.exhaustive
 def test_signal_reaches_worker_and_its_children(cluster: Cluster, worker: Worker) -> None:
     wait_for(lambda: len(worker.process.children()) == 2)
     processes = [worker.process.pid, *worker.process.children()]

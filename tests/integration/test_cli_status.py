@@ -267,6 +267,7 @@ def test_status_without_redis_shows_jobs(cluster: Cluster) -> None:
     assert result.stdout.count("Redis is unavailable") == 1
 
 
+@pytest.mark.exhaustive
 def test_hanging_query_is_reported_within_timeout(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Event()
     monkeypatch.setattr(status, "_summarize_jobs", over.wait)

@@ -96,6 +96,7 @@ def test_task_sets_error_for_its_user(launch_chain: Callable[..., list[str]], wo
     assert finished(task_id).error == "The moon is in the wrong house."
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_task_succeeds_after_automatic_retries(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch_chain(tasks.flaky.s(2))
 
@@ -105,6 +106,7 @@ def test_task_succeeds_after_automatic_retries(launch_chain: Callable[..., list[
     assert_row_equals_result(task_id)
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_automatic_retries_are_limited(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
     [task_id] = launch_chain(tasks.flaky.s(99))
 

@@ -143,6 +143,7 @@ def test_different_errors_are_reported_separately(faulty: Flask) -> None:
     wait_for(lambda: len(reports()) == 2, what="both are reported")
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_report_is_counted_while_database_is_unavailable(faulty: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = faulty.test_client()
 

@@ -57,6 +57,7 @@ def test_temporary_refusal_is_retried_until_accepted(
     assert len(smtp_server.messages) == 1
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_mail_is_retried_if_database_is_unavailable(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(id="a" * 36, user_id=susan.id, path="x", posts=0, size=2, sha256="", expires_at=utcnow())
     db.session.add(archive)

@@ -199,6 +199,7 @@ def test_foreign_archive_looks_like_unknown_archive(
 @pytest.mark.parametrize(
     ("posts", "detected_at_end"), [pytest.param(4 * BATCH, False, marks=pytest.mark.exhaustive), (BATCH, True)]
 )
+@pytest.mark.both_databases(each_run=False)
 def test_cancelled_export_leaves_no_file(
     app: Flask, susan: User, worker: Worker, smtp_server: SmtpServer, posts: int, detected_at_end: bool
 ) -> None:

@@ -86,6 +86,7 @@ def test_readyz_fails_without_worker(client: FlaskClient, monkeypatch: pytest.Mo
     }
 
 
+@pytest.mark.exhaustive
 def test_readyz_fails_promptly_while_redis_is_down(
     client: FlaskClient,
     make_worker: Callable[..., Worker],

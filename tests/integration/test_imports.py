@@ -91,6 +91,7 @@ def test_upload_is_imported_by_worker_and_deleted(
     assert "It is empty." in shown
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_export_import_export_round_trip(susan: User, make_user: Callable[..., User]) -> None:
     rng, ben = random.Random(3), make_user("ben")
     timestamps = [BEGINNING + timedelta(microseconds=rng.randrange(0, 10**9)) for _ in range(900)]

@@ -214,6 +214,7 @@ def test_concurrent_launches_create_one_job(
     assert queued(redis_server, "exports") == 1
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_launch_while_redis_is_down_runs_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -278,6 +279,7 @@ def test_export_message_contains_only_user_id(
         assert private not in raw + base64.b64decode(message["body"]).decode()
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_duplicate_message_runs_once(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path
 ) -> None:

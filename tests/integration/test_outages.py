@@ -63,6 +63,8 @@ def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_serv
     noop.pop_request()
 
 
+@pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_schema_error_at_claim_drops_message_and_loses_no_job(
     app: Flask, make_worker: Callable[..., Worker], runs_file: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_schema_error_at_result_is_reported_and_result_stored_in_redis(
     assert partly_stored == f"FAILURE of {task_id} is stored only in part; reconcile does the rest"
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_schema_error_at_recovery_is_reported_and_task_runs(
     app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,6 +62,7 @@ def test_last_seen_is_recorded_once_a_minute(susan: User) -> None:
     assert recorded == [first, first, times[2], times[2]]
 
 
+@pytest.mark.both_databases(each_run=False)
 def test_schema_error_at_last_seen_is_logged(susan: User, caplog: pytest.LogCaptureFixture) -> None:
     user_id = susan.id
     db.session.execute(sa.text('ALTER TABLE "user" RENAME COLUMN last_seen_at TO renamed'))

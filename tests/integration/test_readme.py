@@ -115,6 +115,7 @@ def copied_tree(tmp_path: Path) -> Path:
     return tree
 
 
+@pytest.mark.exhaustive
 def test_new_task_example_works(
     copied_tree: Path, app: Flask, environment: dict[str, str], make_user: Callable[..., User]
 ) -> None:

@@ -41,6 +41,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.exhaustive
 def test_process_state_is_independent_of_parent_process() -> None:
     script = f"trap '' INT HUP TSTP; umask 077; exec {sys.executable} -c \"$STATE\" 0<&-"
     environment = {"STATE": STATE, "SECRET_KEY": "x", "HOME": "/nowhere", "PATH": os.environ["PATH"]}
@@ -52,6 +53,7 @@ def test_process_state_is_independent_of_parent_process() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.exhaustive
 def test_interrupted_process_of_xdist_kills_its_servers() -> None:
     run = subprocess.run(
         [sys.executable, "-c", INTERRUPTED.replace("TIMEOUT", str(TIMEOUT))],
