@@ -134,18 +134,14 @@ class ScheduleEntry:
 
 
 def schedule_entries() -> list[ScheduleEntry]:
-    """Return the entries of the settings, and others that RedBeat stores. Raises redis.exceptions.RedisError."""
+    """Return the entries of the settings, as beat has stored them. Raises redis.exceptions.RedisError."""
     app = celery_app()
     app.redbeat_conf = config = RedBeatConfig(app)
-    keys = {config.key_prefix + name: name for name in app.conf.beat_schedule}
-    connection = redis_client.connection  # RedBeat's own client blocks while Redis is unavailable
-    scheduled = map(str, connection.zrange(config.schedule_key, 0, -1))
-    keys |= {key: key.removeprefix(config.key_prefix) for key in scheduled}
-    with connection.pipeline(transaction=False) as pipe:
-        for key in keys:
-            pipe.hmget(key, "definition", "meta")
+    with redis_client.connection.pipeline(transaction=False) as pipe:
+        for name in app.conf.beat_schedule:
+            pipe.hmget(config.key_prefix + name, "definition", "meta")
         stored = pipe.execute()
-    return [_entry(app, name, *values) for name, values in zip(keys.values(), stored, strict=True)]
+    return [_entry(app, name, *values) for name, values in zip(app.conf.beat_schedule, stored, strict=True)]
 
 
 def is_beat_running() -> bool:
@@ -155,12 +151,13 @@ def is_beat_running() -> bool:
 
 
 def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> ScheduleEntry:
-    if definition is None:
-        settings = app.conf.beat_schedule.get(name, {})
-        return ScheduleEntry(name, settings.get("task", ""), _seconds(settings.get("schedule")), None, None)
-    fields = RedBeatSchedulerEntry.decode_definition(definition)
-    last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
-    entry = RedBeatSchedulerEntry(app=app, **fields)
+    try:
+        fields = RedBeatSchedulerEntry.decode_definition(definition or "")
+        last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
+        entry = RedBeatSchedulerEntry(app=app, **fields)
+    except (ValueError, KeyError, TypeError):  # it is missing or malformed; the next tick of beat stores it
+        settings = app.conf.beat_schedule[name]
+        return ScheduleEntry(name, settings["task"], _seconds(settings["schedule"]), None, None)
     entry.last_run_at = last_run_at  # Celery would replace None by the current time
     every = _seconds(fields["schedule"])
     # RedBeat's own due_at is correct only at the time of the run: it counts the time since then twice.

@@ -232,9 +232,16 @@ class ConnectionCount:
         self._reported_at = -REPORT_INTERVAL
 
     def report(self, *, force: bool = False) -> None:
-        """Report the number, if REPORT_INTERVAL has passed or `force` is true. Raises redis.exceptions.RedisError."""
+        """Report the number, if REPORT_INTERVAL has passed or `force` is true. An error of Redis is only logged."""
         if not force and time.monotonic() - self._reported_at < REPORT_INTERVAL:
             return
+        self._reported_at = time.monotonic()
+        try:
+            self._store()
+        except redis.RedisError as error:  # a Redis that refuses to write still delivers events
+            logger.warning("the number of open streams is reported later: %s", error)
+
+    def _store(self) -> None:
         process = f"{socket.gethostname()}:{os.getpid()}"
         with self._client.pipeline() as pipe:
             if streams := self._count():
@@ -244,7 +251,6 @@ class ConnectionCount:
                 pipe.srem(PROCESSES, process)
                 pipe.delete(STREAM_COUNT.format(process))
             pipe.execute()
-        self._reported_at = time.monotonic()
 
 
 def count_open_streams(client: redis.Redis) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kombu import Exchange, Queue
+from redis.exceptions import ResponseError
 
 QUEUES = ("exports", "mail", "default")
 EXCHANGE = Exchange("microblog", type="direct")
@@ -51,6 +52,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
         "task_publish_retry": False,
         "broker_connection_timeout": timeout,
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a worker never gives up; Celery's default is 100, about 46 minutes
         # Late acknowledgements that fail with the connection are harmless (the claim drops the duplicate), so running
         # tasks continue through a restart of the broker.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -63,7 +65,11 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
         # A worker retries until Redis has stored a result; it does not retry progress (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
-        "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},
+        "result_backend_transport_options": {
+            "retry_policy": {"max_retries": 0},
+            # Redis refuses commands during a failover, or while it is out of memory or cannot write its disk.
+            "additional_connection_errors": [ResponseError],
+        },
         "redis_socket_connect_timeout": timeout,
         "redis_socket_timeout": timeout,
         "redis_socket_keepalive": True,
@@ -90,6 +96,7 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(config: dict[str, Any]) -> dict[str, Any]:
+    timeout = config["REDIS_TIMEOUT"]
     return {
         "beat_scheduler": "microblog.taskqueue.scheduler:Scheduler",
         "redbeat_redis_url": config["REDIS_URL"],
@@ -97,5 +104,5 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
         # A second beat waits for the lock; the lock of a beat that died is free after this many seconds.
         "redbeat_lock_timeout": 15,
         "beat_max_loop_interval": 3,
-        "redbeat_redis_options": {"retry_period": -1},  # wait for Redis at the start
+        "redbeat_redis_options": {"socket_connect_timeout": timeout, "socket_timeout": timeout},
     }

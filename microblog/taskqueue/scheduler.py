@@ -1,4 +1,4 @@
-"""Scheduler of `celery beat`: RedBeat that survives a Redis that is unavailable or has lost its data."""
+"""Scheduler of `celery beat`: RedBeat that survives a Redis that is unavailable or has lost data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,29 @@ class Scheduler(RedBeatScheduler):
     """RedBeat's scheduler. Of several, only the holder of the lock in Redis sends tasks; the others wait for it."""
 
     lock: Any = None
-    _stored = False
     _ticking = False
     _stop_requested = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "lazy": True})  # the first tick stores the schedule
+
+    def setup_schedule(self) -> None:
+        """Make the stored schedule equal to that of the settings: Redis may have lost, evicted or damaged a part of it.
+
+        Raises redis.exceptions.RedisError.
+        """
+        client, conf = get_redis(self.app), self.app.redbeat_conf
+        entries = {entry.key: entry for entry in map(self._maybe_entry, conf.schedule, conf.schedule.values())}
+        for key in client.zrange(conf.schedule_key, 0, -1):
+            if key not in entries:
+                client.delete(key)
+                client.zrem(conf.schedule_key, key)
+                logger.info("%s is no longer in the schedule; its entry is deleted", key)
+        for key, entry in entries.items():
+            if not self._is_stored(entry):
+                logger.info("%s is missing from the stored schedule, or differs; it is stored", entry.name)
+                client.delete(key)
+                entry.save()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send due tasks; returns the seconds until the next tick. Errors of Redis delay ticks but do not end beat.
@@ -52,14 +72,12 @@ class Scheduler(RedBeatScheduler):
         try:
             if self.lock is None and not self._take_lock():
                 return PAUSE
-            if not self._stored:  # Redis may have lost it while this beat waited for the lock
-                self.setup_schedule()
-                record_data_since(get_redis(self.app))
-                self._stored = True
+            self.setup_schedule()
+            record_data_since(get_redis(self.app))
             wait: float = super().tick(*args, **kwargs)
         except (LockError, RedisError) as error:
             logger.warning("the schedule waits for Redis (%s)", error)
-            self.lock, self._stored = None, False
+            self.lock = None
             return PAUSE
         return wait
 
@@ -73,3 +91,11 @@ class Scheduler(RedBeatScheduler):
         self.lock = lock
         logger.info("the schedule continues")
         return True
+
+    def _is_stored(self, entry: Any) -> bool:
+        """Return whether Redis has `entry` as it is in the settings."""
+        try:
+            stored = self.Entry.from_key(entry.key, app=self.app)
+        except (KeyError, ValueError, TypeError):  # it is missing or malformed
+            return False
+        return stored.rank is not None and bool(entry.editable_fields_equal(stored))

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, in which a closed connection is an error that a worker recovers from."""
+"""Kombu's Redis transport, in which a closed connection and a refused command end no worker."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """Kombu's transport with this channel."""
+    """Kombu's transport with this channel, which treats a refused command as a lost connection.
+
+    A Redis that is a read-only replica during a failover, out of memory, or unable to write its disk replies to a
+    command with an error. Kombu counts such replies among the errors of a channel, which end a worker, an
+    acknowledgement or a remote control command; as errors of the connection, each of them is tried again.
+    """
 
     Channel = Channel
+    connection_errors = (*redis.Transport.connection_errors, exceptions.ResponseError)

@@ -1,11 +1,14 @@
-"""Beat survives an outage of Redis, and restores its schedule if Redis has lost it."""
+"""Beat survives an outage of Redis, and repairs its schedule if Redis has lost or damaged a part of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery.schedules import schedule
 from flask import Flask
 from redbeat.schedulers import RedBeatScheduler
 
@@ -15,6 +18,9 @@ from tests.support.programs import ScriptProcess
 from tests.support.servers import TIMEOUT, RedisServer, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
+
+SCHEDULE_KEY = "microblog:redbeat::schedule"
+OTHER_DEFINITION = {"name": "reconcile", "task": "noop", "schedule": {"__type__": "interval", "every": 9999.0}}
 
 Start = Callable[[], ScriptProcess]
 
@@ -79,19 +85,44 @@ def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: Re
     wait_for(lambda: scheduled(redis_server), what="the second beat takes over")
 
 
-@pytest.mark.exhaustive
-def test_waiting_beat_restores_schedule_lost_by_redis(start_beat: Start, redis_server: RedisServer) -> None:
-    first = start_beat()
-    wait_for(lambda: scheduled(redis_server))
-    [statics] = redis_server.client.keys("microblog:redbeat:*statics*")
-    redis_server.client.delete(statics)
-    start_beat()
-    wait_for(lambda: redis_server.client.exists(statics), what="the second beat stores its schedule")
+def damage(client: Any, key: str, damage: str) -> None:
+    """Damage the entry `key` of the schedule."""
+    if damage == "evicted":
+        client.delete(key)
+    elif damage == "not due":
+        client.zrem(SCHEDULE_KEY, key)
+    else:
+        client.hset(key, "definition", "{" if damage == "malformed" else json.dumps(OTHER_DEFINITION))
 
-    first.kill()
-    redis_server.client.flushall()
 
-    wait_for(lambda: scheduled(redis_server))
+@pytest.mark.parametrize("kind", ["evicted", "not due", "malformed", "changed"])
+def test_next_tick_repairs_schedule(app: Flask, redis_server: RedisServer, kind: str) -> None:
+    client = redis_server.client
+    scheduler = Scheduler(app=app.extensions["celery"])
+    scheduler.setup_schedule()
+    key = "microblog:redbeat:reconcile"
+    stored = client.hget(key, "definition")
+    entries = client.zcard(SCHEDULE_KEY)
+
+    damage(client, key, kind)
+    scheduler.tick()
+
+    assert client.hget(key, "definition") == stored
+    assert client.zscore(SCHEDULE_KEY, key) is not None
+    assert client.zcard(SCHEDULE_KEY) == entries
+    scheduler.close()
+
+
+def test_tick_deletes_entries_not_in_settings(app: Flask, redis_server: RedisServer) -> None:
+    scheduler = Scheduler(app=app.extensions["celery"])
+    scheduler.Entry(name="old", task="old", schedule=schedule(1), app=scheduler.app).save()
+    assert redis_server.client.exists("microblog:redbeat:old")
+
+    scheduler.tick()
+
+    assert not redis_server.client.exists("microblog:redbeat:old")
+    assert redis_server.client.zscore(SCHEDULE_KEY, "microblog:redbeat:old") is None
+    scheduler.close()
 
 
 @pytest.mark.exhaustive

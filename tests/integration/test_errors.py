@@ -181,8 +181,9 @@ def test_unreachable_or_locked_database_is_unavailable(faulty: Flask, database: 
             other.execute(sa.text("UPDATE post SET body = body"))
 
 
-def test_pages_work_while_redis_is_unavailable(
-    make_app: Callable[..., Flask], make_user: Callable[..., User], redis_server: RedisServer
+@pytest.mark.parametrize("refusal", [None, "READONLY", pytest.param("OOM", marks=pytest.mark.exhaustive)])
+def test_pages_work_while_redis_is_unavailable_or_refuses(
+    make_app: Callable[..., Flask], make_user: Callable[..., User], redis_server: RedisServer, refusal: str | None
 ) -> None:
     app = make_app(TESTING=False, RATELIMIT_ENABLED=True)
     make_user("susan")
@@ -190,7 +191,7 @@ def test_pages_work_while_redis_is_unavailable(
     pages = {rule.rule for rule in app.url_map.iter_rules() if "GET" in not_none(rule.methods) and not rule.arguments}
     pages -= {"/readyz", "/notifications/stream"}  # /readyz reports the outage, and the stream never ends
 
-    with redis_server.stopped():
+    with redis_server.refusing(refusal) if refusal else redis_server.stopped():
         signed_in = sign_in(browser)
         statuses = {page: browser.get(page).status_code for page in pages}
         written = browser.post("/", data={"post": "not lost"})

@@ -34,6 +34,13 @@ TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a bus
 STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
 IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages
 
+# Replies with which Redis refuses to write, each with the commands that cause and end it.
+REFUSALS: dict[str, tuple[list[str | int], list[str | int]]] = {
+    "READONLY": (["REPLICAOF", "127.0.0.1", 1], ["REPLICAOF", "NO", "ONE"]),
+    "OOM": (["CONFIG", "SET", "maxmemory", 1], ["CONFIG", "SET", "maxmemory", 0]),
+    "NOREPLICAS": (["CONFIG", "SET", "min-replicas-to-write", 1], ["CONFIG", "SET", "min-replicas-to-write", 0]),
+}
+
 ZONE = "timezone=Europe/Berlin"  # of the PostgreSQL server: not UTC, to reveal code that relies on UTC
 
 
@@ -89,6 +96,16 @@ class RedisServer:
             yield
         finally:
             self.start()
+
+    @contextlib.contextmanager
+    def refusing(self, kind: str) -> Iterator[None]:
+        """Refuse to write during the block, with the reply `kind` of REFUSALS."""
+        begin, end = REFUSALS[kind]
+        self.client.execute_command(*begin)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            self.client.execute_command(*end)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[RedisServer]:

@@ -25,11 +25,13 @@ TEST_ERRORS = "tests/integration/test_errors.py"
 TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
+TEST_REFUSALS = "tests/integration/test_redis_refusals.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
 NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back"
 PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
+REFUSAL = f"{TEST_REFUSALS}::test_refusal_delays_jobs_and_ends_no_process[READONLY-sqlite]"
 RETRY_LATER = f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]"
 TEMPORARY = f"{TEST_EXPORT_MAIL}::test_temporary_refusal_is_retried_until_accepted"
 UNPUBLISHED = "test_launch_while_redis_is_down_runs_later"
@@ -43,7 +45,7 @@ OUTAGES = Promise(
             "redis-pages",
             "Without Redis, rate limits are counted in memory and pages work.",
             (Edit(EXTENSIONS, "limiter", ", in_memory_fallback_enabled=True", ""),),
-            (f"{TEST_ERRORS}::test_pages_work_while_redis_is_unavailable",),
+            (f"{TEST_ERRORS}::test_pages_work_while_redis_is_unavailable_or_refuses",),
         ),
         Mutant(
             "redis-launch",
@@ -131,9 +133,34 @@ OUTAGES = Promise(
         ),
         Mutant(
             "redis-schedule",
-            "Beat stores its schedule again after Redis has lost its data.",
+            "Beat repairs its schedule after Redis has lost or damaged a part of it.",
             (Edit(SCHEDULER, "Scheduler._tick", "self.setup_schedule()", "pass"),),
-            (f"{TEST_BEAT}::test_beat_survives_restart_of_empty_redis",),
+            (f"{TEST_BEAT}::test_next_tick_repairs_schedule",),
+        ),
+        Mutant(
+            "redis-refuses-beat",
+            "Beat starts while Redis refuses to write.",
+            (Edit(SCHEDULER, "Scheduler.__init__", '"lazy": True', '"lazy": False'),),
+            (REFUSAL,),
+        ),
+        Mutant(
+            "redis-refuses-worker",
+            "A worker waits while Redis refuses commands.",
+            (
+                Edit(
+                    TRANSPORT,
+                    "Transport",
+                    "(*redis.Transport.connection_errors, exceptions.ResponseError)",
+                    "redis.Transport.connection_errors",
+                ),
+            ),
+            (REFUSAL,),
+        ),
+        Mutant(
+            "redis-refuses-result",
+            "A result that Redis refuses is stored once Redis accepts it.",
+            (Edit(SETTINGS, "_results", "[ResponseError]", "[]"),),
+            (REFUSAL,),
         ),
         Mutant(
             "smtp-permanent",

@@ -1,0 +1,97 @@
+"""A Redis that answers but refuses commands ends no process, fails no job and is no crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from microblog.extensions import db
+from microblog.notifications.pubsub import ConnectionCount
+from microblog.taskqueue.launch import launch
+from tests.support import tasks
+from tests.support.factories import row_of, start, state_of
+from tests.support.programs import ScriptProcess
+from tests.support.servers import REFUSALS, RedisServer, Worker, wait_for
+
+OTHERS = [pytest.param(kind, marks=pytest.mark.exhaustive) for kind in REFUSALS if kind != "READONLY"]
+
+
+@pytest.fixture
+def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., ScriptProcess]]:
+    """A function that starts a program of Celery and does not wait for it."""
+    started: list[ScriptProcess] = []
+
+    def start_one(*arguments: str) -> ScriptProcess:
+        log = tmp_path / f"{arguments[0]}.log"
+        settings = environment | {"RECONCILE_INTERVAL": "1"}
+        command = ["celery", "-A", "tests.support.worker_app", *arguments]
+        started.append(ScriptProcess(command, settings, stdout=log))
+        return started[-1]
+
+    yield start_one
+    for program in started:
+        program.kill()
+
+
+@pytest.mark.parametrize("database", ["sqlite"])  # the databases do not differ in this
+@pytest.mark.parametrize("kind", ["READONLY", *OTHERS])
+def test_refusal_delays_jobs_and_ends_no_process(
+    app: Flask,
+    redis_server: RedisServer,
+    make_worker: Callable[..., Worker],
+    start_program: Callable[..., ScriptProcess],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    release_file = tmp_path / "release"
+    worker = make_worker()
+    running = start(tasks.count.s(str(release_file)))
+    wait_for(lambda: state_of(running) == "PROGRESS", what="the job is running")
+
+    programs = [worker.process]
+
+    def wait_for_line(log: Path, line: str) -> None:
+        wait_for(lambda: all_run(programs) and line in log.read_text(), what=f"{line} in {log}")
+
+    with redis_server.refusing(kind):
+        launched = launch(tasks.add.s(1, 2)).id
+        db.session.commit()
+        assert row_of(launched).published_at is None
+        programs.append(start_program("beat"))
+        programs.append(start_program("worker", "--hostname", "second@tests", "--without-gossip", "--without-mingle"))
+        wait_for_line(tmp_path / "beat.log", "the schedule waits for Redis")
+        wait_for_line(tmp_path / "worker.log", "Trying to re")
+        release_file.touch()
+        wait_for_line(worker.log, "_store_result. Retrying")
+
+    for task_id in (running, launched):
+        wait_for(lambda: all_run(programs) and state_of(task_id) == "SUCCESS", what="success")  # noqa: B023
+        assert (row_of(task_id).attempts, row_of(task_id).crashes) == (1, 0)
+    wait_for_line(tmp_path / "worker.log", "second@tests ready")
+
+
+def all_run(programs: list[ScriptProcess]) -> bool:
+    """Return True. Raises AssertionError if a program has ended."""
+    assert [program.poll() for program in programs] == [None] * len(programs)
+    return True
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_worker_never_stops_reconnecting(app: Flask) -> None:
+    assert app.extensions["celery"].conf.broker_connection_max_retries is None  # for kombu: no limit
+
+
+def test_number_of_streams_is_reported_after_refusal(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = ConnectionCount(redis_server.client, lambda: 1).report
+
+    with redis_server.refusing("READONLY"):
+        report(force=True)
+    assert "the number of open streams is reported later" in caplog.text
+
+    report(force=True)
+    assert list(redis_server.client.scan_iter("microblog:listening:*"))
