@@ -2,7 +2,7 @@
 
 No process has counters of its own, so every web process returns the same values, and no count is lost when a process
 ends. If a service is unavailable, only the metrics that come from it are omitted. Events that no row records, which are
-dropped messages and republished messages, are counted in Redis. If it loses its data, these counters restart at zero,
+dropped, republished and malformed messages, are counted in Redis. If it loses its data, these counters restart at zero,
 which Prometheus expects.
 """
 
@@ -34,7 +34,7 @@ from microblog.monitoring.workers import WorkerReplies, query_workers_with
 from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimRefused
-from microblog.taskqueue.interface import celery_app, claim_refused, message_republished
+from microblog.taskqueue.interface import celery_app, claim_refused, message_republished, message_set_aside
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
 COUNTS_KEY = "microblog:counts"  # a hash: event name to count
 REPUBLISHED = "relayed"  # the name of the exported metric
+SET_ASIDE = "set_aside"
 REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 
@@ -97,9 +98,18 @@ def init_app(app: Flask) -> None:
         _count(app, REPUBLISHED)
 
     app.extensions["metrics"] = Metrics(app)
-    app.extensions["count_events"] = count_refusal, count_republished  # signals keep only weak references
+
+    def count_set_aside(sender: object, **_: Any) -> None:
+        _count(app, SET_ASIDE)
+
+    app.extensions["count_events"] = (
+        count_refusal,
+        count_republished,
+        count_set_aside,
+    )  # signals keep only weak references
     claim_refused.connect(count_refusal, sender=app.extensions["celery"])
     message_republished.connect(count_republished, sender=app.extensions["celery"])
+    message_set_aside.connect(count_set_aside, sender=app.extensions["celery"])
 
 
 def _count(app: Flask, event: str) -> None:
@@ -249,6 +259,11 @@ def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
         "microblog_messages_relayed",
         "Missing messages that reconcile published again.",
         value=values.counts.get(REPUBLISHED, 0),
+    )
+    yield CounterMetricFamily(
+        "microblog_messages_set_aside",
+        "Messages that were set aside because no task can be made of them.",
+        value=values.counts.get(SET_ASIDE, 0),
     )
     yield GaugeMetricFamily(
         "microblog_open_streams", "Open event streams of pages, in all web processes.", value=values.open_streams

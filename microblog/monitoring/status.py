@@ -27,6 +27,7 @@ from microblog.monitoring.job_queries import WaitingJob, oldest_waiting_job
 from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
 from microblog.monitoring.workers import WorkerReplies, query_workers
 from microblog.taskqueue import states
+from microblog.taskqueue.consumer import count_dead_letters
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 
@@ -40,7 +41,13 @@ MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fractio
 EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not responded counts as unavailable
 
 #: The parts of the status, each with the service that it comes from.
-SERVICES = {"workers": "Redis", "queues": "Redis", "schedule": "Redis", "jobs": "The database"}
+SERVICES = {
+    "workers": "Redis",
+    "queues": "Redis",
+    "schedule": "Redis",
+    "dead_letters": "Redis",
+    "jobs": "The database",
+}
 #: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
 OLDER = "older"
@@ -104,12 +111,16 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message."""
+    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message.
+
+    `dead_letters` is the number of messages that were set aside because no task can be made of them.
+    """
 
     at: datetime
     workers: WorkerReplies | None
     queues: list[QueueStats] | None
     schedule: list[ScheduleEntry] | None
+    dead_letters: int | None
     jobs: JobSummary | None
     unavailable: dict[str, str]
 
@@ -143,6 +154,7 @@ def check_status(timeout: float) -> SystemStatus:
         found["workers"] = query_workers(timeout)
         found["queues"] = measure_queues(found["workers"])
         found["schedule"] = schedule_entries()
+        found["dead_letters"] = count_dead_letters()
 
     def check_database() -> None:
         found["jobs"] = _summarize_jobs()
@@ -194,6 +206,8 @@ def _minor_problems(status: SystemStatus) -> list[str]:
     problems += [
         f"{entry.name} is overdue: is beat running?" for entry in status.schedule or [] if _is_overdue(entry, status)
     ]
+    if status.dead_letters:
+        problems.append(f"Messages that are no tasks: {status.dead_letters}: flask tasks dead-letters lists them.")
     return problems + _job_problems(status)
 
 

@@ -86,6 +86,7 @@ def _tasks(config: dict[str, Any]) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # One message per process, so that none waits for a long export while another worker is idle.
         "worker_prefetch_multiplier": 1,
+        "worker_consumer": "microblog.taskqueue.consumer:Consumer",
         # For `flask tasks worker NAME restart-pool`.
         "worker_pool_restarts": True,
         "task_soft_time_limit": config["TASK_SOFT_TIME_LIMIT"],

@@ -30,6 +30,9 @@ claim_refused = Signal()
 #: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
 message_republished = Signal()
 
+#: Sent when a message that is no task was set aside. Receivers get ``sender, queue``.
+message_set_aside = Signal()
+
 #: Sent before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then are not purged.
 rows_needed_since = Signal()
 

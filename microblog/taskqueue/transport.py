@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, in which a closed connection and a refused command end no worker."""
+"""Kombu's Redis transport, in which a closed connection, a refused command and a malformed message end no worker."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import redis
-from redis import exceptions
+from redis import Redis, exceptions
+
+from microblog.taskqueue.consumer import envelope_problem, set_aside
+
+
+class Client(Redis):
+    """The client of a channel, which sets aside messages that kombu cannot read: their errors would end a worker."""
+
+    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+        """As redis-py's; a queue whose message is set aside seems to be empty."""
+        response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        if command_name == "BRPOP" and response:
+            queue, text = (str(part, errors="replace") if isinstance(part, bytes) else part for part in response)
+            if reason := envelope_problem(text):
+                set_aside(queue, reason, text)
+                return None
+        return response
 
 
 class Channel(redis.Channel):
     """Kombu's channel, which raises an error that Celery handles if its connection was closed."""
+
+    def _get_client(self) -> Any:
+        return Client
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from microblog.monitoring.workers import WorkerReplies
 
 def status_with(pool: dict[str, Any]) -> SystemStatus:
     replies = WorkerReplies(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
-    return SystemStatus(at=utcnow(), workers=replies, queues=[], schedule=[], jobs=None, unavailable={})
+    return SystemStatus(at=utcnow(), workers=replies, queues=[], schedule=[], dead_letters=0, jobs=None, unavailable={})
 
 
 def test_worker_without_processes_degrades_status() -> None:

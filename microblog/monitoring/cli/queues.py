@@ -1,4 +1,4 @@
-"""``flask tasks purge``, ``pause``, ``resume``, ``rate-limit``, ``time-limit`` and ``run``."""
+"""``flask tasks purge``, ``dead-letters``, ``pause``, ``resume``, ``rate-limit``, ``time-limit`` and ``run``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from microblog.monitoring.actions import (
     run_task,
     runnable_tasks,
 )
-from microblog.monitoring.cli import completion
+from microblog.monitoring.cli import completion, tables
 from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     EXIT_USAGE_ERROR,
@@ -29,6 +29,7 @@ from microblog.monitoring.cli.common import (
 from microblog.monitoring.job_queries import describe_jobs
 from microblog.monitoring.queues import known_queues, purge_queue, queue_length, unfinished_tasks
 from microblog.monitoring.workers import CommandReply, send_command
+from microblog.taskqueue.consumer import dead_letters, delete_dead_letters
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.queues import pause_consuming, resume_consuming
 
@@ -88,6 +89,24 @@ def _print_purged(purged: dict[str, Any]) -> None:
             f"{waiting} tasks of this queue are unfinished: reconcile publishes them again. To end them, use "
             f"flask tasks cancel."
         )
+
+
+@tasks.command("dead-letters")
+@click.option("--delete", is_flag=True, help="Delete them after they are listed.")
+@json_option
+def list_dead_letters(delete: bool) -> None:
+    """List the messages that were set aside because no task can be made of them, the newest first.
+
+    They come from another program that uses the same Redis, or from a damaged one. A job of this site is not among
+    them: reconcile publishes it again. The newest 100 messages are kept.
+
+    \b
+    Example:
+      flask tasks dead-letters --json | jq -r '.[].message'
+    """
+    print_output(dead_letters(), tables.print_dead_letters)
+    if delete:
+        delete_dead_letters()
 
 
 @tasks.command("pause")

@@ -18,6 +18,7 @@ from microblog.monitoring.output import EMPTY
 from microblog.monitoring.queues import QueueStats, ScheduleEntry
 from microblog.monitoring.status import JobSummary, SystemStatus, Verdict
 from microblog.monitoring.workers import LIMITS, Fields, WorkerSummary
+from microblog.taskqueue.consumer import DeadLetter
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import Decision
 
@@ -229,6 +230,14 @@ def print_queues(measured: Iterable[QueueStats]) -> None:
     )
 
 
+def print_dead_letters(letters: Iterable[DeadLetter]) -> None:
+    """Print messages that were set aside, one per line."""
+    output.print_table(
+        ["SET ASIDE", "QUEUE", "REASON", "MESSAGE"],
+        [[output.format_time(one.at), one.queue, one.reason, output.one_line(one.message)[:60]] for one in letters],
+    )
+
+
 def print_schedule(entries: Iterable[ScheduleEntry]) -> None:
     """Print the schedule, one entry per line."""
     output.print_table(
@@ -279,6 +288,7 @@ def status_as_json(status: SystemStatus) -> dict[str, Any]:
         "queues": status.queues,
         "jobs": status.jobs,
         "schedule": status.schedule,
+        "dead_letters": status.dead_letters,
         "away": status.unavailable,
     }
 

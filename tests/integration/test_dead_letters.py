@@ -1,0 +1,110 @@
+"""A message that no task can be made of is set aside, and the worker goes on with the next one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from microblog.monitoring.status import Verdict, check_status
+from microblog.taskqueue.consumer import MAX_DEAD_LETTERS, MAX_TEXT, dead_letters, set_aside
+from tests.support import tasks
+from tests.support.console import commands
+from tests.support.factories import start, state_of
+from tests.support.servers import RedisServer, Worker, wait_for
+
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
+
+
+def encode(value: Any) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+def message(headers: Any = None, **changes: Any) -> dict[str, Any]:
+    """Return a message as kombu stores it, of the task noop unless `headers` or `changes` say otherwise."""
+    properties = {
+        "delivery_tag": "tag",
+        "delivery_info": {"exchange": "microblog", "routing_key": "default"},
+        "body_encoding": "base64",
+    }
+    return {
+        "body": encode([[], {}, {}]),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": "noop", "id": "1"} if headers is None else headers,
+        "properties": properties | changes.pop("properties", {}),
+    } | changes
+
+
+MALFORMED: dict[str, Any] = {
+    "text": "hello",
+    "truncated": json.dumps(message())[:-10],
+    "nothing": "",
+    "list": [],
+    "number": 7,
+    "no properties": {"body": "", "headers": {}},
+    "no delivery tag": message(properties={"delivery_tag": []}) | {"properties": {}},
+    "unknown encoding": message(properties={"body_encoding": "rot13"}),
+    "no base64": message(body="*"),
+    "numeric body": message(body=7),
+    "no headers": message(headers=[]),
+    "text as headers": message(headers="task"),
+    "no task": message(headers={"id": "1"}),
+    "no id": message(headers={"task": "noop"}),
+    "list as task": message(headers={"task": ["noop"], "id": "1"}),
+    "number as id": message(headers={"task": "noop", "id": 1}),
+    "body of another producer": message(body=encode({"event": "signup"})),
+    "body is no JSON": message(body=base64.b64encode(b"{").decode()),
+    "arguments are a mapping": message(body=encode([{}, [], {}])),
+    "pickle": message(**{"content-type": "application/x-python-serialize", "content-encoding": "binary"}),
+    "invalid time": message(headers={"task": "noop", "id": "1", "eta": "tomorrow"}),
+    "invalid expiry": message(headers={"task": "noop", "id": "1", "expires": "tomorrow"}),
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_message_is_set_aside(app: Flask, redis_server: RedisServer, worker: Worker, kind: str) -> None:
+    malformed = MALFORMED[kind]
+    text = malformed if isinstance(malformed, str) else json.dumps(malformed)
+    redis_server.client.lpush("default", text)
+
+    task_id = start(tasks.noop.s())
+
+    wait_for(lambda: state_of(task_id) == "SUCCESS", what="the next message is a task, which runs")
+    assert worker.process.poll() is None
+    [letter] = dead_letters()
+    assert letter.queue == "default"
+    assert letter.reason in worker.text()
+    wait_for(lambda: not redis_server.in_flight(), what="nothing is delivered again")
+
+
+@ON_SQLITE
+def test_dead_letters_are_limited_listed_and_reported(app: Flask, worker: Worker) -> None:
+    run = commands(app, "tasks")
+    assert run("dead-letters").stdout.splitlines()[1:] == []
+    for number in range(MAX_DEAD_LETTERS + 1):
+        set_aside("default", "it is not JSON", f"message {number}" + "x" * MAX_TEXT)
+
+    status = check_status(timeout=30)
+    listed = json.loads(run("dead-letters", "--json").stdout)
+
+    assert status.verdict == Verdict.DEGRADED
+    assert "Messages that are no tasks: 100: flask tasks dead-letters lists them." in status.problems
+    assert [len(listed), len(listed[0]["message"])] == [MAX_DEAD_LETTERS, MAX_TEXT]
+    assert listed[0]["message"].startswith("message 100x"), "the newest is kept"
+    assert "it is not JSON" in run("dead-letters", "--delete").stdout
+    assert dead_letters() == []
+
+
+@ON_SQLITE
+def test_message_set_aside_while_redis_refuses_is_logged(
+    app: Flask, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis_server.refusing("READONLY"):
+        set_aside("default", "it is not JSON", "hello")
+
+    assert "the message is lost: hello" in caplog.text
