@@ -52,8 +52,8 @@ class Claim:
 
     `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
     `expires_at` no other process can have taken the task over, so the holder need not check. `next_steps` is the rest
-    of the job's chain as Celery stores it, the last step first; it is set once the task has returned. `retry_at` is
-    when a retry is due, `retry_published` whether its message was sent.
+    of the job's chain as Celery stores it, the last step first; it is set once the task has returned or requested a
+    retry. `retry` is the signature of that retry, `retry_at` when it is due.
     """
 
     task_id: str
@@ -64,8 +64,8 @@ class Claim:
     started_at: datetime  # of the first attempt
     expires_at: datetime
     next_steps: list[dict[str, Any]] = field(default_factory=list)
+    retry: dict[str, Any] | None = None
     retry_at: datetime | None = None
-    retry_published: bool = False
 
     @property
     def lease_valid(self) -> bool:

@@ -149,11 +149,13 @@ def publish(
     executor: AutocommitExecutor,
     signatures: Sequence[dict[str, Any]],
     *results: Any,
+    eta: datetime | None = None,
     expected_published_at: datetime | None = None,
 ) -> bool:
     """Publish what remains of a job: its next step, with the following steps chained to it.
 
-    `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. Of several
+    `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. No worker
+    runs the step before `eta`. Of several
     callers only one publishes: the one that finds `published_at` as expected, None for the first time. Returns whether
     this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
     """
@@ -161,7 +163,7 @@ def publish(
     now = utcnow()
     with LogDatabaseErrors(logger, "%s is published later", task_id):
         if mark_published(executor, task_id, now, expected_published_at):
-            return _send(executor, task_id, signatures, results, now)
+            return _send(executor, task_id, signatures, results, now, eta)
     return False
 
 
@@ -171,12 +173,13 @@ def _send(
     signatures: Sequence[dict[str, Any]],
     results: tuple[Any, ...],
     published_at: datetime,
+    eta: datetime | None,
 ) -> bool:
     """Send the message that mark_published() has announced; undo that and return False if it cannot be sent."""
     try:
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
-        first.apply_async(results, chain=following[::-1] or None)
+        first.apply_async(results, chain=following[::-1] or None, **({"eta": eta} if eta else {}))
     except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)

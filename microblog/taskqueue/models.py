@@ -54,7 +54,8 @@ class Task(Model):
     worker: Mapped[str | None] = mapped_column(sa.String(255))
     attempts: Mapped[int] = mapped_column(default=0)  # claims so far; the latest one's number is its fencing token
     crashes: Mapped[int] = mapped_column(default=0)  # claims whose worker died
-    signature: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # what to publish
+    signature: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # what to publish for the first attempt
+    retry_signature: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # and for the next one
 
     published_at: Mapped[datetime | None]
     eta: Mapped[datetime | None]  # when the next automatic retry is due

@@ -192,8 +192,8 @@ def _previous_step(step: Task) -> Task | None:
 
 
 def _publish_again(step: Task, previous: Task | None, reason: str) -> bool:
-    remaining = sa.select(Task.signature).where(Task.root_id == step.root_id, Task.position >= step.position)
-    signatures = db.session.scalars(remaining.order_by(Task.position)).all()
+    following = sa.select(Task.signature).where(Task.root_id == step.root_id, Task.position > step.position)
+    signatures = [step.retry_signature or step.signature, *db.session.scalars(following.order_by(Task.position))]
     app = celery_app()
     results = [_result_of(previous)] if previous else []
     published = publish(app.executor, signatures, *results, expected_published_at=step.published_at)

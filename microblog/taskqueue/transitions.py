@@ -66,6 +66,7 @@ UNHELD = sa.or_(
 UNCOUNTED_CRASH = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
+_CRASHES_LEFT = task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())
 _ID = task_table.c.id == sa.bindparam("task_id")
 _IDENTITY = (task_table.c.root_id, task_table.c.position, task_table.c.user_id, task_table.c.name)
 
@@ -113,7 +114,7 @@ _CLAIM = (
         _ID,
         UNFINISHED,
         task_table.c.cancel_requested_at.is_(None),
-        task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer()),
+        _CRASHES_LEFT,
         UNHELD,
     )
     .values(
@@ -135,7 +136,12 @@ _CLAIM = (
         task_table.c.started_at,
     )
 )
-_WHY_REFUSED = sa.select(task_table.c.state, task_table.c.cancel_requested_at, UNHELD.label("unheld")).where(_ID)
+_WHY_REFUSED = sa.select(
+    task_table.c.state,
+    task_table.c.cancel_requested_at,
+    UNHELD.label("unheld"),
+    (~_CRASHES_LEFT).label("crashed_too_often"),
+).where(_ID)
 
 
 def claim_task(
@@ -146,24 +152,30 @@ def claim_task(
     Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
     run now, and DatabaseUnavailable.
     """
-    now = utcnow()
-    expires = now + timedelta(seconds=lease)
-    won = executor.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
-    if won:
-        return Claim(task_id, **won[0]._mapping, expires_at=expires)
-    for row in executor.execute(_WHY_REFUSED, task_id=task_id, now=now):
-        raise _refusal(row, task_id)
-    return None
+    while True:
+        now = utcnow()
+        expires = now + timedelta(seconds=lease)
+        won = executor.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
+        if won:
+            return Claim(task_id, **won[0]._mapping, expires_at=expires)
+        refused = executor.execute(_WHY_REFUSED, task_id=task_id, max_crashes=max_crashes, now=now)
+        if not refused:
+            return None
+        if refusal := _refusal(refused[0], task_id):
+            raise refusal
+        # The row has changed between the two statements, so that the task can be claimed now.
 
 
-def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused:
+def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused | None:
     if row.state in states.FINISHED:
         return AlreadyFinished(f"{task_id} is {row.state} already")
     if not row.unheld:
         return HeldElsewhere(f"{task_id} is being run by another worker")
     if row.cancel_requested_at:
         return CancelRequested(f"{task_id} has a cancellation request")
-    return TooManyCrashes(f"{task_id} has crashed too many workers")
+    if row.crashed_too_often:
+        return TooManyCrashes(f"{task_id} has crashed too many workers")
+    return None
 
 
 _STILL_CURRENT = sa.select(task_table.c.cancel_requested_at).where(
@@ -327,11 +339,10 @@ def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> 
 def store_retry(
     executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None
 ) -> StoredStep | None:
-    """Store RETRY, when the retry is due and whether its message was sent; otherwise as store_failure()."""
-    values: dict[str, Any] = {"eta": NOW}
-    if writer.claim is not None:
-        values["eta"] = writer.claim.retry_at or NOW
-        values["published_at"] = NOW if writer.claim.retry_published else None
+    """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
+    values: dict[str, Any] = {"eta": NOW, "published_at": None}
+    if writer.claim is not None and writer.claim.retry is not None:
+        values |= {"eta": writer.claim.retry_at, "retry_signature": writer.claim.retry}
     return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
 
 
@@ -389,6 +400,7 @@ def anonymize_tasks(session: scoped_session[Any], task_ids: sa.Select[str] | Ite
     statement = (
         sa.update(Task)
         .where(Task.id.in_(task_ids))
-        .values(user_id=None, description=Task.name, message="", result=None, error=None, traceback=None, signature={})
+        .values(user_id=None, description=Task.name, message="", result=None, error=None, traceback=None)
+        .values(signature={}, retry_signature=None)
     )
     return count_changed(session, statement)

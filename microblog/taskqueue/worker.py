@@ -10,14 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task, bootsteps, current_app
 from celery.app.task import Context
-from celery.exceptions import BackendStoreError, Ignore, Reject, Retry
+from celery.exceptions import BackendStoreError, Ignore, Reject
+from celery.result import AsyncResult
 from celery.signals import setup_logging, task_internal_error, worker_process_init, worker_shutting_down
 from celery.worker.request import Request
 from celery.worker.state import active_requests
@@ -155,20 +156,22 @@ class JobTask(Task):
                 with contextlib.suppress(DatabaseUnavailable):
                     db.session.remove()
 
-    def retry(self, *args: Any, eta: datetime | None = None, countdown: float | None = None, **options: Any) -> Any:
-        """As Celery's; stores the due time in the row. If the broker is unavailable, reconcile publishes the retry."""
-        if (claim := self.claim) is None:
-            return super().retry(*args, eta=eta, countdown=countdown, **options)
-        if eta is None and countdown is None:
-            countdown = self.default_retry_delay
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    ) -> AsyncResult[Any] | None:
+        """As Celery's, except for the retry of the current run, which Celery would publish before it stores RETRY.
+
+        The result backend publishes it afterwards, so that the claim of the retry finds the row waiting for it.
+        """
+        claim = self.claim
+        if claim is None or claim.retry is not None or task_id != claim.task_id:
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
+        eta, countdown = options.pop("eta", None), options.pop("countdown", None)
         claim.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
-        claim.retry_published = True
-        try:
-            return super().retry(*args, eta=eta, countdown=countdown, **options)
-        except Reject as unpublished:
-            claim.retry_published = False
-            logger.warning("the broker is unavailable; %s is published later", self.request.id)
-            raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished
+        claim.next_steps = options.pop("chain", None) or []
+        # Immutable, since its arguments contain the result of the previous step already.
+        claim.retry = dict(self.signature(args, kwargs, options | {"task_id": task_id}, immutable=True))
+        return None
 
     # Results of earlier attempts
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery import chain
 from celery.app.task import Context
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import Retry, TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
-from microblog.taskqueue import errors, transitions
+from microblog.taskqueue import errors, result_backend, transitions
 from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
-from tests.support.factories import row_of
+from tests.support.factories import make_older, row_of, rows_of
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -270,20 +275,83 @@ def test_progress_raises_cancelled_after_cancel_request(
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_retry_stores_whether_it_was_published(
-    executor: AutocommitExecutor, backend: Any, task_id: str, published: bool
+def request_retry(app: Flask, backend: Any, task_id: str) -> None:
+    """Run the task flaky until it requests a retry, and store that as Celery does."""
+    flaky = app.extensions["celery"].tasks["flaky"]
+    following = [row.signature for row in rows_of(task_id)[1:]]
+    flaky.push_request(id=task_id, hostname="one@host", args=[99], kwargs={}, chain=following, called_directly=False)
+    try:
+        flaky.before_start(task_id, (99,), {})
+        with pytest.raises(Retry) as retry:
+            flaky.run(99)
+        backend.mark_as_retry(task_id, retry.value.exc, request=flaky.request)
+    finally:
+        flaky.pop_request()
+
+
+@pytest.fixture
+def flaky_id(app: Flask, redis_server: RedisServer) -> str:
+    """The id of a launched task that requests a retry in each run; its message is gone."""
+    row = launch(chain(tasks.flaky.s(99), tasks.noop.s()))
+    db.session.commit()
+    redis_server.client.delete("default")
+    return row.id
+
+
+def test_retry_is_stored_before_it_is_published(
+    app: Flask, backend: Any, flaky_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = request_of(claim(executor, task_id))
-    first_published_at = not_none(row_of(task_id).published_at)
-    request.claim.retry_at, request.claim.retry_published = utcnow() + timedelta(seconds=60), published
+    published: list[Any] = []
 
-    backend.store_result(task_id, OSError("not now"), "RETRY", request=request)
+    def publish(executor: AutocommitExecutor, signatures: list[Any], *results: Any, eta: datetime) -> bool:
+        row = row_of(flaky_id)
+        published.append((row.state, row.published_at, row.eta == eta, [each["task"] for each in signatures]))
+        return True
 
-    row = row_of(task_id)
-    assert (row.state, row.eta) == ("RETRY", request.claim.retry_at)
-    assert (row.published_at is not None and row.published_at > first_published_at) is published
-    assert published or row.published_at is None
+    monkeypatch.setattr(result_backend, "publish", publish)
+
+    request_retry(app, backend, flaky_id)
+
+    assert published == [("RETRY", None, True, ["flaky", "noop"])]
+
+
+@pytest.mark.parametrize("redis_refuses", [False, True])
+def test_retry_message_has_number_of_retry(
+    app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer, redis_refuses: bool
+) -> None:
+    """Whether it is published at once or by reconcile, so that max_retries limits the retries."""
+    with redis_server.refusing("READONLY") if redis_refuses else contextlib.nullcontext():
+        request_retry(app, backend, flaky_id)
+    assert (row_of(flaky_id).published_at is None) is redis_refuses
+    if redis_refuses:
+        make_older(flaky_id, eta=30)
+        assert reconcile_all() == 1
+
+    [message] = redis_server.client.lrange("default", 0, -1)
+    headers, body = json.loads(message)["headers"], json.loads(base64.b64decode(json.loads(message)["body"]))
+    assert (headers["id"], headers["retries"]) == (flaky_id, 1)
+    assert body[0] == [99]
+    assert [step["task"] for step in body[2]["chain"]] == ["noop"]
+
+
+def test_claim_starts_over_if_reason_has_passed(
+    executor: AutocommitExecutor, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease that prevents the claim ends before its reason is read."""
+    first = claim(executor, task_id)
+    execute = executor.execute
+
+    def execute_late(statement: Any, **parameters: Any) -> Any:
+        rows = execute(statement, **parameters)
+        if statement is transitions._CLAIM and not rows:
+            transitions.release_on_shutdown(executor, task_id, "one@host")
+        return rows
+
+    monkeypatch.setattr(executor, "execute", execute_late)
+
+    second = claim(executor, task_id, worker="two@host")
+
+    assert (first.attempt, second.attempt, row_of(task_id).crashes) == (1, 2, 0)
 
 
 def test_terminal_row_never_changes(executor: AutocommitExecutor, backend: Any, task_id: str) -> None:

@@ -55,7 +55,7 @@ def fail_politely(*args: Any) -> None:
 @shared_task(name="flaky", bind=True, max_retries=5)
 def flaky(self: JobTask, failures: int) -> str:
     if self.request.retries < failures:
-        raise self.retry(countdown=1, exc=OSError("not yet"))
+        raise self.retry(countdown=0, exc=OSError("not yet"))
     return "at last"
 
 

@@ -12,6 +12,7 @@ JOBS = "microblog/jobs/services.py"
 SENDING = "microblog/mail/sending.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 LAUNCH = "microblog/taskqueue/launch.py"
+RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 SCHEDULER = "microblog/taskqueue/scheduler.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
@@ -32,7 +33,6 @@ DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_re
 NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back"
 PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
 REFUSAL = f"{TEST_REFUSALS}::test_refusal_delays_jobs_and_ends_no_process[READONLY-sqlite]"
-RETRY_LATER = f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]"
 TEMPORARY = f"{TEST_EXPORT_MAIL}::test_temporary_refusal_is_retried_until_accepted"
 UNPUBLISHED = "test_launch_while_redis_is_down_runs_later"
 
@@ -85,15 +85,33 @@ OUTAGES = Promise(
         Mutant(
             "redis-retry",
             "A retry without the broker is published once Redis is available again.",
+            (Edit(TRANSITIONS, "store_retry", '"published_at": None', '"published_at": NOW'),),
+            (f"{TEST_CLAIM}::test_retry_is_stored_before_it_is_published[sqlite]",),
+        ),
+        Mutant(
+            "retry-order",
+            "A retry is published once the row waits for it.",
             (
                 Edit(
                     WORKER,
-                    "JobTask.retry",
-                    'raise Retry(exc=options.get("exc"), when=eta or countdown) from unpublished',
-                    "raise",
+                    "JobTask.apply_async",
+                    "if claim is None or claim.retry is not None or task_id != claim.task_id:",
+                    "if True:",
                 ),
             ),
-            (RETRY_LATER,),
+            (f"{TEST_CLAIM}::test_retry_is_stored_before_it_is_published[sqlite]",),
+        ),
+        Mutant(
+            "retry-number",
+            "A retry that reconcile publishes has the number of the retry.",
+            (Edit(RECONCILE, "_publish_again", "step.retry_signature or step.signature", "step.signature"),),
+            (f"{TEST_CLAIM}::test_retry_message_has_number_of_retry[sqlite-True]",),
+        ),
+        Mutant(
+            "claim-reason",
+            "A claim is refused only for a reason that was read.",
+            (Edit(TRANSITIONS, "_refusal", "if row.crashed_too_often:", "if True:"),),
+            (f"{TEST_CLAIM}::test_claim_starts_over_if_reason_has_passed[sqlite]",),
         ),
         Mutant(
             "redis-retry-state",
@@ -103,7 +121,7 @@ OUTAGES = Promise(
                     RESULT_BACKEND, "DatabaseResultBackend._store_in_redis", "if state in states.FINISHED:", "if True:"
                 ),
             ),
-            (RETRY_LATER,),
+            (f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]",),
         ),
         Mutant(
             "redis-worker",
@@ -277,19 +295,6 @@ OUTAGES = Promise(
                 ),
             ),
             (f"{TEST_OUTAGES}::test_schema_error_at_progress_does_not_fail_task",),
-        ),
-        Mutant(
-            "redis-retry-unpublished",
-            "The row shows whether its retry was published.",
-            (
-                Edit(
-                    TRANSITIONS,
-                    "store_retry",
-                    'values["published_at"] = NOW if writer.claim.retry_published else None',
-                    'values["published_at"] = NOW',
-                ),
-            ),
-            (f"{TEST_CLAIM}::test_retry_stores_whether_it_was_published[sqlite-False]",),
         ),
         Mutant(
             "database-outcome",
