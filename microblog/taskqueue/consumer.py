@@ -21,8 +21,10 @@ from kombu.message import Message
 from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
+from microblog.database import LogDatabaseErrors
 from microblog.extensions import redis_client
 from microblog.taskqueue.interface import message_set_aside
+from microblog.taskqueue.transitions import return_message
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +133,17 @@ class Consumer(consumer.Consumer):
         """As Celery's, which rejects a message whose headers have invalid values, such as a time."""
         self._set_aside(message, f"Celery refuses it ({exc})")
         super().on_invalid_task(body, message, exc)
+
+    def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
+        """Give the message of another release back: reconcile publishes it again, for a worker that has the task.
+
+        Celery would fail the task. A message without an unfinished row, such as one of beat, is dropped.
+        """
+        task_id = str(message.headers["id"])
+        logger.warning("this worker has no task %s; the message of %s is published again", exc, task_id)
+        with LogDatabaseErrors(logger, "the message of %s counts as lost", task_id):
+            return_message(self.app.executor, task_id)
+        message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]
 
     def _set_aside(self, message: Message, reason: str) -> None:
         queue = (message.delivery_info or {}).get("routing_key")

@@ -6,6 +6,7 @@ function                transition                                    called by
 insert_tasks            (new) to PENDING                              launch()
 mark_published          sets ``published_at``                         publish()
 mark_unpublished        clears it                                     publish()
+return_message          clears it                                     Consumer.on_unknown_task()
 claim_task              PENDING, RETRY or an expired lease            JobTask.before_start()
                         to STARTED
 renew_leases            extends the lease of STARTED and PROGRESS     the worker, four times a lease
@@ -104,6 +105,14 @@ def mark_published(executor: AutocommitExecutor, task_id: str, now: datetime, ex
 def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: datetime) -> None:
     """Undo mark_published(): the message could not be sent."""
     executor.execute(_UNPUBLISHED, task_id=task_id, now=published_at)
+
+
+_RETURNED = sa.update(task_table).where(_ID, UNFINISHED, UNHELD).values(published_at=None)
+
+
+def return_message(executor: AutocommitExecutor, task_id: str) -> None:
+    """Mark a task as not published: its message cannot run where it was received. Raises DatabaseUnavailable."""
+    executor.execute(_RETURNED, task_id=task_id, now=utcnow())
 
 
 # Claims and leases

@@ -20,6 +20,7 @@ from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.result import AsyncResult
 from celery.signals import setup_logging, task_internal_error, worker_process_init, worker_shutting_down
+from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import active_requests
 from flask import Flask
@@ -256,11 +257,17 @@ class JobRequest(Request):
         self._sent_limits = sent
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
-        """As Celery's; a task whose process died may be claimed again at once."""
+        """As Celery's; a task whose process died may be claimed again at once.
+
+        That is a crash, unless the worker is told to stop: systemd, Heroku and a shell send the signal to all its
+        processes at once.
+        """
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
+            stopping = state.should_stop is not None or state.should_terminate is not None
+            end_lease = release_on_shutdown if stopping else expire_lease
             with LogDatabaseErrors(logger, "the lease of %s expires by itself", self.id), stop_renewing(self):
-                expire_lease(self.app.executor, self.id, self.hostname)
+                end_lease(self.app.executor, self.id, self.hostname)
         super().on_failure(exc_info, *args, **kwargs)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,35 @@ def test_stopping_worker_releases_tasks_in_time(
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(job_id)] == [(2, 0), (1, 0)]
     assert runs_file.read_text() == "ran\n"
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGTERM], id="SIGTERM"),
+        pytest.param([signal.SIGTERM, signal.SIGTERM], id="twice", marks=pytest.mark.exhaustive),
+        pytest.param([signal.SIGQUIT], id="SIGQUIT", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_stop_of_process_group_is_no_crash(
+    app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    """As by systemd, Heroku or a shell, which send the signal to the worker and to its children."""
+    release_file = tmp_path / "release"
+    task_id = start(tasks.count.s(str(release_file)))
+    for stop in range(app.config["TASK_MAX_CRASHES"]):
+        stopping = make_worker(concurrency=1)
+        wait_for(lambda: reconcile_all() * 0 or rows_of(task_id)[0].attempts == stop + 1)  # noqa: B023 - called at once
+        for number in signals:
+            stopping.send_signal(number)
+        stopping.process.wait(TIMEOUT)
+
+    release_file.touch()
+    make_worker(concurrency=1)
+
+    wait_for(lambda: reconcile_all() * 0 or states_of(task_id) == ["SUCCESS"])
+    assert rows_of(task_id)[0].crashes == 0
 
 
 @pytest.mark.exhaustive

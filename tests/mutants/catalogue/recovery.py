@@ -9,6 +9,8 @@ SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+CONSUMER = "microblog/taskqueue/consumer.py"
+TRANSPORT = "microblog/taskqueue/transport.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
 
@@ -64,7 +66,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "child-killed",
             "A task whose process was killed can be claimed again immediately.",
-            (Edit(WORKER, "JobRequest.on_failure", "expire_lease(self.app.executor, self.id, self.hostname)", "pass"),),
+            (Edit(WORKER, "JobRequest.on_failure", "end_lease(self.app.executor, self.id, self.hostname)", "pass"),),
             (f"{TEST_STATES}::test_task_runs_again_after_killing_its_process[sqlite]",),
         ),
         Mutant(
@@ -339,12 +341,54 @@ CRASH_LIMIT = Promise(
             ),
         ),
         Mutant(
+            "stop-group",
+            "A stop of a worker with all its processes is no crash.",
+            (
+                Edit(
+                    WORKER,
+                    "JobRequest.on_failure",
+                    "release_on_shutdown if stopping else expire_lease",
+                    "expire_lease",
+                ),
+            ),
+            ("tests/integration/test_reconcile.py::test_stop_of_process_group_is_no_crash[SIGTERM-sqlite]",),
+        ),
+        Mutant(
+            "unknown-task",
+            "A job whose message reaches a worker of another release waits for one that has its task.",
+            (
+                Edit(
+                    CONSUMER,
+                    "Consumer.on_unknown_task",
+                    "return_message(self.app.executor, task_id)",
+                    "super().on_unknown_task(body, message, exc)",
+                ),
+            ),
+            ("tests/integration/test_version_skew.py::test_waiting_job_of_unknown_task_keeps_waiting[sqlite]",),
+        ),
+        Mutant(
+            "malformed-envelope",
+            "A queue entry that kombu cannot read ends no worker.",
+            (Edit(TRANSPORT, "Channel._get_client", "return Client", "return super()._get_client()"),),
+            ("tests/integration/test_dead_letters.py::test_malformed_message_is_set_aside[text-sqlite]",),
+        ),
+        Mutant(
+            "malformed-task",
+            "A message of another producer ends no worker.",
+            (
+                Edit(
+                    CONSUMER, "Consumer.create_task_handler", "if reason := task_problem(message):", "if reason := '':"
+                ),
+            ),
+            ("tests/integration/test_dead_letters.py::test_malformed_message_is_set_aside[no id-sqlite]",),
+        ),
+        Mutant(
             "crash-limit",
             "A task is not claimed after TASK_MAX_CRASHES crashes.",
             (
                 Edit(
                     TRANSITIONS,
-                    "_CLAIM",
+                    "_CRASHES_LEFT",
                     'task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())',
                     'task_table.c.crashes + UNCOUNTED_CRASH < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
                 ),
