@@ -70,7 +70,7 @@ def _plan(port: int, instance: Path) -> _Plan:
     if not redis_url:
         redis_port = free_port()
         redis_url = f"redis://{HOST}:{redis_port}/0"
-        backing.append(_redis(instance / "redis", redis_port))
+        backing.append(Program("redis", shlex.join(redis_command(redis_port))))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
     # Validate the settings here, before any program starts.
@@ -128,11 +128,6 @@ def _locked(instance: Path) -> Iterator[None]:
 def _mailbox(folder: Path, port: int) -> Program:
     module = [sys.executable, "-m", "microblog.development.smtp_server"]
     return Program("mail", shlex.join([*module, "--port", str(port), "--maildir", str(folder)]))
-
-
-def _redis(folder: Path, port: int) -> Program:
-    folder.mkdir(exist_ok=True)
-    return Program("redis", shlex.join(redis_command(port, folder)))
 
 
 def _procfile(file: Path) -> list[Program]:

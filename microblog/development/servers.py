@@ -41,10 +41,11 @@ def redis_binary() -> str:
     return path
 
 
-def redis_command(port: int, folder: Path | None) -> list[str]:
+def redis_command(port: int, folder: Path | None = None) -> list[str]:
     """Return the command of a Redis server on the loopback `port`. Raises Failure if Redis is not installed.
 
-    The server persists its data in `folder`, or keeps it only in memory.
+    The server keeps its data only in memory, which suffices for Microblog and cannot be damaged by a power failure; or
+    it persists them in `folder`.
     """
     place = ["--bind", HOST, "--port", str(port), "--dir", str(folder or tempfile.gettempdir())]
     return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]

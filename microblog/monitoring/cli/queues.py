@@ -118,7 +118,7 @@ def pause_queue(context: click.Context, queue: str, timeout: float) -> None:
     """Stop all workers, also those started later, from consuming a queue. They finish tasks already received.
 
     Jobs of this queue wait, and users see them waiting, until flask tasks resume. The pause is stored in Redis. It
-    survives restarts, and is lost only together with all other data in Redis.
+    survives restarts of workers, and is lost only together with all other data in Redis.
 
     \b
     Example:
