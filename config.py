@@ -6,10 +6,11 @@ with one sentence for each such variable (see :func:`load_settings`).
 
 from __future__ import annotations
 
+import ssl
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 import limits
@@ -147,8 +148,6 @@ def _lifetimes(env: Env) -> dict[str, Any]:
 
 def _stores(env: Env, instance: Path) -> dict[str, Any]:
     database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url) or ""
-    timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
-    redis_url = env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url)
     return {
         "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
         # Parameters are not shown in errors, and so not logged. Connections are tested before use, so that no request
@@ -158,11 +157,25 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
             "pool_pre_ping": True,
             "connect_args": {} if database_url.startswith("sqlite") else POSTGRESQL,
         },
-        "REDIS_URL": redis_url,
+        **_redis(env),
+    }
+
+
+def _redis(env: Env) -> dict[str, Any]:
+    """Return what the clients of Redis need: those of this project, of Flask-Limiter, kombu, Celery and RedBeat."""
+    url, _, query = (env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url) or "").partition("?")
+    ca_certs = env.str("REDIS_CA_CERTS", None, validate=_file)
+    timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
+    tls = _redis_tls(query, ca_certs) if url.startswith("rediss://") else {}
+    return {
+        "REDIS_URL": url,
+        # Options of redis-py for rediss:// URLs. The certificate of the server is verified, with the certificates of
+        # the file REDIS_CA_CERTS or those of the system, unless the URL says ?ssl_cert_reqs=none.
+        "REDIS_TLS": tls,
         # Seconds after which a Redis that does not answer counts as unavailable.
         "REDIS_TIMEOUT": timeout,
-        "RATELIMIT_STORAGE_URI": redis_url,
-        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": timeout, "socket_timeout": timeout},
+        "RATELIMIT_STORAGE_URI": url,
+        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": timeout, "socket_timeout": timeout, **tls},
     }
 
 
@@ -331,14 +344,39 @@ def _mail_addresses(values: list[str]) -> None:
 
 
 def _redis_url(value: str) -> None:
+    if value.startswith("unix:") or "sentinel" in value.partition(":")[0] or "cluster" in value.partition(":")[0]:
+        raise ValidationError("Must be one server: Unix sockets, Sentinel and Redis Cluster are not supported.")
     try:
-        redis.ConnectionPool.from_url(value)
-        parts = urlsplit(value)
-        usable = parts.scheme == "unix" or parts.path.strip("/").isdecimal() or not parts.path.strip("/")
-    except (ValueError, TypeError):
-        usable = False
-    if not usable:
-        raise ValidationError("Must be a redis://, rediss:// or unix:// URL, with the number of a database.")
+        url, _, query = value.partition("?")
+        redis.ConnectionPool.from_url(url)
+        database = urlsplit(url).path.strip("/")
+        tls = _redis_tls(query, None)
+    except (ValueError, KeyError):
+        raise ValidationError(
+            "Must be a redis:// or rediss:// URL; a rediss:// URL may have ?ssl_cert_reqs=required, optional or none, "
+            "and ?ssl_ca_certs=FILE."
+        ) from None
+    if not (database.isdecimal() or not database):
+        raise ValidationError("Must end with the number of a database.")
+    if query and url.startswith("redis://"):
+        raise ValidationError("Has parameters of TLS: must begin with rediss://.")
+    _file(tls.get("ssl_ca_certs"))
+
+
+def _redis_tls(query: str, ca_certs: str | None) -> dict[str, Any]:
+    """Return the options of TLS from the query of a URL. Raises ValueError or KeyError for any other."""
+    options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+    verify = options.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    ca_certs = options.pop("ssl_ca_certs", ca_certs)
+    if options:
+        raise ValueError(f"unknown parameters: {', '.join(options)}")
+    tls = {"ssl_cert_reqs": ssl.VerifyMode[f"CERT_{verify.upper()}"], "ssl_check_hostname": verify == "required"}
+    return tls | ({"ssl_ca_certs": ca_certs} if ca_certs else {})
+
+
+def _file(value: str | None) -> None:
+    if value is not None and not Path(value).is_file():
+        raise ValidationError(f"There is no file {value}.")
 
 
 def _with_driver(url: str) -> str:

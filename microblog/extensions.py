@@ -72,6 +72,7 @@ class RedisClient:
             socket_connect_timeout=timeout,
             socket_timeout=timeout,
             retry=None,
+            **app.config["REDIS_TLS"],
         )
 
     @property

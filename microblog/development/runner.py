@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from honcho.environ import parse_procfile
 
@@ -58,6 +58,7 @@ class _Plan:
     port: int
     mail_port: int
     environment: dict[str, str]
+    redis: tuple[str, dict[str, Any]]  # the settings REDIS_URL and REDIS_TLS
     backing: list[Program]
     apps: list[Program]
 
@@ -76,8 +77,9 @@ def _plan(port: int, instance: Path) -> _Plan:
     # Validate the settings here, before any program starts.
     os.environ.clear()
     os.environ.update(environment)
-    load_settings()
-    return _Plan(port, mail_port, environment, backing, _procfile(ROOT / "Procfile"))
+    settings = load_settings()
+    redis = settings["REDIS_URL"], settings["REDIS_TLS"]
+    return _Plan(port, mail_port, environment, redis, backing, _procfile(ROOT / "Procfile"))
 
 
 def _perform(plan: _Plan) -> NoReturn:
@@ -85,7 +87,7 @@ def _perform(plan: _Plan) -> NoReturn:
     try:
         with ProcessManager(ROOT, plan.environment, console) as manager:
             manager.start(*plan.backing, grace=BACKING_GRACE)
-            manager.wait_until(partial(redis_answers, plan.environment["REDIS_URL"]), "Redis", REDIS_START_TIMEOUT)
+            manager.wait_until(partial(redis_answers, *plan.redis), "Redis", REDIS_START_TIMEOUT)
             for step in STEPS:
                 manager.run(step, grace=BACKING_GRACE)
             manager.start(*plan.apps, grace=APPS_GRACE)

@@ -9,8 +9,10 @@ import smtplib
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -51,9 +53,11 @@ def redis_command(port: int, folder: Path | None = None) -> list[str]:
     return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]
 
 
-def redis_answers(url: str) -> bool:
-    """Return True if the Redis server at `url` answers a PING."""
-    client = redis.Redis.from_url(url, socket_timeout=PROBE_TIMEOUT, socket_connect_timeout=PROBE_TIMEOUT)
+def redis_answers(url: str, tls: Mapping[str, Any] | None = None) -> bool:
+    """Return True if the Redis server at `url` answers a PING. `tls` is the setting REDIS_TLS."""
+    client = redis.Redis.from_url(
+        url, socket_timeout=PROBE_TIMEOUT, socket_connect_timeout=PROBE_TIMEOUT, **(tls or {})
+    )
     with suppress(redis.RedisError), client:
         return bool(client.ping())
     return False

@@ -38,6 +38,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
         "broker_url": config["REDIS_URL"],
+        "broker_use_ssl": config["REDIS_TLS"] or None,  # RedBeat uses it, too
         "broker_transport": "microblog.taskqueue.transport:Transport",
         # Redis redelivers a message that is not acknowledged within this many seconds. The time must exceed that of any
         # task, or long tasks would be delivered twice. Lost tasks do not wait for it: their leases expire earlier.
@@ -70,6 +71,7 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
             # Redis refuses commands during a failover, or while it is out of memory or cannot write its disk.
             "additional_connection_errors": [ResponseError],
         },
+        "redis_backend_use_ssl": config["REDIS_TLS"] or None,
         "redis_socket_connect_timeout": timeout,
         "redis_socket_timeout": timeout,
         "redis_socket_keepalive": True,

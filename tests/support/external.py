@@ -62,6 +62,14 @@ def _redis() -> str | None:
         return None
 
 
+def _redis_with_tls() -> str | None:
+    """Return the path of redis-server if it was built with TLS: it then knows the option, and has no port to use."""
+    path = _redis()
+    options = ["--port", "0", "--tls-port", "0"]
+    outcome = path and subprocess.run([path, *options], capture_output=True, text=True, check=False)
+    return path if outcome and "Bad directive" not in outcome.stderr + outcome.stdout else None
+
+
 def _postgres() -> str | None:
     folder = postgres_binaries()
     return folder and f"{folder}/postgres"
@@ -72,10 +80,11 @@ def _chromium() -> str | None:
 
 
 REDIS = ExternalProgram("Redis", _redis, "On Debian: apt install redis-server")
+REDIS_WITH_TLS = ExternalProgram("Redis with TLS", _redis_with_tls, "On Debian: apt install redis-server")
 POSTGRESQL = ExternalProgram("PostgreSQL", _postgres, "On Debian: apt install postgresql")
 CHROMIUM = ExternalProgram(
     "Chromium", _chromium, "On Debian: apt install chromium-headless-shell; Chrome works as well"
 )
 TMUX = ExternalProgram("tmux", lambda: shutil.which("tmux"), "On Debian: apt install tmux", "-V")
 PROMTOOL = ExternalProgram("promtool", lambda: shutil.which("promtool"), "On Debian: apt install prometheus")
-ALL = (REDIS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL)
+ALL = (REDIS, REDIS_WITH_TLS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL)
