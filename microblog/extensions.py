@@ -28,6 +28,18 @@ REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, OperationalError)
 BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
 
+# Codes of replies with which Redis refuses commands for some time: a failover, no memory, no disk, too few replicas.
+_REFUSALS = ("READONLY", "OOM", "MISCONF", "NOREPLICAS", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN")
+
+
+def refuses(error: BaseException) -> bool:
+    """Return whether `error` is a reply with which Redis refuses a command for some time."""
+    # redis-py removes the code from the text of the errors that have a class of their own.
+    return isinstance(error, (redis.ReadOnlyError, redis.exceptions.OutOfMemoryError)) or (
+        isinstance(error, redis.ResponseError) and any(code in str(error) for code in _REFUSALS)
+    )
+
+
 class SmtpConnection(flask_mail.Connection):
     """An SMTP session with a timeout of ``MAIL_TIMEOUT`` seconds for each command."""
 

@@ -47,7 +47,7 @@ def redis_command(port: int, folder: Path | None = None) -> list[str]:
     """Return the command of a Redis server on the loopback `port`. Raises Failure if Redis is not installed.
 
     The server keeps its data only in memory, which suffices for Microblog and cannot be damaged by a power failure; or
-    it persists them in `folder`.
+    it persists its data in `folder`.
     """
     place = ["--bind", HOST, "--port", str(port), "--dir", str(folder or tempfile.gettempdir())]
     return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]

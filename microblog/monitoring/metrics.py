@@ -262,7 +262,7 @@ def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "microblog_messages_set_aside",
-        "Messages that were set aside because no task can be made of them.",
+        "Malformed messages that were set aside.",
         value=values.counts.get(SET_ASIDE, 0),
     )
     yield GaugeMetricFamily(

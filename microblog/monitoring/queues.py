@@ -155,7 +155,7 @@ def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> Sch
         fields = RedBeatSchedulerEntry.decode_definition(definition or "")
         last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
         entry = RedBeatSchedulerEntry(app=app, **fields)
-    except (ValueError, KeyError, TypeError):  # it is missing or malformed; the next tick of beat stores it
+    except Exception:  # it is missing or malformed; the next tick of beat stores it
         settings = app.conf.beat_schedule[name]
         return ScheduleEntry(name, settings["task"], _seconds(settings["schedule"]), None, None)
     entry.last_run_at = last_run_at  # Celery would replace None by the current time

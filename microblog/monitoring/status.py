@@ -113,7 +113,7 @@ class JobSummary:
 class SystemStatus:
     """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message.
 
-    `dead_letters` is the number of messages that were set aside because no task can be made of them.
+    `dead_letters` is the number of malformed messages that were set aside.
     """
 
     at: datetime
@@ -207,7 +207,7 @@ def _minor_problems(status: SystemStatus) -> list[str]:
         f"{entry.name} is overdue: is beat running?" for entry in status.schedule or [] if _is_overdue(entry, status)
     ]
     if status.dead_letters:
-        problems.append(f"Messages that are no tasks: {status.dead_letters}: flask tasks dead-letters lists them.")
+        problems.append(f"Malformed messages: {status.dead_letters}; flask tasks dead-letters lists them.")
     return problems + _job_problems(status)
 
 

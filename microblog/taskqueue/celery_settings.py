@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from kombu import Exchange, Queue
-from redis.exceptions import ResponseError
 
 QUEUES = ("exports", "mail", "default")
 EXCHANGE = Exchange("microblog", type="direct")
@@ -66,11 +65,7 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
         # A worker retries until Redis has stored a result; it does not retry progress (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
-        "result_backend_transport_options": {
-            "retry_policy": {"max_retries": 0},
-            # Redis refuses commands during a failover, or while it is out of memory or cannot write its disk.
-            "additional_connection_errors": [ResponseError],
-        },
+        "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},
         "redis_backend_use_ssl": config["REDIS_TLS"] or None,
         "redis_socket_connect_timeout": timeout,
         "redis_socket_timeout": timeout,

@@ -1,23 +1,23 @@
-"""A worker's consumer: messages that no task can be made of are set aside and do not end the worker.
+"""A worker's consumer: malformed messages are set aside and do not terminate the worker.
 
-They are kept in a list of Redis, the dead letters, of which the newest remain. Where a message is checked depends on
-where Celery would fail: transport.py passes each reply of Redis to envelope_problem() before kombu reads it, and
-Consumer checks the task before Celery does.
+They are kept in a list in Redis, the dead letters, of which the newest remain. A message is checked where it would
+fail: transport.py passes each reply of Redis to envelope_problem() before kombu reads it, and Consumer checks the task
+before Celery does.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 from celery import current_app
 from celery.worker import consumer
 from kombu.message import Message
+from kombu.transport.virtual import Base64
+from kombu.utils.json import loads
 from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
@@ -32,9 +32,6 @@ DEAD_LETTERS_KEY = "microblog:dead-letters"  # a list, the newest first
 MAX_DEAD_LETTERS = 100
 MAX_TEXT = 10_000  # characters of a message that are kept
 
-#: Errors of decoding a message and of looking into one that has another form.
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError)
-
 
 @dataclass(frozen=True)
 class DeadLetter:
@@ -48,7 +45,7 @@ class DeadLetter:
 
 def dead_letters() -> list[DeadLetter]:
     """Return the messages that were set aside, the newest first. Raises redis.exceptions.RedisError."""
-    found = [orjson.loads(text) for text in redis_client.connection.lrange(DEAD_LETTERS_KEY, 0, -1)]
+    found = [json.loads(text) for text in redis_client.connection.lrange(DEAD_LETTERS_KEY, 0, -1)]
     return [DeadLetter(**letter | {"at": datetime.fromisoformat(letter["at"])}) for letter in found]
 
 
@@ -57,22 +54,19 @@ def count_dead_letters() -> int:
     return int(redis_client.connection.llen(DEAD_LETTERS_KEY))
 
 
-def delete_dead_letters() -> int:
-    """Delete the messages that were set aside; returns their number. Raises redis.exceptions.RedisError."""
-    with redis_client.connection.pipeline() as pipe:
-        pipe.llen(DEAD_LETTERS_KEY)
-        pipe.delete(DEAD_LETTERS_KEY)
-        return int(pipe.execute()[0])
+def delete_dead_letters(number: int) -> None:
+    """Delete the oldest `number` of the messages that were set aside. Raises redis.exceptions.RedisError."""
+    redis_client.connection.ltrim(DEAD_LETTERS_KEY, 0, -(number + 1))
 
 
 def set_aside(queue: str, reason: str, message: str) -> None:
-    """Keep a message of `queue` that no task can be made of. If Redis is unavailable, it is only logged."""
+    """Keep a malformed message of `queue`. If Redis is unavailable, it is only logged."""
     logger.error("a message of the queue %s is set aside, since %s (%d characters)", queue, reason, len(message))
     app = current_app._get_current_object()
-    letter = {"at": utcnow(), "queue": queue, "reason": reason, "message": message[:MAX_TEXT]}
+    letter = {"at": utcnow().isoformat(), "queue": queue, "reason": reason, "message": message[:MAX_TEXT]}
     try:
         with app.flask_app.extensions["redis"].pipeline() as pipe:
-            pipe.lpush(DEAD_LETTERS_KEY, orjson.dumps(letter))
+            pipe.lpush(DEAD_LETTERS_KEY, json.dumps(letter))
             pipe.ltrim(DEAD_LETTERS_KEY, 0, MAX_DEAD_LETTERS - 1)
             pipe.execute()
     except RedisError as error:
@@ -83,27 +77,28 @@ def set_aside(queue: str, reason: str, message: str) -> None:
 def envelope_problem(text: str) -> str | None:
     """Return why kombu cannot read the text of a message; None if it can."""
     try:
-        message = json.loads(text)
-    except ValueError:
-        return "it is not JSON"
+        message = loads(text)  # type: ignore[no-untyped-call]
+    except Exception as error:  # such as too many nested lists, or an invalid value of a type that kombu encodes
+        return f"it is not valid JSON ({type(error).__name__})"
     try:
-        properties = message["properties"]
-        properties["delivery_tag"], properties["delivery_info"]["routing_key"], properties["delivery_info"]["exchange"]
-        message["headers"].items()
+        properties, headers, body = message["properties"], message["headers"], message["body"]
+        place = properties["delivery_info"]
+        names = properties["delivery_tag"], place["routing_key"], place["exchange"]
         if properties.get("body_encoding") == "base64":
-            base64.b64decode(message["body"])
-        elif properties.get("body_encoding") is not None or not isinstance(message["body"], str):
-            return "its body has an unknown encoding"
-    except MALFORMED:
-        return "it has no envelope of kombu"
-    return None
+            Base64().decode(body)  # type: ignore[no-untyped-call]
+        valid = properties.get("body_encoding") in ("base64", None)
+        valid &= isinstance(headers, dict) and isinstance(body, str) and all(isinstance(each, str) for each in names)
+    except Exception:  # a part is missing, or of another type
+        valid = False
+    return None if valid else "it has no valid envelope of kombu"
 
 
 def task_problem(message: Message) -> str | None:
-    """Return why no task can be made of a message; None if it can."""
+    """Return why a message is not a task; None if it is one."""
     headers: Any = message.headers
-    if not isinstance(headers, dict) or not all(isinstance(headers.get(name), str) for name in ("task", "id")):
-        return "its headers have no task and id"
+    names = [headers.get(name) for name in ("task", "id")]
+    if not all(isinstance(name, str) and name and "\0" not in name and _is_unicode(name) for name in names):
+        return "its headers have no valid task and id"
     try:
         args, kwargs, embed = message.decode()  # type: ignore[no-untyped-call]
     except Exception as error:  # ContentDisallowed, and any error of the decoder
@@ -113,8 +108,13 @@ def task_problem(message: Message) -> str | None:
     return None
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether `text` can be encoded: JSON may contain one half of a surrogate pair."""
+    return text == text.encode(errors="replace").decode()
+
+
 class Consumer(consumer.Consumer):
-    """Celery's consumer, which sets aside messages that no task can be made of."""
+    """Celery's consumer, which sets malformed messages aside."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Return the function that Celery calls with each message."""
@@ -123,24 +123,32 @@ class Consumer(consumer.Consumer):
         def on_message(message: Message) -> None:
             if reason := task_problem(message):
                 self._set_aside(message, reason)
-                message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]
-            else:
+                return
+            try:
                 handle(message)
+            except Exception as error:
+                # Kombu counts KeyError among the errors of the connection; here it is a header that is missing.
+                if isinstance(error, self.connection_errors) and not isinstance(error, KeyError):
+                    raise
+                self._set_aside(message, f"Celery cannot handle it ({error!r})")
 
         return on_message
 
+    def on_decode_error(self, message: Message, exc: Exception) -> None:
+        """Set a message aside whose compression or encoding is invalid; Celery would only acknowledge it."""
+        self._set_aside(message, f"it cannot be decoded ({type(exc).__name__})")
+
     def on_invalid_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """As Celery's, which rejects a message whose headers have invalid values, such as a time."""
+        """Set a message aside whose headers have invalid values, such as a time; Celery would only reject it."""
         self._set_aside(message, f"Celery refuses it ({exc})")
-        super().on_invalid_task(body, message, exc)
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Give the message of another release back: reconcile publishes it again, for a worker that has the task.
+        """Return a message that another release has sent: reconcile publishes it for a worker that has the task.
 
         Celery would fail the task. A message without an unfinished row, such as one of beat, is dropped.
         """
         task_id = str(message.headers["id"])
-        logger.warning("this worker has no task %s; the message of %s is published again", exc, task_id)
+        logger.warning("this worker has no task %s; %s waits for one that has it, if it is a job", exc, task_id)
         with LogDatabaseErrors(logger, "the message of %s counts as lost", task_id):
             return_message(self.app.executor, task_id)
         message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]
@@ -148,4 +156,5 @@ class Consumer(consumer.Consumer):
     def _set_aside(self, message: Message, reason: str) -> None:
         queue = (message.delivery_info or {}).get("routing_key")
         content = {"headers": message.headers, "body": str(message.body)}
-        set_aside(str(queue), reason, json.dumps(content))
+        set_aside(str(queue), reason, json.dumps(content, default=repr))
+        message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]

@@ -45,6 +45,10 @@ class HeldElsewhere(ClaimRefused):
     """Another attempt's lease is live."""
 
 
+class Superseded(ClaimRefused):
+    """An automatic retry has been stored since the message was published."""
+
+
 class CancelRequested(ClaimRefused):
     """The user asked for the job to be cancelled."""
 

@@ -30,7 +30,7 @@ claim_refused = Signal()
 #: Sent when reconcile has published a message that was missing. Receivers get ``sender, task_id``.
 message_republished = Signal()
 
-#: Sent when a message that is no task was set aside. Receivers get ``sender, queue``.
+#: Sent when a malformed message was set aside. Receivers get ``sender, queue``.
 message_set_aside = Signal()
 
 #: Sent before rows are purged. Receivers get ``sender`` and return a time: rows that ended since then are not purged.
@@ -53,7 +53,8 @@ class Claim:
     `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
     `expires_at` no other process can have taken the task over, so the holder need not check. `next_steps` is the rest
     of the job's chain as Celery stores it, the last step first; it is set once the task has returned or requested a
-    retry. `retry` is the signature of that retry, `retry_at` when it is due.
+    retry. `retry` is the signature of that retry, `retry_at` when it is due. `ended` is true once the state with which
+    the run ends is to be stored in the row: the lease is given up.
     """
 
     task_id: str
@@ -64,6 +65,7 @@ class Claim:
     started_at: datetime  # of the first attempt
     expires_at: datetime
     next_steps: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
     retry: dict[str, Any] | None = None
     retry_at: datetime | None = None
 

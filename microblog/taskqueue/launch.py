@@ -104,8 +104,10 @@ def _new_rows(
     rows = []
     for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
         # The root is explicit, since Celery would use the task that publishes the message, such as reconcile.
-        signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers)
         task = step.type
+        # The queue is explicit, too: a process of another release may not know which queue the task has.
+        queue = task.app.amqp.router.route(step.options, step.task)["queue"].name
+        signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers, queue=queue)
         with force_locale(locale):
             title = str(task.title)
         rows.append(
@@ -117,7 +119,7 @@ def _new_rows(
                 "name": step.task,
                 "description": (description if position == 0 else "") or title or step.task,
                 "state": states.PENDING,
-                "queue": task.app.amqp.router.route(step.options, step.task)["queue"].name,
+                "queue": queue,
                 "signature": dict(signature),
                 "created_at": now,
                 "updated_at": now,
@@ -155,9 +157,9 @@ def publish(
     """Publish what remains of a job: its next step, with the following steps chained to it.
 
     `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. No worker
-    runs the step before `eta`. Of several
-    callers only one publishes: the one that finds `published_at` as expected, None for the first time. Returns whether
-    this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
+    runs the step before `eta`. Of several callers only one publishes: the one that finds `published_at` as expected,
+    None for the first time. Returns whether this call did. If the broker or the database fails, it returns False and
+    reconcile publishes the job later.
     """
     task_id = signatures[0]["options"]["task_id"]
     now = utcnow()

@@ -56,6 +56,7 @@ class Task(Model):
     crashes: Mapped[int] = mapped_column(default=0)  # claims whose worker died
     signature: Mapped[dict[str, Any]] = mapped_column(sa.JSON)  # what to publish for the first attempt
     retry_signature: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # and for the next one
+    retries: Mapped[int] = mapped_column(default=0, server_default="0")  # automatic retries, as Celery counts them
 
     published_at: Mapped[datetime | None]
     eta: Mapped[datetime | None]  # when the next automatic retry is due

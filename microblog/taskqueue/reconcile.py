@@ -36,6 +36,7 @@ EMPTY_QUEUE_GRACE = timedelta(seconds=10)  # for a message on its way from an em
 REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
+STARTED_AT = utcnow()  # of this process
 LOCK_KEY = "microblog:reconcile"
 LOCK_SECONDS = 10.0  # short, since its holder may be killed; two reconcilers at once are harmless
 BATCH = 500
@@ -154,7 +155,7 @@ def _final_error(step: Task, previous: Task | None, now: datetime) -> Exception 
         error = CancelRequested.final_error
     elif step.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:
         error = TooManyCrashes.final_error
-    elif step.name not in celery_app().tasks and now - step.created_at > UNREGISTERED_GRACE:
+    elif step.name not in celery_app().tasks and now - max(step.created_at, STARTED_AT) > UNREGISTERED_GRACE:
         error = TaskNotRegistered(step.name)
     return error
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable, LogDatabaseErrors
+from microblog.extensions import refuses
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
 from microblog.taskqueue.interface import Claim, TaskChange, claim_of, task_changed
@@ -42,12 +43,13 @@ from microblog.taskqueue.transitions import (
 logger = logging.getLogger(__name__)
 
 # Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
-# later than that of the final one. A writer without a claim (ARGV[3] is empty) has no number to compare; its row has
-# accepted the state before, so that only a final result stops it.
+# later than that of the final one. A value that is malformed is replaced. A writer without a claim (ARGV[3] is empty)
+# has no number to compare; its row has accepted the state before, so that only a final result stops it.
 _STORE = """
-local stored = redis.call("GET", KEYS[1])
-if stored then
-  local meta, attempt = cjson.decode(stored), tonumber(ARGV[3])
+local stored = redis.pcall("GET", KEYS[1])
+local readable, meta = pcall(cjson.decode, stored)
+if readable and type(meta) == "table" then
+  local attempt = tonumber(ARGV[3])
   local stored_attempt = tonumber(meta.attempt)
   local stored_is_final = meta.status == "SUCCESS" or meta.status == "FAILURE" or meta.status == "REVOKED"
   local older = attempt and stored_attempt and attempt < stored_attempt
@@ -75,6 +77,10 @@ class DatabaseResultBackend(RedisBackend):
     def url(cls, redis_url: str) -> str:
         """Return the value of Celery's setting ``result_backend`` for this class and the Redis at `redis_url`."""
         return f"{cls.__module__}:{cls.__qualname__}+{redis_url}"
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Return whether a result that was not stored is tried again: Redis is unavailable or refuses to write."""
+        return super().exception_safe_to_retry(exc) or refuses(exc)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing. Celery's backend would subscribe the caller to the result, but no caller waits for one."""
@@ -201,7 +207,8 @@ class DatabaseResultBackend(RedisBackend):
         """Store RETRY or a terminal state in the row, publish or end the next step, and announce the state."""
         task_id = writer.parameters["task_id"]
         if writer.claim is not None:
-            writer.claim.expires_at = utcnow()  # give up the lease: later writes of this run are checked in the row
+            # Give up the lease: later writes of this run are checked in the row.
+            writer.claim.expires_at, writer.claim.ended = utcnow(), True
         try:
             step = self._update_row(writer, result, state, traceback, request)
             if step is None:

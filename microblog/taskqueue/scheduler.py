@@ -32,9 +32,12 @@ class Scheduler(RedBeatScheduler):
         """
         client, conf = get_redis(self.app), self.app.redbeat_conf
         entries = {entry.key: entry for entry in map(self._maybe_entry, conf.schedule, conf.schedule.values())}
+        if client.type(conf.schedule_key) != "zset":
+            client.delete(conf.schedule_key)
         for key in client.zrange(conf.schedule_key, 0, -1):
             if key not in entries:
-                client.delete(key)
+                if key.startswith(conf.key_prefix):
+                    client.delete(key)
                 client.zrem(conf.schedule_key, key)
                 logger.info("%s is no longer in the schedule; its entry is deleted", key)
         for key, entry in entries.items():
@@ -93,9 +96,18 @@ class Scheduler(RedBeatScheduler):
         return True
 
     def _is_stored(self, entry: Any) -> bool:
-        """Return whether Redis has `entry` as it is in the settings."""
+        """Return whether Redis has `entry` as it is in the settings, and it is due within its interval."""
+        client, now = get_redis(self.app), self.app.now()
         try:
             stored = self.Entry.from_key(entry.key, app=self.app)
-        except (KeyError, ValueError, TypeError):  # it is missing or malformed
+            ran_in_past = stored.last_run_at is None or stored.last_run_at <= now
+        except RedisError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
             return False
-        return stored.rank is not None and bool(entry.editable_fields_equal(stored))
+        except Exception:  # it is missing or malformed
+            return False
+        due_at = client.zscore(self.app.redbeat_conf.schedule_key, entry.key)
+        latest = (now + entry.schedule.run_every).timestamp()
+        in_time = due_at is not None and 0 <= due_at <= latest
+        return ran_in_past and in_time and stored.enabled and bool(entry.editable_fields_equal(stored))

@@ -45,6 +45,7 @@ from microblog.taskqueue.errors import (
     ClaimLost,
     ClaimRefused,
     HeldElsewhere,
+    Superseded,
     TooManyCrashes,
     WorkerDied,
 )
@@ -68,6 +69,7 @@ UNCOUNTED_CRASH = sa.case(
     (sa.and_(task_table.c.state.in_(states.RUNNING), task_table.c.lease_expires_at.is_not(None)), 1), else_=0
 )
 _CRASHES_LEFT = task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())
+_NOT_SUPERSEDED = task_table.c.retries <= sa.bindparam("number_of_retry", type_=sa.Integer())
 _ID = task_table.c.id == sa.bindparam("task_id")
 _IDENTITY = (task_table.c.root_id, task_table.c.position, task_table.c.user_id, task_table.c.name)
 
@@ -123,6 +125,7 @@ _CLAIM = (
         _ID,
         UNFINISHED,
         task_table.c.cancel_requested_at.is_(None),
+        _NOT_SUPERSEDED,
         _CRASHES_LEFT,
         UNHELD,
     )
@@ -150,13 +153,14 @@ _WHY_REFUSED = sa.select(
     task_table.c.cancel_requested_at,
     UNHELD.label("unheld"),
     (~_CRASHES_LEFT).label("crashed_too_often"),
+    (~_NOT_SUPERSEDED).label("superseded"),
 ).where(_ID)
 
 
 def claim_task(
-    executor: AutocommitExecutor, task_id: str, worker: str, *, lease: float, max_crashes: int
+    executor: AutocommitExecutor, task_id: str, worker: str, *, lease: float, max_crashes: int, retries: int = 0
 ) -> Claim | None:
-    """Claim a task for `worker` for `lease` seconds.
+    """Claim a task for `worker` for `lease` seconds; `retries` is the number of automatic retries in its message.
 
     Returns the claim, or None for a task without a row, which runs unclaimed. Raises a ClaimRefused if it must not
     run now, and DatabaseUnavailable.
@@ -164,10 +168,11 @@ def claim_task(
     while True:
         now = utcnow()
         expires = now + timedelta(seconds=lease)
-        won = executor.execute(_CLAIM, task_id=task_id, by=worker, max_crashes=max_crashes, now=now, expires=expires)
+        limits = {"task_id": task_id, "max_crashes": max_crashes, "number_of_retry": retries, "now": now}
+        won = executor.execute(_CLAIM, **limits, by=worker, expires=expires)
         if won:
             return Claim(task_id, **won[0]._mapping, expires_at=expires)
-        refused = executor.execute(_WHY_REFUSED, task_id=task_id, max_crashes=max_crashes, now=now)
+        refused = executor.execute(_WHY_REFUSED, **limits)
         if not refused:
             return None
         if refusal := _refusal(refused[0], task_id):
@@ -180,6 +185,8 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused | None:
         return AlreadyFinished(f"{task_id} is {row.state} already")
     if not row.unheld:
         return HeldElsewhere(f"{task_id} is being run by another worker")
+    if row.superseded:
+        return Superseded(f"{task_id} has been retried since this message was published")
     if row.cancel_requested_at:
         return CancelRequested(f"{task_id} has a cancellation request")
     if row.crashed_too_often:
@@ -351,7 +358,8 @@ def store_retry(
     """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
     values: dict[str, Any] = {"eta": NOW, "published_at": None}
     if writer.claim is not None and writer.claim.retry is not None:
-        values |= {"eta": writer.claim.retry_at, "retry_signature": writer.claim.retry}
+        retry = writer.claim.retry
+        values |= {"eta": writer.claim.retry_at, "retry_signature": retry, "retries": retry["options"]["retries"]}
     return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
 
 

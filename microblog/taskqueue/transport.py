@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, in which a closed connection, a refused command and a malformed message end no worker."""
+"""Kombu's Redis transport: closed connections, refused commands and malformed messages terminate no worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from microblog.taskqueue.consumer import envelope_problem, set_aside
 
 
 class Client(Redis):
-    """The client of a channel, which sets aside messages that kombu cannot read: their errors would end a worker."""
+    """The client of a channel. It sets messages aside that kombu cannot read, whose errors would terminate a worker."""
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         """As redis-py's; a queue whose message is set aside seems to be empty."""

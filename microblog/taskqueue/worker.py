@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from celery.worker.request import Request
 from celery.worker.state import active_requests
 from flask import Flask
 from flask_babel import force_locale
+from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -165,13 +167,15 @@ class JobTask(Task):
         The result backend publishes it afterwards, so that the claim of the retry finds the row waiting for it.
         """
         claim = self.claim
-        if claim is None or claim.retry is not None or task_id != claim.task_id:
+        if claim is None or claim.ended or task_id != claim.task_id:
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         eta, countdown = options.pop("eta", None), options.pop("countdown", None)
         claim.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
         claim.next_steps = options.pop("chain", None) or []
         # Immutable, since its arguments contain the result of the previous step already.
-        claim.retry = dict(self.signature(args, kwargs, options | {"task_id": task_id}, immutable=True))
+        signature = self.signature(args, kwargs, options | {"task_id": task_id}, immutable=True)
+        # As in a message, where kombu encodes times and other values.
+        claim.retry = json.loads(dumps(signature))  # type: ignore[no-untyped-call]
         return None
 
     # Results of earlier attempts
@@ -202,6 +206,7 @@ class JobTask(Task):
             self.request.hostname,
             lease=config["TASK_LEASE"],
             max_crashes=config["TASK_MAX_CRASHES"],
+            retries=self.request.retries,
         )
         self.request.claim, self.request.has_no_row = claim, claim is None
         if claim is not None and claim.attempt > 1 and self._try_recover_result(task_id):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from celery.schedules import schedule
 from flask import Flask
 from redbeat.schedulers import RedBeatScheduler
 
+from microblog.clock import utcnow
 from microblog.taskqueue.queues import DATA_SINCE_KEY
 from microblog.taskqueue.scheduler import Scheduler
 from tests.support.programs import ScriptProcess
@@ -85,17 +88,31 @@ def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: Re
     wait_for(lambda: scheduled(redis_server), what="the second beat takes over")
 
 
-def damage(client: Any, key: str, damage: str) -> None:
-    """Damage the entry `key` of the schedule."""
-    if damage == "evicted":
-        client.delete(key)
-    elif damage == "not due":
-        client.zrem(SCHEDULE_KEY, key)
-    else:
-        client.hset(key, "definition", "{" if damage == "malformed" else json.dumps(OTHER_DEFINITION))
+def future(seconds: float) -> str:
+    """Return the part of an entry that records its last run, as RedBeat stores it, in the future."""
+    at = utcnow() + timedelta(seconds=seconds)
+    fields = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+    parts = {name: getattr(at, name) for name in fields}
+    return json.dumps({"last_run_at": {"__type__": "datetime", **parts}})
 
 
-@pytest.mark.parametrize("kind", ["evicted", "not due", "malformed", "changed"])
+DAMAGES: dict[str, Callable[[Any, str], object]] = {
+    "evicted": lambda client, key: client.delete(key),
+    "not in schedule": lambda client, key: client.zrem(SCHEDULE_KEY, key),
+    "no schedule": lambda client, key: client.delete(SCHEDULE_KEY),
+    "text as schedule": lambda client, key: client.set(SCHEDULE_KEY, "text"),
+    "text as entry": lambda client, key: client.set(key, "text"),
+    "malformed": lambda client, key: client.hset(key, "definition", "{"),
+    "list": lambda client, key: client.hset(key, "definition", "[]"),
+    "malformed last run": lambda client, key: client.hset(key, "meta", '{"last_run_at": "x"}'),
+    "changed": lambda client, key: client.hset(key, "definition", json.dumps(OTHER_DEFINITION)),
+    "disabled": lambda client, key: client.hset(key, "definition", json.dumps(OTHER_DEFINITION | {"enabled": False})),
+    "due in a year": lambda client, key: client.zadd(SCHEDULE_KEY, {key: time.time() + 365 * 24 * 3600}),
+    "last run in the future": lambda client, key: client.hset(key, "meta", future(3600)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
 def test_next_tick_repairs_schedule(app: Flask, redis_server: RedisServer, kind: str) -> None:
     client = redis_server.client
     scheduler = Scheduler(app=app.extensions["celery"])
@@ -104,11 +121,12 @@ def test_next_tick_repairs_schedule(app: Flask, redis_server: RedisServer, kind:
     stored = client.hget(key, "definition")
     entries = client.zcard(SCHEDULE_KEY)
 
-    damage(client, key, kind)
+    DAMAGES[kind](client, key)
     scheduler.tick()
 
     assert client.hget(key, "definition") == stored
-    assert client.zscore(SCHEDULE_KEY, key) is not None
+    due_in = (client.zscore(SCHEDULE_KEY, key) or 0) - time.time()
+    assert 0 <= due_in <= app.config["RECONCILE_INTERVAL"]
     assert client.zcard(SCHEDULE_KEY) == entries
     scheduler.close()
 

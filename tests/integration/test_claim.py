@@ -334,6 +334,48 @@ def test_retry_message_has_number_of_retry(
     assert [step["task"] for step in body[2]["chain"]] == ["noop"]
 
 
+def test_message_from_before_a_retry_is_refused(
+    app: Flask, executor: AutocommitExecutor, backend: Any, flaky_id: str
+) -> None:
+    """A surplus message must not start the retry early, nor with the counter of an earlier attempt."""
+    request_retry(app, backend, flaky_id)
+
+    with pytest.raises(errors.Superseded):
+        transitions.claim_task(executor, flaky_id, "two@host", lease=LEASE, max_crashes=3, retries=0)
+    retried = transitions.claim_task(executor, flaky_id, "two@host", lease=LEASE, max_crashes=3, retries=1)
+
+    assert not_none(retried).attempt == 2
+
+
+def test_last_of_two_retries_in_a_run_counts(
+    app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer
+) -> None:
+    flaky = app.extensions["celery"].tasks["flaky"]
+    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
+    flaky.before_start(flaky_id, (99,), {})
+    flaky.retry(countdown=1, throw=False)
+    flaky.retry(args=[utcnow()], countdown=60, throw=False)
+    assert redis_server.client.llen("default") == 0
+
+    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
+    flaky.pop_request()
+
+    row = row_of(flaky_id)
+    assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
+    assert not_none(row.retry_signature)["args"][0]["__type__"] == "datetime"
+    assert redis_server.client.llen("default") == 1
+
+
+def test_malformed_result_in_redis_is_replaced(
+    executor: AutocommitExecutor, backend: Any, task_id: str, redis_server: RedisServer
+) -> None:
+    held = claim(executor, task_id)
+    for malformed in ("{", "[]", "7"):
+        redis_server.client.set(backend.get_key_for_task(task_id), malformed)
+        backend.store_result(task_id, {"pid": 1}, "STARTED", request=request_of(held))
+        assert AsyncResult(task_id).state == "STARTED"
+
+
 def test_claim_starts_over_if_reason_has_passed(
     executor: AutocommitExecutor, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

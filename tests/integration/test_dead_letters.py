@@ -1,4 +1,4 @@
-"""A message that no task can be made of is set aside, and the worker goes on with the next one."""
+"""A malformed message is set aside, and the worker goes on with the next one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,17 @@ MALFORMED: dict[str, Any] = {
     "list": [],
     "number": 7,
     "no properties": {"body": "", "headers": {}},
-    "no delivery tag": message(properties={"delivery_tag": []}) | {"properties": {}},
+    "no delivery tag": message() | {"properties": {"delivery_info": {"exchange": "", "routing_key": ""}}},
+    "list as delivery tag": message(properties={"delivery_tag": []}),
+    "null as delivery tag": message(properties={"delivery_tag": None}),
+    "number as queue": message(properties={"delivery_info": {"exchange": "microblog", "routing_key": 7}}),
+    "deeply nested": "[" * 100_000,
+    "invalid typed value": message(headers={"task": "noop", "id": {"__type__": "uuid", "__value__": "x"}}),
+    "unknown compression": message(headers={"task": "noop", "id": "1", "compression": "rot13"}),
+    "number as time limit": message(headers={"task": "noop", "id": "1", "timelimit": 5}),
+    "null character in id": message(headers={"task": "noop", "id": "\0"}),
+    "half a surrogate pair in id": message(headers={"task": "noop", "id": "\ud800"}),
+    "typed value beside": message(headers={"task": "noop", "when": {"__type__": "time", "__value__": "12:00"}}),
     "unknown encoding": message(properties={"body_encoding": "rot13"}),
     "no base64": message(body="*"),
     "numeric body": message(body=7),
@@ -93,7 +103,7 @@ def test_dead_letters_are_limited_listed_and_reported(app: Flask, worker: Worker
     listed = json.loads(run("dead-letters", "--json").stdout)
 
     assert status.verdict == Verdict.DEGRADED
-    assert "Messages that are no tasks: 100: flask tasks dead-letters lists them." in status.problems
+    assert "Malformed messages: 100; flask tasks dead-letters lists them." in status.problems
     assert [len(listed), len(listed[0]["message"])] == [MAX_DEAD_LETTERS, MAX_TEXT]
     assert listed[0]["message"].startswith("message 100x"), "the newest is kept"
     assert "it is not JSON" in run("dead-letters", "--delete").stdout

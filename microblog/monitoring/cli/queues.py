@@ -95,7 +95,7 @@ def _print_purged(purged: dict[str, Any]) -> None:
 @click.option("--delete", is_flag=True, help="Delete them after they are listed.")
 @json_option
 def list_dead_letters(delete: bool) -> None:
-    """List the messages that were set aside because no task can be made of them, the newest first.
+    """List the malformed messages that were set aside, the newest first.
 
     They come from another program that uses the same Redis, or from a damaged one. A job of this site is not among
     them: reconcile publishes it again. The newest 100 messages are kept.
@@ -104,9 +104,10 @@ def list_dead_letters(delete: bool) -> None:
     Example:
       flask tasks dead-letters --json | jq -r '.[].message'
     """
-    print_output(dead_letters(), tables.print_dead_letters)
+    listed = dead_letters()
+    print_output(listed, tables.print_dead_letters)
     if delete:
-        delete_dead_letters()
+        delete_dead_letters(len(listed))
 
 
 @tasks.command("pause")

@@ -95,7 +95,7 @@ OUTAGES = Promise(
                 Edit(
                     WORKER,
                     "JobTask.apply_async",
-                    "if claim is None or claim.retry is not None or task_id != claim.task_id:",
+                    "if claim is None or claim.ended or task_id != claim.task_id:",
                     "if True:",
                 ),
             ),
@@ -106,6 +106,12 @@ OUTAGES = Promise(
             "A retry that reconcile publishes has the number of the retry.",
             (Edit(RECONCILE, "_publish_again", "step.retry_signature or step.signature", "step.signature"),),
             (f"{TEST_CLAIM}::test_retry_message_has_number_of_retry[sqlite-True]",),
+        ),
+        Mutant(
+            "retry-surplus",
+            "A message from before a retry does not start the retry.",
+            (Edit(TRANSITIONS, "_CLAIM", "        _NOT_SUPERSEDED,\n", ""),),
+            (f"{TEST_CLAIM}::test_message_from_before_a_retry_is_refused[sqlite]",),
         ),
         Mutant(
             "claim-reason",
@@ -153,7 +159,7 @@ OUTAGES = Promise(
             "redis-schedule",
             "Beat repairs its schedule after Redis has lost or damaged a part of it.",
             (Edit(SCHEDULER, "Scheduler._tick", "self.setup_schedule()", "pass"),),
-            (f"{TEST_BEAT}::test_next_tick_repairs_schedule",),
+            (f"{TEST_BEAT}::test_next_tick_repairs_schedule[evicted-sqlite]",),
         ),
         Mutant(
             "redis-refuses-beat",
@@ -177,7 +183,14 @@ OUTAGES = Promise(
         Mutant(
             "redis-refuses-result",
             "A result that Redis refuses is stored once Redis accepts it.",
-            (Edit(SETTINGS, "_results", "[ResponseError]", "[]"),),
+            (
+                Edit(
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend.exception_safe_to_retry",
+                    "super().exception_safe_to_retry(exc) or refuses(exc)",
+                    "super().exception_safe_to_retry(exc)",
+                ),
+            ),
             (REFUSAL,),
         ),
         Mutant(

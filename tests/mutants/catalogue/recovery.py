@@ -281,7 +281,8 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_final_error",
-                    "elif step.name not in celery_app().tasks and now - step.created_at > UNREGISTERED_GRACE:",
+                    "elif step.name not in celery_app().tasks and now - max(step.created_at, STARTED_AT) > "
+                    "UNREGISTERED_GRACE:",
                     "elif False:",
                 ),
             ),
