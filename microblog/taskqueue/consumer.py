@@ -99,6 +99,9 @@ def task_problem(message: Message) -> str | None:
     names = [headers.get(name) for name in ("task", "id")]
     if not all(isinstance(name, str) and name and "\0" not in name and _is_unicode(name) for name in names):
         return "its headers have no valid task and id"
+    # Celery reads these when it has reserved a process of its pool, which an error would never release.
+    if not (_are_limits(headers.get("timelimit")) and isinstance(headers.get("retries") or 0, int)):
+        return "its headers have invalid time limits or retries"
     try:
         args, kwargs, embed = message.decode()  # type: ignore[no-untyped-call]
     except Exception as error:  # ContentDisallowed, and any error of the decoder
@@ -106,6 +109,13 @@ def task_problem(message: Message) -> str | None:
     if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict)):
         return "its body has no arguments"
     return None
+
+
+def _are_limits(value: Any) -> bool:
+    """Return whether `value` is a pair of time limits, as a message has them."""
+    if value is None:
+        return True
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(one or 0, int | float) for one in value)
 
 
 def _is_unicode(text: str) -> bool:

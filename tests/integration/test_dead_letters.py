@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,8 @@ MALFORMED: dict[str, Any] = {
     "invalid typed value": message(headers={"task": "noop", "id": {"__type__": "uuid", "__value__": "x"}}),
     "unknown compression": message(headers={"task": "noop", "id": "1", "compression": "rot13"}),
     "number as time limit": message(headers={"task": "noop", "id": "1", "timelimit": 5}),
+    "text as time limits": message(headers={"task": "noop", "id": "1", "timelimit": ["a", "b"]}),
+    "text as retries": message(headers={"task": "noop", "id": "1", "retries": "many"}),
     "null character in id": message(headers={"task": "noop", "id": "\0"}),
     "half a surrogate pair in id": message(headers={"task": "noop", "id": "\ud800"}),
     "typed value beside": message(headers={"task": "noop", "when": {"__type__": "time", "__value__": "12:00"}}),
@@ -77,7 +80,9 @@ MALFORMED: dict[str, Any] = {
 
 @ON_SQLITE
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_malformed_message_is_set_aside(app: Flask, redis_server: RedisServer, worker: Worker, kind: str) -> None:
+def test_malformed_message_is_set_aside(
+    app: Flask, redis_server: RedisServer, worker: Worker, tmp_path: Path, kind: str
+) -> None:
     malformed = MALFORMED[kind]
     text = malformed if isinstance(malformed, str) else json.dumps(malformed)
     redis_server.client.lpush("default", text)
@@ -86,6 +91,11 @@ def test_malformed_message_is_set_aside(app: Flask, redis_server: RedisServer, w
 
     wait_for(lambda: worker.process.poll() is not None or state_of(task_id) == "SUCCESS", what="the next message")
     assert (worker.process.poll(), state_of(task_id)) == (None, "SUCCESS")
+    # Two more at the same time: the malformed message occupies no process of the pool.
+    release_file = tmp_path / "release"
+    both = [start(tasks.count.s(str(release_file))) for _ in range(2)]
+    wait_for(lambda: [state_of(each) for each in both] == ["PROGRESS"] * 2, what="every process is free")
+    release_file.touch()
     [letter] = dead_letters()
     assert letter.queue == "default"
     assert letter.reason in worker.text()

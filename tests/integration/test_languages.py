@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
+from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
@@ -252,13 +253,16 @@ def test_reconcile_and_retry_use_language_of_user(app: Flask, make_user: Callabl
     assert [row.signature["options"]["headers"]["locale"] for row in rows_of(again.id)] == ["ru", "ru"]
 
 
-def test_unknown_task_error_uses_language_of_user(app: Flask, make_user: Callable[..., User]) -> None:
+def test_unknown_task_error_uses_language_of_user(
+    app: Flask, make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     user = make_user()
     with app.test_request_context(headers=accept_language("es")):
         task_id = user.launch_task("noop", "").id
         db.session.commit()
     db.session.execute(sa.update(Task).values(name="from_an_old_release"))
     make_older(task_id, created_at=3601)
+    monkeypatch.setattr("microblog.taskqueue.reconcile.STARTED_AT", utcnow() - timedelta(seconds=3601))
 
     reconcile_all()
 

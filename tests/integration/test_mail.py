@@ -51,7 +51,8 @@ def try_delivery(claim: Claim, to: str = "susan@example.com") -> Any:
     """Deliver a mail as the task that holds the claim. Return the result, or the exception that was raised."""
     message = Message(subject="Hello", recipients=[to], body="Hello")
     request = {"args": (), "kwargs": {}, "called_directly": False, "is_eager": False, "delivery_info": {}}
-    email_export.push_request(id=claim.task_id, hostname="one@host", claim=claim, **request)
+    email_export.push_request(id=claim.task_id, hostname="one@host", **request)
+    email_export.request.claim = claim
     try:
         return deliver(email_export, message)
     except Exception as error:

@@ -53,7 +53,7 @@ def test_jobs_of_either_release_succeed(
     def count_states() -> dict[str, int]:
         reconcile.reconcile_all()
         counted = sa.select(Task.state, sa.func.count()).group_by(Task.state)
-        return dict(db.session.execute(counted).tuples().all())
+        return {row[0]: row[1] for row in db.session.execute(counted)}
 
     wait_for(lambda: count_states() == {"SUCCESS": 2 * JOBS}, what="all jobs succeed")
     assert db.session.scalar(sa.select(sa.func.sum(Task.crashes))) == 0
