@@ -24,7 +24,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from tests.support import not_none
 from tests.support.clients import sign_in
-from tests.support.servers import Postgres, RedisServer
+from tests.support.servers import REFUSALS, Postgres, RedisServer
 
 Log = Callable[[], list[dict[str, Any]]]
 
@@ -181,7 +181,7 @@ def test_unreachable_or_locked_database_is_unavailable(faulty: Flask, database: 
             other.execute(sa.text("UPDATE post SET body = body"))
 
 
-@pytest.mark.parametrize("refusal", [None, "READONLY", pytest.param("OOM", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("refusal", [None, *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in REFUSALS)])
 def test_pages_work_while_redis_is_unavailable_or_refuses(
     make_app: Callable[..., Flask], make_user: Callable[..., User], redis_server: RedisServer, refusal: str | None
 ) -> None:

@@ -55,6 +55,7 @@ def make_tls_app(environment: dict[str, str], tls_url: str, contexts: contextlib
 
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=none", "?ssl_cert_reqs=CERT_NONE"])
+@pytest.mark.exhaustive
 def test_every_client_uses_tls(
     make_tls_app: Callable[..., Flask], make_worker: Callable[..., Worker], tls_url: str, query: str
 ) -> None:

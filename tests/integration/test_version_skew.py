@@ -39,6 +39,7 @@ def old_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Path]:
         worker.kill()
 
 
+@pytest.mark.exhaustive
 def test_jobs_of_either_release_succeed(
     app: Flask, old_worker: Path, make_worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
