@@ -319,7 +319,7 @@ def test_retry_is_stored_before_it_is_published(
 def test_retry_message_has_number_of_retry(
     app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer, redis_refuses: bool
 ) -> None:
-    """Whether it is published at once or by reconcile, so that max_retries limits the retries."""
+    """At once as well as by reconcile, so that max_retries limits the retries."""
     with redis_server.refusing("READONLY") if redis_refuses else contextlib.nullcontext():
         request_retry(app, backend, flaky_id)
     assert (row_of(flaky_id).published_at is None) is redis_refuses
