@@ -9,6 +9,7 @@ SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+TEST_DEAD_LETTERS = "tests/integration/test_dead_letters.py"
 CONSUMER = "microblog/taskqueue/consumer.py"
 TRANSPORT = "microblog/taskqueue/transport.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
@@ -371,7 +372,7 @@ CRASH_LIMIT = Promise(
             "malformed-envelope",
             "A queue entry that kombu cannot read ends no worker.",
             (Edit(TRANSPORT, "Channel._get_client", "return Client", "return super()._get_client()"),),
-            ("tests/integration/test_dead_letters.py::test_malformed_message_is_set_aside[text-sqlite]",),
+            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[text-sqlite]",),
         ),
         Mutant(
             "malformed-task",
@@ -381,9 +382,7 @@ CRASH_LIMIT = Promise(
                     CONSUMER, "Consumer.create_task_handler", "if reason := task_problem(message):", "if reason := '':"
                 ),
             ),
-            (
-                "tests/integration/test_dead_letters.py::test_malformed_message_is_set_aside[number as time limit-sqlite]",
-            ),
+            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[number as time limit-sqlite]",),
         ),
         Mutant(
             "crash-limit",
