@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
 import threading
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from celery import chain
 from celery.app.task import Context
-from celery.exceptions import Retry, TaskRevokedError
+from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
-from microblog.taskqueue import errors, result_backend, transitions
+from microblog.taskqueue import errors, transitions
 from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
 from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
-from tests.support.factories import make_older, row_of, rows_of
+from tests.support.factories import row_of
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -273,97 +268,6 @@ def test_progress_raises_cancelled_after_cancel_request(
 
     with pytest.raises(Cancelled):
         backend.store_result(task_id, COUNTS, "PROGRESS", request=request_of(held))
-
-
-def request_retry(app: Flask, backend: Any, task_id: str) -> None:
-    """Run the task flaky until it requests a retry, and store that as Celery does."""
-    flaky = app.extensions["celery"].tasks["flaky"]
-    following = [row.signature for row in rows_of(task_id)[1:]]
-    flaky.push_request(id=task_id, hostname="one@host", args=[99], kwargs={}, chain=following, called_directly=False)
-    try:
-        flaky.before_start(task_id, (99,), {})
-        with pytest.raises(Retry) as retry:
-            flaky.run(99)
-        backend.mark_as_retry(task_id, retry.value.exc, request=flaky.request)
-    finally:
-        flaky.pop_request()
-
-
-@pytest.fixture
-def flaky_id(app: Flask, redis_server: RedisServer) -> str:
-    """The id of a launched task that requests a retry in each run; its message is gone."""
-    row = launch(chain(tasks.flaky.s(99), tasks.noop.s()))
-    db.session.commit()
-    redis_server.client.delete("default")
-    return row.id
-
-
-def test_retry_is_stored_before_it_is_published(
-    app: Flask, backend: Any, flaky_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    published: list[Any] = []
-
-    def publish(executor: AutocommitExecutor, signatures: list[Any], *results: Any, eta: datetime) -> bool:
-        row = row_of(flaky_id)
-        published.append((row.state, row.published_at, row.eta == eta, [each["task"] for each in signatures]))
-        return True
-
-    monkeypatch.setattr(result_backend, "publish", publish)
-
-    request_retry(app, backend, flaky_id)
-
-    assert published == [("RETRY", None, True, ["flaky", "noop"])]
-
-
-@pytest.mark.parametrize("redis_refuses", [False, True])
-def test_retry_message_has_number_of_retry(
-    app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer, redis_refuses: bool
-) -> None:
-    """At once as well as by reconcile, so that max_retries limits the retries."""
-    with redis_server.refusing("READONLY") if redis_refuses else contextlib.nullcontext():
-        request_retry(app, backend, flaky_id)
-    assert (row_of(flaky_id).published_at is None) is redis_refuses
-    if redis_refuses:
-        make_older(flaky_id, eta=30)
-        assert reconcile_all() == 1
-
-    [message] = redis_server.client.lrange("default", 0, -1)
-    headers, body = json.loads(message)["headers"], json.loads(base64.b64decode(json.loads(message)["body"]))
-    assert (headers["id"], headers["retries"]) == (flaky_id, 1)
-    assert body[0] == [99]
-    assert [step["task"] for step in body[2]["chain"]] == ["noop"]
-
-
-def test_message_from_before_a_retry_is_refused(
-    app: Flask, executor: AutocommitExecutor, backend: Any, flaky_id: str
-) -> None:
-    """A surplus message must not start the retry early, nor with the counter of an earlier attempt."""
-    request_retry(app, backend, flaky_id)
-
-    with pytest.raises(errors.Superseded):
-        transitions.claim_task(executor, flaky_id, "two@host", lease=LEASE, max_crashes=3, retries=0)
-    retried = transitions.claim_task(executor, flaky_id, "two@host", lease=LEASE, max_crashes=3, retries=1)
-
-    assert not_none(retried).attempt == 2
-
-
-def test_last_of_two_retries_in_a_run_counts(
-    app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer
-) -> None:
-    flaky = app.extensions["celery"].tasks["flaky"]
-    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
-    flaky.before_start(flaky_id, (99,), {})
-    flaky.retry(countdown=1, throw=False)
-    flaky.retry(args=[utcnow()], countdown=60, throw=False)
-    assert redis_server.client.llen("default") == 0
-
-    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
-    flaky.pop_request()
-
-    row = row_of(flaky_id)
-    assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
-    assert not_none(row.retry_signature)["args"][0]["__type__"] == "datetime"
-    assert redis_server.client.llen("default") == 1
 
 
 def test_malformed_result_in_redis_is_replaced(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.mutants.catalogue import access, exactly_once, outages, recovery, rows
+from tests.mutants.catalogue import access, crashes, exactly_once, outages, recovery, rows
 
 PROMISES = (
     rows.ROW_FIRST,
     rows.TERMINAL,
     recovery.EVERY_JOB_ENDS,
     exactly_once.ONE_MAIL,
-    recovery.CRASH_LIMIT,
+    crashes.CRASH_LIMIT,
     outages.OUTAGES,
     access.OWN_DATA,
     rows.ONE_UNFINISHED,

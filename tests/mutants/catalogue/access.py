@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
+CONSUMER = "microblog/taskqueue/consumer.py"
+TRANSPORT = "microblog/taskqueue/transport.py"
 ACCOUNTS = "microblog/accounts/models.py"
 EXPORTS_ARCHIVE = "microblog/exports/archive.py"
 EXPORTS = "microblog/exports/services.py"
@@ -12,6 +14,7 @@ CLI_JOBS = "microblog/monitoring/cli/jobs.py"
 NOTIFICATIONS_PUBSUB = "microblog/notifications/pubsub.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 
+TEST_DEAD_LETTERS = "tests/integration/test_dead_letters.py"
 TEST_API = "tests/integration/test_api.py"
 TEST_CLI = "tests/integration/test_cli.py"
 TEST_EVENT_STREAM = "tests/integration/test_event_stream.py"
@@ -87,6 +90,22 @@ OWN_DATA = Promise(
 MESSAGES = Promise(
     "Messages carry ids, never passwords, tokens or bodies; JSON only",
     (
+        Mutant(
+            "malformed-envelope",
+            "A queue entry that kombu cannot read ends no worker.",
+            (Edit(TRANSPORT, "Channel._get_client", "return Client", "return super()._get_client()"),),
+            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[text-sqlite]",),
+        ),
+        Mutant(
+            "malformed-task",
+            "A message of another producer ends no worker.",
+            (
+                Edit(
+                    CONSUMER, "Consumer.create_task_handler", "if reason := task_problem(message):", "if reason := '':"
+                ),
+            ),
+            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[number as time limit-sqlite]",),
+        ),
         Mutant(
             "message-id",
             "A message contains the id of the user, and the task reads everything else from the database.",

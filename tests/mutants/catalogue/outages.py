@@ -27,6 +27,7 @@ TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_REFUSALS = "tests/integration/test_redis_refusals.py"
+TEST_RETRY = "tests/integration/test_retry.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
@@ -86,7 +87,7 @@ OUTAGES = Promise(
             "redis-retry",
             "A retry without the broker is published once Redis is available again.",
             (Edit(TRANSITIONS, "store_retry", '"published_at": None', '"published_at": NOW'),),
-            (f"{TEST_CLAIM}::test_retry_is_stored_before_it_is_published[sqlite]",),
+            (f"{TEST_RETRY}::test_retry_is_stored_before_it_is_published[sqlite]",),
         ),
         Mutant(
             "retry-order",
@@ -99,19 +100,19 @@ OUTAGES = Promise(
                     "if True:",
                 ),
             ),
-            (f"{TEST_CLAIM}::test_retry_is_stored_before_it_is_published[sqlite]",),
+            (f"{TEST_RETRY}::test_retry_is_stored_before_it_is_published[sqlite]",),
         ),
         Mutant(
             "retry-number",
             "A retry that reconcile publishes has the number of the retry.",
             (Edit(RECONCILE, "_publish_again", "step.retry_signature or step.signature", "step.signature"),),
-            (f"{TEST_CLAIM}::test_retry_message_has_number_of_retry[sqlite-True]",),
+            (f"{TEST_RETRY}::test_retry_message_has_number_of_retry[sqlite-True]",),
         ),
         Mutant(
             "retry-surplus",
             "A message from before a retry does not start the retry.",
             (Edit(TRANSITIONS, "_CLAIM", "        _NOT_SUPERSEDED,\n", ""),),
-            (f"{TEST_CLAIM}::test_message_from_before_a_retry_is_refused[sqlite]",),
+            (f"{TEST_RETRY}::test_message_from_before_a_retry_is_refused[sqlite]",),
         ),
         Mutant(
             "claim-reason",

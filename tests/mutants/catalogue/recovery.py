@@ -9,9 +9,7 @@ SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
-TEST_DEAD_LETTERS = "tests/integration/test_dead_letters.py"
 CONSUMER = "microblog/taskqueue/consumer.py"
-TRANSPORT = "microblog/taskqueue/transport.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
 
@@ -327,34 +325,6 @@ EVERY_JOB_ENDS = Promise(
             ),
             (f"{TEST_EXPORTS}::test_archive_of_cancelled_job_is_deleted",),
         ),
-    ),
-)
-
-CRASH_LIMIT = Promise(
-    "A task that kills its worker 3 times becomes FAILURE",
-    (
-        Mutant(
-            "crash-counted",
-            "A claim after an expired lease increments `crashes`.",
-            (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + UNCOUNTED_CRASH,", ""),),
-            (
-                f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
-                f"{TEST_CLAIM}::test_claim_succeeds_after_process_died",
-            ),
-        ),
-        Mutant(
-            "stop-group",
-            "A stop of a worker with all its processes is no crash.",
-            (
-                Edit(
-                    WORKER,
-                    "JobRequest.on_failure",
-                    "release_on_shutdown if stopping else expire_lease",
-                    "expire_lease",
-                ),
-            ),
-            ("tests/integration/test_reconcile.py::test_stop_of_process_group_is_no_crash[SIGTERM-sqlite]",),
-        ),
         Mutant(
             "unknown-task",
             "A job whose message reaches a worker of another release waits for one that has its task.",
@@ -367,61 +337,6 @@ CRASH_LIMIT = Promise(
                 ),
             ),
             ("tests/integration/test_version_skew.py::test_waiting_job_of_unknown_task_keeps_waiting[sqlite]",),
-        ),
-        Mutant(
-            "malformed-envelope",
-            "A queue entry that kombu cannot read ends no worker.",
-            (Edit(TRANSPORT, "Channel._get_client", "return Client", "return super()._get_client()"),),
-            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[text-sqlite]",),
-        ),
-        Mutant(
-            "malformed-task",
-            "A message of another producer ends no worker.",
-            (
-                Edit(
-                    CONSUMER, "Consumer.create_task_handler", "if reason := task_problem(message):", "if reason := '':"
-                ),
-            ),
-            (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[number as time limit-sqlite]",),
-        ),
-        Mutant(
-            "crash-limit",
-            "A task is not claimed after TASK_MAX_CRASHES crashes.",
-            (
-                Edit(
-                    TRANSITIONS,
-                    "_CRASHES_LEFT",
-                    'task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())',
-                    'task_table.c.crashes + UNCOUNTED_CRASH < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
-                ),
-            ),
-            (f"{TEST_CLAIM}::test_claim_refused_after_three_crashes",),
-        ),
-        Mutant(
-            "crash-ends",
-            "The worker whose claim is refused for this reason fails the task.",
-            (
-                Edit(
-                    WORKER,
-                    "JobTask.before_start",
-                    "self.backend.end(task_id, refusal.final_error, self.request)",
-                    "pass",
-                ),
-            ),
-            (f"{TEST_STATES}::test_task_fails_after_three_crashes[sqlite]",),
-        ),
-        Mutant(
-            "crash-reconcile",
-            "Reconcile fails such a task if it has no message.",
-            (
-                Edit(
-                    RECONCILE,
-                    "_final_error",
-                    'elif step.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:',
-                    "elif False:",
-                ),
-            ),
-            (f"{TEST_RECONCILE}::test_task_fails_after_too_many_crashes",),
         ),
     ),
 )

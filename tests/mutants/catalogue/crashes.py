@@ -1,0 +1,80 @@
+"""Tasks that crash their workers, and stops that are not crashes."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, Mutant, Promise
+
+RECONCILE = "microblog/taskqueue/reconcile.py"
+TRANSITIONS = "microblog/taskqueue/transitions.py"
+WORKER = "microblog/taskqueue/worker.py"
+
+TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_RECONCILE = "tests/integration/test_reconcile.py"
+TEST_STATES = "tests/integration/test_engine_states.py"
+
+CRASH_LIMIT = Promise(
+    "A task that kills its worker 3 times becomes FAILURE",
+    (
+        Mutant(
+            "crash-counted",
+            "A claim after an expired lease increments `crashes`.",
+            (Edit(TRANSITIONS, "_CLAIM", "crashes=task_table.c.crashes + UNCOUNTED_CRASH,", ""),),
+            (
+                f"{TEST_CLAIM}::test_claim_refused_while_lease_valid",
+                f"{TEST_CLAIM}::test_claim_succeeds_after_process_died",
+            ),
+        ),
+        Mutant(
+            "stop-group",
+            "A stop of a worker with all its processes is no crash.",
+            (
+                Edit(
+                    WORKER,
+                    "JobRequest.on_failure",
+                    "release_on_shutdown if stopping else expire_lease",
+                    "expire_lease",
+                ),
+            ),
+            ("tests/integration/test_reconcile.py::test_stop_of_process_group_is_no_crash[SIGTERM-sqlite]",),
+        ),
+        Mutant(
+            "crash-limit",
+            "A task is not claimed after TASK_MAX_CRASHES crashes.",
+            (
+                Edit(
+                    TRANSITIONS,
+                    "_CRASHES_LEFT",
+                    'task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())',
+                    'task_table.c.crashes + UNCOUNTED_CRASH < 1000 + sa.bindparam("max_crashes", type_=sa.Integer())',
+                ),
+            ),
+            (f"{TEST_CLAIM}::test_claim_refused_after_three_crashes",),
+        ),
+        Mutant(
+            "crash-ends",
+            "The worker whose claim is refused for this reason fails the task.",
+            (
+                Edit(
+                    WORKER,
+                    "JobTask.before_start",
+                    "self.backend.end(task_id, refusal.final_error, self.request)",
+                    "pass",
+                ),
+            ),
+            (f"{TEST_STATES}::test_task_fails_after_three_crashes[sqlite]",),
+        ),
+        Mutant(
+            "crash-reconcile",
+            "Reconcile fails such a task if it has no message.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_final_error",
+                    'elif step.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:',
+                    "elif False:",
+                ),
+            ),
+            (f"{TEST_RECONCILE}::test_task_fails_after_too_many_crashes",),
+        ),
+    ),
+)
