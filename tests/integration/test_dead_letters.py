@@ -11,10 +11,11 @@ import pytest
 from flask import Flask
 
 from microblog.monitoring.status import Verdict, check_status
-from microblog.taskqueue.consumer import MAX_DEAD_LETTERS, MAX_TEXT, dead_letters, set_aside
+from microblog.taskqueue.consumer import MAX_DEAD_LETTERS, MAX_TEXT, dead_letters, delete_dead_letters, set_aside
 from tests.support import tasks
 from tests.support.console import commands
 from tests.support.factories import start, state_of
+from tests.support.prometheus import TOKEN, scrape
 from tests.support.servers import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
@@ -122,6 +123,18 @@ def test_dead_letters_are_limited_listed_and_reported(app: Flask, worker: Worker
     assert listed[0]["message"].startswith("message 100x"), "the newest is kept"
     assert "it is not JSON" in run("dead-letters", "--delete").stdout
     assert dead_letters() == []
+
+
+@ON_SQLITE
+def test_only_listed_dead_letters_are_deleted_and_all_are_counted(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.config, "METRICS_TOKEN", TOKEN)
+    for text in ("listed", "arrives after the list"):
+        set_aside("default", "it is not valid JSON", text)
+
+    delete_dead_letters(1)
+
+    assert [letter.message for letter in dead_letters()] == ["arrives after the list"]
+    assert scrape(app).value("microblog_messages_set_aside_total") == 2
 
 
 @ON_SQLITE

@@ -329,7 +329,15 @@ def test_every_reference_to_user_is_deleted(app: Flask) -> None:
 
 def test_jobs_needed_by_statistics_are_anonymized(susan: User) -> None:
     old = make_job(susan, "SUCCESS", "FAILURE", seconds_ago=90_000, finished_at=utcnow() - timedelta(hours=25))
-    new = make_job(susan, "FAILURE", "FAILURE", finished_at=utcnow(), error="susan's", result={"a": "susan's"})
+    new = make_job(
+        susan,
+        "FAILURE",
+        "FAILURE",
+        finished_at=utcnow(),
+        error="susan's",
+        result={"a": "susan's"},
+        retry_signature={"args": ["susan's"]},
+    )
     db.session.execute(sa.update(RollUp).values(settled_until=utcnow() - timedelta(hours=2)))
     db.session.commit()
 
@@ -339,6 +347,6 @@ def test_jobs_needed_by_statistics_are_anonymized(susan: User) -> None:
     left = db.session.scalars(sa.select(Task).where(Task.root_id.in_([old, new]))).all()
     assert {task.root_id for task in left} == {new}
     for task in left:
-        values = (task.user_id, task.error, task.result, task.signature, task.description)
-        assert values == (None, None, None, {}, task.name)
+        values = (task.user_id, task.error, task.result, task.signature, task.retry_signature, task.description)
+        assert values == (None, None, None, {}, None, task.name)
         assert task.finished_at is not None

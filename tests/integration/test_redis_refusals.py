@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from flask import Flask
 
-from microblog.extensions import db
+from microblog.extensions import db, refuses
 from microblog.notifications.pubsub import ConnectionCount
 from microblog.taskqueue.launch import launch
 from tests.support import tasks
@@ -77,6 +78,23 @@ def all_run(programs: list[ScriptProcess]) -> bool:
     """Return True. Raises AssertionError if a program has ended."""
     assert [program.poll() for program in programs] == [None] * len(programs)
     return True
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (redis.ReadOnlyError("You can't write against a read only replica."), True),
+        (redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True),
+        (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it is unable to persist"), True),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas to write."), True),
+        (redis.ResponseError("UNBLOCKED force unblock from blocking operation"), True),
+        (redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), False),
+        (redis.ResponseError("ERR unknown command"), False),
+        (ValueError("OOM"), False),
+    ],
+)
+def test_only_refusals_are_tried_again(reply: Exception, expected: bool) -> None:
+    assert refuses(reply) is expected
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

@@ -15,7 +15,7 @@ from microblog.taskqueue import reconcile
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
-from tests.support.factories import row_of, start
+from tests.support.factories import make_older, row_of, start
 from tests.support.programs import ScriptProcess
 from tests.support.servers import RedisServer, Worker, wait_for
 
@@ -65,6 +65,23 @@ def test_unknown_task_without_row_is_dropped(app: Flask, old_worker: Path, redis
 
     wait_for(lambda: "this worker has no task" in old_worker.read_text())
     wait_for(lambda: not redis_server.in_flight(), what="the message is acknowledged")
+
+
+def test_job_of_unknown_task_is_published_to_its_queue(
+    app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reconciles may belong to a release without the task, and so not know its queue."""
+    celery = app.extensions["celery"]
+    task_id = launch(celery.tasks["export_posts"].s(1)).id
+    db.session.commit()
+    redis_server.client.flushall()
+    monkeypatch.delitem(celery.tasks, "export_posts")
+    monkeypatch.delitem(celery.conf.task_routes, "export_posts")
+    make_older(task_id, created_at=60, published_at=60)
+
+    assert reconcile.reconcile_all() == 1
+
+    assert (redis_server.client.llen("exports"), redis_server.client.llen("default")) == (1, 0)
 
 
 def test_waiting_job_of_unknown_task_keeps_waiting(app: Flask, old_worker: Path, redis_server: RedisServer) -> None:
