@@ -264,8 +264,8 @@ class JobRequest(Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """As Celery's; a task whose process died may be claimed again at once.
 
-        That is a crash, unless the worker is told to stop: systemd, Heroku and a shell send the signal to all its
-        processes at once.
+        This counts as a crash, except during a shutdown of the worker: systemd, Heroku and shells send the signal to
+        the whole process group.
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
         if isinstance(error, (WorkerLostError, SystemExit, KeyboardInterrupt)):
