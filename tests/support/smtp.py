@@ -19,12 +19,25 @@ from tests.support.servers import free_port
 
 @dataclass(frozen=True)
 class Delivery:
-    """An accepted mail, the client's port, and the times when its session began and when it was accepted."""
+    """An accepted mail, the client's port, and the times when its client connected and when it was accepted."""
 
     message: EmailMessage
     port: int
     began: float
     ended: float
+
+
+class _TimedProtocol(SMTP):
+    """SMTP that records when a client connected, which is before the client checks that it may send."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        vars(self.session)["began"] = time.time()
+
+
+class _Controller(Controller):
+    def factory(self) -> SMTP:
+        return _TimedProtocol(self.handler, **self.SMTP_kwargs)
 
 
 class SmtpServer:
@@ -46,7 +59,7 @@ class SmtpServer:
         return [delivery.message for delivery in self.deliveries]
 
     def start(self) -> None:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024)
+        self._controller = _Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024)
         self._controller.start()
 
     def stop(self) -> None:
@@ -66,13 +79,6 @@ class SmtpServer:
         """Stop simulating refusals and interruptions."""
         self.answer: str | None = None
         self.drop = self.hang = False
-
-    async def handle_EHLO(
-        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
-    ) -> list[str]:
-        session.host_name = hostname
-        vars(session)["began"] = time.time()
-        return responses
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         port = int(session.peer[1]) if session.peer else 0
