@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import orjson
@@ -35,7 +35,7 @@ def count_posts(user_id: int) -> int:
     return db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
 
 
-def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
+def read_posts(user_id: int) -> Generator[list[dict[str, Any]]]:
     """Yield the user's posts, oldest first, in batches of at most BATCH, from one server-side cursor.
 
     All batches are of the same snapshot, taken when the first is read. Memory use does not grow with the posts.

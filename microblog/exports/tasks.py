@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -46,8 +47,12 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
     """
     path = archive_path(self.job_id, self.attempt)
     with archive_storage().new(path) as file:
-        with Progress(self, count_posts(user_id), describe=describe_progress) as progress:
-            file.write(to_json(_counted(read_posts(user_id), progress)))
+        # Closed at once if the export ends early: the traceback would keep its connection and transaction open.
+        with (
+            contextlib.closing(read_posts(user_id)) as batches,
+            Progress(self, count_posts(user_id), describe=describe_progress) as progress,
+        ):
+            file.write(to_json(_counted(batches, progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
         # The row is committed before the file is moved: if this attempt then fails, sweep_archives finds its file.

@@ -25,8 +25,8 @@ from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.jobs.models import newest_jobs
 from microblog.jobs.services import cancel_job
-from microblog.taskqueue.errors import ClaimLost
-from microblog.taskqueue.interface import ROW_INTERVAL
+from microblog.taskqueue.errors import Cancelled, ClaimLost
+from microblog.taskqueue.interface import ROW_INTERVAL, Progress
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import BEGINNING, ended, only_job, write_posts
@@ -222,6 +222,25 @@ def test_cancelled_export_leaves_no_file(
     wait_for(lambda: [step.state for step in only_job(susan).steps] == ["REVOKED", "REVOKED"])
     assert list(parts.parent.rglob("*.json")) == []
     assert smtp_server.messages == []
+
+
+def test_interrupted_export_leaves_no_transaction(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_posts(susan, bodies(3))
+    export = app.extensions["celery"].tasks["export_posts"]
+    monkeypatch.setattr(Progress, "advance", raise_cancelled)
+    export.push_request(id="export", root_id="export")
+
+    with pytest.raises(Cancelled) as cancelled:
+        export.run(susan.id)
+
+    assert cancelled.traceback  # the frames of the export still exist
+    db.session.remove()
+    assert "Checked out connections: 0" in db.engine.pool.status()
+    export.pop_request()
+
+
+def raise_cancelled(*_: object) -> None:
+    raise Cancelled
 
 
 @pytest.mark.both_databases

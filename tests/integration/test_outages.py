@@ -273,7 +273,7 @@ def test_message_is_requeued_while_database_is_unavailable(
 def test_result_reaches_row_once_database_is_back(
     app: Flask, make_worker: Callable[..., Worker], database_outage: Outage, release_file: Path
 ) -> None:
-    worker = make_worker()
+    worker = make_worker(TASK_LEASE="2")
     task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 

@@ -31,6 +31,8 @@ class ScriptProcess(ManagedProcess):
         self, command: Sequence[str], environment: Mapping[str, str], *, stdout: Path, stderr: Path | None = None
     ) -> None:
         self._outputs = (str(stdout), str(stderr or stdout))
+        for path in self._outputs:  # a test may read its output before the process has begun
+            Path(path).touch(mode=0o600)
         super().__init__(command, environment, stdout=stdout)
 
     def poll(self) -> int | None:
