@@ -120,6 +120,7 @@ def test_state_changes_are_announced_but_not_progress(site: Site, page: Page, di
     expect(announcement).to_have_text("Turning the crank: Done")
 
 
+@pytest.mark.exhaustive
 def test_running_job_is_cancelled_by_keyboard(site: Site, page: Page, dial: Dial) -> None:
     user = site.make_user()
     site.sign_in(page, user)
@@ -148,6 +149,7 @@ def test_focus_is_kept_when_card_changes(site: Site, page: Page, dial: Dial) -> 
     expect(card(page, job_id)).to_be_focused()
 
 
+@pytest.mark.exhaustive
 def test_cancelled_export_is_retried(site: Site, page: Page, dial: Dial, smtp_server: SmtpServer) -> None:
     user = site.make_user(posts=5)
     site.sign_in(page, user)
