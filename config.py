@@ -6,6 +6,8 @@ with one sentence for each such variable (see :func:`load_settings`).
 
 from __future__ import annotations
 
+import hashlib
+import re
 import ssl
 from email.utils import parseaddr
 from pathlib import Path
@@ -157,14 +159,28 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
             "pool_pre_ping": True,
             "connect_args": {} if database_url.startswith("sqlite") else POSTGRESQL,
         },
-        **_redis(env),
+        **_redis(env, _default_redis_prefix(database_url, instance)),
     }
 
 
-def _redis(env: Env) -> dict[str, Any]:
+def _default_redis_prefix(database_url: str, instance: Path) -> str:
+    """Return a prefix that differs between sites, and is the same in all programs of one: it names their database."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError:  # refused by _database_url()
+        return ""
+    host, database = url.query.get("host", url.host), url.database or ""
+    if url.drivername == "sqlite":
+        database = str((instance / database).resolve())
+    place = f"{host}:{url.port or 5432}/{database}"
+    return f"microblog-{hashlib.sha256(place.encode()).hexdigest()[:8]}:"
+
+
+def _redis(env: Env, default_prefix: str) -> dict[str, Any]:
     """Return what the clients of Redis need: those of this project, of Flask-Limiter, kombu, Celery and RedBeat."""
     url, _, query = (env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url) or "").partition("?")
     ca_certs = env.str("REDIS_CA_CERTS", None, validate=_file)
+    prefix = env.str("REDIS_PREFIX", default_prefix, validate=_redis_prefix) or ""
     timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
     tls = _redis_tls(query, ca_certs) if url.startswith("rediss://") else {}
     return {
@@ -172,10 +188,19 @@ def _redis(env: Env) -> dict[str, Any]:
         # Options of redis-py for rediss:// URLs. The certificate of the server is verified, with the certificates of
         # the file REDIS_CA_CERTS or those of the system, unless the URL says ?ssl_cert_reqs=none.
         "REDIS_TLS": tls,
+        # The beginning of every key, queue and channel in Redis, so that several sites can share one. The default is
+        # derived from the address of the database: set this if the programs of a site use different addresses of it,
+        # for example because only some of them use a connection pooler.
+        "REDIS_PREFIX": prefix,
         # Seconds after which a Redis that does not answer counts as unavailable.
         "REDIS_TIMEOUT": timeout,
         "RATELIMIT_STORAGE_URI": url,
-        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": timeout, "socket_timeout": timeout, **tls},
+        "RATELIMIT_STORAGE_OPTIONS": {
+            "key_prefix": f"{prefix}limits",
+            "socket_connect_timeout": timeout,
+            "socket_timeout": timeout,
+            **tls,
+        },
     }
 
 
@@ -361,6 +386,12 @@ def _redis_url(value: str) -> None:
     if query and url.startswith("redis://"):
         raise ValidationError("Has parameters of TLS: must begin with rediss://.")
     _file(tls.get("ssl_ca_certs"))
+
+
+def _redis_prefix(value: str) -> None:
+    # Without the characters of patterns and of Redis Cluster's hash tags.
+    if not re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", value):
+        raise ValidationError("Must be 1 to 100 letters, digits or characters of _.:/-")
 
 
 def _redis_tls(query: str, ca_certs: str | None) -> dict[str, Any]:

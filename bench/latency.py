@@ -17,6 +17,7 @@ from bench.figures import Figure, compare, state
 from bench.servers import OURS, Servers, add_users, session_cookie, task_has_ended
 from bench.tasks import tick
 from microblog.extensions import db
+from microblog.notifications.pubsub import CHANNEL as EVENTS
 from microblog.taskqueue.launch import launch
 from tests.support.servers import wait_for
 
@@ -45,7 +46,8 @@ def _measure(servers: Servers, database: str) -> tuple[float, float]:
         cookie = session_cookie(app, user_id)
         threading.Thread(target=_watch, args=(port, cookie, events), daemon=True).start()
         threading.Thread(target=_subscribe, args=(servers.redis.client, messages), daemon=True).start()
-        wait_for(lambda: all(servers.redis.client.pubsub_numsub(CHANNEL, "microblog:events")[n][1] for n in (0, 1)))
+        channels = CHANNEL, servers.redis.key(EVENTS)
+        wait_for(lambda: all(count for _channel, count in servers.redis.client.pubsub_numsub(*channels)))
         task_id = launch(tick.s(TICKS, PAUSE), user_id=user_id).id
         db.session.commit()
         while not task_has_ended(task_id):

@@ -22,7 +22,7 @@ from microblog.development.servers import web_answers
 from microblog.extensions import db
 from microblog.taskqueue.models import Task
 from tests.support.programs import ROOT
-from tests.support.servers import PostgresServer, RedisServer, free_port, postgres_binaries
+from tests.support.servers import REDIS_PREFIX, PostgresServer, RedisServer, free_port, postgres_binaries
 
 OURS = "bench.worker_app"
 START_TIMEOUT = 60.0  # seconds
@@ -78,6 +78,7 @@ class Servers:
             "INSTANCE_PATH": str(folder),
             "DATABASE_URL": url,
             "REDIS_URL": self.redis.url,
+            "REDIS_PREFIX": REDIS_PREFIX,
         }
         _run([sys.executable, "-m", "flask", "--app", "microblog", "db", "upgrade"], environment)
         return environment

@@ -14,7 +14,7 @@ from bench.baselines import TUNED, TUNED_QUEUE, make_tuned
 from bench.figures import Figure, compare, side_by_side
 from bench.servers import OURS, Servers, add_users
 from bench.tasks import noop
-from microblog.extensions import db
+from microblog.extensions import SiteRedis, db
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support.servers import wait_for
@@ -42,9 +42,10 @@ def run(servers: Servers) -> Iterator[Figure]:
 class _Batch:
     """The messages of TASKS tasks, published once while no worker runs, and pushed to their queue in each turn."""
 
-    def __init__(self, client: redis.Redis, queue: str) -> None:
+    def __init__(self, client: redis.Redis, queue: str, prefix: str = "") -> None:
         self._client: Any = client
-        self._queue = queue
+        self._prefix = prefix
+        self._queue = queue = prefix + queue
         self._publish()
         self._messages = self._client.lrange(queue, 0, -1)
         self._client.delete(queue)
@@ -55,13 +56,17 @@ class _Batch:
             self._client.delete(*results)
         began = time.perf_counter()
         self._client.rpush(self._queue, *self._messages)
-        wait_for(lambda: not self._client.exists(self._queue, "unacked"), timeout=120, what="all tasks are done")
+        wait_for(
+            lambda: not self._client.exists(self._queue, f"{self._prefix}unacked"),
+            timeout=120,
+            what="all tasks are done",
+        )
         spent = time.perf_counter() - began
         assert len(self._results()) == TASKS
         return TASKS / spent
 
     def _results(self) -> list[str]:
-        keys: list[str] = self._client.keys("celery-task-meta-*")
+        keys: list[str] = self._client.keys(f"{self._prefix}celery-task-meta-*")
         return keys
 
     def _publish(self) -> None:
@@ -71,8 +76,8 @@ class _Batch:
 class _Launched(_Batch):
     """Microblog's side: jobs of as many users."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        super().__init__(client, QUEUE)
+    def __init__(self, client: SiteRedis) -> None:
+        super().__init__(client, QUEUE, client.prefix)
         self._rows = [dict(row) for row in db.session.execute(sa.select(*Task.__table__.columns)).mappings()]
 
     def tasks_per_second(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import smtplib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import flask_mail
 import redis
@@ -72,15 +72,32 @@ class Mail(flask_mail.Mail):
         return SmtpConnection(current_app.extensions["mail"])
 
 
+class SiteRedis(redis.Redis):
+    """A client of a Redis that several sites may share: all keys and channels of this site begin with `prefix`."""
+
+    prefix: str
+
+    @classmethod
+    def connect(cls, url: str, prefix: str, **options: Any) -> SiteRedis:
+        """Return a client for the server at `url`; `options` are those of redis-py."""
+        client = cast(SiteRedis, cls.from_url(url, decode_responses=True, **options))
+        client.prefix = prefix
+        return client
+
+    def key(self, name: str) -> str:
+        """Return the name of a key or channel of this site."""
+        return self.prefix + name
+
+
 class RedisClient:
     """The Redis client for everything except Celery's messages and results."""
 
     def init_app(self, app: Flask) -> None:
         """Create the client for ``REDIS_URL``; it connects on first use."""
         timeout = app.config["REDIS_TIMEOUT"]
-        app.extensions["redis"] = redis.Redis.from_url(
+        app.extensions["redis"] = SiteRedis.connect(
             app.config["REDIS_URL"],
-            decode_responses=True,
+            app.config["REDIS_PREFIX"],
             socket_connect_timeout=timeout,
             socket_timeout=timeout,
             retry=None,
@@ -88,9 +105,9 @@ class RedisClient:
         )
 
     @property
-    def connection(self) -> redis.Redis:
+    def connection(self) -> SiteRedis:
         """The current app's client; its connection pool can be used after a fork."""
-        client: redis.Redis = current_app.extensions["redis"]
+        client: SiteRedis = current_app.extensions["redis"]
         return client
 
 

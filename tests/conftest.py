@@ -119,6 +119,7 @@ def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
         "REDIS_TIMEOUT": "5",
         "MAIL_PORT": str(smtp_server.port),
         "RATELIMIT_ENABLED": "false",
+        "REDIS_PREFIX": servers.REDIS_PREFIX,
         "LOG_LEVEL": "INFO",
         # Long, so that no lease expires on a busy machine. Tests of expiring leases set their own.
         "TASK_LEASE": "60",

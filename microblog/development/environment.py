@@ -9,7 +9,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 # The variables that `flask tasks …` or `celery inspect …` in a second terminal need to reach the running system.
-SHARED = ("MICROBLOG_ENV", "REDIS_URL", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
+SHARED = ("MICROBLOG_ENV", "REDIS_URL", "REDIS_PREFIX", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
 
 
 def compose(given: Mapping[str, str], port: int, redis_url: str, mail_port: int) -> dict[str, str]:

@@ -95,4 +95,5 @@ def _acquire_locally(mark: str) -> int | None:
 
 def _keys(kind: str) -> tuple[str, str]:
     digest = hashlib.sha256(kind.encode("utf-8", "replace")).hexdigest()
-    return f"microblog:error:{{{digest}}}:mailed", f"microblog:error:{{{digest}}}:suppressed"
+    key = redis_client.connection.key(f"error:{{{digest}}}")
+    return f"{key}:mailed", f"{key}:suppressed"

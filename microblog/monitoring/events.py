@@ -21,7 +21,7 @@ from celery.events.receiver import EventReceiver
 from flask import Flask
 
 from microblog.database import DatabaseUnavailable
-from microblog.extensions import BROKER_UNAVAILABLE, db
+from microblog.extensions import BROKER_UNAVAILABLE, SiteRedis, db
 from microblog.monitoring import output
 from microblog.notifications.pubsub import CHANNEL
 from microblog.taskqueue import states
@@ -83,9 +83,9 @@ class Events:
             receiver.capture(limit=None, timeout=None, wakeup=True)
 
     def _receive_progress(self, connected: Callable[[], None]) -> None:
-        client: redis.Redis = self._app.extensions["redis"]
+        client: SiteRedis = self._app.extensions["redis"]
         with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(CHANNEL)
+            channel.subscribe(client.key(CHANNEL))
             connected()
             while not self._stopped.is_set():
                 message = channel.get_message(timeout=PING_INTERVAL)

@@ -24,7 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 from microblog.clock import utcnow
-from microblog.extensions import redis_client
+from microblog.extensions import SiteRedis, redis_client
 from microblog.mail.sending import MailTask
 from microblog.monitoring.queues import QueueStats, known_queues, measure_queues
 from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 DEADLINE = 5.0  # seconds after which a service that has not responded counts as unavailable
 PING_TIMEOUT = 1.0  # seconds that a worker has to reply
 POWERS = range(-7, 15)  # bucket bounds of the histograms, as powers of two: 8 ms to 4 h 33 min
-COUNTS_KEY = "microblog:counts"  # a hash: event name to count
+COUNTS_KEY = "counts"  # a hash: event name to count
 REPUBLISHED = "relayed"  # the name of the exported metric
 SET_ASIDE = "set_aside"
 REFUSED = "refused:"  # followed by the reason: the name of the exception class
@@ -114,7 +114,8 @@ def init_app(app: Flask) -> None:
 
 def _count(app: Flask, event: str) -> None:
     try:
-        app.extensions["redis"].hincrby(COUNTS_KEY, event, 1)
+        client: SiteRedis = app.extensions["redis"]
+        client.hincrby(client.key(COUNTS_KEY), event, 1)
     except redis.RedisError as error:
         logger.warning("Redis is unavailable; one %s event is not counted: %s", event, error)
 
@@ -130,15 +131,15 @@ def _result(name: str, future: Future[Any]) -> Any:
 def _query_redis() -> RedisValues:
     client = redis_client.connection
     return RedisValues(
-        lengths={name: int(str(client.llen(name))) for name in known_queues()},
+        lengths={name: int(str(client.llen(client.key(name)))) for name in known_queues()},
         counts=_read_counts(client),
         open_streams=count_open_streams(client),
     )
 
 
-def _read_counts(client: redis.Redis) -> dict[str, int]:
+def _read_counts(client: SiteRedis) -> dict[str, int]:
     """Return all counts. Raises redis.exceptions.RedisError."""
-    counts: dict[str, str] = client.hgetall(COUNTS_KEY)  # type: ignore[assignment]
+    counts: dict[str, str] = client.hgetall(client.key(COUNTS_KEY))  # type: ignore[assignment]
     return {name: int(count) for name, count in counts.items()}
 
 

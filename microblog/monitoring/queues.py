@@ -48,10 +48,11 @@ def measure_queues(replies: WorkerReplies | None = None) -> list[QueueStats]:
     """
     consumed = [name for reply in replies.up.values() for name in reply["queues"]] if replies else []
     names = known_queues(consumed)
-    with redis_client.connection.pipeline(transaction=False) as pipe:
+    client = redis_client.connection
+    with client.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.llen(name)
-            pipe.lrange(name, -HEAD_LENGTH, -1)  # Kombu takes from the end
+            pipe.llen(client.key(name))
+            pipe.lrange(client.key(name), -HEAD_LENGTH, -1)  # Kombu takes from the end
         results = iter(pipe.execute())
     lengths, heads = {}, {}
     for name in names:
@@ -72,7 +73,7 @@ def measure_queues(replies: WorkerReplies | None = None) -> list[QueueStats]:
 
 def queue_length(queue: str) -> int:
     """Return the number of waiting messages of a queue. Raises redis.exceptions.RedisError."""
-    return int(redis_client.connection.llen(queue))
+    return int(redis_client.connection.llen(redis_client.connection.key(queue)))
 
 
 def unfinished_tasks(queue: str) -> int:

@@ -21,15 +21,15 @@ from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 from redis.exceptions import RedisError
 
-from microblog.extensions import redis_client
+from microblog.extensions import SiteRedis, redis_client
 from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
 Commands = Mapping[str, Mapping[str, Any]]  # Celery's remote control commands, each with its arguments
 
-REQUEST_KEY = "microblog:rpc:request:{}"  # exists in Redis while the caller waits for replies
-REPLIES_KEY = "microblog:rpc:replies:{}"
+REQUEST_KEY = "rpc:request:{}"  # exists in Redis while the caller waits for replies
+REPLIES_KEY = "rpc:replies:{}"
 REPLIES_EXPIRE = 60  # seconds until replies that were not read expire
 READ_TIMEOUT = 0.5  # seconds of one blocking read; shorter than any socket timeout
 
@@ -45,22 +45,23 @@ def broadcast_and_collect(
     """
     client = redis_client.connection
     request_id = uuid()
+    request_key, replies_key = (client.key(key.format(request_id)) for key in (REQUEST_KEY, REPLIES_KEY))
     deadline = time.monotonic() + timeout
     # Before the broadcast: if Redis is unavailable, this client times out sooner than Celery's.
-    client.set(REQUEST_KEY.format(request_id), 1, px=max(1, int(timeout * 1000)))
+    client.set(request_key, 1, px=max(1, int(timeout * 1000)))
     # A separate connection, since callers that share a pool would wait for each other.
     with celery_app().connection_for_write() as connection:
         broadcast(connection, request_id, commands, only)
     replies: dict[str, dict[str, Any]] = {}
     while (remaining := deadline - time.monotonic()) > 0:
-        reply = client.blpop([REPLIES_KEY.format(request_id)], timeout=max(0.01, min(remaining, READ_TIMEOUT)))
+        reply = client.blpop([replies_key], timeout=max(0.01, min(remaining, READ_TIMEOUT)))
         if reply is not None:
             name, results = loads(reply[1])  # type: ignore[no-untyped-call]
             replies[name] = results
             if expected is None or (expected and replies.keys() >= set(expected)):
                 break
     if expected is not None:  # otherwise other workers may still reply, and the keys expire
-        client.delete(REQUEST_KEY.format(request_id), REPLIES_KEY.format(request_id))
+        client.delete(request_key, replies_key)
     return replies
 
 
@@ -84,15 +85,16 @@ def broadcast(connection: Any, request_id: str, commands: Commands, only: Collec
 @control_command(visible=False)
 def run_commands(state: Any, request_id: str, commands: Commands) -> None:
     """Run each command as if it had been sent separately, and send one reply; runs in the worker."""
-    client = state.app.flask_app.extensions["redis"]
+    client: SiteRedis = state.app.flask_app.extensions["redis"]
     try:
-        if not client.exists(REQUEST_KEY.format(request_id)):
+        if not client.exists(client.key(REQUEST_KEY.format(request_id))):
             logger.info("the caller no longer waits; these commands are not run: %s", ", ".join(commands))
             return
         results = {name: _run_command(state, name, arguments) for name, arguments in commands.items()}
+        replies = client.key(REPLIES_KEY.format(request_id))
         with client.pipeline() as pipe:
-            pipe.rpush(REPLIES_KEY.format(request_id), dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
-            pipe.expire(REPLIES_KEY.format(request_id), REPLIES_EXPIRE)
+            pipe.rpush(replies, dumps([state.hostname, results]))  # type: ignore[no-untyped-call]
+            pipe.expire(replies, REPLIES_EXPIRE)
             pipe.execute()
     except RedisError as error:
         logger.warning("Redis is unavailable; the reply to %s is not sent: %s", ", ".join(commands), error)

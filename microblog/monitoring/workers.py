@@ -20,19 +20,20 @@ from celery import bootsteps
 from flask import current_app
 
 from microblog.clock import utcnow
-from microblog.extensions import redis_client
+from microblog.extensions import SiteRedis, redis_client
 from microblog.monitoring.worker_rpc import Commands, broadcast_and_collect
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL = 5.0  # seconds
-WORKERS_KEY = "microblog:workers"  # a sorted set: worker names by the time at which they were last seen
+WORKERS_KEY = "workers"  # a sorted set: worker names by the time at which they were last seen
 
 
 def registered_workers() -> dict[str, datetime]:
     """Return the workers that should reply, each with the time it was last seen. Raises redis.exceptions.RedisError."""
     expired = utcnow() - timedelta(seconds=current_app.config["WORKER_FORGOTTEN_AFTER"])
-    seen: Any = redis_client.connection.zrangebyscore(WORKERS_KEY, expired.timestamp(), "+inf", withscores=True)
+    client = redis_client.connection
+    seen: Any = client.zrangebyscore(client.key(WORKERS_KEY), expired.timestamp(), "+inf", withscores=True)
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
 
 
@@ -65,16 +66,18 @@ class HeartbeatStep(bootsteps.StartStopStep):
         flask_app = consumer.app.flask_app
         now = utcnow().timestamp()
         try:
-            with flask_app.extensions["redis"].pipeline() as pipe:
-                pipe.zadd(WORKERS_KEY, {consumer.hostname: now})
-                pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])
+            client: SiteRedis = flask_app.extensions["redis"]
+            with client.pipeline() as pipe:
+                pipe.zadd(client.key(WORKERS_KEY), {consumer.hostname: now})
+                pipe.zremrangebyscore(client.key(WORKERS_KEY), "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])
                 pipe.execute()
         except redis.RedisError as error:
             logger.warning("Redis is unavailable; this worker is registered later: %s", error)
 
     def _unregister(self, consumer: Any) -> None:
         try:
-            consumer.app.flask_app.extensions["redis"].zrem(WORKERS_KEY, consumer.hostname)
+            client: SiteRedis = consumer.app.flask_app.extensions["redis"]
+            client.zrem(client.key(WORKERS_KEY), consumer.hostname)
         except redis.RedisError as error:
             logger.warning("Redis is unavailable; this worker stays registered until its entry expires: %s", error)
 

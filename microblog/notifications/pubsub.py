@@ -23,13 +23,13 @@ import redis
 from flask import Flask, current_app
 
 from microblog.database import DatabaseUnavailable
-from microblog.extensions import db
+from microblog.extensions import SiteRedis, db
 from microblog.notifications.replay import event_from_change
 from microblog.taskqueue.interface import TaskChange
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = "microblog:events"
+CHANNEL = "events"
 BACKLOG = 256  # events that are queued for a slow client before RESYNC replaces them
 POLL_INTERVAL = 5.0  # seconds between two checks for remaining subscriptions
 MAX_BACKOFF = 5.0  # seconds between two attempts to connect while Redis is unavailable
@@ -40,8 +40,8 @@ RESYNC: dict[str, Any] = {"name": "resync"}
 #: Ends each stream that receives it. It is not sent to the page, which then opens another stream.
 END: dict[str, Any] = {"name": "end"}
 
-PROCESSES = "microblog:listening"  # a set: the web processes that have reported streams
-STREAM_COUNT = "microblog:listening:{}"  # by process; expires REPORT_LIFETIME seconds after the last report
+PROCESSES = "listening"  # a set: the web processes that have reported streams
+STREAM_COUNT = "listening:{}"  # by process; expires REPORT_LIFETIME seconds after the last report
 REPORT_INTERVAL = 5.0  # seconds
 REPORT_LIFETIME = 30  # seconds; a process that was killed is counted until then
 
@@ -63,7 +63,8 @@ def publish(app: Flask, topics: Iterable[str], event: dict[str, Any]) -> None:
     """
     payload = orjson.dumps({"topics": list(topics), "event": event})
     try:
-        app.extensions["redis"].publish(CHANNEL, payload)
+        client: SiteRedis = app.extensions["redis"]
+        client.publish(client.key(CHANNEL), payload)
     except redis.RedisError:
         logger.warning("Redis is unavailable; event not published: %s %s", event["name"], event.get("subject", ""))
 
@@ -137,7 +138,7 @@ class Hub:
     `max_streams` is the maximum number of streams of one user.
     """
 
-    def __init__(self, client: redis.Redis, max_streams: float = math.inf) -> None:
+    def __init__(self, client: SiteRedis, max_streams: float = math.inf) -> None:
         self._client = client
         self._max_streams = max_streams
         self._lock = threading.Lock()
@@ -180,7 +181,7 @@ class Hub:
         while not self._stop_if_idle():
             try:
                 with self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-                    channel.subscribe(CHANNEL)
+                    channel.subscribe(self._client.key(CHANNEL))
                     self._send_all(catch_up)
                     pause = 0.1
                     while not self._stop_if_idle():
@@ -226,7 +227,7 @@ class Hub:
 class ConnectionCount:
     """Reports the number of open streams of one web process, which `count` returns, to Redis."""
 
-    def __init__(self, client: redis.Redis, count: Callable[[], int]) -> None:
+    def __init__(self, client: SiteRedis, count: Callable[[], int]) -> None:
         self._client = client
         self._count = count
         self._reported_at = -REPORT_INTERVAL
@@ -243,21 +244,22 @@ class ConnectionCount:
 
     def _store(self) -> None:
         process = f"{socket.gethostname()}:{os.getpid()}"
+        processes, count = self._client.key(PROCESSES), self._client.key(STREAM_COUNT.format(process))
         with self._client.pipeline() as pipe:
             if streams := self._count():
-                pipe.sadd(PROCESSES, process)
-                pipe.set(STREAM_COUNT.format(process), streams, ex=REPORT_LIFETIME)
+                pipe.sadd(processes, process)
+                pipe.set(count, streams, ex=REPORT_LIFETIME)
             else:
-                pipe.srem(PROCESSES, process)
-                pipe.delete(STREAM_COUNT.format(process))
+                pipe.srem(processes, process)
+                pipe.delete(count)
             pipe.execute()
 
 
-def count_open_streams(client: redis.Redis) -> int:
+def count_open_streams(client: SiteRedis) -> int:
     """Return the number of open streams in all web processes. Raises redis.exceptions.RedisError."""
-    processes: set[str] = client.smembers(PROCESSES)  # type: ignore[assignment]
-    counts = {process: client.get(STREAM_COUNT.format(process)) for process in processes}
+    processes: set[str] = client.smembers(client.key(PROCESSES))  # type: ignore[assignment]
+    counts = {process: client.get(client.key(STREAM_COUNT.format(process))) for process in processes}
     gone = [process for process, count in counts.items() if count is None]
     if gone:
-        client.srem(PROCESSES, *gone)
+        client.srem(client.key(PROCESSES), *gone)
     return sum(int(str(count)) for count in counts.values() if count is not None)

@@ -74,9 +74,9 @@ def _translation_lock(post_id: int, language: str) -> Iterator[None]:
     """Wait for a concurrent request for the same translation. Without Redis both are sent, and one result is stored."""
     timeout = current_app.config["TRANSLATE_TIMEOUT"]
     # The lock expires if its holder dies, but not before the holder's request has ended.
-    lock = redis_client.connection.lock(
-        f"translation:{post_id}:{language}", timeout=3 * timeout + 5, sleep=LOCK_POLL_INTERVAL, blocking_timeout=timeout
-    )
+    client = redis_client.connection
+    key = client.key(f"translation:{post_id}:{language}")
+    lock = client.lock(key, timeout=3 * timeout + 5, sleep=LOCK_POLL_INTERVAL, blocking_timeout=timeout)
     try:
         if not lock.acquire():
             raise TranslationUnavailable("a concurrent request for the same translation has not ended")

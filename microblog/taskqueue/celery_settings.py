@@ -43,6 +43,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
         # task, or long tasks would be delivered twice. Lost tasks do not wait for it: their leases expire earlier.
         "broker_transport_options": {
             "visibility_timeout": config["TASK_TIME_LIMIT"] + 600,
+            "global_keyprefix": config["REDIS_PREFIX"],
             "socket_connect_timeout": timeout,
             # Longer than kombu's blocking read of one second.
             "socket_timeout": timeout + 1,
@@ -65,7 +66,10 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
         # A worker retries until Redis has stored a result; it does not retry progress (result_backend.py).
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
-        "result_backend_transport_options": {"retry_policy": {"max_retries": 0}},
+        "result_backend_transport_options": {
+            "global_keyprefix": config["REDIS_PREFIX"],
+            "retry_policy": {"max_retries": 0},
+        },
         "redis_backend_use_ssl": config["REDIS_TLS"] or None,
         "redis_socket_connect_timeout": timeout,
         "redis_socket_timeout": timeout,
@@ -98,7 +102,7 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "beat_scheduler": "microblog.taskqueue.scheduler:Scheduler",
         "redbeat_redis_url": config["REDIS_URL"],
-        "redbeat_key_prefix": "microblog:redbeat:",
+        "redbeat_key_prefix": f"{config['REDIS_PREFIX']}redbeat:",
         # A second beat waits for the lock; the lock of a beat that died is free after this many seconds.
         "redbeat_lock_timeout": 15,
         "beat_max_loop_interval": 3,

@@ -22,13 +22,13 @@ from redis.exceptions import RedisError
 
 from microblog.clock import utcnow
 from microblog.database import LogDatabaseErrors
-from microblog.extensions import redis_client
+from microblog.extensions import SiteRedis, redis_client
 from microblog.taskqueue.interface import message_set_aside
 from microblog.taskqueue.transitions import return_message
 
 logger = logging.getLogger(__name__)
 
-DEAD_LETTERS_KEY = "microblog:dead-letters"  # a list, the newest first
+DEAD_LETTERS_KEY = "dead-letters"  # a list, the newest first
 MAX_DEAD_LETTERS = 100
 MAX_TEXT = 10_000  # characters of a message that are kept
 
@@ -45,18 +45,21 @@ class DeadLetter:
 
 def dead_letters() -> list[DeadLetter]:
     """Return the messages that were set aside, the newest first. Raises redis.exceptions.RedisError."""
-    found = [json.loads(text) for text in redis_client.connection.lrange(DEAD_LETTERS_KEY, 0, -1)]
+    client = redis_client.connection
+    found = [json.loads(text) for text in client.lrange(client.key(DEAD_LETTERS_KEY), 0, -1)]
     return [DeadLetter(**letter | {"at": datetime.fromisoformat(letter["at"])}) for letter in found]
 
 
 def count_dead_letters() -> int:
     """Return the number of messages that were set aside. Raises redis.exceptions.RedisError."""
-    return int(redis_client.connection.llen(DEAD_LETTERS_KEY))
+    client = redis_client.connection
+    return int(client.llen(client.key(DEAD_LETTERS_KEY)))
 
 
 def delete_dead_letters(number: int) -> None:
     """Delete the oldest `number` of the messages that were set aside. Raises redis.exceptions.RedisError."""
-    redis_client.connection.ltrim(DEAD_LETTERS_KEY, 0, -(number + 1))
+    client = redis_client.connection
+    client.ltrim(client.key(DEAD_LETTERS_KEY), 0, -(number + 1))
 
 
 def set_aside(queue: str, reason: str, message: str) -> None:
@@ -65,9 +68,10 @@ def set_aside(queue: str, reason: str, message: str) -> None:
     app = current_app._get_current_object()
     letter = {"at": utcnow().isoformat(), "queue": queue, "reason": reason, "message": message[:MAX_TEXT]}
     try:
-        with app.flask_app.extensions["redis"].pipeline() as pipe:
-            pipe.lpush(DEAD_LETTERS_KEY, json.dumps(letter))
-            pipe.ltrim(DEAD_LETTERS_KEY, 0, MAX_DEAD_LETTERS - 1)
+        client: SiteRedis = app.flask_app.extensions["redis"]
+        with client.pipeline() as pipe:
+            pipe.lpush(client.key(DEAD_LETTERS_KEY), json.dumps(letter))
+            pipe.ltrim(client.key(DEAD_LETTERS_KEY), 0, MAX_DEAD_LETTERS - 1)
             pipe.execute()
     except RedisError as error:
         logger.warning("Redis is unavailable (%s); the message is lost: %s", error, message[:MAX_TEXT])

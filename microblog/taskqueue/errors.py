@@ -49,6 +49,10 @@ class Superseded(ClaimRefused):
     """An automatic retry has been stored since the message was published."""
 
 
+class NoRow(ClaimRefused):
+    """A launched task has no row: it was purged, or the message is of another site."""
+
+
 class CancelRequested(ClaimRefused):
     """The user asked for the job to be cancelled."""
 

@@ -100,7 +100,7 @@ def _new_rows(
     now = utcnow()
     # A retried job keeps the language of its user, even if an operator retries it.
     locale = (steps[0].options.get("headers") or {}).get("locale") or str(get_locale() or "en")
-    headers = {"request_id": logs.request_id(), "locale": locale}
+    headers = {"request_id": logs.request_id(), "locale": locale, "has_row": True}
     rows = []
     for position, (task_id, step) in enumerate(zip(ids, steps, strict=True)):
         # The root is explicit, since Celery would use the task that publishes the message, such as reconcile.

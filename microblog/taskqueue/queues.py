@@ -16,35 +16,38 @@ from celery import bootsteps
 from celery.worker.control import control_command
 
 from microblog.clock import utcnow
-from microblog.extensions import redis_client
+from microblog.extensions import SiteRedis, redis_client
 from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
-PAUSED_KEY = "microblog:paused"  # a hash: queue name to the time at which it was paused
-RESUMED_KEY = "microblog:resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
+PAUSED_KEY = "paused"  # a hash: queue name to the time at which it was paused
+RESUMED_KEY = "resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
 RESUMED_SECONDS = 60
-DATA_SINCE_KEY = "microblog:epoch"  # the time since which Redis has had its data
+DATA_SINCE_KEY = "epoch"  # the time since which Redis has had its data
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
 def pause_consuming(queue: str) -> bool:
     """Pause a queue; returns False if it was paused already. Raises redis.exceptions.RedisError."""
-    return bool(redis_client.connection.hsetnx(PAUSED_KEY, queue, utcnow().isoformat()))
+    client = redis_client.connection
+    return bool(client.hsetnx(client.key(PAUSED_KEY), queue, utcnow().isoformat()))
 
 
 def resume_consuming(queue: str) -> bool:
     """Resume a queue; returns False if it was not paused. Raises redis.exceptions.RedisError."""
-    with redis_client.connection.pipeline() as pipe:
-        pipe.hdel(PAUSED_KEY, queue)
-        pipe.set(RESUMED_KEY.format(queue), 1, ex=RESUMED_SECONDS)
+    client = redis_client.connection
+    with client.pipeline() as pipe:
+        pipe.hdel(client.key(PAUSED_KEY), queue)
+        pipe.set(client.key(RESUMED_KEY.format(queue)), 1, ex=RESUMED_SECONDS)
         was_paused, _ = pipe.execute()
     return bool(was_paused)
 
 
 def paused_queues() -> dict[str, datetime]:
     """Return the paused queues, each with the time at which it was paused. Raises redis.exceptions.RedisError."""
-    paused = redis_client.connection.hgetall(PAUSED_KEY)
+    client = redis_client.connection
+    paused = client.hgetall(client.key(PAUSED_KEY))
     return {str(queue): datetime.fromisoformat(str(since)) for queue, since in paused.items()}
 
 
@@ -53,11 +56,11 @@ def paused_or_resuming_queues() -> set[str]:
 
     Raises redis.exceptions.RedisError.
     """
-    connection = redis_client.connection
+    client = redis_client.connection
     names = [queue.name for queue in celery_app().conf.task_queues]
-    lately = connection.mget([RESUMED_KEY.format(name) for name in names])
+    lately = client.mget([client.key(RESUMED_KEY.format(name)) for name in names])
     resumed = {name for name, found in zip(names, lately, strict=True) if found}
-    return resumed | {str(queue) for queue in connection.hkeys(PAUSED_KEY)}
+    return resumed | {str(queue) for queue in client.hkeys(client.key(PAUSED_KEY))}
 
 
 class PausedQueuesStep(bootsteps.StartStopStep):
@@ -83,7 +86,8 @@ class PausedQueuesStep(bootsteps.StartStopStep):
 
     def apply(self, consumer: Any) -> None:
         """Stop consuming paused queues, and consume resumed ones again. Raises redis.exceptions.RedisError."""
-        paused = {str(queue) for queue in consumer.app.flask_app.extensions["redis"].hkeys(PAUSED_KEY)}
+        client: SiteRedis = consumer.app.flask_app.extensions["redis"]
+        paused = {str(queue) for queue in client.hkeys(client.key(PAUSED_KEY))}
         consumed = {queue.name for queue in consumer.task_consumer.queues}
         for queue in consumed & paused:
             consumer.cancel_task_queue(queue)
@@ -118,18 +122,18 @@ class BrokerSnapshot:
     @classmethod
     def fetch(cls) -> BrokerSnapshot:
         """Return the current state. Raises redis.exceptions.RedisError."""
-        connection = redis_client.connection
+        client = redis_client.connection
         now = utcnow()
-        record_data_since(connection)
-        since = connection.get(DATA_SINCE_KEY)
+        record_data_since(client)
+        since = client.get(client.key(DATA_SINCE_KEY))
         queues = [queue.name for queue in celery_app().conf.task_queues]
         return cls(
             data_since=datetime.fromisoformat(str(since)) if since else now,
-            empty_queues=frozenset(name for name in queues if not connection.llen(name)),
+            empty_queues=frozenset(name for name in queues if not client.llen(client.key(name))),
             unconsumed_queues=frozenset(paused_or_resuming_queues()),
         )
 
 
-def record_data_since(connection: Any) -> None:
+def record_data_since(client: SiteRedis) -> None:
     """Store the current time in a Redis that is new or has lost its data. Raises redis.exceptions.RedisError."""
-    connection.set(DATA_SINCE_KEY, utcnow().isoformat(), nx=True)
+    client.set(client.key(DATA_SINCE_KEY), utcnow().isoformat(), nx=True)

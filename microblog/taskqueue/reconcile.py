@@ -37,7 +37,7 @@ REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not 
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
 STARTED_AT = utcnow()  # of this process
-LOCK_KEY = "microblog:reconcile"
+LOCK_KEY = "reconcile"
 LOCK_SECONDS = 10.0  # short, since its holder may be killed; two reconcilers at once are harmless
 BATCH = 500
 
@@ -61,7 +61,8 @@ def reconcile() -> int | None:
     Returns the number of repairs; None if another process holds the lock, or took it because this one was too slow.
     """
     try:
-        with redis_client.connection.lock(LOCK_KEY, timeout=LOCK_SECONDS, blocking=False):
+        client = redis_client.connection
+        with client.lock(client.key(LOCK_KEY), timeout=LOCK_SECONDS, blocking=False):
             return reconcile_all()
     except LockError:
         return None

@@ -76,7 +76,7 @@ class Scheduler(RedBeatScheduler):
             if self.lock is None and not self._take_lock():
                 return PAUSE
             self.setup_schedule()
-            record_data_since(get_redis(self.app))
+            record_data_since(self.app.flask_app.extensions["redis"])
             wait: float = super().tick(*args, **kwargs)
         except (LockError, RedisError) as error:
             logger.warning("the schedule waits for Redis (%s)", error)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from kombu.transport import redis
-from redis import Redis, exceptions
+from redis import exceptions
 
 from microblog.taskqueue.consumer import envelope_problem, set_aside
 
 
-class Client(Redis):
+class Client(redis.PrefixedStrictRedis):
     """The client of a channel. It sets messages aside that kombu cannot read, whose errors would terminate a worker."""
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
@@ -30,7 +31,7 @@ class Channel(redis.Channel):
     """Kombu's channel, which raises an error that Celery handles if its connection was closed."""
 
     def _get_client(self) -> Any:
-        return Client
+        return partial(Client, global_keyprefix=self.global_keyprefix)
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

@@ -35,7 +35,7 @@ from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, DatabaseUnavailable, LogDatabaseErrors
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NotClaimed
+from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep
 from microblog.taskqueue.result_backend import DatabaseResultBackend
@@ -209,6 +209,8 @@ class JobTask(Task):
             retries=self.request.retries,
         )
         self.request.claim, self.request.has_no_row = claim, claim is None
+        if claim is None and self.request.get("has_row"):
+            raise NoRow(f"{task_id} was launched, but has no row")
         if claim is not None and claim.attempt > 1 and self._try_recover_result(task_id):
             raise AlreadyFinished(f"{task_id} was finished by an earlier attempt")
         return claim

@@ -46,9 +46,13 @@ def open_streams(site: Site) -> bool:
 
     The published message makes each process check whether it still needs its subscription.
     """
-    client = site.redis_server.client
-    client.publish(CHANNEL, '{"topics": [], "event": {}}')
-    return any(count for _channel, count in client.pubsub_numsub(CHANNEL))
+    site.redis_server.client.publish(site.redis_server.key(CHANNEL), '{"topics": [], "event": {}}')
+    return subscriptions(site) > 0
+
+
+def subscriptions(site: Site) -> int:
+    """Return the number of web processes that are subscribed to the channel."""
+    return int(site.redis_server.client.pubsub_numsub(site.redis_server.key(CHANNEL))[0][1])
 
 
 @pytest.fixture
@@ -243,7 +247,7 @@ def test_page_catches_up_after_stream_is_cut(site: Site, page: Page, dial: Dial)
 
     expect_state(page, job_id, "Done")
     expect_same_page(page)
-    wait_for(lambda: site.redis_server.client.pubsub_numsub(CHANNEL)[0][1], what="the new process subscribes")
+    wait_for(lambda: subscriptions(site), what="the new process subscribes")
     next_job = site.start_job(user, dial)
     expect_state(page, next_job, "Done")
 

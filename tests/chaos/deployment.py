@@ -17,7 +17,7 @@ from flask import Flask
 from microblog.development.process_manager import ManagedProcess
 from microblog.development.servers import web_answers
 from tests.support import app_factory
-from tests.support.servers import Postgres, RedisServer, free_port, wait_for
+from tests.support.servers import REDIS_PREFIX, Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 RESTART_PAUSE = 0.3  # seconds between two checks of the supervisor
@@ -80,6 +80,7 @@ class Deployment:
             "INSTANCE_PATH": str(self.folder / "instance"),
             "DATABASE_URL": database_url,
             "REDIS_URL": self.redis.url,
+            "REDIS_PREFIX": REDIS_PREFIX,
             "REDIS_TIMEOUT": "1",
             "MAIL_PORT": str(self.smtp.port),
             "MAIL_TIMEOUT": "3",

@@ -191,8 +191,9 @@ class Faults:
         while not copied and time.monotonic() < deadline:
             with contextlib.suppress(redis.RedisError):
                 for queue in QUEUES:
-                    for message in client.lrange(queue, 0, 5):
-                        client.rpush(queue, message if rng.random() < 0.5 else _with_new_tag(str(message)))
+                    key = client.key(queue)
+                    for message in client.lrange(key, 0, 5):
+                        client.rpush(key, message if rng.random() < 0.5 else _with_new_tag(str(message)))
                         copied += 1
             time.sleep(0.01)
 

@@ -116,7 +116,8 @@ class Invariants:
             yield "its archive does not equal the posts"
 
     def _result_violations(self, step: Task) -> Iterator[str]:
-        stored = self._system.redis.client.get(f"celery-task-meta-{step.id}")
+        client = self._system.redis.client
+        stored = client.get(client.key(f"celery-task-meta-{step.id}"))
         if stored is None:
             emptied = max((fault.ended for fault in self._faults.of("empty_redis")), default=0.0)
             if step.finished_at and step.finished_at.timestamp() > emptied:

@@ -60,7 +60,7 @@ def test_beat_publishes_scheduled_tasks(start_beat: Start, redis_server: RedisSe
 
     wait_for(lambda: scheduled(redis_server))
     wait_for(lambda: scheduled(redis_server), what="beat publishes a second message")
-    assert redis_server.client.exists(DATA_SINCE_KEY), "beat marks a new Redis before the first job"
+    assert redis_server.client.exists(redis_server.key(DATA_SINCE_KEY)), "beat marks a new Redis before the first job"
 
 
 @pytest.mark.exhaustive

@@ -151,11 +151,11 @@ class TestTerminate:
 
         assert (result.exit_code, result.stdout) == (0, f"{job}: terminated.\n")
         assert cluster.state(job) == states.REVOKED
-        wait_for(lambda: cluster.redis_server.client.hlen("unacked") == 0, what="its message is acknowledged")
+        wait_for(lambda: not cluster.redis_server.unacknowledged(), what="its message is acknowledged")
         later = cluster.launch("noop")
         wait_for(lambda: cluster.state(later) == states.SUCCESS, what="the worker continues")
         assert reconcile_all() == 0
-        assert cluster.redis_server.client.llen("default") == 0
+        assert cluster.redis_server.waiting("default") == 0
         assert runs_file.read_text() == "ran\n"
         assert cluster.state(job) == states.REVOKED
 
@@ -212,7 +212,8 @@ def add_jobs_to_repair(redis_server: RedisServer) -> None:
     add_task("cancelled", states.STARTED, 420, published_at=long_ago, cancel_requested_at=now, **lost_claim)
     add_task("crashing", states.STARTED, 360, published_at=long_ago, crashes=2, **lost_claim)
     add_task("heard-by-redis-alone", states.STARTED, 300, published_at=long_ago, **lost_claim)
-    redis_server.client.set("celery-task-meta-heard-by-redis-alone", json.dumps({"status": "SUCCESS", "result": {}}))
+    meta_key = redis_server.key("celery-task-meta-heard-by-redis-alone")
+    redis_server.client.set(meta_key, json.dumps({"status": "SUCCESS", "result": {}}))
     add_task("held", states.STARTED, 240, published_at=long_ago, lease_expires_at=now + timedelta(hours=1))
 
 
@@ -235,7 +236,7 @@ class TestReconcile:
         assert "Its result is missing" in reasons["heard-by-redis-alone"]
         assert all(job_id in text.stdout and sentence in text.stdout for job_id, sentence in reasons.items())
         assert {job_id: state_of(job_id) for job_id in states_before} == states_before
-        assert redis_server.client.llen("default") == 0
+        assert redis_server.waiting("default") == 0
 
         result = run("reconcile")
         assert (result.exit_code, result.stdout) == (0, "Repaired 5 jobs.\n")
@@ -244,7 +245,7 @@ class TestReconcile:
             "crashing": states.FAILURE,
             "heard-by-redis-alone": states.SUCCESS,
         }
-        assert redis_server.client.llen("default") == 2
+        assert redis_server.waiting("default") == 2
 
     def test_nothing_to_repair_is_reported(self, run: Run) -> None:
         for arguments in ([], ["--dry-run"]):
@@ -253,7 +254,7 @@ class TestReconcile:
             assert (result.exit_code, result.stdout, result.stderr) == (1, "", "There is nothing to do.\n")
 
     def test_concurrent_reconcile_is_reported(self, run: Run, redis_server: RedisServer) -> None:
-        with redis_server.client.lock(LOCK_KEY, timeout=60):
+        with redis_server.client.lock(redis_server.key(LOCK_KEY), timeout=60):
             result = run("reconcile", "--json")
 
         assert (result.exit_code, json.loads(result.stdout)) == (1, {"done": None})

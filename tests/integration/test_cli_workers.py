@@ -192,7 +192,7 @@ def test_queues_shows_length_age_and_consumers(cluster: Cluster, generalist: Wor
     wait_for(lambda: cluster.worker(generalist)["queues"] == ["default", "mail"])
     jobs = [cluster.launch("export_posts", 0) for _ in range(2)]
     # The worker requeues a message that it had fetched already.
-    wait_for(lambda: cluster.redis_server.client.llen("exports") == 2)
+    wait_for(lambda: cluster.redis_server.waiting("exports") == 2)
 
     by_name = {queue["name"]: queue for queue in cluster.json("queues", *TIMEOUT_OPTION)}
     text = cluster.run("queues", *TIMEOUT_OPTION).stdout
@@ -284,14 +284,15 @@ def test_concurrent_queries_get_their_own_replies(cluster: Cluster, generalist: 
 @pytest.mark.exhaustive
 def test_late_reply_expires(cluster: Cluster, generalist: Worker) -> None:
     client = cluster.redis_server.client
-    client.set(REQUEST_KEY.format("late"), 1)
+    request, replies = client.key(REQUEST_KEY.format("late")), client.key(REPLIES_KEY.format("late"))
+    client.set(request, 1)
     with cluster.app.extensions["celery"].connection_for_write() as connection:
         broadcast(connection, "late", {"ping": {}}, None)
 
-    wait_for(lambda: client.llen(REPLIES_KEY.format("late")) == len(cluster.workers), what="all workers have replied")
+    wait_for(lambda: client.llen(replies) == len(cluster.workers), what="all workers have replied")
 
-    assert 0 < client.ttl(REPLIES_KEY.format("late")) <= REPLIES_EXPIRE
-    client.delete(REQUEST_KEY.format("late"), REPLIES_KEY.format("late"))
+    assert 0 < client.ttl(replies) <= REPLIES_EXPIRE
+    client.delete(request, replies)
 
 
 def test_shell_completes_names(

@@ -90,7 +90,7 @@ def test_malformed_message_is_set_aside(
 ) -> None:
     malformed = MALFORMED[kind]
     text = malformed if isinstance(malformed, str) else json.dumps(malformed)
-    redis_server.client.lpush("default", text)
+    redis_server.client.lpush(redis_server.key("default"), text)
 
     task_id = start(tasks.noop.s())
 

@@ -70,12 +70,12 @@ def streaming(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
 
 def subscriptions(redis_server: RedisServer) -> int:
     """Return the number of connections that are subscribed to the channel."""
-    return int(redis_server.client.pubsub_numsub(CHANNEL)[0][1])
+    return int(redis_server.client.pubsub_numsub(redis_server.key(CHANNEL))[0][1])
 
 
 def wake_all(redis_server: RedisServer) -> int:
     """Make each hub check now whether it has subscribers. Return the number of connections that got the message."""
-    return int(redis_server.client.publish(CHANNEL, '{"topics": [], "event": {}}'))
+    return int(redis_server.client.publish(redis_server.key(CHANNEL), '{"topics": [], "event": {}}'))
 
 
 def test_task_event_reaches_pages_of_its_user_only(streaming: Flask, make_user: Callable[..., User]) -> None:
@@ -291,7 +291,7 @@ def test_malformed_pubsub_message_is_ignored(app: Flask, redis_server: RedisServ
 
     malformed = ("no json", "[]", "{}", '{"topics": 1, "event": {}}', '{"topics": [[]], "event": {}}')
     for message in (*malformed, '{"topics": ["somebody"], "event": {"name": "task"}}'):
-        redis_server.client.publish(CHANNEL, message)
+        redis_server.client.publish(redis_server.key(CHANNEL), message)
 
     assert next(events) == {"name": "task"}
     page.close()

@@ -113,7 +113,7 @@ def test_accepted_mail_is_not_resent_or_revoked(
     accepted = dict(job.steps[1].result or {})
 
     # Simulate a worker that died between the server's 250 and storing the result: the row is still STARTED.
-    redis_server.client.delete(f"celery-task-meta-{job.steps[1].id}")
+    redis_server.client.delete(redis_server.key(f"celery-task-meta-{job.steps[1].id}"))
     values: dict[str, Any] = {"state": "STARTED", "result": None, "finished_at": None, "lease_expires_at": utcnow()}
     values |= {"cancel_requested_at": utcnow() if cancelled else None, "worker": "gone@tests"}  # so no worker renews it
     db.session.execute(sa.update(type(job.root)).where(type(job.root).id == job.steps[1].id).values(values))

@@ -113,7 +113,7 @@ class TestMeasure:
         assert (utcnow() - default.oldest).total_seconds() < 60
 
     def test_foreign_messages_have_no_age(self, app: Flask, redis_server: RedisServer) -> None:
-        redis_server.client.lpush("mail", "not JSON", '{"headers": 7}', "[]")
+        redis_server.client.lpush(redis_server.key("mail"), "not JSON", '{"headers": 7}', "[]")
 
         [mail] = [queue for queue in measure_queues() if queue.name == "mail"]
 

@@ -27,7 +27,7 @@ from tests.support.servers import TIMEOUT, Postgres, RedisServer, Worker, wait_f
 
 def queued(redis_server: RedisServer, queue: str = "default") -> int:
     """Return the number of messages in a queue."""
-    return int(redis_server.client.llen(queue))
+    return redis_server.waiting(queue)
 
 
 def rows() -> list[Task]:
@@ -268,7 +268,7 @@ def test_export_message_contains_only_user_id(
     user.launch_task("export_posts", "Export")
     db.session.commit()
 
-    [raw] = redis_server.client.lrange("exports", 0, -1)
+    [raw] = redis_server.messages("exports")
     assert isinstance(raw, str)
 
     message = json.loads(raw)
@@ -286,8 +286,8 @@ def test_duplicate_message_runs_once(
     runs_file = tmp_path / "runs_file"
     task_id = launch(tasks.record.s(str(runs_file))).id
     db.session.commit()
-    [message] = redis_server.client.lrange("default", 0, -1)
-    redis_server.client.rpush("default", message, message)
+    [message] = redis_server.messages("default")
+    redis_server.client.rpush(redis_server.key("default"), message, message)
 
     worker = make_worker()
 

@@ -151,7 +151,7 @@ def test_post_events_are_published_once_without_body(
     created: Any = next(events)
     client.post(f"/post/{created['data']['id']}/delete")
     deleted: Any = next(events)
-    redis_server.client.publish(CHANNEL, '{"topics": ["posts"], "event": {"name": "last"}}')
+    redis_server.client.publish(redis_server.key(CHANNEL), '{"topics": ["posts"], "event": {"name": "last"}}')
 
     assert (created["name"], deleted["name"]) == ("post", "post-deleted")
     assert created["data"] == deleted["data"] == {"id": int(created["subject"]), "author": susan.id}

@@ -46,7 +46,7 @@ def database_outage(app: Flask, postgres_server: Postgres) -> Outage:
 def in_broker(redis_server: RedisServer) -> str:
     """Return the queued messages and those that a worker has not acknowledged, as text."""
     client = redis_server.client
-    return f"{client.lrange('default', 0, -1)} {client.hvals('unacked')}"
+    return f"{redis_server.messages('default')} {client.hvals(client.key('unacked'))}"
 
 
 @pytest.mark.both_databases
@@ -66,14 +66,14 @@ def test_second_attempt_starts_while_redis_is_unavailable(app: Flask, redis_serv
 @pytest.mark.both_databases(each_run=False)
 @pytest.mark.exhaustive
 def test_schema_error_at_claim_drops_message_and_loses_no_job(
-    app: Flask, make_worker: Callable[..., Worker], runs_file: Path
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, runs_file: Path
 ) -> None:
     task_id = start(tasks.record.s(str(runs_file)))
     rename_column("crashes")
 
     worker = make_worker()
     wait_for(lambda: f"{task_id} cannot be claimed" in worker.text(), what="the claim is rejected")
-    wait_for(lambda: not app.extensions["redis"].hlen("unacked"), what="the message is acknowledged")
+    wait_for(lambda: not redis_server.unacknowledged(), what="the message is acknowledged")
     rename_column("crashes", back=True)
 
     assert states_of(task_id) == ["PENDING"]

@@ -118,7 +118,7 @@ def test_request_does_not_reveal_accounts(
             page = client.post(REQUEST_PATH, data={"email": address}, follow_redirects=True)
         sql = [statement.sql for statement in statements]
         outcomes.append(
-            (sql, page.status_code, without_csrf_tokens(page.text), redis_server.client.llen("mail"), len(jobs()))
+            (sql, page.status_code, without_csrf_tokens(page.text), redis_server.waiting("mail"), len(jobs()))
         )
 
     (executed, *response, queued, rows), (known_executed, *known_response, known_queued, known_rows) = outcomes

@@ -62,7 +62,7 @@ class TestPausedQueue:
         waiting, running = launch(noop.s()), launch(noop.s().set(queue="mail"))
         db.session.commit()
         wait_for(lambda: state_of(running.id) == states.SUCCESS, what="the worker runs tasks again")
-        assert (state_of(waiting.id), persistent_redis.client.llen("default")) == (states.PENDING, 1)
+        assert (state_of(waiting.id), persistent_redis.waiting("default")) == (states.PENDING, 1)
 
         resume_consuming("default")
 
@@ -76,11 +76,11 @@ class TestPausedQueue:
         db.session.commit()
         age_by_an_hour(redis_server)
 
-        assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
+        assert (reconcile_all(), redis_server.waiting("default")) == (0, 3)
         resume_consuming("default")
-        assert (reconcile_all(), redis_server.client.llen("default")) == (0, 3)
-        redis_server.client.delete(RESUMED_KEY.format("default"))  # the key expires after a minute
-        assert (reconcile_all(), redis_server.client.llen("default")) == (3, 6)
+        assert (reconcile_all(), redis_server.waiting("default")) == (0, 3)
+        redis_server.client.delete(redis_server.key(RESUMED_KEY.format("default")))  # the key expires after a minute
+        assert (reconcile_all(), redis_server.waiting("default")) == (3, 6)
 
     @pytest.mark.both_databases
     def test_lost_message_of_paused_queue_is_republished(self, app: Flask, redis_server: RedisServer) -> None:
@@ -90,8 +90,8 @@ class TestPausedQueue:
         age_by_an_hour(redis_server)
         redis_server.client.delete("default")
 
-        assert (reconcile_all(), redis_server.client.llen("default")) == (1, 1)
-        assert (reconcile_all(), redis_server.client.llen("default")) == (0, 1)
+        assert (reconcile_all(), redis_server.waiting("default")) == (1, 1)
+        assert (reconcile_all(), redis_server.waiting("default")) == (0, 1)
 
     @ON_SQLITE
     def test_pause_warns_about_beat_tasks(self, run: Run) -> None:
@@ -115,7 +115,7 @@ def age_by_an_hour(redis_server: RedisServer) -> None:
     for task in db.session.scalars(sa.select(Task)):
         assert task.published_at is not None
         task.created_at, task.published_at = task.created_at - hour, task.published_at - hour
-        redis_server.client.set(DATA_SINCE_KEY, (task.created_at - hour).isoformat())
+        redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (task.created_at - hour).isoformat())
     db.session.commit()
 
 
@@ -127,17 +127,17 @@ class TestPurge:
         app.extensions["celery"].tasks["reconcile"].apply_async()
 
         preview = run("purge", "default")
-        queued = redis_server.client.llen("default")
+        queued = redis_server.waiting("default")
         done = run("purge", "default", "--yes")
 
         assert (preview[0], queued) == (1, 2)
         assert preview[1].startswith("default: 2 messages would be deleted.\n1 tasks of this queue are unfinished")
         assert preview[2] == "Nothing was done; add --yes to do it.\n"
-        assert (done[0], redis_server.client.llen("default")) == (0, 0)
+        assert (done[0], redis_server.waiting("default")) == (0, 0)
         assert "default: 2 messages deleted.\n" in done[1]
         assert "flask tasks cancel" in done[1]
         age_by_an_hour(redis_server)
-        assert (reconcile_all(), redis_server.client.llen("default")) == (1, 1)
+        assert (reconcile_all(), redis_server.waiting("default")) == (1, 1)
 
     @ON_SQLITE
     def test_purge_of_empty_queue_as_json(self, run: Run) -> None:

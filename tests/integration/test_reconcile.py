@@ -328,7 +328,7 @@ def test_next_step_waits_for_committed_success(
 
     release_file.touch()
     wait_for(lambda: AsyncResult(job_id).state == "SUCCESS", what="the success is in Redis")
-    assert redis_server.client.llen("default") == 0
+    assert redis_server.waiting("default") == 0
 
     db.session.rollback()
     wait_for(lambda: states_of(job_id) == ["SUCCESS", "SUCCESS"])

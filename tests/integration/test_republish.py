@@ -34,7 +34,7 @@ def test_new_job_is_not_republished(app: Flask, redis_server: RedisServer) -> No
     start(tasks.noop.s())
 
     assert reconcile_all() == 0
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.waiting("default") == 1
 
 
 def test_unpublished_job_is_published(app: Flask, redis_server: RedisServer) -> None:
@@ -45,7 +45,7 @@ def test_unpublished_job_is_published(app: Flask, redis_server: RedisServer) -> 
     assert reconcile_all() == 1
 
     assert rows_of(task_id)[0].published_at is not None
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.waiting("default") == 1
 
 
 def test_republished_message_keeps_root_id(app: Flask, redis_server: RedisServer) -> None:
@@ -55,12 +55,12 @@ def test_republished_message_keeps_root_id(app: Flask, redis_server: RedisServer
 
     reconcile.reconcile.apply()  # as a worker runs it
 
-    [message] = redis_server.client.lrange("default", 0, -1)
+    [message] = redis_server.messages("default")
     assert json.loads(message)["headers"]["root_id"] == task_id
 
 
 def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
     with redis_server.stopped():
@@ -68,11 +68,11 @@ def test_job_is_republished_after_redis_data_loss(app: Flask, redis_server: Redi
     start(tasks.noop.s())  # so that the queue is not empty
 
     assert reconcile_all() == 1
-    assert redis_server.client.llen("default") == 2
+    assert redis_server.waiting("default") == 2
 
 
 def test_waiting_job_is_not_republished_every_run(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=30, published_at=30)
 
@@ -80,21 +80,21 @@ def test_waiting_job_is_not_republished_every_run(app: Flask, redis_server: Redi
     make_older(task_id, created_at=61, published_at=61)
     assert reconcile_all() == 1
     assert reconcile_all() == 0
-    assert redis_server.client.llen("default") == 2
+    assert redis_server.waiting("default") == 2
 
 
 def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, created_at=30, published_at=30)
 
     assert [reconcile_all() for _run in range(3)] == [1, 0, 0]
-    assert redis_server.client.llen("default") == 2
+    assert redis_server.waiting("default") == 2
 
 
 def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server: RedisServer) -> None:
-    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     redis_server.client.delete("default")
     make_older(task_id, created_at=9, published_at=9)
@@ -103,7 +103,7 @@ def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server:
     make_older(task_id, created_at=11, published_at=11)
 
     assert reconcile_all() == 1
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.waiting("default") == 1
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server:
 def test_republish_pauses_grow_to_15_minutes(
     app: Flask, redis_server: RedisServer, created_at: float, published_at: float, published: int
 ) -> None:
-    redis_server.client.set(DATA_SINCE_KEY, (utcnow() - timedelta(days=1)).isoformat())
+    redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
     make_older(task_id, created_at=created_at, published_at=published_at)
 
@@ -131,7 +131,7 @@ def test_concurrent_reconcile_publishes_once(app: Flask, redis_server: RedisServ
     outcomes = [decision is not None and decision.act() for decision in decisions]
 
     assert outcomes == [True, False]
-    assert redis_server.client.llen("default") == 1 + published_before
+    assert redis_server.waiting("default") == 1 + published_before
 
 
 @pytest.mark.both_databases(each_run=False)
@@ -149,4 +149,4 @@ def test_just_cancelled_job_is_not_published(app: Flask, redis_server: RedisServ
     assert not decision.act()
 
     assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("REVOKED", None)]
-    assert redis_server.client.llen("default") == 0
+    assert redis_server.waiting("default") == 0

@@ -91,7 +91,7 @@ def test_retry_message_has_number_of_retry(
         make_older(flaky_id, eta=30)
         assert reconcile_all() == 1
 
-    [message] = redis_server.client.lrange("default", 0, -1)
+    [message] = redis_server.messages("default")
     headers, body = json.loads(message)["headers"], json.loads(base64.b64decode(json.loads(message)["body"]))
     assert (headers["id"], headers["retries"]) == (flaky_id, 1)
     assert body[0] == [99]
@@ -119,7 +119,7 @@ def test_last_of_two_retries_in_a_run_counts(
     flaky.before_start(flaky_id, (99,), {})
     flaky.retry(countdown=1, throw=False)
     flaky.retry(args=[utcnow()], countdown=60, throw=False)
-    assert redis_server.client.llen("default") == 0
+    assert redis_server.waiting("default") == 0
 
     backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
     flaky.pop_request()
@@ -127,4 +127,4 @@ def test_last_of_two_retries_in_a_run_counts(
     row = row_of(flaky_id)
     assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
     assert not_none(row.retry_signature)["args"][0]["__type__"] == "datetime"
-    assert redis_server.client.llen("default") == 1
+    assert redis_server.waiting("default") == 1

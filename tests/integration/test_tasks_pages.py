@@ -106,7 +106,7 @@ def test_retry_creates_new_job(
     assert retried is not None
     assert (retried.state, retried.description, retried.user_id) == ("PENDING", "noop of susan", susan.id)
     assert state_of(task_id) == state
-    assert redis_server.client.llen("default") == 2
+    assert redis_server.waiting("default") == 2
 
 
 @pytest.mark.both_databases

@@ -78,7 +78,7 @@ def test_job_of_unknown_task_is_published_to_its_queue(app: Flask, redis_server:
 
     assert reconcile.reconcile_all() == 1
 
-    assert (redis_server.client.llen("exports"), redis_server.client.llen("default")) == (1, 0)
+    assert (redis_server.waiting("exports"), redis_server.waiting("default")) == (1, 0)
 
 
 def test_waiting_job_of_unknown_task_keeps_waiting(app: Flask, old_worker: Path, redis_server: RedisServer) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import psycopg
-import redis
 
 from microblog.development.process_manager import ManagedProcess, poll_until
 from microblog.development.servers import free_port as free_port
 from microblog.development.servers import redis_answers, redis_command
+from microblog.extensions import SiteRedis
 from microblog.monitoring.workers import WORKERS_KEY
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.queues import DATA_SINCE_KEY
@@ -28,8 +28,10 @@ from tests.support.programs import ScriptProcess
 
 T = TypeVar("T")
 
+REDIS_PREFIX = "microblog:"
+
 # Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
-WORKER_KEY_PREFIXES = ("_kombu.binding.", WORKERS_KEY, DATA_SINCE_KEY)
+WORKER_KEY_PREFIXES = tuple(f"{REDIS_PREFIX}{name}" for name in ("_kombu.binding.", WORKERS_KEY, DATA_SINCE_KEY))
 TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
 STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
 IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages
@@ -72,7 +74,7 @@ class RedisServer:
         self._kept = kept
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.client = SiteRedis.connect(self.url, REDIS_PREFIX)
         self._process: ManagedProcess | None = None
 
     def start(self) -> None:
@@ -123,9 +125,25 @@ class RedisServer:
         elif keys := [key for key in self.client.scan_iter(count=1000) if not key.startswith(self._kept)]:
             self.client.delete(*keys)
 
+    def key(self, name: str) -> str:
+        """Return the name of a key or channel of the site under test."""
+        return self.client.key(name)
+
     def in_flight(self) -> int:
         """Return the number of messages that are queued or not acknowledged."""
-        return sum(self.client.llen(queue) for queue in QUEUES) + self.client.hlen("unacked")
+        return sum(map(self.waiting, QUEUES)) + self.unacknowledged()
+
+    def waiting(self, queue: str) -> int:
+        """Return the number of messages in a queue."""
+        return int(str(self.client.llen(self.client.key(queue))))
+
+    def messages(self, queue: str) -> list[str]:
+        """Return the messages in a queue, the newest first."""
+        return list(map(str, self.client.lrange(self.client.key(queue), 0, -1)))
+
+    def unacknowledged(self) -> int:
+        """Return the number of messages that workers have received and not acknowledged."""
+        return int(str(self.client.hlen(self.client.key("unacked"))))
 
 
 class Postgres:

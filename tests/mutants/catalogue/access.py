@@ -13,6 +13,7 @@ JOBS_MODELS = "microblog/jobs/models.py"
 CLI_JOBS = "microblog/monitoring/cli/jobs.py"
 NOTIFICATIONS_PUBSUB = "microblog/notifications/pubsub.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
+WORKER = "microblog/taskqueue/worker.py"
 
 TEST_DEAD_LETTERS = "tests/integration/test_dead_letters.py"
 TEST_API = "tests/integration/test_api.py"
@@ -21,6 +22,7 @@ TEST_EVENT_STREAM = "tests/integration/test_event_stream.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
+TEST_TWO_SITES = "tests/integration/test_two_sites.py"
 
 JSON_IGNORED = '@click.option("--json", is_flag=True, expose_value=False)'
 JSON_OUTPUT = f"{TEST_CLI}::test_every_command_has_json_output"
@@ -79,6 +81,18 @@ OWN_DATA = Promise(
             (f"{TEST_EXPORTS}::test_large_archive_is_mailed_as_private_link[sqlite]",),
         ),
         Mutant(
+            "own-site",
+            "Sites that share a Redis run only their own jobs, and only their workers answer them.",
+            (Edit(SETTINGS, "_broker", '"global_keyprefix": config["REDIS_PREFIX"],', ""),),
+            (f"{TEST_TWO_SITES}::test_each_site_runs_and_mails_its_own_exports[2]",),
+        ),
+        Mutant(
+            "launched-has-row",
+            "A launched task whose row is missing is not run.",
+            (Edit(WORKER, "JobTask._claim", 'claim is None and self.request.get("has_row")', "False"),),
+            (f"{TEST_TWO_SITES}::test_launched_message_without_row_is_not_run",),
+        ),
+        Mutant(
             "own-posts",
             "An archive contains only the posts of its owner.",
             (Edit(EXPORTS_ARCHIVE, "read_posts", ".where(Post.user_id == user_id)", ""),),
@@ -93,7 +107,14 @@ MESSAGES = Promise(
         Mutant(
             "malformed-envelope",
             "A queue entry that kombu cannot read ends no worker.",
-            (Edit(TRANSPORT, "Channel._get_client", "return Client", "return super()._get_client()"),),
+            (
+                Edit(
+                    TRANSPORT,
+                    "Channel._get_client",
+                    "return partial(Client,",
+                    "return partial(redis.PrefixedStrictRedis,",
+                ),
+            ),
             (f"{TEST_DEAD_LETTERS}::test_malformed_message_is_set_aside[text-sqlite]",),
         ),
         Mutant(
