@@ -52,7 +52,7 @@ def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
 
 def scheduled(redis_server: RedisServer) -> bool:
     """Return True if beat has published a message since the last call."""
-    return bool(redis_server.client.delete("default"))
+    return bool(redis_server.client.delete(redis_server.key("default")))
 
 
 def test_beat_publishes_scheduled_tasks(start_beat: Start, redis_server: RedisServer) -> None:
@@ -83,7 +83,7 @@ def test_second_beat_waits_for_first_to_stop(start_beat: Start, redis_server: Re
 
     first.terminate()
     first.wait(TIMEOUT)
-    redis_server.client.delete("default")  # messages of the first beat
+    redis_server.client.delete(redis_server.key("default"))  # messages of the first beat
 
     wait_for(lambda: scheduled(redis_server), what="the second beat takes over")
 

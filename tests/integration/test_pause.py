@@ -88,7 +88,7 @@ class TestPausedQueue:
         launch_task("noop", "")
         db.session.commit()
         age_by_an_hour(redis_server)
-        redis_server.client.delete("default")
+        redis_server.client.delete(redis_server.key("default"))
 
         assert (reconcile_all(), redis_server.waiting("default")) == (1, 1)
         assert (reconcile_all(), redis_server.waiting("default")) == (0, 1)

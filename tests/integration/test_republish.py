@@ -96,7 +96,7 @@ def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> No
 def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server: RedisServer) -> None:
     redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (utcnow() - timedelta(days=1)).isoformat())
     task_id = start(tasks.noop.s())
-    redis_server.client.delete("default")
+    redis_server.client.delete(redis_server.key("default"))
     make_older(task_id, created_at=9, published_at=9)
     assert reconcile_all() == 0
 

@@ -58,7 +58,7 @@ def flaky_id(app: Flask, redis_server: RedisServer) -> str:
     """The id of a launched task that requests a retry in each run; its message is gone."""
     row = launch(chain(tasks.flaky.s(99), tasks.noop.s()))
     db.session.commit()
-    redis_server.client.delete("default")
+    redis_server.client.delete(redis_server.key("default"))
     return row.id
 
 
