@@ -8,7 +8,20 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from bench import export, imports, latency, launch, lists, recovery, scrape, streams, throughput, timelines, unread
+from bench import (
+    backlog,
+    export,
+    imports,
+    latency,
+    launch,
+    lists,
+    recovery,
+    scrape,
+    streams,
+    throughput,
+    timelines,
+    unread,
+)
 from bench.figures import Line
 from bench.servers import Servers
 from tests.support import process_state
@@ -24,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
     "timelines": timelines.run,
     "unread": unread.run,
     "recovery": recovery.run,
+    "backlog": backlog.run,
     "scrape": scrape.run,
 }
 
@@ -41,8 +55,15 @@ def main() -> None:
         help="how long recovery waits for a job after the end of the fault (default: %(default)g)",
     )
     parser.add_argument(
+        "--exports",
+        type=_count,
+        default=backlog.MANY,
+        metavar="N",
+        help="number of exports in backlog (default: %(default)d); fewer for a quick run",
+    )
+    parser.add_argument(
         "--posts",
-        type=_posts,
+        type=_count,
         default=imports.MANY,
         metavar="N",
         help="number of posts that imports reads (default: %(default)d); fewer for a quick run",
@@ -53,6 +74,7 @@ def main() -> None:
         parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
     benchmarks = BENCHMARKS | {
         "imports": partial(imports.run, posts=arguments.posts),
+        "backlog": partial(backlog.run, exports=arguments.exports),
         "recovery": partial(recovery.run, timeout=arguments.timeout),
     }
     began = time.monotonic()
@@ -80,10 +102,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _posts(text: str) -> int:
+def _count(text: str) -> int:
     """Return the number in `text`. Raises argparse.ArgumentTypeError unless it is a positive integer."""
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of posts")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -150,6 +152,17 @@ def _is_unavailable(error: DBAPIError) -> bool:
     if state is None:  # the error does not come from the server
         return isinstance(error, OperationalError)
     return state.startswith(_SQLSTATE_UNAVAILABLE)
+
+
+def lock_against_fork() -> threading.Lock:
+    """Return a new lock that os.fork() waits for.
+
+    A thread of a process that forks holds it while it uses a connection: a child that inherited a held lock of a
+    library would wait for it for ever.
+    """
+    lock = threading.Lock()
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 class AutocommitExecutor:

@@ -121,6 +121,7 @@ def base_environment(smtp_server: SmtpServer) -> dict[str, str]:
         "RATELIMIT_ENABLED": "false",
         "REDIS_PREFIX": servers.REDIS_PREFIX,
         "LOG_LEVEL": "INFO",
+        "RECONCILE_INTERVAL": "3600",  # tests call reconcile_all()
         # Long, so that no lease expires on a busy machine. Tests of expiring leases set their own.
         "TASK_LEASE": "60",
         "PYTHONUNBUFFERED": "1",

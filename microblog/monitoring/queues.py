@@ -8,30 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from celery import schedules
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 
-from microblog.database import LogDatabaseErrors
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.queues import paused_queues
+from microblog.taskqueue.queues import HEAD_LENGTH, oldest_published_at, paused_queues
 
 logger = logging.getLogger(__name__)
-
-HEAD_LENGTH = 10  # messages that are read: a requeued message is no longer the next one, and some messages have no row
 
 
 @dataclass(frozen=True)
 class QueueStats:
     """The state of a queue.
 
-    `length` is the number of messages that no worker has taken. `oldest` is the time at which the first of them
-    was published; None if there are none, or only messages without a row, such as those of beat. `consumers` is the
-    number of workers that consume the queue; None if the workers were not queried.
+    `length` is the number of messages that no worker has taken. `oldest` is the time at which the first of them was
+    published; None if there are none, or none that says so, such as those of beat. `consumers` is the number of workers
+    that consume the queue; None if the workers were not queried.
     """
 
     name: str
@@ -53,21 +49,17 @@ def measure_queues(replies: WorkerReplies | None = None) -> list[QueueStats]:
         for name in names:
             pipe.llen(client.key(name))
             pipe.lrange(client.key(name), -HEAD_LENGTH, -1)  # Kombu takes from the end
-        results = iter(pipe.execute())
-    lengths, heads = {}, {}
-    for name in names:
-        lengths[name], heads[name] = next(results), _task_ids(next(results))
-    published = _published([task_id for head in heads.values() for task_id in head])
+        results = pipe.execute()
     paused = paused_queues()
     return [
         QueueStats(
             name=name,
-            length=lengths[name],
-            oldest=min((published[task_id] for task_id in heads[name] if task_id in published), default=None),
+            length=length,
+            oldest=oldest_published_at(head),
             consumers=consumed.count(name) if replies else None,
             paused=name in paused,
         )
-        for name in names
+        for name, length, head in zip(names, results[::2], results[1::2], strict=True)
     ]
 
 
@@ -96,27 +88,6 @@ def known_queues(others: Iterable[str] = ()) -> list[str]:
     """Return the names of the queues of the settings, in their order, followed by the `others`."""
     configured = [queue.name for queue in celery_app().conf.task_queues]
     return configured + sorted(set(others) - set(configured))
-
-
-def _task_ids(messages: list[str]) -> list[str]:
-    """Return the task ids in messages."""
-    return [task_id for message in messages if (task_id := _task_id(message))]
-
-
-def _task_id(message: str) -> str | None:
-    try:
-        headers: dict[str, Any] = orjson.loads(message)["headers"]
-        return str(headers["id"])
-    except (ValueError, KeyError, TypeError):  # not a message of Celery
-        return None
-
-
-def _published(task_ids: list[str]) -> dict[str, datetime]:
-    query = sa.select(Task.id, Task.published_at).where(Task.id.in_(task_ids), Task.published_at.is_not(None))
-    with LogDatabaseErrors(logger, "the ages of messages are not shown"):
-        return {row.id: row.published_at for row in db.session.execute(query)}
-    db.session.rollback()
-    return {}
 
 
 @dataclass(frozen=True)

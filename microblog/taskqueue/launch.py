@@ -181,7 +181,10 @@ def _send(
     try:
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
-        first.apply_async(results, chain=following[::-1] or None, **({"eta": eta} if eta else {}))
+        # The oldest message of a queue tells how far it has been consumed (BrokerSnapshot).
+        headers = (first.options.get("headers") or {}) | {"published_at": published_at.isoformat()}
+        options = {"headers": headers} | ({"eta": eta} if eta else {})
+        first.apply_async(results, chain=following[::-1] or None, **options)
     except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)

@@ -6,7 +6,9 @@ it receives the remote control command ``apply_pauses``. It finishes the tasks t
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,17 +16,19 @@ from typing import Any
 import redis
 from celery import bootsteps
 from celery.worker.control import control_command
+from celery.worker.state import reserved_requests
+from kombu.utils.scheduling import round_robin_cycle
 
 from microblog.clock import utcnow
 from microblog.extensions import SiteRedis, redis_client
+from microblog.taskqueue.celery_settings import LONG_QUEUE
 from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
 PAUSED_KEY = "paused"  # a hash: queue name to the time at which it was paused
-RESUMED_KEY = "resumed:{}"  # by queue name; set for RESUMED_SECONDS after a queue was resumed
-RESUMED_SECONDS = 60
 DATA_SINCE_KEY = "epoch"  # the time since which Redis has had its data
+HEAD_LENGTH = 20  # messages read to find the oldest one: a message that was given back is not in its place
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
@@ -37,11 +41,7 @@ def pause_consuming(queue: str) -> bool:
 def resume_consuming(queue: str) -> bool:
     """Resume a queue; returns False if it was not paused. Raises redis.exceptions.RedisError."""
     client = redis_client.connection
-    with client.pipeline() as pipe:
-        pipe.hdel(client.key(PAUSED_KEY), queue)
-        pipe.set(client.key(RESUMED_KEY.format(queue)), 1, ex=RESUMED_SECONDS)
-        was_paused, _ = pipe.execute()
-    return bool(was_paused)
+    return bool(client.hdel(client.key(PAUSED_KEY), queue))
 
 
 def paused_queues() -> dict[str, datetime]:
@@ -51,16 +51,33 @@ def paused_queues() -> dict[str, datetime]:
     return {str(queue): datetime.fromisoformat(str(since)) for queue, since in paused.items()}
 
 
-def paused_or_resuming_queues() -> set[str]:
-    """Return the queues that are paused or were resumed in the last minute: a message that waits there is not lost.
+class Order(round_robin_cycle):
+    """The queues from which a worker takes its next message: in turn, but long tasks leave one process to others.
 
-    Raises redis.exceptions.RedisError.
+    Kombu asks for them before each message (its transport option ``queue_order_strategy``). A worker with one process,
+    and one that consumes no other queue, takes long tasks all the same.
     """
-    client = redis_client.connection
-    names = [queue.name for queue in celery_app().conf.task_queues]
-    lately = client.mget([client.key(RESUMED_KEY.format(name)) for name in names])
-    resumed = {name for name, found in zip(names, lately, strict=True) if found}
-    return resumed | {str(queue) for queue in client.hkeys(client.key(PAUSED_KEY))}
+
+    pool: Any = None  # of the worker that runs in this process
+
+    def consume(self, number: int) -> list[str]:
+        """Return the queues for the next message."""
+        queues: list[str] = super().consume(number)  # type: ignore[no-untyped-call]
+        others = [queue for queue in queues if queue != LONG_QUEUE]
+        if not others or self.pool is None or self.pool.num_processes == 1:
+            return queues
+        long_tasks = sum(request.delivery_info.get("routing_key") == LONG_QUEUE for request in reserved_requests)
+        return queues if long_tasks < self.pool.num_processes - 1 else others
+
+
+class OrderStep(bootsteps.StartStopStep):
+    """Worker step that tells Order how many processes there are."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        """Set the pool, whose number of processes an operator may change."""
+        Order.pool = worker.pool
 
 
 class PausedQueuesStep(bootsteps.StartStopStep):
@@ -112,26 +129,45 @@ def apply_pauses(state: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BrokerSnapshot:
-    """The state of the broker: since when it has had its data, and which of its queues are empty or not
-    consumed."""
+    """What the broker tells about lost messages.
+
+    `data_since` is the time since which Redis has had its data. `taken_until` is a time for each queue: all messages
+    published before it have been taken from the queue, since the oldest is taken first. A queue whose oldest messages
+    do not say when they were published is not in it.
+    """
 
     data_since: datetime
-    empty_queues: frozenset[str]
-    unconsumed_queues: frozenset[str]  # paused, or resumed in the last minute
+    taken_until: dict[str, datetime]
 
     @classmethod
     def fetch(cls) -> BrokerSnapshot:
         """Return the current state. Raises redis.exceptions.RedisError."""
         client = redis_client.connection
-        now = utcnow()
+        now = utcnow()  # before the queues are read: a message published meanwhile may be in none of the replies
         record_data_since(client)
-        since = client.get(client.key(DATA_SINCE_KEY))
         queues = [queue.name for queue in celery_app().conf.task_queues]
+        with client.pipeline(transaction=False) as pipe:
+            pipe.get(client.key(DATA_SINCE_KEY))
+            for name in queues:
+                pipe.lrange(client.key(name), -HEAD_LENGTH, -1)  # kombu takes from the end
+            since, *heads = pipe.execute()
+        oldest = {name: oldest_published_at(head) if head else now for name, head in zip(queues, heads, strict=True)}
         return cls(
             data_since=datetime.fromisoformat(str(since)) if since else now,
-            empty_queues=frozenset(name for name in queues if not client.llen(client.key(name))),
-            unconsumed_queues=frozenset(paused_or_resuming_queues()),
+            taken_until={name: time for name, time in oldest.items() if time is not None},
         )
+
+
+def oldest_published_at(messages: Iterable[str]) -> datetime | None:
+    """Return when the oldest of these messages was published; None if they do not say so, such as those of beat."""
+    return min((time for text in messages if (time := _published_at(text))), default=None)
+
+
+def _published_at(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(json.loads(text)["headers"]["published_at"])
+    except (ValueError, KeyError, TypeError):  # of another release or of another producer
+        return None
 
 
 def record_data_since(client: SiteRedis) -> None:

@@ -7,6 +7,8 @@ claims, the result backend and publish() let each effect happen only once.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,12 +16,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from celery import shared_task
+from celery import bootsteps
 from flask import current_app
-from redis.exceptions import LockError
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable
+from microblog.database import DatabaseUnavailable, lock_against_fork
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import CancelRequested, JobError, TaskNotRegistered, TooManyCrashes, user_message
@@ -32,14 +33,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GRACE = timedelta(seconds=5)  # for a process that is publishing the message at this moment
-EMPTY_QUEUE_GRACE = timedelta(seconds=10)  # for a message on its way from an empty queue to its claim
-REPUBLISH_AFTER = timedelta(seconds=60)  # for a message in a queue that is not empty; then twice as long, and so on
+TAKEN_GRACE = timedelta(seconds=10)  # for a message on its way from its queue to its claim; doubles each time
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
 STARTED_AT = utcnow()  # of this process
-LOCK_KEY = "reconcile"
-LOCK_SECONDS = 10.0  # short, since its holder may be killed; two reconcilers at once are harmless
+TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is lost, two at once are harmless
+TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
 BATCH = 500
+
+_fork_lock = lock_against_fork()
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,40 @@ class Decision:
     act: Callable[[], bool]
 
 
-@shared_task(name="reconcile", ignore_result=True, interval_setting="RECONCILE_INTERVAL")
-def reconcile() -> int | None:
-    """Reconcile every unfinished job, unless another process is doing so at this moment.
+class Reconciler(bootsteps.StartStopStep):
+    """Reconciles every ``RECONCILE_INTERVAL`` seconds; of all workers that run, one at a time does it.
 
-    Returns the number of repairs; None if another process holds the lock, or took it because this one was too slow.
+    It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
+    process from them.
     """
-    try:
-        client = redis_client.connection
-        with client.lock(client.key(LOCK_KEY), timeout=LOCK_SECONDS, blocking=False):
-            return reconcile_all()
-    except LockError:
+
+    def start(self, worker: Any) -> None:
+        """Start the thread, which ends with the process."""
+        threading.Thread(target=self._run, args=(worker,), name="reconciler", daemon=True).start()
+
+    def _run(self, worker: Any) -> None:
+        app = worker.app.flask_app
+        while True:
+            time.sleep(app.config["RECONCILE_INTERVAL"])
+            try:
+                with app.app_context():
+                    reconcile_in_turn(worker.hostname)
+            except (*REDIS_UNAVAILABLE, DatabaseUnavailable) as error:
+                logger.warning("Redis or the database is unavailable (%s); jobs are reconciled later", error)
+            except Exception:  # the thread must not end
+                logger.exception("jobs cannot be reconciled; the next attempt follows")
+
+
+def reconcile_in_turn(worker: str) -> int | None:
+    """Reconcile every unfinished job, unless another worker has begun that less than ``RECONCILE_INTERVAL`` ago.
+
+    Returns the number of repairs; None if it was not the turn of `worker`.
+    """
+    client = redis_client.connection
+    milliseconds = max(1, int(current_app.config["RECONCILE_INTERVAL"] * 1000) - TURN_MARGIN)
+    if not client.set(client.key(TURN_KEY), worker, nx=True, px=milliseconds):
         return None
+    return reconcile_all()
 
 
 def reconcile_all() -> int:
@@ -75,9 +99,9 @@ def reconcile_all() -> int:
 
 def decisions() -> Iterator[Decision]:
     """Yield the repairs to make, the oldest job first, without making them."""
-    broker = None
-    for step in _current_steps():
-        broker = broker or BrokerSnapshot.fetch()
+    with _fork_lock:
+        broker = BrokerSnapshot.fetch()
+    for step in _current_steps(broker):
         decision = _isolated(step, partial(_decide, step, broker))
         if decision is not None:
             yield decision
@@ -85,25 +109,26 @@ def decisions() -> Iterator[Decision]:
 
 def _isolated(step: Task, act: Callable[[], T]) -> T | None:
     """Return ``act()``; an error of one job is logged, so that the other jobs are reconciled all the same."""
-    try:
-        return act()
-    except (*REDIS_UNAVAILABLE, DatabaseUnavailable):
-        raise  # the same would happen to every other job
-    except Exception:
-        logger.exception("%s cannot be reconciled now; the next run tries again", step.id)
-        return None
-    finally:
-        db.session.rollback()
+    with _fork_lock:
+        try:
+            return act()
+        except (*REDIS_UNAVAILABLE, DatabaseUnavailable):
+            raise  # the same would happen to every other job
+        except Exception:
+            logger.exception("%s cannot be reconciled now; the next run tries again", step.id)
+            return None
+        finally:
+            db.session.rollback()
 
 
-def _current_steps() -> Iterator[Task]:
-    """Yield the first unfinished step of each unfinished job, oldest job first; reads them in batches."""
+def _current_steps(broker: BrokerSnapshot) -> Iterator[Task]:
+    """Yield the first unfinished step of each job that may need a repair, oldest job first; reads them in batches."""
     after: tuple[datetime, str] | None = None
     earlier = sa.orm.aliased(Task)
     while True:
         query = (
             sa.select(Task)
-            .where(Task.unfinished)
+            .where(Task.unfinished, _may_need_repair(broker))
             .where(
                 ~sa.exists().where(
                     earlier.root_id == Task.root_id, earlier.position < Task.position, earlier.unfinished
@@ -114,20 +139,45 @@ def _current_steps() -> Iterator[Task]:
         )
         if after:
             query = query.where(sa.tuple_(Task.created_at, Task.id) > after)
-        batch = db.session.scalars(query).all()
-        if not batch:
+        with _fork_lock:
+            batch = db.session.scalars(query).all()
+            for step in batch:  # a commit or rollback for one step must not expire the others
+                db.session.expunge(step)
+        yield from batch
+        if len(batch) < BATCH:
             return
         after = batch[-1].created_at, batch[-1].id
-        for step in batch:  # a commit or rollback for one step must not expire the others
-            db.session.expunge(step)
-        yield from batch
+
+
+def _may_need_repair(broker: BrokerSnapshot) -> sa.ColumnElement[bool]:
+    """Return the condition of the rows that _decide() is to look at: not those that run, nor those in their queue."""
+    now, previous = utcnow(), sa.orm.aliased(Task)
+    left_queue = (
+        sa.and_(Task.queue == queue, sa.func.coalesce(Task.eta, Task.published_at) < taken_until - TAKEN_GRACE)
+        for queue, taken_until in broker.taken_until.items()
+    )
+    ended_before_it = sa.exists().where(
+        previous.root_id == Task.root_id,
+        previous.position == Task.position - 1,
+        previous.state.in_((states.FAILURE, states.REVOKED)),
+    )
+    return sa.and_(
+        sa.or_(Task.state.in_(states.WAITING), Task.lease_expires_at.is_(None), Task.lease_expires_at <= now),
+        sa.or_(
+            Task.state.in_(states.RUNNING),
+            Task.published_at.is_(None),
+            Task.published_at < broker.data_since,
+            *left_queue,
+            Task.cancel_requested_at.is_not(None),
+            Task.name.not_in(list(celery_app().tasks)),
+            sa.and_(Task.position > 0, ended_before_it),
+        ),
+    )
 
 
 def _decide(step: Task, broker: BrokerSnapshot) -> Decision | None:
     """Return the repair that `step` needs, if any."""
-    now, lease = utcnow(), _lease_of(step)
-    if lease is not None and lease > now:
-        return None
+    now = utcnow()
     task = celery_app().tasks.get(step.name)
     if step.attempts and task is not None and task.has_result(step.id):
         return Decision(step, "Its result is missing from its row.", lambda: bool(task.recover_result(step.id)))
@@ -173,13 +223,12 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
     waited = now - expected
     if broker.data_since > step.published_at:
         return "Redis has lost its message" if waited > GRACE else ""
-    if step.queue in broker.empty_queues:
-        return "its queue is empty and no worker has claimed it" if waited > EMPTY_QUEUE_GRACE else ""
-    if step.queue in broker.unconsumed_queues:
-        return ""  # no worker consumes it, so a waiting message is not lost
+    taken_until = broker.taken_until.get(step.queue)
+    if taken_until is None or taken_until - expected <= TAKEN_GRACE:
+        return ""  # it is in its queue, or was taken just now
     # Wait as long again as it was overdue at its last publication, so that the pauses double.
-    pause = max(REPUBLISH_AFTER, step.published_at - due_since)
-    return "no worker has claimed it for too long" if waited > min(pause, LONGEST_REPUBLISH) else ""
+    pause = min(max(TAKEN_GRACE, step.published_at - due_since), LONGEST_REPUBLISH)
+    return "it has left its queue, and no worker has claimed it" if waited > pause else ""
 
 
 def _lease_of(step: Task) -> datetime | None:

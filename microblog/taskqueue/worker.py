@@ -20,7 +20,12 @@ from celery import Celery, Task, bootsteps, current_app
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.result import AsyncResult
-from celery.signals import setup_logging, task_internal_error, worker_process_init, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    task_internal_error,
+    worker_process_init,
+    worker_shutting_down,
+)
 from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import active_requests
@@ -32,12 +37,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, DatabaseUnavailable, LogDatabaseErrors
+from microblog.database import (
+    AutocommitExecutor,
+    DatabaseUnavailable,
+    LogDatabaseErrors,
+    lock_against_fork,
+)
 from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
-from microblog.taskqueue.queues import PausedQueuesStep
+from microblog.taskqueue.queues import OrderStep, PausedQueuesStep
+from microblog.taskqueue.reconcile import Reconciler
 from microblog.taskqueue.result_backend import DatabaseResultBackend
 from microblog.taskqueue.transitions import check_claim, claim_task, expire_lease, release_on_shutdown, renew_leases
 
@@ -284,9 +295,7 @@ class JobRequest(Request):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
 
 
-# Held while a statement runs, and by os.fork(): a child must not inherit a held lock of the database library.
-_fork_lock = threading.Lock()
-os.register_at_fork(before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_fork_lock.release)
+_fork_lock = lock_against_fork()
 
 
 @contextlib.contextmanager
@@ -355,7 +364,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
         }
         for name, setting in periodic.items()
     }
-    app.steps["worker"].add(LeaseRenewer)
+    app.steps["worker"].update([LeaseRenewer, OrderStep, Reconciler])
     app.steps["consumer"].add(PausedQueuesStep)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_force_shutdown_later, weak=False)

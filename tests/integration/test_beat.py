@@ -23,7 +23,7 @@ from tests.support.servers import TIMEOUT, RedisServer, wait_for
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # beat does not use it
 
 SCHEDULE_KEY = "microblog:redbeat::schedule"
-OTHER_DEFINITION = {"name": "reconcile", "task": "noop", "schedule": {"__type__": "interval", "every": 9999.0}}
+OTHER_DEFINITION = {"name": "sweep_archives", "task": "noop", "schedule": {"__type__": "interval", "every": 9999.0}}
 
 Start = Callable[[], ScriptProcess]
 
@@ -36,11 +36,11 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_beat(environment: dict[str, str], log: Path) -> Iterator[Start]:
-    """Return a function that starts a beat with a reconcile interval of half a second."""
+    """Return a function that starts a beat that sends a task twice a second."""
     started: list[ScriptProcess] = []
 
     def start() -> ScriptProcess:
-        settings = environment | {"RECONCILE_INTERVAL": "0.5"}
+        settings = environment | {"SWEEP_INTERVAL": "0.5"}
         beat = ScriptProcess(["celery", "-A", "celery_app", "beat"], settings, stdout=log)
         started.append(beat)
         return beat
@@ -117,7 +117,7 @@ def test_next_tick_repairs_schedule(app: Flask, redis_server: RedisServer, kind:
     client = redis_server.client
     scheduler = Scheduler(app=app.extensions["celery"])
     scheduler.setup_schedule()
-    key = "microblog:redbeat:reconcile"
+    key = "microblog:redbeat:sweep_archives"
     stored = client.hget(key, "definition")
     entries = client.zcard(SCHEDULE_KEY)
 
@@ -126,7 +126,7 @@ def test_next_tick_repairs_schedule(app: Flask, redis_server: RedisServer, kind:
 
     assert client.hget(key, "definition") == stored
     due_in = (client.zscore(SCHEDULE_KEY, key) or 0) - time.time()
-    assert 0 <= due_in <= app.config["RECONCILE_INTERVAL"]
+    assert 0 <= due_in <= app.config["SWEEP_INTERVAL"]
     assert client.zcard(SCHEDULE_KEY) == entries
     scheduler.close()
 

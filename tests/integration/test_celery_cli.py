@@ -54,7 +54,7 @@ class TestInspect:
         replies = {name: reply_of(cluster, worker, "inspect", name) for name in ("active_queues", "registered")}
 
         assert {queue["name"] for queue in replies["active_queues"]} == {"exports", "mail", "default"}
-        assert "reconcile" in replies["registered"]
+        assert "sweep_archives" in replies["registered"]
 
     @pytest.mark.parametrize("command", ["reserved", "scheduled", "revoked"])
     def test_other_lists_are_empty(self, cluster: Cluster, worker: Worker, command: str) -> None:

@@ -19,7 +19,7 @@ from microblog.jobs.models import find_job
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.reconcile import LOCK_KEY, reconcile_all
+from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import Run, commands
 from tests.support.factories import add_task, make_older, state_of
@@ -252,10 +252,3 @@ class TestReconcile:
             result = run("reconcile", *arguments)
 
             assert (result.exit_code, result.stdout, result.stderr) == (1, "", "There is nothing to do.\n")
-
-    def test_concurrent_reconcile_is_reported(self, run: Run, redis_server: RedisServer) -> None:
-        with redis_server.client.lock(redis_server.key(LOCK_KEY), timeout=60):
-            result = run("reconcile", "--json")
-
-        assert (result.exit_code, json.loads(result.stdout)) == (1, {"done": None})
-        assert "Another process is reconciling" in result.stderr

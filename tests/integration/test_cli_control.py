@@ -283,10 +283,10 @@ class TestLimits:
 
 class TestRun:
     def test_launched_job_is_listed_without_user(self, cluster: Cluster, worker: Worker) -> None:
-        launched = json.loads(cluster.run("run", "reconcile", "--json").stdout)
+        launched = json.loads(cluster.run("run", "sweep_archives", "--json").stdout)
 
         wait_for(lambda: cluster.state(launched["id"]) == states.SUCCESS)
-        assert (launched["name"], launched["user"]) == ("reconcile", None)
+        assert (launched["name"], launched["user"]) == ("sweep_archives", None)
         assert launched["id"] in [job["id"] for job in cluster.json("list")]
         assert "SUCCESS" in cluster.run("show", launched["id"]).stdout
 

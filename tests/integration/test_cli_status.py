@@ -159,7 +159,7 @@ def test_status_is_healthy_with_workers_and_beat(cluster: Cluster) -> None:
     assert sum(found["jobs"]["unfinished"]["PROGRESS"].values()) == UNFINISHED
     assert counts_after.younger <= found["jobs"]["unfinished"]["PROGRESS"]["1m"] <= counts_before[-1].younger
     assert counts_after.ended <= found["jobs"]["ended"] <= counts_before[-1].ended
-    assert {entry["name"] for entry in found["schedule"]} >= {"reconcile", "sweep_archives"}
+    assert {entry["name"] for entry in found["schedule"]} >= {"sweep_archives", "sweep_uploads"}
     for entry in found["schedule"]:
         waited = datetime.fromisoformat(entry["next_run_at"]) - datetime.fromisoformat(entry["last_run_at"])
         assert waited == timedelta(seconds=entry["every"])

@@ -308,5 +308,5 @@ def test_shell_completes_names(
     assert completions("tasks worker work") == [generalist.name, mailer.name]
     assert completions(f"tasks worker {mailer.name} gr") == ["grow"]
     assert completions("tasks pause ex") == ["exports"]
-    assert completions("tasks run rec") == ["reconcile"]
+    assert completions("tasks run sweep_a") == ["sweep_archives"]
     assert completions("tasks rate-limit email_ex") == ["email_export"]

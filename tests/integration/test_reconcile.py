@@ -50,13 +50,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return sent
 
 
-def test_idle_reconcile_costs_one_query(app: Flask, commands: list[Any], statements: list[Statement]) -> None:
+@pytest.mark.parametrize("waiting_jobs", [0, 3])
+def test_reconcile_without_repair_costs_one_query(
+    app: Flask, commands: list[Any], statements: list[Statement], waiting_jobs: int
+) -> None:
+    reconcile_all()  # marks a new Redis
+    for _ in range(waiting_jobs):
+        make_older(start(tasks.noop.s()), created_at=3600)
+    statements.clear()
+    commands.clear()
+
     assert reconcile_all() == 0
 
-    assert (len(statements), commands) == (1, [])
-
-    start(tasks.noop.s())
-    assert commands, "the fixture records commands"
+    assert (len(statements), len(commands)) == (1, 2)
 
 
 def test_unfinished_query_uses_index(app: Flask, database: str, statements: list[Statement]) -> None:

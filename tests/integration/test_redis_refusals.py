@@ -27,7 +27,7 @@ def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
 
     def start_one(*arguments: str) -> ScriptProcess:
         log = tmp_path / f"{arguments[0]}.log"
-        settings = environment | {"RECONCILE_INTERVAL": "1"}
+        settings = environment | {"RECONCILE_INTERVAL": "1", "SWEEP_INTERVAL": "1"}
         command = ["celery", "-A", "tests.support.worker_app", *arguments]
         started.append(ScriptProcess(command, settings, stdout=log))
         return started[-1]

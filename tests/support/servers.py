@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,6 +142,14 @@ class RedisServer:
     def messages(self, queue: str) -> list[str]:
         """Return the messages in a queue, the newest first."""
         return list(map(str, self.client.lrange(self.client.key(queue), 0, -1)))
+
+    def make_messages_older(self, queue: str, seconds: float) -> None:
+        """Change the times at which the messages in a queue say that they were published."""
+        for index, text in enumerate(self.messages(queue)):
+            message = json.loads(text)
+            published_at = datetime.fromisoformat(message["headers"]["published_at"]) - timedelta(seconds=seconds)
+            message["headers"]["published_at"] = published_at.isoformat()
+            self.client.lset(self.key(queue), index, json.dumps(message))
 
     def unacknowledged(self) -> int:
         """Return the number of messages that workers have received and not acknowledged."""

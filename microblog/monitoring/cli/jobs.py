@@ -37,7 +37,7 @@ from microblog.monitoring.job_queries import (
 from microblog.monitoring.status import check_status
 from microblog.pagination import InvalidKey, PageRequest, parse_time_key
 from microblog.taskqueue import states
-from microblog.taskqueue.reconcile import decisions, reconcile
+from microblog.taskqueue.reconcile import decisions, reconcile_all
 
 
 @tasks.command("status")
@@ -212,7 +212,7 @@ def retry(context: click.Context, task_ids: tuple[str, ...], filters: Filters, d
 @json_option
 @click.pass_context
 def repair_jobs(context: click.Context, dry_run: bool) -> None:
-    """Repair jobs that have lost their worker or message now, without waiting for the periodic run.
+    """Repair jobs that have lost their worker or message now. Otherwise a worker does it every few seconds.
 
     Exits with 1 if there was nothing to do.
 
@@ -223,19 +223,16 @@ def repair_jobs(context: click.Context, dry_run: bool) -> None:
     if dry_run:
         repairs = list(decisions())
         print_output(repairs, tables.print_decisions, to_json=tables.decisions_as_json)
-        done: int | None = len(repairs)
+        done = len(repairs)
     else:
-        done = reconcile()
+        done = reconcile_all()
         print_output({"done": done}, _print_repaired)
-    if done is None:
-        click.echo("Another process is reconciling right now.", err=True)
-    elif not done:
-        click.echo("There is nothing to do.", err=True)
     if not done:
+        click.echo("There is nothing to do.", err=True)
         context.exit(EXIT_NOTHING_DONE)
 
 
-def _print_repaired(result: dict[str, int | None]) -> None:
+def _print_repaired(result: dict[str, int]) -> None:
     if done := result["done"]:
         click.echo(f"Repaired {_jobs(done)}.")
 

@@ -129,7 +129,7 @@ def pause_queue(context: click.Context, queue: str, timeout: float) -> None:
     replies = send_command("apply_pauses", {}, timeout, done=f"does not consume from {queue}.")
     _print_change(context, f"{queue} {'is paused' if changed else 'was paused already'}.", changed, replies)
     if queue == celery_app().conf.task_default_queue:
-        click.echo(f"Periodic tasks wait in {queue} too: nothing is reconciled until it is resumed.", err=True)
+        click.echo(f"Periodic tasks wait in {queue} too: nothing expires or is cleaned up meanwhile.", err=True)
 
 
 @tasks.command("resume")
@@ -223,7 +223,7 @@ def run(context: click.Context, name: str | None, args: tuple[str, ...], kwargs:
     \b
     Examples:
       flask tasks run
-      flask tasks run reconcile
+      flask tasks run sweep_archives
       flask tasks run NAME --arg 7 --kwarg language=en
     """
     if name is None:

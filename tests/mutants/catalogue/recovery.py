@@ -7,6 +7,7 @@ from tests.mutants.mutant import Edit, Mutant, Promise
 CLEANUP = "microblog/exports/cleanup.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
+QUEUES = "microblog/taskqueue/queues.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 CONSUMER = "microblog/taskqueue/consumer.py"
@@ -15,11 +16,13 @@ WORKER = "microblog/taskqueue/worker.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
+TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
 PAUSES = f"{TEST_REPUBLISH}::test_republish_pauses_grow_to_15_minutes"
+LEFT_OUT = "test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one"
 PREDECESSOR = f"{TEST_RECONCILE}::test_step_ends_with_failed_predecessor"
 
 EVERY_JOB_ENDS = Promise(
@@ -171,7 +174,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-empty-queue",
             "Reconcile soon republishes a task whose message is missing from an empty queue.",
-            (Edit(RECONCILE, "_missing_message", "if step.queue in broker.empty_queues:", "if False:"),),
+            (Edit(QUEUES, "BrokerSnapshot.fetch", "if head else now", ""),),
             (f"{TEST_REPUBLISH}::test_job_lost_from_empty_queue_is_republished_soon",),
         ),
         Mutant(
@@ -190,21 +193,40 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-live",
             "Reconcile does not touch a task with a valid lease.",
-            (
-                Edit(
-                    RECONCILE,
-                    "_decide",
-                    "if lease is not None and lease > now:",
-                    "if False:",
-                ),
-            ),
+            (Edit(RECONCILE, "_may_need_repair", "Task.lease_expires_at <= now", "sa.true()"),),
             (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
         Mutant(
+            "reconcile-in-worker",
+            "A worker reconciles beside its tasks, without beat.",
+            (Edit(WORKER, "make_celery", "[LeaseRenewer, OrderStep, Reconciler]", "[LeaseRenewer, OrderStep]"),),
+            (f"{TEST_PROCESSES}::test_busy_worker_reconciles_without_beat[sqlite]",),
+        ),
+        Mutant(
+            "long-tasks",
+            "Long tasks leave one process of a worker to others.",
+            (Edit(QUEUES, "Order.consume", "long_tasks < self.pool.num_processes - 1", "True"),),
+            (f"{TEST_PROCESSES}::{LEFT_OUT}[sqlite]",),
+        ),
+        Mutant(
             "reconcile-waiting",
-            "Reconcile eventually republishes any task that waits without starting.",
-            (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "False"),),
-            (f"{TEST_REPUBLISH}::test_waiting_job_is_not_republished_every_run",),
+            "Reconcile republishes a task whose message has left its queue and that no worker has claimed.",
+            (Edit(RECONCILE, "_missing_message", "waited > pause", "False"),),
+            (f"{TEST_REPUBLISH}::test_message_that_left_its_queue_is_lost",),
+        ),
+        Mutant(
+            "reconcile-backlog",
+            "Reconcile does not republish a task whose message waits in its queue, however long that is.",
+            (
+                Edit(
+                    RECONCILE,
+                    "_may_need_repair",
+                    "sa.func.coalesce(Task.eta, Task.published_at) < taken_until - TAKEN_GRACE",
+                    "sa.true()",
+                ),
+                Edit(RECONCILE, "_missing_message", "or taken_until - expected <= TAKEN_GRACE", ""),
+            ),
+            (f"{TEST_REPUBLISH}::test_job_in_its_queue_is_not_republished",),
         ),
         Mutant(
             "reconcile-pauses",
@@ -213,8 +235,8 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_missing_message",
-                    "pause = max(REPUBLISH_AFTER, step.published_at - due_since)",
-                    "pause = REPUBLISH_AFTER",
+                    "max(TAKEN_GRACE, step.published_at - due_since)",
+                    "TAKEN_GRACE",
                 ),
             ),
             (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-890-0]"),
@@ -222,7 +244,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-longest-pause",
             "These pauses do not exceed 15 minutes.",
-            (Edit(RECONCILE, "_missing_message", "waited > min(pause, LONGEST_REPUBLISH)", "waited > pause"),),
+            (Edit(RECONCILE, "_missing_message", "), LONGEST_REPUBLISH)", "), timedelta.max)"),),
             (f"{PAUSES}[sqlite-10000-910-1]",),
         ),
         Mutant(

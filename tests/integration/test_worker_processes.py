@@ -1,0 +1,119 @@
+"""Long tasks leave a process to others, and reconcile needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from celery.worker.state import reserved_requests
+from flask import Flask
+
+from microblog.extensions import db
+from microblog.taskqueue.celery_settings import QUEUES
+from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.queues import Order
+from microblog.taskqueue.reconcile import reconcile_in_turn
+from tests.support import tasks
+from tests.support.factories import make_older, row_of, start, state_of
+from tests.support.servers import RedisServer, Worker, wait_for
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"])
+
+
+def test_long_tasks_leave_one_process_to_others(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path
+) -> None:
+    long = [start(tasks.wait_for_file.s(str(release_file)).set(queue="exports")) for _ in range(4)]
+    make_worker(concurrency=3)
+    wait_for(lambda: states(long).count("STARTED") == 2, what="two long tasks run")
+
+    for queue in ("mail", "default", "mail"):
+        other = launch(tasks.noop.s().set(queue=queue)).id
+        db.session.commit()
+        wait_for(lambda: state_of(other) == "SUCCESS", what=f"a task of {queue} runs")  # noqa: B023 - called at once
+    assert states(long).count("STARTED") == 2
+    assert redis_server.waiting("exports") == 2
+
+    release_file.touch()
+    wait_for(lambda: states(long) == ["SUCCESS"] * 4, what="all long tasks end")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("options", "concurrency"), [((), 1), (("--queues", "exports"), 2)])
+def test_worker_without_other_processes_or_queues_takes_long_tasks(
+    app: Flask, make_worker: Callable[..., Worker], release_file: Path, options: tuple[str, ...], concurrency: int
+) -> None:
+    long = [start(tasks.wait_for_file.s(str(release_file)).set(queue="exports")) for _ in range(3)]
+
+    make_worker(*options, concurrency=concurrency)
+
+    wait_for(lambda: states(long).count("STARTED") == concurrency, what="all processes run long tasks")
+    release_file.touch()
+    wait_for(lambda: states(long) == ["SUCCESS"] * 3, what="all long tasks end")
+
+
+def states(task_ids: list[str]) -> list[str]:
+    return [state_of(task_id) for task_id in task_ids]
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Order]:
+    """The order of all queues in a worker with three processes that runs no tasks."""
+    monkeypatch.setattr(Order, "pool", SimpleNamespace(num_processes=3))
+    assert not reserved_requests
+    yield Order(list(QUEUES))  # type: ignore[no-untyped-call]
+    reserved_requests.clear()
+
+
+class Request:
+    """A request of a task that a worker has taken."""
+
+    def __init__(self, queue: str) -> None:
+        self.delivery_info = {"routing_key": queue}
+
+
+def test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one(app: Flask, order: Order) -> None:
+    requests = [Request(queue) for queue in ("exports", "mail", "exports")]
+
+    reserved_requests.update(requests[:2])
+    assert order.consume(3) == ["exports", "mail", "default"]
+    reserved_requests.update(requests)
+    assert order.consume(3) == ["mail", "default"]
+    reserved_requests.discard(requests[0])
+    assert order.consume(3) == ["exports", "mail", "default"]
+
+
+def test_queues_take_turns(app: Flask, order: Order) -> None:
+    order.rotate("exports")  # type: ignore[no-untyped-call]
+
+    assert order.consume(3) == ["mail", "default", "exports"]
+
+
+def test_busy_worker_reconciles_without_beat(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path
+) -> None:
+    busy, lost = start(tasks.wait_for_file.s(str(release_file))), start(tasks.noop.s())
+    redis_server.client.ltrim(redis_server.key("default"), 1, -1)  # the message of `lost`
+    db.session.execute(sa.update(Task).where(Task.id == lost).values(published_at=None))
+    make_older(lost, created_at=60)
+
+    make_worker(concurrency=1, RECONCILE_INTERVAL="0.2")
+
+    wait_for(lambda: row_of(lost).published_at is not None, what="the job is published")
+    assert (state_of(busy), state_of(lost)) == ("STARTED", "PENDING")
+    release_file.touch()
+    wait_for(lambda: state_of(lost) == "SUCCESS")
+
+
+def test_workers_take_turns_to_reconcile(make_app: Callable[..., Flask], redis_server: RedisServer) -> None:
+    with make_app(RECONCILE_INTERVAL=60.0).app_context():
+        assert reconcile_in_turn("one@host") == 0
+        assert reconcile_in_turn("two@host") is None
+        [key] = redis_server.client.keys(redis_server.key("reconcile"))
+        assert 55_000 < redis_server.client.pttl(key) <= 60_000
+        redis_server.client.delete(key)
+        assert reconcile_in_turn("two@host") == 0
