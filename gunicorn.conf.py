@@ -6,6 +6,7 @@ yield to other greenlets. Preloading the application would reverse that order.
 
 import os
 import resource
+import sys
 
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
@@ -31,3 +32,18 @@ accesslog = None
 loglevel = "warning"
 # The control socket would be in the home directory, shared by all projects of a user.
 control_socket_disable = True
+
+
+def post_worker_init(worker):
+    """Stop the server if the schema of the database is older than this release."""
+    from microblog.database import check_schema
+
+    check_schema(worker.wsgi)
+
+
+def worker_exit(server, worker):
+    """Stop the server if a process cannot start because of a setting; gunicorn would start it again and again."""
+    error = sys.exc_info()[1]
+    if not worker.booted and isinstance(error, SystemExit) and isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
+        sys.exit(server.WORKER_BOOT_ERROR)

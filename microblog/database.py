@@ -11,13 +11,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+from flask import Flask
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
 
+from config import ROOT
 from microblog.clock import utcnow
+
+logger = logging.getLogger(__name__)
 
 # SQLite: the file cannot be opened, read or written, the disk is full, or others have locked it for too long.
 _SQLITE_UNAVAILABLE = frozenset(
@@ -152,6 +157,30 @@ def _is_unavailable(error: DBAPIError) -> bool:
     if state is None:  # the error does not come from the server
         return isinstance(error, OperationalError)
     return state.startswith(_SQLSTATE_UNAVAILABLE)
+
+
+def check_schema(app: Flask) -> None:
+    """Compare the revision of the database with the migrations of this release, when a program starts.
+
+    Raises SystemExit with a sentence if the database is older. A newer one is only logged: during a deployment this
+    release runs beside the next one. So is a database that is unavailable.
+    """
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    try:
+        with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
+            exists = sa.inspect(connection).has_table("alembic_version")
+            found = set(connection.scalars(sa.text("SELECT version_num FROM alembic_version")) if exists else ())
+    except DatabaseUnavailable as error:
+        logger.warning("the database is unavailable (%s); its schema is not checked", error.orig)
+        return
+    known = {script.revision for script in scripts.walk_revisions()}
+    if found - known:
+        logger.warning("the schema of the database is newer than this release: it has %s", ", ".join(found - known))
+    elif found != set(scripts.get_heads()):
+        raise SystemExit(
+            f"The schema of the database is older than this release: it has {', '.join(found) or 'no revision'}, and "
+            f"{', '.join(scripts.get_heads())} is needed. Run `flask db upgrade`."
+        )
 
 
 def lock_against_fork() -> threading.Lock:

@@ -21,8 +21,10 @@ from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.result import AsyncResult
 from celery.signals import (
+    beat_init,
     setup_logging,
     task_internal_error,
+    worker_init,
     worker_process_init,
     worker_shutting_down,
 )
@@ -41,6 +43,7 @@ from microblog.database import (
     AutocommitExecutor,
     DatabaseUnavailable,
     LogDatabaseErrors,
+    check_schema,
     lock_against_fork,
 )
 from microblog.extensions import db
@@ -366,6 +369,8 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     }
     app.steps["worker"].update([LeaseRenewer, OrderStep, Reconciler])
     app.steps["consumer"].add(PausedQueuesStep)
+    for starts in (worker_init, beat_init):
+        starts.connect(lambda **_: check_schema(flask_app), weak=False)
     worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
     worker_shutting_down.connect(_force_shutdown_later, weak=False)
     setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
