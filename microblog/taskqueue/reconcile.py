@@ -39,8 +39,10 @@ UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after w
 STARTED_AT = utcnow()  # of this process
 TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is lost, two at once are harmless
 TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
+LATE = 1.0  # seconds by which a pause must exceed its length to show that the process was stopped
 BATCH = 500
 
+_PING = sa.select(sa.literal(1))
 _fork_lock = lock_against_fork()
 
 
@@ -60,7 +62,8 @@ class Reconciler(bootsteps.StartStopStep):
     """Reconciles every ``RECONCILE_INTERVAL`` seconds; of all workers that run, one at a time does it.
 
     It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
-    process from them.
+    process from them. Leases that expired while nobody could renew them are no crashes: after an outage of the
+    database, and after the machine was suspended, it waits for half the time of a lease.
     """
 
     def start(self, worker: Any) -> None:
@@ -69,13 +72,24 @@ class Reconciler(bootsteps.StartStopStep):
 
     def _run(self, worker: Any) -> None:
         app = worker.app.flask_app
+        interval, pause = app.config["RECONCILE_INTERVAL"], app.config["TASK_LEASE"] / 2
+        not_before = 0.0
         while True:
-            time.sleep(app.config["RECONCILE_INTERVAL"])
+            began = time.time()
+            time.sleep(interval)
+            if time.time() - began > interval + LATE:
+                not_before = time.time() + pause
             try:
-                with app.app_context():
-                    reconcile_in_turn(worker.hostname)
-            except (*REDIS_UNAVAILABLE, DatabaseUnavailable) as error:
-                logger.warning("Redis or the database is unavailable (%s); jobs are reconciled later", error)
+                with _fork_lock:
+                    worker.app.executor.execute(_PING)
+                if time.time() >= not_before:
+                    with app.app_context():
+                        reconcile_in_turn(worker.hostname)
+            except DatabaseUnavailable as error:
+                not_before = time.time() + pause
+                logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
+            except REDIS_UNAVAILABLE as error:
+                logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
             except Exception:  # the thread must not end
                 logger.exception("jobs cannot be reconciled; the next attempt follows")
 

@@ -15,6 +15,7 @@ from celery.result import AsyncResult
 from celery.signals import task_internal_error
 from flask import Flask
 
+from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable, LogDatabaseErrors
 from microblog.extensions import db
 from microblog.taskqueue.errors import NotClaimed
@@ -266,6 +267,24 @@ def test_message_is_requeued_while_database_is_unavailable(
     wait_for(lambda: states_of(task_id) == ["SUCCESS"])
     assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
     assert runs_file.read_text() == "ran\n"
+
+
+@ONLY_POSTGRESQL
+@pytest.mark.exhaustive
+def test_lease_that_expired_during_outage_is_no_crash(
+    app: Flask, make_worker: Callable[..., Worker], database_outage: Outage, release_file: Path
+) -> None:
+    workers = [make_worker(concurrency=1, TASK_LEASE="2", RECONCILE_INTERVAL="0.2") for _ in range(2)]
+    task_id = start(tasks.wait_for_file.s(str(release_file)))
+    wait_for(lambda: states_of(task_id) == ["STARTED"])
+
+    with database_outage():
+        wait_for(lambda: sum(worker.text().count("renewed later") for worker in workers) >= 6, what="the lease expires")
+    wait_for(lambda: rows_of(task_id)[0].lease_expires_at > utcnow(), what="the lease is renewed")  # type: ignore[operator]
+    release_file.touch()
+
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
+    assert [(row.attempts, row.crashes) for row in rows_of(task_id)] == [(1, 0)]
 
 
 @ONLY_POSTGRESQL

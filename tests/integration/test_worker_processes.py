@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,15 @@ import sqlalchemy as sa
 from celery.worker.state import reserved_requests
 from flask import Flask
 
+from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.taskqueue import reconcile
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import Order
 from microblog.taskqueue.reconcile import reconcile_in_turn
-from tests.support import tasks
+from tests.support import not_none, tasks
 from tests.support.factories import make_older, row_of, start, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
 
@@ -107,6 +110,58 @@ def test_busy_worker_reconciles_without_beat(
     assert (state_of(busy), state_of(lost)) == ("STARTED", "PENDING")
     release_file.touch()
     wait_for(lambda: state_of(lost) == "SUCCESS")
+
+
+@pytest.mark.exhaustive
+def test_suspended_machine_is_no_crash(
+    app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path
+) -> None:
+    """All processes are stopped for longer than a lease, and go on: the leases are renewed before one is taken over."""
+    worker = make_worker(concurrency=1, TASK_LEASE="2", RECONCILE_INTERVAL="0.2")
+    task_id = start(tasks.wait_for_file.s(str(release_file)))
+    wait_for(lambda: state_of(task_id) == "STARTED")
+
+    for _ in range(2):
+        with worker.frozen():
+            wait_for(lambda: lease_of(task_id) < utcnow() - timedelta(seconds=1), what="the lease expires")
+        wait_for(lambda: lease_of(task_id) > utcnow(), what="the lease is renewed")
+    release_file.touch()
+
+    wait_for(lambda: state_of(task_id) == "SUCCESS")
+    assert (row_of(task_id).attempts, row_of(task_id).crashes) == (1, 0)
+
+
+class TimeIsUp(BaseException):
+    """Ends the loop of the thread under test."""
+
+
+def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, turns = 1000.0, list[float]()
+    pauses = iter([5, 45, 5, 5, 5, 5])  # the second is 40 seconds too long
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        assert seconds == 5
+        if (pause := next(pauses, None)) is None:
+            raise TimeIsUp
+        now += pause
+
+    monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 5.0)
+    monkeypatch.setitem(app.config, "TASK_LEASE", 30.0)
+    monkeypatch.setattr(reconcile, "time", SimpleNamespace(time=lambda: now, sleep=sleep))
+    monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker: turns.append(now - 1000))
+    worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
+
+    with pytest.raises(TimeIsUp):
+        reconcile.Reconciler(worker)._run(worker)
+
+    assert turns == [5, 65, 70]
+
+
+def lease_of(task_id: str) -> datetime:
+    return not_none(row_of(task_id).lease_expires_at)
 
 
 def test_workers_take_turns_to_reconcile(make_app: Callable[..., Flask], redis_server: RedisServer) -> None:

@@ -9,6 +9,8 @@ TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_OUTAGES = "tests/integration/test_outages.py"
+TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
@@ -62,6 +64,25 @@ CRASH_LIMIT = Promise(
                 ),
             ),
             (f"{TEST_STATES}::test_task_fails_after_three_crashes[sqlite]",),
+        ),
+        Mutant(
+            "crash-suspended",
+            "A lease that expired while its machine was suspended is no crash.",
+            (Edit(RECONCILE, "Reconciler._run", "time.time() - began > interval + LATE", "False"),),
+            (f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles[sqlite]",),
+        ),
+        Mutant(
+            "crash-outage",
+            "A lease that expired while the database was unavailable is no crash.",
+            (
+                Edit(
+                    RECONCILE,
+                    "Reconciler._run",
+                    "except DatabaseUnavailable as error:\n                not_before = time.time() + pause",
+                    "except DatabaseUnavailable as error:",
+                ),
+            ),
+            (f"{TEST_OUTAGES}::test_lease_that_expired_during_outage_is_no_crash[postgresql]",),
         ),
         Mutant(
             "crash-reconcile",
