@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
 
@@ -192,6 +192,18 @@ def lock_against_fork() -> threading.Lock:
     lock = threading.Lock()
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
+
+
+#: Errors of sqlite3, which SQLAlchemy does not wrap, for a value that it cannot store.
+VALUE_ERRORS = (ValueError, TypeError, OverflowError)
+
+
+def is_value_error(error: Exception) -> bool:
+    """Return whether a statement failed because of a value in it: it would fail again, however often it is repeated."""
+    # Other errors than those of the database come from the conversion of a value, and SQLAlchemy wraps them.
+    return isinstance(error, (DataError, *VALUE_ERRORS)) or (
+        isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    )
 
 
 class AutocommitExecutor:

@@ -11,14 +11,17 @@ from alembic.autogenerate.api import AutogenContext
 from flask import current_app
 
 from microblog.database import UtcDateTime
+from microblog.taskqueue.models import CleanJSON, CleanText
+
+RENDERED = {UtcDateTime: "sa.DateTime(timezone=True)", CleanText: "sa.Text()", CleanJSON: "sa.JSON()"}
 
 database = current_app.extensions["migrate"].db
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Render UtcDateTime as a type of SQLAlchemy, so that migrations do not depend on the application's class."""
-    if kind == "type" and isinstance(item, UtcDateTime):
-        return "sa.DateTime(timezone=True)"
+    """Render our types as those of SQLAlchemy, so that migrations do not depend on the application's classes."""
+    if kind == "type" and type(item) in RENDERED:
+        return RENDERED[type(item)]
     return False
 
 

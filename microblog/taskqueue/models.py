@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from kombu.utils.json import dumps, loads
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
 from microblog.extensions import Model, db
 from microblog.taskqueue import states
+from microblog.validators import replace_unstorable
 
 # A literal, since partial indexes are matched by the text of their condition.
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
@@ -21,6 +24,45 @@ _ROOT = sa.text("position = 0")
 
 def _partial(name: str, *columns: str, where: sa.TextClause, **options: Any) -> sa.Index:
     return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where, **options)
+
+
+class CleanText(sa.types.TypeDecorator[str]):
+    """Text from outside, such as a mail server's reply: cut to `limit` characters, without those no database stores."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, limit: int = 10_000) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else replace_unstorable(value[: self.limit])
+
+
+class CleanJSON(sa.types.TypeDecorator[Any]):
+    """The JSON that Celery's serializer makes of a value: it knows times, decimals, UUIDs and bytes.
+
+    Characters that no database stores are replaced, and NaN and infinities, which are no JSON, are stored as text.
+    """
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None:
+            return None
+        return _clean(json.loads(dumps(value), parse_constant=str))  # type: ignore[no-untyped-call]
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return replace_unstorable(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
 
 
 class Task(Model):
@@ -38,17 +80,17 @@ class Task(Model):
     position: Mapped[int] = mapped_column(default=0)
     user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(sa.String(128))
-    description: Mapped[str] = mapped_column(sa.Text, default="")
+    description: Mapped[str] = mapped_column(CleanText, default="")
     state: Mapped[str] = mapped_column(sa.String(16), default=states.PENDING)
 
     progress: Mapped[int] = mapped_column(default=0)  # per cent
     current: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     total: Mapped[int | None] = mapped_column(sa.BigInteger)
-    message: Mapped[str] = mapped_column(sa.Text, default="")
+    message: Mapped[str] = mapped_column(CleanText, default="")
 
-    result: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON(none_as_null=True))  # see wrap_result()
-    error: Mapped[str | None] = mapped_column(sa.Text)  # a sentence for the user
-    traceback: Mapped[str | None] = mapped_column(sa.Text)  # for operators only
+    result: Mapped[dict[str, Any] | None] = mapped_column(CleanJSON(none_as_null=True))  # see wrap_result()
+    error: Mapped[str | None] = mapped_column(CleanText)  # a sentence for the user
+    traceback: Mapped[str | None] = mapped_column(CleanText(100_000))  # for operators only
 
     queue: Mapped[str] = mapped_column(sa.String(64))
     worker: Mapped[str | None] = mapped_column(sa.String(255))
@@ -97,9 +139,9 @@ class Task(Model):
 
     @property
     def return_value(self) -> Any:
-        """The value that the task returned; None before it has succeeded."""
+        """The value that the task returned, as Celery's result backend returns it; None before it has succeeded."""
         result = self.result or {}
-        return result["result"] if set(result) == {"result"} else self.result
+        return loads(dumps(result["result"] if set(result) == {"result"} else self.result))  # type: ignore[no-untyped-call]
 
     @hybrid_property
     def unfinished(self) -> bool:
@@ -116,8 +158,11 @@ class Task(Model):
 
 
 def wrap_result(value: Any) -> dict[str, Any]:
-    """Return `value` as stored in `Task.result`: a dict unchanged, any other value as ``{"result": …}``."""
-    return value if isinstance(value, dict) else {"result": value}
+    """Return `value` as stored in `Task.result`: a dict unchanged, any other value as ``{"result": …}``.
+
+    A dict whose only key is ``result`` counts as another value, since it would not be told from one.
+    """
+    return value if isinstance(value, dict) and set(value) != {"result"} else {"result": value}
 
 
 def is_attempt_current(task_id: str, attempt: int) -> bool:

@@ -18,10 +18,10 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask_babel import force_locale
 from redis.commands.core import Script
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable, LogDatabaseErrors
+from microblog.database import VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErrors, is_value_error
 from microblog.extensions import refuses
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
@@ -210,7 +210,14 @@ class DatabaseResultBackend(RedisBackend):
             # Give up the lease: later writes of this run are checked in the row.
             writer.claim.expires_at, writer.claim.ended = utcnow(), True
         try:
-            step = self._update_row(writer, result, state, traceback, request)
+            try:
+                step = self._update_row(writer, result, state, traceback, request)
+            except (StatementError, *VALUE_ERRORS) as error:
+                if not is_value_error(error):
+                    raise
+                logger.exception("%s of %s contains a value that the database cannot store: it fails", state, task_id)
+                result, state = error, states.FAILURE
+                step = self._update_row(writer, result, state, None, request)
             if step is None:
                 return
             self._advance_chain(step, writer.claim, result, state, traceback)
