@@ -21,7 +21,7 @@ from microblog.monitoring.workers import send_command
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.interface import celery_app
-from microblog.taskqueue.launch import build_job, launch, steps_of
+from microblog.taskqueue.launch import build_job, launch
 from microblog.taskqueue.models import Task
 
 KILL_TIMEOUT = 3.0  # seconds within which a worker reports that it has killed a process
@@ -209,10 +209,7 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
     if name not in tasks:
         raise TaskNotRunnable(f"{name} is not a task that operators can run; available tasks: {', '.join(tasks)}.")
     try:
-        signature = build_job(name, *args, **kwargs)
-        for step in steps_of(signature):
-            step.set(ignore_result=False)  # unlike the runs by beat
-        task_id = launch(signature).id
+        task_id = launch(build_job(name, *args, **kwargs)).id
     except TypeError as error:
         db.session.rollback()
         raise InvalidTaskArguments(f"{name} takes {format_signature(tasks[name])}: {error}.") from None

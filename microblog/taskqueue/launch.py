@@ -76,6 +76,8 @@ def launch(
 
 def steps_of(job: Signature) -> list[Signature]:
     """Return the signatures of a job's tasks in order. Raises TypeError if rows cannot represent the job."""
+    if not isinstance(job, Signature):
+        raise TypeError(f"a job is the signature of a task or a chain, not {job!r}")
     if job.options.get("link") or job.options.get("link_error"):
         raise TypeError(f"{job!r} has a callback, which would have no row: make it a step of a chain")
     if delays := {"countdown", "eta", "expires"} & job.options.keys():
@@ -90,6 +92,12 @@ def steps_of(job: Signature) -> list[Signature]:
         raise TypeError(
             f"a job is a task or a chain of tasks; {job!r} is a {job.subtask_type}, whose tasks have no order"
         )
+    task = celery_app().tasks.get(job.task) or job.type
+    if not hasattr(task, "claim"):
+        raise TypeError(f"{job.task} has a base class of its own: without that of this application it has no row")
+    soft, hard = (job.options.get(name, getattr(task, name)) for name in ("soft_time_limit", "time_limit"))
+    if soft and hard and soft > hard:
+        raise TypeError(f"{job!r} has a soft time limit of {soft} s, above its hard limit of {hard} s")
     return [job]
 
 
@@ -107,7 +115,9 @@ def _new_rows(
         task = step.type
         # The queue is explicit, too: a process of another release may not know which queue the task has.
         queue = task.app.amqp.router.route(step.options, step.task)["queue"].name
-        signature = step.clone().set(task_id=task_id, root_id=ids[0], headers=headers, queue=queue)
+        # A row needs the result, also of a task whose runs by beat do not.
+        options = {"task_id": task_id, "root_id": ids[0], "headers": headers, "queue": queue, "ignore_result": False}
+        signature = step.clone().set(**options)
         with force_locale(locale):
             title = str(task.title)
         rows.append(

@@ -108,9 +108,10 @@ class DatabaseResultBackend(RedisBackend):
         if _has_no_row(request):
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         writer = Writer.of(task_id, request)
-        if state == states.PROGRESS and writer.claim is not None:
+        progress = as_progress(state, result) if state not in states.ALL or state == states.PROGRESS else None
+        if progress is not None and writer.claim is not None:
             if persist or not writer.claim.lease_valid:
-                self._store_progress(writer.claim, result)
+                self._store_progress(writer.claim, progress)
         elif not self._row_accepts(writer, state):
             return result
         try:
@@ -120,10 +121,10 @@ class DatabaseResultBackend(RedisBackend):
                 raise ClaimLost(f"{task_id} was taken over; its {state} is dropped") from None
             self.copy_result(task_id)
             return result
-        if state not in states.RUNNING:
+        if progress is None and state != states.STARTED:
             self._store_in_row(writer, result, state, traceback, request)
         elif writer.claim is not None:
-            self._announce_running(writer.claim, state, result)
+            self._announce_running(writer.claim, progress)
         return result
 
     def _store_result(
@@ -136,7 +137,8 @@ class DatabaseResultBackend(RedisBackend):
         attempt = claim.attempt if claim else None
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta |= {"task_id": task_id, "attempt": attempt}
-        arguments = [self.encode(meta), int(self.expires), attempt or ""]
+        expires = self.failure_expires if state == states.FAILURE else self.expires
+        arguments = [self.encode(meta), int(expires), attempt or ""]
         if not self._store(keys=[self.get_key_for_task(task_id)], args=arguments):
             raise _FencedWrite(task_id)
         return result
@@ -267,14 +269,34 @@ class DatabaseResultBackend(RedisBackend):
         with self.app.flask_app.app_context(), force_locale(locale):
             return user_message(error)
 
-    def _announce_running(self, claim: Claim, state: str, meta: Any) -> None:
-        progress = meta if state == states.PROGRESS else None
+    def _announce_running(self, claim: Claim, progress: dict[str, Any] | None) -> None:
+        state = states.STARTED if progress is None else states.PROGRESS
         self._announce(
             TaskChange(claim.task_id, claim.root_id, claim.position, claim.user_id, state, progress, utcnow())
         )
 
     def _announce(self, change: TaskChange) -> None:
         task_changed.send(self.app, change=change)
+
+
+def as_progress(state: str, meta: Any) -> dict[str, Any]:
+    """Return the progress that a row stores for PROGRESS with `meta`, or for a state that a task has named itself.
+
+    As in Celery's documentation, `meta` may be anything; from a dict are taken ``current``, ``total``, ``percent`` and
+    ``message``. The name of another state is the message, if `meta` has none.
+    """
+    given = meta if isinstance(meta, dict) else {}
+    current, total = _count(given.get("current")) or 0, _count(given.get("total"))
+    percent = _count(given.get("percent"))
+    if percent is None:
+        percent = current * 100 // total if total else 0
+    message = given.get("message") or ("" if state == states.PROGRESS else state)
+    return {"current": current, "total": total, "percent": min(percent, 100), "message": str(message)}
+
+
+def _count(value: Any) -> int | None:
+    """Return `value` if it is a number that a row can store, else None."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
 
 
 def _has_no_row(request: Context | None) -> bool:

@@ -48,7 +48,7 @@ from microblog.database import (
 )
 from microblog.extensions import db
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimRefused, NoRow, NotClaimed
+from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimLost, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
 from microblog.taskqueue.queues import OrderStep, PausedQueuesStep
 from microblog.taskqueue.reconcile import Reconciler
@@ -154,16 +154,23 @@ class JobTask(Task):
         """Run the task. A cancellation ends it and the following steps as REVOKED.
 
         Celery publishes the next step before it stores the task's success. Here the result backend publishes it
-        afterwards, so that a step begins only when the previous one is known to have succeeded.
+        afterwards, so that a step begins only when the previous one is known to have succeeded. Ignore and Reject would
+        leave the row unfinished: unless a final state was stored before, they fail the task.
         """
         app: Flask = self.app.flask_app
         locale = self.request.get("locale") or app.config["BABEL_DEFAULT_LOCALE"]
         with app.app_context(), force_locale(locale):
             try:
                 result = self.run(*args, **kwargs)
-                if (claim := self.claim) is not None:
-                    claim.next_steps, self.request.chain = self.request.chain or [], None
+                if (claim := self.claim) is not None and self.request.chain:  # None after a direct call by the task
+                    claim.next_steps, self.request.chain = self.request.chain, None
                 return result
+            except ClaimLost:
+                raise
+            except (Ignore, Reject) as ending:
+                if self.claim is None or self.claim.ended:
+                    raise
+                raise RuntimeError(f"a launched task cannot end with {ending!r} without a final state") from ending
             except Cancelled:
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
@@ -191,6 +198,12 @@ class JobTask(Task):
         # As in a message, where kombu encodes times and other values.
         claim.retry = json.loads(dumps(signature))  # type: ignore[no-untyped-call]
         return None
+
+    def replace(self, sig: Any) -> Any:
+        """As Celery's. Raises TypeError in a launched task, whose row is of this task and of no other."""
+        if self.claim is not None:
+            raise TypeError(f"a launched task cannot be replaced by {sig!r}: make that a step of a chain")
+        return super().replace(sig)
 
     # Results of earlier attempts
 
@@ -357,8 +370,9 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     app.config_from_object(settings)
     app.conf.result_backend = DatabaseResultBackend.url(flask_app.config["REDIS_URL"])
     app.autodiscover_tasks(packages, force=True)  # now: the web launches tasks by name, too
-    app.conf.task_routes = {name: {"queue": task.queue_name} for name, task in app.tasks.items() if task.queue_name}
-    periodic = {name: task.interval_setting for name, task in app.tasks.items() if task.interval_setting}
+    tasks = {name: task for name, task in app.tasks.items() if isinstance(task, JobTask)}
+    app.conf.task_routes = {name: {"queue": task.queue_name} for name, task in tasks.items() if task.queue_name}
+    periodic = {name: task.interval_setting for name, task in tasks.items() if task.interval_setting}
     app.conf.beat_schedule = {
         name: {
             "task": name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from microblog.extensions import db
 from microblog.taskqueue.errors import JobError
@@ -132,3 +132,38 @@ def ignore_cancellation(record_file: str, release_file: str) -> None:
         file.write("ran\n")
     while not Path(release_file).exists():
         time.sleep(0.01)
+
+
+@shared_task(name="end_with", bind=True)
+def end_with(self: JobTask, how: str) -> str:
+    """End as `how` says: in a way that is not a return or an error."""
+    match how:
+        case "ignore":
+            raise Ignore
+        case "reject":
+            raise Reject("not now", requeue=True)
+        case "replace":
+            raise self.replace(noop.s())
+        case "stored":
+            self.update_state(state="FAILURE", meta=JobError("Stored by hand."))
+            raise Ignore
+    raise AssertionError(how)
+
+
+@shared_task(name="announce_states", bind=True)
+def announce_states(self: JobTask, release_file: str) -> str:
+    """Store progress without a dict and a state with a name of its own, then wait for the file `release_file`."""
+    self.update_state(state="PROGRESS", meta=None)
+    self.update_state(state="PARSING", meta={"current": 1, "total": 4})
+    return str(wait_for_file.run(release_file))
+
+
+@shared_task(name="call_itself", bind=True)
+def call_itself(self: JobTask, depth: int) -> int:
+    """Call this task directly `depth` times, as any function."""
+    return self(depth - 1) + 1 if depth else 0
+
+
+@shared_task(name="no_result", ignore_result=True)
+def no_result() -> str:
+    return "ignored by Celery"
