@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import aliased
 
+from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.notifications import renderers
 from microblog.notifications.models import Notification
@@ -20,6 +22,8 @@ from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
+LOOK_BACK = timedelta(hours=1)  # within which a missed end is noticed
+END_GRACE = timedelta(seconds=10)  # for a process that is about to notify the user
 # A cancellation was requested, so it needs no notification.
 _NOTIFIED_STATES = (states.SUCCESS, states.FAILURE)
 
@@ -63,6 +67,27 @@ def notify_job_ended(app: Flask, change: TaskChange) -> None:
                     push(change.user_id, row)
     except Exception:
         logger.exception("the user of job %s is not notified of its end", change.root_id)
+
+
+def notify_missed_ends(app: Flask) -> None:
+    """Notify users whose job ended in the last hour, if its process was killed before it notified them."""
+    now = utcnow()
+    root, step, later = aliased(Task), aliased(Task), aliased(Task)
+    notified = sa.exists().where(
+        Notification.user_id == root.user_id, Notification.name == root.name, Notification.subject == root.id
+    )
+    last = ~sa.exists().where(later.root_id == root.id, later.position > step.position)
+    ended = sa.or_(step.state == states.FAILURE, sa.and_(step.state == states.SUCCESS, last))
+    query = (
+        sa.select(step)
+        .join(root, root.id == step.root_id)
+        .where(step.finished_at.between(now - LOOK_BACK, now - END_GRACE), ended)
+        .where(root.user_id.is_not(None), root.name.in_(renderers.kinds()), ~notified)
+    )
+    for missed in db.session.scalars(query).all():
+        notify_job_ended(
+            app, TaskChange(missed.id, missed.root_id, missed.position, missed.user_id, missed.state, None, now)
+        )
 
 
 def _ended_job(app: Flask, change: TaskChange) -> str | None:

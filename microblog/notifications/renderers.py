@@ -52,6 +52,11 @@ def has_renderer(name: str) -> bool:
     return name in _renderers
 
 
+def kinds() -> list[str]:
+    """Return the kinds of notifications that have a renderer."""
+    return list(_renderers)
+
+
 def render_notifications(rows: Iterable[Notification]) -> dict[int, RenderedNotification]:
     """Return the rendered `rows` by id, without rows of kinds that no longer have a renderer."""
     by_kind: defaultdict[str, list[Notification]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Task that deletes old notifications."""
+"""Periodic tasks: notifications that were missed, and those that are old."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from flask import current_app
 
 from microblog.database import delete_older
 from microblog.extensions import db
+from microblog.notifications import push
 from microblog.notifications.models import Notification
+
+
+@shared_task(name="notify_missed_ends", ignore_result=True, interval_setting="SWEEP_INTERVAL")
+def notify_missed_ends() -> None:
+    """Notify users of the ends of jobs whose process was killed before it did so."""
+    push.notify_missed_ends(current_app)
 
 
 @shared_task(name="purge_notifications", ignore_result=True, interval_setting="SWEEP_INTERVAL")

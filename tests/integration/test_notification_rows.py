@@ -57,6 +57,30 @@ def end(app: Flask, root_id: str, user: User | None, state: str, position: int =
     notify_job_ended(app, TaskChange(f"{root_id}-{position}", root_id, position, user_id, state, None, utcnow()))
 
 
+@pytest.mark.both_databases
+def test_missed_ends_are_notified_once(app: Flask, susan: User) -> None:
+    """The process that stored the last state of a job was killed before it notified the user."""
+    done, failed, mail_failed = (
+        make_job(susan, *ends, seconds_ago=60)
+        for ends in (("SUCCESS", "SUCCESS"), ("FAILURE", "FAILURE"), ("SUCCESS", "FAILURE"))
+    )
+    make_job(susan, "REVOKED", "REVOKED", seconds_ago=60)
+    make_job(susan, "SUCCESS", "STARTED", seconds_ago=60)
+    for seconds in (0, 7200):
+        make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=seconds)
+    make_job(None, "SUCCESS", "SUCCESS", seconds_ago=60)
+
+    for _ in range(2):
+        tasks.notify_missed_ends.run()
+
+    assert {(row.subject, row.payload["state"]) for row in all_rows()} == {
+        (done, "SUCCESS"),
+        (failed, "FAILURE"),
+        (mail_failed, "FAILURE"),
+    }
+    assert len(all_rows()) == 3
+
+
 def test_followers_and_messages_notify_user(browser: FlaskClient, susan: User, miguel: User) -> None:
     follow_user(miguel, susan)
     for number in range(3):

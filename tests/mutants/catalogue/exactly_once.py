@@ -24,7 +24,8 @@ ACCEPTED = f"{TEST_EXPORT_MAIL}::test_accepted_mail_is_not_resent_or_revoked"
 CONCURRENT_RECONCILE = f"{TEST_REPUBLISH}::test_concurrent_reconcile_publishes_once"
 
 ONE_MAIL = Promise(
-    "One archive mail per export, even after kills, redelivery, repeated clicks and duplicate messages",
+    "One archive mail per export, whatever is killed or repeated; a kill in the instant between the mail server's 250 "
+    "and the commit of its record may repeat it, with the same Message-ID",
     (
         Mutant(
             "claim-unheld",
