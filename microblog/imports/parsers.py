@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from typing import Any, NamedTuple, NoReturn
 
 from flask_babel import gettext as _
+from lxml import etree
 
 from microblog.clock import utcnow
 from microblog.posts.models import MAX_POST
@@ -16,7 +16,7 @@ from microblog.validators import is_storable
 _BLOCKS = frozenset({"p", "div", "blockquote", "ul", "ol", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
 _INVISIBLE = frozenset({"script", "style", "template", "head"})
 
-# Characters; far more than a post of 140 characters needs. The parser's time grows quadratically with the length.
+# Characters; far more than a post of 140 characters needs.
 MAX_HTML = 5000
 BOOST, PRIVATE, OTHER = "boosts", "private", "other"
 
@@ -25,31 +25,31 @@ def html_to_text(html: str) -> str:
     """Return `html` as plain text: blank lines between paragraphs, a line end for ``<br>``, a bullet for a list item.
 
     A link becomes its text, followed by the URL in brackets if the two differ (in Mastodon they are usually equal).
-    Mentions and hashtags become their text only. Raises ValueError if the HTML cannot be parsed.
+    Mentions and hashtags become their text only. Invalid HTML is read as browsers do.
     """
-    parser = _TextParser()
-    try:
-        parser.feed(html)
-        parser.close()
-    except AssertionError as error:  # html.parser raises it for some invalid declarations
-        raise ValueError(str(error)) from None
-    return parser.text
+    parser = etree.HTMLParser(target=_Text(), huge_tree=True)  # the time is proportional to the length
+    parser.feed(html)
+    text: str = parser.close()
+    return text
 
 
-class _TextParser(HTMLParser):
+class _Text:
+    """Receives the events of the parser of lxml; close() returns the text."""
+
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
         self._ends = ""  # line ends to insert before the next text
         self._invisible = 0  # nesting depth of elements without visible text
         self._verbatim = 0  # nesting depth of <pre>
         self._links: list[tuple[str, int]] = []  # of each open link, the URL and the index of its first part
 
-    @property
-    def text(self) -> str:
+    def close(self) -> str:
         return "".join(self._parts).strip()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def comment(self, text: str) -> None:
+        """Do nothing. The parser requires this method."""
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag in _INVISIBLE:
             self._invisible += 1
         elif tag == "br":
@@ -61,14 +61,13 @@ class _TextParser(HTMLParser):
             self._break("\n\n")
             self._verbatim += tag == "pre"
         elif tag == "a":
-            values = dict(attributes)
-            kinds = (values.get("class") or "").split()
-            url = "" if {"mention", "hashtag"} & set(kinds) else values.get("href") or ""
+            kinds = attributes.get("class", "").split()
+            url = "" if {"mention", "hashtag"} & set(kinds) else attributes.get("href", "")
             self._links.append((url, len(self._parts)))
         elif tag == "img":
-            self._append(dict(attributes).get("alt") or "")  # a custom emoji's name
+            self._append(attributes.get("alt", ""))  # a custom emoji's name
 
-    def handle_endtag(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
         if tag in _INVISIBLE:
             self._invisible = max(0, self._invisible - 1)
         elif tag in _BLOCKS:
@@ -79,7 +78,7 @@ class _TextParser(HTMLParser):
             if url.startswith(("http://", "https://")) and url != "".join(self._parts[first:]).strip():
                 self._append(f" ({url})")
 
-    def handle_data(self, data: str) -> None:
+    def data(self, data: str) -> None:
         if self._invisible:
             return
         if self._verbatim:
@@ -195,12 +194,11 @@ def _parsed_post(body: Any, timestamp: Any) -> ParsedPost:
 
 
 def _plain_text(html: str) -> str:
+    if not is_storable(html):
+        raise EntryRejected(_("It has characters that cannot be kept (NUL or half a character)."))
     if len(html) > MAX_HTML:
         _reject_length(len(html))
-    try:
-        return html_to_text(html)
-    except ValueError:
-        raise EntryRejected(_("It is not a post.")) from None
+    return html_to_text(html)
 
 
 def _reject_length(length: int) -> NoReturn:

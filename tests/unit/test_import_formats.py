@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from microblog.imports.json_reader import BrokenJson, EntryReader
-from microblog.imports.parsers import MAX_HTML, EntryRejected, from_archive, from_outbox
+from microblog.imports.parsers import MAX_HTML, EntryRejected, from_archive, from_outbox, html_to_text
 
 PUBLIC = "https://www.w3.org/ns/activitystreams#Public"
 PUBLISHED = "2026-01-01T00:00:00Z"
@@ -52,8 +52,22 @@ def test_invalid_number_is_refused_at_any_split(number: str) -> None:
 
 
 @sqlite_only
-@pytest.mark.parametrize("html", ["a <![  b", "<![foo[bar]]>", "&#" + "9" * 4500 + ";"])
-def test_unparsable_html_is_refused(app: Flask, html: str) -> None:
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("a <![  b", "a"),
+        ("a<![foo[bar]]>b", "ab"),
+        ("&#" + "9" * 4500 + ";", "\N{REPLACEMENT CHARACTER}"),
+        ("a<b<c", "a"),
+    ],
+)
+def test_invalid_html_is_read_as_browsers_do(app: Flask, html: str, text: str) -> None:
+    assert html_to_text(html) == text
+
+
+@sqlite_only
+@pytest.mark.parametrize("html", ["<![foo[bar]]>", "a\0b", "\ud800"])
+def test_html_without_storable_text_is_refused(app: Flask, html: str) -> None:
     with pytest.raises(EntryRejected):
         from_outbox(note(html))
 
