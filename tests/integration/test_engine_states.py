@@ -186,6 +186,7 @@ def test_terminated_task_is_revoked(
 
 
 @pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_task_runs_again_after_killing_its_process(
     launch_chain: Callable[..., list[str]], worker: Worker, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def test_killed_worker_is_down_then_removed(app: Flask, make_worker: Callable[..
 
 
 @ON_SQLITE
+@pytest.mark.exhaustive
 def test_stopped_worker_is_unregistered(app: Flask, make_worker: Callable[..., Worker]) -> None:
     worker = make_worker()
     wait_for(registered_workers)

@@ -337,6 +337,7 @@ def test_mastodon_outbox_imports_public_posts_as_text(susan: User) -> None:
 
 
 @pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_report_counts_posts_once_after_worker_crash(
     app: Flask, susan: User, make_worker: Callable[..., Worker]
 ) -> None:

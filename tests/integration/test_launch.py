@@ -215,6 +215,7 @@ def test_concurrent_launches_create_one_job(
 
 
 @pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_launch_while_redis_is_down_runs_later(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -36,7 +36,8 @@ def run_gunicorn(environment: dict[str, str]) -> subprocess.CompletedProcess[str
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("program", ["worker", pytest.param("beat", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("program", ["worker", "beat"])
+@pytest.mark.exhaustive
 def test_worker_and_beat_refuse_older_schema(app: Flask, environment: dict[str, str], program: str) -> None:
     set_revision("0001_jobs")
 
@@ -67,6 +68,7 @@ def test_web_server_refuses_invalid_setting(environment: dict[str, str]) -> None
 
 
 @ON_SQLITE
+@pytest.mark.exhaustive
 def test_worker_runs_with_newer_schema(app: Flask, make_worker: Callable[..., Worker]) -> None:
     set_revision("9999_later")
     task_id = start(tasks.noop.s())

@@ -128,14 +128,12 @@ def test_stopping_worker_releases_tasks_in_time(
     assert runs_file.read_text() == "ran\n"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("database", ["sqlite"])
 @pytest.mark.parametrize(
     "signals",
-    [
-        pytest.param([signal.SIGTERM], id="SIGTERM"),
-        pytest.param([signal.SIGTERM, signal.SIGTERM], id="twice", marks=pytest.mark.exhaustive),
-        pytest.param([signal.SIGQUIT], id="SIGQUIT", marks=pytest.mark.exhaustive),
-    ],
+    [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGQUIT]],
+    ids=["SIGTERM", "twice", "SIGQUIT"],
 )
 def test_stop_of_process_group_is_no_crash(
     app: Flask, make_worker: Callable[..., Worker], tmp_path: Path, signals: list[signal.Signals]
@@ -275,6 +273,7 @@ def test_republished_step_receives_previous_result(
 
 
 @pytest.mark.both_databases(each_run=False)
+@pytest.mark.exhaustive
 def test_stored_result_is_reused_after_crash(app: Flask, make_worker: Callable[..., Worker], runs_file: Path) -> None:
     task_id = start(tasks.record.s(str(runs_file)))
     crash(app, task_id)

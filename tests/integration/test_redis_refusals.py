@@ -17,8 +17,6 @@ from tests.support.factories import row_of, start, state_of
 from tests.support.programs import ScriptProcess
 from tests.support.servers import REFUSALS, RedisServer, Worker, wait_for
 
-OTHERS = [pytest.param(kind, marks=pytest.mark.exhaustive) for kind in REFUSALS if kind != "READONLY"]
-
 
 @pytest.fixture
 def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., ScriptProcess]]:
@@ -38,7 +36,8 @@ def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Calla
 
 
 @pytest.mark.parametrize("database", ["sqlite"])  # the databases do not differ in this
-@pytest.mark.parametrize("kind", ["READONLY", *OTHERS])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", REFUSALS)
 def test_refusal_delays_jobs_and_ends_no_process(
     app: Flask,
     redis_server: RedisServer,

@@ -75,6 +75,7 @@ def test_every_client_uses_tls(
     assert list(redis_client.connection.scan_iter("*LIMITS*")), "the rate limiter uses TLS"
 
 
+@pytest.mark.exhaustive
 def test_unknown_certificate_is_refused(make_tls_app: Callable[..., Flask]) -> None:
     make_tls_app()
 

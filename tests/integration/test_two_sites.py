@@ -75,7 +75,8 @@ def launch_exports(app: Flask, count: int) -> list[str]:
     return launched
 
 
-@pytest.mark.parametrize("exports", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("exports", [2, 20])
 def test_each_site_runs_and_mails_its_own_exports(
     sites: list[Site], redis_of_sites: RedisServer, smtp_server: SmtpServer, exports: int
 ) -> None:
