@@ -32,6 +32,7 @@ from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load
 from tests.chaos.schedule import PlannedFault
+from tests.support.servers import REFUSALS
 
 CONDITION_TIMEOUT = 10.0  # seconds that a fault waits for the condition under which it occurs
 
@@ -123,6 +124,10 @@ class Faults:
         """Kill (SIGKILL) a whole worker."""
         rng.choice(self._system.workers).signal_group(signal.SIGKILL)
 
+    def stop_worker(self, length: float, rng: random.Random) -> None:
+        """Stop (SIGTERM) the process group of a worker, as systemd does, which is no crash."""
+        rng.choice(self._system.workers).signal_group(signal.SIGTERM)
+
     def kill_web(self, length: float, rng: random.Random) -> None:
         """Kill (SIGKILL) the worker process of the web server, or the whole web server."""
         children = self._system.web.children()
@@ -158,6 +163,11 @@ class Faults:
             shutil.rmtree(self._system.redis_folder)
             time.sleep(length)
             self._system.redis.start()
+
+    def redis_refuses(self, length: float, rng: random.Random) -> None:
+        """Let Redis refuse to write, as in a failover, without memory or without replicas."""
+        with self._redis, self._system.redis.refusing(rng.choice(list(REFUSALS))):
+            time.sleep(length)
 
     def smtp_refuses(self, length: float, rng: random.Random) -> None:
         """Let the SMTP server reply 451."""
