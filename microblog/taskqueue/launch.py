@@ -191,7 +191,7 @@ def _send(
     try:
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
-        # The oldest message of a queue tells how far it has been consumed (BrokerSnapshot).
+        # The oldest message of a queue tells how far it has been consumed (queues.consumed_until).
         headers = (first.options.get("headers") or {}) | {"published_at": published_at.isoformat()}
         options = {"headers": headers} | ({"eta": eta} if eta else {})
         first.apply_async(results, chain=following[::-1] or None, **options)

@@ -1,4 +1,4 @@
-"""Paused queues, and a snapshot of the broker.
+"""Paused queues, the order of queues, and how far each queue has been consumed.
 
 Redis stores which queues are paused. A worker reads this on every connection to the broker, every few seconds, and when
 it receives the remote control command ``apply_pauses``. It finishes the tasks that it has started.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +26,6 @@ from microblog.taskqueue.interface import celery_app
 logger = logging.getLogger(__name__)
 
 PAUSED_KEY = "paused"  # a hash: queue name to the time at which it was paused
-DATA_SINCE_KEY = "epoch"  # the time since which Redis has had its data
 HEAD_LENGTH = 20  # messages read to find the oldest one: a message that was given back is not in its place
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
@@ -127,35 +125,19 @@ def apply_pauses(state: Any) -> dict[str, Any]:
     return {"ok": sorted(queue.name for queue in state.consumer.task_consumer.queues)}
 
 
-@dataclass(frozen=True)
-class BrokerSnapshot:
-    """What the broker tells about lost messages.
+def consumed_until() -> dict[str, datetime]:
+    """Return for each queue a time: all messages published before it have left the queue, since the oldest is next.
 
-    `data_since` is the time since which Redis has had its data. `taken_until` is a time for each queue: all messages
-    published before it have been taken from the queue, since the oldest is taken first. A queue whose oldest messages
-    do not say when they were published is not in it.
+    A queue whose oldest messages do not say when they were published is omitted. Raises redis.exceptions.RedisError.
     """
-
-    data_since: datetime
-    taken_until: dict[str, datetime]
-
-    @classmethod
-    def fetch(cls) -> BrokerSnapshot:
-        """Return the current state. Raises redis.exceptions.RedisError."""
-        client = redis_client.connection
-        now = utcnow()  # before the queues are read: a message published meanwhile may be in none of the replies
-        record_data_since(client)
-        queues = [queue.name for queue in celery_app().conf.task_queues]
-        with client.pipeline(transaction=False) as pipe:
-            pipe.get(client.key(DATA_SINCE_KEY))
-            for name in queues:
-                pipe.lrange(client.key(name), -HEAD_LENGTH, -1)  # kombu takes from the end
-            since, *heads = pipe.execute()
-        oldest = {name: oldest_published_at(head) if head else now for name, head in zip(queues, heads, strict=True)}
-        return cls(
-            data_since=datetime.fromisoformat(str(since)) if since else now,
-            taken_until={name: time for name, time in oldest.items() if time is not None},
-        )
+    client, now = redis_client.connection, utcnow()  # before the queues are read
+    names = [queue.name for queue in celery_app().conf.task_queues]
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.lrange(client.key(name), -HEAD_LENGTH, -1)  # kombu takes from the end
+        heads = pipe.execute()
+    oldest = {name: oldest_published_at(head) if head else now for name, head in zip(names, heads, strict=True)}
+    return {name: time for name, time in oldest.items() if time is not None}
 
 
 def oldest_published_at(messages: Iterable[str]) -> datetime | None:
@@ -168,8 +150,3 @@ def _published_at(text: str) -> datetime | None:
         return datetime.fromisoformat(json.loads(text)["headers"]["published_at"])
     except (ValueError, KeyError, TypeError):  # of another release or of another producer
         return None
-
-
-def record_data_since(client: SiteRedis) -> None:
-    """Store the current time in a Redis that is new or has lost its data. Raises redis.exceptions.RedisError."""
-    client.set(client.key(DATA_SINCE_KEY), utcnow().isoformat(), nx=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,13 +27,13 @@ from microblog.taskqueue.errors import CancelRequested, JobError, TaskNotRegiste
 from microblog.taskqueue.interface import celery_app, message_republished
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.queues import BrokerSnapshot
+from microblog.taskqueue.queues import consumed_until
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-GRACE = timedelta(seconds=5)  # for a process that is publishing the message at this moment
-TAKEN_GRACE = timedelta(seconds=10)  # for a message on its way from its queue to its claim; doubles each time
+GRACE = timedelta(seconds=5)  # for a message on its way to its queue, and from there to its claim; then it doubles
+RETRY_GRACE = timedelta(seconds=30)  # for a retry, which waits for its time, and then for a process, in a worker
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
 STARTED_AT = utcnow()  # of this process
@@ -114,9 +114,9 @@ def reconcile_all() -> int:
 def decisions() -> Iterator[Decision]:
     """Yield the repairs to make, the oldest job first, without making them."""
     with _fork_lock:
-        broker = BrokerSnapshot.fetch()
-    for step in _current_steps(broker):
-        decision = _isolated(step, partial(_decide, step, broker))
+        consumed = consumed_until()
+    for step in _current_steps(consumed):
+        decision = _isolated(step, partial(_decide, step, consumed))
         if decision is not None:
             yield decision
 
@@ -135,14 +135,14 @@ def _isolated(step: Task, act: Callable[[], T]) -> T | None:
             db.session.rollback()
 
 
-def _current_steps(broker: BrokerSnapshot) -> Iterator[Task]:
+def _current_steps(consumed: Mapping[str, datetime]) -> Iterator[Task]:
     """Yield the first unfinished step of each job that may need a repair, oldest job first; reads them in batches."""
     after: tuple[datetime, str] | None = None
     earlier = sa.orm.aliased(Task)
     while True:
         query = (
             sa.select(Task)
-            .where(Task.unfinished, _may_need_repair(broker))
+            .where(Task.unfinished, _may_need_repair(consumed))
             .where(
                 ~sa.exists().where(
                     earlier.root_id == Task.root_id, earlier.position < Task.position, earlier.unfinished
@@ -163,12 +163,12 @@ def _current_steps(broker: BrokerSnapshot) -> Iterator[Task]:
         after = batch[-1].created_at, batch[-1].id
 
 
-def _may_need_repair(broker: BrokerSnapshot) -> sa.ColumnElement[bool]:
+def _may_need_repair(consumed: Mapping[str, datetime]) -> sa.ColumnElement[bool]:
     """Return the condition of the rows that _decide() is to look at: not those that run, nor those in their queue."""
     now, previous = utcnow(), sa.orm.aliased(Task)
     left_queue = (
-        sa.and_(Task.queue == queue, sa.func.coalesce(Task.eta, Task.published_at) < taken_until - TAKEN_GRACE)
-        for queue, taken_until in broker.taken_until.items()
+        sa.and_(Task.queue == queue, sa.func.coalesce(Task.eta, Task.published_at) < until - GRACE)
+        for queue, until in consumed.items()
     )
     ended_before_it = sa.exists().where(
         previous.root_id == Task.root_id,
@@ -180,7 +180,6 @@ def _may_need_repair(broker: BrokerSnapshot) -> sa.ColumnElement[bool]:
         sa.or_(
             Task.state.in_(states.RUNNING),
             Task.published_at.is_(None),
-            Task.published_at < broker.data_since,
             *left_queue,
             Task.cancel_requested_at.is_not(None),
             Task.name.not_in(list(celery_app().tasks)),
@@ -189,7 +188,7 @@ def _may_need_repair(broker: BrokerSnapshot) -> sa.ColumnElement[bool]:
     )
 
 
-def _decide(step: Task, broker: BrokerSnapshot) -> Decision | None:
+def _decide(step: Task, consumed: Mapping[str, datetime]) -> Decision | None:
     """Return the repair that `step` needs, if any."""
     now = utcnow()
     task = celery_app().tasks.get(step.name)
@@ -199,7 +198,7 @@ def _decide(step: Task, broker: BrokerSnapshot) -> Decision | None:
     error = _final_error(step, previous, now)
     if error is not None:
         return Decision(step, f"It must end: {user_message(error)}", partial(_end, step, error))
-    reason = _missing_message(step, previous, broker, now)
+    reason = _missing_message(step, previous, consumed, now)
     if reason:
         return Decision(step, f"It must be published: {reason}.", partial(_publish_again, step, previous, reason))
     return None
@@ -225,7 +224,7 @@ def _final_error(step: Task, previous: Task | None, now: datetime) -> Exception 
     return error
 
 
-def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, now: datetime) -> str:
+def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, datetime], now: datetime) -> str:
     """Return why the message that would run `step` is considered lost; empty if it may be in transit."""
     due_since = step.eta or (previous and previous.finished_at) or step.created_at
     if step.published_at is None:
@@ -234,15 +233,12 @@ def _missing_message(step: Task, previous: Task | None, broker: BrokerSnapshot, 
     if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
         return "its worker is gone, and no message was sent since"
     expected = max(step.published_at, step.eta or step.published_at)
-    waited = now - expected
-    if broker.data_since > step.published_at:
-        return "Redis has lost its message" if waited > GRACE else ""
-    taken_until = broker.taken_until.get(step.queue)
-    if taken_until is None or taken_until - expected <= TAKEN_GRACE:
+    until = consumed.get(step.queue)
+    if until is None or until - expected <= GRACE:
         return ""  # it is in its queue, or was taken just now
     # Wait as long again as it was overdue at its last publication, so that the pauses double.
-    pause = min(max(TAKEN_GRACE, step.published_at - due_since), LONGEST_REPUBLISH)
-    return "it has left its queue, and no worker has claimed it" if waited > pause else ""
+    pause = min(max(RETRY_GRACE if step.eta else GRACE, step.published_at - due_since), LONGEST_REPUBLISH)
+    return "it has left its queue, and no worker has claimed it" if now - expected > pause else ""
 
 
 def _lease_of(step: Task) -> datetime | None:

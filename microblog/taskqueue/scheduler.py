@@ -8,8 +8,6 @@ from typing import Any
 from redbeat.schedulers import LUA_EXTEND_TO_SCRIPT, RedBeatScheduler, get_redis
 from redis.exceptions import LockError, RedisError
 
-from microblog.taskqueue.queues import record_data_since
-
 logger = logging.getLogger(__name__)
 
 PAUSE = 1.0  # seconds between two attempts to take the lock
@@ -76,7 +74,6 @@ class Scheduler(RedBeatScheduler):
             if self.lock is None and not self._take_lock():
                 return PAUSE
             self.setup_schedule()
-            record_data_since(self.app.flask_app.extensions["redis"])
             wait: float = super().tick(*args, **kwargs)
         except (LockError, RedisError) as error:
             logger.warning("the schedule waits for Redis (%s)", error)

@@ -16,7 +16,7 @@ from microblog.monitoring.actions import runnable_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.queues import DATA_SINCE_KEY, pause_consuming, resume_consuming
+from microblog.taskqueue.queues import pause_consuming, resume_consuming
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.console import commands
 from tests.support.factories import state_of
@@ -113,7 +113,6 @@ def age_by_an_hour(redis_server: RedisServer) -> None:
     for task in db.session.scalars(sa.select(Task)):
         assert task.published_at is not None
         task.created_at, task.published_at = task.created_at - hour, task.published_at - hour
-        redis_server.client.set(redis_server.key(DATA_SINCE_KEY), (task.created_at - hour).isoformat())
     redis_server.make_messages_older("default", hour.total_seconds())
     db.session.commit()
 

@@ -25,15 +25,14 @@ from microblog.development.servers import redis_answers, redis_command
 from microblog.extensions import SiteRedis
 from microblog.monitoring.workers import WORKERS_KEY
 from microblog.taskqueue.celery_settings import QUEUES
-from microblog.taskqueue.queues import DATA_SINCE_KEY
 from tests.support.programs import ScriptProcess
 
 T = TypeVar("T")
 
 REDIS_PREFIX = "microblog:"
 
-# Prefixes of Redis keys: bindings of the queues, the known workers, and the time since which Redis has its data.
-WORKER_KEY_PREFIXES = tuple(f"{REDIS_PREFIX}{name}" for name in ("_kombu.binding.", WORKERS_KEY, DATA_SINCE_KEY))
+# Prefixes of Redis keys: bindings of the queues, and the known workers.
+WORKER_KEY_PREFIXES = tuple(f"{REDIS_PREFIX}{name}" for name in ("_kombu.binding.", WORKERS_KEY))
 TIMEOUT = 120.0  # seconds to wait for a condition, with ample reserve for a busy machine
 STOP_TIMEOUT = 30.0  # seconds that a worker has to end before it is killed
 IDLE_TIMEOUT = 2.0  # seconds that a shared worker has after a test to finish the test's messages

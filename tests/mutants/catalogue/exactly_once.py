@@ -112,7 +112,7 @@ ONE_MAIL = Promise(
                 Edit(
                     WORKER,
                     "JobTask.__call__",
-                    "claim.next_steps, self.request.chain = self.request.chain or [], None",
+                    "claim.next_steps, self.request.chain = self.request.chain, None",
                     "pass",
                 ),
             ),

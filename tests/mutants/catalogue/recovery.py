@@ -167,15 +167,9 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_REPUBLISH}::test_unpublished_job_is_published",),
         ),
         Mutant(
-            "reconcile-data-loss",
-            "Reconcile republishes tasks whose messages were lost with the data of Redis.",
-            (Edit(RECONCILE, "_missing_message", "if broker.data_since > step.published_at:", "if False:"),),
-            (f"{TEST_REPUBLISH}::test_job_is_republished_after_redis_data_loss",),
-        ),
-        Mutant(
             "reconcile-empty-queue",
             "Reconcile soon republishes a task whose message is missing from an empty queue.",
-            (Edit(QUEUES, "BrokerSnapshot.fetch", "if head else now", ""),),
+            (Edit(QUEUES, "consumed_until", "if head else now", ""),),
             (f"{TEST_REPUBLISH}::test_job_lost_from_empty_queue_is_republished_soon",),
         ),
         Mutant(
@@ -244,7 +238,7 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-waiting",
             "Reconcile republishes a task whose message has left its queue and that no worker has claimed.",
-            (Edit(RECONCILE, "_missing_message", "waited > pause", "False"),),
+            (Edit(RECONCILE, "_missing_message", "now - expected > pause", "False"),),
             (f"{TEST_REPUBLISH}::test_message_that_left_its_queue_is_lost",),
         ),
         Mutant(
@@ -254,10 +248,10 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_may_need_repair",
-                    "sa.func.coalesce(Task.eta, Task.published_at) < taken_until - TAKEN_GRACE",
+                    "sa.func.coalesce(Task.eta, Task.published_at) < until - GRACE",
                     "sa.true()",
                 ),
-                Edit(RECONCILE, "_missing_message", "or taken_until - expected <= TAKEN_GRACE", ""),
+                Edit(RECONCILE, "_missing_message", "or until - expected <= GRACE", ""),
             ),
             (f"{TEST_REPUBLISH}::test_job_in_its_queue_is_not_republished",),
         ),
@@ -268,8 +262,8 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_missing_message",
-                    "max(TAKEN_GRACE, step.published_at - due_since)",
-                    "TAKEN_GRACE",
+                    "max(RETRY_GRACE if step.eta else GRACE, step.published_at - due_since)",
+                    "GRACE",
                 ),
             ),
             (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-890-0]"),
