@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -28,6 +29,7 @@ ARCHIVE = "Your blog posts"  # in the subject of the mail with an archive
 
 def run(servers: Servers, exports: int = MANY) -> Iterator[Figure]:
     """Yield the figures for each database: surplus messages, the longest pause, and the time of the mail."""
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # of the SMTP server
     smtp = SmtpServer()
     smtp.start()
     try:
