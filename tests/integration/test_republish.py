@@ -115,7 +115,7 @@ def test_message_that_was_given_back_counts_as_waiting(app: Flask, redis_server:
 def test_orphan_is_republished_once(app: Flask, redis_server: RedisServer) -> None:
     task_id = start(tasks.noop.s())
     crash(app, task_id)
-    make_older(task_id, created_at=30, published_at=30)
+    make_older(task_id, created_at=30, published_at=2)
 
     assert [reconcile_all() for _run in range(3)] == [1, 0, 0]
     assert redis_server.waiting("default") == 2
