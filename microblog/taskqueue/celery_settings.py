@@ -11,7 +11,7 @@ from typing import Any
 from kombu import Exchange, Queue
 
 QUEUES = ("exports", "mail", "default")
-LONG_QUEUE = "exports"  # of tasks that may take minutes; they never take all processes of a worker (queues.Order)
+LONG_QUEUE = "exports"  # of tasks that may take minutes; they never take all processes of a worker (queues.QueueOrder)
 EXCHANGE = Exchange("microblog", type="direct")
 
 
@@ -44,7 +44,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
         # task, or long tasks would be delivered twice. Lost tasks do not wait for it: their leases expire earlier.
         "broker_transport_options": {
             "visibility_timeout": config["TASK_TIME_LIMIT"] + 600,
-            "queue_order_strategy": "microblog.taskqueue.queues:Order",
+            "queue_order_strategy": "microblog.taskqueue.queues:QueueOrder",
             "global_keyprefix": config["REDIS_PREFIX"],
             "socket_connect_timeout": timeout,
             # Longer than kombu's blocking read of one second.

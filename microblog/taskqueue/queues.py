@@ -49,7 +49,7 @@ def paused_queues() -> dict[str, datetime]:
     return {str(queue): datetime.fromisoformat(str(since)) for queue, since in paused.items()}
 
 
-class Order(round_robin_cycle):
+class QueueOrder(round_robin_cycle):
     """The queues from which a worker takes its next message: in turn, but long tasks leave one process to others.
 
     Kombu asks for them before each message (its transport option ``queue_order_strategy``). A worker with one process,
@@ -68,14 +68,14 @@ class Order(round_robin_cycle):
         return queues if long_tasks < self.pool.num_processes - 1 else others
 
 
-class OrderStep(bootsteps.StartStopStep):
-    """Worker step that tells Order how many processes there are."""
+class QueueOrderStep(bootsteps.StartStopStep):
+    """Worker step that tells QueueOrder how many processes there are."""
 
     requires = ("celery.worker.components:Pool",)
 
     def start(self, worker: Any) -> None:
         """Set the pool, whose number of processes an operator may change."""
-        Order.pool = worker.pool
+        QueueOrder.pool = worker.pool
 
 
 class PausedQueuesStep(bootsteps.StartStopStep):

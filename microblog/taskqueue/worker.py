@@ -16,18 +16,10 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery import Celery, Task, bootsteps, current_app
+from celery import Celery, Task, bootsteps, current_app, signals
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.result import AsyncResult
-from celery.signals import (
-    beat_init,
-    setup_logging,
-    task_internal_error,
-    worker_init,
-    worker_process_init,
-    worker_shutting_down,
-)
 from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import active_requests
@@ -50,7 +42,7 @@ from microblog.extensions import db
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimLost, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
-from microblog.taskqueue.queues import OrderStep, PausedQueuesStep
+from microblog.taskqueue.queues import PausedQueuesStep, QueueOrderStep
 from microblog.taskqueue.reconcile import Reconciler
 from microblog.taskqueue.result_backend import DatabaseResultBackend
 from microblog.taskqueue.transitions import check_claim, claim_task, expire_lease, release_on_shutdown, renew_leases
@@ -145,7 +137,9 @@ class JobTask(Task):
             raise Reject(error, requeue=True) from error
         except SQLAlchemyError as error:  # such as a missing column: a requeued message would loop forever
             logger.exception("%s cannot be claimed; reconcile publishes it again", task_id)
-            self._report_internal_error(task_id, args, kwargs, error)
+            einfo = ExceptionInfo(sys.exc_info())
+            about = {"task_id": task_id, "args": args, "kwargs": kwargs, "request": self.request}
+            signals.task_internal_error.send(self, exception=error, traceback=error.__traceback__, einfo=einfo, **about)
             raise NotClaimed(task_id) from error  # unlike Reject without requeue, which Celery stores as a failure
         if claim is not None:
             self.update_state(state=states.STARTED, meta={"pid": os.getpid(), "hostname": self.request.hostname})
@@ -247,19 +241,6 @@ class JobTask(Task):
         with contextlib.suppress(RedisError, BackendStoreError), not_recovered:
             return self.recover_result(task_id, self.request)
         return False  # the task runs again, with the same result
-
-    def _report_internal_error(self, task_id: str, args: Any, kwargs: Any, error: Exception) -> None:
-        """Send Celery's signal for an error that is not the task's own."""
-        task_internal_error.send(
-            self,
-            task_id=task_id,
-            args=args,
-            kwargs=kwargs,
-            request=self.request,
-            exception=error,
-            traceback=error.__traceback__,
-            einfo=ExceptionInfo(sys.exc_info()),
-        )
 
 
 def _given(task_id: str | None) -> str:
@@ -381,13 +362,13 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
         }
         for name, setting in periodic.items()
     }
-    app.steps["worker"].update([LeaseRenewer, OrderStep, Reconciler])
+    app.steps["worker"].update([LeaseRenewer, QueueOrderStep, Reconciler])
     app.steps["consumer"].add(PausedQueuesStep)
-    for starts in (worker_init, beat_init):
-        starts.connect(lambda **_: check_schema(flask_app), weak=False)
-    worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
-    worker_shutting_down.connect(_force_shutdown_later, weak=False)
-    setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
+    for signal_of_start in (signals.worker_init, signals.beat_init):
+        signal_of_start.connect(lambda **_: check_schema(flask_app), weak=False)
+    signals.worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
+    signals.worker_shutting_down.connect(_force_shutdown_later, weak=False)
+    signals.setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app

@@ -1,4 +1,4 @@
-"""What Celery offers to tasks works in a launched task as Celery documents it, or is refused with a sentence."""
+"""Features of Celery work in a launched task as Celery documents them, or are refused with a sentence."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.servers import RedisServer, Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 
-class Site(NamedTuple):
+class SharingSite(NamedTuple):
     """A site with its own database, and a worker."""
 
     sender: str
@@ -44,7 +44,7 @@ def sites(
     smtp_server: SmtpServer,
     tmp_path: Path,
     request: pytest.FixtureRequest,
-) -> Iterator[list[Site]]:
+) -> Iterator[list[SharingSite]]:
     """Two sites with the same URL of Redis and the default prefix."""
     redis_of_sites.empty()
     smtp_server.reset()
@@ -62,7 +62,7 @@ def sites(
             del environment["REDIS_PREFIX"]
             worker = Worker(environment, log=folder / "worker.log")
             stack.callback(worker.stop)
-            made.append(Site(f"{name}@example.com", environment, worker))
+            made.append(SharingSite(f"{name}@example.com", environment, worker))
         yield made
 
 
@@ -78,7 +78,7 @@ def launch_exports(app: Flask, count: int) -> list[str]:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("exports", [2, 20])
 def test_each_site_runs_and_mails_its_own_exports(
-    sites: list[Site], redis_of_sites: RedisServer, smtp_server: SmtpServer, exports: int
+    sites: list[SharingSite], redis_of_sites: RedisServer, smtp_server: SmtpServer, exports: int
 ) -> None:
     prefixes = []
     for site in sites:

@@ -18,7 +18,7 @@ from microblog.taskqueue import reconcile
 from microblog.taskqueue.celery_settings import QUEUES
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.queues import Order
+from microblog.taskqueue.queues import QueueOrder
 from microblog.taskqueue.reconcile import reconcile_in_turn
 from tests.support import not_none, tasks
 from tests.support.factories import make_older, row_of, start, state_of
@@ -64,23 +64,23 @@ def states(task_ids: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[Order]:
+def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[QueueOrder]:
     """The order of all queues in a worker with three processes that runs no tasks."""
-    monkeypatch.setattr(Order, "pool", SimpleNamespace(num_processes=3))
+    monkeypatch.setattr(QueueOrder, "pool", SimpleNamespace(num_processes=3))
     assert not reserved_requests
-    yield Order(list(QUEUES))  # type: ignore[no-untyped-call]
+    yield QueueOrder(list(QUEUES))  # type: ignore[no-untyped-call]
     reserved_requests.clear()
 
 
-class Request:
+class TakenRequest:
     """A request of a task that a worker has taken."""
 
     def __init__(self, queue: str) -> None:
         self.delivery_info = {"routing_key": queue}
 
 
-def test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one(app: Flask, order: Order) -> None:
-    requests = [Request(queue) for queue in ("exports", "mail", "exports")]
+def test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one(app: Flask, order: QueueOrder) -> None:
+    requests = [TakenRequest(queue) for queue in ("exports", "mail", "exports")]
 
     reserved_requests.update(requests[:2])
     assert order.consume(3) == ["exports", "mail", "default"]
@@ -90,7 +90,7 @@ def test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one(a
     assert order.consume(3) == ["exports", "mail", "default"]
 
 
-def test_queues_take_turns(app: Flask, order: Order) -> None:
+def test_queues_take_turns(app: Flask, order: QueueOrder) -> None:
     order.rotate("exports")  # type: ignore[no-untyped-call]
 
     assert order.consume(3) == ["mail", "default", "exports"]

@@ -226,13 +226,20 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "reconcile-in-worker",
             "A worker reconciles beside its tasks, without beat.",
-            (Edit(WORKER, "make_celery", "[LeaseRenewer, OrderStep, Reconciler]", "[LeaseRenewer, OrderStep]"),),
+            (
+                Edit(
+                    WORKER,
+                    "make_celery",
+                    "[LeaseRenewer, QueueOrderStep, Reconciler]",
+                    "[LeaseRenewer, QueueOrderStep]",
+                ),
+            ),
             (f"{TEST_PROCESSES}::test_busy_worker_reconciles_without_beat[sqlite]",),
         ),
         Mutant(
             "long-tasks",
             "Long tasks leave one process of a worker to others.",
-            (Edit(QUEUES, "Order.consume", "long_tasks < self.pool.num_processes - 1", "True"),),
+            (Edit(QUEUES, "QueueOrder.consume", "long_tasks < self.pool.num_processes - 1", "True"),),
             (f"{TEST_PROCESSES}::{LEFT_OUT}[sqlite]",),
         ),
         Mutant(
