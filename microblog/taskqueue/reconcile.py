@@ -66,6 +66,8 @@ class Reconciler(bootsteps.StartStopStep):
     database, and after the machine was suspended, it waits for half the time of a lease.
     """
 
+    requires = ("celery.worker.components:Pool",)  # whose first processes are forked without a thread
+
     def start(self, worker: Any) -> None:
         """Start the thread, which ends with the process."""
         threading.Thread(target=self._run, args=(worker,), name="reconciler", daemon=True).start()
@@ -101,9 +103,14 @@ def reconcile_in_turn(worker: str) -> int | None:
     """
     client = redis_client.connection
     milliseconds = max(1, int(current_app.config["RECONCILE_INTERVAL"] * 1000) - TURN_MARGIN)
-    if not client.set(client.key(TURN_KEY), worker, nx=True, px=milliseconds):
-        return None
-    return reconcile_all()
+    with _fork_lock:
+        if not client.set(client.key(TURN_KEY), worker, nx=True, px=milliseconds):
+            return None
+    try:
+        return reconcile_all()
+    finally:
+        with _fork_lock:  # before the app context does it
+            db.session.remove()
 
 
 def reconcile_all() -> int:

@@ -244,7 +244,7 @@ class TestRedis:
     @pytest.mark.exhaustive
     def test_open_streams_of_live_processes_are_counted(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.client.sadd(redis_server.key(pubsub.PROCESSES), "other:1", "killed:2")
-        redis_server.client.set(pubsub.STREAM_COUNT.format("other:1"), 5, ex=3600)
+        redis_server.client.set(redis_server.key(pubsub.STREAM_COUNT.format("other:1")), 5, ex=3600)
         subscriptions = [app.extensions["hub"].subscribe("user:1") for _ in range(2)]
         wait_for(lambda: scrape(app).value("microblog_open_streams") == 7, what="2 local and 5 other streams are open")
         processes = redis_server.key(pubsub.PROCESSES)

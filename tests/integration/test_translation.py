@@ -137,7 +137,7 @@ def test_concurrent_requests_call_service_once(
     assert [page.status_code for page in pages] == [302] * 6
     assert len(service.questions) == 1
     assert stored() == [("en", ENGLISH)]
-    assert redis_server.client.keys("translation:*") == []
+    assert redis_server.client.keys(redis_server.key("translation:*")) == []
 
 
 def test_translation_works_while_redis_is_down(

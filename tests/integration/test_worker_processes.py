@@ -99,12 +99,13 @@ def test_queues_take_turns(app: Flask, order: QueueOrder) -> None:
 def test_busy_worker_reconciles_without_beat(
     app: Flask, make_worker: Callable[..., Worker], redis_server: RedisServer, release_file: Path
 ) -> None:
-    busy, lost = start(tasks.wait_for_file.s(str(release_file))), start(tasks.noop.s())
-    redis_server.client.ltrim(redis_server.key("default"), 1, -1)  # the message of `lost`
+    make_worker(concurrency=1, RECONCILE_INTERVAL="0.2")
+    busy = start(tasks.wait_for_file.s(str(release_file)))
+    wait_for(lambda: state_of(busy) == "STARTED", what="the only process is busy")
+    lost = start(tasks.noop.s())
+    redis_server.client.delete(redis_server.key("default"))
     db.session.execute(sa.update(Task).where(Task.id == lost).values(published_at=None))
     make_older(lost, created_at=60)
-
-    make_worker(concurrency=1, RECONCILE_INTERVAL="0.2")
 
     wait_for(lambda: row_of(lost).published_at is not None, what="the job is published")
     assert (state_of(busy), state_of(lost)) == ("STARTED", "PENDING")

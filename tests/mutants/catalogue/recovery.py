@@ -87,7 +87,14 @@ EVERY_JOB_ENDS = Promise(
         Mutant(
             "stop-timeout",
             "A stopping worker exits within WORKER_STOP_TIMEOUT.",
-            (Edit(WORKER, "make_celery", "worker_shutting_down.connect(_force_shutdown_later, weak=False)", "pass"),),
+            (
+                Edit(
+                    WORKER,
+                    "make_celery",
+                    "signals.worker_shutting_down.connect(_force_shutdown_later, weak=False)",
+                    "pass",
+                ),
+            ),
             (f"{TEST_RECONCILE}::test_stopping_worker_releases_tasks_in_time[sqlite]",),
         ),
         Mutant(
