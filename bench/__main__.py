@@ -45,38 +45,7 @@ BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
 def main() -> None:
     """Print each result as soon as it is measured, and at the end the number of targets reached."""
     process_state.normalize()
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of Microblog.")
-    parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=recovery.JOB_TIMEOUT,
-        metavar="SECONDS",
-        help="how long recovery waits for a job after the end of the fault (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--exports",
-        type=_count,
-        default=backlog.MANY,
-        metavar="N",
-        help="number of exports in backlog (default: %(default)d); fewer for a quick run",
-    )
-    parser.add_argument(
-        "--posts",
-        type=_count,
-        default=imports.MANY,
-        metavar="N",
-        help="number of posts that imports reads (default: %(default)d); fewer for a quick run",
-    )
-    arguments = parser.parse_args()
-    names = arguments.names or list(BENCHMARKS)
-    if unknown := set(names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
-    benchmarks = BENCHMARKS | {
-        "imports": partial(imports.run, posts=arguments.posts),
-        "backlog": partial(backlog.run, exports=arguments.exports),
-        "recovery": partial(recovery.run, timeout=arguments.timeout),
-    }
+    names, benchmarks = _chosen()
     began = time.monotonic()
     lines: list[Line] = []
     with Servers() as servers:
@@ -89,6 +58,33 @@ def main() -> None:
     targeted = [line for line in lines if line.reached is not None]
     reached = sum(line.reached is True for line in targeted)
     print(f"\n{reached} of {len(targeted)} targets reached, in {time.monotonic() - began:.0f} s")
+
+
+def _chosen() -> tuple[list[str], dict[str, Callable[[Servers], Iterable[Line]]]]:
+    """Return the names given on the command line, or all, and the benchmarks with the options given."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks of Microblog.")
+    parser.add_argument("names", nargs="*", metavar="benchmark", help=f"any of: {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=recovery.JOB_TIMEOUT,
+        metavar="SECONDS",
+        help="how long recovery waits for a job after the end of the fault (default: %(default)g)",
+    )
+    for option, default, what in (
+        ("--exports", backlog.MANY, "number of exports in backlog"),
+        ("--posts", imports.MANY, "number of posts that imports reads"),
+    ):
+        sentence = f"{what} (default: %(default)d); fewer for a quick run"
+        parser.add_argument(option, type=_count, default=default, metavar="N", help=sentence)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark called {', '.join(sorted(unknown))}")
+    return arguments.names or list(BENCHMARKS), BENCHMARKS | {
+        "imports": partial(imports.run, posts=arguments.posts),
+        "backlog": partial(backlog.run, exports=arguments.exports),
+        "recovery": partial(recovery.run, timeout=arguments.timeout),
+    }
 
 
 def _seconds(text: str) -> float:
