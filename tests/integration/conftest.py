@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
+from microblog.database import AutocommitExecutor
 from microblog.extensions import db
 from tests.support import external
 from tests.support.api import Caller, caller_for
@@ -31,6 +33,19 @@ def miguel(make_user: Callable[..., User]) -> User:
 @pytest.fixture
 def ben(make_user: Callable[..., User]) -> User:
     return make_user("ben")
+
+
+@pytest.fixture
+def executor(app: Flask) -> AutocommitExecutor:
+    """The executor of the statements of transitions.py."""
+    executor: AutocommitExecutor = app.extensions["celery"].executor
+    return executor
+
+
+@pytest.fixture
+def backend(app: Flask) -> Any:
+    """The result backend."""
+    return app.extensions["celery"].backend
 
 
 @pytest.fixture

@@ -40,17 +40,6 @@ def task_id(app: Flask) -> str:
     return row.id
 
 
-@pytest.fixture
-def executor(app: Flask) -> AutocommitExecutor:
-    executor: AutocommitExecutor = app.extensions["celery"].executor
-    return executor
-
-
-@pytest.fixture
-def backend(app: Flask) -> Any:
-    return app.extensions["celery"].backend
-
-
 def claim(executor: AutocommitExecutor, task_id: str, worker: str = "one@host", lease: float = LEASE) -> Claim:
     held = transitions.claim_task(executor, task_id, worker=worker, lease=lease, max_crashes=3)
     assert held is not None

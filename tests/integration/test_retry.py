@@ -28,17 +28,6 @@ pytestmark = pytest.mark.both_databases
 LEASE = 600.0  # seconds: no lease expires by itself during a test
 
 
-@pytest.fixture
-def executor(app: Flask) -> AutocommitExecutor:
-    executor: AutocommitExecutor = app.extensions["celery"].executor
-    return executor
-
-
-@pytest.fixture
-def backend(app: Flask) -> Any:
-    return app.extensions["celery"].backend
-
-
 def request_retry(app: Flask, backend: Any, task_id: str) -> None:
     """Run the task flaky until it requests a retry, and store that as Celery does."""
     flaky = app.extensions["celery"].tasks["flaky"]

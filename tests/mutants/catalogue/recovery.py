@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.catalogue.rows import ANY_VALUE
 from tests.mutants.mutant import Edit, Mutant, Promise
 
 CLEANUP = "microblog/exports/cleanup.py"
@@ -19,7 +20,6 @@ TEST_EXPORTS = "tests/integration/test_exports.py"
 TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
-TEST_UNSTORABLE = "tests/integration/test_unstorable_values.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
 PAUSES = f"{TEST_REPUBLISH}::test_republish_pauses_grow_to_15_minutes"
@@ -198,38 +198,7 @@ EVERY_JOB_ENDS = Promise(
             (Edit(RECONCILE, "_may_need_repair", "Task.lease_expires_at <= now", "sa.true()"),),
             (f"{TEST_RECONCILE}::test_lease_is_renewed_without_progress[sqlite]",),
         ),
-        Mutant(
-            "any-text",
-            "An error with a character that no database stores ends its task.",
-            (
-                Edit(
-                    MODELS,
-                    "CleanText.process_bind_param",
-                    "replace_unstorable(value[: self.limit])",
-                    "value[: self.limit]",
-                ),
-            ),
-            (f"{TEST_UNSTORABLE}::test_characters_that_no_database_stores_are_replaced",),
-        ),
-        Mutant(
-            "any-result",
-            "A result that is no JSON, such as a time or NaN, ends its task.",
-            (
-                Edit(
-                    MODELS,
-                    "CleanJSON.process_bind_param",
-                    "_clean(json.loads(dumps(value), parse_constant=str))",
-                    "value",
-                ),
-            ),
-            (f"{TEST_UNSTORABLE}::test_next_step_receives_value_that_redis_has_forgotten[sqlite-value1]",),
-        ),
-        Mutant(
-            "no-endless-error",
-            "A value that cannot be stored fails its task, instead of being tried again for ever.",
-            (Edit(RESULT_BACKEND, "DatabaseResultBackend._store_in_row", "if not is_value_error(error):", "if True:"),),
-            (f"{TEST_UNSTORABLE}::test_value_that_no_serializer_knows_fails_task",),
-        ),
+        *ANY_VALUE,
         Mutant(
             "reconcile-in-worker",
             "A worker reconciles beside its tasks, without beat.",

@@ -14,6 +14,7 @@ MIGRATION = "migrations/versions/0001_initial.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
+TEST_UNSTORABLE = "tests/integration/test_unstorable_values.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 ROW_FIRST = Promise(
@@ -182,5 +183,41 @@ ONE_UNFINISHED = Promise(
             ),
             (f"{TEST_LAUNCH}::test_refused_launch_preserves_transaction_of_caller",),
         ),
+    ),
+)
+
+# A part of the promise that every job ends.
+ANY_VALUE = (
+    Mutant(
+        "any-text",
+        "An error with a character that no database stores ends its task.",
+        (
+            Edit(
+                MODELS,
+                "CleanText.process_bind_param",
+                "replace_unstorable(value[: self.limit])",
+                "value[: self.limit]",
+            ),
+        ),
+        (f"{TEST_UNSTORABLE}::test_characters_that_no_database_stores_are_replaced",),
+    ),
+    Mutant(
+        "any-result",
+        "A result that is no JSON, such as a time or NaN, ends its task.",
+        (
+            Edit(
+                MODELS,
+                "CleanJSON.process_bind_param",
+                "_clean(json.loads(dumps(value), parse_constant=str))",
+                "value",
+            ),
+        ),
+        (f"{TEST_UNSTORABLE}::test_next_step_receives_value_that_redis_has_forgotten[sqlite-value1]",),
+    ),
+    Mutant(
+        "no-endless-error",
+        "A value that cannot be stored fails its task, instead of being tried again for ever.",
+        (Edit(RESULT_BACKEND, "DatabaseResultBackend._store_in_row", "if not is_value_error(error):", "if True:"),),
+        (f"{TEST_UNSTORABLE}::test_value_that_no_serializer_knows_fails_task",),
     ),
 )
