@@ -160,7 +160,7 @@ class Task(Model):
 def wrap_result(value: Any) -> dict[str, Any]:
     """Return `value` as stored in `Task.result`: a dict unchanged, any other value as ``{"result": …}``.
 
-    A dict whose only key is ``result`` counts as another value, since it would not be told from one.
+    A dict whose only key is ``result`` is wrapped, too, so that it can be distinguished from a wrapped value.
     """
     return value if isinstance(value, dict) and set(value) != {"result"} else {"result": value}
 

@@ -62,8 +62,8 @@ class Reconciler(bootsteps.StartStopStep):
     """Reconciles every ``RECONCILE_INTERVAL`` seconds; of all workers that run, one at a time does it.
 
     It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
-    process from them. Leases that expired while nobody could renew them are no crashes: after an outage of the
-    database, and after the machine was suspended, it waits for half the time of a lease.
+    process from them. After an outage of the database, and after the machine was suspended, it waits for half the
+    duration of a lease, so that workers renew their leases first and none is counted as a crash.
     """
 
     requires = ("celery.worker.components:Pool",)  # whose first processes are forked without a thread
