@@ -77,7 +77,7 @@ def test_invalid_setting_is_reported_before_start(tmp_path: Path, name: str) -> 
     ["postgresql://me:p%23w@host/db?sslmode=require", 'sqlite:////a folder/it\'s #1\\2 "$HOME".db'],
 )
 def test_share_writes_environment_for_second_terminal(tmp_path: Path, database_url: str) -> None:
-    given = {"DATABASE_URL": database_url, "PATH": "/bin", "EDITOR": "ed"}
+    given = {"DATABASE_URL": database_url, "REDIS_PREFIX": "one:", "PATH": "/bin", "EDITOR": "ed"}
     environment = compose(given, port=8001, redis_url="redis://127.0.0.1:4000/0", mail_port=4001)
 
     share(environment, tmp_path / "dev.env")
@@ -85,6 +85,7 @@ def test_share_writes_environment_for_second_terminal(tmp_path: Path, database_u
     assert dotenv_values(tmp_path / "dev.env") == {
         "MICROBLOG_ENV": "development",
         "REDIS_URL": "redis://127.0.0.1:4000/0",
+        "REDIS_PREFIX": "one:",
         "DATABASE_URL": database_url,
         "MAIL_SERVER": "127.0.0.1",
         "MAIL_PORT": "4001",
