@@ -53,7 +53,7 @@ class Claim:
     `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
     `expires_at` no other process can have taken the task over, so the holder need not check. `next_steps` is the rest
     of the job's chain as Celery stores it, the last step first; it is set once the task has returned or requested a
-    retry. `retry` is the signature of that retry, `retry_at` when it is due. `ended` is true once the state with which
+    retry. `retry` is the signature of that retry, `retry_pause` the seconds until it is due. `ended` is true once the state with which
     the run ends is to be stored in the row: the lease is given up.
     """
 
@@ -67,7 +67,7 @@ class Claim:
     next_steps: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
     retry: dict[str, Any] | None = None
-    retry_at: datetime | None = None
+    retry_pause: float = 0.0
 
     @property
     def lease_valid(self) -> bool:

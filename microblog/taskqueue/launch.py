@@ -161,21 +161,19 @@ def publish(
     executor: AutocommitExecutor,
     signatures: Sequence[dict[str, Any]],
     *results: Any,
-    eta: datetime | None = None,
     expected_published_at: datetime | None = None,
 ) -> bool:
     """Publish what remains of a job: its next step, with the following steps chained to it.
 
-    `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. No worker
-    runs the step before `eta`. Of several callers only one publishes: the one that finds `published_at` as expected,
-    None for the first time. Returns whether this call did. If the broker or the database fails, it returns False and
-    reconcile publishes the job later.
+    `signatures` are the rows' own, in order; `results` holds the previous step's result, if there is one. Of several
+    callers only one publishes: the one that finds `published_at` as expected, None for the first time. Returns whether
+    this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
     """
     task_id = signatures[0]["options"]["task_id"]
     now = utcnow()
     with LogDatabaseErrors(logger, "%s is published later", task_id):
         if mark_published(executor, task_id, now, expected_published_at):
-            return _send(executor, task_id, signatures, results, now, eta)
+            return _send(executor, task_id, signatures, results, now)
     return False
 
 
@@ -185,7 +183,6 @@ def _send(
     signatures: Sequence[dict[str, Any]],
     results: tuple[Any, ...],
     published_at: datetime,
-    eta: datetime | None,
 ) -> bool:
     """Send the message that mark_published() has announced; undo that and return False if it cannot be sent."""
     try:
@@ -193,8 +190,7 @@ def _send(
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
         # The oldest message of a queue tells how far it has been consumed (queues.consumed_until).
         headers = (first.options.get("headers") or {}) | {"published_at": published_at.isoformat()}
-        options = {"headers": headers} | ({"eta": eta} if eta else {})
-        first.apply_async(results, chain=following[::-1] or None, **options)
+        first.apply_async(results, chain=following[::-1] or None, headers=headers)
     except Exception as error:  # the transaction is committed, so the launch must not seem to fail
         if isinstance(error, BROKER_UNAVAILABLE):
             logger.warning("the broker is unavailable; %s is published later", task_id)

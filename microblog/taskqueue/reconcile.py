@@ -1,4 +1,4 @@
-"""Repair rows after faults, so that every job ends whatever was killed or lost.
+"""Repair rows after faults, so that every job ends whatever was killed or lost; and publish retries when they are due.
 
 It reads unfinished rows only, by their partial index, and writes nothing if nothing is wrong. Several may run at once:
 claims, the result backend and publish() let each effect happen only once.
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GRACE = timedelta(seconds=5)  # for a message on its way to its queue, and from there to its claim; then it doubles
-RETRY_GRACE = timedelta(seconds=30)  # for a retry, which waits for its time, and then for a process, in a worker
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
 STARTED_AT = utcnow()  # of this process
@@ -41,6 +40,7 @@ TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is los
 TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
 LATE = 1.0  # seconds by which a pause must exceed its length to show that the process was stopped
 BATCH = 500
+RETRY_IS_DUE = "its retry is due"  # the one reason that is no fault
 
 _PING = sa.select(sa.literal(1))
 _fork_lock = lock_against_fork()
@@ -174,7 +174,7 @@ def _may_need_repair(consumed: Mapping[str, datetime]) -> sa.ColumnElement[bool]
     """Return the condition of the rows that _decide() is to look at: not those that run, nor those in their queue."""
     now, previous = utcnow(), sa.orm.aliased(Task)
     left_queue = (
-        sa.and_(Task.queue == queue, sa.func.coalesce(Task.eta, Task.published_at) < until - GRACE)
+        sa.and_(Task.queue == queue, Task.published_at < until - GRACE)
         for queue, until in consumed.items()
     )
     ended_before_it = sa.exists().where(
@@ -186,7 +186,7 @@ def _may_need_repair(consumed: Mapping[str, datetime]) -> sa.ColumnElement[bool]
         sa.or_(Task.state.in_(states.WAITING), Task.lease_expires_at.is_(None), Task.lease_expires_at <= now),
         sa.or_(
             Task.state.in_(states.RUNNING),
-            Task.published_at.is_(None),
+            sa.and_(Task.published_at.is_(None), sa.or_(Task.eta.is_(None), Task.eta <= now)),
             *left_queue,
             Task.cancel_requested_at.is_not(None),
             Task.name.not_in(list(celery_app().tasks)),
@@ -235,6 +235,8 @@ def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, d
     """Return why the message that would run `step` is considered lost; empty if it may be in transit."""
     due_since = step.eta or (previous and previous.finished_at) or step.created_at
     if step.published_at is None:
+        if step.eta is not None:
+            return RETRY_IS_DUE if step.eta <= now else ""
         return "never published" if now - due_since > GRACE else ""
     lease = _lease_of(step)
     if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
@@ -244,7 +246,7 @@ def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, d
     if until is None or until - expected <= GRACE:
         return ""  # it is in its queue, or was taken just now
     # Wait as long again as it was overdue at its last publication, so that the pauses double.
-    pause = min(max(RETRY_GRACE if step.eta else GRACE, step.published_at - due_since), LONGEST_REPUBLISH)
+    pause = min(max(GRACE, step.published_at - due_since), LONGEST_REPUBLISH)
     return "it has left its queue, and no worker has claimed it" if now - expected > pause else ""
 
 
@@ -267,7 +269,8 @@ def _publish_again(step: Task, previous: Task | None, reason: str) -> bool:
     published = publish(app.executor, signatures, *results, expected_published_at=step.published_at)
     if published:
         logger.info("published %s: %s", step.id, reason)
-        message_republished.send(app, task_id=step.id)
+        if reason != RETRY_IS_DUE:
+            message_republished.send(app, task_id=step.id)
     return published
 
 

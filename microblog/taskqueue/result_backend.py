@@ -244,7 +244,7 @@ class DatabaseResultBackend(RedisBackend):
     def _advance_chain(
         self, step: StoredStep, claim: Claim | None, result: Any, state: str, traceback: str | None
     ) -> None:
-        """Publish the next step after a success, or the retry; end the next step after a failure or a cancellation.
+        """Publish the next step, or a retry without a pause; end the next step after a failure or a cancellation.
 
         Celery itself ends them only if the request has the rest of the chain, and never after a cancellation.
         """
@@ -252,8 +252,8 @@ class DatabaseResultBackend(RedisBackend):
             if claim is not None and claim.next_steps:
                 publish(self.app.executor, claim.next_steps[::-1], result)
         elif state == states.RETRY:
-            if claim is not None and claim.retry is not None:
-                publish(self.app.executor, [claim.retry, *claim.next_steps[::-1]], eta=claim.retry_at)
+            if claim is not None and claim.retry is not None and claim.retry_pause <= 0:
+                publish(self.app.executor, [claim.retry, *claim.next_steps[::-1]])
         elif state in states.FINISHED:
             following = {"of_root": step.root_id, "next_position": step.position + 1}
             for (next_id,) in self.app.executor.execute(_NEXT_STEP, **following):

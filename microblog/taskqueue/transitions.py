@@ -358,8 +358,8 @@ def store_retry(
     """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
     values: dict[str, Any] = {"eta": NOW, "published_at": None}
     if writer.claim is not None and writer.claim.retry is not None:
-        retry = writer.claim.retry
-        values |= {"eta": writer.claim.retry_at, "retry_signature": retry, "retries": retry["options"]["retries"]}
+        retry, eta = writer.claim.retry, utcnow() + timedelta(seconds=writer.claim.retry_pause)
+        values |= {"eta": eta, "retry_signature": retry, "retries": retry["options"]["retries"]}
     return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
 
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -179,13 +178,14 @@ class JobTask(Task):
     ) -> AsyncResult[Any] | None:
         """As Celery's, except for the retry of the current run, which Celery would publish before it stores RETRY.
 
-        The result backend publishes it afterwards, so that the claim of the retry finds the row waiting for it.
+        Here the row is stored first, and the message is published when the retry is due: by the result backend if there
+        is no pause, else by reconcile. A message that waited in a worker would be due by that machine's clock.
         """
         claim = self.claim
         if claim is None or claim.ended or task_id != claim.task_id:
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         eta, countdown = options.pop("eta", None), options.pop("countdown", None)
-        claim.retry_at = eta or utcnow() + timedelta(seconds=countdown or 0)
+        claim.retry_pause = (eta - utcnow()).total_seconds() if eta else countdown or 0.0
         claim.next_steps = options.pop("chain", None) or []
         # Immutable, since its arguments contain the result of the previous step already.
         signature = self.signature(args, kwargs, options | {"task_id": task_id}, immutable=True)

@@ -52,6 +52,7 @@ def test_temporary_refusal_is_retried_until_accepted(
     assert retrying.eta > retrying.updated_at
 
     smtp_server.answer, smtp_server.drop = None, False
+    wait_for(reconcile_all, what="the retry is due")
 
     assert ended(susan).state == "SUCCESS"
     assert len(smtp_server.messages) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -56,16 +56,16 @@ def test_retry_is_stored_before_it_is_published(
 ) -> None:
     published: list[Any] = []
 
-    def publish(executor: AutocommitExecutor, signatures: list[Any], *results: Any, eta: datetime) -> bool:
+    def publish(executor: AutocommitExecutor, signatures: list[Any]) -> bool:
         row = row_of(flaky_id)
-        published.append((row.state, row.published_at, row.eta == eta, [each["task"] for each in signatures]))
+        published.append((row.state, row.published_at, [each["task"] for each in signatures]))
         return True
 
     monkeypatch.setattr(result_backend, "publish", publish)
 
     request_retry(app, backend, flaky_id)
 
-    assert published == [("RETRY", None, True, ["flaky", "noop"])]
+    assert published == [("RETRY", None, ["flaky", "noop"])]
 
 
 @pytest.mark.parametrize("redis_refuses", [False, True])
@@ -116,4 +116,22 @@ def test_last_of_two_retries_in_a_run_counts(
     row = row_of(flaky_id)
     assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
     assert not_none(row.retry_signature)["args"][0]["__type__"] == "datetime"
+
+
+def test_retry_with_a_pause_is_published_when_it_is_due(
+    app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer
+) -> None:
+    flaky = app.extensions["celery"].tasks["flaky"]
+    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
+    flaky.before_start(flaky_id, (99,), {})
+    flaky.retry(countdown=60, throw=False)
+    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
+    flaky.pop_request()
+    assert reconcile_all() == 0
+    assert redis_server.waiting("default") == 0
+
+    make_older(flaky_id, eta=0)
+
+    assert reconcile_all() == 1
+    assert reconcile_all() == 0
     assert redis_server.waiting("default") == 1

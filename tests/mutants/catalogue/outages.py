@@ -103,6 +103,15 @@ OUTAGES = Promise(
             (f"{TEST_RETRY}::test_retry_is_stored_before_it_is_published[sqlite]",),
         ),
         Mutant(
+            "retry-due",
+            "A retry with a pause is published when it is due, and not earlier.",
+            (
+                Edit(RECONCILE, "_may_need_repair", "Task.eta <= now", "sa.true()"),
+                Edit(RECONCILE, "_missing_message", "RETRY_IS_DUE if step.eta <= now", "RETRY_IS_DUE if True"),
+            ),
+            (f"{TEST_RETRY}::test_retry_with_a_pause_is_published_when_it_is_due[sqlite]",),
+        ),
+        Mutant(
             "retry-number",
             "A retry that reconcile publishes has the number of the retry.",
             (Edit(RECONCILE, "_publish_again", "step.retry_signature or step.signature", "step.signature"),),

@@ -231,7 +231,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_may_need_repair",
-                    "sa.func.coalesce(Task.eta, Task.published_at) < until - GRACE",
+                    "Task.published_at < until - GRACE",
                     "sa.true()",
                 ),
                 Edit(RECONCILE, "_missing_message", "or until - expected <= GRACE", ""),
@@ -245,7 +245,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_missing_message",
-                    "max(RETRY_GRACE if step.eta else GRACE, step.published_at - due_since)",
+                    "max(GRACE, step.published_at - due_since)",
                     "GRACE",
                 ),
             ),
