@@ -17,7 +17,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from config import ROOT
 from microblog.clock import utcnow
@@ -40,6 +43,8 @@ _SQLITE_UNAVAILABLE = frozenset(
 # (SQLSTATE codes, or how they begin).
 _SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "58")
 
+
+_SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime
 
 PURGE_BATCH = 500  # rows that delete_older() deletes in one transaction
 
@@ -105,6 +110,34 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class DatabaseTime(FunctionElement[datetime]):
+    """The time of the database's clock at the statement, plus a number of seconds: the clock that all processes share.
+
+    With SQLite, all processes are on one machine, whose clock it is.
+    """
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: sa.ColumnElement[float] | None = None) -> None:
+        super().__init__(sa.literal_column("0.0") if seconds is None else seconds)
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{_SQLITE_TIME}({compiler.process(element.clauses, **options)})"
+
+
+def database_time(session: scoped_session[Any]) -> datetime:
+    """Return the time of the database's clock. Raises DatabaseUnavailable."""
+    return cast(datetime, session.scalar(sa.select(DatabaseTime())))
+
+
 class Base(DeclarativeBase):
     """The base of every model. All constraints are named, so that migrations can drop them."""
 
@@ -126,12 +159,18 @@ class Base(DeclarativeBase):
 def _open_sqlite(connection: Any, record: Any) -> None:
     """Configure a SQLite connection: WAL, so that readers do not wait for the writer, a lock timeout, foreign keys."""
     if isinstance(connection, sqlite3.Connection):
+        # SQLite's own functions know milliseconds only. A deterministic function is called once in a statement.
+        connection.create_function(_SQLITE_TIME, 1, _time_for_sqlite, deterministic=True)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA busy_timeout = 10000")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+
+
+def _time_for_sqlite(seconds: float) -> str:
+    return (utcnow() + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 @sa.event.listens_for(Engine, "handle_error", retval=True)

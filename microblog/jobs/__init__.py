@@ -14,6 +14,8 @@ def init_app(app: Flask) -> None:
     from flask_login import current_user
 
     from microblog.clock import utcnow
+    from microblog.database import database_time
+    from microblog.extensions import db
     from microblog.jobs.models import Job, newest_jobs
     from microblog.jobs.routes import bp
 
@@ -25,4 +27,4 @@ def init_app(app: Flask) -> None:
 
     @app.template_global()
     def current_timestamp() -> float:
-        return utcnow().timestamp()
+        return database_time(db.session).timestamp()

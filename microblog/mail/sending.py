@@ -118,10 +118,11 @@ def _handle_refusal(task: MailTask, message: Message, code: int, reply: bytes | 
 
 def _retry_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
     """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
-    started_at = task.claim.started_at if task.claim else utcnow()
+    now = task.claim.now if task.claim else utcnow()
+    started_at = task.claim.started_at if task.claim else now
     pause = min(INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)
     window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
-    if utcnow() + timedelta(seconds=pause) > started_at + window:
+    if now + timedelta(seconds=pause) > started_at + window:
         raise JobError(_("It was given up: %(reason)s", reason=reason)) from error
     raise task.retry(exc=JobError(reason), countdown=pause)
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
+from microblog.database import DatabaseTime
 from microblog.extensions import Model
 
 MAX_MESSAGE = 1000  # Unicode code points
@@ -37,7 +37,7 @@ class Message(Model):
     sender_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
     recipient_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
     body: Mapped[str] = mapped_column(sa.String(MAX_MESSAGE))
-    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
+    timestamp: Mapped[datetime] = mapped_column(default=DatabaseTime())
     read_at: Mapped[datetime | None]
     sender_deleted_at: Mapped[datetime | None]
     recipient_deleted_at: Mapped[datetime | None]

@@ -12,14 +12,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from celery import bootsteps
 from flask import current_app
 
-from microblog.clock import utcnow
 from microblog.extensions import SiteRedis, redis_client
 from microblog.monitoring.worker_rpc import Commands, broadcast_and_collect
 
@@ -31,10 +30,16 @@ WORKERS_KEY = "workers"  # a sorted set: worker names by the time at which they 
 
 def registered_workers() -> dict[str, datetime]:
     """Return the workers that should reply, each with the time it was last seen. Raises redis.exceptions.RedisError."""
-    expired = utcnow() - timedelta(seconds=current_app.config["WORKER_FORGOTTEN_AFTER"])
     client = redis_client.connection
-    seen: Any = client.zrangebyscore(client.key(WORKERS_KEY), expired.timestamp(), "+inf", withscores=True)
+    expired = _redis_time(client) - current_app.config["WORKER_FORGOTTEN_AFTER"]
+    seen: Any = client.zrangebyscore(client.key(WORKERS_KEY), expired, "+inf", withscores=True)
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
+
+
+def _redis_time(client: SiteRedis) -> float:
+    """Return the seconds since 1970 by the clock of Redis: those of workers may differ."""
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1_000_000
 
 
 class HeartbeatStep(bootsteps.StartStopStep):
@@ -64,9 +69,9 @@ class HeartbeatStep(bootsteps.StartStopStep):
 
     def _register(self, consumer: Any) -> None:
         flask_app = consumer.app.flask_app
-        now = utcnow().timestamp()
         try:
             client: SiteRedis = flask_app.extensions["redis"]
+            now = _redis_time(client)
             with client.pipeline() as pipe:
                 pipe.zadd(client.key(WORKERS_KEY), {consumer.hostname: now})
                 pipe.zremrangebyscore(client.key(WORKERS_KEY), "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from microblog.clock import utcnow
+from microblog.database import DatabaseTime
 from microblog.extensions import Model
 
 MAX_NAME = 64
@@ -41,6 +41,6 @@ class Notification(Model):
     subject: Mapped[str] = mapped_column(sa.String(MAX_SUBJECT))
     actor_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))
     payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
-    updated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    timestamp: Mapped[datetime] = mapped_column(default=DatabaseTime())
+    updated_at: Mapped[datetime] = mapped_column(default=DatabaseTime())
     read_at: Mapped[datetime | None]

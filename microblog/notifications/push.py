@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import aliased
 
-from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.notifications import renderers
 from microblog.notifications.models import Notification
@@ -71,7 +71,7 @@ def notify_job_ended(app: Flask, change: TaskChange) -> None:
 
 def notify_missed_ends(app: Flask) -> None:
     """Notify users whose job ended in the last hour, if its process was killed before it notified them."""
-    now = utcnow()
+    now = database_time(db.session)
     root, step, later = aliased(Task), aliased(Task), aliased(Task)
     notified = sa.exists().where(
         Notification.user_id == root.user_id, Notification.name == root.name, Notification.subject == root.id

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from microblog.clock import utcnow
+from microblog.database import database_time
+from microblog.extensions import db
 from microblog.jobs.models import Job, jobs_changed_since, progress_of
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
@@ -102,7 +103,7 @@ def unread_count_events(user_id: int) -> list[Event]:
     Their timestamp is taken before counting, so that of two such events the later one includes all changes of the
     earlier one.
     """
-    now = utcnow()
+    now = database_time(db.session)
     return [
         _event("unread", name, now, {"count": count}) for name, count in unread_counts.unread_counts(user_id).items()
     ]

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.notifications import renderers, replay
 from microblog.notifications.models import Notification
@@ -46,7 +46,7 @@ def stream() -> ResponseReturnValue:
     Further arguments are those of poll().
     """
     last_seen = request.headers.get("Last-Event-ID") or request.args.get("since")
-    since = utcnow().timestamp() if last_seen is None else _since(last_seen)
+    since = database_time(db.session).timestamp() if last_seen is None else _since(last_seen)
     shown = replay.sources_for_page(current_user.id, request.args)
     topics = [topic for source in shown for topic in source.topics]
     return event_stream(current_user.id, topics, lambda: _missed(shown, max(since - OVERLAP, 0.0)))

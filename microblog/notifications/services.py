@@ -9,8 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from microblog import pagination
-from microblog.clock import utcnow
-from microblog.database import dialect_insert
+from microblog.database import DatabaseTime, dialect_insert
 from microblog.extensions import db
 from microblog.notifications import unread_counts
 from microblog.notifications.models import Notification
@@ -33,7 +32,7 @@ def notify(
     If the user already has one, the row becomes new and unread again; with `once` it is left unchanged, and None is
     returned. Pass the returned row to push() after the commit.
     """
-    now = utcnow()
+    now = DatabaseTime()
     values = {"actor_id": actor_id, "payload": payload or {}, "timestamp": now, "updated_at": now, "read_at": None}
     key = {"user_id": user_id, "name": name, "subject": subject}
     insert = dialect_insert(db.engine, Notification).values(**key, **values)
@@ -49,7 +48,7 @@ def notify(
 
 def mark_notifications_read(user_id: int, *conditions: sa.ColumnElement[bool]) -> int:
     """Mark a user's rows that meet the `conditions` as read, in the caller's transaction; return their number."""
-    now = utcnow()
+    now = DatabaseTime()
     marked = db.session.scalars(
         sa.update(Notification)
         .where(Notification.user_id == user_id, Notification.read_at.is_(None), *conditions)

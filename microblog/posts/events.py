@@ -16,7 +16,7 @@ from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from microblog.accounts.models import Follow, User, account_closed
-from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.notifications import replay
 from microblog.notifications.pubsub import RESYNC, ignore_unavailable_database, publish
@@ -44,9 +44,10 @@ def announce_post(post: Post) -> None:
     _publish(_event("post", post.id, post.user_id, post.timestamp))
 
 
+@ignore_unavailable_database()
 def announce_post_deletion(post_id: int, author_id: int) -> None:
     """Notify open pages that a post was deleted, after the commit."""
-    _publish(_event("post-deleted", post_id, author_id, utcnow()))
+    _publish(_event("post-deleted", post_id, author_id, database_time(db.session)))
 
 
 @account_closed.connect
@@ -114,7 +115,8 @@ def _deleted(shown: list[int]) -> list[Event]:
     if not ids:
         return []
     visible = set(db.session.scalars(all_posts().with_only_columns(Post.id).where(Post.id.in_(ids))))
-    return [_event("post-deleted", post_id, None, utcnow()) for post_id in ids if post_id not in visible]
+    now = database_time(db.session)
+    return [_event("post-deleted", post_id, None, now) for post_id in ids if post_id not in visible]
 
 
 def _publish(event: Event) -> None:

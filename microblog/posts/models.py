@@ -13,7 +13,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
+from microblog.database import DatabaseTime
 from microblog.extensions import Model
 from microblog.posts import language_detection
 from microblog.posts.tokenizer import indexed
@@ -83,7 +83,7 @@ class Post(Model):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(sa.String(MAX_POST))
-    timestamp: Mapped[datetime] = mapped_column(default=utcnow)
+    timestamp: Mapped[datetime] = mapped_column(default=DatabaseTime())
     # BCP 47; NULL if it was not detected, and in rows that are older than this column.
     language: Mapped[str | None] = mapped_column(sa.String(MAX_TAG), default=language_of_body)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"))

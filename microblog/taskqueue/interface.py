@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blinker import Signal
 from flask import current_app
 
-from microblog.clock import utcnow
+from microblog.clock import elapsed
 from microblog.taskqueue import states
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Claim:
     """A process's right to run one task.
 
     `attempt` is the fencing token: the row accepts writes of the holder only while its `attempts` is this number. Until
-    `expires_at` no other process can have taken the task over, so the holder need not check. `next_steps` is the rest
-    of the job's chain as Celery stores it, the last step first; it is set once the task has returned or requested a
-    retry. `retry` is the signature of that retry, `retry_pause` the seconds until it is due. `ended` is true once the state with which
-    the run ends is to be stored in the row: the lease is given up.
+    `valid_until` (a time of clock.elapsed()) no other process can have taken the task over, so the holder need not
+    check. `next_steps` is the rest of the job's chain as Celery stores it, the last step first; it is set once the task
+    has returned or requested a retry. `retry` is the signature of that retry, `retry_pause` the seconds until it is
+    due. `ended` is true once the state with which the run ends is to be stored in the row: the lease is given up.
     """
 
     task_id: str
@@ -63,16 +63,23 @@ class Claim:
     user_id: int | None
     attempt: int
     started_at: datetime  # of the first attempt
-    expires_at: datetime
+    claimed_at: datetime
+    valid_until: float
     next_steps: list[dict[str, Any]] = field(default_factory=list)
     ended: bool = False
     retry: dict[str, Any] | None = None
     retry_pause: float = 0.0
+    claimed: float = field(default_factory=elapsed)
 
     @property
     def lease_valid(self) -> bool:
-        """Return whether the lease is live by this process's own clock."""
-        return utcnow() < self.expires_at
+        """Return whether the lease is certainly live."""
+        return elapsed() < self.valid_until
+
+    @property
+    def now(self) -> datetime:
+        """The time of the database's clock, without a query."""
+        return self.claimed_at + timedelta(seconds=elapsed() - self.claimed)
 
 
 def claim_of(request: Context | None) -> Claim | None:

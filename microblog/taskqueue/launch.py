@@ -14,7 +14,6 @@ from flask_babel import force_locale, get_locale
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
-from microblog.clock import utcnow
 from microblog.database import AutocommitExecutor, LogDatabaseErrors
 from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.registry import Registry
@@ -64,10 +63,12 @@ def launch(
     steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # raises TypeError for wrong arguments
     rows = _new_rows(steps, description, user_id, retried_from)
     session = db.session()
-    if not insert_tasks(session, rows):
+    created_at = insert_tasks(session, rows)
+    if created_at is None:
         same_name = sa.select(Task).where(Task.user_id == user_id, Task.name.in_([row["name"] for row in rows]))
         raise AlreadyRunning(session.scalar(same_name.where(Task.unfinished).limit(1)))
     session.info.setdefault("launched", []).append(rows)
+    rows[0] |= {"created_at": created_at, "updated_at": created_at}
     root = Task(**rows[0])
     make_transient_to_detached(root)
     session.add(root)
@@ -105,7 +106,6 @@ def _new_rows(
     steps: Sequence[Signature], description: str, user_id: int | None, retried_from: str | None
 ) -> list[dict[str, Any]]:
     ids = [uuid() for _ in steps]
-    now = utcnow()
     # A retried job keeps the language of its user, even if an operator retries it.
     locale = (steps[0].options.get("headers") or {}).get("locale") or str(get_locale() or "en")
     headers = {"request_id": logs.request_id(), "locale": locale, "has_row": True}
@@ -131,8 +131,6 @@ def _new_rows(
                 "state": states.PENDING,
                 "queue": queue,
                 "signature": dict(signature),
-                "created_at": now,
-                "updated_at": now,
                 "retried_from": retried_from if position == 0 else None,
             }
         )
@@ -170,10 +168,9 @@ def publish(
     this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
     """
     task_id = signatures[0]["options"]["task_id"]
-    now = utcnow()
     with LogDatabaseErrors(logger, "%s is published later", task_id):
-        if mark_published(executor, task_id, now, expected_published_at):
-            return _send(executor, task_id, signatures, results, now)
+        published_at = mark_published(executor, task_id, expected_published_at)
+        return published_at is not None and _send(executor, task_id, signatures, results, published_at)
     return False
 
 

@@ -11,7 +11,7 @@ from kombu.utils.json import dumps, loads
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
-from microblog.clock import utcnow
+from microblog.database import DatabaseTime
 from microblog.extensions import Model, db
 from microblog.taskqueue import states
 from microblog.validators import replace_unstorable
@@ -104,8 +104,8 @@ class Task(Model):
     eta: Mapped[datetime | None]  # when the next automatic retry is due: reconcile publishes it then
     lease_expires_at: Mapped[datetime | None]  # null: waits, or was released; in the past: its worker died
     cancel_requested_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    updated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=DatabaseTime())
+    updated_at: Mapped[datetime] = mapped_column(default=DatabaseTime())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     retried_from: Mapped[str | None] = mapped_column(sa.String(36))

@@ -125,12 +125,13 @@ def apply_pauses(state: Any) -> dict[str, Any]:
     return {"ok": sorted(queue.name for queue in state.consumer.task_consumer.queues)}
 
 
-def consumed_until() -> dict[str, datetime]:
+def consumed_until(now: datetime) -> dict[str, datetime]:
     """Return for each queue a time: all messages published before it have left the queue, since the oldest is next.
 
-    A queue whose oldest messages do not say when they were published is omitted. Raises redis.exceptions.RedisError.
+    `now` is the time of the database's clock, read before. A queue whose oldest messages do not say when they were
+    published is omitted. Raises redis.exceptions.RedisError.
     """
-    client, now = redis_client.connection, utcnow()  # before the queues are read
+    client = redis_client.connection
     names = [queue.name for queue in celery_app().conf.task_queues]
     with client.pipeline(transaction=False) as pipe:
         for name in names:

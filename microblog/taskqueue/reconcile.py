@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from celery import bootsteps
 from flask import current_app
 
-from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable, lock_against_fork
+from microblog.clock import elapsed
+from microblog.database import DatabaseTime, DatabaseUnavailable, database_time, lock_against_fork
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import CancelRequested, JobError, TaskNotRegistered, TooManyCrashes, user_message
@@ -35,7 +35,7 @@ T = TypeVar("T")
 GRACE = timedelta(seconds=5)  # for a message on its way to its queue, and from there to its claim; then it doubles
 LONGEST_REPUBLISH = timedelta(minutes=15)
 UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after which every process has every task
-STARTED_AT = utcnow()  # of this process
+STARTED_AT = elapsed()  # of this process
 TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is lost, two at once are harmless
 TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
 LATE = 1.0  # seconds by which a pause must exceed its length to show that the process was stopped
@@ -77,18 +77,18 @@ class Reconciler(bootsteps.StartStopStep):
         interval, pause = app.config["RECONCILE_INTERVAL"], app.config["TASK_LEASE"] / 2
         not_before = 0.0
         while True:
-            began = time.time()
+            began = elapsed()
             time.sleep(interval)
-            if time.time() - began > interval + LATE:
-                not_before = time.time() + pause
+            if elapsed() - began > interval + LATE:
+                not_before = elapsed() + pause
             try:
                 with _fork_lock:
                     worker.app.executor.execute(_PING)
-                if time.time() >= not_before:
+                if elapsed() >= not_before:
                     with app.app_context():
                         reconcile_in_turn(worker.hostname)
             except DatabaseUnavailable as error:
-                not_before = time.time() + pause
+                not_before = elapsed() + pause
                 logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
             except REDIS_UNAVAILABLE as error:
                 logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
@@ -121,9 +121,10 @@ def reconcile_all() -> int:
 def decisions() -> Iterator[Decision]:
     """Yield the repairs to make, the oldest job first, without making them."""
     with _fork_lock:
-        consumed = consumed_until()
+        now = database_time(db.session)
+        consumed = consumed_until(now)
     for step in _current_steps(consumed):
-        decision = _isolated(step, partial(_decide, step, consumed))
+        decision = _isolated(step, partial(_decide, step, consumed, now))
         if decision is not None:
             yield decision
 
@@ -172,11 +173,8 @@ def _current_steps(consumed: Mapping[str, datetime]) -> Iterator[Task]:
 
 def _may_need_repair(consumed: Mapping[str, datetime]) -> sa.ColumnElement[bool]:
     """Return the condition of the rows that _decide() is to look at: not those that run, nor those in their queue."""
-    now, previous = utcnow(), sa.orm.aliased(Task)
-    left_queue = (
-        sa.and_(Task.queue == queue, Task.published_at < until - GRACE)
-        for queue, until in consumed.items()
-    )
+    now, previous = DatabaseTime(), sa.orm.aliased(Task)
+    left_queue = (sa.and_(Task.queue == queue, Task.published_at < until - GRACE) for queue, until in consumed.items())
     ended_before_it = sa.exists().where(
         previous.root_id == Task.root_id,
         previous.position == Task.position - 1,
@@ -195,9 +193,8 @@ def _may_need_repair(consumed: Mapping[str, datetime]) -> sa.ColumnElement[bool]
     )
 
 
-def _decide(step: Task, consumed: Mapping[str, datetime]) -> Decision | None:
-    """Return the repair that `step` needs, if any."""
-    now = utcnow()
+def _decide(step: Task, consumed: Mapping[str, datetime], now: datetime) -> Decision | None:
+    """Return the repair that `step` needs, if any; `now` is the time of the database's clock."""
     task = celery_app().tasks.get(step.name)
     if step.attempts and task is not None and task.has_result(step.id):
         return Decision(step, "Its result is missing from its row.", lambda: bool(task.recover_result(step.id)))
@@ -226,9 +223,14 @@ def _final_error(step: Task, previous: Task | None, now: datetime) -> Exception 
         error = CancelRequested.final_error
     elif step.crashes + died >= current_app.config["TASK_MAX_CRASHES"]:
         error = TooManyCrashes.final_error
-    elif step.name not in celery_app().tasks and now - max(step.created_at, STARTED_AT) > UNREGISTERED_GRACE:
+    elif step.name not in celery_app().tasks and _known_for(step, now) > UNREGISTERED_GRACE:
         error = TaskNotRegistered(step.name)
     return error
+
+
+def _known_for(step: Task, now: datetime) -> timedelta:
+    """Return how long `step` and this process have existed."""
+    return min(now - step.created_at, timedelta(seconds=elapsed() - STARTED_AT))
 
 
 def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, datetime], now: datetime) -> str:

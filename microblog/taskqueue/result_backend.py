@@ -20,7 +20,6 @@ from flask_babel import force_locale
 from redis.commands.core import Script
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from microblog.clock import utcnow
 from microblog.database import VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErrors, is_value_error
 from microblog.extensions import refuses
 from microblog.taskqueue import states
@@ -210,7 +209,7 @@ class DatabaseResultBackend(RedisBackend):
         task_id = writer.parameters["task_id"]
         if writer.claim is not None:
             # Give up the lease: later writes of this run are checked in the row.
-            writer.claim.expires_at, writer.claim.ended = utcnow(), True
+            writer.claim.valid_until, writer.claim.ended = 0.0, True
         try:
             try:
                 step = self._update_row(writer, result, state, traceback, request)
@@ -226,7 +225,9 @@ class DatabaseResultBackend(RedisBackend):
         except (SQLAlchemyError, BackendStoreError):
             logger.exception("%s of %s is stored only in part; reconcile does the rest", state, task_id)
             return
-        self._announce(TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, utcnow(), step.name))
+        self._announce(
+            TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, step.updated_at, step.name)
+        )
 
     def _update_row(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None
@@ -272,7 +273,7 @@ class DatabaseResultBackend(RedisBackend):
     def _announce_running(self, claim: Claim, progress: dict[str, Any] | None) -> None:
         state = states.STARTED if progress is None else states.PROGRESS
         self._announce(
-            TaskChange(claim.task_id, claim.root_id, claim.position, claim.user_id, state, progress, utcnow())
+            TaskChange(claim.task_id, claim.root_id, claim.position, claim.user_id, state, progress, claim.now)
         )
 
     def _announce(self, change: TaskChange) -> None:

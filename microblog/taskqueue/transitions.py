@@ -28,15 +28,15 @@ state never changes again, except by anonymize_tasks(). Rows of whole jobs are d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from celery.app.task import Context
 from sqlalchemy.orm import Session, scoped_session
 
-from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor, UtcDateTime, count_changed, dialect_insert
+from microblog.clock import elapsed
+from microblog.database import AutocommitExecutor, DatabaseTime, count_changed, dialect_insert
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import (
     AlreadyFinished,
@@ -54,8 +54,8 @@ from microblog.taskqueue.models import Task, wrap_result
 
 task_table: sa.Table = Task.__table__  # type: ignore[assignment]
 
-NOW = sa.bindparam("now", type_=UtcDateTime())
-EXPIRES = sa.bindparam("expires", type_=UtcDateTime())
+NOW = DatabaseTime()
+EXPIRES = DatabaseTime(sa.bindparam("lease", type_=sa.Float()))
 
 UNFINISHED = task_table.c.state.in_(states.UNFINISHED)
 #: No worker holds the task: it waits, was released, or its holder let the lease expire.
@@ -71,42 +71,50 @@ UNCOUNTED_CRASH = sa.case(
 _CRASHES_LEFT = task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())
 _NOT_SUPERSEDED = task_table.c.retries <= sa.bindparam("number_of_retry", type_=sa.Integer())
 _ID = task_table.c.id == sa.bindparam("task_id")
-_IDENTITY = (task_table.c.root_id, task_table.c.position, task_table.c.user_id, task_table.c.name)
+_STORED_STEP = [task_table.c[name] for name in ("root_id", "position", "user_id", "name", "updated_at")]
 
 
 # Launching and publishing
 
 
-def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> bool:
-    """Insert the rows of a job in the session's transaction.
+def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> datetime | None:
+    """Insert the rows of a job in the session's transaction; returns the time of their creation.
 
-    Returns False, and inserts none, if the user has an unfinished task with the name of one of them.
+    Returns None, and inserts none, if the user has an unfinished task with the name of one of them.
     """
     # Without the ORM, which would take longer for two rows than the rest of a launch.
-    insert = dialect_insert(session.get_bind(), task_table).on_conflict_do_nothing().returning(task_table.c.id)
-    inserted = session.connection().execute(insert, rows).scalars().all()
+    insert = dialect_insert(session.get_bind(), task_table).on_conflict_do_nothing()
+    inserted = session.connection().execute(insert.returning(task_table.c.id, task_table.c.created_at), rows).all()
     if len(inserted) == len(rows):
-        return True
-    session.execute(sa.delete(Task).where(Task.id.in_(inserted)))
-    return False
+        created_at: datetime = inserted[0].created_at
+        return created_at
+    session.execute(sa.delete(Task).where(Task.id.in_([row.id for row in inserted])))
+    return None
 
 
-_PUBLISHED = sa.update(task_table).where(_ID, UNFINISHED).values(published_at=NOW).returning(task_table.c.id)
+_PUBLISHED = sa.update(task_table).where(_ID, UNFINISHED).values(published_at=NOW).returning(task_table.c.published_at)
 _PUBLISHED_FIRST = _PUBLISHED.where(task_table.c.published_at.is_(None))
 _PUBLISHED_AGAIN = _PUBLISHED.where(task_table.c.published_at == sa.bindparam("expected"))
-_UNPUBLISHED = sa.update(task_table).where(_ID, task_table.c.published_at == NOW).values(published_at=None)
+_UNPUBLISHED = (
+    sa.update(task_table).where(_ID, task_table.c.published_at == sa.bindparam("expected")).values(published_at=None)
+)
 
 
-def mark_published(executor: AutocommitExecutor, task_id: str, now: datetime, expected: datetime | None) -> bool:
-    """Set `published_at` from `expected` to `now`: of several callers only the one that gets True publishes."""
+def mark_published(executor: AutocommitExecutor, task_id: str, expected: datetime | None) -> datetime | None:
+    """Set `published_at` to now if it is `expected`; returns it.
+
+    Of several callers only the one that does not get None publishes.
+    """
     if expected is None:
-        return bool(executor.execute(_PUBLISHED_FIRST, task_id=task_id, now=now))
-    return bool(executor.execute(_PUBLISHED_AGAIN, task_id=task_id, now=now, expected=expected))
+        rows = executor.execute(_PUBLISHED_FIRST, task_id=task_id)
+    else:
+        rows = executor.execute(_PUBLISHED_AGAIN, task_id=task_id, expected=expected)
+    return rows[0].published_at if rows else None
 
 
 def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: datetime) -> None:
     """Undo mark_published(): the message could not be sent."""
-    executor.execute(_UNPUBLISHED, task_id=task_id, now=published_at)
+    executor.execute(_UNPUBLISHED, task_id=task_id, expected=published_at)
 
 
 _RETURNED = sa.update(task_table).where(_ID, UNFINISHED, UNHELD).values(published_at=None)
@@ -114,7 +122,7 @@ _RETURNED = sa.update(task_table).where(_ID, UNFINISHED, UNHELD).values(publishe
 
 def return_message(executor: AutocommitExecutor, task_id: str) -> None:
     """Mark a task as not published: its message cannot run where it was received. Raises DatabaseUnavailable."""
-    executor.execute(_RETURNED, task_id=task_id, now=utcnow())
+    executor.execute(_RETURNED, task_id=task_id)
 
 
 # Claims and leases
@@ -146,6 +154,7 @@ _CLAIM = (
         task_table.c.user_id,
         task_table.c.attempts.label("attempt"),
         task_table.c.started_at,
+        task_table.c.updated_at.label("claimed_at"),
     )
 )
 _WHY_REFUSED = sa.select(
@@ -166,12 +175,11 @@ def claim_task(
     run now, and DatabaseUnavailable.
     """
     while True:
-        now = utcnow()
-        expires = now + timedelta(seconds=lease)
-        limits = {"task_id": task_id, "max_crashes": max_crashes, "number_of_retry": retries, "now": now}
-        won = executor.execute(_CLAIM, **limits, by=worker, expires=expires)
+        valid_until = elapsed() + lease  # from before the statement, so that the row's lease does not end earlier
+        limits = {"task_id": task_id, "max_crashes": max_crashes, "number_of_retry": retries}
+        won = executor.execute(_CLAIM, **limits, by=worker, lease=lease)
         if won:
-            return Claim(task_id, **won[0]._mapping, expires_at=expires)
+            return Claim(task_id, **won[0]._mapping, valid_until=valid_until)
         refused = executor.execute(_WHY_REFUSED, **limits)
         if not refused:
             return None
@@ -221,12 +229,12 @@ _RELEASE = _HELD_BY_WORKER.values(lease_expires_at=None)
 def renew_leases(executor: AutocommitExecutor, task_ids: list[str], worker: str, *, lease: float) -> None:
     """Extend the leases of all tasks that `worker` runs to `lease` seconds from now. Raises DatabaseUnavailable."""
     if task_ids:
-        executor.execute(_RENEW, task_ids=task_ids, by=worker, expires=utcnow() + timedelta(seconds=lease))
+        executor.execute(_RENEW, task_ids=task_ids, by=worker, lease=lease)
 
 
 def expire_lease(executor: AutocommitExecutor, task_id: str, worker: str) -> None:
     """Let the lease of a task expire: the process that ran it for `worker` died. Raises DatabaseUnavailable."""
-    executor.execute(_EXPIRE, task_ids=[task_id], by=worker, now=utcnow())
+    executor.execute(_EXPIRE, task_ids=[task_id], by=worker)
 
 
 def release_on_shutdown(executor: AutocommitExecutor, task_id: str, worker: str) -> None:
@@ -255,7 +263,7 @@ class Writer(NamedTuple):
         if claim is not None:
             return cls(claim, _BY_HOLDER, {"task_id": task_id, "attempt": claim.attempt})
         worker = getattr(request, "hostname", None) or ""
-        return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker, "now": utcnow()})
+        return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker})
 
 
 _BY_HOLDER = sa.and_(_ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt"))
@@ -298,8 +306,7 @@ def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, A
 
     Raises ClaimLost if another attempt has taken over, Cancelled if the user requested it, and DatabaseUnavailable.
     """
-    now = utcnow()
-    expires = now + timedelta(seconds=lease)
+    valid_until = elapsed() + lease
     stored = executor.execute(
         _PROGRESS,
         task_id=claim.task_id,
@@ -308,23 +315,23 @@ def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, A
         done=meta.get("current", 0),
         of_total=meta.get("total"),
         text=meta.get("message", ""),
-        expires=expires,
-        now=now,
+        lease=lease,
     )
     if not stored:
         raise ClaimLost(f"{claim.task_id} was taken over")
     if stored[0].cancel_requested_at is not None:
         raise Cancelled
-    claim.expires_at = expires
+    claim.valid_until = valid_until
 
 
 class StoredStep(NamedTuple):
-    """Identity of the row in which a state was stored."""
+    """Identity of the row in which a state was stored, and when."""
 
     root_id: str
     position: int
     user_id: int | None
     name: str
+    updated_at: datetime
 
 
 # Built once, since nearly every task runs this statement.
@@ -340,7 +347,7 @@ _SUCCESS = (
         finished_at=NOW,
         updated_at=NOW,
     )
-    .returning(*_IDENTITY)
+    .returning(*_STORED_STEP)
 )
 _SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.where(_BY_OTHERS)
 
@@ -348,8 +355,7 @@ _SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.wh
 def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> StoredStep | None:
     """Store SUCCESS and the returned value; None if the row does not accept it. Raises DatabaseUnavailable."""
     statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
-    parameters = {**writer.parameters, "now": utcnow(), "returned": wrap_result(result)}
-    return _stored_step(executor.execute(statement, **parameters))
+    return _stored_step(executor.execute(statement, **writer.parameters, returned=wrap_result(result)))
 
 
 def store_retry(
@@ -358,7 +364,7 @@ def store_retry(
     """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
     values: dict[str, Any] = {"eta": NOW, "published_at": None}
     if writer.claim is not None and writer.claim.retry is not None:
-        retry, eta = writer.claim.retry, utcnow() + timedelta(seconds=writer.claim.retry_pause)
+        retry, eta = writer.claim.retry, DatabaseTime(sa.literal(writer.claim.retry_pause, sa.Float()))
         values |= {"eta": eta, "retry_signature": retry, "retries": retry["options"]["retries"]}
     return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
 
@@ -387,8 +393,8 @@ def _store_error(
     executor: AutocommitExecutor, writer: Writer, state: str, sentence: str, traceback: str | None, more: dict[str, Any]
 ) -> StoredStep | None:
     values = {"state": state, "error": sentence, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
-    statement = sa.update(task_table).where(writer.condition).values(values | more).returning(*_IDENTITY)
-    return _stored_step(executor.execute(statement, **{**writer.parameters, "now": utcnow()}))
+    statement = sa.update(task_table).where(writer.condition).values(values | more).returning(*_STORED_STEP)
+    return _stored_step(executor.execute(statement, **writer.parameters))
 
 
 def _stored_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
@@ -400,11 +406,10 @@ def _stored_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
 
 def request_cancellation(session: scoped_session[Any], root_id: str) -> Sequence[str]:
     """Ask for the unfinished steps of a job to be cancelled, in the session's transaction; returns their ids."""
-    now = utcnow()
     return session.scalars(
         sa.update(Task)
         .where(Task.root_id == root_id, Task.unfinished)
-        .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, now), updated_at=now)
+        .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, NOW), updated_at=NOW)
         .returning(Task.id)
     ).all()
 

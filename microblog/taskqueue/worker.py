@@ -48,6 +48,7 @@ from microblog.taskqueue.transitions import check_claim, claim_task, expire_leas
 
 logger = logging.getLogger(__name__)
 
+MAX_CLOCK_DIFFERENCE = 7200.0  # seconds between the clocks of two machines at which periodic tasks still run
 DATABASE_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
@@ -358,7 +359,8 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
         name: {
             "task": name,
             "schedule": flask_app.config[setting],
-            "options": {"expires": 2 * flask_app.config[setting]},  # a late run is useless, since the next one follows
+            # A late run is useless, since the next one follows; but the clock of beat may be behind those of workers.
+            "options": {"expires": 2 * flask_app.config[setting] + MAX_CLOCK_DIFFERENCE},
         }
         for name, setting in periodic.items()
     }

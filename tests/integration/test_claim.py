@@ -13,7 +13,7 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
-from microblog.clock import utcnow
+from microblog.clock import elapsed, utcnow
 from microblog.database import AutocommitExecutor
 from microblog.extensions import db
 from microblog.taskqueue import errors, transitions
@@ -58,7 +58,7 @@ def expire(held: Claim) -> None:
     past = utcnow() - timedelta(seconds=1)
     db.session.execute(sa.update(Task).where(Task.id == held.task_id).values(lease_expires_at=past))
     db.session.commit()
-    held.expires_at = past
+    held.valid_until = 0.0
 
 
 def test_claim_stores_worker_and_lease(executor: AutocommitExecutor, task_id: str) -> None:
@@ -66,7 +66,8 @@ def test_claim_stores_worker_and_lease(executor: AutocommitExecutor, task_id: st
 
     row = row_of(task_id)
     assert (row.state, row.worker, row.attempts, row.crashes) == ("STARTED", "one@host", 1, 0)
-    assert row.lease_expires_at == held.expires_at
+    assert abs(not_none(row.lease_expires_at) - row.updated_at - timedelta(seconds=LEASE)) < timedelta(seconds=0.1)
+    assert 0 < held.valid_until - elapsed() <= LEASE
     assert row.started_at is not None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from flask import Flask, g
 from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
+from microblog.clock import elapsed
 from microblog.database import DatabaseUnavailable
 from microblog.exports.emails import archive_email
 from microblog.exports.models import Archive
@@ -262,7 +262,7 @@ def test_unknown_task_error_uses_language_of_user(
         db.session.commit()
     db.session.execute(sa.update(Task).values(name="from_an_old_release"))
     make_older(task_id, created_at=3601)
-    monkeypatch.setattr("microblog.taskqueue.reconcile.STARTED_AT", utcnow() - timedelta(seconds=3601))
+    monkeypatch.setattr("microblog.taskqueue.reconcile.STARTED_AT", elapsed() - 3601)
 
     reconcile_all()
 

@@ -18,9 +18,10 @@ from celery.result import AsyncResult
 from flask import Flask
 from kombu.exceptions import DecodeError
 
-from microblog.clock import utcnow
+from microblog.clock import elapsed, utcnow
 from microblog.development.process_manager import ManagedProcess
 from microblog.extensions import db
+from microblog.taskqueue import reconcile
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, servers, tasks
@@ -51,7 +52,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("waiting_jobs", [0, 3])
-def test_reconcile_without_repair_costs_one_query(
+def test_reconcile_without_repair_costs_two_queries(
     app: Flask, commands: list[Any], statements: list[Statement], waiting_jobs: int
 ) -> None:
     reconcile_all()  # connects to Redis
@@ -62,7 +63,33 @@ def test_reconcile_without_repair_costs_one_query(
 
     assert reconcile_all() == 0
 
-    assert (len(statements), len(commands)) == (1, 1)
+    assert (len(statements), len(commands)) == (2, 1)  # the time, and the rows
+
+
+def test_connections_are_used_under_the_lock_against_fork(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child process that is forked meanwhile would inherit a lock of a library that nobody releases."""
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    make_older(task_id, published_at=10)
+    locked: list[bool] = []
+    send: Callable[..., None] = redis.connection.AbstractConnection.send_packed_command
+
+    def record(*arguments: Any, **options: Any) -> None:
+        locked.append(reconcile._fork_lock.locked())
+
+    def record_and_send(*arguments: Any, **options: Any) -> None:
+        record()
+        send(*arguments, **options)
+
+    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", record_and_send)
+    sa.event.listen(sa.Engine, "before_cursor_execute", record)
+    try:
+        assert reconcile.reconcile_in_turn("one@host") == 1
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", record)
+
+    assert len(locked) > 5
+    assert all(locked)
 
 
 def test_unfinished_query_uses_index(app: Flask, database: str, statements: list[Statement]) -> None:
@@ -353,7 +380,7 @@ def test_unknown_task_fails_after_one_hour(app: Flask, monkeypatch: pytest.Monke
     reconcile_all()
     assert states_of(task_id) == ["PENDING"]
 
-    monkeypatch.setattr("microblog.taskqueue.reconcile.STARTED_AT", utcnow() - timedelta(seconds=3601))
+    monkeypatch.setattr("microblog.taskqueue.reconcile.STARTED_AT", elapsed() - 3601)
     reconcile_all()
 
     assert [(row.state, row.error) for row in rows_of(task_id)] == [("FAILURE", "This kind of job no longer exists.")]

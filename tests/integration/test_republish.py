@@ -8,25 +8,18 @@ import json
 import pytest
 from flask import Flask
 
-from microblog.clock import utcnow
+from microblog.database import database_time
+from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import cancel_job
 from microblog.taskqueue import reconcile
 from microblog.taskqueue.queues import consumed_until
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.support import factories, tasks
+from tests.support import tasks
 from tests.support.factories import crash, make_older, rows_of, start
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
-
-
-@pytest.fixture(autouse=True)
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the clock, so that reconcile finds each row exactly as old as make_older() made it."""
-    now = utcnow()
-    for module in (reconcile, factories):
-        monkeypatch.setattr(module, "utcnow", lambda: now)
 
 
 def test_new_job_is_not_republished(app: Flask, redis_server: RedisServer) -> None:
@@ -165,10 +158,11 @@ def test_concurrent_reconcile_publishes_once(app: Flask, redis_server: RedisServ
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=120, **({"published_at": 120} if published_before else {}))
     redis_server.client.delete(redis_server.key("default"))
-    consumed = consumed_until()
+    now = database_time(db.session)
+    consumed = consumed_until(now)
     [head] = list(reconcile._current_steps(consumed))
 
-    decisions = [reconcile._decide(head, consumed) for _process in range(2)]
+    decisions = [reconcile._decide(head, consumed, now) for _process in range(2)]
     outcomes = [decision is not None and decision.act() for decision in decisions]
 
     assert outcomes == [True, False]
@@ -180,13 +174,14 @@ def test_just_cancelled_job_is_not_published(app: Flask, redis_server: RedisServ
     with redis_server.stopped():
         task_id = start(tasks.noop.s())
     make_older(task_id, created_at=60)
-    consumed = consumed_until()
+    now = database_time(db.session)
+    consumed = consumed_until(now)
     [head] = list(reconcile._current_steps(consumed))
     job = find_job(task_id)
     assert job is not None
     cancel_job(job)
 
-    decision = reconcile._decide(head, consumed)
+    decision = reconcile._decide(head, consumed, now)
     assert decision is not None
     assert not decision.act()
 

@@ -151,7 +151,8 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
 
     monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 5.0)
     monkeypatch.setitem(app.config, "TASK_LEASE", 30.0)
-    monkeypatch.setattr(reconcile, "time", SimpleNamespace(time=lambda: now, sleep=sleep))
+    monkeypatch.setattr(reconcile, "elapsed", lambda: now)
+    monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker: turns.append(now - 1000))
     worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
 

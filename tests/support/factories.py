@@ -13,6 +13,7 @@ from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.jobs.models import Job, newest_jobs
 from microblog.posts.models import Post
@@ -154,7 +155,8 @@ def ended(user: User) -> Job:
 
 def make_older(root_id: str, **ages: float) -> None:
     """Set time columns of a job's rows to the given numbers of seconds before now."""
-    past = {name: utcnow() - timedelta(seconds=age) for name, age in ages.items()}
+    now = database_time(db.session)
+    past = {name: now - timedelta(seconds=age) for name, age in ages.items()}
     db.session.execute(sa.update(Task).where(Task.root_id == root_id).values(**past))
     db.session.commit()
 

@@ -68,7 +68,7 @@ CRASH_LIMIT = Promise(
         Mutant(
             "crash-suspended",
             "A lease that expired while its machine was suspended is no crash.",
-            (Edit(RECONCILE, "Reconciler._run", "time.time() - began > interval + LATE", "False"),),
+            (Edit(RECONCILE, "Reconciler._run", "elapsed() - began > interval + LATE", "False"),),
             (f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles[sqlite]",),
         ),
         Mutant(
@@ -78,7 +78,7 @@ CRASH_LIMIT = Promise(
                 Edit(
                     RECONCILE,
                     "Reconciler._run",
-                    "except DatabaseUnavailable as error:\n                not_before = time.time() + pause",
+                    "except DatabaseUnavailable as error:\n                not_before = elapsed() + pause",
                     "except DatabaseUnavailable as error:",
                 ),
             ),

@@ -247,7 +247,7 @@ OUTAGES = Promise(
                 Edit(
                     SENDING,
                     "_retry_later",
-                    "if utcnow() + timedelta(seconds=pause) > started_at + window:",
+                    "if now + timedelta(seconds=pause) > started_at + window:",
                     "if False:",
                 ),
             ),

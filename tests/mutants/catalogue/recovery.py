@@ -312,12 +312,24 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RECONCILE,
                     "_final_error",
-                    "elif step.name not in celery_app().tasks and now - max(step.created_at, STARTED_AT) > "
-                    "UNREGISTERED_GRACE:",
+                    "elif step.name not in celery_app().tasks and _known_for(step, now) > UNREGISTERED_GRACE:",
                     "elif False:",
                 ),
             ),
             (f"{TEST_RECONCILE}::test_unknown_task_fails_after_one_hour",),
+        ),
+        Mutant(
+            "reconcile-fork",
+            "No process is forked while the thread that reconciles uses a connection.",
+            (
+                Edit(
+                    RECONCILE,
+                    "reconcile_in_turn",
+                    "with _fork_lock:\n        if not client.set",
+                    "if True:\n        if not client.set",
+                ),
+            ),
+            (f"{TEST_RECONCILE}::test_connections_are_used_under_the_lock_against_fork[sqlite]",),
         ),
         Mutant(
             "reconcile-isolation",

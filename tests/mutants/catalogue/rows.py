@@ -43,8 +43,8 @@ ROW_FIRST = Promise(
                 Edit(
                     TRANSITIONS,
                     "insert_tasks",
-                    "inserted = session.connection().execute(insert, rows).scalars().all()",
-                    "inserted = session.connection().execute(insert, rows).scalars().all(); session.commit()",
+                    "if len(inserted) == len(rows):",
+                    "if len(inserted) == len(rows):\n        session.commit()",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
@@ -57,8 +57,8 @@ ROW_FIRST = Promise(
                 Edit(
                     LAUNCH,
                     "publish",
-                    "if mark_published(executor, task_id, now, expected_published_at):",
-                    "if mark_published(executor, task_id, now, expected_published_at) is not None:",
+                    "published_at = mark_published(executor, task_id, expected_published_at)",
+                    "published_at = mark_published(executor, task_id, expected_published_at) or datetime.min",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
@@ -178,7 +178,10 @@ ONE_UNFINISHED = Promise(
             "A refused launch leaves no row.",
             (
                 Edit(
-                    TRANSITIONS, "insert_tasks", "session.execute(sa.delete(Task).where(Task.id.in_(inserted)))", "pass"
+                    TRANSITIONS,
+                    "insert_tasks",
+                    "session.execute(sa.delete(Task).where(Task.id.in_([row.id for row in inserted])))",
+                    "pass",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_refused_launch_preserves_transaction_of_caller",),
