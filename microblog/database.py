@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, registry, scoped_session
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry, scoped_session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -133,7 +133,7 @@ def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -
     return f"{_SQLITE_TIME}({compiler.process(element.clauses, **options)})"
 
 
-def database_time(session: scoped_session[Any]) -> datetime:
+def database_time(session: Session | scoped_session[Any]) -> datetime:
     """Return the time of the database's clock. Raises DatabaseUnavailable."""
     return cast(datetime, session.scalar(sa.select(DatabaseTime())))
 

@@ -153,17 +153,17 @@ def _database_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
     yield from _job_metrics(snapshot)
     yield from _attempt_metrics(snapshot)
     yield from _mail_metrics(snapshot)
-    now = utcnow()
     yield _gauge(
         "microblog_task_waiting_seconds",
         "Longest time that a task has been waiting to be started, retried or taken over.",
         "queue",
-        dict.fromkeys(known_queues(), 0.0) | {name: _age(at, now) for name, at in snapshot.waiting_since.items()},
+        dict.fromkeys(known_queues(), 0.0)
+        | {name: _age(since, snapshot.at) for name, since in snapshot.waiting_since.items()},
     )
     yield GaugeMetricFamily(
         "microblog_statistics_age_seconds",
         "Age of the aggregated statistics; tasks that ended later are counted from their rows.",
-        value=_age(snapshot.rolled_up_until, now),
+        value=_age(snapshot.rolled_up_until, snapshot.at),
     )
 
 
@@ -203,7 +203,6 @@ def _job_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
             finished.add_metric([name, state], aggregate.jobs)
     yield finished
     names = sorted({name for name, _state in snapshot.finished} | set(snapshot.jobs))
-    now = utcnow()
     yield _gauge(
         "microblog_jobs_unfinished",
         "Jobs that have not ended.",
@@ -214,7 +213,7 @@ def _job_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
         "microblog_job_age_seconds",
         "Age of the oldest job that has not ended.",
         "name",
-        {name: _age(snapshot.jobs[name].oldest, now) if name in snapshot.jobs else 0.0 for name in names},
+        {name: _age(snapshot.jobs[name].oldest, snapshot.at) if name in snapshot.jobs else 0.0 for name in names},
     )
 
 

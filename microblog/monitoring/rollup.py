@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import Session, aliased, scoped_session
 
-from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.taskqueue.interface import rows_needed_since
@@ -224,7 +224,7 @@ def roll_up(lag: timedelta = LAG) -> int:
     Repeated and concurrent calls are harmless. Raises DatabaseUnavailable; the batches that were added before remain,
     and the next call continues after them.
     """
-    until = utcnow() - lag
+    until = database_time(db.session) - lag
     added = 0
     while (batch := _roll_up_batch(until)) is not None:
         added += batch

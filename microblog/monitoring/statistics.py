@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.monitoring.rollup import AggregateKey, DurationHistogram, TaskAggregate, aggregate_tasks, hour_of
@@ -172,7 +173,7 @@ class UnfinishedJobs:
 
 @dataclass(frozen=True)
 class TaskTableSnapshot:
-    """The Task table at one instant.
+    """The Task table at one instant, `at`.
 
     `finished` and `unfinished` are by name and state of the task, `jobs` by the name of a job's first task.
     `waiting_since` maps a queue to the time since when its longest-waiting task has waited to be started, retried, or
@@ -180,6 +181,7 @@ class TaskTableSnapshot:
     is the time up to which finished tasks were aggregated; later ones were counted from their rows.
     """
 
+    at: datetime
     finished: dict[tuple[str, str], TaskAggregate]
     unfinished: dict[tuple[str, str], UnfinishedTasks]
     jobs: dict[str, UnfinishedJobs]
@@ -191,6 +193,7 @@ def take_snapshot() -> TaskTableSnapshot:
     """Return the current snapshot. Its cost grows with the number of unfinished tasks. Raises DatabaseUnavailable."""
     with snapshot() as session:
         return TaskTableSnapshot(
+            at=database_time(session),
             finished=totals(session),
             unfinished=_unfinished_tasks(session),
             jobs=_unfinished_jobs(session),

@@ -20,7 +20,7 @@ from flask import Flask
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable
+from microblog.database import DatabaseUnavailable, database_time
 from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.monitoring.filters import is_current_step, job_state
 from microblog.monitoring.job_queries import WaitingJob, oldest_waiting_job
@@ -229,7 +229,7 @@ def _job_problems(status: SystemStatus) -> list[str]:
 
 
 def _summarize_jobs() -> JobSummary:
-    now = utcnow()
+    now = database_time(db.session)
     ended = _ended_since(now - HOUR)
     return JobSummary(
         unfinished=_unfinished(now),

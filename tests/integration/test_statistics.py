@@ -46,7 +46,7 @@ def in_table() -> dict[tuple[str, str], int]:
 class TestRollUp:
     def test_roll_up_does_not_change_totals(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
-        monkeypatch.setattr(rollup, "utcnow", lambda: now)
+        monkeypatch.setattr(rollup, "database_time", lambda session: now)
         for minutes in range(0, 300, 20):
             at = now - timedelta(minutes=minutes)
             make_timed_job(("export_posts", "SUCCESS"), ("email_export", "FAILURE"), at=at)
@@ -110,7 +110,7 @@ class TestRollUp:
 
     def test_rolled_up_until_is_last_settled_hour(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()
-        monkeypatch.setattr(rollup, "utcnow", lambda: now)
+        monkeypatch.setattr(rollup, "database_time", lambda session: now)
         make_timed_job(("noop", "SUCCESS"), at=NOON)
         assert rolled_up_until() < NOON
 
