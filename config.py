@@ -272,7 +272,7 @@ def _tasks(env: Env) -> dict[str, Any]:
         "WORKER_FORGOTTEN_AFTER": env.float("WORKER_FORGOTTEN_AFTER", 600.0, validate=_positive),
         # Crashes of a worker during a task after which the task fails.
         "TASK_MAX_CRASHES": env.int("TASK_MAX_CRASHES", 3, validate=_positive),
-        # Seconds between two reconciliations.
+        # Seconds between two reconciliations, each of which publishes the automatic retries that are due.
         "RECONCILE_INTERVAL": env.float("RECONCILE_INTERVAL", 5.0, validate=_positive),
         # Seconds after which the rows of a finished job are deleted; 0: never.
         "TASK_LIFETIME": env.int("TASK_LIFETIME", 365 * DAY, validate=_lifetime),

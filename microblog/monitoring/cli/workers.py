@@ -133,7 +133,7 @@ def reserved(context: click.Context, timeout: float) -> None:
 @json_option
 @click.pass_context
 def scheduled(context: click.Context, timeout: float) -> None:
-    """List the tasks that workers hold until their ETA, such as retries.
+    """List the tasks that workers hold until their ETA. A retry of a job waits in the database.
 
     \b
     Example:
