@@ -17,6 +17,7 @@ from tests.support import external
 from tests.support.api import Caller, caller_for
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.databases import Statement, recorded_statements
+from tests.support.programs import ScriptProcess
 from tests.support.terminal import Tmux
 
 
@@ -76,6 +77,23 @@ def terminal(environment: dict[str, str]) -> Iterator[Tmux]:
     terminal = Tmux(environment)
     yield terminal
     terminal.stop()
+
+
+@pytest.fixture
+def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., ScriptProcess]]:
+    """A function that starts a program of Celery, with the log ``NAME.log``, and does not wait for it."""
+    started: list[ScriptProcess] = []
+
+    def start_one(*arguments: str, **settings: str) -> ScriptProcess:
+        log = tmp_path / f"{arguments[0]}.log"
+        intervals = {"RECONCILE_INTERVAL": "1", "SWEEP_INTERVAL": "1"}
+        command = ["celery", "-A", "tests.support.worker_app", *arguments]
+        started.append(ScriptProcess(command, environment | intervals | settings, stdout=log))
+        return started[-1]
+
+    yield start_one
+    for program in started:
+        program.kill()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,25 +14,8 @@ from microblog.notifications.pubsub import ConnectionCount
 from microblog.taskqueue.launch import launch
 from tests.support import tasks
 from tests.support.factories import row_of, start, state_of
-from tests.support.programs import ScriptProcess
+from tests.support.programs import ScriptProcess, all_run
 from tests.support.servers import REFUSALS, RedisServer, Worker, wait_for
-
-
-@pytest.fixture
-def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., ScriptProcess]]:
-    """A function that starts a program of Celery and does not wait for it."""
-    started: list[ScriptProcess] = []
-
-    def start_one(*arguments: str) -> ScriptProcess:
-        log = tmp_path / f"{arguments[0]}.log"
-        settings = environment | {"RECONCILE_INTERVAL": "1", "SWEEP_INTERVAL": "1"}
-        command = ["celery", "-A", "tests.support.worker_app", *arguments]
-        started.append(ScriptProcess(command, settings, stdout=log))
-        return started[-1]
-
-    yield start_one
-    for program in started:
-        program.kill()
 
 
 @pytest.mark.parametrize("database", ["sqlite"])  # the databases do not differ in this
@@ -71,12 +54,6 @@ def test_refusal_delays_jobs_and_ends_no_process(
         wait_for(lambda: all_run(programs) and state_of(task_id) == "SUCCESS", what="success")  # noqa: B023
         assert (row_of(task_id).attempts, row_of(task_id).crashes) == (1, 0)
     wait_for_line(tmp_path / "worker.log", "second@tests ready")
-
-
-def all_run(programs: list[ScriptProcess]) -> bool:
-    """Return True. Raises AssertionError if a program has ended."""
-    assert [program.poll() for program in programs] == [None] * len(programs)
-    return True
 
 
 @pytest.mark.parametrize(

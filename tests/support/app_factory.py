@@ -89,7 +89,10 @@ def _close_connections(app: Flask) -> None:
 
 
 def _create(overrides: dict[str, Any]) -> Flask:
-    limiter._storage_dead = False  # all applications of a process share it; an earlier outage is over
+    # All applications of a process share the limiter: an earlier outage is over, and it would add this one's options to
+    # those of an earlier one.
+    limiter._storage_dead = False
+    limiter._storage_options.clear()
     app = create_app(**{"WTF_CSRF_ENABLED": False} | overrides)
     app.test_client_class = Client
     app.jinja_env.bytecode_cache = _template_cache

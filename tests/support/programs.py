@@ -51,6 +51,12 @@ class ScriptProcess(ManagedProcess):
         return self._fork.pid
 
 
+def all_run(programs: Sequence[ManagedProcess]) -> bool:
+    """Return True. Raises AssertionError if a program has ended."""
+    assert [program.poll() for program in programs] == [None] * len(programs)
+    return True
+
+
 def run(
     command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
