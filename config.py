@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-import ssl
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import fsspec
 import limits
-import redis
 from email_validator import EmailNotValidError, validate_email
 from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from redis_settings import DEFAULT_REDIS_URL, existing_file, parse_redis_url, redis_settings
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refused in production
@@ -177,31 +177,18 @@ def _default_redis_prefix(database_url: str, instance: Path) -> str:
 
 
 def _redis(env: Env, default_prefix: str) -> dict[str, Any]:
-    """Return what the clients of Redis need: those of this project, of Flask-Limiter, kombu, Celery and RedBeat."""
-    url, _, query = (env.str("REDIS_URL", "redis://127.0.0.1:6379/0", validate=_redis_url) or "").partition("?")
-    ca_certs = env.str("REDIS_CA_CERTS", None, validate=_file)
-    prefix = env.str("REDIS_PREFIX", default_prefix, validate=_redis_prefix) or ""
-    timeout = env.float("REDIS_TIMEOUT", 2.0, validate=_positive)
-    tls = _redis_tls(query, ca_certs) if url.startswith("rediss://") else {}
-    return {
-        "REDIS_URL": url,
-        # Options of redis-py for rediss:// URLs. The certificate of the server is verified, with the certificates of
-        # the file REDIS_CA_CERTS or those of the system, unless the URL says ?ssl_cert_reqs=none.
-        "REDIS_TLS": tls,
+    return redis_settings(
+        # One server (redis://) or a group with Redis Sentinel (sentinel://); redis_settings.py has the forms.
+        parse_redis_url(env.str("REDIS_URL", DEFAULT_REDIS_URL, validate=parse_redis_url) or DEFAULT_REDIS_URL),
+        # A file with certificates. They verify that of a rediss:// or sentinels:// server, instead of the system's.
+        ca_certs=env.str("REDIS_CA_CERTS", None, validate=existing_file),
         # The beginning of every key, queue and channel in Redis, so that several sites can share one. The default is
         # derived from the address of the database: set this if the programs of a site use different addresses of it,
         # for example because only some of them use a connection pooler.
-        "REDIS_PREFIX": prefix,
+        prefix=env.str("REDIS_PREFIX", default_prefix, validate=_redis_prefix) or "",
         # Seconds after which a Redis that does not answer counts as unavailable.
-        "REDIS_TIMEOUT": timeout,
-        "RATELIMIT_STORAGE_URI": url,
-        "RATELIMIT_STORAGE_OPTIONS": {
-            "key_prefix": f"{prefix}limits",
-            "socket_connect_timeout": timeout,
-            "socket_timeout": timeout,
-            **tls,
-        },
-    }
+        timeout=env.float("REDIS_TIMEOUT", 2.0, validate=_positive) or 0.0,
+    )
 
 
 def _mail(env: Env) -> dict[str, Any]:
@@ -368,46 +355,10 @@ def _mail_addresses(values: list[str]) -> None:
             raise ValidationError("Must be mail addresses, separated by commas.") from None
 
 
-def _redis_url(value: str) -> None:
-    if value.startswith("unix:") or "sentinel" in value.partition(":")[0] or "cluster" in value.partition(":")[0]:
-        raise ValidationError("Must be one server: Unix sockets, Sentinel and Redis Cluster are not supported.")
-    try:
-        url, _, query = value.partition("?")
-        redis.ConnectionPool.from_url(url)
-        database = urlsplit(url).path.strip("/")
-        tls = _redis_tls(query, None)
-    except (ValueError, KeyError):
-        raise ValidationError(
-            "Must be a redis:// or rediss:// URL; a rediss:// URL may have ?ssl_cert_reqs=required, optional or none, "
-            "and ?ssl_ca_certs=FILE."
-        ) from None
-    if not (database.isdecimal() or not database):
-        raise ValidationError("Must end with the number of a database.")
-    if query and url.startswith("redis://"):
-        raise ValidationError("Has parameters of TLS: must begin with rediss://.")
-    _file(tls.get("ssl_ca_certs"))
-
-
 def _redis_prefix(value: str) -> None:
     # Without the characters of patterns and of Redis Cluster's hash tags.
     if not re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", value):
         raise ValidationError("Must be 1 to 100 letters, digits or characters of _.:/-")
-
-
-def _redis_tls(query: str, ca_certs: str | None) -> dict[str, Any]:
-    """Return the options of TLS from the query of a URL. Raises ValueError or KeyError for any other."""
-    options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    verify = options.pop("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-    ca_certs = options.pop("ssl_ca_certs", ca_certs)
-    if options:
-        raise ValueError(f"unknown parameters: {', '.join(options)}")
-    tls = {"ssl_cert_reqs": ssl.VerifyMode[f"CERT_{verify.upper()}"], "ssl_check_hostname": verify == "required"}
-    return tls | ({"ssl_ca_certs": ca_certs} if ca_certs else {})
-
-
-def _file(value: str | None) -> None:
-    if value is not None and not Path(value).is_file():
-        raise ValidationError(f"There is no file {value}.")
 
 
 def _with_driver(url: str) -> str:

@@ -78,9 +78,17 @@ class SiteRedis(redis.Redis):
     prefix: str
 
     @classmethod
-    def connect(cls, url: str, prefix: str, **options: Any) -> SiteRedis:
-        """Return a client for the server at `url`; `options` are those of redis-py."""
-        client = cast(SiteRedis, cls.from_url(url, decode_responses=True, **options))
+    def connect(cls, url: str, prefix: str, service_name: str = "", **options: Any) -> SiteRedis:
+        """Return a client for the server at `url`, or with a `service_name`, for the current master of that group.
+
+        `options` are those of redis-py; for a group, they include the ``sentinels`` and do without the URL.
+        """
+        options["decode_responses"] = True
+        client: SiteRedis
+        if service_name:
+            client = redis.Sentinel(**options).master_for(service_name, cls)  # type: ignore[no-untyped-call]
+        else:
+            client = cast(SiteRedis, cls.from_url(url, **options))
         client.prefix = prefix
         return client
 
@@ -102,6 +110,7 @@ class RedisClient:
             socket_timeout=timeout,
             retry=None,
             **app.config["REDIS_TLS"],
+            **app.config["REDIS_SENTINEL"],
         )
 
     @property

@@ -58,7 +58,7 @@ class _Plan:
     port: int
     mail_port: int
     environment: dict[str, str]
-    redis: tuple[str, dict[str, Any]]  # the settings REDIS_URL and REDIS_TLS
+    redis: tuple[str, dict[str, Any]]  # the arguments of redis_answers()
     backing: list[Program]
     apps: list[Program]
 
@@ -78,7 +78,7 @@ def _plan(port: int, instance: Path) -> _Plan:
     os.environ.clear()
     os.environ.update(environment)
     settings = load_settings()
-    redis = settings["REDIS_URL"], settings["REDIS_TLS"]
+    redis = settings["REDIS_URL"], settings["REDIS_TLS"] | settings["REDIS_SENTINEL"]
     return _Plan(port, mail_port, environment, redis, backing, _procfile(ROOT / "Procfile"))
 
 

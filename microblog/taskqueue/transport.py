@@ -57,3 +57,19 @@ class Transport(redis.Transport):
 
     Channel = Channel
     connection_errors = (*redis.Transport.connection_errors, exceptions.ResponseError)
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The same channel, connected to the current master of a group with Redis Sentinel."""
+
+
+class SentinelTransport(Transport):
+    """The same transport for a group with Redis Sentinel. The URL of the connection names all sentinels."""
+
+    Channel = SentinelChannel
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)  # type: ignore[no-untyped-call]
+        # After an error, kombu would switch to the URL of the next sentinel, and thereby to its own transport. The
+        # channel queries all sentinels anyway.
+        client.cycle = None

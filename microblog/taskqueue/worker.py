@@ -43,7 +43,7 @@ from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimLost, Cl
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep, QueueOrderStep
 from microblog.taskqueue.reconcile import Reconciler
-from microblog.taskqueue.result_backend import DatabaseResultBackend
+from microblog.taskqueue.result_backend import DatabaseResultBackend, SentinelResultBackend
 from microblog.taskqueue.transitions import check_claim, claim_task, expire_lease, release_on_shutdown, renew_leases
 
 logger = logging.getLogger(__name__)
@@ -350,7 +350,8 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     """
     app = CeleryApp(flask_app)
     app.config_from_object(settings)
-    app.conf.result_backend = DatabaseResultBackend.url(flask_app.config["REDIS_URL"])
+    backend = SentinelResultBackend if flask_app.config["REDIS_SENTINEL"] else DatabaseResultBackend
+    app.conf.result_backend = backend.url(flask_app.config["REDIS_URL"])
     app.autodiscover_tasks(packages, force=True)  # now: the web launches tasks by name, too
     tasks = {name: task for name, task in app.tasks.items() if isinstance(task, JobTask)}
     app.conf.task_routes = {name: {"queue": task.queue_name} for name, task in tasks.items() if task.queue_name}

@@ -68,6 +68,15 @@ def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPa
         ("REDIS_URL", "rediss://host?timeout=5"),
         ("REDIS_URL", "unix:///run/redis.sock"),
         ("REDIS_URL", "sentinel://host"),
+        ("REDIS_URL", "sentinel://host?master="),
+        ("REDIS_URL", "sentinel://?master=name"),
+        ("REDIS_URL", "sentinel://host,?master=name"),
+        ("REDIS_URL", "sentinel://host;sentinel://other?master=name"),
+        ("REDIS_URL", "sentinel://host:port?master=name"),
+        ("REDIS_URL", "sentinel://host:99999?master=name"),
+        ("REDIS_URL", "sentinel://host/nonsense?master=name"),
+        ("REDIS_URL", "sentinel://host?master=name&ssl_cert_reqs=none"),
+        ("REDIS_URL", "sentinels://host?master=name&ssl_ca_certs=/no/such/file"),
         ("REDIS_URL", "redis-cluster://host"),
         ("REDIS_CA_CERTS", "/no/such/file"),
         ("PUBLIC_URL", "example.com"),
@@ -99,6 +108,53 @@ def test_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
 
     assert str(raised.value).startswith(f"{name}: ")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentinels", "credentials", "for_kombu"),
+    [
+        ("sentinel://host?master=name", [("host", 26379)], (None, None), ["sentinel://host:26379/0"]),
+        (
+            "sentinel://:a%3Bb%40c@host:1,other/3?master=name",
+            [("host", 1), ("other", 26379)],
+            (None, "a;b@c"),
+            ["sentinel://:a%3Bb%40c@host:1/3", "sentinel://:a%3Bb%40c@other:26379/3"],
+        ),
+        (
+            "sentinels://user:word@10.0.0.1,[::1]:2/0?master=name&ssl_cert_reqs=none",
+            [("10.0.0.1", 26379), ("::1", 2)],
+            ("user", "word"),
+            ["sentinel://user:word@10.0.0.1:26379/0", "sentinel://user:word@[::1]:2/0"],
+        ),
+    ],
+)
+def test_url_of_sentinels_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    sentinels: list[tuple[str, int]],
+    credentials: tuple[str | None, str | None],
+    for_kombu: list[str],
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+
+    settings = load_settings()
+
+    assert settings["REDIS_URL"].split(";") == for_kombu
+    sentinel = settings["REDIS_SENTINEL"]
+    assert (sentinel["service_name"], sentinel["sentinels"]) == ("name", sentinels)
+    assert (sentinel["username"], sentinel["password"]) == credentials
+    assert sentinel["sentinel_kwargs"]["password"] is None
+    assert sentinel["ssl"] is sentinel["sentinel_kwargs"]["ssl"] is bool(settings["REDIS_TLS"])
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@host/nonsense", "sentinel://:secret@host", "http://:secret@host"])
+def test_password_of_invalid_url_is_not_printed(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+
+    with pytest.raises(ConfigError) as raised:
+        load_settings()
+
+    assert "secret" not in str(raised.value)
 
 
 def test_all_invalid_settings_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
