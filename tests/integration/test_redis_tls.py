@@ -1,4 +1,4 @@
-"""A rediss:// URL encrypts and verifies the connection of every client of Redis."""
+"""A rediss:// or sentinels:// URL encrypts and verifies the connection of every client of Redis."""
 
 from __future__ import annotations
 
@@ -19,49 +19,67 @@ from microblog.taskqueue.scheduler import Scheduler
 from tests.support import app_factory, external, tasks
 from tests.support.clients import sign_in
 from tests.support.factories import row_of, start, state_of
-from tests.support.servers import TIMEOUT, Worker, wait_for
+from tests.support.servers import SENTINEL_GROUP, TIMEOUT, SentinelServer, Worker, wait_for
 
 CERTIFICATES = Path(app_factory.__file__).parent / "tls"
 CA = CERTIFICATES / "ca.pem"
 PASSWORD = "never-in-plain-text"
+OPTIONS = ["--tls-cert-file", str(CERTIFICATES / "server.pem"), "--tls-key-file", str(CERTIFICATES / "server.key")]
+OPTIONS += ["--tls-ca-cert-file", str(CA), "--tls-auth-clients", "no"]
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the databases do not differ in this
 
 
 @pytest.fixture
-def tls_url(tmp_path: Path) -> Iterator[str]:
-    """The URL of a Redis that accepts only TLS and requires a password; its certificate is signed by CA."""
+def server_port(tmp_path: Path) -> Iterator[int]:
+    """The port of a Redis that accepts only TLS and requires a password; its certificate is signed by CA."""
     external.REDIS_WITH_TLS.require()
     port = free_port()
-    command = [*redis_command(0), "--tls-port", str(port), "--requirepass", PASSWORD, "--tls-auth-clients", "no"]
-    command += ["--tls-cert-file", str(CERTIFICATES / "server.pem"), "--tls-key-file", str(CERTIFICATES / "server.key")]
-    server = ManagedProcess([*command, "--tls-ca-cert-file", str(CA)], os.environ, stdout=tmp_path / "redis.log")
+    command = [*redis_command(0), "--tls-port", str(port), "--requirepass", PASSWORD, *OPTIONS]
+    server = ManagedProcess(command, os.environ, stdout=tmp_path / "redis.log")
     url = f"rediss://:{PASSWORD}@127.0.0.1:{port}/0"
     server.wait_until(lambda: redis_answers(url, {"ssl_ca_certs": str(CA)}), "redis-server", TIMEOUT)
-    yield url
+    yield port
     server.kill()
+
+
+@pytest.fixture(params=["rediss", "sentinels"])
+def tls_url(server_port: int, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of the server, or that of a sentinel that accepts only TLS and names this server as the master."""
+    if request.param == "rediss":
+        yield f"rediss://:{PASSWORD}@127.0.0.1:{server_port}/0"
+        return
+    sentinel = SentinelServer(tmp_path, server_port, f"sentinel auth-pass {SENTINEL_GROUP} {PASSWORD}")
+    url = f"sentinels://:{PASSWORD}@127.0.0.1:{sentinel.port}/0?master={SENTINEL_GROUP}"
+    only_tls = ["--port", "0", "--tls-port", str(sentinel.port), "--tls-replication", "yes"]
+    with sentinel.running(url, *only_tls, *OPTIONS, ca_certs=str(CA)):
+        yield url
 
 
 @pytest.fixture
 def make_tls_app(environment: dict[str, str], tls_url: str, contexts: contextlib.ExitStack) -> Callable[..., Flask]:
-    """A function that creates an application with this server; `query` is added to the URL."""
+    """A function that creates an application with this server; `query` is added to the parameters of the URL."""
 
     def make(query: str = "", **settings: str) -> Flask:
-        return contexts.enter_context(
-            app_factory.application(environment | {"REDIS_URL": tls_url + query} | settings, RATELIMIT_ENABLED=True)
-        )
+        settings = environment | {"REDIS_URL": with_query(tls_url, query)} | settings
+        return contexts.enter_context(app_factory.application(settings, RATELIMIT_ENABLED=True))
 
     return make
 
 
-@pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=none", "?ssl_cert_reqs=CERT_NONE"])
+def with_query(url: str, query: str) -> str:
+    """Return `url` with the parameters `query` added."""
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+@pytest.mark.parametrize("query", ["", "ssl_cert_reqs=none", "ssl_cert_reqs=CERT_NONE"])
 @pytest.mark.exhaustive
 def test_every_client_uses_tls(
     make_tls_app: Callable[..., Flask], make_worker: Callable[..., Worker], tls_url: str, query: str
 ) -> None:
     settings = {} if query else {"REDIS_CA_CERTS": str(CA)}
     app = make_tls_app(query, **settings)
-    make_worker(REDIS_URL=tls_url + query, **settings)
+    make_worker(REDIS_URL=with_query(tls_url, query), **settings)
 
     task_id = start(tasks.add.s(1, 2))
 
@@ -83,5 +101,5 @@ def test_unknown_certificate_is_refused(make_tls_app: Callable[..., Flask]) -> N
     db.session.commit()
 
     assert row_of(task_id).published_at is None
-    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(redis.ConnectionError, match=r"CERTIFICATE_VERIFY_FAILED|No master found"):
         redis_client.connection.ping()

@@ -27,6 +27,7 @@ TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_MAIL = "tests/integration/test_mail.py"
 TEST_REFUSALS = "tests/integration/test_redis_refusals.py"
+TEST_SENTINEL = "tests/integration/test_redis_sentinel.py"
 TEST_RETRY = "tests/integration/test_retry.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
@@ -189,6 +190,12 @@ OUTAGES = Promise(
                 ),
             ),
             (REFUSAL,),
+        ),
+        Mutant(
+            "sentinel-transport",
+            "With Redis Sentinel, a worker keeps its transport after a failover, and so survives malformed messages.",
+            (Edit(TRANSPORT, "SentinelTransport.__init__", "client.cycle = None", ""),),
+            (f"{TEST_SENTINEL}::test_failover_delays_jobs_and_ends_no_process",),
         ),
         Mutant(
             "redis-refuses-result",
