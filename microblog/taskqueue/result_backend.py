@@ -107,7 +107,7 @@ class DatabaseResultBackend(RedisBackend):
         if _has_no_row(request):
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         writer = Writer.of(task_id, request)
-        progress = as_progress(state, result) if state not in states.ALL or state == states.PROGRESS else None
+        progress = None if state in (states.STARTED, states.RETRY, *states.FINISHED) else as_progress(state, result)
         if progress is not None and writer.claim is not None:
             if persist or not writer.claim.lease_valid:
                 self._store_progress(writer.claim, progress)
