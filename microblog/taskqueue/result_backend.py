@@ -38,6 +38,7 @@ from microblog.taskqueue.transitions import (
     store_success,
     task_table,
 )
+from microblog.validators import replace_unstorable
 
 logger = logging.getLogger(__name__)
 
@@ -295,8 +296,8 @@ def as_progress(state: str, meta: Any) -> dict[str, Any]:
     percent = _count(given.get("percent"))
     if percent is None:
         percent = current * 100 // total if total else 0
-    message = given.get("message") or ("" if state == states.PROGRESS else state)
-    return {"current": current, "total": total, "percent": min(percent, 100), "message": str(message)}
+    message = replace_unstorable(str(given.get("message") or ("" if state == states.PROGRESS else state)))
+    return {"current": current, "total": total, "percent": min(percent, 100), "message": message}
 
 
 def _count(value: Any) -> int | None:

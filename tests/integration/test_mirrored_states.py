@@ -57,6 +57,7 @@ class Run(NamedTuple):
 FOUND = {
     "PENDING stored by the task": Run([Call("update_state", ("PENDING", None))], 1),
     "RETRY stored by the task": Run([Call("update_state", ("RETRY", OSError("later")))], 1),
+    "half a surrogate pair as state": Run([Call("update_state", ("\ud800", None))], 1),
 }
 
 
