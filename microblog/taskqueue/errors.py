@@ -83,7 +83,10 @@ class AlreadyRunning(Exception):
 
 def user_message(error: BaseException) -> str:
     """Return the sentence for the user about `error`, in the current locale, without class names and secrets."""
-    return str(_sentence(error))
+    try:
+        return str(_sentence(error))
+    except Exception:  # of a JobError with a __str__() of its own
+        return str(_sentence(Exception()))
 
 
 def _sentence(error: BaseException) -> Any:

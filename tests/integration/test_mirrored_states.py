@@ -23,7 +23,7 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import ClaimLost
+from microblog.taskqueue.errors import ClaimLost, JobError
 from microblog.taskqueue.reconcile import reconcile_all
 from microblog.taskqueue.worker import JobTask
 from tests.support import tasks
@@ -31,6 +31,13 @@ from tests.support.factories import row_of, start
 from tests.support.servers import RedisServer
 
 WORKER = "one@host"
+
+
+class Unprintable(JobError):
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 class PlainBackend(RedisBackend):
@@ -57,6 +64,8 @@ class Run(NamedTuple):
 FOUND = {
     "PENDING stored by the task": Run([Call("update_state", ("PENDING", None))], 1),
     "RETRY stored by the task": Run([Call("update_state", ("RETRY", OSError("later")))], 1),
+    "error without a text": Run([], Unprintable()),
+    "revoked without a text": Run([Call("update_state", ("REVOKED", Unprintable()))], 1),
     "half a surrogate pair as state": Run([Call("update_state", ("\ud800", None))], 1),
 }
 
