@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from microblog.validators import replace_unstorable
 _UNFINISHED = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in states.UNFINISHED)))
 _ENDED = sa.text("finished_at IS NOT NULL")
 _ROOT = sa.text("position = 0")
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # in JSON, after any number of escaped backslashes
 
 
 def _partial(name: str, *columns: str, where: sa.TextClause, **options: Any) -> sa.Index:
@@ -52,17 +54,10 @@ class CleanJSON(sa.types.TypeDecorator[Any]):
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
         if value is None:
             return None
-        return _clean(json.loads(dumps(value), parse_constant=str))  # type: ignore[no-untyped-call]
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return replace_unstorable(value)
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    return value
+        # As text, since a recursive function fails for lists that are nested half as deeply as JSON allows.
+        text = replace_unstorable(dumps(value, ensure_ascii=False))  # type: ignore[no-untyped-call]
+        text = _ESCAPED_NUL.sub(r"\1\\ufffd", text)
+        return json.loads(text, parse_constant=str)
 
 
 class Task(Model):

@@ -40,6 +40,20 @@ class Unprintable(JobError):
         raise RuntimeError("no text")
 
 
+class Nested(list[Any]):
+    """A list that contains a list, and so on. Its repr() does not fail."""
+
+    def __init__(self, depth: int) -> None:
+        inner: list[Any] = []
+        for _ in range(depth):
+            inner = [inner]
+        super().__init__(inner)
+        self._depth = depth
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._depth})"
+
+
 class PlainBackend(RedisBackend):
     """Celery's result backend, which does not wait for results."""
 
@@ -67,6 +81,7 @@ FOUND = {
     "error without a text": Run([], Unprintable()),
     "revoked without a text": Run([Call("update_state", ("REVOKED", Unprintable()))], 1),
     "half a surrogate pair as state": Run([Call("update_state", ("\ud800", None))], 1),
+    "nested result": Run([], Nested(500)),
 }
 
 

@@ -81,6 +81,7 @@ def test_any_error_ends_row(app: Flask, text: str, kind: type[Exception], traceb
     ("value", "stored"),
     [
         ({"a": "one\0two"}, {"a": "one\N{REPLACEMENT CHARACTER}two"}),
+        (["\\\0", "\\u0000"], {"result": ["\\\N{REPLACEMENT CHARACTER}", "\\u0000"]}),
         ({"\ud800": "\udfff"}, {"\N{REPLACEMENT CHARACTER}": "\N{REPLACEMENT CHARACTER}"}),
         ({"a": math.nan, "b": [math.inf, -math.inf]}, {"a": "NaN", "b": ["Infinity", "-Infinity"]}),
         ([1], {"result": [1]}),

@@ -211,7 +211,7 @@ ANY_VALUE = (
             Edit(
                 MODELS,
                 "CleanJSON.process_bind_param",
-                "_clean(json.loads(dumps(value), parse_constant=str))",
+                "json.loads(text, parse_constant=str)",
                 "value",
             ),
         ),
