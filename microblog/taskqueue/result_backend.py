@@ -45,13 +45,15 @@ logger = logging.getLogger(__name__)
 # Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
 # later than that of the final one. A value that is malformed is replaced. A writer without a claim (ARGV[3] is empty)
 # has no number to compare; its row has accepted the state before, so that only a final result stops it.
+# Only the beginning and the end of the stored text are read, which are the state and the attempt (_store_result): cjson
+# cannot decode all that Python encodes between them, such as half a surrogate pair.
 _STORE = """
 local stored = redis.pcall("GET", KEYS[1])
-local readable, meta = pcall(cjson.decode, stored)
-if readable and type(meta) == "table" then
+if type(stored) == "string" then
   local attempt = tonumber(ARGV[3])
-  local stored_attempt = tonumber(meta.attempt)
-  local stored_is_final = meta.status == "SUCCESS" or meta.status == "FAILURE" or meta.status == "REVOKED"
+  local status = string.match(stored, '^{"status": "(%u+)"')
+  local stored_attempt = tonumber(string.match(stored, '"attempt": (%d+)}$'))
+  local stored_is_final = status == "SUCCESS" or status == "FAILURE" or status == "REVOKED"
   local older = attempt and stored_attempt and attempt < stored_attempt
   local newer = attempt and stored_attempt and attempt > stored_attempt
   if older or stored_is_final and not newer then return 0 end

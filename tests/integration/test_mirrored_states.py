@@ -81,6 +81,7 @@ FOUND = {
     "error without a text": Run([], Unprintable()),
     "revoked without a text": Run([Call("update_state", ("REVOKED", Unprintable()))], 1),
     "half a surrogate pair as state": Run([Call("update_state", ("\ud800", None))], 1),
+    "half a surrogate pair in a final result": Run([Call("mark_as_revoked", ("\ud800",))], 1),
     "nested result": Run([], Nested(500)),
 }
 
