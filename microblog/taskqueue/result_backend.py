@@ -17,6 +17,7 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import BackendStoreError, TaskRevokedError
 from flask_babel import force_locale
+from kombu.exceptions import EncodeError
 from redis.commands.core import Script
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
@@ -86,6 +87,31 @@ class DatabaseResultBackend(RedisBackend):
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do nothing. Celery's backend would subscribe the caller to the result, but no caller waits for one."""
+
+    def encode(self, data: Any) -> Any:
+        """As Celery's. Raises EncodeError also for a value that cannot be decoded, which no next step could receive."""
+        payload = super().encode(data)
+        try:
+            self.decode(payload)
+        except Exception as error:
+            raise EncodeError(f"the value cannot be decoded ({error!r})") from error
+        return payload
+
+    def decode_result(self, payload: Any) -> dict[str, Any]:
+        """As Celery's; a malformed result, which somebody else has stored, counts as none."""
+        with contextlib.suppress(Exception):
+            meta: dict[str, Any] = super().decode_result(payload)
+            if {"status", "result"} <= meta.keys():
+                return meta
+        logger.warning("a result in Redis is malformed and counts as missing: %.200r", payload)
+        return {"status": states.PENDING, "result": None}
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """As Celery's; if a task has stored a value that is no error, the error about that."""
+        try:
+            return super().exception_to_python(exc)
+        except Exception as error:
+            return error
 
     # Called by Celery
 

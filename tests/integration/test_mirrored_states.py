@@ -83,6 +83,7 @@ FOUND = {
     "half a surrogate pair as state": Run([Call("update_state", ("\ud800", None))], 1),
     "half a surrogate pair in a final result": Run([Call("mark_as_revoked", ("\ud800",))], 1),
     "nested result": Run([], Nested(500)),
+    "no error as failure": Run([Call("update_state", ("FAILURE", {"reason": 1}))], 1),
 }
 
 

@@ -15,6 +15,7 @@ from celery.exceptions import TaskRevokedError
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kombu.exceptions import EncodeError
 
 from microblog.accounts.models import User
 from microblog.extensions import db
@@ -112,6 +113,17 @@ def test_next_step_receives_value_that_redis_has_forgotten(app: Flask, value: An
     backend.mark_as_done(request.id, value, request=request)
 
     assert row_of(request.id).return_value == value == backend.get_result(request.id)
+
+
+def test_result_that_cannot_be_read_again_fails_task(app: Flask) -> None:
+    """Celery stores it, and could neither read it nor send it to the next step."""
+    backend, request = app.extensions["celery"].backend, run_task(app)
+
+    with pytest.raises(EncodeError, match="cannot be decoded"):
+        backend.mark_as_done(request.id, {"__type__": "unknown", "__value__": 1}, request=request)
+
+    backend.mark_as_failure(request.id, JobError({"__type__": "unknown", "__value__": 1}), request=request)
+    assert row_of(request.id).state == backend.get_state(request.id) == states.FAILURE
 
 
 def test_value_that_no_serializer_knows_fails_task(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
