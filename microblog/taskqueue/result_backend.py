@@ -25,7 +25,7 @@ from microblog.database import VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErr
 from microblog.extensions import refuses
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
-from microblog.taskqueue.interface import Claim, TaskChange, claim_of, task_changed
+from microblog.taskqueue.interface import Claim, TaskChange, task_changed
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
     UNFINISHED,
@@ -133,7 +133,7 @@ class DatabaseResultBackend(RedisBackend):
         row that cannot be written is left to reconcile. Raises BackendStoreError if a terminal state is not in Redis,
         ClaimLost if the task was taken over, and Cancelled from a PROGRESS if its user has cancelled it.
         """
-        if _has_no_row(request):
+        if _has_no_row(task_id, request):
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         writer = Writer.of(task_id, request)
         progress = None if state in (states.STARTED, states.RETRY, *states.FINISHED) else as_progress(state, result)
@@ -159,9 +159,9 @@ class DatabaseResultBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **kwargs: Any
     ) -> Any:
         """As Celery's, in one round trip that is atomic, and fenced by the number of the attempt."""
-        if _has_no_row(request):
+        if _has_no_row(task_id, request):
             return super()._store_result(task_id, result, state, traceback, request, **kwargs)
-        claim = claim_of(request)
+        claim = Writer.of(task_id, request).claim
         attempt = claim.attempt if claim else None
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta |= {"task_id": task_id, "attempt": attempt}
@@ -333,6 +333,6 @@ def _count(value: Any) -> int | None:
     return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
 
 
-def _has_no_row(request: Context | None) -> bool:
+def _has_no_row(task_id: str, request: Context | None) -> bool:
     """Return whether JobTask has found that the task has no row; false before its claim and in other processes."""
-    return getattr(request, "has_no_row", False)
+    return getattr(request, "has_no_row", False) and getattr(request, "id", None) == task_id

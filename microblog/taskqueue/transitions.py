@@ -258,9 +258,12 @@ class Writer(NamedTuple):
 
     @classmethod
     def of(cls, task_id: str, request: Context | None) -> Writer:
-        """Return the writer of a state of `task_id`, from the request that Celery passes to the result backend."""
+        """Return the writer of a state of `task_id`, from the request that Celery passes to the result backend.
+
+        That request is of another task if a task stores the state of another one.
+        """
         claim = claim_of(request)
-        if claim is not None:
+        if claim is not None and claim.task_id == task_id:
             return cls(claim, _BY_HOLDER, {"task_id": task_id, "attempt": claim.attempt})
         worker = getattr(request, "hostname", None) or ""
         return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Signature, Task, chain
+from celery.app.task import Context
 from celery.result import AsyncResult
 from flask import Flask
 
@@ -14,6 +15,7 @@ from microblog import create_app
 from microblog.taskqueue import states
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.result_backend import as_progress
+from microblog.taskqueue.transitions import claim_task
 from tests.support import not_none, tasks
 from tests.support.factories import row_of, rows_of, start, state_of
 from tests.support.servers import RedisServer, Worker, wait_for
@@ -124,3 +126,16 @@ def test_failures_expire_as_set(app: Flask, redis_server: RedisServer) -> None:
     times = [redis_server.client.ttl(backend.get_key_for_task(task_id).decode()) for task_id in (failed, done)]
     assert times[0] <= 60 < times[1]
     backend.failure_expires = backend.expires
+
+
+def test_task_that_updates_another_keeps_its_own_claim(app: Flask) -> None:
+    executor, backend = app.extensions["celery"].executor, app.extensions["celery"].backend
+    own, other = start(tasks.noop.s()), start(tasks.noop.s())
+    claim_task(executor, other, "other@host", lease=60, max_crashes=3)
+    request = Context({"id": own, "hostname": "own@host", "delivery_info": {}})
+    request.claim = claim_task(executor, own, "own@host", lease=60, max_crashes=3)
+
+    backend.store_result(other, 1, states.SUCCESS, request=request)
+
+    assert (state_of(other), backend.get_state(other)) == (states.STARTED, states.PENDING)
+    assert request.claim.lease_valid
