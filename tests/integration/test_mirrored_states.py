@@ -18,9 +18,11 @@ from celery import Celery, Task
 from celery.app.task import Context
 from celery.app.trace import build_tracer
 from celery.backends.redis import RedisBackend
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, TimeLimitExceeded
 from celery.result import AsyncResult
 from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, JobError
@@ -29,8 +31,10 @@ from microblog.taskqueue.worker import JobTask
 from tests.support import tasks
 from tests.support.factories import row_of, start
 from tests.support.servers import RedisServer
+from tests.support.values import TEXTS, VALUES
 
 WORKER = "one@host"
+WORDS = ["PENDING", "RECEIVED", "STARTED", "REJECTED", "IGNORED", "PROGRESS", *states.FINISHED]
 
 
 class Unprintable(JobError):
@@ -52,6 +56,13 @@ class Nested(list[Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._depth})"
+
+
+class Huge(int):
+    """A number with more digits than int() converts to text. Its repr() does not fail."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.bit_length()} bits)"
 
 
 class PlainBackend(RedisBackend):
@@ -85,6 +96,26 @@ FOUND = {
     "nested result": Run([], Nested(500)),
     "no error as failure": Run([Call("update_state", ("FAILURE", {"reason": 1}))], 1),
 }
+
+ERRORS = st.builds(
+    lambda kind, arguments: kind(*arguments),
+    st.sampled_from([JobError, RuntimeError, KeyError, Unprintable]),
+    st.lists(VALUES, max_size=2),
+)
+ODD = st.sampled_from([object(), {1, 2}, Nested(500), Nested(3000), Huge(10**5000)])
+ANYTHING = VALUES | ERRORS | ODD
+META = ANYTHING | st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("current", "total", "percent", "message"), ANYTHING)
+)
+CALLS = st.one_of(
+    st.builds(lambda word, meta: Call("update_state", (word, meta)), st.sampled_from(WORDS) | TEXTS, META),
+    # Celery cannot read RETRY with another value than an error, and reads it before it stores the next state.
+    st.builds(lambda error: Call("update_state", ("RETRY", error)), ERRORS),
+    st.builds(lambda: Call("mark_as_started", ())),
+    st.builds(lambda error: Call("mark_as_failure", (error,)), ERRORS | st.just(TimeLimitExceeded(1))),
+    st.builds(lambda reason: Call("mark_as_revoked", (reason,)), TEXTS),
+)
+RUNS = st.builds(Run, st.lists(CALLS, max_size=4), ANYTHING)
 
 
 def perform(task: Task, run: Run, last: bool, raised: list[str]) -> Any:
@@ -168,3 +199,17 @@ def check(app: Flask, plain_celery: Celery, runs: list[Run]) -> None:
 @pytest.mark.parametrize("found", FOUND)
 def test_example_ends_with_state_of_celery(app: Flask, plain_celery: Celery, found: str) -> None:
     check(app, plain_celery, [FOUND[found]])
+
+
+@pytest.mark.parametrize(
+    ("database", "number"), [("sqlite", 50), pytest.param("postgresql", 1000, marks=pytest.mark.exhaustive)]
+)
+def test_row_ends_with_state_of_celery(app: Flask, plain_celery: Celery, number: int) -> None:
+    @settings(
+        max_examples=number, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(runs=st.lists(RUNS, min_size=1, max_size=3))
+    def check_any(runs: list[Run]) -> None:
+        check(app, plain_celery, runs)
+
+    check_any()

@@ -27,18 +27,9 @@ from tests.support import not_none, tasks
 from tests.support.factories import only_job, row_of, start, write_posts
 from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
+from tests.support.values import TEXTS, VALUES
 
 pytestmark = pytest.mark.both_databases
-
-HUGE = 10**400
-TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.just(HUGE), st.floats(), TEXTS, st.datetimes(timezones=st.just(UTC)),
-    st.dates(), st.decimals(allow_nan=False), st.uuids(), st.binary(max_size=20),
-)  # fmt: skip
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
-)
 
 
 def run_task(app: Flask) -> Context:
