@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from flask import Flask, current_app
 from sqlalchemy.orm import aliased
 
 from microblog.database import database_time
-from microblog.extensions import db
+from microblog.extensions import SiteRedis, db
 from microblog.notifications import renderers
 from microblog.notifications.models import Notification
 from microblog.notifications.pubsub import ignore_unavailable_database, publish, user_topic
 from microblog.notifications.replay import event_from_notification, unread_count_events
 from microblog.notifications.services import mark_notifications_read, notify
 from microblog.taskqueue import states
-from microblog.taskqueue.interface import TaskChange
+from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.models import Task
 
 logger = logging.getLogger(__name__)
 
-LOOK_BACK = timedelta(hours=1)  # within which a missed end is noticed
+LOOKED_UNTIL_KEY = "ends-announced-until"  # the time of the last search for ends that were not announced
+OVERLAP = timedelta(minutes=10)  # of two such searches: a row may be committed some time after the time in it
+LONGEST_LOOK_BACK = timedelta(days=7)  # if Redis has lost that time
 END_GRACE = timedelta(seconds=10)  # for a process that is about to notify the user
 # A cancellation was requested, so it needs no notification.
 _NOTIFIED_STATES = (states.SUCCESS, states.FAILURE)
@@ -70,8 +72,14 @@ def notify_job_ended(app: Flask, change: TaskChange) -> None:
 
 
 def notify_missed_ends(app: Flask) -> None:
-    """Notify users whose job ended in the last hour, if its process was killed before it notified them."""
+    """Announce the ends of users' jobs whose process was killed before it did so.
+
+    Looks at what has ended since its last call. Raises redis.exceptions.RedisError.
+    """
+    client: SiteRedis = app.extensions["redis"]
     now = database_time(db.session)
+    looked_until = client.get(client.key(LOOKED_UNTIL_KEY))
+    since = datetime.fromisoformat(str(looked_until)) - OVERLAP if looked_until else now - LONGEST_LOOK_BACK
     root, step, later = aliased(Task), aliased(Task), aliased(Task)
     notified = sa.exists().where(
         Notification.user_id == root.user_id, Notification.name == root.name, Notification.subject == root.id
@@ -81,13 +89,13 @@ def notify_missed_ends(app: Flask) -> None:
     query = (
         sa.select(step)
         .join(root, root.id == step.root_id)
-        .where(step.finished_at.between(now - LOOK_BACK, now - END_GRACE), ended)
+        .where(step.finished_at.between(since, now - END_GRACE), ended)
         .where(root.user_id.is_not(None), root.name.in_(renderers.kinds()), ~notified)
     )
-    for missed in db.session.scalars(query).all():
-        notify_job_ended(
-            app, TaskChange(missed.id, missed.root_id, missed.position, missed.user_id, missed.state, None, now)
-        )
+    for row in db.session.scalars(query).all():
+        change = TaskChange(row.id, row.root_id, row.position, row.user_id, row.state, None, row.updated_at, row.name)
+        task_changed.send(app.extensions["celery"], change=change)
+    client.set(client.key(LOOKED_UNTIL_KEY), now.isoformat())
 
 
 def _ended_job(app: Flask, change: TaskChange) -> str | None:

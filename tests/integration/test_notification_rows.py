@@ -66,8 +66,7 @@ def test_missed_ends_are_notified_once(app: Flask, susan: User) -> None:
     )
     make_job(susan, "REVOKED", "REVOKED", seconds_ago=60)
     make_job(susan, "SUCCESS", "STARTED", seconds_ago=60)
-    for seconds in (0, 7200):
-        make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=seconds)
+    make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=0)
     make_job(None, "SUCCESS", "SUCCESS", seconds_ago=60)
 
     for _ in range(2):
@@ -79,6 +78,19 @@ def test_missed_ends_are_notified_once(app: Flask, susan: User) -> None:
         (mail_failed, "FAILURE"),
     }
     assert len(all_rows()) == 3
+
+
+def test_missed_ends_are_found_since_the_last_search(app: Flask, susan: User) -> None:
+    during_outage = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=7200)
+    tasks.notify_missed_ends.run()
+    assert [row.subject for row in all_rows()] == [during_outage]
+
+    before_last_search = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=7300)
+    since_last_search = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=60)
+    tasks.notify_missed_ends.run()
+
+    assert {row.subject for row in all_rows()} == {during_outage, since_last_search}
+    assert before_last_search not in {row.subject for row in all_rows()}
 
 
 def test_followers_and_messages_notify_user(browser: FlaskClient, susan: User, miguel: User) -> None:
