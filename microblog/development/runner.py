@@ -117,7 +117,7 @@ def _port(text: str) -> int:
 
 @contextmanager
 def _locked(instance: Path) -> Iterator[None]:
-    """Lock the folder, since two Redis servers would corrupt each other's files. Raises Failure if it is locked."""
+    """Lock the folder, since two of these would use the same database and mailbox. Raises Failure if it is locked."""
     instance.mkdir(parents=True, exist_ok=True)
     with (instance / "run.lock").open("w") as lock:
         try:

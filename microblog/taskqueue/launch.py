@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from celery import Signature
 from celery.utils import uuid
 from flask_babel import force_locale, get_locale
+from kombu.utils.json import dumps
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
@@ -57,7 +59,7 @@ def launch(
     reconcile publishes them. `description` is shown to the user for the first step (default: its title).
 
     Returns the first step's row. Raises AlreadyRunning if the user has an unfinished job with a step of the same
-    name, and TypeError if the arguments do not fit the first task or the job is neither a task nor a chain of tasks.
+    name, and TypeError if the arguments do not fit the first task or cannot be sent, or if the job cannot have rows.
     """
     steps = steps_of(job)
     steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # raises TypeError for wrong arguments
@@ -83,6 +85,8 @@ def steps_of(job: Signature) -> list[Signature]:
         raise TypeError(f"{job!r} has a callback, which would have no row: make it a step of a chain")
     if delays := {"countdown", "eta", "expires"} & job.options.keys():
         raise TypeError(f"{job!r} has the option {min(delays)}: a job begins as soon as a worker is free")
+    if job.options.get("serializer", "json") != "json":
+        raise TypeError(f"{job!r} has the serializer {job.options['serializer']}: messages are JSON only")
     if job.subtask_type == "chain":
         if job.options or not job.tasks:
             raise TypeError(
@@ -96,6 +100,11 @@ def steps_of(job: Signature) -> list[Signature]:
     task = celery_app().tasks.get(job.task) or job.type
     if not hasattr(task, "claim"):
         raise TypeError(f"{job.task} has a base class of its own: without that of this application it has no row")
+    if task.expires:
+        raise TypeError(f"{job.task} expires: a job runs, however long it waits")
+    queues = [queue.name for queue in celery_app().conf.task_queues]
+    if _queue_of(job) not in queues:
+        raise TypeError(f"{job!r} has the queue {_queue_of(job)}, which is none of {', '.join(queues)}")
     soft, hard = (job.options.get(name, getattr(task, name)) for name in ("soft_time_limit", "time_limit"))
     if soft and hard and soft > hard:
         raise TypeError(f"{job!r} has a soft time limit of {soft} s, above its hard limit of {hard} s")
@@ -114,7 +123,7 @@ def _new_rows(
         # The root is explicit, since Celery would use the task that publishes the message, such as reconcile.
         task = step.type
         # The queue is explicit, too: a process of another release may not know which queue the task has.
-        queue = task.app.amqp.router.route(step.options, step.task)["queue"].name
+        queue = _queue_of(step)
         # A row needs the result, also of a task whose runs by beat do not.
         options = {"task_id": task_id, "root_id": ids[0], "headers": headers, "queue": queue, "ignore_result": False}
         signature = step.clone().set(**options)
@@ -130,11 +139,25 @@ def _new_rows(
                 "description": (description if position == 0 else "") or title or step.task,
                 "state": states.PENDING,
                 "queue": queue,
-                "signature": dict(signature),
+                "signature": _as_json(signature),
                 "retried_from": retried_from if position == 0 else None,
             }
         )
     return rows
+
+
+def _queue_of(step: Signature) -> str:
+    name: str = celery_app().amqp.router.route(step.options, step.task)["queue"].name
+    return name
+
+
+def _as_json(signature: Signature) -> dict[str, Any]:
+    """Return `signature` as in a message, where kombu encodes times and other values. Raises TypeError."""
+    try:
+        encoded: dict[str, Any] = json.loads(dumps(dict(signature), allow_nan=False))  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the arguments of {signature.task} cannot be sent as JSON: {error}") from error
+    return encoded
 
 
 @sa.event.listens_for(db.session, "after_commit")
@@ -169,7 +192,8 @@ def publish(
     """
     task_id = signatures[0]["options"]["task_id"]
     with LogDatabaseErrors(logger, "%s is published later", task_id):
-        published_at = mark_published(executor, task_id, expected_published_at)
+        retries = signatures[0]["options"].get("retries", 0)
+        published_at = mark_published(executor, task_id, expected_published_at, retries)
         return published_at is not None and _send(executor, task_id, signatures, results, published_at)
     return False
 

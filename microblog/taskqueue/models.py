@@ -96,7 +96,7 @@ class Task(Model):
     retries: Mapped[int] = mapped_column(default=0, server_default="0")  # automatic retries, as Celery counts them
 
     published_at: Mapped[datetime | None]
-    eta: Mapped[datetime | None]  # when the next automatic retry is due: reconcile publishes it then
+    eta: Mapped[datetime | None]  # when the next message is due: reconcile publishes it then
     lease_expires_at: Mapped[datetime | None]  # null: waits, or was released; in the past: its worker died
     cancel_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=DatabaseTime())

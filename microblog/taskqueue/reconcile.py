@@ -1,7 +1,7 @@
 """Repair rows after faults, so that every job ends whatever was killed or lost; and publish retries when they are due.
 
-It reads unfinished rows only, by their partial index, and writes nothing if nothing is wrong. Several may run at once:
-claims, the result backend and publish() let each effect happen only once.
+It reads unfinished rows only, by their partial index, and writes nothing if there is nothing to do. Several may run at
+once: claims, the result backend and publish() let each effect happen only once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from celery import bootsteps
 from flask import current_app
+from sqlalchemy.exc import SQLAlchemyError
 
 from microblog.clock import elapsed
 from microblog.database import DatabaseTime, DatabaseUnavailable, database_time, lock_against_fork
@@ -38,11 +39,11 @@ UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after w
 STARTED_AT = elapsed()  # of this process
 TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is lost, two at once are harmless
 TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
-LATE = 1.0  # seconds by which a pause must exceed its length to show that the process was stopped
+LATE = 1.0  # seconds by which a pause must differ from its length to show that the process was stopped
 BATCH = 500
-RETRY_IS_DUE = "its retry is due"  # the one reason that is no fault
+IS_DUE = "it is due"  # the one reason that is no fault: a retry, or a message that a worker of another release returned
 
-_PING = sa.select(sa.literal(1))
+_DATABASE_TIME = sa.select(DatabaseTime())
 _fork_lock = lock_against_fork()
 
 
@@ -62,8 +63,9 @@ class Reconciler(bootsteps.StartStopStep):
     """Reconciles every ``RECONCILE_INTERVAL`` seconds; of all workers that run, one at a time does it.
 
     It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
-    process from them. After an outage of the database, and after the machine was suspended, it waits for half the
-    duration of a lease, so that workers renew their leases first and none is counted as a crash.
+    process from them. After an outage of the database, after the machine was suspended, and after a step of the
+    database's clock, it waits for half the duration of a lease, so that workers renew their leases first and none is
+    counted as a crash.
     """
 
     requires = ("celery.worker.components:Pool",)  # whose first processes are forked without a thread
@@ -77,23 +79,34 @@ class Reconciler(bootsteps.StartStopStep):
         interval, pause = app.config["RECONCILE_INTERVAL"], app.config["TASK_LEASE"] / 2
         not_before = 0.0
         while True:
-            began = elapsed()
+            before = self._database_time(worker)
             time.sleep(interval)
-            if elapsed() - began > interval + LATE:
+            now = self._database_time(worker)
+            if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
                 not_before = elapsed() + pause
-            try:
-                with _fork_lock:
-                    worker.app.executor.execute(_PING)
-                if elapsed() >= not_before:
-                    with app.app_context():
-                        reconcile_in_turn(worker.hostname)
-            except DatabaseUnavailable as error:
-                not_before = elapsed() + pause
-                logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
-            except REDIS_UNAVAILABLE as error:
-                logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
-            except Exception:  # the thread must not end
-                logger.exception("jobs cannot be reconciled; the next attempt follows")
+            elif elapsed() >= not_before:
+                with app.app_context():
+                    self._reconcile(worker)
+
+    def _database_time(self, worker: Any) -> datetime | None:
+        """Return the time of the database's clock, by which leases expire; None if it is unavailable."""
+        try:
+            with _fork_lock:
+                [(now,)] = worker.app.executor.execute(_DATABASE_TIME)
+        except SQLAlchemyError as error:
+            logger.warning("the database is unavailable (%s); jobs are reconciled later", getattr(error, "orig", error))
+            return None
+        return cast(datetime, now)
+
+    def _reconcile(self, worker: Any) -> None:
+        try:
+            reconcile_in_turn(worker.hostname)
+        except DatabaseUnavailable as error:
+            logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
+        except REDIS_UNAVAILABLE as error:
+            logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
+        except Exception:  # the thread must not end
+            logger.exception("jobs cannot be reconciled; the next attempt follows")
 
 
 def reconcile_in_turn(worker: str) -> int | None:
@@ -106,8 +119,13 @@ def reconcile_in_turn(worker: str) -> int | None:
     with _fork_lock:
         if not client.set(client.key(TURN_KEY), worker, nx=True, px=milliseconds):
             return None
+    repairs = 0
     try:
-        return reconcile_all()
+        for repaired in _repairs():
+            repairs += repaired
+            with _fork_lock:  # a long turn does not end before it has
+                client.pexpire(client.key(TURN_KEY), milliseconds)
+        return repairs
     finally:
         with _fork_lock:  # before the app context does it
             db.session.remove()
@@ -115,7 +133,13 @@ def reconcile_in_turn(worker: str) -> int | None:
 
 def reconcile_all() -> int:
     """Reconcile every unfinished job; returns the number of repairs."""
-    return sum(_isolated(decision.step, decision.act) or False for decision in decisions())
+    return sum(_repairs())
+
+
+def _repairs() -> Iterator[bool]:
+    """Make each repair; yield whether it was still needed."""
+    for decision in decisions():
+        yield _isolated(decision.step, decision.act) or False
 
 
 def decisions() -> Iterator[Decision]:
@@ -238,7 +262,7 @@ def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, d
     due_since = step.eta or (previous and previous.finished_at) or step.created_at
     if step.published_at is None:
         if step.eta is not None:
-            return RETRY_IS_DUE if step.eta <= now else ""
+            return IS_DUE if step.eta <= now else ""
         return "never published" if now - due_since > GRACE else ""
     lease = _lease_of(step)
     if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
@@ -271,7 +295,7 @@ def _publish_again(step: Task, previous: Task | None, reason: str) -> bool:
     published = publish(app.executor, signatures, *results, expected_published_at=step.published_at)
     if published:
         logger.info("published %s: %s", step.id, reason)
-        if reason != RETRY_IS_DUE:
+        if reason != IS_DUE:
             message_republished.send(app, task_id=step.id)
     return published
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,8 @@ from microblog.taskqueue.transitions import (
 from microblog.validators import replace_unstorable
 
 logger = logging.getLogger(__name__)
+
+DATABASE_PAUSE = 1.0  # seconds between two attempts to store a retry
 
 # Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
 # later than that of the final one. A value that is malformed is replaced. A writer without a claim (ARGV[3] is empty)
@@ -241,7 +244,7 @@ class DatabaseResultBackend(RedisBackend):
             writer.claim.valid_until, writer.claim.ended = 0.0, True
         try:
             try:
-                step = self._update_row(writer, result, state, traceback, request)
+                step = self._update_row_patiently(writer, result, state, traceback, request)
             except (StatementError, *VALUE_ERRORS) as error:
                 if not is_value_error(error):
                     raise
@@ -257,6 +260,18 @@ class DatabaseResultBackend(RedisBackend):
         self._announce(
             TaskChange(task_id, step.root_id, step.position, step.user_id, state, None, step.updated_at, step.name)
         )
+
+    def _update_row_patiently(self, writer: Writer, result: Any, state: str, *details: Any) -> StoredStep | None:
+        """As _update_row(); a retry of this run waits for the database, since nobody else knows its signature."""
+        while True:
+            try:
+                return self._update_row(writer, result, state, *details)
+            except DatabaseUnavailable as error:
+                if writer.claim is None or state != states.RETRY:
+                    raise
+                task_id = writer.parameters["task_id"]
+                logger.warning("the database is unavailable (%s); the retry of %s waits for it", error.orig, task_id)
+                time.sleep(DATABASE_PAUSE)
 
     def _update_row(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None

@@ -6,7 +6,7 @@ function                transition                                    called by
 insert_tasks            (new) to PENDING                              launch()
 mark_published          sets ``published_at``                         publish()
 mark_unpublished        clears it                                     publish()
-return_message          clears it                                     Consumer.on_unknown_task()
+return_message          clears it, sets ``eta``                       Consumer.on_unknown_task()
 claim_task              PENDING, RETRY or an expired lease            JobTask.before_start()
                         to STARTED
 renew_leases            extends the lease of STARTED and PROGRESS     the worker, four times a lease
@@ -92,7 +92,11 @@ def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> datetime | Non
     return None
 
 
-_PUBLISHED = sa.update(task_table).where(_ID, UNFINISHED).values(published_at=NOW).returning(task_table.c.published_at)
+# Only the message of the current retry: what the caller has read may be older.
+_CURRENT = task_table.c.retries == sa.bindparam("number_of_retry", type_=sa.Integer())
+_PUBLISHED = (
+    sa.update(task_table).where(_ID, UNFINISHED, _CURRENT).values(published_at=NOW).returning(task_table.c.published_at)
+)
 _PUBLISHED_FIRST = _PUBLISHED.where(task_table.c.published_at.is_(None))
 _PUBLISHED_AGAIN = _PUBLISHED.where(task_table.c.published_at == sa.bindparam("expected"))
 _UNPUBLISHED = (
@@ -100,15 +104,17 @@ _UNPUBLISHED = (
 )
 
 
-def mark_published(executor: AutocommitExecutor, task_id: str, expected: datetime | None) -> datetime | None:
-    """Set `published_at` to now if it is `expected`; returns it.
+def mark_published(
+    executor: AutocommitExecutor, task_id: str, expected: datetime | None, retries: int = 0
+) -> datetime | None:
+    """Set `published_at` to now if it is `expected`, for the message of automatic retry number `retries`; returns it.
 
     Of several callers only the one that does not get None publishes.
     """
     if expected is None:
-        rows = executor.execute(_PUBLISHED_FIRST, task_id=task_id)
+        rows = executor.execute(_PUBLISHED_FIRST, task_id=task_id, number_of_retry=retries)
     else:
-        rows = executor.execute(_PUBLISHED_AGAIN, task_id=task_id, expected=expected)
+        rows = executor.execute(_PUBLISHED_AGAIN, task_id=task_id, number_of_retry=retries, expected=expected)
     return rows[0].published_at if rows else None
 
 
@@ -117,11 +123,16 @@ def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: d
     executor.execute(_UNPUBLISHED, task_id=task_id, expected=published_at)
 
 
-_RETURNED = sa.update(task_table).where(_ID, UNFINISHED, UNHELD).values(published_at=None)
+RETURN_PAUSE = 5.0  # seconds until a message that was returned is published again
+_RETURNED = (
+    sa.update(task_table)
+    .where(_ID, UNFINISHED, UNHELD)
+    .values(published_at=None, eta=DatabaseTime(sa.literal(RETURN_PAUSE, sa.Float())))
+)
 
 
 def return_message(executor: AutocommitExecutor, task_id: str) -> None:
-    """Mark a task as not published: its message cannot run where it was received. Raises DatabaseUnavailable."""
+    """Have a task published again soon: its message cannot run where it was received. Raises DatabaseUnavailable."""
     executor.execute(_RETURNED, task_id=task_id)
 
 

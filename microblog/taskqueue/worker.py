@@ -19,6 +19,7 @@ from celery import Celery, Task, bootsteps, current_app, signals
 from celery.app.task import Context
 from celery.exceptions import BackendStoreError, Ignore, Reject
 from celery.result import AsyncResult
+from celery.utils.time import maybe_make_aware
 from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import active_requests
@@ -186,7 +187,9 @@ class JobTask(Task):
         if claim is None or claim.ended or task_id != claim.task_id:
             return super().apply_async(args, kwargs, task_id=task_id, **options)
         eta, countdown = options.pop("eta", None), options.pop("countdown", None)
-        claim.retry_pause = (eta - utcnow()).total_seconds() if eta else countdown or 0.0
+        claim.retry_pause = (
+            (maybe_make_aware(eta, self.app.timezone) - utcnow()).total_seconds() if eta else countdown or 0.0
+        )
         claim.next_steps = options.pop("chain", None) or []
         # Immutable, since its arguments contain the result of the previous step already.
         signature = self.signature(args, kwargs, options | {"task_id": task_id}, immutable=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,14 @@ from celery import Signature, chain, chord, group
 from flask import Flask
 
 from microblog.accounts.models import User
+from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.launch import launch, launch_task
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import tasks
-from tests.support.factories import rows_of
+from tests.support.factories import rows_of, start, states_of
 from tests.support.servers import TIMEOUT, Postgres, RedisServer, Worker, wait_for
 
 
@@ -104,9 +107,21 @@ def test_message_carries_task_id_and_request_id(app: Flask, worker: Worker) -> N
 
 
 @pytest.mark.both_databases
-def test_launch_refuses_non_json_argument(app: Flask) -> None:
-    with pytest.raises((TypeError, sa.exc.StatementError)):
-        launch(tasks.add.s(object(), 2))
+@pytest.mark.parametrize("argument", [object(), float("nan"), {1, 2}])
+def test_launch_refuses_non_json_argument(app: Flask, argument: object) -> None:
+    with pytest.raises(TypeError, match="the arguments of add cannot be sent as JSON"):
+        launch(tasks.add.s(argument, 2))
+
+    assert rows() == []
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("argument", [utcnow(), uuid.UUID(int=7), Decimal("1.50"), b"bytes"])
+def test_launch_accepts_what_kombu_encodes(app: Flask, worker: Worker, argument: object) -> None:
+    task_id = start(tasks.echo.s(argument))
+
+    wait_for(lambda: states_of(task_id) == ["SUCCESS"])
+    assert rows_of(task_id)[0].return_value["args"] == [argument]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +132,8 @@ def test_launch_refuses_non_json_argument(app: Flask) -> None:
         (chain(tasks.noop.s(), group(tasks.noop.s(), tasks.noop.s()), tasks.noop.s()), "is a chord"),
         (tasks.noop.s().set(link=[tasks.noop.s()]), "has a callback"),
         (tasks.noop.s().set(countdown=60), "has the option countdown"),
+        (tasks.noop.s().set(serializer="pickle"), "has the serializer pickle"),
+        (tasks.noop.s().set(queue="slow"), "has the queue slow, which is none of exports, mail, default"),
         (chain(tasks.noop.s(), tasks.noop.s()).set(queue="mail"), "has options"),
         (chain(), "has options or no tasks"),
         (chain(tasks.noop.s(), tasks.noop.s()).on_error(tasks.noop.s()), "has a callback"),
@@ -127,6 +144,13 @@ def test_launch_refuses_groups_and_callbacks(app: Flask, job: Signature, reason:
         launch(job)
 
     assert rows() == []
+
+
+def test_launch_refuses_task_that_expires(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.extensions["celery"].tasks["noop"], "expires", 60)
+
+    with pytest.raises(TypeError, match="noop expires"):
+        launch(tasks.noop.s())
 
 
 def test_launch_mirrors_nested_chains_in_order(app: Flask) -> None:

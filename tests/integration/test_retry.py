@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from datetime import timedelta
+from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from celery import chain
 from celery.exceptions import Retry
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.database import AutocommitExecutor
+from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
 from microblog.taskqueue import errors, result_backend, transitions
-from microblog.taskqueue.launch import launch
+from microblog.taskqueue.launch import launch, publish
+from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
 from tests.support.factories import make_older, row_of, rows_of
@@ -116,6 +118,60 @@ def test_last_of_two_retries_in_a_run_counts(
     row = row_of(flaky_id)
     assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
     assert not_none(row.retry_signature)["args"][0]["__type__"] == "datetime"
+
+
+def test_retry_waits_for_an_unavailable_database(
+    app: Flask, backend: Any, flaky_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else knows its signature and its number."""
+    store_retry = transitions.store_retry
+    faults = [DatabaseUnavailable("UPDATE", {}, Exception("the connection was cut")) for _ in range(2)]
+    pauses: list[float] = []
+
+    def fail_twice(*arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return store_retry(*arguments)
+
+    monkeypatch.setattr(result_backend, "store_retry", fail_twice)
+    monkeypatch.setattr("microblog.taskqueue.result_backend.time.sleep", pauses.append)
+
+    request_retry(app, backend, flaky_id)
+
+    assert len(pauses) == 2
+    assert (row_of(flaky_id).state, row_of(flaky_id).retries) == ("RETRY", 1)
+
+
+def test_superseded_retry_is_not_published(
+    app: Flask, executor: AutocommitExecutor, backend: Any, flaky_id: str, redis_server: RedisServer
+) -> None:
+    """A process that reconciles has read the row before the retry ran and requested the next one."""
+    request_retry(app, backend, flaky_id)
+    redis_server.client.delete(redis_server.key("default"))
+    earlier = not_none(row_of(flaky_id).retry_signature)
+    values = {"published_at": None, "retries": 2, "retry_signature": earlier | {"options": {"retries": 2}}}
+    db.session.execute(sa.update(Task).where(Task.id == flaky_id).values(values))
+    db.session.commit()
+
+    assert not publish(executor, [earlier])
+
+    assert redis_server.waiting("default") == 0
+    assert row_of(flaky_id).published_at is None
+
+
+@pytest.mark.parametrize("zone", [None, UTC])
+def test_retry_has_the_eta_that_the_task_requests(
+    app: Flask, backend: Any, flaky_id: str, zone: timezone | None
+) -> None:
+    """Celery takes a time without a zone as one in the zone of the app, which is UTC."""
+    flaky = app.extensions["celery"].tasks["flaky"]
+    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
+    flaky.before_start(flaky_id, (99,), {})
+    flaky.retry(eta=(utcnow() + timedelta(seconds=60)).replace(tzinfo=zone), throw=False)
+    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
+    flaky.pop_request()
+
+    assert timedelta(seconds=30) < not_none(row_of(flaky_id).eta) - utcnow() <= timedelta(seconds=60)
 
 
 def test_retry_with_a_pause_is_published_when_it_is_due(

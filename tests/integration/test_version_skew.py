@@ -52,6 +52,9 @@ def test_jobs_of_either_release_succeed(
     make_worker()
 
     def count_states() -> dict[str, int]:
+        # Without the pause after which a returned message is published again.
+        db.session.execute(sa.update(Task).where(Task.eta.is_not(None)).values(eta=Task.created_at))
+        db.session.commit()
         reconcile.reconcile_all()
         counted = sa.select(Task.state, sa.func.count()).group_by(Task.state)
         return {row[0]: row[1] for row in db.session.execute(counted)}
@@ -87,3 +90,6 @@ def test_waiting_job_of_unknown_task_keeps_waiting(app: Flask, old_worker: Path,
     wait_for(lambda: row_of(task_id).published_at is None, what="the message is returned")
     wait_for(lambda: not redis_server.in_flight(), what="the message is acknowledged")
     assert row_of(task_id).state == "PENDING"
+    assert reconcile.reconcile_all() == 0  # not yet
+    make_older(task_id, eta=0)
+    assert [decision.reason for decision in reconcile.decisions()] == ["It must be published: it is due."]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -136,30 +137,47 @@ class TimeIsUp(BaseException):
     """Ends the loop of the thread under test."""
 
 
+@pytest.mark.parametrize(
+    ("own", "of_database"),
+    [
+        pytest.param(45, 45, id="suspended"),
+        pytest.param(5, 45, id="virtual machine was stopped, or the database's clock was set"),
+        pytest.param(5, -3600, id="the database's clock was set back"),
+        pytest.param(5, None, id="the database is unavailable"),
+    ],
+)
 def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Flask, monkeypatch: pytest.MonkeyPatch, own: int, of_database: int | None
 ) -> None:
-    now, turns = 1000.0, list[float]()
-    pauses = iter([5, 45, 5, 5, 5, 5])  # the second is 40 seconds too long
+    """The parameters are seconds that pass during the second pause, by the clock of the worker and of the database."""
+    clock, database_clock, turns = 1000.0, utcnow(), list[float]()
+    available = True
+    pauses: Iterator[tuple[int, int | None]] = iter([(5, 5), (own, of_database), (5, 5), (5, 5), (5, 5), (5, 5)])
 
     def sleep(seconds: float) -> None:
-        nonlocal now
+        nonlocal clock, database_clock, available
         assert seconds == 5
         if (pause := next(pauses, None)) is None:
             raise TimeIsUp
-        now += pause
+        clock += pause[0]
+        available = pause[1] is not None
+        database_clock += timedelta(seconds=pause[1] or 0)
 
     monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 5.0)
     monkeypatch.setitem(app.config, "TASK_LEASE", 30.0)
-    monkeypatch.setattr(reconcile, "elapsed", lambda: now)
+    monkeypatch.setattr(reconcile, "elapsed", lambda: clock)
+    monkeypatch.setattr(reconcile.Reconciler, "_database_time", lambda *_: database_clock if available else None)
     monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker: turns.append(now - 1000))
+    monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker: turns.append(clock - 1000))
     worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
 
     with pytest.raises(TimeIsUp):
         reconcile.Reconciler(worker)._run(worker)
 
-    assert turns == [5, 65, 70]
+    if of_database is None:  # also at the begin of the next pause
+        assert turns == [5, 30]
+    else:
+        assert turns == [5, own + 20, own + 25]
 
 
 def lease_of(task_id: str) -> datetime:
@@ -174,3 +192,25 @@ def test_workers_take_turns_to_reconcile(make_app: Callable[..., Flask], redis_s
         assert 55_000 < redis_server.client.pttl(key) <= 60_000
         redis_server.client.delete(key)
         assert reconcile_in_turn("two@host") == 0
+
+
+def test_long_turn_does_not_end_early(
+    make_app: Callable[..., Flask], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_app(RECONCILE_INTERVAL=60.0).app_context():
+        for _ in range(2):
+            make_older(start(tasks.noop.s()), published_at=60, created_at=60)
+        redis_server.client.delete(redis_server.key("default"))
+        left: list[int] = []
+
+        def publish(*arguments: Any, **options: Any) -> bool:
+            left.append(redis_server.client.pttl(redis_server.key("reconcile")))
+            redis_server.client.pexpire(redis_server.key("reconcile"), 1_000)
+            return True
+
+        monkeypatch.setattr(reconcile, "publish", publish)
+
+        assert reconcile_in_turn("one@host") == 2
+
+        assert all(55_000 < milliseconds <= 60_000 for milliseconds in left)
+        assert len(left) == 2

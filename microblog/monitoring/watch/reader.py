@@ -14,7 +14,7 @@ from flask import Flask
 from sqlalchemy.orm import aliased
 
 from microblog.accounts.models import User
-from microblog.clock import utcnow
+from microblog.database import database_time
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring.filters import Filters, is_current_step
@@ -73,7 +73,7 @@ class JobReader:
         return JobQueryResult(
             query,
             [JobLine.of(job, names.get(job.root.user_id, "")) for job in found],
-            _counts(utcnow()),
+            _counts(database_time(db.session)),
             describe_jobs([opened])[0] | {"timeline": events_of(opened)} if opened else None,
             _with_row(query.maybe_without_row),
         )
@@ -83,14 +83,14 @@ class JobReader:
             return find_jobs(Filters(), PageRequest(size=LIMIT)).jobs
         if query.view == FAILED:
             return find_jobs(Filters(states=frozenset({states.FAILURE})), PageRequest(size=LIMIT)).jobs
-        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text, utcnow())))
+        unfinished = jobs_with_ids(db.session.scalars(_unfinished_roots(query.text, database_time(db.session))))
         ids = {job.id for job in unfinished}
         ended = self._just_ended(self._unfinished - ids) if not query.text else []
         self._unfinished = {job.id for job in [*unfinished, *ended]}
         return unfinished + ended
 
     def _just_ended(self, ids: Collection[str]) -> list[Job]:
-        since = utcnow() - SHOW_ENDED_FOR
+        since = database_time(db.session) - SHOW_ENDED_FOR
         return [job for job in jobs_with_ids(ids) if job.unfinished or job.changed_at > since]
 
 

@@ -108,9 +108,28 @@ OUTAGES = Promise(
             "A retry with a pause is published when it is due, and not earlier.",
             (
                 Edit(RECONCILE, "_may_need_repair", "Task.eta <= now", "sa.true()"),
-                Edit(RECONCILE, "_missing_message", "RETRY_IS_DUE if step.eta <= now", "RETRY_IS_DUE if True"),
+                Edit(RECONCILE, "_missing_message", "IS_DUE if step.eta <= now", "IS_DUE if True"),
             ),
             (f"{TEST_RETRY}::test_retry_with_a_pause_is_published_when_it_is_due[sqlite]",),
+        ),
+        Mutant(
+            "retry-database",
+            "A retry waits for a database that is unavailable.",
+            (
+                Edit(
+                    RESULT_BACKEND,
+                    "DatabaseResultBackend._update_row_patiently",
+                    "if writer.claim is None or state != states.RETRY:",
+                    "if True:",
+                ),
+            ),
+            (f"{TEST_RETRY}::test_retry_waits_for_an_unavailable_database[sqlite]",),
+        ),
+        Mutant(
+            "retry-superseded",
+            "A retry that has run already is not published again.",
+            (Edit(TRANSITIONS, "_PUBLISHED", "UNFINISHED, _CURRENT", "UNFINISHED"),),
+            (f"{TEST_RETRY}::test_superseded_retry_is_not_published[sqlite]",),
         ),
         Mutant(
             "retry-number",

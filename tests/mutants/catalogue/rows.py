@@ -57,8 +57,8 @@ ROW_FIRST = Promise(
                 Edit(
                     LAUNCH,
                     "publish",
-                    "published_at = mark_published(executor, task_id, expected_published_at)",
-                    "published_at = mark_published(executor, task_id, expected_published_at) or datetime.min",
+                    "published_at = mark_published(executor, task_id, expected_published_at, retries)",
+                    "published_at = mark_published(executor, task_id, expected_published_at, retries) or datetime.min",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
