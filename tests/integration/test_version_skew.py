@@ -29,7 +29,7 @@ def old_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Path]:
     """The log of a running worker of the older release, which has no task of the tests."""
     log = tmp_path / "old.log"
     log.touch()
-    command = ["celery", "-A", "celery_app", "worker", "--hostname", "old@tests", "--concurrency", "2"]
+    command = ["celery", "-A", "tests.support.old_release", "worker", "--hostname", "old@tests", "--concurrency", "2"]
     worker = ScriptProcess([*command, "--without-gossip", "--without-mingle"], environment, stdout=log)
     try:
         wait_for(lambda: "old@tests ready" in log.read_text(), what="the old worker is ready")
