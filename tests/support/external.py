@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -87,4 +88,21 @@ CHROMIUM = ExternalProgram(
 )
 TMUX = ExternalProgram("tmux", lambda: shutil.which("tmux"), "On Debian: apt install tmux", "-V")
 PROMTOOL = ExternalProgram("promtool", lambda: shutil.which("promtool"), "On Debian: apt install prometheus")
-ALL = (REDIS, REDIS_WITH_TLS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL)
+FAKETIME = ExternalProgram("faketime", lambda: shutil.which("faketime"), "On Debian: apt install faketime")
+ALL = (REDIS, REDIS_WITH_TLS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL, FAKETIME)
+
+
+def shifted_clock(offset: str) -> dict[str, str]:
+    """Return the environment in which the clock of a new program differs by `offset`, such as "+60s" or "-1h".
+
+    The program is not started by faketime, which would not pass signals on to it.
+    """
+    command = [FAKETIME.require(), "-f", offset, "printenv", "LD_PRELOAD"]
+    library = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME": offset,
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # since not every function that waits by it is replaced
+        "NO_FAKE_STAT": "1",  # since compiled modules contain the times of their sources
+        "PYTHONPATH": str(Path(__file__).parent / "clock"),
+    }

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -310,7 +311,12 @@ class Worker:
         # -O fair is Celery's default. Gossip and mingle are off, since they slow down the start.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
         defaults = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
-        self.process = ScriptProcess([*command, *defaults, *options], environment, stdout=log)
+        command += [*defaults, *options]
+        self.process: ManagedProcess
+        if "LD_PRELOAD" in environment:  # which takes effect when a program starts, not in a fork
+            self.process = ManagedProcess([sys.executable, "-m", *command], environment, stdout=log)
+        else:
+            self.process = ScriptProcess(command, environment, stdout=log)
         self.process.wait_until(lambda: f"{self.name} ready" in self.text(), self.name, TIMEOUT)
 
     def kill(self) -> None:
