@@ -92,11 +92,11 @@ def wait_for_file(release_file: str) -> str:
 
 
 @shared_task(name="retry_behind", bind=True)
-def retry_behind(self: JobTask, release_file: str) -> str:
-    """Wait for the file `release_file` in the first attempt, then request a retry."""
+def retry_behind(self: JobTask, release_file: str, countdown: float = 0) -> str:
+    """Wait for the file `release_file` in the first attempt, then request a retry after `countdown` seconds."""
     if self.attempt == 1:
         wait_for_file.run(release_file)
-        raise self.retry(countdown=0, exc=OSError("not yet"))
+        raise self.retry(countdown=countdown, exc=OSError("not yet"))
     return "at last"
 
 
