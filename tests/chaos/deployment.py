@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -115,13 +114,12 @@ class Deployment:
             wait_for(ready, timeout=START_TIMEOUT, what=f"the system is ready, see {self.folder}")
             yield app
 
-    def repair(self) -> float:
-        """End every fault, wait until all programs have been restarted, and return the time."""
+    def repair(self) -> None:
+        """End every fault, and wait until all programs have been restarted."""
         self.smtp.behave()
         for worker in self.workers:
             worker.signal_group(signal.SIGCONT)
         wait_for(self.supervisor.all_running, what="all programs have been restarted")
-        return time.time()
 
     def _start(self) -> None:
         worker = ["celery", "-A", "celery_app", "worker", "--concurrency", "2", "--loglevel", "INFO", "-n"]

@@ -13,6 +13,7 @@ import orjson
 import sqlalchemy as sa
 from flask import current_app
 
+from microblog.clock import utcnow
 from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.jobs.models import Job
@@ -60,10 +61,10 @@ class Invariants:
         """Return the number of jobs by state."""
         return Counter(job.state for job in self.jobs)
 
-    def last_end(self) -> float:
-        """Return the end of the last job in seconds since 1970; 0 if a job has not ended."""
-        ends = [job.finished_at for job in self.jobs]
-        return max(end.timestamp() for end in ends if end) if all(ends) else 0.0
+    def last_end(self, launched_before: float) -> float:
+        """Return the end of the last job launched before a time, in seconds since 1970; now if one has not ended."""
+        jobs = [job for job in self.jobs if job.root.created_at.timestamp() < launched_before]
+        return max((job.finished_at or utcnow()).timestamp() for job in jobs)
 
     def violations(self) -> Iterator[Violation]:
         """Yield all broken promises."""
