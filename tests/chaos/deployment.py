@@ -15,6 +15,7 @@ from flask import Flask
 
 from microblog.development.process_manager import ManagedProcess
 from microblog.development.servers import web_answers
+from tests.chaos.queue_watch import QueueWatch
 from tests.support import app_factory
 from tests.support.servers import REDIS_PREFIX, Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
@@ -107,6 +108,8 @@ class Deployment:
             environment = self.environment | {"LOG_LEVEL": "ERROR"}
             app_factory.migrate(environment, environment["DATABASE_URL"])
             app = stack.enter_context(app_factory.application(environment))
+            self.queue_watch = QueueWatch(self.redis.client)
+            stack.callback(self.queue_watch.stop)
             self.supervisor = Supervisor()
             stack.callback(self.supervisor.stop)
             self._start()

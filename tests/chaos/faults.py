@@ -25,15 +25,18 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import DBAPIError
 
 from microblog.development.process_manager import ManagedProcess, poll_until
+from microblog.exports.services import export_job
 from microblog.extensions import db
 from microblog.storage import PARTS
 from microblog.taskqueue.celery_settings import QUEUES
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
-from tests.chaos.load import Load
+from tests.chaos.load import Load, add_users
 from tests.chaos.schedule import PlannedFault
 from tests.support.servers import REFUSALS
 
+BACKLOG = 100  # jobs that are launched at once
 CONDITION_TIMEOUT = 10.0  # seconds that a fault waits for the condition under which it occurs
 
 
@@ -219,6 +222,16 @@ class Faults:
         """Let several users request two exports at the same time."""
         for user in rng.sample(self._load.users, 5):
             self._load.request_export_twice(user)
+
+    def backlog(self, length: float, rng: random.Random) -> None:
+        """Launch an export for each of many new users at once, more than the workers do within GRACE of reconcile."""
+        name = f"visitor-{rng.getrandbits(32)}"
+        try:
+            for user_id in add_users({f"{name}-{number}": 1 for number in range(BACKLOG)}):
+                launch(export_job(user_id), user_id=user_id)
+            db.session.commit()
+        except DBAPIError as error:
+            raise ConditionNotMet from error
 
     def _freeze(self, worker: ManagedProcess, length: float) -> None:
         with self._frozen:

@@ -19,15 +19,18 @@ from microblog.extensions import db
 from microblog.jobs.models import Job
 from microblog.posts.models import Post
 from microblog.storage import PARTS
-from microblog.taskqueue import states
+from microblog.taskqueue import reconcile, states
 from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
 from tests.chaos.faults import Faults, Occurrence
 from tests.chaos.load import Load
+from tests.chaos.queue_watch import Republication
 from tests.support.smtp import Delivery
 
 RECORDING_TIME = 1.0  # seconds within which an accepted mail is recorded
 FREEZES = ("freeze_worker", "freeze_exporting_worker")
+# The sender of the message that waits may have got an error.
+RETURNS = ("restart_redis", "empty_redis", "redis_refuses")
 KILLS = ("kill_child", "kill_exporting_child", "kill_mailing_child", "kill_worker")
 
 
@@ -74,6 +77,7 @@ class Invariants:
         yield from self._concurrent_jobs()
         yield from self._unexpected_mails()
         yield from self._unexpected_files()
+        yield from self._republished_jobs()
         for sentence in [*self._faults.not_injected, *(each for user in self._load.users for each in user.unexpected)]:
             yield Violation(sentence)
 
@@ -162,6 +166,11 @@ class Invariants:
             if path.is_file() and name not in recorded:
                 yield Violation(f"the file {name} belongs to no archive", path.name.partition(".")[0])
 
+    def _republished_jobs(self) -> Iterator[Violation]:
+        for again in self._system.queue_watch.republications:
+            if not any(_returned(fault, again) for fault in self._faults.of(*RETURNS)):
+                yield Violation("it was published again while its message was in its queue", again.task_id)
+
     def parts(self) -> list[Path]:
         """Return the temporary files."""
         return list((self._storage / PARTS).glob("*"))
@@ -180,6 +189,11 @@ class Invariants:
             ]
             self._equal[archive.user_id, archive.sha256] = orjson.loads(content) == {"posts": expected}
         return self._equal[archive.user_id, archive.sha256]
+
+
+def _returned(fault: Occurrence, again: Republication) -> bool:
+    """Return whether a fault may have made the republication necessary."""
+    return fault.began <= again.at and fault.ended + reconcile.GRACE.total_seconds() >= again.waiting_since
 
 
 def _overlaps(kill: Occurrence, delivery: Delivery) -> bool:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -135,6 +136,23 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def add_users(posts: Mapping[str, int]) -> list[int]:
+    """Add users, each with a number of posts, without a commit, and return their ids."""
+    password_hash, now = generate_password_hash(PASSWORD), utcnow()
+    user = sa.text(
+        'INSERT INTO "user" (username, email, password_hash, created_at)'
+        " VALUES (:name, :email, :password_hash, :now) RETURNING id"
+    ).bindparams(sa.bindparam("now", type_=Post.timestamp.type))
+    insert_posts = sa.text(_POSTS).bindparams(sa.bindparam("time", type_=Post.timestamp.type))
+    ids = []
+    for name, count in posts.items():
+        values = {"name": name, "email": f"{name}@example.com", "password_hash": password_hash, "now": now}
+        ids.append(db.session.execute(user, values).scalar_one())
+        if count:
+            db.session.execute(insert_posts, {"user_id": ids[-1], "username": name, "posts": count, "time": now})
+    return ids
+
+
 class Load:
     """All users, and the threads that act for them until rest() is called."""
 
@@ -150,17 +168,7 @@ class Load:
 
     def create_users(self) -> None:
         """Add the users and their posts. Requires an app context."""
-        password_hash, now = generate_password_hash(PASSWORD), utcnow()
-        user = sa.text(
-            'INSERT INTO "user" (username, email, password_hash, created_at)'
-            " VALUES (:name, :email, :password_hash, :now) RETURNING id"
-        ).bindparams(sa.bindparam("now", type_=Post.timestamp.type))
-        posts = sa.text(_POSTS).bindparams(sa.bindparam("time", type_=Post.timestamp.type))
-        for name, count in self.posts.items():
-            values = {"name": name, "email": f"{name}@example.com", "password_hash": password_hash, "now": now}
-            user_id = db.session.scalar(user, values)
-            if count:
-                db.session.execute(posts, {"user_id": user_id, "username": name, "posts": count, "time": now})
+        add_users(self.posts)
         db.session.commit()
 
     def start(self) -> None:

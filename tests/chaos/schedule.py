@@ -11,13 +11,15 @@ PAUSES = (2.0, 5.0)  # seconds from one fault to the next
 
 #: Each kind with the range of its duration in seconds; more frequent kinds are listed more than once.
 KINDS: list[tuple[str, tuple[float, float]]] = [
+    ("duplicate_requests", (0, 0)),
+    ("backlog", (0, 0)),
     ("kill_child", (0, 0)),
     ("kill_child", (0, 0)),
     ("kill_exporting_child", (0, 0)),
     ("kill_mailing_child", (0, 0)),
-    ("kill_worker", (0, 0)),
-    ("kill_worker", (0, 0)),
     ("stop_worker", (0, 0)),
+    ("kill_worker", (0, 0)),
+    ("kill_worker", (0, 0)),
     ("kill_web", (0, 0)),
     ("kill_beat", (0, 0)),
     ("freeze_worker", (6, 9)),
@@ -31,7 +33,6 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
     ("interrupt_database", (1, 3)),
     ("copy_messages", (0, 0)),
     ("publish_rows_again", (0, 0)),
-    ("duplicate_requests", (0, 0)),
 ]
 
 
