@@ -20,8 +20,10 @@ from tests.support import app_factory
 from tests.support.servers import REDIS_PREFIX, Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
+BEAT = ["celery", "-A", "celery_app", "beat"]
 RESTART_PAUSE = 0.3  # seconds between two checks of the supervisor
 START_TIMEOUT = 120.0  # seconds within which the system must be ready, on a busy machine
+STOP_TIMEOUT = 45.0  # seconds that a program has to stop, longer than WORKER_STOP_TIMEOUT
 
 
 class Supervisor:
@@ -29,14 +31,25 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._programs: list[ManagedProcess] = []
+        self._lock = threading.Lock()  # held while programs are restarted
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()
 
     def add(self, program: ManagedProcess) -> ManagedProcess:
-        """Watch a running program, and return it."""
+        """Watch a program, and return it."""
         self._programs.append(program)
         return program
+
+    def stop_program(self, program: ManagedProcess) -> None:
+        """Send a program SIGTERM and do not restart it. Raises subprocess.TimeoutExpired if it does not end."""
+        with self._lock:
+            self._programs.remove(program)
+        program.terminate()
+        try:
+            program.wait(STOP_TIMEOUT)
+        finally:
+            program.kill()
 
     def stop(self) -> None:
         """Stop the thread, and kill all programs."""
@@ -50,9 +63,10 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_PAUSE):
-            for program in list(self._programs):
-                if program.poll() is not None:
-                    program.restart()
+            with self._lock:
+                for program in list(self._programs):
+                    if program.poll() is not None:
+                        program.restart()
 
 
 class Deployment:
@@ -117,6 +131,28 @@ class Deployment:
             wait_for(ready, timeout=START_TIMEOUT, what=f"the system is ready, see {self.folder}")
             yield app
 
+    @contextlib.contextmanager
+    def worker(self, name: str, app: str = "celery_app", **settings: str) -> Iterator[None]:
+        """Run another worker, with these additional settings, until the end of the block."""
+        program = self._worker(name, app, **settings)
+        log = self.folder / f"{name}.log"
+        try:
+            wait_for(lambda: f"{name}@chaos ready" in log.read_text(), timeout=START_TIMEOUT, what=f"{name} is ready")
+            yield
+        finally:
+            self.supervisor.stop_program(program)
+
+    @contextlib.contextmanager
+    def replaced_beat(self, **settings: str) -> Iterator[None]:
+        """Replace beat during the block by one with these additional settings."""
+        self.supervisor.stop_program(self.beat)
+        other = self._program("beat", BEAT, **settings)
+        try:
+            yield
+        finally:
+            self.supervisor.stop_program(other)
+            self.supervisor.add(self.beat)  # which it starts again
+
     def repair(self) -> None:
         """End every fault, and wait until all programs have been restarted."""
         self.smtp.behave()
@@ -125,11 +161,14 @@ class Deployment:
         wait_for(self.supervisor.all_running, what="all programs have been restarted")
 
     def _start(self) -> None:
-        worker = ["celery", "-A", "celery_app", "worker", "--concurrency", "2", "--loglevel", "INFO", "-n"]
         self.web = self._program("web", ["gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"])
-        self.workers = [self._program(name, [*worker, f"{name}@chaos"]) for name in ("worker1", "worker2")]
-        self.beat = self._program("beat", ["celery", "-A", "celery_app", "beat"])
+        self.workers = [self._worker(name, "celery_app") for name in ("worker1", "worker2")]
+        self.beat = self._program("beat", BEAT)
 
-    def _program(self, name: str, command: list[str]) -> ManagedProcess:
-        command = [sys.executable, "-m", *command]
-        return self.supervisor.add(ManagedProcess(command, self.environment, stdout=self.folder / f"{name}.log"))
+    def _worker(self, name: str, app: str, **settings: str) -> ManagedProcess:
+        command = ["celery", "-A", app, "worker", "--concurrency", "2", "--loglevel", "INFO", "-n", f"{name}@chaos"]
+        return self._program(name, command, **settings)
+
+    def _program(self, name: str, command: list[str], **settings: str) -> ManagedProcess:
+        command, log = [sys.executable, "-m", *command], self.folder / f"{name}.log"
+        return self.supervisor.add(ManagedProcess(command, self.environment | settings, stdout=log))

@@ -34,6 +34,7 @@ from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load, add_users
 from tests.chaos.schedule import PlannedFault
+from tests.support.external import shifted_clock
 from tests.support.servers import REFUSALS
 
 BACKLOG = 100  # jobs that are launched at once
@@ -64,7 +65,7 @@ class Faults:
         self._app = app
         self._threads: list[threading.Thread] = []
         # The end of a fault would end another fault of the same service.
-        self._smtp, self._redis, self._frozen = threading.Lock(), threading.Lock(), threading.Lock()
+        self._smtp, self._redis, self._frozen, self._beat = (threading.Lock() for _ in range(4))
 
     def run(self, faults: list[PlannedFault]) -> None:
         """Inject each fault at its time, and return when the last has ended."""
@@ -232,6 +233,24 @@ class Faults:
             db.session.commit()
         except DBAPIError as error:
             raise ConditionNotMet from error
+
+    def old_worker(self, length: float, rng: random.Random) -> None:
+        """Run another worker, of a release without one of the two tasks of an export."""
+        missing = rng.choice(("export_posts", "email_export"))
+        name = f"without-{missing}-{rng.getrandbits(32)}"
+        with self._system.worker(name, "tests.support.old_release", MISSING_TASKS=missing):
+            time.sleep(length)
+
+    def skewed_worker(self, length: float, rng: random.Random) -> None:
+        """Run another worker, whose clock is a minute ahead or behind."""
+        offset = rng.choice(("+60s", "-60s"))
+        with self._system.worker(f"skewed{offset}-{rng.getrandbits(32)}", **shifted_clock(offset)):
+            time.sleep(length)
+
+    def clock_set_back(self, length: float, rng: random.Random) -> None:
+        """Restart beat with a clock that is an hour behind or ahead: it is set back at the begin or at the end."""
+        with self._beat, self._system.replaced_beat(**shifted_clock(rng.choice(("-1h", "+1h")))):
+            time.sleep(length)
 
     def _freeze(self, worker: ManagedProcess, length: float) -> None:
         with self._frozen:

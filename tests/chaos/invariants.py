@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import orjson
 import sqlalchemy as sa
 from flask import current_app
+from redbeat.schedulers import RedBeatSchedulerEntry
 
 from microblog.clock import utcnow
 from microblog.exports.models import Archive
@@ -29,8 +31,8 @@ from tests.support.smtp import Delivery
 
 RECORDING_TIME = 1.0  # seconds within which an accepted mail is recorded
 FREEZES = ("freeze_worker", "freeze_exporting_worker")
-# The sender of the message that waits may have got an error.
-RETURNS = ("restart_redis", "empty_redis", "redis_refuses")
+# The message that waits may be a copy of one that was returned, or its sender got an error.
+RETURNS = ("old_worker", "restart_redis", "empty_redis", "redis_refuses")
 KILLS = ("kill_child", "kill_exporting_child", "kill_mailing_child", "kill_worker")
 
 
@@ -78,6 +80,7 @@ class Invariants:
         yield from self._unexpected_mails()
         yield from self._unexpected_files()
         yield from self._republished_jobs()
+        yield from self._late_periodic_tasks()
         for sentence in [*self._faults.not_injected, *(each for user in self._load.users for each in user.unexpected)]:
             yield Violation(sentence)
 
@@ -93,6 +96,8 @@ class Invariants:
         yield from self._archive_violations(export)
         for step in job.steps:
             yield from self._result_violations(step)
+            if (step.worker or "").startswith(f"without-{step.name}-"):
+                yield f"{step.name}: {step.worker} ran it, and does not have it"
 
     def _mail_violations(self, mail: Task) -> Iterator[str]:
         accepted = self._mails.get(mail.id, [])
@@ -170,6 +175,16 @@ class Invariants:
         for again in self._system.queue_watch.republications:
             if not any(_returned(fault, again) for fault in self._faults.of(*RETURNS)):
                 yield Violation("it was published again while its message was in its queue", again.task_id)
+
+    def _late_periodic_tasks(self) -> Iterator[Violation]:
+        """Yield the periodic tasks that were not sent within their interval and the time that a new beat needs."""
+        conf, client = current_app.extensions["celery"].conf, self._system.redis.client
+        for name, entry in conf.beat_schedule.items():
+            meta = client.hget(client.key(f"redbeat:{name}"), "meta")
+            sent_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
+            longest = timedelta(seconds=entry["schedule"] + conf.redbeat_lock_timeout)
+            if sent_at is None or not timedelta() <= utcnow() - sent_at <= longest:
+                yield Violation(f"beat last sent {name} at {sent_at}")
 
     def parts(self) -> list[Path]:
         """Return the temporary files."""

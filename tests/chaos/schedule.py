@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.support.external import FAKETIME
+
 FIRST = 3.0  # seconds before the first fault
 PAUSES = (2.0, 5.0)  # seconds from one fault to the next
 
@@ -18,9 +20,12 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
     ("kill_exporting_child", (0, 0)),
     ("kill_mailing_child", (0, 0)),
     ("stop_worker", (0, 0)),
+    ("old_worker", (4, 7)),
+    ("skewed_worker", (5, 8)),
     ("kill_worker", (0, 0)),
     ("kill_worker", (0, 0)),
     ("kill_web", (0, 0)),
+    ("clock_set_back", (5, 8)),
     ("kill_beat", (0, 0)),
     ("freeze_worker", (6, 9)),
     ("freeze_exporting_worker", (6, 9)),
@@ -59,6 +64,16 @@ def plan(seed: int, seconds: float) -> list[PlannedFault]:
         faults.append(PlannedFault(at, kind, rng.uniform(shortest, longest), rng.getrandbits(32)))
         at += rng.uniform(*PAUSES)
     return faults
+
+
+def left_out(database: str) -> dict[str, str]:
+    """Return the kinds of faults that cannot occur here, each with the reason."""
+    reasons = {}
+    if FAKETIME.find() is None:
+        reasons = dict.fromkeys(("skewed_worker", "clock_set_back"), FAKETIME.reason)
+    if database == "sqlite":
+        reasons["skewed_worker"] = "all processes that use SQLite run on one machine and have its clock"
+    return reasons
 
 
 def _shuffled(rng: random.Random) -> Iterator[tuple[str, tuple[float, float]]]:
