@@ -69,7 +69,9 @@ CRASH_LIMIT = Promise(
             "crash-suspended",
             "A lease that expired while its machine was suspended is no crash.",
             (Edit(RECONCILE, "Reconciler._run", "abs((now - before).total_seconds() - interval) > LATE", "False"),),
-            (f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles[sqlite-suspended]",),
+            (
+                f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles[suspended-sqlite]",
+            ),
         ),
         Mutant(
             "crash-outage",
