@@ -49,7 +49,7 @@ from microblog.taskqueue.transitions import check_claim, claim_task, expire_leas
 
 logger = logging.getLogger(__name__)
 
-MAX_CLOCK_DIFFERENCE = 7200.0  # seconds between the clocks of two machines at which periodic tasks still run
+MAX_CLOCK_DIFFERENCE = 3600.0  # seconds between the clocks of two machines at which periodic tasks still run
 DATABASE_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
