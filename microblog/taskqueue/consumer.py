@@ -7,6 +7,7 @@ before Celery does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -127,6 +128,11 @@ def _is_unicode(text: str) -> bool:
     return text == text.encode(errors="replace").decode()
 
 
+def is_connection_error(error: Exception, connection_errors: tuple[type[Exception], ...]) -> bool:
+    """Return whether `error` is one of kombu's `connection_errors`, except KeyError: a part of a message is missing."""
+    return isinstance(error, connection_errors) and not isinstance(error, KeyError)
+
+
 class Consumer(consumer.Consumer):
     """Celery's consumer, which sets malformed messages aside."""
 
@@ -141,12 +147,28 @@ class Consumer(consumer.Consumer):
             try:
                 handle(message)
             except Exception as error:
-                # Kombu counts KeyError among the errors of the connection; here it is a header that is missing.
-                if isinstance(error, self.connection_errors) and not isinstance(error, KeyError):
+                if is_connection_error(error, self.connection_errors):
                     raise
                 self._set_aside(message, f"Celery cannot handle it ({error!r})")
 
         return on_message
+
+    def add_task_queue(self, queue: Any, *args: Any, **options: Any) -> None:
+        """As Celery's. A queue that cannot be consumed, as an operator has named it, is left out."""
+        try:
+            if not isinstance(queue, str):
+                raise TypeError("its name is not text")
+            super().add_task_queue(queue, *args, **options)
+        except Exception as error:
+            if is_connection_error(error, self.connection_errors):
+                raise
+            logger.error("the queue %r cannot be consumed: %r", queue, error)
+            self.cancel_task_queue(queue)
+
+    def cancel_task_queue(self, queue: Any) -> None:
+        """As Celery's; does nothing if there is no such queue."""
+        with contextlib.suppress(KeyError, TypeError):  # it is not consumed, or its name is not text
+            super().cancel_task_queue(queue)
 
     def on_decode_error(self, message: Message, exc: Exception) -> None:
         """Set a message aside whose compression or encoding is invalid; Celery would only acknowledge it."""

@@ -1,16 +1,21 @@
-"""Kombu's Redis transport: closed connections, refused commands and malformed messages terminate no worker."""
+"""Kombu's Redis transport and mailboxes: lost connections, refused commands and malformed messages end no worker."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from celery.app import control
+from kombu import pidbox
 from kombu.transport import redis
 from redis import exceptions
 
-from microblog.taskqueue.consumer import envelope_problem, set_aside
+from microblog.taskqueue.consumer import envelope_problem, is_connection_error, set_aside
+
+logger = logging.getLogger(__name__)
 
 
 class Client(redis.PrefixedStrictRedis):
@@ -20,9 +25,30 @@ class Client(redis.PrefixedStrictRedis):
         """As redis-py's; a queue whose message is set aside seems to be empty."""
         response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
         if command_name == "BRPOP" and response:
-            queue, text = (str(part, errors="replace") if isinstance(part, bytes) else part for part in response)
+            queue, text = map(_to_text, response)
             if reason := envelope_problem(text):
                 set_aside(queue, reason, text)
+                return None
+        return response
+
+    def pubsub(self, **options: Any) -> Any:
+        """Return the client of the channel's subscriptions, which are for remote control commands and events."""
+        return PubSub(self.connection_pool, global_keyprefix=self.global_keyprefix, **options)  # type: ignore[no-untyped-call]
+
+
+class PubSub(redis.PrefixedRedisPubSub):
+    """The client of a channel's subscriptions. It drops messages that kombu cannot read.
+
+    They are not set aside, since each process has received them.
+    """
+
+    def parse_response(self, *args: Any, **options: Any) -> Any:
+        """As redis-py's; None for a message that is dropped."""
+        response = super().parse_response(*args, **options)  # type: ignore[no-untyped-call]
+        if response and _to_text(response[0]).endswith("message"):
+            channel, text = map(_to_text, response[-2:])
+            if reason := envelope_problem(text):
+                logger.error("a message on the channel %s is dropped, since %s: %.200s", channel, reason, text)
                 return None
         return response
 
@@ -32,6 +58,25 @@ class Channel(redis.Channel):
 
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, *args: Any, **options: Any) -> Any:
+        """As kombu's. An error about a remote control command or an event drops this message and no more.
+
+        Messages of queues are acknowledged, and the worker's consumer handles their errors.
+        """
+        handle = self._drop_after_error(callback) if no_ack else callback
+        return super().basic_consume(queue, no_ack, handle, *args, **options)  # type: ignore[no-untyped-call]
+
+    def _drop_after_error(self, callback: Any) -> Any:
+        def handle(message: Any) -> None:
+            try:
+                callback(message)
+            except Exception as error:
+                if is_connection_error(error, self.connection_errors):
+                    raise
+                logger.exception("a message on a channel is dropped: %.200r", message.body)
+
+        return handle
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
@@ -73,3 +118,32 @@ class SentinelTransport(Transport):
         # After an error, kombu would switch to the URL of the next sentinel, and thereby to its own transport. The
         # channel queries all sentinels anyway.
         client.cycle = None
+
+
+class Node(pidbox.Node):
+    """The mailbox of a worker, for remote control."""
+
+    def handle_message(self, body: Any, message: Any = None) -> Any:
+        """As kombu's. After an error Celery would open the mailbox again, and lose the commands of that moment."""
+        try:
+            return super().handle_message(body, message)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if is_connection_error(error, self.channel.connection_errors):  # type: ignore[union-attr]
+                raise
+            logger.error("a remote control command is dropped, since it is malformed (%r): %.200r", error, body)
+
+
+class Mailbox(pidbox.Mailbox):
+    """The mailboxes of all workers."""
+
+    node_cls = Node
+
+
+class Control(control.Control):
+    """Celery's client for remote control, with these mailboxes."""
+
+    Mailbox = Mailbox
+
+
+def _to_text(part: Any) -> str:
+    return str(part, errors="replace") if isinstance(part, bytes) else str(part)

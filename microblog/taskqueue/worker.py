@@ -60,6 +60,7 @@ class CeleryApp(Celery):
     """
 
     backend: DatabaseResultBackend
+    control_cls = "microblog.taskqueue.transport:Control"
 
     def __init__(self, flask_app: Flask, **options: Any) -> None:
         super().__init__(flask_app.name, task_cls=JobTask, **options)

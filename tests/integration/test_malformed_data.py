@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from typing import Any
+
 import pytest
 from flask import Flask
 
 from microblog.taskqueue.reconcile import reconcile_all
+from tests.integration.test_dead_letters import encode, message
 from tests.support import tasks
-from tests.support.factories import crash, make_older, rows_of, start
-from tests.support.servers import RedisServer
+from tests.support.factories import crash, make_older, rows_of, start, state_of
+from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
 
-RESULTS = {
+COMMANDS = "/0.celery.pidbox"  # the channel of kombu in database 0
+
+
+def envelope(body: Any, headers: Any = None) -> dict[str, Any]:
+    """Return a message on a channel, as kombu sends it."""
+    place = {"exchange": "celery.pidbox", "routing_key": ""}
+    return message(headers or {}, body=encode(body), properties={"delivery_info": place})
+
+
+def command(**changes: Any) -> dict[str, Any]:
+    """Return the message of the remote control command ``ping`` with `changes`."""
+    return envelope({"method": "ping", "arguments": {}, "destination": None} | changes)
+
+
+def add_queue(**arguments: Any) -> dict[str, Any]:
+    return command(method="add_consumer", arguments=arguments)
+
+
+MALFORMED_COMMANDS: dict[str, Any] = {
+    "text": "hello",
+    "deeply nested": "[" * 100_000,
+    "list": [],
+    "number": 7,
+    "no properties": {},
+    "list as headers": envelope({}) | {"headers": []},
+    "unknown compression": envelope({}, {"compression": "rot13"}),
+    "text as clock": envelope({"method": "ping"}, {"clock": "x"}),
+    "no base64": envelope({}) | {"body": "*"},
+    "body is no JSON": envelope({}) | {"body": base64.b64encode(b"{").decode()},
+    "body is a list": envelope([]),
+    "body is a number": envelope(7),
+    "empty body": envelope({}),
+    "unknown method": command(method="rot13"),
+    "list as method": command(method=[]),
+    "list as arguments": command(arguments=[1]),
+    "text as number": command(method="pool_grow", arguments={"n": "many"}),
+    "number as destination": command(destination=7),
+    "unknown matcher": command(pattern="x", matcher="rot13"),
+    "invalid pattern": command(pattern="(", matcher="pcre"),
+    "text as reply address": command(reply_to="x", ticket="1"),
+    "numbers in reply address": command(reply_to={"exchange": 7, "routing_key": []}, ticket="1"),
+    "list as queue": add_queue(queue=[]),
+    "number as queue": add_queue(queue=7),
+    "half a surrogate pair as queue": add_queue(queue="\ud800"),
+    "unknown type of exchange": add_queue(queue="q", exchange_type="rot13"),
+    "other type of exchange": add_queue(queue="q", exchange="microblog", exchange_type="fanout"),
+    "unknown option of a queue": add_queue(queue="q", unknown=1),
+    "list as queue to cancel": command(method="cancel_consumer", arguments={"queue": []}),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED_COMMANDS)
+def test_worker_replies_after_malformed_command(
+    app: Flask, redis_server: RedisServer, worker: Worker, kind: str
+) -> None:
+    ping = app.extensions["celery"].control.inspect([worker.name], limit=1, timeout=TIMEOUT).ping
+    publish(redis_server, COMMANDS, MALFORMED_COMMANDS[kind])
+
+    assert ping() == {worker.name: {"ok": "pong"}}
+
+    task_id = start(tasks.noop.s())
+    wait_for(lambda: state_of(task_id) == "SUCCESS", what="the worker runs tasks")
+    assert worker.process.poll() is None
+
+
+def publish(redis_server: RedisServer, channel: str, malformed: Any) -> None:
+    """Publish a message once somebody listens to the channel."""
+    text = malformed if isinstance(malformed, str) else json.dumps(malformed)
+    wait_for(lambda: redis_server.client.publish(redis_server.key(channel), text), what=f"a subscriber of {channel}")
+
+
+RESULTS: dict[str, str | bytes] = {
     "text": "hello",
     "bytes": b"\xff",
     "nested": "[" * 100_000,
