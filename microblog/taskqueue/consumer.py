@@ -79,16 +79,20 @@ def set_aside(queue: str, reason: str, message: str) -> None:
     message_set_aside.send(app, queue=queue)
 
 
-def envelope_problem(text: str) -> str | None:
-    """Return why kombu cannot read the text of a message; None if it can."""
+def envelope_problem(text: str, *, unacknowledged: bool = False) -> str | None:
+    """Return why kombu cannot read the text of a message; None if it can.
+
+    It stores an `unacknowledged` message in a list with its exchange and its routing key.
+    """
     try:
-        message = loads(text)  # type: ignore[no-untyped-call]
+        value = loads(text)  # type: ignore[no-untyped-call]
     except Exception as error:  # such as too many nested lists, or an invalid value of a type that kombu encodes
         return f"it is not valid JSON ({type(error).__name__})"
     try:
+        message, exchange, key = value if unacknowledged else (value, "", "")
         properties, headers, body = message["properties"], message["headers"], message["body"]
         place = properties["delivery_info"]
-        names = properties["delivery_tag"], place["routing_key"], place["exchange"]
+        names = properties["delivery_tag"], place["routing_key"], place["exchange"], exchange, key
         if properties.get("body_encoding") == "base64":
             Base64().decode(body)  # type: ignore[no-untyped-call]
         valid = properties.get("body_encoding") in ("base64", None)

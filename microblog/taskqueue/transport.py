@@ -53,8 +53,26 @@ class PubSub(redis.PrefixedRedisPubSub):
         return response
 
 
+class QoS(redis.QoS):
+    """The messages that workers have not acknowledged. It sets those aside that kombu cannot restore."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """As kombu's, whose error about a malformed message would keep it and those after it unacknowledged."""
+        with self.channel.conn_or_acquire(client) as connected:
+            stored = connected.hget(self.unacked_key, tag)
+            text = _to_text(stored) if stored else ""
+            reason = envelope_problem(text, unacknowledged=True) if stored else None
+            if reason is None:
+                super().restore_by_tag(tag, connected, leftmost)  # type: ignore[no-untyped-call]
+            elif connected.hdel(self.unacked_key, tag):  # no other worker has done it
+                connected.zrem(self.unacked_index_key, tag)
+                set_aside(self.unacked_key, reason, text)
+
+
 class Channel(redis.Channel):
     """Kombu's channel, which raises an error that Celery handles if its connection was closed."""
+
+    QoS = QoS
 
     def _get_client(self) -> Any:
         return partial(Client, global_keyprefix=self.global_keyprefix)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from microblog.taskqueue.consumer import dead_letters
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.integration.test_dead_letters import encode, message
 from tests.support import tasks
@@ -80,6 +82,39 @@ def test_worker_replies_after_malformed_command(
     task_id = start(tasks.noop.s())
     wait_for(lambda: state_of(task_id) == "SUCCESS", what="the worker runs tasks")
     assert worker.process.poll() is None
+
+
+UNACKNOWLEDGED: list[str | bytes] = [
+    "hello",
+    b"\xff",
+    "[" * 100_000,
+    "7",
+    "[]",
+    json.dumps([7, "microblog", "default"]),
+    json.dumps([{}, "microblog", "default"]),
+    json.dumps([message(), 7, "default"]),
+    json.dumps([message(), "microblog", None]),
+]
+
+
+@pytest.mark.exhaustive
+def test_malformed_unacknowledged_messages_are_set_aside(
+    app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """A worker restores messages that were delivered long ago, here to no worker at all."""
+    client, task_id = redis_server.client, start(tasks.noop.s())
+    delivered = json.dumps([json.loads(str(client.rpop(redis_server.key("default")))), "microblog", "default"])
+    entries: dict[str, Any] = {str(number): text for number, text in enumerate([*UNACKNOWLEDGED, delivered])}
+    for tag, text in entries.items():
+        client.hset(redis_server.key("unacked"), tag, text)
+    client.zadd(redis_server.key("unacked_index"), dict.fromkeys([*entries, "no message"], 0))
+
+    worker = make_worker()
+
+    wait_for(lambda: worker.process.poll() is not None or state_of(task_id) == "SUCCESS", what="the message")
+    assert worker.process.poll() is None
+    assert [letter.queue for letter in dead_letters()] == ["unacked"] * len(UNACKNOWLEDGED)
+    wait_for(lambda: not redis_server.in_flight(), what="nothing is delivered again")
 
 
 def publish(redis_server: RedisServer, channel: str, malformed: Any) -> None:
