@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
+import signal
 import smtplib
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -68,15 +71,17 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
         message.msgId = message_id
         db.session.rollback()  # a slow server must not keep a transaction open
         _send(task, message)
-        _record(task.task_id, message_id)
     return {"message_id": message_id}
 
 
 def _send(task: MailTask, message: Message) -> None:
+    """Send `message` and record that, both before the session with the server ends."""
     try:
         with mail.connect() as connection:
             _check_before_sending(task)
-            connection.send(message)
+            with _stop_deferred():
+                connection.send(message)
+                _record(task.task_id, str(message.msgId))
     except smtplib.SMTPRecipientsRefused as error:
         response: tuple[int, bytes | str] = next(iter(error.recipients.values()))
     except smtplib.SMTPAuthenticationError as error:
@@ -90,6 +95,19 @@ def _send(task: MailTask, message: Message) -> None:
         return
     # Outside of the except clauses: the text of an exception being handled would be part of the stored traceback.
     _handle_refusal(task, message, *response)
+
+
+@contextlib.contextmanager
+def _stop_deferred() -> Iterator[None]:
+    """Defer SIGTERM until the block has ended: a stop of the worker must not lose the record of a mail.
+
+    systemd, Heroku and shells send it to all processes of a worker, and it kills those that run tasks.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _check_before_sending(task: MailTask) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -127,4 +129,22 @@ def test_accepted_mail_is_not_resent_or_revoked(
 
     assert ended(susan).state == "SUCCESS"
     assert only_job(susan).steps[1].result == accepted
+    assert len(smtp_server.messages) == 1
+
+
+@pytest.mark.exhaustive
+def test_stop_of_process_group_does_not_repeat_a_mail(
+    susan: User, make_worker: Callable[..., Worker], smtp_server: SmtpServer
+) -> None:
+    """systemd, Heroku and shells send SIGTERM to all processes, and it kills those that run tasks."""
+    worker = make_worker(concurrency=1)
+    smtp_server.on_data = lambda port: worker.send_signal(signal.SIGTERM) if not smtp_server.messages else None
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+
+    wait_for(lambda: worker.process.poll() is not None, what="the worker has ended")
+    make_worker(concurrency=1)
+
+    wait_for(lambda: reconcile_all() * 0 or only_job(susan).state == "SUCCESS", what="the job is taken over")
+    assert only_job(susan).current.crashes == 0
     assert len(smtp_server.messages) == 1

@@ -140,8 +140,14 @@ ONE_MAIL = Promise(
         Mutant(
             "mail-recorded",
             "A mail that the server accepted is recorded as sent.",
-            (Edit(SENDING, "deliver", "_record(task.task_id, message_id)", "pass"),),
+            (Edit(SENDING, "_send", "_record(task.task_id, str(message.msgId))", "pass"),),
             (f"{TEST_MAIL}::test_duplicate_message_sends_one_mail",),
+        ),
+        Mutant(
+            "mail-stop",
+            "A stop of the worker does not end the process that sends a mail before it has recorded that.",
+            (Edit(SENDING, "_stop_deferred", "signal.SIG_BLOCK, {signal.SIGTERM}", "signal.SIG_BLOCK, ()"),),
+            (f"{TEST_EXPORT_MAIL}::test_stop_of_process_group_does_not_repeat_a_mail",),
         ),
         Mutant(
             "mail-recorded-later",
