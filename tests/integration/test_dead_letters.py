@@ -15,30 +15,11 @@ from microblog.taskqueue.consumer import MAX_DEAD_LETTERS, MAX_TEXT, dead_letter
 from tests.support import tasks
 from tests.support.console import commands
 from tests.support.factories import start, state_of
+from tests.support.messages import encode, message
 from tests.support.prometheus import TOKEN, scrape
 from tests.support.servers import RedisServer, Worker, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])  # the database makes no difference
-
-
-def encode(value: Any) -> str:
-    return base64.b64encode(json.dumps(value).encode()).decode()
-
-
-def message(headers: Any = None, **changes: Any) -> dict[str, Any]:
-    """Return a message as kombu stores it, of the task noop unless `headers` or `changes` say otherwise."""
-    properties = {
-        "delivery_tag": "tag",
-        "delivery_info": {"exchange": "microblog", "routing_key": "default"},
-        "body_encoding": "base64",
-    }
-    return {
-        "body": encode([[], {}, {}]),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"task": "noop", "id": "1"} if headers is None else headers,
-        "properties": properties | changes.pop("properties", {}),
-    } | changes
 
 
 MALFORMED: dict[str, Any] = {

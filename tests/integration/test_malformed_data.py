@@ -12,9 +12,9 @@ from flask import Flask
 
 from microblog.taskqueue.consumer import dead_letters
 from microblog.taskqueue.reconcile import reconcile_all
-from tests.integration.test_dead_letters import encode, message
 from tests.support import tasks
 from tests.support.factories import crash, make_older, rows_of, start, state_of
+from tests.support.messages import encode, message
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])
@@ -75,7 +75,7 @@ def test_worker_replies_after_malformed_command(
     app: Flask, redis_server: RedisServer, worker: Worker, kind: str
 ) -> None:
     ping = app.extensions["celery"].control.inspect([worker.name], limit=1, timeout=TIMEOUT).ping
-    publish(redis_server, COMMANDS, MALFORMED_COMMANDS[kind])
+    redis_server.publish(COMMANDS, MALFORMED_COMMANDS[kind])
 
     assert ping() == {worker.name: {"ok": "pong"}}
 
@@ -115,12 +115,6 @@ def test_malformed_unacknowledged_messages_are_set_aside(
     assert worker.process.poll() is None
     assert [letter.queue for letter in dead_letters()] == ["unacked"] * len(UNACKNOWLEDGED)
     wait_for(lambda: not redis_server.in_flight(), what="nothing is delivered again")
-
-
-def publish(redis_server: RedisServer, channel: str, malformed: Any) -> None:
-    """Publish a message once somebody listens to the channel."""
-    text = malformed if isinstance(malformed, str) else json.dumps(malformed)
-    wait_for(lambda: redis_server.client.publish(redis_server.key(channel), text), what=f"a subscriber of {channel}")
 
 
 RESULTS: dict[str, str | bytes] = {

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -132,6 +132,11 @@ class RedisServer:
     def key(self, name: str) -> str:
         """Return the name of a key or channel of the site under test."""
         return self.client.key(name)
+
+    def publish(self, channel: str, message: Any) -> None:
+        """Publish a message, which is text or sent as JSON, once somebody listens to the channel."""
+        text = message if isinstance(message, str) else json.dumps(message)
+        wait_for(lambda: self.client.publish(self.key(channel), text), what=f"a subscriber of {channel}")
 
     def in_flight(self) -> int:
         """Return the number of messages that are queued or not acknowledged."""
