@@ -26,6 +26,7 @@ from microblog.monitoring import output
 from microblog.notifications.pubsub import CHANNEL
 from microblog.taskqueue import states
 from microblog.taskqueue.models import Task
+from microblog.validators import MAX_ID, is_storable
 
 #: An event: as Celery sends it ("type", "timestamp", "hostname", "uuid", …), or of one of the two types below.
 Event = dict[str, Any]
@@ -78,7 +79,7 @@ class Events:
         celery = self._app.extensions["celery"]
         self._ping()  # times out sooner than Celery's connection
         with celery.connection_for_read() as connection:
-            receiver = _Receiver(connection, app=celery, handlers={"*": self._on_event})
+            receiver = _Receiver(connection, app=celery, handlers={"*": self._pass_on})
             receiver.ready, receiver.check_redis, receiver.stopped = ready, self._check_redis, self._stopped
             receiver.capture(limit=None, timeout=None, wakeup=True)
 
@@ -91,7 +92,11 @@ class Events:
                 message = channel.get_message(timeout=PING_INTERVAL)
                 event = _parse_message(message["data"]) if message else None
                 if event is not None:
-                    self._on_event(event)
+                    self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
+        if is_valid(event):
+            self._on_event(event)
 
     def _check_redis(self) -> None:
         """Report whether Redis responds: one that hangs closes no connection, so its silence would go unnoticed."""
@@ -192,6 +197,7 @@ _COLOURS = {kind: output.STATE_COLOURS[state] for kind, state in _STATES.items()
     "worker-offline": "red",
     "worker-online": "green",
 }
+_TEXTS = ("type", "uuid", "root_id", "name", "hostname")
 _DETAILS = ("runtime", "exception", "eta", "retries", "args", "kwargs", "result", "signum", "expired", "terminated")
 
 
@@ -347,6 +353,19 @@ def event_line(event: Event) -> str:
         parts.append(f"active {event.get('active')}, processed {event.get('processed')}, load {event.get('loadavg')}")
     parts += [f"{name}={_short(event[name])}" for name in _DETAILS if event.get(name) not in (None, "", False, 0)]
     return output.one_line("  ".join(parts))
+
+
+def is_valid(event: Event) -> bool:
+    """Return whether an event, which anyone with access to Redis may have sent, can be shown and looked up."""
+    try:
+        event_line(event)
+        sum((event.get("loadavg") or []) + [event.get(name) or 0 for name in ("freq", "active", "processed")])
+        named = not event["type"].startswith("task-") or event.get("uuid") is not None
+        return (named or (event["root_id"] is not None and 0 <= event["position"] <= MAX_ID)) and all(
+            is_storable(event[name]) for name in _TEXTS if event.get(name) is not None
+        )
+    except Exception:  # a field is missing, or of another type
+        return False
 
 
 def event_colour(event: Event) -> str | None:

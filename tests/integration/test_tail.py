@@ -17,10 +17,69 @@ from microblog.extensions import db
 from microblog.monitoring.events import CHANGE, PROGRESS, EventFilter, TaskLookup, event_line
 from microblog.taskqueue.launch import launch_task
 from tests.support.console import as_python_module, flask_tasks
+from tests.support.messages import encode, message
 from tests.support.programs import ROOT, ScriptProcess
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
 AT = 1779019471.25
+
+
+CELERY_EVENTS, ENGINE_EVENTS = "/0.celeryev/worker.heartbeat", "events"
+
+
+def celery_message(event: Any) -> dict[str, Any]:
+    """Return the message with an event of Celery, as kombu sends it."""
+    return message({}, body=encode(event), properties={"delivery_info": {"exchange": "celeryev", "routing_key": ""}})
+
+
+def celery_event(**changes: Any) -> dict[str, Any]:
+    return celery_message({"type": "task-started", "timestamp": AT, "uuid": "a", "utcoffset": 0} | changes)
+
+
+def engine_event(progress: Any = None, **changes: Any) -> dict[str, Any]:
+    """Return the announcement of a change of a job."""
+    data = {"id": "a", "position": 0, "state": "PROGRESS", "progress": progress} | changes
+    return {"topics": [], "event": {"name": "task", "timestamp": AT, "data": data}}
+
+
+COUNTS = {"current": 1, "total": 2, "percent": 50, "message": ""}
+MALFORMED: dict[str, list[Any]] = {
+    CELERY_EVENTS: [
+        "hello",
+        "[" * 100_000,
+        [],
+        celery_message(7),
+        celery_message({}),
+        celery_message([7]),
+        celery_message({"type": "worker-online"}),
+        celery_event() | {"body": "*"},
+        celery_event() | {"content-type": "application/x-python-serialize", "content-encoding": "binary"},
+        celery_event(type=7),
+        celery_event(type=None),
+        celery_event(type=PROGRESS),
+        celery_event(type="worker-heartbeat", hostname="w@h", loadavg=7),
+        celery_event(type="worker-heartbeat", hostname="w@h", active="many"),
+        celery_event(timestamp="now"),
+        celery_event(timestamp=1e300),
+        celery_event(clock="x"),
+        celery_event(uuid=[]),
+        celery_event(uuid=None),
+        celery_event(uuid="\0"),
+        celery_event(uuid="\ud800"),
+        celery_event(hostname=7),
+        celery_event(name=["x"]),
+        celery_event(root_id={}),
+    ],
+    ENGINE_EVENTS: [
+        "hello",
+        [],
+        {"event": 7},
+        engine_event(COUNTS, id=7),
+        engine_event(COUNTS, id="\0"),
+        engine_event(COUNTS, position=2**40),
+        engine_event(COUNTS | {"total": "x"}),
+    ],
+}
 
 
 class Tailing:
@@ -133,6 +192,22 @@ class TestTail:
         wait_for(lambda: by_job.has("task-succeeded"), what="the task's end")
 
         assert {event["root_id"] for event in by_job.events} == {job}
+
+    @pytest.mark.parametrize("options", [[], pytest.param(["--json"], marks=pytest.mark.exhaustive)])
+    def test_tail_continues_after_malformed_events(
+        self, tail: Callable[..., Tailing], redis_server: RedisServer, options: list[str]
+    ) -> None:
+        tailing = tail(*options)
+
+        for channel, malformed in MALFORMED.items():
+            for text in malformed:
+                redis_server.publish(channel, text)
+        redis_server.publish(ENGINE_EVENTS, engine_event(COUNTS))
+        redis_server.publish(CELERY_EVENTS, celery_message({"type": "worker-online", "timestamp": AT, "clock": 2**64}))
+
+        wait_for(lambda: len(tailing.lines) == 2 or tailing.process.poll() is not None, what="the events after them")
+        assert [any(kind in line for line in tailing.lines) for kind in (PROGRESS, "worker-online")] == [True, True]
+        assert tailing.end() == 0
 
     @pytest.mark.exhaustive
     def test_tail_survives_redis_restart(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 import click
-import orjson
 from rich.console import Console
 
 from microblog.cli import json_flag, json_requested
@@ -62,7 +62,8 @@ def tail(task: str | None, job: str | None, worker: str | None) -> None:
             if isinstance(event, str):
                 click.echo(event, err=True)
             elif json_requested():
-                click.echo(orjson.dumps(event))
+                # Unlike orjson, it has no limit for numbers: a worker's logical clock may be any that it has received.
+                click.echo(json.dumps(event, separators=(",", ":")))
             else:
                 click.secho(events.event_line(event), fg=events.event_colour(event))
     except KeyboardInterrupt:
