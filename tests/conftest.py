@@ -299,9 +299,9 @@ def make_worker(environment: dict[str, str], tmp_path: Path) -> Iterator[Callabl
     """A function that starts a worker on the test's database and Redis."""
     started: list[Worker] = []
 
-    def make(*options: str, concurrency: int = 2, **settings: str) -> Worker:
+    def make(*options: str, concurrency: int = 2, gossip: bool = False, **settings: str) -> Worker:
         log = tmp_path / f"worker-{len(started)}.log"
-        worker = Worker(environment | settings, *options, concurrency=concurrency, log=log)
+        worker = Worker(environment | settings, *options, concurrency=concurrency, gossip=gossip, log=log)
         started.append(worker)
         return worker
 

@@ -84,6 +84,21 @@ def test_worker_replies_after_malformed_command(
     assert worker.process.poll() is None
 
 
+@pytest.mark.exhaustive
+def test_worker_replies_after_malformed_events_of_others(
+    app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker]
+) -> None:
+    """Gossip, which is on by default, receives the events of all workers."""
+    worker = make_worker(gossip=True)
+
+    events: list[Any] = ["[" * 100_000, [], envelope(7), envelope({}), envelope([7]), envelope({}) | {"body": "*"}]
+    for malformed in events:
+        redis_server.publish("/0.celeryev/worker.heartbeat", malformed)
+
+    ping = app.extensions["celery"].control.inspect([worker.name], limit=1, timeout=TIMEOUT).ping
+    assert ping() == {worker.name: {"ok": "pong"}}
+
+
 UNACKNOWLEDGED: list[str | bytes] = [
     "hello",
     b"\xff",

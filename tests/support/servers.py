@@ -308,15 +308,17 @@ class Worker:
 
     _count = 0
 
-    def __init__(self, environment: dict[str, str], *options: str, concurrency: int = 2, log: Path) -> None:
+    def __init__(
+        self, environment: dict[str, str], *options: str, concurrency: int = 2, gossip: bool = False, log: Path
+    ) -> None:
         Worker._count += 1
         self.name = f"worker{Worker._count:03}@tests"  # sorted by name, workers are in order of creation
         self.log = log
         self._read = 0
-        # -O fair is Celery's default. Gossip and mingle are off, since they slow down the start.
+        # -O fair is Celery's default. Gossip and mingle slow down the start.
         command = ["celery", "-A", "tests.support.worker_app", "worker", "-n", self.name]
-        defaults = ["--without-gossip", "--without-mingle", "--concurrency", str(concurrency), "--loglevel", "INFO"]
-        command += [*defaults, *options]
+        without = ["--without-mingle"] if gossip else ["--without-mingle", "--without-gossip"]
+        command += [*without, "--concurrency", str(concurrency), "--loglevel", "INFO", *options]
         self.process: ManagedProcess
         if "LD_PRELOAD" in environment:  # which takes effect when a program starts, not in a fork
             self.process = ManagedProcess([sys.executable, "-m", *command], environment, stdout=log)
