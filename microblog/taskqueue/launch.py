@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from celery import Signature
 from celery.utils import uuid
 from flask_babel import force_locale, get_locale
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 from sqlalchemy.orm import Session, make_transient_to_detached
 
 from microblog import logs
@@ -154,8 +154,10 @@ def _queue_of(step: Signature) -> str:
 def _as_json(signature: Signature) -> dict[str, Any]:
     """Return `signature` as in a message, where kombu encodes times and other values. Raises TypeError."""
     try:
-        encoded: dict[str, Any] = json.loads(dumps(dict(signature), allow_nan=False))  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError) as error:
+        text = dumps(dict(signature), allow_nan=False)  # type: ignore[no-untyped-call]
+        loads(text)  # type: ignore[no-untyped-call]  # as a worker does
+        encoded: dict[str, Any] = json.loads(text)
+    except Exception as error:  # of the decoder of any type
         raise TypeError(f"the arguments of {signature.task} cannot be sent as JSON: {error}") from error
     return encoded
 

@@ -107,7 +107,7 @@ def test_message_carries_task_id_and_request_id(app: Flask, worker: Worker) -> N
 
 
 @pytest.mark.both_databases
-@pytest.mark.parametrize("argument", [object(), float("nan"), {1, 2}])
+@pytest.mark.parametrize("argument", [object(), float("nan"), {1, 2}, {"__type__": "unknown", "__value__": 1}])
 def test_launch_refuses_non_json_argument(app: Flask, argument: object) -> None:
     with pytest.raises(TypeError, match="the arguments of add cannot be sent as JSON"):
         launch(tasks.add.s(argument, 2))
