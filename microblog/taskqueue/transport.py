@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.app import control
 from kombu import pidbox
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from redis import exceptions
 
 from microblog.taskqueue.consumer import envelope_problem, is_connection_error, set_aside
@@ -54,7 +54,30 @@ class PubSub(redis.PrefixedRedisPubSub):
 
 
 class QoS(redis.QoS):
-    """The messages that workers have not acknowledged. It sets those aside that kombu cannot restore."""
+    """The messages that workers have not acknowledged. It sets those aside that kombu cannot restore.
+
+    A message that cannot be acknowledged, since Redis refuses, leaves its place to another one: a worker that kept it
+    would consume no more once all places were taken. Redis keeps the message until the visibility timeout, after which
+    the claim drops it.
+    """
+
+    def ack(self, delivery_tag: Any) -> None:
+        """As kombu's; frees the place of the message also after an error."""
+        with self._place_freed(delivery_tag):
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """As kombu's; frees the place of the message also after an error. Reconcile publishes its job again."""
+        with self._place_freed(delivery_tag):
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _place_freed(self, delivery_tag: Any) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+            raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """As kombu's, whose error about a malformed message would keep it and those after it unacknowledged."""

@@ -74,6 +74,43 @@ def test_only_refusals_are_tried_again(reply: Exception, expected: bool) -> None
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize("acknowledge", ["ack", "reject", "requeue"])
+def test_message_leaves_its_place_if_it_cannot_be_acknowledged(
+    app: Flask, redis_server: RedisServer, acknowledge: str
+) -> None:
+    """A worker would consume no more once all places were taken."""
+    start(tasks.noop.s())
+    with app.extensions["celery"].connection_for_read() as connection:
+        channel = connection.channel()
+        channel.basic_qos(0, 1, False)
+        message = channel.basic_get("default", no_ack=False)
+        assert not channel.qos.can_consume()
+
+        with redis_server.refusing("OOM"), pytest.raises(redis.exceptions.OutOfMemoryError):
+            message.requeue() if acknowledge == "requeue" else getattr(message, acknowledge)()
+
+        assert channel.qos.can_consume()
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.exhaustive
+def test_worker_consumes_again_after_acknowledgements_were_refused(
+    app: Flask, redis_server: RedisServer, make_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    release_file = tmp_path / "release"
+    worker = make_worker(concurrency=2)
+    retrying = [start(tasks.retry_behind.s(str(release_file), 60)) for _ in range(2)]
+    wait_for(lambda: [state_of(task_id) for task_id in retrying] == ["STARTED"] * 2)
+
+    with redis_server.refusing("OOM"):
+        release_file.touch()
+        wait_for(lambda: worker.text().count("Couldn't ack") == 2, what="Redis refuses both acknowledgements")
+
+    later = start(tasks.noop.s())
+    wait_for(lambda: state_of(later) == "SUCCESS", what="a later task runs")
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
 def test_worker_never_stops_reconnecting(app: Flask) -> None:
     assert app.extensions["celery"].conf.broker_connection_max_retries is None  # for kombu: no limit
 

@@ -160,6 +160,12 @@ OUTAGES = Promise(
             (f"{TEST_OUTAGES}::test_retry_is_published_once_redis_is_back[sqlite]",),
         ),
         Mutant(
+            "redis-place",
+            "A message whose acknowledgement Redis refuses leaves its place in the worker to another one.",
+            (Edit(TRANSPORT, "QoS._place_freed", "virtual.QoS.ack(self, delivery_tag)", "pass"),),
+            (f"{TEST_REFUSALS}::test_message_leaves_its_place_if_it_cannot_be_acknowledged",),
+        ),
+        Mutant(
             "redis-worker",
             "A worker survives messages that belong to a closed connection.",
             (
