@@ -265,10 +265,11 @@ def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, d
             return IS_DUE if step.eta <= now else ""
         return "never published" if now - due_since > GRACE else ""
     lease = _lease_of(step)
-    if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
-        return "its worker is gone, and no message was sent since"
-    expected = max(step.published_at, step.eta or step.published_at)
     until = consumed.get(step.queue)
+    if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
+        given_back = until is not None and until <= step.published_at  # a dead process loses no message of its worker
+        return "" if given_back else "its worker is gone, and no message was sent since"
+    expected = max(step.published_at, step.eta or step.published_at)
     if until is None or until - expected <= GRACE:
         return ""  # it is in its queue, or was taken just now
     # Wait as long again as it was overdue at its last publication, so that the pauses double.

@@ -140,6 +140,19 @@ def test_republish_pauses_grow_to_15_minutes(
     assert reconcile_all() == published
 
 
+def test_orphan_whose_message_was_given_back_is_not_republished(app: Flask, redis_server: RedisServer) -> None:
+    """A worker requeues the message of a child process that died."""
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    redis_server.make_messages_older("default", 60)
+    make_older(task_id, published_at=60)
+
+    assert reconcile_all() == 0
+
+    redis_server.client.delete(redis_server.key("default"))
+    assert reconcile_all() == 1
+
+
 @pytest.mark.parametrize(("due_ago", "published"), [(0, 0), (10, 1)])
 def test_retry_of_an_earlier_release_waits_until_it_is_due(
     app: Flask, redis_server: RedisServer, due_ago: float, published: int

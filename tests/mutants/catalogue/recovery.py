@@ -193,6 +193,12 @@ EVERY_JOB_ENDS = Promise(
             (f"{TEST_REPUBLISH}::test_orphan_is_republished_once",),
         ),
         Mutant(
+            "reconcile-given-back",
+            "Reconcile does not republish such a task if its message was given back to the queue.",
+            (Edit(RECONCILE, "_missing_message", '"" if given_back else ', ""),),
+            (f"{TEST_REPUBLISH}::test_orphan_whose_message_was_given_back_is_not_republished[sqlite]",),
+        ),
+        Mutant(
             "reconcile-live",
             "Reconcile does not touch a task with a valid lease.",
             (Edit(RECONCILE, "_may_need_repair", "Task.lease_expires_at <= now", "sa.true()"),),
