@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import smtplib
 from typing import TYPE_CHECKING, Any, cast
 
-import flask_mail
 import redis
 from celery.exceptions import BackendStoreError
 from flask import Flask, current_app
@@ -21,6 +18,7 @@ from flask_wtf import CSRFProtect
 from kombu.exceptions import OperationalError
 
 from microblog.database import Base
+from microblog.smtp import Mail
 
 #: Errors of redis-py, Celery's result backend and kombu if Redis cannot be reached or refuses commands.
 REDIS_UNAVAILABLE = (redis.RedisError, BackendStoreError, OperationalError)
@@ -38,38 +36,6 @@ def refuses(error: BaseException) -> bool:
     return isinstance(error, (redis.ReadOnlyError, redis.exceptions.OutOfMemoryError)) or (
         isinstance(error, redis.ResponseError) and any(code in str(error) for code in _REFUSALS)
     )
-
-
-class SmtpConnection(flask_mail.Connection):
-    """An SMTP session with a timeout of ``MAIL_TIMEOUT`` seconds for each command."""
-
-    def configure_host(self) -> smtplib.SMTP | smtplib.SMTP_SSL:
-        """Connect, start TLS and log in, as configured. Raises OSError or smtplib.SMTPException."""
-        smtp = smtplib.SMTP_SSL if self.mail.use_ssl else smtplib.SMTP
-        host = smtp(self.mail.server, self.mail.port, timeout=current_app.config["MAIL_TIMEOUT"])
-        try:
-            if self.mail.use_tls:
-                host.starttls()
-            if self.mail.username and self.mail.password:
-                host.login(self.mail.username, self.mail.password)
-        except BaseException:
-            host.close()
-            raise
-        return host
-
-    def __exit__(self, *error: object) -> None:
-        # The server has already replied to the mail. If QUIT fails, the mail must not be treated as unsent.
-        if self.host is not None:
-            with contextlib.suppress(OSError, smtplib.SMTPException):
-                self.host.quit()
-
-
-class Mail(flask_mail.Mail):
-    """Flask-Mail with :class:`SmtpConnection`."""
-
-    def connect(self) -> SmtpConnection:
-        """Return a connection to the configured server, for a ``with`` statement. Requires an app context."""
-        return SmtpConnection(current_app.extensions["mail"])
 
 
 class SiteRedis(redis.Redis):
