@@ -20,7 +20,7 @@ from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from redis_settings import DEFAULT_REDIS_URL, existing_file, parse_redis_url, redis_settings
+from redis_settings import DEFAULT_REDIS_URL, certificate_file, parse_redis_url, redis_settings
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_SECRET_KEY = "development-only-never-in-production"  # noqa: S105 - refused in production
@@ -181,7 +181,7 @@ def _redis(env: Env, default_prefix: str) -> dict[str, Any]:
         # One server (redis://) or a group with Redis Sentinel (sentinel://); redis_settings.py has the forms.
         parse_redis_url(env.str("REDIS_URL", DEFAULT_REDIS_URL, validate=parse_redis_url) or DEFAULT_REDIS_URL),
         # A file with certificates. They verify that of a rediss:// or sentinels:// server, instead of the system's.
-        ca_certs=env.str("REDIS_CA_CERTS", None, validate=existing_file),
+        ca_certs=env.str("REDIS_CA_CERTS", None, validate=certificate_file),
         # The beginning of every key, queue and channel in Redis, so that several sites can share one. The default is
         # derived from the address of the database: set this if the programs of a site use different addresses of it,
         # for example because only some of them use a connection pooler.
@@ -196,8 +196,11 @@ def _mail(env: Env) -> dict[str, Any]:
     return {
         "MAIL_SERVER": env.str("MAIL_SERVER", "127.0.0.1"),
         "MAIL_PORT": env.int("MAIL_PORT", 25, validate=validate.Range(1, 65535)),
+        # Encrypt with STARTTLS, or from the beginning of the connection (usually at port 465).
         "MAIL_USE_TLS": env.bool("MAIL_USE_TLS", False),
         "MAIL_USE_SSL": env.bool("MAIL_USE_SSL", False),
+        # A file with certificates. They verify that of the SMTP server, instead of the system's.
+        "MAIL_CA_CERTS": env.str("MAIL_CA_CERTS", None, validate=certificate_file),
         "MAIL_USERNAME": env.str("MAIL_USERNAME", None),
         "MAIL_PASSWORD": env.str("MAIL_PASSWORD", None),
         "MAIL_SUPPRESS_SEND": False,  # also in tests, which use an SMTP server

@@ -91,14 +91,20 @@ def parse_redis_url(value: str) -> RedisAddress:
             raise ValueError("unknown parameters")
     except (ValueError, KeyError):
         raise ValidationError(_expected_form(scheme)) from None
-    existing_file(tls.get("ssl_ca_certs"))
+    certificate_file(tls.get("ssl_ca_certs"))
     return RedisAddress(url, sentinel, tls)
 
 
-def existing_file(value: str | None) -> None:
-    """Check that the file `value` exists, unless it is None. Raises ValidationError."""
-    if value is not None and not Path(value).is_file():
+def certificate_file(value: str | None) -> None:
+    """Check that the file `value` contains certificates, unless it is None. Raises ValidationError."""
+    if value is None:
+        return
+    if not Path(value).is_file():
         raise ValidationError(f"There is no file {value}.")
+    try:
+        ssl.create_default_context(cafile=value)
+    except OSError as error:
+        raise ValidationError(f"The file {value} cannot be read as certificates in PEM format ({error}).") from None
 
 
 def _server(url: str) -> str:

@@ -20,11 +20,10 @@ from tests.support import app_factory, external, tasks
 from tests.support.clients import sign_in
 from tests.support.factories import row_of, start, state_of
 from tests.support.servers import SENTINEL_GROUP, TIMEOUT, SentinelServer, Worker, wait_for
+from tests.support.tls import CA, CERTIFICATE, KEY
 
-CERTIFICATES = Path(app_factory.__file__).parent / "tls"
-CA = CERTIFICATES / "ca.pem"
 PASSWORD = "never-in-plain-text"
-OPTIONS = ["--tls-cert-file", str(CERTIFICATES / "server.pem"), "--tls-key-file", str(CERTIFICATES / "server.key")]
+OPTIONS = ["--tls-cert-file", str(CERTIFICATE), "--tls-key-file", str(KEY)]
 OPTIONS += ["--tls-ca-cert-file", str(CA), "--tls-auth-clients", "no"]
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"])  # the databases do not differ in this

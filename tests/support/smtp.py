@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from email.message import EmailMessage
 from typing import Any
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from tests.support.servers import free_port
+from tests.support.tls import CERTIFICATE, KEY
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,23 @@ class _Controller(Controller):
         return _TimedProtocol(self.handler, **self.SMTP_kwargs)
 
 
-class SmtpServer:
-    """An SMTP server on a free port. `answer` replaces the reply to DATA; `drop` closes the connection instead.
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    return context
 
-    While `hang` is true no reply is sent; afterwards the connection is closed without accepting the mail. `delay` is
-    the number of seconds before a mail is accepted. `on_data` is called with the client's port after DATA.
+
+class SmtpServer:
+    """An SMTP server on a free port, which accepts any password; `tls` is the setting of its clients, if it offers TLS.
+
+    `answer` replaces the reply to DATA; `drop` closes the connection instead. While `hang` is true no reply is sent;
+    afterwards the connection is closed without accepting the mail. `delay` is the number of seconds before a mail is
+    accepted. `on_data` is called with the client's port after DATA.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: str = "") -> None:
         self.port = free_port()
+        self._tls = tls
         self.deliveries: list[Delivery] = []
         self._controller: Controller | None = None
         self.reset()
@@ -59,7 +69,16 @@ class SmtpServer:
         return [delivery.message for delivery in self.deliveries]
 
     def start(self) -> None:
-        self._controller = _Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=64 * 1024 * 1024)
+        self._controller = _Controller(
+            self,
+            hostname="127.0.0.1",
+            port=self.port,
+            data_size_limit=64 * 1024 * 1024,
+            ssl_context=_tls_context() if self._tls == "MAIL_USE_SSL" else None,
+            tls_context=_tls_context() if self._tls == "MAIL_USE_TLS" else None,
+            authenticator=lambda *_: AuthResult(success=True),
+            auth_require_tls=False,
+        )
         self._controller.start()
 
     def stop(self) -> None:
