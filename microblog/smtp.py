@@ -1,13 +1,18 @@
-"""SMTP sessions, encrypted and verified as configured."""
+"""SMTP sessions, encrypted and verified as configured, and the encoding of mails."""
 
 from __future__ import annotations
 
 import contextlib
 import smtplib
 import ssl
+from email import charset
+from email.header import Header
+from typing import Any
 
 import flask_mail
-from flask import current_app
+from flask import Flask, current_app
+
+LONGEST_UNFOLDED_SUBJECT = 78 - len("Subject: ")  # characters, in a line of the length that RFC 5322 recommends
 
 
 class SmtpConnection(flask_mail.Connection):
@@ -34,6 +39,13 @@ class SmtpConnection(flask_mail.Connection):
             raise
         return host
 
+    def send(self, message: flask_mail.Message, envelope_from: str | tuple[str, str] | None = None) -> None:
+        """Send `message`. Raises OSError or smtplib.SMTPException."""
+        if len(message.subject) > LONGEST_UNFOLDED_SUBJECT or not message.subject.isascii():
+            # Otherwise Flask-Mail has it folded by a generator that loses or adds spaces, at least in Python 3.11.
+            message.subject = Header(message.subject, "utf-8", header_name="Subject").encode(linesep="\r\n")
+        super().send(message, envelope_from)
+
     def __exit__(self, *error: object) -> None:
         # The server has already replied to the mail. If QUIT fails, the mail must not be treated as unsent.
         if self.host is not None:
@@ -42,7 +54,13 @@ class SmtpConnection(flask_mail.Connection):
 
 
 class Mail(flask_mail.Mail):
-    """Flask-Mail with :class:`SmtpConnection`."""
+    """Flask-Mail with :class:`SmtpConnection`, and with mails that every server accepts: short lines of ASCII."""
+
+    def init_app(self, app: Flask) -> Any:
+        """Read the settings of `app`, and encode the texts of mails as quoted-printable."""
+        # Flask-Mail registers 8-bit bodies for UTF-8, whose lines may be longer than the 998 octets of RFC 5322.
+        charset.add_charset("utf-8", charset.SHORTEST, charset.QP, "utf-8")
+        return super().init_app(app)
 
     def connect(self) -> SmtpConnection:
         """Return a connection to the configured server, for a ``with`` statement. Requires an app context."""

@@ -21,8 +21,12 @@ from tests.support.tls import CERTIFICATE, KEY
 
 @dataclass(frozen=True)
 class Delivery:
-    """An accepted mail, the client's port, and the times when its client connected and when it was accepted."""
+    """An accepted mail, the client's port, and the times when its client connected and when it was accepted.
 
+    `content` is the mail as it was received.
+    """
+
+    content: bytes
     message: EmailMessage
     port: int
     began: float
@@ -116,7 +120,7 @@ class SmtpServer:
         assert isinstance(content, bytes)
         message = email.message_from_bytes(content, policy=email.policy.default)
         assert isinstance(message, EmailMessage)
-        self.deliveries.append(Delivery(message, port, vars(session)["began"], time.time()))
+        self.deliveries.append(Delivery(content, message, port, vars(session)["began"], time.time()))
         return "250 OK"
 
     async def _drop(self, server: SMTP) -> str:
