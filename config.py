@@ -346,14 +346,15 @@ def _storage_url(value: str) -> None:
 
 
 def _mail_address(value: str) -> None:
-    if "@" not in parseaddr(value)[1]:
+    mailbox = parseaddr(value)[1].rpartition("@")[0]
+    if not mailbox or not mailbox.isascii():  # many mail servers refuse others
         raise ValidationError("Must be a mail address, such as “Microblog <no-reply@example.com>”.")
 
 
 def _mail_addresses(values: list[str]) -> None:
     for value in values:
         try:
-            validate_email(value.strip(), check_deliverability=False)
+            validate_email(value.strip(), check_deliverability=False, allow_smtputf8=False)
         except EmailNotValidError:
             raise ValidationError("Must be mail addresses, separated by commas.") from None
 
