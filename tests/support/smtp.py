@@ -33,17 +33,40 @@ class Delivery:
     ended: float
 
 
-class _TimedProtocol(SMTP):
-    """SMTP that records when a client connected, which is before the client checks that it may send."""
+def _refusable(command: str) -> Callable[..., Any]:
+    """Return the method that handles `command`, or refuses it."""
+
+    async def handle(self: _Protocol, argument: str | None) -> None:
+        reply = self.event_handler.refusals.get(command)
+        if reply is None:
+            await getattr(SMTP, f"smtp_{command}")(self, argument)
+        else:
+            await self.push(reply)
+
+    return handle
+
+
+class _Protocol(SMTP):
+    """SMTP that can refuse in each phase, and records when a client connected, before it checks that it may send."""
+
+    smtp_EHLO, smtp_HELO, smtp_STARTTLS = map(_refusable, ("EHLO", "HELO", "STARTTLS"))
+    smtp_AUTH, smtp_MAIL, smtp_RCPT = map(_refusable, ("AUTH", "MAIL", "RCPT"))
+    _greeted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         vars(self.session)["began"] = time.time()
 
+    async def push(self, status: Any) -> None:
+        if not self._greeted:
+            self._greeted = True
+            status = self.event_handler.refusals.get("greeting", status)
+        await super().push(status)
+
 
 class _Controller(Controller):
     def factory(self) -> SMTP:
-        return _TimedProtocol(self.handler, **self.SMTP_kwargs)
+        return _Protocol(self.handler, **self.SMTP_kwargs)
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -55,9 +78,10 @@ def _tls_context() -> ssl.SSLContext:
 class SmtpServer:
     """An SMTP server on a free port, which accepts any password; `tls` is the setting of its clients, if it offers TLS.
 
-    `answer` replaces the reply to DATA; `drop` closes the connection instead. While `hang` is true no reply is sent;
-    afterwards the connection is closed without accepting the mail. `delay` is the number of seconds before a mail is
-    accepted. `on_data` is called with the client's port after DATA.
+    `answer` replaces the reply to DATA, and `refusals` those to other commands, or the "greeting". `drop` closes the
+    connection instead of accepting a mail. While `hang` is true no reply is sent; afterwards the connection is closed
+    without accepting the mail. `delay` is the number of seconds before a mail is accepted. `on_data` is called with the
+    client's port after DATA.
     """
 
     def __init__(self, tls: str = "") -> None:
@@ -101,6 +125,7 @@ class SmtpServer:
     def behave(self) -> None:
         """Stop simulating refusals and interruptions."""
         self.answer: str | None = None
+        self.refusals: dict[str, str] = {}
         self.drop = self.hang = False
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
