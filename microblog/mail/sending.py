@@ -7,7 +7,6 @@ import logging
 import random
 import re
 import signal
-import smtplib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -27,6 +26,7 @@ from microblog.jobs import job_details
 from microblog.jobs.job_details import Details
 from microblog.jobs.models import Job
 from microblog.mail.models import SentMail
+from microblog.smtp import Failure, Phase
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.worker import JobTask
@@ -76,25 +76,19 @@ def deliver(task: MailTask, message: Message) -> dict[str, Any]:
 
 def _send(task: MailTask, message: Message) -> None:
     """Send `message` and record that, both before the session with the server ends."""
+    connection = mail.connect()
     try:
-        with mail.connect() as connection:
+        with connection:
             _check_before_sending(task)
             with _stop_deferred():
                 connection.send(message)
                 _record(task.task_id, str(message.msgId))
-    except smtplib.SMTPRecipientsRefused as error:
-        response: tuple[int, bytes | str] = next(iter(error.recipients.values()))
-    except smtplib.SMTPAuthenticationError as error:
-        logger.error("the mail server rejects MAIL_USERNAME and MAIL_PASSWORD (%s); retrying later", error.smtp_code)
-        _retry_later(task, _("The mail server cannot be used right now."), error)
-    except smtplib.SMTPResponseException as error:
-        response = (error.smtp_code, error.smtp_error)
-    except (smtplib.SMTPException, OSError) as error:
-        _retry_later(task, _("The mail server cannot be reached."), error)
+    except OSError as error:  # includes smtplib.SMTPException
+        failure = connection.failure(error)
     else:
         return
-    # Outside of the except clauses: the text of an exception being handled would be part of the stored traceback.
-    _handle_refusal(task, message, *response)
+    # Outside of the except clause: the text of an exception being handled would be part of the stored traceback.
+    _handle_failure(task, message, failure)
 
 
 @contextlib.contextmanager
@@ -123,25 +117,50 @@ def _check_before_sending(task: MailTask) -> None:
     )
 
 
-def _handle_refusal(task: MailTask, message: Message, code: int, reply: bytes | str) -> NoReturn:
-    """Fail or retry with the server's reply, without the addresses in it, since a job may outlive an account."""
-    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+def _handle_failure(task: MailTask, message: Message, failure: Failure) -> NoReturn:
+    """Fail or retry, as the rule of `failure` says. Log what operators have to correct."""
+    reply = _without_addresses(failure.reply, message)
+    if failure.rule.check:
+        logger.error(
+            "the mail server fails in the phase %s (%s); check %s; it is tried again until MAIL_RETRY_WINDOW is over",
+            failure.phase,
+            reply,
+            failure.rule.check,
+        )
+    reason = _reason(failure, reply)
+    if failure.rule.final:
+        raise JobError(reason)
+    _retry_later(task, reason)
+
+
+def _reason(failure: Failure, reply: str) -> str:
+    """Return the sentence for the user, with the `reply` if it is about the recipient or the mail."""
+    reason: str
+    if failure.rule.check and failure.phase == Phase.CONNECTION:
+        reason = _("The mail server cannot be reached.")
+    elif failure.rule.check:
+        reason = _("Our mail server refuses mails at the moment.")
+    elif failure.phase == Phase.RCPT:
+        reason = _("The recipient's address was refused: %(answer)s", answer=reply)
+    else:
+        reason = _("The mail server refused: %(answer)s", answer=reply)
+    return reason
+
+
+def _without_addresses(reply: str, message: Message) -> str:
+    """Return `reply` without the recipients of `message`, since a job may outlive an account."""
     addresses = {str(address) for to in message.send_to for address in (to, sanitize_address(to))}
-    text = f"{code} " + re.sub("|".join(map(re.escape, addresses)), "…", text, flags=re.IGNORECASE)
-    answer = _("The mail server refused: %(answer)s", answer=text)
-    if code >= 500:
-        raise JobError(answer)
-    _retry_later(task, answer)
+    return re.sub("|".join(map(re.escape, addresses)), "…", reply, flags=re.IGNORECASE)
 
 
-def _retry_later(task: MailTask, reason: str, error: Exception | None = None) -> NoReturn:
+def _retry_later(task: MailTask, reason: str) -> NoReturn:
     """Retry after a growing pause with jitter. Raises JobError if the retry window would be over by then."""
     now = task.claim.now if task.claim else utcnow()
     started_at = task.claim.started_at if task.claim else now
     pause = min(INITIAL_BACKOFF * 2 ** min(task.attempt - 1, 10), MAX_BACKOFF) * random.uniform(0.75, 1.25)
     window = timedelta(seconds=current_app.config["MAIL_RETRY_WINDOW"])
     if now + timedelta(seconds=pause) > started_at + window:
-        raise JobError(_("It was given up: %(reason)s", reason=reason)) from error
+        raise JobError(_("It was given up: %(reason)s", reason=reason))
     raise task.retry(exc=JobError(reason), countdown=pause)
 
 

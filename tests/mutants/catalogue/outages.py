@@ -10,6 +10,7 @@ ERRORS = "microblog/errors.py"
 EXTENSIONS = "microblog/extensions.py"
 JOBS = "microblog/jobs/services.py"
 SENDING = "microblog/mail/sending.py"
+SMTP = "microblog/smtp.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 LAUNCH = "microblog/taskqueue/launch.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
@@ -32,6 +33,7 @@ TEST_RETRY = "tests/integration/test_retry.py"
 TEST_TASKS_PAGES = "tests/integration/test_tasks_pages.py"
 
 DATABASE_UNAVAILABLE = f"{TEST_ERRORS}::test_unavailable_database_is_503_with_retry_after"
+FAILURE = f"{TEST_MAIL}::test_phase_and_reply_decide"
 NEXT_STEP = f"{TEST_OUTAGES}::test_next_step_runs_once_redis_is_back"
 PAUSES = f"{TEST_MAIL}::test_retry_pauses_grow_with_jitter"
 REFUSAL = f"{TEST_REFUSALS}::test_refusal_delays_jobs_and_ends_no_process[READONLY-sqlite]"
@@ -238,27 +240,32 @@ OUTAGES = Promise(
         Mutant(
             "smtp-permanent",
             "A permanent SMTP error fails the task with the reply of the server.",
-            (Edit(SENDING, "_handle_refusal", "if code >= 500:", "if False:"),),
+            (Edit(SENDING, "_handle_failure", "if failure.rule.final:", "if False:"),),
             (f"{TEST_EXPORT_MAIL}::test_permanent_refusal_fails_with_server_reply[sqlite]",),
         ),
         Mutant(
             "smtp-temporary",
             "A temporary SMTP error is retried.",
-            (Edit(SENDING, "_handle_refusal", "_retry_later(task, answer)", "raise JobError(answer)"),),
+            (Edit(SENDING, "_handle_failure", "if failure.rule.final:", "if True:"),),
             (f"{TEMPORARY}[sqlite-451 4.3.0 later]",),
         ),
         Mutant(
             "smtp-disconnect",
             "A lost SMTP connection is retried.",
-            (
-                Edit(
-                    SENDING,
-                    "_send",
-                    '_retry_later(task, _("The mail server cannot be reached."), error)',
-                    "raise JobError(str(error)) from error",
-                ),
-            ),
+            (Edit(SMTP, "RULES", '"MAIL_SERVER, MAIL_PORT and MAIL_USE_SSL"', '"MAIL_SERVER", True'),),
             (f"{TEMPORARY}[sqlite-drop]",),
+        ),
+        Mutant(
+            "smtp-phase",
+            "A permanent SMTP error about the sender is retried.",
+            (Edit(SMTP, "RULES", '"MAIL_DEFAULT_SENDER"),', '"MAIL_DEFAULT_SENDER", True),'),),
+            (f"{FAILURE}[MAIL FROM 550 5.7.1 Sender refused-sqlite]",),
+        ),
+        Mutant(
+            "smtp-relay",
+            "A permanent SMTP error about relaying is retried.",
+            (Edit(SMTP, "RULES", 'Rule((Phase.RCPT,), r"5\\d\\d 5', 'Rule((Phase.RCPT,), r"not a reply 5'),),
+            (f"{FAILURE}[RCPT TO 554 5.7.1 Delivery not authorized-sqlite]",),
         ),
         Mutant(
             "smtp-pauses-grow",
