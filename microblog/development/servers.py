@@ -51,7 +51,9 @@ def redis_command(port: int, folder: Path | None = None) -> list[str]:
     it persists its data in `folder`.
     """
     place = ["--bind", HOST, "--port", str(port), "--dir", str(folder or tempfile.gettempdir())]
-    return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", "--save", "", "--loglevel", "warning"]
+    # Redis loads an existing snapshot even if it saves none: the folder of temporary files is open to everybody.
+    snapshot = ["--save", "", "--dbfilename", f"{secrets.token_hex(16)}.rdb"]
+    return [redis_binary(), *place, "--appendonly", "yes" if folder else "no", *snapshot, "--loglevel", "warning"]
 
 
 def redis_answers(url: str, options: Mapping[str, Any] | None = None) -> bool:

@@ -126,3 +126,12 @@ def test_number_of_streams_is_reported_after_refusal(
 
     report(force=True)
     assert list(redis_server.client.scan_iter("microblog:listening:*"))
+
+
+def test_server_loads_no_snapshot_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis ends at its start if it cannot read one, and trusts one that it can read."""
+    (tmp_path / "dump.rdb").write_bytes(b"not a snapshot")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with RedisServer().running() as server:
+        assert server.client.dbsize() == 0

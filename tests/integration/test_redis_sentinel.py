@@ -30,9 +30,9 @@ def master() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def replica(master: RedisServer) -> Iterator[RedisServer]:
-    """A replica of the master, with its data."""
-    with RedisServer().running() as server:
+def replica(master: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
+    """A replica of the master, with its data, of which it writes a snapshot."""
+    with RedisServer(tmp_path / "replica").running() as server:
         server.client.replicaof("127.0.0.1", master.port)
         wait_for(lambda: server.client.info("replication")["master_link_status"] == "up", what="the replica follows")
         yield server
