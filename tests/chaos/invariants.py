@@ -103,11 +103,13 @@ class Invariants:
         accepted = self._mails.get(mail.id, [])
         if mail.state == states.SUCCESS and not accepted:
             yield "it succeeded, but no mail was accepted"
-        if mail.state != states.SUCCESS and accepted:
-            yield f"it is {mail.state}, but a mail was accepted"
-        for delivery in accepted[:-1]:
+        unrecorded = accepted[:-1] if mail.state == states.SUCCESS else accepted
+        for delivery in unrecorded:
             if not any(_overlaps(kill, delivery) for kill in self._faults.of(*KILLS, *FREEZES)):
-                yield f"{len(accepted)} mails were accepted, but no process died or froze before the first was recorded"
+                yield (
+                    f"it is {mail.state}, {len(accepted)} mails were accepted, and one was not recorded, but no "
+                    "process died or froze then"
+                )
 
     def _archive_violations(self, export: Task) -> Iterator[str]:
         archive = self._archives.pop(export.id, None)
