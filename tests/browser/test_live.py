@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from microblog.notifications.pubsub import CHANNEL
+from microblog.taskqueue.reconcile import reconcile_all
 from tests.browser.site import Site
 from tests.browser.tasks import END, Dial
 from tests.support.factories import state_of
@@ -198,6 +199,7 @@ def test_deferred_mail_shows_time_of_next_attempt(
     expect(card(page, job_id)).to_contain_text("The mail server refused: 451 4.3.0 Later")
     expect(card(page, job_id)).to_contain_text(re.compile(r"Next attempt: in \d+ seconds?"))
     smtp_server.answer = None
+    wait_for(reconcile_all, what="the next attempt is due")
     expect_state(page, job_id, "Done")
 
 
