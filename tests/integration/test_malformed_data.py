@@ -121,8 +121,11 @@ def test_malformed_unacknowledged_messages_are_set_aside(app: Flask, redis_serve
         client.hset(redis_server.key("unacked"), tag, text)
     client.zadd(redis_server.key("unacked_index"), dict.fromkeys([*entries, "no message"], 0))
 
-    with app.extensions["celery"].connection_for_read() as connection:
-        connection.channel().qos.restore_visible(num=None)  # as a worker does at its start, and then regularly
+    celery = app.extensions["celery"]
+    with celery.connection_for_read() as connection:
+        channel = connection.channel()
+        celery.amqp.queues["default"](channel).declare()  # which a process does once, and other tests empty Redis
+        channel.qos.restore_visible(num=None)  # as a worker does at its start, and then regularly
 
     assert [letter.queue for letter in dead_letters()] == ["unacked"] * len(UNACKNOWLEDGED)
     [restored] = redis_server.messages("default")
