@@ -46,6 +46,7 @@ _SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "
 
 _SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime
 
+OUTAGE_PAUSE = 1.0  # seconds between two attempts to use a database that is unavailable
 PURGE_BATCH = 500  # rows that delete_older() deletes in one transaction
 
 

@@ -20,7 +20,7 @@ from flask_mail import Message, sanitize_address
 from sqlalchemy.exc import IntegrityError
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable
+from microblog.database import OUTAGE_PAUSE, DatabaseUnavailable
 from microblog.extensions import db, mail
 from microblog.jobs import job_details
 from microblog.jobs.job_details import Details
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 INITIAL_BACKOFF = 2.0  # seconds before the second attempt; doubled for each one after it
 MAX_BACKOFF = 40.0  # every job must end within a minute after an outage
-RECORD_PAUSE = 1.0
 
 
 class MailTask(JobTask):
@@ -176,7 +175,7 @@ def _record(task_id: str, message_id: str) -> None:
         except DatabaseUnavailable:
             db.session.rollback()
             logger.warning("the database is unavailable; mail %s is recorded as sent once it is available", message_id)
-            time.sleep(RECORD_PAUSE)
+            time.sleep(OUTAGE_PAUSE)
         else:
             return
 

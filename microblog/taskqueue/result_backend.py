@@ -22,7 +22,7 @@ from kombu.exceptions import EncodeError
 from redis.commands.core import Script
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from microblog.database import VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErrors, is_value_error
+from microblog.database import OUTAGE_PAUSE, VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErrors, is_value_error
 from microblog.extensions import refuses
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
@@ -43,8 +43,6 @@ from microblog.taskqueue.transitions import (
 from microblog.validators import replace_unstorable
 
 logger = logging.getLogger(__name__)
-
-DATABASE_PAUSE = 1.0  # seconds between two attempts to store a retry
 
 # Stores a result unless it is too late: a later attempt has stored one, or a final one exists and this attempt is not
 # later than that of the final one. A value that is malformed is replaced. A writer without a claim (ARGV[3] is empty)
@@ -262,7 +260,7 @@ class DatabaseResultBackend(RedisBackend):
         )
 
     def _update_row_patiently(self, writer: Writer, result: Any, state: str, *details: Any) -> StoredStep | None:
-        """As _update_row(); a retry of this run waits for the database, since nobody else knows its signature."""
+        """As _update_row(); a retry of this run waits for the database: its signature is stored nowhere else."""
         while True:
             try:
                 return self._update_row(writer, result, state, *details)
@@ -271,7 +269,7 @@ class DatabaseResultBackend(RedisBackend):
                     raise
                 task_id = writer.parameters["task_id"]
                 logger.warning("the database is unavailable (%s); the retry of %s waits for it", error.orig, task_id)
-                time.sleep(DATABASE_PAUSE)
+                time.sleep(OUTAGE_PAUSE)
 
     def _update_row(
         self, writer: Writer, result: Any, state: str, traceback: str | None, request: Context | None

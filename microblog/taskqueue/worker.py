@@ -32,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from microblog import logs
 from microblog.clock import utcnow
 from microblog.database import (
+    OUTAGE_PAUSE,
     AutocommitExecutor,
     DatabaseUnavailable,
     LogDatabaseErrors,
@@ -50,7 +51,6 @@ from microblog.taskqueue.transitions import check_claim, claim_task, expire_leas
 logger = logging.getLogger(__name__)
 
 MAX_CLOCK_DIFFERENCE = 3600.0  # seconds between the clocks of two machines at which periodic tasks still run
-DATABASE_PAUSE = 1.0  # seconds before a message that could not be claimed goes back to its queue
 
 
 class CeleryApp(Celery):
@@ -135,7 +135,7 @@ class JobTask(Task):
                     self.backend.end(task_id, refusal.final_error, self.request)
             raise
         except DatabaseUnavailable as error:
-            time.sleep(DATABASE_PAUSE)
+            time.sleep(OUTAGE_PAUSE)  # before the message goes back to its queue
             raise Reject(error, requeue=True) from error
         except SQLAlchemyError as error:  # such as a missing column: a requeued message would loop forever
             logger.exception("%s cannot be claimed; reconcile publishes it again", task_id)

@@ -38,7 +38,7 @@ CREDENTIALS = {"username": "microblog", "password": "secret"}
 OURS = "Our mail server refuses mails at the moment."
 NO_EXTENSIONS = {"EHLO": "502 5.5.1 Unknown command"}
 # Settings of the client (attributes of Flask-Mail's state), replies of the server, the phase that fails, the setting
-# that operators are told to check, and whether the mail is given up. Without a setting, the user reads the reply.
+# that the log names, and whether the failure is final. If it names no setting, the user reads the reply.
 FAILURES: list[tuple[dict[str, Any], dict[str, str], Phase, str, bool]] = [
     ({"use_ssl": True}, {}, Phase.CONNECTION, "MAIL_USE_SSL", False),
     ({}, {"greeting": "554 5.3.2 Closed"}, Phase.GREETING, "MAIL_SERVER", False),

@@ -66,7 +66,7 @@ def test_reconcile_without_repair_costs_two_queries(
 
 
 def test_connections_are_used_under_the_lock_against_fork(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child process that is forked meanwhile would inherit a lock of a library that nobody releases."""
+    """A child process forked while a library holds a lock would inherit it locked, and wait for it for ever."""
     task_id = start(tasks.noop.s())
     crash(app, task_id)
     make_older(task_id, published_at=10)
