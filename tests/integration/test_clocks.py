@@ -5,21 +5,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
 
 import pytest
-from flask import Flask
+import sqlalchemy as sa
+from flask import Flask, render_template_string
 
 from microblog import security
-from microblog.clock import utcnow
+from microblog.accounts.models import User
+from microblog.clock import iso, utcnow
 from microblog.database import AutocommitExecutor, database_time
 from microblog.extensions import db
+from microblog.imports.parsers import EntryRejected, _parse_time
+from microblog.monitoring.workers import HeartbeatStep, registered_workers
+from microblog.notifications.replay import unread_count_events
+from microblog.notifications.services import notify
+from microblog.posts.models import Post
+from microblog.posts.services import create_post
 from microblog.taskqueue import transitions
 from microblog.taskqueue.errors import HeldElsewhere
 from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
-from tests.support.factories import make_older, row_of, start
+from tests.support.factories import make_older, row_of, run_of, start
+from tests.support.prometheus import TOKEN
 from tests.support.servers import RedisServer
 
 # With SQLite, all processes are on one machine.
@@ -99,14 +109,11 @@ def test_changes_are_in_order_of_the_database(
 
     task_changed.connect(record)
     begun = database_time(db.session)
-    add = app.extensions["celery"].tasks["add"]
     with other_machine():
         task_id = start(tasks.add.s(1, 2))
-        add.push_request(id=task_id, hostname="one@host", args=[1, 2], kwargs={}, called_directly=False)
-        add.before_start(task_id, (1, 2), {})
-        add.update_state(state="PROGRESS", meta={"current": 1})
-        add.backend.mark_as_done(task_id, 3, request=add.request)
-        add.pop_request()
+        with run_of(app, task_id, "add", 1, 2) as add:
+            add.update_state(state="PROGRESS", meta={"current": 1})
+            add.backend.mark_as_done(task_id, 3, request=add.request)
 
     times = [begun, *[change.at for change in changes], database_time(db.session)]
     assert [change.state for change in changes] == ["PENDING", "STARTED", "PROGRESS", "SUCCESS"]
@@ -115,17 +122,63 @@ def test_changes_are_in_order_of_the_database(
 
 
 def test_retry_is_due_by_the_clock_of_the_database(app: Flask, other_machine: OtherMachine) -> None:
-    flaky = app.extensions["celery"].tasks["flaky"]
     with other_machine():
         task_id = start(tasks.flaky.s(99))
-        flaky.push_request(id=task_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
-        flaky.before_start(task_id, (99,), {})
-        flaky.retry(countdown=30, throw=False)
-        flaky.backend.mark_as_retry(task_id, OSError("not yet"), request=flaky.request)
-        flaky.pop_request()
+        with run_of(app, task_id, "flaky", 99) as flaky:
+            flaky.retry(countdown=30, throw=False)
+            flaky.backend.mark_as_retry(task_id, OSError("not yet"), request=flaky.request)
 
     pause = not_none(row_of(task_id).eta) - database_time(db.session)
     assert abs(pause - timedelta(seconds=30)) < TOLERANCE
+
+
+def test_pages_and_their_events_have_the_time_of_the_database(
+    app: Flask, make_user: Callable[..., User], other_machine: OtherMachine
+) -> None:
+    """A page requests what has changed since its time, so that an event with another time could be missed."""
+    user = make_user()
+    with other_machine():
+        create_post(user.id, "Hello")
+        row = notify(user.id, "noop", "a subject")
+        db.session.commit()
+        page_time = datetime.fromtimestamp(float(render_template_string("{{ current_timestamp() }}")), UTC)
+        event_times = [datetime.fromtimestamp(event["timestamp"], UTC) for event in unread_count_events(user.id)]
+
+    times = [page_time, not_none(row).updated_at, db.session.scalars(sa.select(Post.timestamp)).one(), *event_times]
+    assert len(times) > 3
+    assert all(abs(time - database_time(db.session)) < TOLERANCE for time in times)
+
+
+@pytest.mark.parametrize(
+    "metric", ['microblog_task_waiting_seconds{queue="default"}', 'microblog_job_age_seconds{name="noop"}']
+)
+def test_metrics_have_the_time_of_the_database(
+    app: Flask, other_machine: OtherMachine, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    monkeypatch.setitem(app.config, "METRICS_TOKEN", TOKEN)
+    make_older(start(tasks.noop.s()), created_at=30)
+
+    with other_machine():
+        text = app.test_client().get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+
+    [seconds] = [float(line.removeprefix(metric)) for line in text.splitlines() if line.startswith(metric)]
+    assert abs(seconds - 30) < TOLERANCE.total_seconds()
+
+
+def test_heartbeats_have_the_time_of_redis(app: Flask, other_machine: OtherMachine, redis_server: RedisServer) -> None:
+    consumer = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
+    with other_machine():
+        HeartbeatStep(consumer)._register(consumer)
+
+    assert abs(registered_workers()["one@host"] - utcnow()) < TOLERANCE
+
+
+def test_archive_from_a_machine_whose_clock_is_ahead_is_accepted(app: Flask) -> None:
+    a_minute_ahead = iso(utcnow() + timedelta(seconds=60))
+
+    assert _parse_time(a_minute_ahead) > utcnow()
+    with app.test_request_context(), pytest.raises(EntryRejected, match="future"):
+        _parse_time(iso(utcnow() + timedelta(hours=1)))
 
 
 def test_link_of_a_machine_whose_clock_is_ahead_is_valid(app: Flask) -> None:

@@ -22,7 +22,7 @@ from microblog.taskqueue.launch import launch, publish
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
-from tests.support.factories import make_older, row_of, rows_of
+from tests.support.factories import make_older, row_of, rows_of, run_of
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -32,16 +32,11 @@ LEASE = 600.0  # seconds: no lease expires by itself during a test
 
 def request_retry(app: Flask, backend: Any, task_id: str) -> None:
     """Run the task flaky until it requests a retry, and store that as Celery does."""
-    flaky = app.extensions["celery"].tasks["flaky"]
     following = [row.signature for row in rows_of(task_id)[1:]]
-    flaky.push_request(id=task_id, hostname="one@host", args=[99], kwargs={}, chain=following, called_directly=False)
-    try:
-        flaky.before_start(task_id, (99,), {})
+    with run_of(app, task_id, "flaky", 99, chain=following) as flaky:
         with pytest.raises(Retry) as retry:
             flaky.run(99)
         backend.mark_as_retry(task_id, retry.value.exc, request=flaky.request)
-    finally:
-        flaky.pop_request()
 
 
 @pytest.fixture
@@ -105,15 +100,12 @@ def test_message_from_before_a_retry_is_refused(
 def test_last_of_two_retries_in_a_run_counts(
     app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer
 ) -> None:
-    flaky = app.extensions["celery"].tasks["flaky"]
-    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
-    flaky.before_start(flaky_id, (99,), {})
-    flaky.retry(countdown=1, throw=False)
-    flaky.retry(args=[utcnow()], countdown=60, throw=False)
-    assert redis_server.waiting("default") == 0
+    with run_of(app, flaky_id, "flaky", 99) as flaky:
+        flaky.retry(countdown=1, throw=False)
+        flaky.retry(args=[utcnow()], countdown=60, throw=False)
+        assert redis_server.waiting("default") == 0
 
-    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
-    flaky.pop_request()
+        backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
 
     row = row_of(flaky_id)
     assert not_none(row.eta) > utcnow() + timedelta(seconds=30)
@@ -123,7 +115,7 @@ def test_last_of_two_retries_in_a_run_counts(
 def test_retry_waits_for_an_unavailable_database(
     app: Flask, backend: Any, flaky_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else knows its signature and its number."""
+    """Its signature and its number are stored nowhere else."""
     store_retry = transitions.store_retry
     faults = [DatabaseUnavailable("UPDATE", {}, Exception("the connection was cut")) for _ in range(2)]
     pauses: list[float] = []
@@ -164,12 +156,9 @@ def test_retry_has_the_eta_that_the_task_requests(
     app: Flask, backend: Any, flaky_id: str, zone: timezone | None
 ) -> None:
     """Celery takes a time without a zone as one in the zone of the app, which is UTC."""
-    flaky = app.extensions["celery"].tasks["flaky"]
-    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
-    flaky.before_start(flaky_id, (99,), {})
-    flaky.retry(eta=(utcnow() + timedelta(seconds=60)).replace(tzinfo=zone), throw=False)
-    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
-    flaky.pop_request()
+    with run_of(app, flaky_id, "flaky", 99) as flaky:
+        flaky.retry(eta=(utcnow() + timedelta(seconds=60)).replace(tzinfo=zone), throw=False)
+        backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
 
     assert timedelta(seconds=30) < not_none(row_of(flaky_id).eta) - utcnow() <= timedelta(seconds=60)
 
@@ -177,12 +166,9 @@ def test_retry_has_the_eta_that_the_task_requests(
 def test_retry_with_a_pause_is_published_when_it_is_due(
     app: Flask, backend: Any, flaky_id: str, redis_server: RedisServer
 ) -> None:
-    flaky = app.extensions["celery"].tasks["flaky"]
-    flaky.push_request(id=flaky_id, hostname="one@host", args=[99], kwargs={}, called_directly=False)
-    flaky.before_start(flaky_id, (99,), {})
-    flaky.retry(countdown=60, throw=False)
-    backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
-    flaky.pop_request()
+    with run_of(app, flaky_id, "flaky", 99) as flaky:
+        flaky.retry(countdown=60, throw=False)
+        backend.mark_as_retry(flaky_id, OSError("not yet"), request=flaky.request)
     assert reconcile_all() == 0
     assert redis_server.waiting("default") == 0
 

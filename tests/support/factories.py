@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -168,6 +169,19 @@ def crash(app: Flask, task_id: str) -> None:
     )
     assert claim is not None
     make_older(task_id, lease_expires_at=1)
+
+
+@contextlib.contextmanager
+def run_of(app: Flask, task_id: str, name: str, *args: Any, chain: Sequence[Any] = ()) -> Iterator[Any]:
+    """A run of a launched task in this process, from its claim; yields the task, whose request is that of the run."""
+    task = app.extensions["celery"].tasks[name]
+    request = {"args": list(args), "kwargs": {}, "chain": list(chain), "called_directly": False}
+    task.push_request(id=task_id, hostname="one@host", **request)
+    try:
+        task.before_start(task_id, args, {})
+        yield task
+    finally:
+        task.pop_request()
 
 
 def store_result_in_redis(app: Flask, task_id: str, state: str, result: Any, traceback: str | None = None) -> None:
