@@ -18,6 +18,7 @@ from microblog.clock import iso, utcnow
 from microblog.database import AutocommitExecutor, database_time
 from microblog.extensions import db
 from microblog.imports.parsers import EntryRejected, _parse_time
+from microblog.monitoring.rollup import roll_up
 from microblog.monitoring.workers import HeartbeatStep, registered_workers
 from microblog.notifications.replay import unread_count_events
 from microblog.notifications.services import notify
@@ -26,6 +27,7 @@ from microblog.posts.services import create_post
 from microblog.taskqueue import transitions
 from microblog.taskqueue.errors import HeldElsewhere
 from microblog.taskqueue.interface import TaskChange, task_changed
+from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support import not_none, tasks
 from tests.support.factories import make_older, row_of, run_of, start
@@ -163,6 +165,21 @@ def test_metrics_have_the_time_of_the_database(
 
     [seconds] = [float(line.removeprefix(metric)) for line in text.splitlines() if line.startswith(metric)]
     assert abs(seconds - 30) < TOLERANCE.total_seconds()
+
+
+@pytest.mark.parametrize(("seconds_ago", "added"), [(90, 0), (150, 1)])
+def test_statistics_end_by_the_clock_of_the_database(
+    app: Flask, other_machine: OtherMachine, seconds_ago: int, added: int
+) -> None:
+    """They include what ended two minutes ago: a task that is stored with a time before that would be left out."""
+    ended = database_time(db.session) - timedelta(seconds=seconds_ago)
+    db.session.execute(
+        sa.update(Task).where(Task.id == start(tasks.noop.s())).values(state="SUCCESS", finished_at=ended)
+    )
+    db.session.commit()
+
+    with other_machine():
+        assert roll_up() == added
 
 
 def test_heartbeats_have_the_time_of_redis(app: Flask, other_machine: OtherMachine, redis_server: RedisServer) -> None:
