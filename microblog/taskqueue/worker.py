@@ -292,7 +292,7 @@ class JobRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Stop running the task because the worker ends, which requeues its message. No user has cancelled it."""
-        super().cancel(pool, signal, emit_retry)
+        super().cancel(pool, signal or "KILL", emit_retry)  # a process may defer SIGTERM until it has recorded a mail
         with LogDatabaseErrors(logger, "the lease of %s expires by itself", self.id), stop_renewing(self):
             release_on_shutdown(self.app.executor, self.id, self.hostname)
 

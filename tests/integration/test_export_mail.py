@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -146,5 +147,27 @@ def test_stop_of_process_group_does_not_repeat_a_mail(
     make_worker(concurrency=1)
 
     wait_for(lambda: reconcile_all() * 0 or only_job(susan).state == "SUCCESS", what="the job is taken over")
+    assert only_job(susan).current.crashes == 0
+    assert len(smtp_server.messages) == 1
+
+
+@pytest.mark.exhaustive
+def test_cold_stop_ends_the_process_that_sends_before_another_sends(
+    susan: User, make_worker: Callable[..., Worker], smtp_server: SmtpServer
+) -> None:
+    """The task is released at once, so that its process must not go on."""
+    smtp_server.held.add("MAIL")
+    stopping = make_worker(concurrency=1)
+    susan.launch_task("export_posts", "Export")
+    db.session.commit()
+    wait_for(lambda: smtp_server.sessions_held == 1, what="the worker hands over the mail")
+
+    os.kill(stopping.process.pid, signal.SIGQUIT)
+    make_worker(concurrency=1, RECONCILE_INTERVAL="0.2")
+    wait_for(lambda: smtp_server.sessions_held == 2, what="another worker takes over")
+    smtp_server.held.clear()
+
+    wait_for(lambda: only_job(susan).state == "SUCCESS", what="the mail is sent")
+    wait_for(lambda: stopping.process.poll() is not None, what="the worker has ended")
     assert only_job(susan).current.crashes == 0
     assert len(smtp_server.messages) == 1

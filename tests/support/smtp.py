@@ -37,6 +37,10 @@ def _refusable(command: str) -> Callable[..., Any]:
     """Return the method that handles `command`, or refuses it."""
 
     async def handle(self: _Protocol, argument: str | None) -> None:
+        if command in self.event_handler.held:
+            self.event_handler.sessions_held += 1
+        while command in self.event_handler.held:
+            await asyncio.sleep(0.05)
         reply = self.event_handler.refusals.get(command)
         if reply is None:
             await getattr(SMTP, f"smtp_{command}")(self, argument)
@@ -78,10 +82,11 @@ def _tls_context() -> ssl.SSLContext:
 class SmtpServer:
     """An SMTP server on a free port, which accepts any password; `tls` is the setting of its clients, if it offers TLS.
 
-    `answer` replaces the reply to DATA, and `refusals` those to other commands, or the "greeting". `drop` closes the
-    connection instead of accepting a mail. While `hang` is true no reply is sent; afterwards the connection is closed
-    without accepting the mail. `delay` is the number of seconds before a mail is accepted. `on_data` is called with the
-    client's port after DATA.
+    `answer` replaces the reply to DATA, and `refusals` those to other commands, or the "greeting". Other commands in
+    `held` get no reply as long as they are in it; `sessions_held` counts them. `drop` closes the connection instead of
+    accepting a mail. While `hang` is true no reply is sent; afterwards the connection is closed without accepting the
+    mail. `delay` is the number of seconds before a mail is accepted. `on_data` is called with the client's port after
+    DATA.
     """
 
     def __init__(self, tls: str = "") -> None:
@@ -126,6 +131,8 @@ class SmtpServer:
         """Stop simulating refusals and interruptions."""
         self.answer: str | None = None
         self.refusals: dict[str, str] = {}
+        self.held: set[str] = set()
+        self.sessions_held = 0
         self.drop = self.hang = False
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:

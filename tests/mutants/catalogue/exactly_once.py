@@ -150,6 +150,12 @@ ONE_MAIL = Promise(
             (f"{TEST_EXPORT_MAIL}::test_stop_of_process_group_does_not_repeat_a_mail",),
         ),
         Mutant(
+            "mail-cold-stop",
+            "A worker that releases a task at once kills its process, which may defer SIGTERM.",
+            (Edit(WORKER, "JobRequest.cancel", 'signal or "KILL"', "signal"),),
+            (f"{TEST_EXPORT_MAIL}::test_cold_stop_ends_the_process_that_sends_before_another_sends",),
+        ),
+        Mutant(
             "mail-recorded-later",
             "The record is written as soon as the database is available again.",
             (Edit(SENDING, "_record", "except DatabaseUnavailable:", "except ZeroDivisionError:"),),
