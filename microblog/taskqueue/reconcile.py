@@ -18,7 +18,6 @@ from typing import Any, TypeVar, cast
 import sqlalchemy as sa
 from celery import bootsteps
 from flask import current_app
-from sqlalchemy.exc import SQLAlchemyError
 
 from microblog.clock import elapsed
 from microblog.database import DatabaseTime, DatabaseUnavailable, database_time, lock_against_fork
@@ -79,22 +78,26 @@ class Reconciler(bootsteps.StartStopStep):
         interval, pause = app.config["RECONCILE_INTERVAL"], app.config["TASK_LEASE"] / 2
         not_before = 0.0
         while True:
-            before = self._database_time(worker)
-            time.sleep(interval)
-            now = self._database_time(worker)
-            if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
-                not_before = elapsed() + pause
-            elif elapsed() >= not_before:
-                with app.app_context():
-                    self._reconcile(worker)
+            try:
+                before = self._database_time(worker)
+                time.sleep(interval)
+                now = self._database_time(worker)
+                if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
+                    not_before = elapsed() + pause
+                elif elapsed() >= not_before:
+                    with app.app_context():
+                        self._reconcile(worker)
+            except Exception:  # the thread must not end
+                logger.exception("jobs cannot be reconciled; the next attempt follows")
+                time.sleep(interval)
 
     def _database_time(self, worker: Any) -> datetime | None:
         """Return the time of the database's clock, by which leases expire; None if it is unavailable."""
         try:
             with _fork_lock:
                 [(now,)] = worker.app.executor.execute(_DATABASE_TIME)
-        except SQLAlchemyError as error:
-            logger.warning("the database is unavailable (%s); jobs are reconciled later", getattr(error, "orig", error))
+        except DatabaseUnavailable as error:
+            logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
             return None
         return cast(datetime, now)
 
@@ -105,8 +108,6 @@ class Reconciler(bootsteps.StartStopStep):
             logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
         except REDIS_UNAVAILABLE as error:
             logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
-        except Exception:  # the thread must not end
-            logger.exception("jobs cannot be reconciled; the next attempt follows")
 
 
 def reconcile_in_turn(worker: str) -> int | None:

@@ -214,3 +214,30 @@ def test_long_turn_does_not_end_early(
 
         assert all(55_000 < milliseconds <= 60_000 for milliseconds in left)
         assert len(left) == 2
+
+
+def test_thread_that_reconciles_survives_any_error(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = iter([1, 2, 3])
+    outcomes: Iterator[Any] = iter([RuntimeError("something unexpected"), *[utcnow()] * 4])
+    turns: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        if next(pauses, None) is None:
+            raise TimeIsUp
+
+    def database_time(*_: Any) -> datetime:
+        outcome: datetime | Exception = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 0.1)
+    monkeypatch.setattr(reconcile.Reconciler, "_database_time", database_time)
+    monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(reconcile, "reconcile_in_turn", turns.append)
+    worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
+
+    with pytest.raises(TimeIsUp):
+        reconcile.Reconciler(worker)._run(worker)
+
+    assert turns == ["one@host"] * 2
