@@ -93,6 +93,18 @@ def test_missed_ends_are_found_since_the_last_search(app: Flask, susan: User) ->
     assert before_last_search not in {row.subject for row in all_rows()}
 
 
+def test_missed_end_is_tried_until_it_is_announced(app: Flask, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = make_job(susan, "SUCCESS", "SUCCESS", seconds_ago=7200)
+    with monkeypatch.context() as broken:
+        broken.setattr("microblog.notifications.push.notify", lambda *_, **__: 1 / 0)
+        tasks.notify_missed_ends.run()
+    assert all_rows() == []
+
+    tasks.notify_missed_ends.run()
+
+    assert [row.subject for row in all_rows()] == [done]
+
+
 def test_followers_and_messages_notify_user(browser: FlaskClient, susan: User, miguel: User) -> None:
     follow_user(miguel, susan)
     for number in range(3):
