@@ -27,7 +27,7 @@ BROKER_UNAVAILABLE = (*REDIS_UNAVAILABLE, OSError)
 
 
 # Codes of replies with which Redis refuses commands for some time: a failover, no memory, no disk, too few replicas.
-_REFUSALS = ("READONLY", "OOM", "MISCONF", "NOREPLICAS", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN")
+_REFUSALS = ("READONLY", "OOM", "MISCONF", "NOREPLICAS", "UNBLOCKED", "MASTERDOWN", "TRYAGAIN", "BUSY ")
 
 
 def refuses(error: BaseException) -> bool:
