@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import sqlalchemy as sa
 from flask import Flask
 
 SHOWN_FOR = timedelta(minutes=15)  # how long the last job that ended is shown on every page
@@ -13,8 +14,7 @@ def init_app(app: Flask) -> None:
     """Register the pages, and make the user's recent jobs available to every template."""
     from flask_login import current_user
 
-    from microblog.clock import utcnow
-    from microblog.database import database_time
+    from microblog.database import DatabaseTime, database_time
     from microblog.extensions import db
     from microblog.jobs.models import Job, newest_jobs
     from microblog.jobs.routes import bp
@@ -23,7 +23,7 @@ def init_app(app: Flask) -> None:
 
     @app.template_global()
     def recent_jobs() -> list[Job]:
-        return newest_jobs(current_user.id, utcnow() - SHOWN_FOR)
+        return newest_jobs(current_user.id, DatabaseTime(sa.literal(-SHOWN_FOR.total_seconds(), sa.Float())))
 
     @app.template_global()
     def current_timestamp() -> float:

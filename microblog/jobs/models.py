@@ -135,7 +135,7 @@ def jobs_changed_since(user_id: int, since: datetime, limit: int = 100) -> list[
     return jobs_with_ids(reversed(roots))
 
 
-def newest_jobs(user_id: int, since: datetime) -> list[Job]:
+def newest_jobs(user_id: int, since: datetime | sa.ColumnElement[datetime]) -> list[Job]:
     """Return a user's unfinished jobs, newest first, followed by the last one that ended, if after `since`."""
     own = sa.select(Task.root_id).where(Task.user_id == user_id)
     unfinished = db.session.scalars(own.where(Task.unfinished).order_by(Task.created_at.desc()))

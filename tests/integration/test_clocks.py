@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 from flask import Flask, render_template_string
+from flask_login import login_user
 
 from microblog import security
 from microblog.accounts.models import User
@@ -18,6 +19,7 @@ from microblog.clock import iso, utcnow
 from microblog.database import AutocommitExecutor, database_time
 from microblog.extensions import db
 from microblog.imports.parsers import EntryRejected, _parse_time
+from microblog.jobs import SHOWN_FOR
 from microblog.monitoring.rollup import roll_up
 from microblog.monitoring.workers import HeartbeatStep, registered_workers
 from microblog.notifications.replay import unread_count_events
@@ -180,6 +182,22 @@ def test_statistics_end_by_the_clock_of_the_database(
 
     with other_machine():
         assert roll_up() == added
+
+
+def test_panel_shows_jobs_by_the_clock_of_the_database(
+    app: Flask, make_user: Callable[..., User], other_machine: OtherMachine
+) -> None:
+    user = make_user()
+    for seconds_ago, shown in ((SHOWN_FOR.total_seconds() - 30, "1"), (SHOWN_FOR.total_seconds() + 30, "0")):
+        task_id = start(tasks.noop.s())
+        ended = database_time(db.session) - timedelta(seconds=seconds_ago)
+        values = {"user_id": user.id, "state": "SUCCESS", "finished_at": ended, "updated_at": ended}
+        db.session.execute(sa.delete(Task).where(Task.id != task_id))
+        db.session.execute(sa.update(Task).values(values))
+        db.session.commit()
+        with app.test_request_context(), other_machine():
+            login_user(user)
+            assert render_template_string("{{ recent_jobs() | length }}") == shown
 
 
 def test_heartbeats_have_the_time_of_redis(app: Flask, other_machine: OtherMachine, redis_server: RedisServer) -> None:
