@@ -207,7 +207,7 @@ class Faults:
                 for queue in QUEUES:
                     key = client.key(queue)
                     for message in client.lrange(key, 0, 5):
-                        client.rpush(key, message if rng.random() < 0.5 else _with_new_tag(str(message)))
+                        client.rpush(key, marked_copy(str(message), new_tag=rng.random() < 0.5))
                         copied += 1
             time.sleep(0.01)
 
@@ -278,10 +278,12 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _with_new_tag(message: str) -> str:
-    """Return the message with another delivery tag, so that it counts as a second message, not as a redelivery."""
+def marked_copy(message: str, *, new_tag: bool) -> str:
+    """Return a marked copy; with a new delivery tag it counts as a second message, not as a redelivery."""
     copy = orjson.loads(message)
-    copy["properties"]["delivery_tag"] += "-again"
+    copy["headers"]["copied"] = True
+    if new_tag:
+        copy["properties"]["delivery_tag"] += "-again"
     return orjson.dumps(copy).decode()
 
 

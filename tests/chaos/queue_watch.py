@@ -18,9 +18,10 @@ SETTLED = 2.0  # seconds after which a message counts as waiting: it may just ha
 
 
 class Message(NamedTuple):
-    """A message in a queue: the id of its task, and the time at which launch.publish() published it."""
+    """A message in a queue: the id of its task, its number of retries, and the time of launch.publish()."""
 
     task_id: str
+    retries: int
     published_at: str
 
 
@@ -33,12 +34,12 @@ class Republication(NamedTuple):
 
 
 class QueueWatch:
-    """A thread that records republications until stop() is called."""
+    """A thread that records republications until stop() is called; `waiting` are the messages of its last look."""
 
     def __init__(self, client: SiteRedis) -> None:
         self.republications: list[Republication] = []
         self._client = client
-        self._waiting: dict[Message, float] = {}  # since when each message has been seen in its queue
+        self.waiting: dict[Message, float] = {}  # since when each message has been seen in its queue
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="queue-watch", daemon=True)
         self._thread.start()
@@ -56,18 +57,19 @@ class QueueWatch:
                 messages = set()
             now = time.time()
             self.republications += self._republications(messages, now)
-            self._waiting = {message: self._waiting.get(message, now) for message in messages}
+            self.waiting = {message: self.waiting.get(message, now) for message in messages}
 
     def _messages(self) -> Iterator[Message]:
-        """Yield the messages in the queues, except those of beat and of faults, which have no time."""
+        """Yield the messages in the queues, except those of beat, which have no time, and those of faults."""
         for queue in QUEUES:
             for text in self._client.lrange(self._client.key(queue), 0, -1):
                 headers = orjson.loads(text)["headers"]
-                if "published_at" in headers:
-                    yield Message(headers["id"], headers["published_at"])
+                if "published_at" in headers and "copied" not in headers:
+                    yield Message(headers["id"], headers["retries"], headers["published_at"])
 
     def _republications(self, messages: set[Message], now: float) -> Iterator[Republication]:
-        since = {message.task_id: self._waiting[message] for message in messages & self._waiting.keys()}
-        for message in messages - self._waiting.keys():
-            if now - since.get(message.task_id, now) > SETTLED:
-                yield Republication(message.task_id, since[message.task_id], now)
+        # A message of an earlier retry is superseded and may wait when the next retry is published.
+        since = {message[:2]: self.waiting[message] for message in messages & self.waiting.keys()}
+        for message in messages - self.waiting.keys():
+            if now - since.get(message[:2], now) > SETTLED:
+                yield Republication(message.task_id, since[message[:2]], now)
