@@ -115,8 +115,8 @@ class _Text:
             self._ends = ends
 
 
+CLOCK_TOLERANCE = timedelta(minutes=5)  # by which the machine that wrote an archive may be ahead of this one
 #: No post is older, and a time near the year 1 cannot be converted to every time zone.
-MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)  # between this machine and that of an archive
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 
@@ -218,7 +218,7 @@ def _parse_time(timestamp: Any) -> datetime:
         raise EntryRejected(_("Its time is not one (such as 2026-11-21T09:30:00Z).")) from None
     if time < _EARLIEST:
         raise EntryRejected(_("Its time is before 1970."))
-    if time > utcnow() + MAX_CLOCK_DIFFERENCE:
+    if time > utcnow() + CLOCK_TOLERANCE:
         raise EntryRejected(_("Its time is in the future."))
     return time
 
