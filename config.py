@@ -20,6 +20,7 @@ from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from database_settings import engine_options, valid_database_url, with_driver
 from redis_settings import DEFAULT_REDIS_URL, certificate_file, parse_redis_url, redis_settings
 
 ROOT = Path(__file__).resolve().parent
@@ -28,9 +29,6 @@ ENVIRONMENTS = ("production", "development", "testing")
 LANGUAGES = ["en", "es", "ko", "ru"]  # each has a catalog (`make translations`), except English, the source language
 MEGABYTE = 1024 * 1024
 DAY = 24 * 3600
-# A server that does not answer within five seconds counts as unavailable. Times are in UTC whatever the server's time
-# zone. JIT compilation is off: it takes a second for a query that reads the fifty rows of a page in a millisecond.
-POSTGRESQL = {"connect_timeout": 5, "options": "-c timezone=utc -c jit=off"}
 
 
 class ConfigError(SystemExit):
@@ -149,16 +147,17 @@ def _lifetimes(env: Env) -> dict[str, Any]:
 
 
 def _stores(env: Env, instance: Path) -> dict[str, Any]:
-    database_url = env.str("DATABASE_URL", f"sqlite:///{instance / 'microblog.db'}", validate=_database_url) or ""
+    default = f"sqlite:///{instance / 'microblog.db'}"
+    database_url = env.str("DATABASE_URL", default, validate=valid_database_url) or ""
     return {
-        "SQLALCHEMY_DATABASE_URI": _with_driver(database_url),
-        # Parameters are not shown in errors, and so not logged. Connections are tested before use, so that no request
-        # fails after a restart of the database.
-        "SQLALCHEMY_ENGINE_OPTIONS": {
-            "hide_parameters": True,
-            "pool_pre_ping": True,
-            "connect_args": {} if database_url.startswith("sqlite") else POSTGRESQL,
-        },
+        "SQLALCHEMY_DATABASE_URI": with_driver(database_url),
+        "SQLALCHEMY_ENGINE_OPTIONS": engine_options(
+            database_url,
+            # Connections of one process at most; docs/operations.md has the sum of all processes.
+            pool_size=env.int("DATABASE_POOL_SIZE", 10, validate=_positive) or 0,
+            # Seconds after which PostgreSQL ends a statement, also one that waits for a lock. Migrations have no limit.
+            statement_timeout=env.float("DATABASE_STATEMENT_TIMEOUT", 10.0, validate=validate.Range(min=1)) or 0.0,
+        ),
         **_redis(env, _default_redis_prefix(database_url, instance)),
     }
 
@@ -167,7 +166,7 @@ def _default_redis_prefix(database_url: str, instance: Path) -> str:
     """Return a prefix that differs between sites, and is the same in all programs of one: it names their database."""
     try:
         url = make_url(database_url)
-    except ArgumentError:  # refused by _database_url()
+    except ArgumentError:  # refused by valid_database_url()
         return ""
     host, database = url.query.get("host", url.host), url.database or ""
     if url.drivername == "sqlite":
@@ -329,15 +328,6 @@ def _service_url(value: str | None) -> None:
         raise ValidationError("Must not contain a username or password; set TRANSLATE_API_KEY instead.")
 
 
-def _database_url(value: str) -> None:
-    try:
-        driver = make_url(_with_driver(value)).drivername
-    except (ArgumentError, ValueError):
-        driver = ""
-    if driver not in ("sqlite", "postgresql+psycopg"):
-        raise ValidationError("Must be a sqlite:/// or postgresql:// URL.")
-
-
 def _storage_url(value: str) -> None:
     try:
         fsspec.core.url_to_fs(value)
@@ -363,14 +353,6 @@ def _redis_prefix(value: str) -> None:
     # Without the characters of patterns and of Redis Cluster's hash tags.
     if not re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", value):
         raise ValidationError("Must be 1 to 100 letters, digits or characters of _.:/-")
-
-
-def _with_driver(url: str) -> str:
-    """Return `url` with the driver psycopg 3 if it is a PostgreSQL URL, in either of the usual spellings."""
-    for scheme in ("postgres://", "postgresql://"):
-        if url.startswith(scheme):
-            return "postgresql+psycopg://" + url.removeprefix(scheme)
-    return url
 
 
 def _sentences(error: EnvError) -> str:

@@ -1,4 +1,4 @@
-"""The declarative base, aware UTC times, SQLite settings and helpers for both databases."""
+"""The declarative base, aware UTC times, errors and helpers for both databases; connections.py has the connections."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
+from celery.exceptions import SoftTimeLimitExceeded
 from flask import Flask
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError, StatementError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry, scoped_session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -44,7 +44,7 @@ _SQLITE_UNAVAILABLE = frozenset(
 _SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "58")
 
 
-_SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime
+SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime, which connections.py defines
 
 OUTAGE_PAUSE = 1.0  # seconds between two attempts to use a database that is unavailable
 PURGE_BATCH = 500  # rows that delete_older() deletes in one transaction
@@ -54,19 +54,15 @@ class DatabaseUnavailable(OperationalError):
     """The database cannot be reached or used now; the same statement may succeed later.
 
     Every engine raises it instead of the driver's error, since the drivers use the same type for this and for errors
-    such as a missing column (SQLite: OperationalError).
+    such as a missing column (SQLite: OperationalError). A pool raises it if all its connections stay in use.
     """
-
-
-#: The errors that pass by themselves: an outage, and a pool whose connections are all in use.
-OUTAGES = (DatabaseUnavailable, PoolTimeoutError)
 
 
 class LogDatabaseErrors:
     """A context manager that logs a database error instead of raising it; `consequence` says what happens next.
 
-    An error in OUTAGES is a warning. Any other, such as a missing column, does not pass by itself: it is logged as an
-    error, with its traceback.
+    DatabaseUnavailable is a warning. Any other error, such as a missing column, does not pass by itself: it is logged
+    as an error, with its traceback.
     """
 
     def __init__(self, logger: logging.Logger, consequence: str, *arguments: object) -> None:
@@ -81,8 +77,8 @@ class LogDatabaseErrors:
         if not isinstance(error, SQLAlchemyError):
             return False
         consequence = self._consequence % self._arguments
-        if isinstance(error, OUTAGES):
-            self._logger.warning("the database is unavailable (%s); %s", getattr(error, "orig", error), consequence)
+        if isinstance(error, DatabaseUnavailable):
+            self._logger.warning("the database is unavailable (%s); %s", error.orig, consequence)
         else:
             self._logger.error("the database rejects a statement; %s", consequence, exc_info=error)
         return True
@@ -131,7 +127,7 @@ def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **options: An
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
-    return f"{_SQLITE_TIME}({compiler.process(element.clauses, **options)})"
+    return f"{SQLITE_TIME}({compiler.process(element.clauses, **options)})"
 
 
 def database_time(session: Session | scoped_session[Any]) -> datetime:
@@ -156,26 +152,12 @@ class Base(DeclarativeBase):
     )
 
 
-@sa.event.listens_for(Engine, "connect")
-def _open_sqlite(connection: Any, record: Any) -> None:
-    """Configure a SQLite connection: WAL, so that readers do not wait for the writer, a lock timeout, foreign keys."""
-    if isinstance(connection, sqlite3.Connection):
-        # SQLite's own functions know milliseconds only. A deterministic function is called once in a statement.
-        connection.create_function(_SQLITE_TIME, 1, _time_for_sqlite, deterministic=True)
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.execute("PRAGMA busy_timeout = 10000")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-
-def _time_for_sqlite(seconds: float) -> str:
-    return (utcnow() + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
 @sa.event.listens_for(Engine, "handle_error", retval=True)
 def _raise_unavailable(context: ExceptionContext) -> BaseException | None:
+    if isinstance(context.original_exception, SoftTimeLimitExceeded):  # raised by a signal during a statement
+        # What remains of the response would be taken for that of the next statement.
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        return cast(BaseException, context.original_exception)
     error = context.sqlalchemy_exception
     if isinstance(error, DBAPIError) and (context.is_disconnect or _is_unavailable(error)):
         return DatabaseUnavailable(
@@ -206,10 +188,13 @@ def check_schema(app: Flask) -> None:
     release runs beside the next one. So is a database that is unavailable.
     """
     scripts = ScriptDirectory(str(ROOT / "migrations"))
+    with app.app_context():
+        engine: Engine = app.extensions["sqlalchemy"].engine
     try:
-        with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
+        with engine.connect() as connection:
             exists = sa.inspect(connection).has_table("alembic_version")
             found = set(connection.scalars(sa.text("SELECT version_num FROM alembic_version")) if exists else ())
+        engine.dispose()  # beat uses no other connection, and a worker is about to fork
     except DatabaseUnavailable as error:
         logger.warning("the database is unavailable (%s); its schema is not checked", error.orig)
         return
@@ -247,17 +232,14 @@ def is_value_error(error: Exception) -> bool:
 
 
 class AutocommitExecutor:
-    """Executor of single statements, each in its own transaction, on the database of `engine`.
+    """Executor of single statements, each in its own transaction, with a connection from the pool of `engine`.
 
     Autocommit mode needs one round trip for a statement instead of three. The statements are independent of any
     session, so that a state is stored whatever the task does with its own transaction.
     """
 
-    def __init__(self, engine: sa.Engine, connect_args: dict[str, Any] | None = None) -> None:
-        # A separate pool without pre-ping, which would double the round trips.
-        self._engine = sa.create_engine(
-            engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=connect_args or {}
-        )
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def execute(self, statement: sa.Executable, **parameters: Any) -> list[sa.Row[Any]]:
         """Run `statement` and return its rows, or [] if it returns none. Raises DatabaseUnavailable."""
@@ -266,18 +248,14 @@ class AutocommitExecutor:
         except DatabaseUnavailable as error:
             if not error.connection_invalidated:
                 raise
-            # The pooled connection was stale. Repeating is safe even if the statement was committed: each one is a
-            # compare-and-set, of which a second run changes nothing or is refused and left to reconcile.
+            # The connection was lost, perhaps earlier. Repeating is safe even if the statement was committed: each one
+            # is a compare-and-set, of which a second run changes nothing or is refused and left to reconcile.
             return self._execute(statement, parameters)
 
     def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
         with self._engine.connect() as connection:
             result = connection.execute(statement, parameters)
             return list(result) if result.returns_rows else []
-
-    def forget_connections(self) -> None:
-        """Discard the pooled connections without closing them: after a fork they belong to the parent process."""
-        self._engine.dispose(close=False)
 
 
 def dialect_insert(bind: Engine | Connection, table: Any) -> Any:

@@ -17,6 +17,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
 from kombu.exceptions import OperationalError
 
+from microblog.connections import ConnectionPool
 from microblog.database import Base
 from microblog.smtp import Mail
 
@@ -86,7 +87,7 @@ class RedisClient:
         return client
 
 
-db = SQLAlchemy(model_class=Base)
+db = SQLAlchemy(model_class=Base, engine_options={"poolclass": ConnectionPool})
 if TYPE_CHECKING:
     Model = Base
 else:

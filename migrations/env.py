@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-import sqlalchemy as sa
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from flask import current_app
@@ -50,6 +49,10 @@ def run_migrations(**options: Any) -> None:
         **current_app.extensions["migrate"].configure_args,
     )
     with context.begin_transaction():
+        if _is_postgresql():
+            context.execute("SET LOCAL statement_timeout = 0")  # a migration may take any time
+            # Programs that start at the same time must not migrate concurrently.
+            context.execute("SELECT pg_advisory_xact_lock(20261121)")
         context.run_migrations()
 
 
@@ -58,7 +61,5 @@ if context.is_offline_mode():
 else:
     with database.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
-            # Programs that start at the same time must not migrate concurrently.
-            connection.execute(sa.text("SELECT pg_advisory_lock(20261121)"))
-            connection.commit()
+            connection.connection.driver_connection.response_timeout = None
         run_migrations(connection=connection)

@@ -13,7 +13,7 @@ from celery import Signature
 from celery.utils import uuid
 from flask_babel import force_locale, get_locale
 from kombu.utils.json import dumps, loads
-from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm import Session, SessionTransaction, make_transient_to_detached
 
 from microblog import logs
 from microblog.database import AutocommitExecutor, LogDatabaseErrors
@@ -163,10 +163,17 @@ def _as_json(signature: Signature) -> dict[str, Any]:
 
 
 @sa.event.listens_for(db.session, "after_commit")
-def _publish_launched(session: Session) -> None:
-    if session.in_nested_transaction():
+def _confirm_launched(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info["committed"] = session.info.pop("launched", [])
+
+
+@sa.event.listens_for(db.session, "after_transaction_end")
+def _publish_committed(session: Session, transaction: SessionTransaction) -> None:
+    """Publish the committed jobs: now the session has returned its connection, of which there may be only one."""
+    if transaction.parent is not None:
         return
-    for rows in session.info.pop("launched", []):
+    for rows in session.info.pop("committed", []):
         app = celery_app()
         first = rows[0]
         change = TaskChange(first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"])

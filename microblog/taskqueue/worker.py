@@ -66,8 +66,7 @@ class CeleryApp(Celery):
         super().__init__(flask_app.name, task_cls=JobTask, **options)
         self.flask_app = flask_app
         with flask_app.app_context():
-            connect_args = flask_app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]
-            self.executor = AutocommitExecutor(db.engine, connect_args)
+            self.executor = AutocommitExecutor(db.engine)
 
 
 class JobTask(Task):
@@ -383,7 +382,6 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
 
 def _leave_connections_to_parent(app: CeleryApp) -> None:
     """Discard connections that were open when this child process was forked: they belong to the parent."""
-    app.executor.forget_connections()
     with app.flask_app.app_context():
         db.engine.dispose(close=False)
 

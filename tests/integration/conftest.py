@@ -1,7 +1,8 @@
-"""Fixtures of the integration tests: users, the browsers of two of them, and a terminal."""
+"""Fixtures of the integration tests: users, the browsers of two of them, a web server and a terminal."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.database import AutocommitExecutor
+from microblog.development.process_manager import ManagedProcess
+from microblog.development.servers import free_port, web_answers
 from microblog.extensions import db
 from tests.support import external
 from tests.support.api import Caller, caller_for
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.databases import Statement, recorded_statements
 from tests.support.programs import ScriptProcess
+from tests.support.servers import STOP_TIMEOUT, TIMEOUT
 from tests.support.terminal import Tmux
 
 
@@ -68,6 +72,24 @@ def operator(make_user: Callable[..., User], signed_in: Callable[..., FlaskClien
     user.is_operator = True
     db.session.commit()
     return signed_in(user)
+
+
+@pytest.fixture
+def start_web(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], int]]:
+    """A function that starts gunicorn in an environment and returns its port."""
+    started: list[ManagedProcess] = []
+
+    def start(environment: dict[str, str]) -> int:
+        port, log = free_port(), tmp_path / f"web-{len(started)}.log"
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "microblog:create_app()"]
+        process = ManagedProcess(command, environment | {"PORT": str(port)}, stdout=log)
+        started.append(process)
+        process.wait_until(lambda: web_answers(port, "/healthz", timeout=10), "gunicorn", TIMEOUT)
+        return port
+
+    yield start
+    for process in started:
+        process.stop(STOP_TIMEOUT)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -89,8 +90,8 @@ def test_promote_json_output(run: Run, make_user: Callable[..., User]) -> None:
     assert json.loads(run("promote", "nobody", "--json").stdout) is None
 
 
-def test_database_unavailable_exits_with_3(make_app: Callable[..., Flask]) -> None:
-    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+def test_database_unavailable_exits_with_3(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/no/such/folder/x.db")
 
     result = app.test_cli_runner().invoke(args=["users", "list"])
 

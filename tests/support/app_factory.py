@@ -85,7 +85,6 @@ class Applications:
 def _close_connections(app: Flask) -> None:
     db.session.remove()
     db.engine.dispose()
-    app.extensions["celery"].executor.forget_connections()
 
 
 def _create(overrides: dict[str, Any]) -> Flask:

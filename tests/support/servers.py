@@ -207,38 +207,40 @@ class Postgres:
 
     def create(self, database: str, template: str = "template1") -> str:
         """Create a database as a copy of `template` and return its URL."""
-        self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        self.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
 
     def rename(self, database: str, name: str) -> None:
-        self._admin(f'ALTER DATABASE "{database}" RENAME TO "{name}"')
+        self.execute(f'ALTER DATABASE "{database}" RENAME TO "{name}"')
 
     def drop(self, database: str) -> None:
-        self._admin(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        self.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
     def has(self, database: str) -> bool:
         with psycopg.connect(self.url("postgres")) as connection:
             return bool(connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone())
 
     def cut_connections(self, database: str) -> None:
-        """Terminate all sessions of the database, as a restart of the server would."""
-        self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        """Terminate all sessions of the database and wait for their end, as a restart of the server would."""
+        terminate = f"pg_terminate_backend(pid, {TIMEOUT * 1000:.0f})"
+        self.execute(f"SELECT {terminate} FROM pg_stat_activity WHERE datname = '{database}'")
 
     @contextlib.contextmanager
     def closed(self, database: str) -> Iterator[None]:
         """Terminate all sessions of the database and refuse new ones during the block."""
-        self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+        self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
         self.cut_connections(database)
         try:
             yield
         finally:
-            self._admin(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+            self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
 
     def wait(self) -> None:
         """Wait until the server accepts connections. Raises AssertionError on timeout."""
         wait_for(self._answers, what="PostgreSQL accepts connections")
 
-    def _admin(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
+        """Execute a statement, or several, as the administrator."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
@@ -262,7 +264,7 @@ class PostgresServer(Postgres):
         self._settings = [word for each in (fsync, "max_connections=500", ZONE, *settings) for word in ("-c", each)]
         self._binaries = binaries
         self._folder = tempfile.mkdtemp(prefix="microblog-pg-")
-        self._user = _unprivileged_user()
+        self._user = unprivileged_user()
         self._process: ManagedProcess | None = None
 
     def start(self) -> None:
@@ -295,7 +297,7 @@ def postgres_binaries() -> str | None:
     return next((folder for folder in candidates if os.path.exists(f"{folder}/initdb")), None)
 
 
-def _unprivileged_user() -> str | None:
+def unprivileged_user() -> str | None:
     """Return the user to run PostgreSQL as, which refuses to run as root; None if this process is not root."""
     if os.geteuid() != 0:
         return None

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from flask import Flask
 from rich.console import Console
 
-from microblog.database import OUTAGES
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
 from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
@@ -67,14 +67,16 @@ class _MainLoop:
         self._replies: WorkerReplies | None = None
         self._data = ScreenData(terminal.interrupt_wait, lambda: self._jobs.trigger())
         self._events = Events(app, self._data.handle_event, self._data.set_redis_error)
-        self._jobs = Poller(app, self._read, interval=READ_EVERY, errors=OUTAGES, notify=self._data.set_database_error)
+        self._jobs = Poller(
+            app, self._read, interval=READ_EVERY, errors=(DatabaseUnavailable,), notify=self._data.set_database_error
+        )
         self._pollers = [
             self._jobs,
             Poller(
                 app,
                 self._measure,
                 interval=READ_EVERY,
-                errors=(*BROKER_UNAVAILABLE, *OUTAGES),
+                errors=(*BROKER_UNAVAILABLE, DatabaseUnavailable),
                 notify=self._handle_queues_error,
             ),
             Poller(app, self._query_workers, interval=QUERY_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda _: None),
@@ -156,7 +158,7 @@ class _MainLoop:
                 else:
                     outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
                     self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.message}")
-            except OUTAGES:
+            except DatabaseUnavailable:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not respond.")
             except BROKER_UNAVAILABLE:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, Redis does not respond.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
-CONFIG = "config.py"
+CONNECTIONS = "microblog/connections.py"
 DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
 EXTENSIONS = "microblog/extensions.py"
@@ -22,6 +22,7 @@ WORKER = "microblog/taskqueue/worker.py"
 
 TEST_OUTAGES = "tests/integration/test_outages.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_LIMITS = "tests/integration/test_database_limits.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"
 TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
@@ -324,14 +325,57 @@ OUTAGES = Promise(
         Mutant(
             "database-restarted-page",
             "Pages work after a restart of the database.",
-            (Edit(CONFIG, "_stores", '"pool_pre_ping": True', '"pool_pre_ping": False'),),
+            (Edit(CONNECTIONS, "_discard_closed", "for _ in range(2):", "for _ in ():"),),
             (f"{TEST_ERRORS}::test_pages_work_after_database_restart",),
         ),
         Mutant(
             "database-restarted-launch",
-            "Launches work after a restart of the database.",
+            "A statement of the engine is repeated if its connection was lost.",
             (Edit(DATABASE, "AutocommitExecutor.execute", "if not error.connection_invalidated:", "if True:"),),
-            (f"{TEST_LAUNCH}::test_launch_survives_database_restart",),
+            (f"{TEST_LIMITS}::test_statement_continues_on_another_connection",),
+        ),
+        Mutant(
+            "database-moved",
+            "A connection without a response is closed, and with it those that were opened before.",
+            (Edit(CONNECTIONS, "PostgresConnection.wait", "self.close()", "pass"),),
+            (f"{TEST_LIMITS}::test_other_connections_of_the_lost_host_are_not_used",),
+        ),
+        Mutant(
+            "database-silent",
+            "A statement without a response ends.",
+            (Edit(CONNECTIONS, "PostgresConnection.wait", "if timeout is None:", "if False:"),),
+            (f"{TEST_LIMITS}::test_web_and_worker_go_on_after_database_has_moved",),
+        ),
+        Mutant(
+            "database-batch",
+            "A batch of statements has the time limit of one statement.",
+            (Edit(CONNECTIONS, "PostgresConnection.wait", "if self.deadline is None else", "if True else"),),
+            (f"{TEST_LIMITS}::test_batch_has_the_time_limit_of_one_statement",),
+        ),
+        Mutant(
+            "database-soft-time-limit",
+            "A soft time limit that is reached during a statement ends the task, and not only the statement.",
+            (
+                Edit(
+                    DATABASE,
+                    "_raise_unavailable",
+                    "isinstance(context.original_exception, SoftTimeLimitExceeded)",
+                    "False",
+                ),
+            ),
+            (f"{TEST_LIMITS}::test_soft_time_limit_ends_statement",),
+        ),
+        Mutant(
+            "database-fork",
+            "A forked process neither uses nor closes the connections of its parent.",
+            (Edit(CONNECTIONS, "PostgresConnection.closed", "self.process != os.getpid() or", ""),),
+            (f"{TEST_LIMITS}::test_forked_process_leaves_connections_to_its_parent",),
+        ),
+        Mutant(
+            "database-pool-full",
+            "A pool without a free connection counts as an unavailable database.",
+            (Edit(CONNECTIONS, "ConnectionPool.connect", "except PoolTimeoutError", "except ZeroDivisionError"),),
+            (f"{TEST_LIMITS}::test_full_pool_is_503_with_retry_after_and_no_report",),
         ),
         Mutant(
             "database-claim",

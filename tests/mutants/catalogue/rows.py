@@ -65,8 +65,8 @@ ROW_FIRST = Promise(
         ),
         Mutant(
             "savepoint",
-            "Releasing a savepoint publishes nothing.",
-            (Edit(LAUNCH, "_publish_launched", "if session.in_nested_transaction():", "if False:"),),
+            "A launch within a savepoint is published at the commit of the transaction.",
+            (Edit(LAUNCH, "_confirm_launched", "if not session.in_nested_transaction():", "if True:"),),
             (f"{TEST_LAUNCH}::test_released_savepoint_publishes_nothing",),
         ),
     ),

@@ -1,0 +1,127 @@
+"""Connections to either database, and their pool. Each process has its own, and each statement a time limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+
+from microblog.clock import utcnow
+from microblog.database import SQLITE_TIME, DatabaseUnavailable
+
+logging.getLogger(f"{__name__}.ConnectionPool").setLevel(logging.WARNING)  # as SQLAlchemy's own pools
+
+
+class ConnectionPool(QueuePool):
+    """A pool of connections to either database."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection. Raises DatabaseUnavailable if all stay in use for `pool_timeout` seconds."""
+        try:
+            return super().connect()
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable(None, None, error) from error
+
+
+class PostgresConnection(psycopg.Connection[Any]):
+    """A connection that is closed if the server does not respond to a statement within `response_timeout` seconds.
+
+    The server itself ends a statement earlier (statement_timeout), unless it is frozen, or gone behind a proxy that
+    still accepts data. After a fork the connection is the parent's: for the child it is closed, and stays untouched.
+    """
+
+    response_timeout: float | None = None
+
+    def __init__(self, *arguments: Any, **parameters: Any) -> None:
+        self.process = os.getpid()
+        super().__init__(*arguments, **parameters)
+        self.cursor_factory = _PostgresCursor
+        self.deadline: float | None = None  # of a batch, by time.monotonic()
+
+    @property
+    def closed(self) -> bool:
+        """Return whether this process can no longer use the connection."""
+        return self.process != os.getpid() or super().closed
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg's, with `response_timeout` as the default of `timeout`. Raises psycopg.OperationalError."""
+        if self.process != os.getpid():
+            raise psycopg.OperationalError("the connection belongs to another process")
+        if timeout is None:
+            timeout = self.response_timeout if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.OperationalError as error:
+            active = self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+            if active and error.sqlstate is None:  # there was no response
+                self.close()
+            raise
+
+
+class _PostgresCursor(psycopg.Cursor[Any]):
+    def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
+        """As psycopg's, which waits several times, within the limit of one statement."""
+        connection: Any = self.connection
+        if connection.response_timeout is not None:
+            connection.deadline = time.monotonic() + connection.response_timeout
+        try:
+            super().executemany(query, params_seq, returning=returning)
+        finally:
+            connection.deadline = None
+
+
+@sa.event.listens_for(Engine, "do_connect")
+def _connect_to_postgresql(
+    dialect: Dialect, record: ConnectionPoolEntry, arguments: list[Any], parameters: dict[str, Any]
+) -> PostgresConnection | None:
+    if dialect.name != "postgresql":
+        return None
+    response_timeout = parameters.pop("response_timeout", None)
+    connection = PostgresConnection.connect(*arguments, **parameters)
+    connection.response_timeout = response_timeout
+    return connection
+
+
+@sa.event.listens_for(Engine, "checkout")
+def _discard_closed(connection: Any, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+    """Replace a pooled connection of the parent process, or one that the server has closed, as it does at a restart.
+
+    Reading what has arrived needs no round trip, unlike `pool_pre_ping`.
+    """
+    if isinstance(connection, PostgresConnection):
+        if connection.closed:
+            raise DisconnectionError("the connection belongs to another process")
+        try:
+            for _ in range(2):  # the server's last message, and the end after it
+                connection.pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            raise DisconnectionError(str(error)) from error
+
+
+@sa.event.listens_for(Engine, "connect")
+def _open_sqlite(connection: Any, record: Any) -> None:
+    """Configure a SQLite connection: WAL, so that readers do not wait for the writer, a lock timeout, foreign keys."""
+    if isinstance(connection, sqlite3.Connection):
+        # SQLite's own functions know milliseconds only. A deterministic function is called once in a statement.
+        connection.create_function(SQLITE_TIME, 1, _time_for_sqlite, deterministic=True)
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA busy_timeout = 10000")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+
+def _time_for_sqlite(seconds: float) -> str:
+    return (utcnow() + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
