@@ -86,7 +86,9 @@ def delete_user_data(user_id: int) -> Iterator[int]:
     if not is_closed(user_id):
         return
     for delete in _deleters.values():
-        yield delete(user_id)
+        deleted = delete(user_id)
+        db.session.commit()
+        yield deleted
     for column in _owned():
         yield from deleted_batches(db.session, _delete_batch(column, user_id))
     yield from delete_jobs_of_user(user_id)

@@ -83,7 +83,9 @@ def delete_account(self: JobTask, user_id: int, mail_id: str) -> dict[str, int]:
         return {"deleted": 0}
     if not cancel_jobs_of_user(user_id):
         _wait(self, _("Jobs of the account are being cancelled."))
-    with Progress(self, deletion.count_user_data(user_id), describe=_rows_deleted) as progress:
+    total = deletion.count_user_data(user_id)
+    db.session.rollback()  # progress is stored by the same connection
+    with Progress(self, total, describe=_rows_deleted) as progress:
         for rows in deletion.delete_user_data(user_id):
             progress.advance(rows)
     if db.session.scalar(sa.select(Task.id).where(Task.id == mail_id, Task.unfinished)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -35,19 +35,23 @@ def count_posts(user_id: int) -> int:
     return db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
 
 
-def read_posts(user_id: int) -> Generator[list[dict[str, Any]]]:
-    """Yield the user's posts, oldest first, in batches of at most BATCH, from one server-side cursor.
+def read_posts(user_id: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the posts that the user has now, oldest first, in batches of at most BATCH; memory use does not grow.
 
-    All batches are of the same snapshot, taken when the first is read. Memory use does not grow with the posts.
+    Each batch is read in a transaction of its own: a snapshot of all would keep a connection, and old rows from being
+    removed, until the end. Posts written meanwhile are left out, and those deleted before their batch is read.
     """
     # The plain column type: the time needs no conversion between the database and JSON.
     timestamp = sa.type_coerce(Post.timestamp, sa.DateTime(timezone=True)).label("timestamp")
-    query = (
-        sa.select(Post.body, timestamp).where(Post.user_id == user_id).order_by(Post.timestamp, Post.id)
-    ).execution_options(yield_per=BATCH)
-    with db.engine.connect() as connection, connection.execute(query) as result:
-        for rows in result.partitions():
-            yield [{"body": body, "timestamp": time} for body, time in rows]
+    newest = db.session.scalar(sa.select(sa.func.max(Post.id))) or 0
+    query = sa.select(Post.id, Post.body, timestamp).where(Post.user_id == user_id).where(Post.id <= newest)
+    query = query.order_by(Post.timestamp, Post.id).limit(BATCH)
+    batch = query
+    while rows := db.session.execute(batch).all():
+        db.session.rollback()  # no transaction is open while the caller works
+        yield [{"body": body, "timestamp": time} for _id, body, time in rows]
+        batch = query.where(sa.tuple_(timestamp, Post.id) > (rows[-1].timestamp, rows[-1].id))
+    db.session.rollback()
 
 
 def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:

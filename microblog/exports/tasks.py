@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -45,14 +44,11 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
 
     If the job is cancelled, Progress raises Cancelled, and Storage.new() deletes the unfinished file.
     """
-    path = archive_path(self.job_id, self.attempt)
+    path, total = archive_path(self.job_id, self.attempt), count_posts(user_id)
+    db.session.rollback()  # progress is stored by the same connection
     with archive_storage().new(path) as file:
-        # Closed at once if the export ends early: the traceback would keep its connection and transaction open.
-        with (
-            contextlib.closing(read_posts(user_id)) as batches,
-            Progress(self, count_posts(user_id), describe=describe_progress) as progress,
-        ):
-            file.write(to_json(_counted(batches, progress)))
+        with Progress(self, total, describe=describe_progress) as progress:
+            file.write(to_json(_counted(read_posts(user_id), progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
         expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
         # The row is committed before the file is moved: if this attempt then fails, sweep_archives finds its file.

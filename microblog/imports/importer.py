@@ -183,6 +183,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     describe = partial(_posts_read, reports)
     with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
         uploads.delete_uploads_with_rejected_entries(user_id, kept_id=upload_id)
+        db.session.rollback()  # progress is stored by the same connection
         try:
             _read(file, upload_id, user_id, count_in_order(), reports[0], progress)
         except OutOfOrder:  # once more from the beginning, to count equal posts wherever they are

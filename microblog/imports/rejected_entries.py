@@ -51,19 +51,19 @@ def to_csv(upload_id: str) -> Iterator[str]:
 
     No field can be taken for a formula: they are numbers, this module's messages, and URLs that begin with http.
     """
-    yield "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # spreadsheets need the BOM
+    lines = "\ufeff" + _lines([[_("Number"), _("Line"), _("Reason"), _("Address")]])  # spreadsheets need the BOM
     fields = sa.select(
         RejectedEntry.place, RejectedEntry.number, RejectedEntry.line, RejectedEntry.reason, RejectedEntry.url
     )
     batch = fields.where(RejectedEntry.upload_id == upload_id).order_by(RejectedEntry.place).limit(BATCH)
     place = 0
-    while True:
-        with db.engine.connect() as connection:  # one connection for each batch: the client may be slow
-            rows = connection.execute(batch.where(RejectedEntry.place > place)).all()
-        if not rows:
-            return
-        place = rows[-1].place
-        yield _lines([row[1:] for row in rows])
+    while lines:
+        db.session.rollback()  # the client may be slow, and must not hold a connection meanwhile
+        yield lines
+        rows = db.session.execute(batch.where(RejectedEntry.place > place)).all()
+        place = rows[-1].place if rows else place
+        lines = _lines([row[1:] for row in rows])
+    db.session.rollback()
 
 
 def delete_by_upload(upload_id: str) -> None:

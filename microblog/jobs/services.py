@@ -42,12 +42,13 @@ def cancel_job(job: Job) -> None:
     db.session.commit()
     if not requested:
         raise InvalidJobState(_("It has already ended."))
-    if job.current.state in states.WAITING:
+    current_id, waiting = job.current.id, job.current.state in states.WAITING
+    db.session.rollback()  # the row is changed by the same connection
+    if waiting:
         try:
-            celery_app().backend.end(job.current.id, TaskRevokedError("cancelled"))
+            celery_app().backend.end(current_id, TaskRevokedError("cancelled"))
         except BackendStoreError:
             logger.warning("Redis is unavailable; job %s is cancelled once it is available", job.id)
-        db.session.expire_all()
 
 
 def retry_job(job: Job) -> Task:

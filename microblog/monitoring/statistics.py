@@ -118,7 +118,11 @@ def _between(since: datetime, until: datetime, name: str | None) -> dict[Aggrega
 
 @contextmanager
 def snapshot() -> Iterator[Session]:
-    """Open a session that sees the database at one instant, so that a concurrent roll-up has no effect on it."""
+    """Open a session that sees the database at one instant, so that a concurrent roll-up has no effect on it.
+
+    The caller's session is rolled back: it returns its connection, of which there may be only one.
+    """
+    db.session.rollback()
     with db.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN")  # the driver omits it before a SELECT

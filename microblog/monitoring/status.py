@@ -147,7 +147,11 @@ class SystemStatus:
 
 
 def check_status(timeout: float) -> SystemStatus:
-    """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer."""
+    """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer.
+
+    The caller's session is rolled back: the check needs a connection, of which there may be only one.
+    """
+    db.session.rollback()
     found: dict[str, Any] = {}
 
     def check_redis() -> None:

@@ -92,9 +92,12 @@ def notify_missed_ends(app: Flask) -> None:
         .where(step.finished_at.between(since, now - END_GRACE), ended)
         .where(root.user_id.is_not(None), root.name.in_(renderers.kinds()), ~notified)
     )
-    missed = db.session.scalars(query).all()
-    for row in missed:
-        change = TaskChange(row.id, row.root_id, row.position, row.user_id, row.state, None, row.updated_at, row.name)
+    missed = [
+        TaskChange(row.id, row.root_id, row.position, row.user_id, row.state, None, row.updated_at, row.name)
+        for row in db.session.scalars(query)
+    ]
+    db.session.rollback()  # each notification is stored by the same connection
+    for change in missed:
         task_changed.send(app.extensions["celery"], change=change)
     if not missed or db.session.scalar(query.limit(1)) is None:  # else the next search begins at the same time
         client.set(client.key(LOOKED_UNTIL_KEY), now.isoformat())

@@ -90,6 +90,7 @@ def _batches(query: sa.Select[int, str, str | None]) -> Iterator[list[sa.Row[int
         db.session.rollback()  # no transaction is open while the caller works
         yield batch
         last = batch[-1].id
+    db.session.rollback()
 
 
 def _passes_integrity_check() -> bool:

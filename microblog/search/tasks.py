@@ -51,8 +51,9 @@ def launch_reindexing() -> str:
 )
 def reindex_posts(self: JobTask) -> dict[str, Any]:
     """Compare all posts with the search index, and repair it where it differs."""
-    changed = 0
-    with Progress(self, index.count_posts(), describe=describe_progress) as progress:
+    changed, total = 0, index.count_posts()
+    db.session.rollback()  # progress is stored by the same connection
+    with Progress(self, total, describe=describe_progress) as progress:
         for read, written in index.refresh():
             changed += written
             progress.advance(read)

@@ -190,6 +190,7 @@ def _current_steps(consumed: Mapping[str, datetime]) -> Iterator[Task]:
             batch = db.session.scalars(query).all()
             for step in batch:  # a commit or rollback for one step must not expire the others
                 db.session.expunge(step)
+            db.session.rollback()  # a task looks for its result in a session of its own
         yield from batch
         if len(batch) < BATCH:
             return
@@ -294,6 +295,7 @@ def _publish_again(step: Task, previous: Task | None, reason: str) -> bool:
     signatures = [step.retry_signature or step.signature, *db.session.scalars(following.order_by(Task.position))]
     app = celery_app()
     results = [_result_of(previous)] if previous else []
+    db.session.rollback()  # the row is changed by the same connection
     published = publish(app.executor, signatures, *results, expected_published_at=step.published_at)
     if published:
         logger.info("published %s: %s", step.id, reason)

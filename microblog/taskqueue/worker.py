@@ -40,7 +40,7 @@ from microblog.database import (
     lock_against_fork,
 )
 from microblog.extensions import db
-from microblog.taskqueue import states
+from microblog.taskqueue import idle_connections, states
 from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimLost, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
 from microblog.taskqueue.queues import PausedQueuesStep, QueueOrderStep
@@ -156,7 +156,7 @@ class JobTask(Task):
         locale = self.request.get("locale") or app.config["BABEL_DEFAULT_LOCALE"]
         with app.app_context(), force_locale(locale):
             try:
-                result = self.run(*args, **kwargs)
+                result = self._run(*args, **kwargs)
                 if (claim := self.claim) is not None and self.request.chain:  # None after a direct call by the task
                     claim.next_steps, self.request.chain = self.request.chain, None
                 return result
@@ -170,10 +170,15 @@ class JobTask(Task):
                 self.backend.mark_as_revoked(self.request.id, "cancelled", request=self.request)
                 self.send_event("task-revoked", terminated=False, signum=None, expired=False)
                 raise Ignore("cancelled") from None
-            finally:
-                # Flask would do this next, and an error of a lost connection would replace the task's result.
-                with contextlib.suppress(DatabaseUnavailable):
-                    db.session.remove()
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task, and return the connection of its session, which stores the state next."""
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            # An error of a lost connection must not replace the result.
+            with contextlib.suppress(DatabaseUnavailable):
+                db.session.remove()
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
@@ -372,18 +377,12 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
     app.steps["consumer"].add(PausedQueuesStep)
     for signal_of_start in (signals.worker_init, signals.beat_init):
         signal_of_start.connect(lambda **_: check_schema(flask_app), weak=False)
-    signals.worker_process_init.connect(lambda **_: _leave_connections_to_parent(app), weak=False)
+    idle_connections.init_app(flask_app)
     signals.worker_shutting_down.connect(_force_shutdown_later, weak=False)
     signals.setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app
-
-
-def _leave_connections_to_parent(app: CeleryApp) -> None:
-    """Discard connections that were open when this child process was forked: they belong to the parent."""
-    with app.flask_app.app_context():
-        db.engine.dispose(close=False)
 
 
 def _force_shutdown_later(how: str, **_: Any) -> None:

@@ -8,6 +8,7 @@ CONNECTIONS = "microblog/connections.py"
 DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
 EXTENSIONS = "microblog/extensions.py"
+IDLE_CONNECTIONS = "microblog/taskqueue/idle_connections.py"
 JOBS = "microblog/jobs/services.py"
 SENDING = "microblog/mail/sending.py"
 SMTP = "microblog/smtp.py"
@@ -22,6 +23,7 @@ WORKER = "microblog/taskqueue/worker.py"
 
 TEST_OUTAGES = "tests/integration/test_outages.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
+TEST_CONNECTIONS = "tests/integration/test_database_connections.py"
 TEST_LIMITS = "tests/integration/test_database_limits.py"
 TEST_BEAT = "tests/integration/test_beat.py"
 TEST_ERRORS = "tests/integration/test_errors.py"
@@ -376,6 +378,18 @@ OUTAGES = Promise(
             "A pool without a free connection counts as an unavailable database.",
             (Edit(CONNECTIONS, "ConnectionPool.connect", "except PoolTimeoutError", "except ZeroDivisionError"),),
             (f"{TEST_LIMITS}::test_full_pool_is_503_with_retry_after_and_no_report",),
+        ),
+        Mutant(
+            "database-second-connection",
+            "A cancellation needs no second connection.",
+            (Edit(JOBS, "cancel_job", "db.session.rollback()  # the row", "pass  # the row"),),
+            (f"{TEST_CONNECTIONS}::test_pages_need_one_connection[sqlite]",),
+        ),
+        Mutant(
+            "database-idle-process",
+            "A process of a worker keeps no connection between tasks.",
+            (Edit(IDLE_CONNECTIONS, "_close_idle", "engine.dispose()", "pass"),),
+            (f"{TEST_CONNECTIONS}::test_processes_keep_no_connection_between_tasks",),
         ),
         Mutant(
             "database-claim",
