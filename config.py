@@ -157,6 +157,8 @@ def _stores(env: Env, instance: Path) -> dict[str, Any]:
             pool_size=env.int("DATABASE_POOL_SIZE", 10, validate=_positive) or 0,
             # Seconds after which PostgreSQL ends a statement, also one that waits for a lock. Migrations have no limit.
             statement_timeout=env.float("DATABASE_STATEMENT_TIMEOUT", 10.0, validate=validate.Range(min=1)) or 0.0,
+            # Whether the URL is that of PgBouncer, or of another pooler, in transaction mode.
+            pooler=bool(env.bool("DATABASE_POOLER", False)),
         ),
         **_redis(env, _default_redis_prefix(database_url, instance)),
     }

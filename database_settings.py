@@ -25,10 +25,11 @@ POSTGRESQL = {
 }
 
 
-def engine_options(url: str, *, pool_size: int, statement_timeout: float) -> dict[str, Any]:
+def engine_options(url: str, *, pool_size: int, statement_timeout: float, pooler: bool) -> dict[str, Any]:
     """Return the options of the engine for the database at `url`.
 
-    `pool_size` is the number of connections of a process at most, `statement_timeout` is in seconds.
+    `pool_size` is the number of connections of a process at most, `statement_timeout` is in seconds. Behind a `pooler`,
+    a session on the server serves many clients, so that none can have settings or prepared statements of its own.
     """
     options: dict[str, Any] = {
         "hide_parameters": True,  # they are not shown in errors, and so not logged
@@ -39,9 +40,12 @@ def engine_options(url: str, *, pool_size: int, statement_timeout: float) -> dic
     if url.startswith("sqlite"):
         return options
     arguments: dict[str, Any] = POSTGRESQL | {"response_timeout": statement_timeout + RESPONSE_MARGIN}
-    # Times are in UTC whatever the server's time zone. JIT compilation is off: it takes a second for a query that reads
-    # the fifty rows of a page in a millisecond.
-    arguments["options"] = f"-c timezone=utc -c jit=off -c statement_timeout={statement_timeout * 1000:.0f}"
+    if pooler:
+        arguments["prepare_threshold"] = None
+    else:
+        # Times are in UTC whatever the server's time zone; where this has no effect, connections.py sets it. JIT
+        # compilation is off: it takes a second for a query that reads the fifty rows of a page in a millisecond.
+        arguments["options"] = f"-c timezone=utc -c jit=off -c statement_timeout={statement_timeout * 1000:.0f}"
     return options | {"connect_args": arguments}
 
 

@@ -90,6 +90,12 @@ def _connect_to_postgresql(
     response_timeout = parameters.pop("response_timeout", None)
     connection = PostgresConnection.connect(*arguments, **parameters)
     connection.response_timeout = response_timeout
+    # The variable PGTZ takes precedence over `options`, which a pooler does not know. PgBouncer keeps the time zone of
+    # each client, unlike other settings.
+    if connection.info.parameter_status("TimeZone") != "UTC":
+        connection.autocommit = True
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.autocommit = False
     return connection
 
 

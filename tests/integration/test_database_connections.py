@@ -1,8 +1,9 @@
-"""A server with few connections suffices: no process needs two connections at once."""
+"""A server with few connections, and PgBouncer, suffice: no process needs two connections at once."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +26,13 @@ from tests.support import app_factory, external, imports, not_none
 from tests.support.clients import PASSWORD, sign_in
 from tests.support.console import commands
 from tests.support.factories import start_job_for, state_of, write_posts
+from tests.support.pgbouncer import pgbouncer
+from tests.support.programs import ScriptProcess
 from tests.support.servers import Postgres, PostgresServer, Worker, postgres_binaries, wait_for
+from tests.support.smtp import SmtpServer
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"])
+UPGRADE = ["flask", "--app", "microblog", "db", "upgrade"]
 
 
 def add_users(number: int) -> list[User]:
@@ -141,6 +146,15 @@ def test_operators_commands_need_one_connection(frugal: Flask, susan: User, argu
 
 
 @ON_POSTGRESQL
+@pytest.mark.parametrize("pooler", ["false", "true"])
+def test_times_are_in_utc(environment: dict[str, str], pooler: str) -> None:
+    with app_factory.application(environment | {"DATABASE_POOLER": pooler, "PGTZ": "Asia/Tokyo"}):
+        assert db.session.scalar(sa.text("SHOW TimeZone")) == "UTC"
+        db.session.rollback()
+        assert db.session.scalar(sa.text("SHOW TimeZone")) == "UTC"
+
+
+@ON_POSTGRESQL
 @pytest.mark.exhaustive
 def test_processes_keep_no_connection_between_tasks(
     app: Flask, make_worker: Callable[..., Worker], postgres_server: Postgres
@@ -183,3 +197,36 @@ def test_twelve_processes_run_on_twenty_connections(
 
         assert failed() == []
         assert "the database is unavailable" not in worker.text()
+
+
+@ON_POSTGRESQL
+@pytest.mark.exhaustive
+def test_site_works_behind_pgbouncer(
+    environment: dict[str, str],
+    postgres_server: Postgres,
+    make_worker: Callable[..., Worker],
+    smtp_server: SmtpServer,
+    tmp_path: Path,
+) -> None:
+    name = "pooled"
+    postgres_server.drop(name)
+    postgres_server.create(name)
+    with pgbouncer(postgres_server, sessions=2) as pooler:
+        settings = {"DATABASE_URL": pooler.url(name), "DATABASE_POOLER": "true", "PGTZ": "Asia/Tokyo"}
+        upgrades = [
+            ScriptProcess(UPGRADE, environment | settings, stdout=tmp_path / f"upgrade-{n}.log") for n in range(2)
+        ]
+        assert [upgrade.wait(120) for upgrade in upgrades] == [0, 0]
+        with app_factory.application(environment | settings) as app:
+            worker = make_worker(**settings, RECONCILE_INTERVAL="0.5")
+            launch_all_kinds(add_users(8), app)
+            wait_for(lambda: not unfinished(), what="all jobs have ended")
+            assert failed() == []
+            assert "the database is unavailable" not in worker.text()
+            archives = [
+                json.loads(part.get_content())
+                for message in smtp_server.messages
+                for part in message.iter_attachments()
+            ]
+    assert len(archives) == 7
+    assert {archive["posts"][0]["timestamp"] for archive in archives} == {"2026-01-01T00:00:00Z"}

@@ -83,13 +83,18 @@ def _chromium() -> str | None:
 REDIS = ExternalProgram("Redis", _redis, "On Debian: apt install redis-server")
 REDIS_WITH_TLS = ExternalProgram("Redis with TLS", _redis_with_tls, "On Debian: apt install redis-server")
 POSTGRESQL = ExternalProgram("PostgreSQL", _postgres, "On Debian: apt install postgresql")
+PGBOUNCER = ExternalProgram(
+    "PgBouncer",
+    lambda: shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin"),
+    "On Debian: apt install pgbouncer",
+)
 CHROMIUM = ExternalProgram(
     "Chromium", _chromium, "On Debian: apt install chromium-headless-shell; Chrome works as well"
 )
 TMUX = ExternalProgram("tmux", lambda: shutil.which("tmux"), "On Debian: apt install tmux", "-V")
 PROMTOOL = ExternalProgram("promtool", lambda: shutil.which("promtool"), "On Debian: apt install prometheus")
 FAKETIME = ExternalProgram("faketime", lambda: shutil.which("faketime"), "On Debian: apt install faketime")
-ALL = (REDIS, REDIS_WITH_TLS, POSTGRESQL, CHROMIUM, TMUX, PROMTOOL, FAKETIME)
+ALL = (REDIS, REDIS_WITH_TLS, POSTGRESQL, PGBOUNCER, CHROMIUM, TMUX, PROMTOOL, FAKETIME)
 
 
 def shifted_clock(offset: str) -> dict[str, str]:

@@ -57,6 +57,7 @@ def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPa
         ("DATABASE_URL", "sqlite://"),
         ("DATABASE_POOL_SIZE", "0"),
         ("DATABASE_STATEMENT_TIMEOUT", "0.5"),
+        ("DATABASE_POOLER", "perhaps"),
         ("EXPORT_STORAGE_URL", "nonsense://bucket"),
         ("MAIL_DEFAULT_SENDER", "nobody"),
         ("MAIL_DEFAULT_SENDER", "Jürgen <jürgen@example.com>"),
