@@ -20,7 +20,7 @@ from environs import Env, EnvError, ValidationError, validate
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from database_settings import engine_options, valid_database_url, with_driver
+from database_settings import engine_options, sqlite_problem, valid_database_url, with_driver
 from redis_settings import DEFAULT_REDIS_URL, certificate_file, parse_redis_url, redis_settings
 
 ROOT = Path(__file__).resolve().parent
@@ -60,6 +60,8 @@ def load_settings() -> dict[str, Any]:
         env.seal()
     except EnvError as error:
         raise ConfigError(_sentences(error)) from None
+    if problem := sqlite_problem(settings["SQLALCHEMY_DATABASE_URI"]):
+        raise ConfigError(problem)
     return settings
 
 

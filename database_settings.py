@@ -6,6 +6,7 @@ and the default of ``DATABASE_STATEMENT_TIMEOUT``, add up to less.
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from environs import ValidationError
@@ -23,6 +24,7 @@ POSTGRESQL = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
+MINIMUM_SQLITE = (3, 35)  # the first one with RETURNING
 
 
 def engine_options(url: str, *, pool_size: int, statement_timeout: float, pooler: bool) -> dict[str, Any]:
@@ -67,3 +69,13 @@ def valid_database_url(value: str) -> None:
         raise ValidationError("Must be a sqlite:/// or postgresql:// URL.")
     if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValidationError("Must name a file: each connection would have a database in memory of its own.")
+
+
+def sqlite_problem(url: str) -> str | None:
+    """Return a sentence if `url` is of SQLite and the installed one is too old, else None."""
+    if not url.startswith("sqlite") or sqlite3.sqlite_version_info >= MINIMUM_SQLITE:
+        return None
+    return (
+        f"DATABASE_URL: SQLite {'.'.join(map(str, MINIMUM_SQLITE))} or newer is needed, and Python has "
+        f"{sqlite3.sqlite_version}; install a newer one or use PostgreSQL."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def test_valid_environment_has_types_and_defaults(monkeypatch: pytest.MonkeyPatc
     assert settings["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg://user:word@db/microblog"
     assert settings["EXPORT_STORAGE_URL"] == str(tmp_path / "exports")
     assert settings["SESSION_COOKIE_SECURE"] is True
+
+
+@pytest.mark.parametrize("url", [None, "sqlite:////srv/microblog.db"])
+def test_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, url: str | None) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    if url:
+        monkeypatch.setenv("DATABASE_URL", url)
+
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL: SQLite 3\.35 or newer is needed, and Python has 3\.34\.1;"):
+        load_settings()
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db/microblog")
+    assert load_settings()
 
 
 def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPatch) -> None:
