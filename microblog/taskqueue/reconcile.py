@@ -63,8 +63,8 @@ class Reconciler(bootsteps.StartStopStep):
 
     It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
     process from them. After an outage of the database, after the machine was suspended, and after a step of the
-    database's clock, it waits for half the duration of a lease, so that workers renew their leases first and none is
-    counted as a crash.
+    database's clock, it only publishes what is due for half the duration of a lease, so that workers renew their leases
+    first and none is counted as a crash.
     """
 
     requires = ("celery.worker.components:Pool",)  # whose first processes are forked without a thread
@@ -84,9 +84,9 @@ class Reconciler(bootsteps.StartStopStep):
                 now = self._database_time(worker)
                 if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
                     not_before = elapsed() + pause
-                elif elapsed() >= not_before:
+                if now is not None:
                     with app.app_context():
-                        self._reconcile(worker)
+                        self._reconcile(worker, only_due=elapsed() < not_before)
             except Exception:  # the thread must not end
                 logger.exception("jobs cannot be reconciled; the next attempt follows")
                 time.sleep(interval)
@@ -101,18 +101,19 @@ class Reconciler(bootsteps.StartStopStep):
             return None
         return cast(datetime, now)
 
-    def _reconcile(self, worker: Any) -> None:
+    def _reconcile(self, worker: Any, only_due: bool) -> None:
         try:
-            reconcile_in_turn(worker.hostname)
+            reconcile_in_turn(worker.hostname, only_due=only_due)
         except DatabaseUnavailable as error:
             logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
         except REDIS_UNAVAILABLE as error:
             logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
 
 
-def reconcile_in_turn(worker: str) -> int | None:
+def reconcile_in_turn(worker: str, *, only_due: bool = False) -> int | None:
     """Reconcile every unfinished job, unless another worker has begun that less than ``RECONCILE_INTERVAL`` ago.
 
+    With `only_due`, only the messages that are due are published, such as those of automatic retries.
     Returns the number of repairs; None if it was not the turn of `worker`.
     """
     client = redis_client.connection
@@ -122,7 +123,7 @@ def reconcile_in_turn(worker: str) -> int | None:
             return None
     repairs = 0
     try:
-        for repaired in _repairs():
+        for repaired in _repairs(only_due):
             repairs += repaired
             with _fork_lock:  # a long turn does not end before it has
                 client.pexpire(client.key(TURN_KEY), milliseconds)
@@ -137,18 +138,18 @@ def reconcile_all() -> int:
     return sum(_repairs())
 
 
-def _repairs() -> Iterator[bool]:
+def _repairs(only_due: bool = False) -> Iterator[bool]:
     """Make each repair; yield whether it was still needed."""
-    for decision in decisions():
+    for decision in decisions(only_due=only_due):
         yield _isolated(decision.step, decision.act) or False
 
 
-def decisions() -> Iterator[Decision]:
-    """Yield the repairs to make, the oldest job first, without making them."""
+def decisions(*, only_due: bool = False) -> Iterator[Decision]:
+    """Yield the repairs to make, or those that are `only_due`, the oldest job first, without making them."""
     with _fork_lock:
         now = database_time(db.session)
         consumed = consumed_until(now)
-    for step in _current_steps(consumed):
+    for step in _current_steps(consumed, only_due):
         decision = _isolated(step, partial(_decide, step, consumed, now))
         if decision is not None:
             yield decision
@@ -168,7 +169,7 @@ def _isolated(step: Task, act: Callable[[], T]) -> T | None:
             db.session.rollback()
 
 
-def _current_steps(consumed: Mapping[str, datetime]) -> Iterator[Task]:
+def _current_steps(consumed: Mapping[str, datetime], only_due: bool = False) -> Iterator[Task]:
     """Yield the first unfinished step of each job that may need a repair, oldest job first; reads them in batches."""
     after: tuple[datetime, str] | None = None
     earlier = sa.orm.aliased(Task)
@@ -184,6 +185,8 @@ def _current_steps(consumed: Mapping[str, datetime]) -> Iterator[Task]:
             .order_by(Task.created_at, Task.id)
             .limit(BATCH)
         )
+        if only_due:
+            query = query.where(Task.published_at.is_(None), Task.eta <= DatabaseTime())
         if after:
             query = query.where(sa.tuple_(Task.created_at, Task.id) > after)
         with _fork_lock:

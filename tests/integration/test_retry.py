@@ -20,9 +20,9 @@ from microblog.extensions import db
 from microblog.taskqueue import errors, result_backend, transitions
 from microblog.taskqueue.launch import launch, publish
 from microblog.taskqueue.models import Task
-from microblog.taskqueue.reconcile import reconcile_all
+from microblog.taskqueue.reconcile import decisions, reconcile_all
 from tests.support import not_none, tasks
-from tests.support.factories import make_older, row_of, rows_of, run_of
+from tests.support.factories import add_task, crash, make_older, row_of, rows_of, run_of, start
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -177,3 +177,14 @@ def test_retry_with_a_pause_is_published_when_it_is_due(
     assert reconcile_all() == 1
     assert reconcile_all() == 0
     assert redis_server.waiting("default") == 1
+
+
+def test_after_an_outage_only_what_is_due_is_published_at_first(app: Flask) -> None:
+    """Workers whose leases have expired meanwhile renew them first."""
+    held = start(tasks.noop.s())
+    crash(app, held)
+    make_older(held, published_at=30)
+    add_task("due", "RETRY", eta=utcnow() - timedelta(seconds=1))
+
+    assert [decision.step.id for decision in decisions(only_due=True)] == ["due"]
+    assert {decision.step.id for decision in decisions()} == {"due", held}

@@ -168,7 +168,12 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
     monkeypatch.setattr(reconcile, "elapsed", lambda: clock)
     monkeypatch.setattr(reconcile.Reconciler, "_database_time", lambda *_: database_clock if available else None)
     monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker: turns.append(clock - 1000))
+
+    def reconcile_in_turn(worker: str, only_due: bool) -> None:
+        if not only_due:
+            turns.append(clock - 1000)
+
+    monkeypatch.setattr(reconcile, "reconcile_in_turn", reconcile_in_turn)
     worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
 
     with pytest.raises(TimeIsUp):
@@ -234,7 +239,7 @@ def test_thread_that_reconciles_survives_any_error(app: Flask, monkeypatch: pyte
     monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 0.1)
     monkeypatch.setattr(reconcile.Reconciler, "_database_time", database_time)
     monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(reconcile, "reconcile_in_turn", turns.append)
+    monkeypatch.setattr(reconcile, "reconcile_in_turn", lambda worker, only_due: turns.append(worker))
     worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
 
     with pytest.raises(TimeIsUp):

@@ -12,6 +12,7 @@ TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_OUTAGES = "tests/integration/test_outages.py"
 TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
+TEST_RETRY = "tests/integration/test_retry.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
 CRASH_LIMIT = Promise(
@@ -85,6 +86,12 @@ CRASH_LIMIT = Promise(
                 ),
             ),
             (f"{TEST_OUTAGES}::test_lease_that_expired_during_outage_is_no_crash[postgresql]",),
+        ),
+        Mutant(
+            "crash-outage-only-due",
+            "After an outage, reconcile at first only publishes what is due.",
+            (Edit(RECONCILE, "_current_steps", "if only_due:", "if False:"),),
+            (f"{TEST_RETRY}::test_after_an_outage_only_what_is_due_is_published_at_first[sqlite]",),
         ),
         Mutant(
             "crash-reconcile",
