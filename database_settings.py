@@ -40,7 +40,7 @@ def engine_options(url: str, *, pool_size: int, statement_timeout: float, pooler
         "pool_timeout": POOL_TIMEOUT,
     }
     if url.startswith("sqlite"):
-        return options
+        return options | {"connect_args": {"timeout": statement_timeout}}
     arguments: dict[str, Any] = POSTGRESQL | {"response_timeout": statement_timeout + RESPONSE_MARGIN}
     if pooler:
         arguments["prepare_threshold"] = None

@@ -6,9 +6,10 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -21,6 +22,12 @@ from microblog.clock import utcnow
 from microblog.database import SQLITE_TIME, DatabaseUnavailable
 
 logging.getLogger(f"{__name__}.ConnectionPool").setLevel(logging.WARNING)  # as SQLAlchemy's own pools
+
+T = TypeVar("T")
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds between two attempts to use a SQLite database that is locked
+# Not SQLITE_BUSY_SNAPSHOT: others have changed what the transaction has read, and it must begin again.
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY)
 
 
 class ConnectionPool(QueuePool):
@@ -81,12 +88,57 @@ class _PostgresCursor(psycopg.Cursor[Any]):
             connection.deadline = None
 
 
+class SqliteConnection(sqlite3.Connection):
+    """A connection that waits at most `timeout` seconds while another process has locked the database.
+
+    SQLite itself would wait in C, where it stops all greenlets of a web process.
+    """
+
+    def __init__(self, database: str, timeout: float = 5.0, **parameters: Any) -> None:
+        super().__init__(database, timeout=0, **parameters)
+        self.process = os.getpid()
+        self.lock_timeout = timeout
+
+    def cursor(self, factory: Any = None) -> Any:
+        """Return a cursor whose statements wait for a lock."""
+        return super().cursor(factory or _SqliteCursor)
+
+    def commit(self) -> None:
+        """As sqlite3's, which a reader can delay if the file system has no WAL."""
+        self.wait_for_lock(super().commit)
+
+    def wait_for_lock(self, act: Callable[[], T]) -> T:
+        """Call `act`, again and again while the database is locked. Raises sqlite3.OperationalError."""
+        deadline, pause = time.monotonic() + self.lock_timeout, SHORTEST_PAUSE
+        while True:
+            try:
+                return act()
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", None) not in _LOCKED or time.monotonic() >= deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class _SqliteCursor(sqlite3.Cursor):
+    connection: SqliteConnection
+
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
+        return self.connection.wait_for_lock(partial(super().execute, sql, parameters))
+
+    def executemany(self, sql: str, parameters: Any) -> Any:
+        # Within a transaction only the first row can find the database locked, so that none is inserted twice.
+        if self.connection.isolation_level is None:
+            return super().executemany(sql, parameters)
+        return self.connection.wait_for_lock(partial(super().executemany, sql, parameters))
+
+
 @sa.event.listens_for(Engine, "do_connect")
-def _connect_to_postgresql(
+def _connect(
     dialect: Dialect, record: ConnectionPoolEntry, arguments: list[Any], parameters: dict[str, Any]
-) -> PostgresConnection | None:
-    if dialect.name != "postgresql":
-        return None
+) -> PostgresConnection | SqliteConnection:
+    if dialect.name == "sqlite":
+        return sqlite3.connect(*arguments, factory=SqliteConnection, **parameters)
     response_timeout = parameters.pop("response_timeout", None)
     connection = PostgresConnection.connect(*arguments, **parameters)
     connection.response_timeout = response_timeout
@@ -105,9 +157,9 @@ def _discard_closed(connection: Any, record: ConnectionPoolEntry, proxy: PoolPro
 
     Reading what has arrived needs no round trip, unlike `pool_pre_ping`.
     """
+    if connection.process != os.getpid():
+        raise DisconnectionError("the connection belongs to another process")
     if isinstance(connection, PostgresConnection):
-        if connection.closed:
-            raise DisconnectionError("the connection belongs to another process")
         try:
             for _ in range(2):  # the server's last message, and the end after it
                 connection.pgconn.consume_input()
@@ -117,14 +169,13 @@ def _discard_closed(connection: Any, record: ConnectionPoolEntry, proxy: PoolPro
 
 @sa.event.listens_for(Engine, "connect")
 def _open_sqlite(connection: Any, record: Any) -> None:
-    """Configure a SQLite connection: WAL, so that readers do not wait for the writer, a lock timeout, foreign keys."""
+    """Configure a SQLite connection: WAL, so that readers do not wait for the writer, and foreign keys."""
     if isinstance(connection, sqlite3.Connection):
         # SQLite's own functions know milliseconds only. A deterministic function is called once in a statement.
         connection.create_function(SQLITE_TIME, 1, _time_for_sqlite, deterministic=True)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.execute("PRAGMA busy_timeout = 10000")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 

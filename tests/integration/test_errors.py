@@ -168,15 +168,16 @@ def test_unreachable_or_locked_database_is_unavailable(faulty: Flask, database: 
     unreachable = sa.create_engine(
         f"sqlite:///{tmp_path}/no/such" if is_sqlite else "postgresql+psycopg://127.0.0.1:1/none"
     )
-    wait, hold = (
-        ("PRAGMA busy_timeout = 1", "BEGIN IMMEDIATE") if is_sqlite else ("SET lock_timeout = 1", "LOCK TABLE post")
-    )
+    hold = "BEGIN IMMEDIATE" if is_sqlite else "LOCK TABLE post"
 
     with pytest.raises(DatabaseUnavailable):
         unreachable.connect()
     with engine.connect() as holder, engine.connect() as other:
         holder.execute(sa.text(hold))
-        other.execute(sa.text(wait))
+        if is_sqlite:
+            not_none(other.connection.driver_connection).lock_timeout = 0.1
+        else:
+            other.execute(sa.text("SET lock_timeout = 1"))
         with pytest.raises(DatabaseUnavailable):
             other.execute(sa.text("UPDATE post SET body = body"))
 
