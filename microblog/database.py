@@ -258,6 +258,21 @@ class AutocommitExecutor:
             return list(result) if result.returns_rows else []
 
 
+# Statements that need what every write needs, and change nothing that anybody reads.
+_WRITES = {
+    "sqlite": "PRAGMA user_version = 1",  # writes a page, so that it finds a full disk, too
+    "postgresql": "UPDATE alembic_version SET version_num = version_num WHERE false",  # locks no row
+}
+
+
+def check_writable(engine: Engine) -> None:
+    """Raise DatabaseUnavailable, with the reason, if the database cannot be reached, is read-only, locked or full.
+
+    On PostgreSQL, read-only is a standby or default_transaction_read_only; a full disk is not found.
+    """
+    AutocommitExecutor(engine).execute(sa.text(_WRITES[engine.dialect.name]))
+
+
 def dialect_insert(bind: Engine | Connection, table: Any) -> Any:
     """Return an INSERT into `table` with ``on_conflict_do_nothing()`` and ``on_conflict_do_update()``."""
     return (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(table)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from flask import Blueprint, abort, current_app, request
 from flask.typing import ResponseReturnValue
 
+from microblog.database import check_writable
 from microblog.extensions import db, redis_client
 from microblog.monitoring.metrics import Metrics
 from microblog.monitoring.status import ConcurrentProbes
@@ -47,6 +48,7 @@ def _outcome(name: str, future: Future[None]) -> dict[str, Any]:
 def _database() -> None:
     with db.engine.connect() as connection:
         connection.execute(sa.select(Task.id).limit(1))  # a database without the tables is not ready
+    check_writable(db.engine)
 
 
 def _redis() -> None:

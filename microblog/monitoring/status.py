@@ -20,7 +20,7 @@ from flask import Flask
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable, database_time
+from microblog.database import DatabaseUnavailable, check_writable, database_time
 from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.monitoring.filters import is_current_step, job_state
 from microblog.monitoring.job_queries import WaitingJob, oldest_waiting_job
@@ -47,6 +47,7 @@ SERVICES = {
     "schedule": "Redis",
     "dead_letters": "Redis",
     "jobs": "The database",
+    "writable": "The database",
 }
 #: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
@@ -113,7 +114,8 @@ class JobSummary:
 class SystemStatus:
     """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message.
 
-    `dead_letters` is the number of malformed messages that were set aside.
+    `dead_letters` is the number of malformed messages that were set aside. `writable` is None if the database refuses
+    to write, or has not done so in time.
     """
 
     at: datetime
@@ -123,6 +125,7 @@ class SystemStatus:
     dead_letters: int | None
     jobs: JobSummary | None
     unavailable: dict[str, str]
+    writable: bool | None = True
 
     @cached_property
     def problems(self) -> list[str]:
@@ -162,6 +165,9 @@ def check_status(timeout: float) -> SystemStatus:
 
     def check_database() -> None:
         found["jobs"] = _summarize_jobs()
+        db.session.rollback()
+        check_writable(db.engine)
+        found["writable"] = True
 
     probes = {"Redis": check_redis, "The database": check_database}
     futures = ConcurrentProbes(celery_app().flask_app).run(probes, timeout + EXTRA_TIMEOUT)

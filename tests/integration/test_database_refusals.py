@@ -1,9 +1,11 @@
-"""A SQLite database that is locked: only requests that write wait."""
+"""A database that is locked, read-only or full: only requests that write wait, and the probes report it."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import resource
 import sqlite3
 import threading
 import time
@@ -12,14 +14,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from flask import Flask
 
 from microblog.accounts.models import User
 from microblog.development.environment import HOST
 from microblog.extensions import db
+from microblog.monitoring import status
+from microblog.monitoring.status import Verdict
 from tests.support.clients import PASSWORD
-from tests.support.servers import wait_for
+from tests.support.servers import Postgres, wait_for
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"])
 PROMPT = 1.0  # seconds within which a request is answered that does not need the database
@@ -86,3 +93,74 @@ def test_locked_database_does_not_stop_web_process(
     assert waited
     assert (refused.status, refused.retry_after) == (503, "5")
     assert delayed.status == 201
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let no file grow beyond the database's log, which is made larger than the files to which pytest writes."""
+    db.session.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))  # else the log is overwritten from its beginning
+    db.session.execute(sa.text("CREATE TABLE filler AS SELECT randomblob(1000000) AS filler"))
+    db.session.commit()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(f"{path}-wal"), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Open the database without the right to write."""
+    event = (db.engine, "connect", lambda connection, _record: connection.execute("PRAGMA query_only = ON"))
+    sa.event.listen(*event)
+    db.engine.dispose()
+    try:
+        yield
+    finally:
+        sa.event.remove(*event)
+        db.engine.dispose()
+
+
+def assert_reported(app: Flask, reason: str) -> None:
+    """Assert that /readyz and the system status report that the database refuses to write."""
+    db.session.remove()
+    response = app.test_client().get("/readyz")
+    system = status.check_status(timeout=5.0)
+
+    assert response.status_code == 503
+    assert not response.get_json()["database"]["ok"]
+    assert system.verdict is Verdict.DOWN
+    assert f"The database is unavailable: {reason}" in system.problems
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("refusing", "reason"),
+    [
+        (locked, "database is locked"),
+        (read_only, "attempt to write a readonly database"),
+        (full_disk, "disk I/O error"),  # as SQLite calls a limit of the file size
+    ],
+)
+def test_refused_writes_are_reported(app: Flask, make_app: Callable[..., Flask], refusing: Any, reason: str) -> None:
+    impatient = app.config["SQLALCHEMY_ENGINE_OPTIONS"] | {"connect_args": {"timeout": 0.5}}
+    app = make_app(SQLALCHEMY_ENGINE_OPTIONS=impatient)
+
+    with refusing(path_of(app.config["SQLALCHEMY_DATABASE_URI"])):
+        assert_reported(app, reason)
+
+    assert app.test_client().get("/readyz").get_json()["database"] == {"ok": True}
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_read_only_server_is_reported(app: Flask, postgres_server: Postgres) -> None:
+    name = db.engine.url.database
+    db.session.remove()
+    postgres_server.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    db.engine.dispose()
+    try:
+        assert_reported(app, "cannot execute UPDATE in a read-only transaction")
+    finally:
+        postgres_server.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        db.engine.dispose()

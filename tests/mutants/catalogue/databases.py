@@ -7,8 +7,10 @@ from tests.mutants.mutant import Edit, Mutant
 CONNECTIONS = "microblog/connections.py"
 DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
+HEALTH = "microblog/monitoring/health_routes.py"
 IDLE_CONNECTIONS = "microblog/taskqueue/idle_connections.py"
 JOBS = "microblog/jobs/services.py"
+STATUS = "microblog/monitoring/status.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 WORKER = "microblog/taskqueue/worker.py"
 
@@ -51,6 +53,18 @@ UNAVAILABLE = (
         "A locked SQLite database stops no other request.",
         (Edit(CONNECTIONS, "SqliteConnection.__init__", "timeout=0,", "timeout=timeout,"),),
         (f"{TEST_REFUSALS}::test_locked_database_does_not_stop_web_process",),
+    ),
+    Mutant(
+        "database-write-ready",
+        "/readyz reports a database that refuses to write.",
+        (Edit(HEALTH, "_database", "check_writable(db.engine)", "pass"),),
+        (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
+    ),
+    Mutant(
+        "database-write-status",
+        "The system status reports a database that refuses to write.",
+        (Edit(STATUS, "check_status", "check_writable(db.engine)", "pass"),),
+        (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
     ),
     Mutant(
         "database-restarted-page",
