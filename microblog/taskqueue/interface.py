@@ -13,6 +13,7 @@ from flask import current_app
 
 from microblog.clock import elapsed
 from microblog.taskqueue import states
+from microblog.validators import replace_unstorable
 
 if TYPE_CHECKING:
     from celery.app.task import Context
@@ -175,3 +176,23 @@ class Progress:
             "message": self._describe(self.current, self.total) if self._describe else "",
         }
         self._task.update_state(state=states.PROGRESS, meta=meta, persist=persist)
+
+
+def as_progress(state: str, meta: Any) -> dict[str, Any]:
+    """Return the progress that a row stores for PROGRESS with `meta`, or for a state that a task has named itself.
+
+    As in Celery's documentation, `meta` may be anything; from a dict are taken ``current``, ``total``, ``percent`` and
+    ``message``. The name of another state is the message, if `meta` has none.
+    """
+    given = meta if isinstance(meta, dict) else {}
+    current, total = _count(given.get("current")) or 0, _count(given.get("total"))
+    percent = _count(given.get("percent"))
+    if percent is None:
+        percent = current * 100 // total if total else 0
+    message = replace_unstorable(str(given.get("message") or ("" if state == states.PROGRESS else state)))
+    return {"current": current, "total": total, "percent": min(percent, 100), "message": message}
+
+
+def _count(value: Any) -> int | None:
+    """Return `value` if it is a number that a row can store, else None."""
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None

@@ -26,7 +26,7 @@ from microblog.database import OUTAGE_PAUSE, VALUE_ERRORS, DatabaseUnavailable, 
 from microblog.extensions import refuses
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimLost, user_message
-from microblog.taskqueue.interface import Claim, TaskChange, task_changed
+from microblog.taskqueue.interface import Claim, TaskChange, as_progress, task_changed
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
     UNFINISHED,
@@ -40,7 +40,6 @@ from microblog.taskqueue.transitions import (
     store_success,
     task_table,
 )
-from microblog.validators import replace_unstorable
 
 logger = logging.getLogger(__name__)
 
@@ -324,26 +323,6 @@ class DatabaseResultBackend(RedisBackend):
 
 class SentinelResultBackend(DatabaseResultBackend, SentinelBackend):
     """The same backend, connected to the current master of a group with Redis Sentinel."""
-
-
-def as_progress(state: str, meta: Any) -> dict[str, Any]:
-    """Return the progress that a row stores for PROGRESS with `meta`, or for a state that a task has named itself.
-
-    As in Celery's documentation, `meta` may be anything; from a dict are taken ``current``, ``total``, ``percent`` and
-    ``message``. The name of another state is the message, if `meta` has none.
-    """
-    given = meta if isinstance(meta, dict) else {}
-    current, total = _count(given.get("current")) or 0, _count(given.get("total"))
-    percent = _count(given.get("percent"))
-    if percent is None:
-        percent = current * 100 // total if total else 0
-    message = replace_unstorable(str(given.get("message") or ("" if state == states.PROGRESS else state)))
-    return {"current": current, "total": total, "percent": min(percent, 100), "message": message}
-
-
-def _count(value: Any) -> int | None:
-    """Return `value` if it is a number that a row can store, else None."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
 
 
 def _has_no_row(task_id: str, request: Context | None) -> bool:

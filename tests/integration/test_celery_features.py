@@ -13,8 +13,8 @@ from flask import Flask
 
 from microblog import create_app
 from microblog.taskqueue import states
+from microblog.taskqueue.interface import as_progress
 from microblog.taskqueue.launch import launch
-from microblog.taskqueue.result_backend import as_progress
 from microblog.taskqueue.transitions import claim_task
 from tests.support import not_none, tasks
 from tests.support.factories import row_of, rows_of, start, state_of
