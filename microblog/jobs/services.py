@@ -46,7 +46,7 @@ def cancel_job(job: Job) -> None:
     db.session.rollback()  # the row is changed by the same connection
     if waiting:
         try:
-            celery_app().backend.end(current_id, TaskRevokedError("cancelled"))
+            celery_app().backend.end([current_id], TaskRevokedError("cancelled"))
         except BackendStoreError:
             logger.warning("Redis is unavailable; job %s is cancelled once it is available", job.id)
 

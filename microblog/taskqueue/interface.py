@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -196,3 +196,9 @@ def as_progress(state: str, meta: Any) -> dict[str, Any]:
 def _count(value: Any) -> int | None:
     """Return `value` if it is a number that a row can store, else None."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 2**63 else None
+
+
+def describe_ids(task_ids: Sequence[str]) -> str:
+    """Return the ids of tasks for a line of the log: the first, and how many others there are."""
+    others = f" and {len(task_ids) - 1} others" if len(task_ids) > 1 else ""
+    return f"{task_ids[0]}{others}"

@@ -238,7 +238,7 @@ def _decide(step: Task, consumed: Mapping[str, datetime], now: datetime) -> Deci
 
 
 def _end(step: Task, error: Exception) -> bool:
-    celery_app().backend.end(step.id, error)
+    celery_app().backend.end([step.id], error)
     return True
 
 

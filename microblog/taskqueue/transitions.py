@@ -71,7 +71,17 @@ UNCOUNTED_CRASH = sa.case(
 _CRASHES_LEFT = task_table.c.crashes + UNCOUNTED_CRASH < sa.bindparam("max_crashes", type_=sa.Integer())
 _NOT_SUPERSEDED = task_table.c.retries <= sa.bindparam("number_of_retry", type_=sa.Integer())
 _ID = task_table.c.id == sa.bindparam("task_id")
-_STORED_STEP = [task_table.c[name] for name in ("root_id", "position", "user_id", "name", "updated_at")]
+_AMONG_IDS = task_table.c.id.in_(sa.bindparam("task_ids", expanding=True))
+_STORED_STEP = [task_table.c[name] for name in ("id", "root_id", "position", "user_id", "name", "updated_at")]
+
+
+def _in_order(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return `conditions` for an UPDATE of several rows, which locks these in the order of their ids.
+
+    In different orders, two such statements could each hold a row that the other one waits for: a deadlock.
+    """
+    rows = sa.select(task_table.c.id).where(*conditions).order_by(task_table.c.id).correlate(None)
+    return task_table.c.id.in_(rows.with_for_update())
 
 
 # Launching and publishing
@@ -228,9 +238,7 @@ def check_claim(executor: AutocommitExecutor, claim: Claim) -> None:
 
 
 _HELD_BY_WORKER = sa.update(task_table).where(
-    task_table.c.id.in_(sa.bindparam("task_ids", expanding=True)),
-    task_table.c.worker == sa.bindparam("by"),
-    task_table.c.state.in_(states.RUNNING),
+    _in_order(_AMONG_IDS, task_table.c.worker == sa.bindparam("by"), task_table.c.state.in_(states.RUNNING))
 )
 _RENEW = _HELD_BY_WORKER.values(lease_expires_at=EXPIRES)
 _EXPIRE = _HELD_BY_WORKER.values(lease_expires_at=NOW)
@@ -257,46 +265,57 @@ def release_on_shutdown(executor: AutocommitExecutor, task_id: str, worker: str)
 
 
 class Writer(NamedTuple):
-    """The process that stores a state, and the condition under which the row accepts it.
+    """The process that stores a state of the tasks `task_ids`, and the condition under which their rows accept it.
 
     A run holds a claim: the row must still be on its attempt. The worker's main process (time limits, lost processes)
-    and all others (cancel, reconcile) may write only what no other process holds.
+    and all others (cancel, reconcile) may write only what no other process than `worker` holds.
     """
 
     claim: Claim | None
-    condition: sa.ColumnElement[bool]
-    parameters: dict[str, Any]
+    task_ids: Sequence[str]
+    worker: str = ""
 
     @classmethod
-    def of(cls, task_id: str, request: Context | None) -> Writer:
-        """Return the writer of a state of `task_id`, from the request that Celery passes to the result backend.
+    def of(cls, task_ids: Sequence[str], request: Context | None) -> Writer:
+        """Return the writer of a state of these tasks, from the request that Celery passes to the result backend.
 
         That request is of another task if a task stores the state of another one.
         """
         claim = claim_of(request)
-        if claim is not None and claim.task_id == task_id:
-            return cls(claim, _BY_HOLDER, {"task_id": task_id, "attempt": claim.attempt})
-        worker = getattr(request, "hostname", None) or ""
-        return cls(None, _BY_OTHERS, {"task_id": task_id, "by": worker})
+        if claim is not None and [claim.task_id] == list(task_ids):
+            return cls(claim, task_ids)
+        return cls(None, task_ids, getattr(request, "hostname", None) or "")
+
+    @property
+    def condition(self) -> sa.ColumnElement[bool]:
+        """The condition on a row."""
+        return _BY_OTHERS if self.claim is None else _BY_HOLDER
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the condition."""
+        if self.claim is None:
+            return {"task_ids": self.task_ids, "by": self.worker}
+        return {"task_id": self.claim.task_id, "attempt": self.claim.attempt}
 
 
 _BY_HOLDER = sa.and_(_ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt"))
-_BY_OTHERS = sa.and_(_ID, UNFINISHED, sa.or_(UNHELD, task_table.c.worker == sa.bindparam("by")))
-_ACCEPTED = sa.select(task_table.c.id)
-_EXISTS = sa.select(task_table.c.id).where(_ID)
+_BY_OTHERS = sa.and_(_AMONG_IDS, UNFINISHED, sa.or_(UNHELD, task_table.c.worker == sa.bindparam("by")))
+_IDS = sa.select(task_table.c.id)
 
 
-def accepts(executor: AutocommitExecutor, writer: Writer) -> bool:
-    """Return whether the row accepts a state from `writer`; a task without a row accepts all.
+def accepted_ids(executor: AutocommitExecutor, writer: Writer) -> list[str]:
+    """Return the ids of those tasks whose rows accept a state from `writer`; a task without a row accepts all.
 
     Raises ClaimLost if the claim of the writer is no longer valid, and DatabaseUnavailable.
     """
-    if executor.execute(_ACCEPTED.where(writer.condition), **writer.parameters):
-        return True
-    exists = executor.execute(_EXISTS, task_id=writer.parameters["task_id"])
-    if exists and writer.claim is not None:
-        raise ClaimLost(f"{writer.claim.task_id} was taken over")
-    return not exists
+    accepted = {task_id for (task_id,) in executor.execute(_IDS.where(writer.condition), **writer.parameters)}
+    if len(accepted) < len(writer.task_ids):
+        existing = {task_id for (task_id,) in executor.execute(_IDS.where(_AMONG_IDS), task_ids=writer.task_ids)}
+        if existing and writer.claim is not None:
+            raise ClaimLost(f"{writer.claim.task_id} was taken over")
+        accepted |= set(writer.task_ids) - existing
+    return [task_id for task_id in writer.task_ids if task_id in accepted]
 
 
 _PROGRESS = (
@@ -341,6 +360,7 @@ def store_progress(executor: AutocommitExecutor, claim: Claim, meta: dict[str, A
 class StoredStep(NamedTuple):
     """Identity of the row in which a state was stored, and when."""
 
+    id: str
     root_id: str
     position: int
     user_id: int | None
@@ -366,15 +386,13 @@ _SUCCESS = (
 _SUCCESS_BY_HOLDER, _SUCCESS_BY_OTHERS = _SUCCESS.where(_BY_HOLDER), _SUCCESS.where(_BY_OTHERS)
 
 
-def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> StoredStep | None:
-    """Store SUCCESS and the returned value; None if the row does not accept it. Raises DatabaseUnavailable."""
+def store_success(executor: AutocommitExecutor, writer: Writer, result: Any) -> list[StoredStep]:
+    """Store SUCCESS and the returned value; returns the rows that accept it. Raises DatabaseUnavailable."""
     statement = _SUCCESS_BY_HOLDER if writer.claim else _SUCCESS_BY_OTHERS
-    return _stored_step(executor.execute(statement, **writer.parameters, returned=wrap_result(result)))
+    return _stored_steps(executor.execute(statement, **writer.parameters, returned=wrap_result(result)))
 
 
-def store_retry(
-    executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None
-) -> StoredStep | None:
+def store_retry(executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None) -> list[StoredStep]:
     """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
     values: dict[str, Any] = {"eta": NOW, "published_at": None}
     if writer.claim is not None and writer.claim.retry is not None:
@@ -385,8 +403,8 @@ def store_retry(
 
 def store_failure(
     executor: AutocommitExecutor, writer: Writer, error: BaseException, sentence: str, traceback: str | None
-) -> StoredStep | None:
-    """Store FAILURE because of `error`; None if the row does not accept it.
+) -> list[StoredStep]:
+    """Store FAILURE because of `error`; returns the rows that accept it.
 
     `sentence` is shown to the user. Raises DatabaseUnavailable.
     """
@@ -398,21 +416,21 @@ def store_failure(
 
 def store_revoked(
     executor: AutocommitExecutor, writer: Writer, sentence: str, traceback: str | None
-) -> StoredStep | None:
+) -> list[StoredStep]:
     """Store REVOKED: the task was cancelled; otherwise as store_failure()."""
     return _store_error(executor, writer, states.REVOKED, sentence, traceback, {"finished_at": NOW})
 
 
 def _store_error(
     executor: AutocommitExecutor, writer: Writer, state: str, sentence: str, traceback: str | None, more: dict[str, Any]
-) -> StoredStep | None:
+) -> list[StoredStep]:
     values = {"state": state, "error": sentence, "traceback": traceback, "lease_expires_at": None, "updated_at": NOW}
-    statement = sa.update(task_table).where(writer.condition).values(values | more).returning(*_STORED_STEP)
-    return _stored_step(executor.execute(statement, **writer.parameters))
+    statement = sa.update(task_table).where(_in_order(writer.condition)).values(values | more).returning(*_STORED_STEP)
+    return _stored_steps(executor.execute(statement, **writer.parameters))
 
 
-def _stored_step(rows: list[sa.Row[Any]]) -> StoredStep | None:
-    return StoredStep(**rows[0]._mapping) if rows else None
+def _stored_steps(rows: list[sa.Row[Any]]) -> list[StoredStep]:
+    return [StoredStep(**row._mapping) for row in rows]
 
 
 # Users

@@ -17,7 +17,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task, bootsteps, current_app, signals
 from celery.app.task import Context
-from celery.exceptions import BackendStoreError, Ignore, Reject
+from celery.exceptions import Ignore, Reject
 from celery.result import AsyncResult
 from celery.utils.time import maybe_make_aware
 from celery.worker import state
@@ -26,7 +26,6 @@ from celery.worker.state import active_requests
 from flask import Flask
 from flask_babel import force_locale
 from kombu.utils.json import dumps
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from microblog import logs
@@ -39,7 +38,7 @@ from microblog.database import (
     check_schema,
     lock_against_fork,
 )
-from microblog.extensions import db
+from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.taskqueue import idle_connections, states
 from microblog.taskqueue.errors import AlreadyFinished, Cancelled, ClaimLost, ClaimRefused, NoRow, NotClaimed
 from microblog.taskqueue.interface import Claim, claim_of, claim_refused
@@ -130,8 +129,8 @@ class JobTask(Task):
             logger.info("a message is dropped: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
             if refusal.final_error is not None and not self._try_recover_result(task_id):
-                with contextlib.suppress(BackendStoreError):  # reconcile ends it once Redis is back
-                    self.backend.end(task_id, refusal.final_error, self.request)
+                with contextlib.suppress(*REDIS_UNAVAILABLE):  # reconcile ends it once Redis is back
+                    self.backend.end([task_id], refusal.final_error, self.request)
             raise
         except DatabaseUnavailable as error:
             time.sleep(OUTAGE_PAUSE)  # before the message goes back to its queue
@@ -247,7 +246,7 @@ class JobTask(Task):
 
     def _try_recover_result(self, task_id: str) -> bool:
         not_recovered = LogDatabaseErrors(logger, "no earlier result of %s is recovered", task_id)
-        with contextlib.suppress(RedisError, BackendStoreError), not_recovered:
+        with contextlib.suppress(*REDIS_UNAVAILABLE), not_recovered:
             return self.recover_result(task_id, self.request)
         return False  # the task runs again, with the same result
 

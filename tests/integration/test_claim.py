@@ -313,7 +313,7 @@ def test_late_result_does_not_change_revoked_task(
 ) -> None:
     frozen = claim(executor, task_id)
     expire(frozen)
-    backend.end(task_id, TaskRevokedError("cancelled"))
+    backend.end([task_id], TaskRevokedError("cancelled"))
     assert AsyncResult(task_id).state == "REVOKED"
     redis_server.client.flushall()  # only the row has the state now
 

@@ -121,7 +121,7 @@ def test_value_that_no_serializer_knows_fails_task(app: Flask, caplog: pytest.Lo
     """Celery refuses such a result in Redis; here the row is reached by another way."""
     backend, request = app.extensions["celery"].backend, run_task(app)
 
-    backend._store_in_row(Writer.of(request.id, request), object(), states.SUCCESS, None, request)
+    backend._store_in_row(Writer.of([request.id], request), object(), states.SUCCESS, None, request)
 
     row = row_of(request.id)
     assert row.state == states.FAILURE

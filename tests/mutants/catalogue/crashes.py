@@ -60,7 +60,7 @@ CRASH_LIMIT = Promise(
                 Edit(
                     WORKER,
                     "JobTask.before_start",
-                    "self.backend.end(task_id, refusal.final_error, self.request)",
+                    "self.backend.end([task_id], refusal.final_error, self.request)",
                     "pass",
                 ),
             ),

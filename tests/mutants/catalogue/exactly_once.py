@@ -70,7 +70,7 @@ ONE_MAIL = Promise(
         Mutant(
             "end-unheld-only",
             "A process cannot end a task that another worker holds.",
-            (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.or_(_ID, "),),
+            (Edit(TRANSITIONS, "_BY_OTHERS", "sa.or_(UNHELD, ", "sa.or_(UNFINISHED, "),),
             (f"{TEST_CLAIM}::test_claimed_task_is_not_ended_by_others",),
         ),
         Mutant(

@@ -154,7 +154,7 @@ EVERY_JOB_ENDS = Promise(
                 Edit(
                     RESULT_BACKEND,
                     "DatabaseResultBackend._advance_chain",
-                    "self.store_result(next_id, result, state, traceback, wait=False)",
+                    "self._store_state(Writer.of(next_ids, None), result, state, traceback, None, wait=False)",
                     "pass",
                 ),
             ),
