@@ -21,7 +21,7 @@ from microblog.extensions import BROKER_UNAVAILABLE, db
 from microblog.registry import Registry
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyRunning
-from microblog.taskqueue.interface import TaskChange, celery_app, task_changed
+from microblog.taskqueue.interface import TaskChange, celery_app, describe_ids, task_changed
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.transitions import insert_tasks, mark_published, mark_unpublished
 
@@ -173,11 +173,16 @@ def _publish_committed(session: Session, transaction: SessionTransaction) -> Non
     """Publish the committed jobs: now the session has returned its connection, of which there may be only one."""
     if transaction.parent is not None:
         return
-    for rows in session.info.pop("committed", []):
-        app = celery_app()
-        first = rows[0]
-        change = TaskChange(first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"])
-        if publish(app.executor, [row["signature"] for row in rows]):
+    launched = session.info.pop("committed", [])
+    if not launched:
+        return
+    app = celery_app()
+    published = publish_jobs(app.executor, [[row["signature"] for row in rows] for rows in launched])
+    for first in (rows[0] for rows in launched):
+        if first["id"] in published:
+            change = TaskChange(
+                first["id"], first["id"], 0, first["user_id"], states.PENDING, None, first["updated_at"]
+            )
             task_changed.send(app, change=change)
 
 
@@ -199,34 +204,51 @@ def publish(
     callers only one publishes: the one that finds `published_at` as expected, None for the first time. Returns whether
     this call did. If the broker or the database fails, it returns False and reconcile publishes the job later.
     """
-    task_id = signatures[0]["options"]["task_id"]
-    with LogDatabaseErrors(logger, "%s is published later", task_id):
-        retries = signatures[0]["options"].get("retries", 0)
-        published_at = mark_published(executor, task_id, expected_published_at, retries)
-        return published_at is not None and _send(executor, task_id, signatures, results, published_at)
-    return False
+    return bool(publish_jobs(executor, [signatures], *results, expected_published_at=expected_published_at))
 
 
-def _send(
+def publish_jobs(
     executor: AutocommitExecutor,
-    task_id: str,
-    signatures: Sequence[dict[str, Any]],
-    results: tuple[Any, ...],
-    published_at: datetime,
-) -> bool:
-    """Send the message that mark_published() has announced; undo that and return False if it cannot be sent."""
+    jobs: Sequence[Sequence[dict[str, Any]]],
+    *results: Any,
+    expected_published_at: datetime | None = None,
+) -> set[str]:
+    """As publish(), for several jobs that have been retried as often; returns the ids of the tasks that were published.
+
+    One statement marks all of them. Once the broker is unavailable, no other message is tried.
+    """
+    by_id = {signatures[0]["options"]["task_id"]: signatures for signatures in jobs}
+    retries = jobs[0][0]["options"].get("retries", 0)
+    sent: set[str] = set()
+    with LogDatabaseErrors(logger, "%s will be published later", describe_ids(list(by_id))):
+        marked = mark_published(executor, list(by_id), expected_published_at, retries)
+        try:
+            for task_id in filter(marked.__contains__, by_id):
+                if _send(task_id, by_id[task_id], results, marked[task_id]):
+                    sent.add(task_id)
+        except BROKER_UNAVAILABLE:
+            unsent = list(marked.keys() - sent)
+            logger.warning("the broker is unavailable; %s will be published later", describe_ids(unsent))
+        if unsent := list(marked.keys() - sent):
+            # If this fails, too, the messages are treated as lost.
+            mark_unpublished(executor, unsent, marked[unsent[0]])
+    return sent
+
+
+def _send(task_id: str, signatures: Sequence[dict[str, Any]], results: tuple[Any, ...], published_at: datetime) -> bool:
+    """Send the message that mark_published() has announced; return False if it cannot be sent.
+
+    Raises one of BROKER_UNAVAILABLE.
+    """
     try:
         first, *following = (Signature.from_dict(signature) for signature in signatures)
         # As chain(…).apply_async() does after it has assigned ids, which these steps already have.
         # The oldest message of a queue tells how far it has been consumed (queues.consumed_until).
         headers = (first.options.get("headers") or {}) | {"published_at": published_at.isoformat()}
         first.apply_async(results, chain=following[::-1] or None, headers=headers)
-    except Exception as error:  # the transaction is committed, so the launch must not seem to fail
-        if isinstance(error, BROKER_UNAVAILABLE):
-            logger.warning("the broker is unavailable; %s is published later", task_id)
-        else:
-            logger.exception("the message of %s cannot be sent; it is published later", task_id)
-        # If this fails, too, the message is treated as lost.
-        mark_unpublished(executor, task_id, published_at)
+    except BROKER_UNAVAILABLE:
+        raise
+    except Exception:  # the transaction is committed, so the launch must not seem to fail
+        logger.exception("the message of %s cannot be sent; it will be published later", task_id)
         return False
     return True

@@ -27,7 +27,7 @@ state never changes again, except by anonymize_tasks(). Rows of whole jobs are d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -104,33 +104,30 @@ def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> datetime | Non
 
 # Only the message of the current retry: what the caller has read may be older.
 _CURRENT = task_table.c.retries == sa.bindparam("number_of_retry", type_=sa.Integer())
+_EXPECTED = task_table.c.published_at.is_not_distinct_from(sa.bindparam("expected", type_=NOW.type))
 _PUBLISHED = (
-    sa.update(task_table).where(_ID, UNFINISHED, _CURRENT).values(published_at=NOW).returning(task_table.c.published_at)
+    sa.update(task_table)
+    .where(_in_order(_AMONG_IDS, UNFINISHED, _CURRENT, _EXPECTED))
+    .values(published_at=NOW)
+    .returning(task_table.c.id, task_table.c.published_at)
 )
-_PUBLISHED_FIRST = _PUBLISHED.where(task_table.c.published_at.is_(None))
-_PUBLISHED_AGAIN = _PUBLISHED.where(task_table.c.published_at == sa.bindparam("expected"))
-_UNPUBLISHED = (
-    sa.update(task_table).where(_ID, task_table.c.published_at == sa.bindparam("expected")).values(published_at=None)
-)
+_UNPUBLISHED = sa.update(task_table).where(_in_order(_AMONG_IDS, _EXPECTED)).values(published_at=None)
 
 
 def mark_published(
-    executor: AutocommitExecutor, task_id: str, expected: datetime | None, retries: int = 0
-) -> datetime | None:
-    """Set `published_at` to now if it is `expected`, for the message of automatic retry number `retries`; returns it.
+    executor: AutocommitExecutor, task_ids: Collection[str], expected: datetime | None, retries: int = 0
+) -> dict[str, datetime]:
+    """Set `published_at` to now where it is `expected`, for the messages of automatic retry number `retries`.
 
-    Of several callers only the one that does not get None publishes.
+    Returns the time, by id. Of several callers only the one that gets a task publishes it.
     """
-    if expected is None:
-        rows = executor.execute(_PUBLISHED_FIRST, task_id=task_id, number_of_retry=retries)
-    else:
-        rows = executor.execute(_PUBLISHED_AGAIN, task_id=task_id, number_of_retry=retries, expected=expected)
-    return rows[0].published_at if rows else None
+    rows = executor.execute(_PUBLISHED, task_ids=task_ids, number_of_retry=retries, expected=expected)
+    return {row.id: row.published_at for row in rows}
 
 
-def mark_unpublished(executor: AutocommitExecutor, task_id: str, published_at: datetime) -> None:
-    """Undo mark_published(): the message could not be sent."""
-    executor.execute(_UNPUBLISHED, task_id=task_id, expected=published_at)
+def mark_unpublished(executor: AutocommitExecutor, task_ids: Collection[str], published_at: datetime) -> None:
+    """Undo mark_published(): the messages could not be sent."""
+    executor.execute(_UNPUBLISHED, task_ids=task_ids, expected=published_at)
 
 
 RETURN_PAUSE = 5.0  # seconds until a message that was returned is published again

@@ -101,7 +101,9 @@ class TestMeasure:
     @pytest.mark.both_databases
     def test_oldest_message_is_first_published(self, app: Flask) -> None:
         app.extensions["celery"].tasks["add"].apply_async((1, 2))
-        first, second = launch_task("noop", ""), launch_task("noop", "")
+        first = launch_task("noop", "")
+        db.session.commit()
+        second = launch_task("noop", "")
         db.session.commit()
 
         [default] = [queue for queue in measure_queues() if queue.name == "default"]

@@ -12,8 +12,11 @@ from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.database import DatabaseUnavailable
+from microblog.extensions import db
+from microblog.taskqueue import launch as launch_module
 from microblog.taskqueue import result_backend, states
 from microblog.taskqueue.interface import TaskChange, task_changed
+from microblog.taskqueue.launch import launch
 from microblog.taskqueue.transitions import (
     StoredStep,
     Writer,
@@ -28,6 +31,7 @@ from tests.support.factories import (
     states_of,
     store_result_in_redis,
 )
+from tests.support.servers import RedisServer
 from tests.support.tasks import noop
 
 
@@ -130,3 +134,33 @@ class TestEndingSeveralTasks:
         backend.end(ids, TaskRevokedError("cancelled"))
 
         assert [row_of(task_id).error for task_id in ids] == ["It was cancelled.", "Se canceló."]
+
+
+@pytest.mark.both_databases(each_run=False)
+class TestLaunchingSeveralJobs:
+    def test_all_are_published_after_commit(self, app: Flask, redis_server: RedisServer) -> None:
+        roots = [launch(noop.s()) for _ in range(3)]
+        assert redis_server.waiting("default") == 0
+
+        db.session.commit()
+
+        assert redis_server.waiting("default") == 3
+        assert all(root.published_at for root in roots)
+
+    def test_unavailable_broker_is_tried_once(
+        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[str] = []
+        send = launch_module._send
+
+        def count_and_send(task_id: str, *arguments: Any) -> bool:
+            tried.append(task_id)
+            return send(task_id, *arguments)
+
+        monkeypatch.setattr(launch_module, "_send", count_and_send)
+        with redis_server.stopped():
+            ids = [launch(noop.s()).id for _ in range(3)]
+            db.session.commit()
+
+        assert len(tried) == 1
+        assert [row_of(task_id).published_at for task_id in ids] == [None, None, None]

@@ -111,7 +111,7 @@ def test_schema_error_after_commit_leaves_launched_job(app: Flask, caplog: pytes
     db.session.commit()
 
     rename_column("published_at", back=True)
-    assert errors_in(caplog) == [f"the database rejects a statement; {task_id} is published later"]
+    assert errors_in(caplog) == [f"the database rejects a statement; {task_id} will be published later"]
     assert [(row.state, row.published_at) for row in rows_of(task_id)] == [("PENDING", None)]
 
 
@@ -240,7 +240,7 @@ def test_retry_is_published_once_redis_is_back(
 
     with redis_server.stopped():
         release_file.touch()
-        wait_for(lambda: f"{task_id} is published later" in worker.text(), what="the retry is not published")
+        wait_for(lambda: f"{task_id} will be published later" in worker.text(), what="the retry is not published")
     wait_for(lambda: rows_of(task_id)[0].published_at is None)
     make_older(task_id, eta=30)
     assert reconcile_all() == 1

@@ -54,9 +54,9 @@ OUTAGES = Promise(
             (
                 Edit(
                     LAUNCH,
-                    "_send",
-                    "mark_unpublished(executor, task_id, published_at)\n        return False",
-                    "mark_unpublished(executor, task_id, published_at)\n        raise",
+                    "publish_jobs",
+                    "except BROKER_UNAVAILABLE:",
+                    "except ZeroDivisionError:",
                 ),
             ),
             (f"{TEST_TASKS_PAGES}::test_export_while_redis_is_down",),
@@ -64,7 +64,7 @@ OUTAGES = Promise(
         Mutant(
             "redis-unpublished",
             "The row of a launch without the broker stays unpublished, so that reconcile publishes it.",
-            (Edit(LAUNCH, "_send", "mark_unpublished(executor, task_id, published_at)", "pass"),),
+            (Edit(LAUNCH, "publish_jobs", "mark_unpublished(executor, unsent, marked[unsent[0]])", "pass"),),
             (f"{TEST_LAUNCH}::{UNPUBLISHED}",),
         ),
         Mutant(

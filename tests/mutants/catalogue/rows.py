@@ -56,9 +56,9 @@ ROW_FIRST = Promise(
                 Edit(LAUNCH, "_discard_launched", 'session.info.pop("launched", None)', "pass"),
                 Edit(
                     LAUNCH,
-                    "publish",
-                    "published_at = mark_published(executor, task_id, expected_published_at, retries)",
-                    "published_at = mark_published(executor, task_id, expected_published_at, retries) or datetime.min",
+                    "publish_jobs",
+                    "marked = mark_published(executor, list(by_id), expected_published_at, retries)",
+                    "marked = dict.fromkeys(by_id, datetime.min)",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
