@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -105,6 +105,15 @@ def find_job(step_id: str, user_id: int | None = None) -> Job | None:
     if user_id is not None:
         query = query.where(Task.user_id == user_id)
     return next(iter(_grouped(db.session.scalars(query.order_by(Task.position)))), None)
+
+
+def find_jobs_of_steps(step_ids: Collection[str]) -> dict[str, Job]:
+    """Return the job of each of these steps, by the id of the step, without unknown ones."""
+    ids = [step_id for step_id in step_ids if is_storable(step_id)]
+    root_ids = sa.select(Task.root_id).where(Task.id.in_(ids))
+    steps = db.session.scalars(sa.select(Task).where(Task.root_id.in_(root_ids)).order_by(Task.root_id, Task.position))
+    jobs = {step.id: job for job in _grouped(steps) for step in job.steps}
+    return {step_id: jobs[step_id] for step_id in ids if step_id in jobs}
 
 
 def jobs_with_ids(root_ids: Iterable[str]) -> list[Job]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
+from operator import attrgetter
 
 import sqlalchemy as sa
 from celery import Signature, chain
-from celery.exceptions import BackendStoreError, NotRegistered, TaskRevokedError
+from celery.exceptions import NotRegistered, TaskRevokedError
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
 from microblog.database import deleted_batches, run_in_batches
-from microblog.extensions import db
-from microblog.jobs.models import Job, jobs_with_ids
+from microblog.extensions import REDIS_UNAVAILABLE, db
+from microblog.jobs.models import Job
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import JobError
-from microblog.taskqueue.interface import celery_app, rows_needed_since
+from microblog.taskqueue.interface import celery_app, describe_ids, rows_needed_since
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.transitions import anonymize_tasks, request_cancellation
@@ -26,6 +28,7 @@ from microblog.taskqueue.transitions import anonymize_tasks, request_cancellatio
 logger = logging.getLogger(__name__)
 
 BATCH = 500  # rows deleted in one transaction
+ALREADY_ENDED = _l("It has already ended.")  # why a job is not cancelled
 
 
 class InvalidJobState(JobError):
@@ -33,22 +36,28 @@ class InvalidJobState(JobError):
 
 
 def cancel_job(job: Job) -> None:
-    """Request the cancellation of `job`, and commit.
+    """Cancel one job as cancel_jobs() does. Raises InvalidJobState if it has ended."""
+    if not cancel_jobs([job.id]):
+        raise InvalidJobState(ALREADY_ENDED)
 
-    A waiting job is REVOKED immediately. A running job stops at its next progress step, and its later steps end with
-    it. Raises InvalidJobState if the job has ended.
+
+def cancel_jobs(job_ids: Collection[str]) -> set[str]:
+    """Request the cancellation of jobs, and commit; return the ids of those that had not ended.
+
+    Waiting jobs are REVOKED immediately. A running job stops at its next progress step, and its later steps end with
+    it. Takes a few statements for all of them.
     """
-    requested = request_cancellation(db.session, job.id)
+    requested = request_cancellation(db.session, job_ids)
     db.session.commit()
-    if not requested:
-        raise InvalidJobState(_("It has already ended."))
-    current_id, waiting = job.current.id, job.current.state in states.WAITING
-    db.session.rollback()  # the row is changed by the same connection
+    current = {step.root_id: step for step in sorted(requested, key=attrgetter("position"), reverse=True)}
+    waiting = [step.id for step in current.values() if step.state in states.WAITING]
     if waiting:
         try:
-            celery_app().backend.end([current_id], TaskRevokedError("cancelled"))
-        except BackendStoreError:
-            logger.warning("Redis is unavailable; job %s is cancelled once it is available", job.id)
+            celery_app().backend.end(waiting, TaskRevokedError("cancelled"))
+        except REDIS_UNAVAILABLE as error:
+            logger.warning("Redis is unavailable (%s); reconcile cancels %s", error, describe_ids(waiting))
+    db.session.expire_all()
+    return set(current)
 
 
 def retry_job(job: Job) -> Task:
@@ -68,11 +77,7 @@ def retry_job(job: Job) -> Task:
 def cancel_jobs_of_user(user_id: int) -> bool:
     """Request the cancellation of all unfinished jobs of a user; return whether all of them have ended."""
     unfinished = sa.select(Task.root_id).where(Task.user_id == user_id, Task.unfinished).distinct()
-    for job in jobs_with_ids(db.session.scalars(unfinished).all()):
-        try:
-            cancel_job(job)
-        except InvalidJobState:
-            continue  # it has ended meanwhile
+    cancel_jobs(db.session.scalars(unfinished).all())
     return not db.session.scalars(unfinished.limit(1)).all()
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from redis.exceptions import RedisError
 
 from microblog.extensions import db
-from microblog.jobs.models import Job, find_job
-from microblog.jobs.services import InvalidJobState, cancel_job, retry_job
+from microblog.jobs.models import Job, find_jobs_of_steps, jobs_with_ids
+from microblog.jobs.services import ALREADY_ENDED, InvalidJobState, cancel_jobs, retry_job
 from microblog.monitoring.filters import UNSUCCESSFUL, Filters
 from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
@@ -23,7 +25,11 @@ from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.launch import build_job, launch
 from microblog.taskqueue.models import Task
+from microblog.taskqueue.queues import remove_messages
 
+logger = logging.getLogger(__name__)
+
+BATCH = 200  # jobs that one transaction changes, for which users who launch the same jobs may have to wait
 KILL_TIMEOUT = 3.0  # seconds within which a worker reports that it has killed a process
 POLL_INTERVAL = 0.05  # seconds between two checks of the row
 MAX_BULK_JOBS = 500  # jobs in one bulk request, which must end before the client times out
@@ -51,25 +57,30 @@ def retryable(filters: Filters) -> list[str]:
     return [job_id for job_id in ended if job_id not in retried]
 
 
-def cancel_with_reason(job: Job) -> ActionResult:
-    """Cancel `job`: at once if it is waiting, otherwise at its next progress update."""
-    try:
-        cancel_job(job)
-    except InvalidJobState as error:
-        return ActionResult(False, str(error), job)
-    job = _reload(job.id)
-    return ActionResult(True, _after_cancel(job), job)
+def cancel_with_reasons(jobs: Sequence[Job]) -> list[ActionResult]:
+    """Cancel `jobs`: at once those that are waiting, the others at their next progress update."""
+    job_ids = [job.id for job in jobs]
+    requested = cancel_jobs(job_ids)
+    return [
+        ActionResult(True, _after_cancel(job), job)
+        if job.id in requested
+        else ActionResult(False, str(ALREADY_ENDED), job)
+        for job in _reload(job_ids)
+    ]
 
 
-def terminate_job(job: Job, timeout: float) -> ActionResult:
-    """Cancel `job`, and have the worker kill the process that runs it; workers have `timeout` seconds to reply.
+def terminate_jobs(jobs: Sequence[Job], timeout: float) -> list[ActionResult]:
+    """Cancel `jobs`, and have workers kill the processes that run them; workers have `timeout` seconds to reply.
 
-    The cancellation is stored first: whatever the worker does, the job is not run again and ends as REVOKED. Raises
+    The cancellations are stored first: whatever a worker does, its job is not run again and ends as REVOKED. Raises
     redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    cancelled = cancel_with_reason(job)
-    job = cancelled.job or job
-    if not cancelled.done or job.current.state not in states.RUNNING:
+    return [_terminate(cancelled, timeout) for cancelled in cancel_with_reasons(jobs)]
+
+
+def _terminate(cancelled: ActionResult, timeout: float) -> ActionResult:
+    job = cancelled.job
+    if job is None or not cancelled.done or job.current.state not in states.RUNNING:
         return cancelled
     kill = {"task_id": job.current.id, "terminate": True, "signal": "SIGKILL"}
     replies = {reply.worker: reply for reply in send_command("revoke", kill, timeout, done="")}
@@ -77,7 +88,7 @@ def terminate_job(job: Job, timeout: float) -> ActionResult:
     holder_reply = replies.get(job.current.worker or "")
     while job.unfinished and holder_reply and holder_reply.done and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
-        job = _reload(job.id)
+        [job] = _reload([job.id])
     if not job.unfinished:
         return ActionResult(True, "terminated." if job.state == states.REVOKED else _after_cancel(job), job)
     worker = job.current.worker
@@ -86,20 +97,25 @@ def terminate_job(job: Job, timeout: float) -> ActionResult:
     )
 
 
-def retry_with_reason(job: Job) -> ActionResult:
-    """Retry `job` as a new job, which is the job of the outcome."""
-    try:
-        task_id = retry_job(job).id
-        db.session.commit()
-    except InvalidJobState as error:
-        return ActionResult(False, str(error), job)
-    except AlreadyRunning as error:
-        running = f": {error.task.root_id}" if error.task else "."
-        db.session.rollback()
-        return ActionResult(False, f"a job of this kind is already running{running}", job)
-    job = _reload(task_id)
-    when = "" if job.root.published_at else "; Redis is unavailable, so it starts once Redis is back"
-    return ActionResult(True, f"retried as {job.id}{when}", job)
+def retry_with_reasons(jobs: Sequence[Job]) -> list[ActionResult]:
+    """Retry `jobs` as new jobs, which are the jobs of the outcomes, and commit."""
+    refusals: dict[str, str] = {}
+    new_ids: dict[str, str] = {}
+    for job in jobs:
+        try:
+            new_ids[job.id] = retry_job(job).id
+        except InvalidJobState as error:
+            refusals[job.id] = str(error)
+        except AlreadyRunning as error:
+            running = f": {error.task.root_id}" if error.task else "."
+            refusals[job.id] = f"a job of this kind is already running{running}"
+    old_ids = [job.id for job in jobs]
+    db.session.commit()
+    outcomes = _reload([new_ids.get(job_id, job_id) for job_id in old_ids])
+    return [
+        ActionResult(job_id in new_ids, refusals.get(job_id) or _after_retry(job), job)
+        for job_id, job in zip(old_ids, outcomes, strict=True)
+    ]
 
 
 def _within(filters: Filters, allowed: Collection[str]) -> list[str]:
@@ -111,32 +127,40 @@ def _after_cancel(job: Job) -> str:
     if job.state == states.REVOKED:
         return "cancelled."
     if job.current.state in states.WAITING:
-        return "will be cancelled once Redis is back; it is unavailable now."
+        return "will be cancelled once Redis and the database are available."
     if job.unfinished:
         return "cancellation requested; it ends at its next progress update."
     return f"ended in the meantime: {job.state}."
 
 
-def _reload(task_id: str) -> Job:
-    """Return the current state of a job."""
+def _after_retry(job: Job) -> str:
+    when = "" if job.root.published_at else "; Redis is unavailable, so it starts once Redis is back"
+    return f"retried as {job.id}{when}"
+
+
+def _reload(job_ids: Sequence[str]) -> list[Job]:
+    """Return the current state of jobs. Raises LookupError if one was purged."""
     db.session.expire_all()
-    job = find_job(task_id)
-    if job is None:
-        raise LookupError(task_id)
-    return job
+    jobs = jobs_with_ids(job_ids)
+    if len(jobs) < len(job_ids):
+        raise LookupError(set(job_ids) - {job.id for job in jobs})
+    return jobs
+
+
+BatchAction = Callable[[Sequence[Job]], list[ActionResult]]
 
 
 @dataclass(frozen=True)
 class Action:
-    """An action on a job, and the function that returns the ids of matching jobs that allow it, newest first."""
+    """An action on jobs, and the function that returns the ids of matching jobs that allow it, newest first."""
 
-    act: Callable[[Job], ActionResult]
+    act: BatchAction
     choose: Callable[[Filters], list[str]]
 
 
 ACTIONS = {
-    "cancel": Action(cancel_with_reason, cancellable),
-    "retry": Action(retry_with_reason, retryable),
+    "cancel": Action(cancel_with_reasons, cancellable),
+    "retry": Action(retry_with_reasons, retryable),
 }
 
 
@@ -158,13 +182,59 @@ class BulkResult:
             self.examples.append(outcome)
 
 
+def apply_to_job(action: str, job: Job) -> ActionResult:
+    """Apply `action` to one job."""
+    [outcome] = ACTIONS[action].act([job])
+    return outcome
+
+
 def apply_to_jobs(action: str, task_ids: Iterable[str]) -> BulkResult:
     """Apply `action` to the jobs of these tasks, at most MAX_BULK_JOBS; unknown ids are skipped."""
     result = BulkResult()
-    for task_id in islice(dict.fromkeys(task_ids), MAX_BULK_JOBS):
-        if (job := find_job(task_id)) is not None:
-            result.count(ACTIONS[action].act(job))
+    for outcomes in apply_in_batches(ACTIONS[action].act, list(task_ids)[:MAX_BULK_JOBS]):
+        for outcome in outcomes.values():
+            if outcome.job is not None:
+                result.count(outcome)
     return result
+
+
+def apply_in_batches(
+    act: BatchAction,
+    task_ids: Iterable[str],
+    size: int | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, ActionResult]]:
+    """Call `act` for the jobs of these tasks in batches; yield the outcomes of each batch, by the ids of the tasks.
+
+    `size` is the number of jobs in a batch, by default BATCH. Before each batch, `is_stopped` says whether to end. At
+    the end, the messages of the jobs that were cancelled are removed from their queues: in one pass, since each pass
+    reads a whole queue.
+    """
+    ids, size = list(dict.fromkeys(task_ids)), size or BATCH
+    cancelled: dict[str, set[str]] = defaultdict(set)
+    try:
+        for start in range(0, len(ids), size):
+            if is_stopped():
+                return
+            outcomes = _apply_to_batch(act, ids[start : start + size])
+            for job in (outcome.job for outcome in outcomes.values() if outcome.done and outcome.job):
+                if job.state == states.REVOKED:
+                    cancelled[job.current.queue].add(job.current.id)
+            yield outcomes
+    finally:
+        try:
+            remove_messages(cancelled)
+        except RedisError as error:
+            logger.warning("Redis is unavailable (%s); workers drop the messages of the cancelled jobs", error)
+
+
+def _apply_to_batch(act: BatchAction, task_ids: Sequence[str]) -> dict[str, ActionResult]:
+    found = find_jobs_of_steps(task_ids)
+    jobs = list({job.id: job for job in found.values()}.values())
+    ids = {task_id: job.id for task_id, job in found.items()}
+    outcomes = dict(zip([job.id for job in jobs], act(jobs), strict=True))
+    unknown = ActionResult(False, "there is no such task.", None)
+    return {task_id: outcomes[ids[task_id]] if task_id in ids else unknown for task_id in task_ids}
 
 
 def find_actionable_jobs(action: str, filters: Filters, until: datetime) -> list[str]:
@@ -214,4 +284,5 @@ def run_task(name: str, args: list[Any], kwargs: dict[str, Any]) -> Job:
         db.session.rollback()
         raise InvalidTaskArguments(f"{name} takes {format_signature(tasks[name])}: {error}.") from None
     db.session.commit()
-    return _reload(task_id)
+    [job] = _reload([task_id])
+    return job

@@ -6,9 +6,10 @@ it receives the remote control command ``apply_pauses``. It finishes the tasks t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from celery import bootsteps
 from celery.worker.control import control_command
 from celery.worker.state import reserved_requests
 from kombu.utils.scheduling import round_robin_cycle
+from redis.client import NEVER_DECODE
 
 from microblog.clock import utcnow
 from microblog.extensions import SiteRedis, redis_client
@@ -25,8 +27,25 @@ from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
+# Removes those of the messages ARGV[3], … that are in a window of a queue: ARGV[2] messages after the ARGV[1] newest
+# ones. LREM for each of them would search the queue each time; so all of them are made equal first.
+_REMOVE = """
+local chosen = {}
+for i = 3, #ARGV do chosen[ARGV[i]] = true end
+local found = 0
+for i, message in ipairs(redis.call("LRANGE", KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1)) do
+  if chosen[message] then
+    redis.call("LSET", KEYS[1], ARGV[1] + i - 1, ARGV[3])
+    found = found + 1
+  end
+end
+if found > 0 then redis.call("LREM", KEYS[1], found, ARGV[3]) end
+return found
+"""
+
 PAUSED_KEY = "paused"  # a hash: queue name to the time at which it was paused
 HEAD_LENGTH = 20  # messages read to find the oldest one: a message that was given back is not in its place
+WINDOW = 1000  # messages that remove_messages() reads at once
 CHECK_INTERVAL = 5.0  # seconds between two checks of a worker
 
 
@@ -141,13 +160,47 @@ def consumed_until(now: datetime) -> dict[str, datetime]:
     return {name: time for name, time in oldest.items() if time is not None}
 
 
+def remove_messages(task_ids: Mapping[str, Collection[str]]) -> int:
+    """Remove the waiting messages of ended tasks, given by queue; return their number.
+
+    Reads each queue once, from the newest message to the oldest, in windows: workers take messages at the other end,
+    so that none is skipped, and are never kept waiting for long. Raises redis.exceptions.RedisError.
+    """
+    client = redis_client.connection
+    remove = client.register_script(_REMOVE)
+    removed = 0
+    for queue, ids in task_ids.items():
+        key, start = client.key(queue), 0
+        while window := _read_window(client, key, start):
+            found = [text for text in window if _header(text, "id") in ids]
+            taken = remove(keys=[key], args=[start, WINDOW, *found]) if found else 0
+            removed += taken
+            start += len(window) - taken
+    return removed
+
+
+def _read_window(client: SiteRedis, key: str, start: int) -> list[bytes]:
+    """Return the messages of a window as bytes: one that is malformed may be no text."""
+    options = {NEVER_DECODE: True}
+    messages: list[bytes] = client.execute_command("LRANGE", key, start, start + WINDOW - 1, **options)  # type: ignore[no-untyped-call]
+    return messages
+
+
 def oldest_published_at(messages: Iterable[str]) -> datetime | None:
     """Return when the oldest of these messages was published; None if they do not say so, such as those of beat."""
     return min((time for text in messages if (time := _published_at(text))), default=None)
 
 
 def _published_at(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(json.loads(text)["headers"]["published_at"])
-    except (ValueError, KeyError, TypeError):  # of another release or of another producer
-        return None
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(_header(text, "published_at"))
+    return None
+
+
+def _header(text: str | bytes, name: str) -> str:
+    """Return a header of a message, "" if it has no such text: it is of another release or of another producer."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        value = json.loads(text)["headers"][name]
+        if isinstance(value, str):
+            return value
+    return ""

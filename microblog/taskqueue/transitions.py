@@ -17,7 +17,7 @@ store_success           unfinished to SUCCESS                         DatabaseRe
 store_retry             unfinished to RETRY                           DatabaseResultBackend
 store_failure           unfinished to FAILURE                         DatabaseResultBackend
 store_revoked           unfinished to REVOKED                         DatabaseResultBackend
-request_cancellation    sets ``cancel_requested_at``                  cancel_job()
+request_cancellation    sets ``cancel_requested_at``                  cancel_jobs()
 anonymize_tasks         removes the data of the user from rows        delete_jobs_of_user()
 ======================  ============================================  ==================================================
 
@@ -433,14 +433,21 @@ def _stored_steps(rows: list[sa.Row[Any]]) -> list[StoredStep]:
 # Users
 
 
-def request_cancellation(session: scoped_session[Any], root_id: str) -> Sequence[str]:
-    """Ask for the unfinished steps of a job to be cancelled, in the session's transaction; returns their ids."""
-    return session.scalars(
+def request_cancellation(
+    session: scoped_session[Any], root_ids: Collection[str]
+) -> Sequence[sa.Row[str, str, int, str]]:
+    """Ask for the unfinished steps of jobs to be cancelled, in the session's transaction.
+
+    Returns `id`, `root_id`, `position` and `state` of these steps.
+    """
+    statement = (
         sa.update(Task)
-        .where(Task.root_id == root_id, Task.unfinished)
+        .where(_in_order(task_table.c.root_id.in_(root_ids), UNFINISHED))
         .values(cancel_requested_at=sa.func.coalesce(Task.cancel_requested_at, NOW), updated_at=NOW)
-        .returning(Task.id)
-    ).all()
+        .returning(Task.id, Task.root_id, Task.position, Task.state)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(statement).all()
 
 
 def anonymize_tasks(session: scoped_session[Any], task_ids: sa.Select[str] | Iterable[str]) -> int:

@@ -346,7 +346,7 @@ def test_check_claim_raises_after_takeover_cancel_request_and_end(
 
     with pytest.raises(ClaimLost):
         transitions.check_claim(executor, first)
-    transitions.request_cancellation(db.session, task_id)
+    transitions.request_cancellation(db.session, [task_id])
     db.session.commit()
     with pytest.raises(errors.Cancelled):
         transitions.check_claim(executor, second)

@@ -269,7 +269,7 @@ class TestCancelAndRetry:
             seen = run("list", "--json")
 
         assert (cancelled.exit_code, retried.exit_code) == (0, 1)
-        assert "once Redis is back" in cancelled.stdout
+        assert "once Redis and the database are available" in cancelled.stdout
         assert len(listed(seen)) == 2
 
     @pytest.mark.both_databases(each_run=False)
@@ -283,10 +283,10 @@ class TestCancelAndRetry:
         assert "starts once Redis is back" in result.stdout
 
     def test_redis_error_is_reported(self, run: Run, susan: User, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(_job: Job) -> None:
+        def fail(_job_ids: object) -> None:
             raise redis.ConnectionError("connection refused")
 
-        monkeypatch.setattr("microblog.monitoring.actions.cancel_job", fail)
+        monkeypatch.setattr("microblog.monitoring.actions.cancel_jobs", fail)
 
         result = run("cancel", make_job(susan, "PENDING"))
 

@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import pytest
 import redis
+import sqlalchemy as sa
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
+from flask.testing import FlaskClient
 
+from microblog.accounts.models import User
+from microblog.cli import EXIT_UNAVAILABLE
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
+from microblog.jobs.services import cancel_jobs
+from microblog.monitoring import actions
+from microblog.monitoring.cli import bulk
 from microblog.taskqueue import launch as launch_module
-from microblog.taskqueue import result_backend, states
+from microblog.taskqueue import queues, result_backend, states
+from microblog.taskqueue.errors import CancelRequested
 from microblog.taskqueue.interface import TaskChange, task_changed
 from microblog.taskqueue.launch import launch
+from microblog.taskqueue.models import Task
+from microblog.taskqueue.reconcile import reconcile_all
 from microblog.taskqueue.transitions import (
     StoredStep,
     Writer,
     claim_task,
+    mark_published,
+    renew_leases,
     store_revoked,
 )
+from microblog.taskqueue.worker import CeleryApp
+from tests.support.console import Run, commands
 from tests.support.factories import (
     add_task,
     row_of,
     start,
+    start_job_for,
     state_of,
     states_of,
     store_result_in_redis,
 )
-from tests.support.servers import RedisServer
-from tests.support.tasks import noop
+from tests.support.servers import RedisServer, wait_for
+from tests.support.tasks import echo, noop
+
+FailAfter = Callable[..., None]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    return commands(app, "tasks")
 
 
 @pytest.fixture
@@ -55,6 +80,12 @@ def announced(app: Flask) -> Iterator[list[str]]:
 
 def lose_database(*_arguments: object) -> NoReturn:
     raise DatabaseUnavailable("", {}, OSError("gone"))
+
+
+def waiting_ids(redis_server: RedisServer, newest: int = 0) -> list[str]:
+    """Return the ids of the tasks whose messages wait in the queue, without the `newest` messages, newest first."""
+    messages = redis_server.client.lrange(redis_server.key("default"), newest, -1)
+    return [json.loads(text)["headers"]["id"] for text in messages]
 
 
 @pytest.mark.both_databases(each_run=False)
@@ -164,3 +195,232 @@ class TestLaunchingSeveralJobs:
 
         assert len(tried) == 1
         assert [row_of(task_id).published_at for task_id in ids] == [None, None, None]
+
+
+class TestRemovingMessages:
+    def test_only_messages_of_given_tasks_are_removed(
+        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queues, "WINDOW", 3)
+        key = redis_server.key("default")
+        ids = [start(noop.s()) for _ in range(10)]
+        malformed = [b"removed", b"\xff", b"[" * 10**5, b'{"headers": null}', b'{"headers": {"id": ["x"]}}']
+        redis_server.client.lpush(key, *malformed)
+        removed = {ids[0], *ids[3:8], "unknown"}
+
+        assert queues.remove_messages({"default": removed, "mail": {ids[1]}}) == 6
+
+        assert waiting_ids(redis_server, newest=len(malformed)) == [ids[9], ids[8], ids[2], ids[1]]
+
+    def test_messages_sent_or_taken_meanwhile_are_kept_or_gone(
+        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a queue is read, a worker takes its oldest messages, and new ones are sent."""
+        monkeypatch.setattr(queues, "WINDOW", 3)
+        key = redis_server.key("default")
+        ids = [start(noop.s()) for _ in range(10)]
+        read = queues._read_window
+        sent = []
+
+        def read_and_change(*arguments: Any) -> list[bytes]:
+            window = read(*arguments)
+            redis_server.client.rpop(key)
+            sent.append(start(noop.s()))
+            return window
+
+        monkeypatch.setattr(queues, "_read_window", read_and_change)
+
+        queues.remove_messages({"default": set(ids)})
+
+        left = waiting_ids(redis_server)
+        assert not set(left) & set(ids)
+        assert set(left) == set(sent[-len(left) :])
+
+
+class TestBatches:
+    @pytest.fixture(autouse=True)
+    def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(actions, "BATCH", 2)
+
+    @pytest.fixture
+    def fail_after(self, monkeypatch: pytest.MonkeyPatch) -> FailAfter:
+        """A function that lets a service of actions.py lose the database when it has done its work so many times."""
+        services = dict(vars(actions))
+
+        def lose_database_after(name: str, calls: int) -> None:
+            results = iter(range(1, 10))
+
+            def act(jobs: Any) -> Any:
+                result = services[name](jobs)
+                if next(results) == calls:
+                    lose_database()
+                return result
+
+            monkeypatch.setattr(actions, name, act)
+
+        return lose_database_after
+
+    @pytest.mark.both_databases(each_run=False)
+    def test_cancel_leaves_no_message(self, app: Flask, run: Run, redis_server: RedisServer) -> None:
+        kept = start(echo.s())
+        ids = [start(noop.s()) for _ in range(5)]
+        held = start(noop.s())
+        claim_task(app.extensions["celery"].executor, held, "one@host", lease=60, max_crashes=3)
+
+        result = run("cancel", "--name", "noop", "--yes")
+
+        assert (result.exit_code, result.stdout.count(": cancelled.")) == (0, 5)
+        assert f"{held}: cancellation requested" in result.stdout
+        assert {state_of(task_id) for task_id in ids} == {states.REVOKED}
+        assert waiting_ids(redis_server) == [held, kept]
+
+    def test_refused_job_does_not_stop_others(self, run: Run) -> None:
+        first, last = start(noop.s()), start(noop.s())
+        add_task("done", states.SUCCESS)
+
+        result = run("cancel", first, "done", "unknown", last, "--json")
+
+        answers = json.loads(result.stdout)
+        assert result.exit_code == 2
+        assert [(each["asked"], each["done"]) for each in answers] == [
+            (first, True),
+            ("done", False),
+            ("unknown", False),
+            (last, True),
+        ]
+        assert result.stderr == "done: It has already ended.\nunknown: there is no such task.\n"
+
+    @pytest.mark.both_databases(each_run=False)
+    def test_one_job_of_user_and_kind_is_retried(self, run: Run, susan: User) -> None:
+        for number in range(3):
+            add_task(f"own-{number}", states.FAILURE, seconds_ago=number, user_id=susan.id)
+        add_task("other", states.FAILURE, seconds_ago=9)
+
+        result = run("retry", "--state", "FAILURE", "--yes")
+
+        assert result.exit_code == 1
+        assert result.stdout.count("retried as") == 2
+        assert result.stderr.count("already running") == 2
+        retried = db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None)))
+        assert set(retried) == {"own-0", "other"}
+
+    def test_progress_is_printed_to_stderr(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bulk, "PROGRESS_INTERVAL", 0.0)
+        ids = [start(noop.s()) for _ in range(5)]
+
+        result = run("cancel", *ids, "--json")
+
+        assert [each["asked"] for each in json.loads(result.stdout)] == ids
+        assert result.stderr == "2 of 5 jobs.\n4 of 5 jobs.\n"
+
+    def test_interrupt_ends_after_batch(
+        self, run: Run, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = [start(noop.s()) for _ in range(5)]
+        previous = signal.getsignal(signal.SIGINT)
+
+        def interrupt_and_cancel(job_ids: list[str]) -> set[str]:
+            signal.raise_signal(signal.SIGINT)
+            return cancel_jobs(job_ids)
+
+        monkeypatch.setattr(actions, "cancel_jobs", interrupt_and_cancel)
+
+        result = run("cancel", *ids)
+
+        assert result.exit_code == 130
+        assert result.stderr.startswith("Stopped: 2 of 5 jobs were done")
+        assert [state_of(task_id) for task_id in ids] == [states.REVOKED] * 2 + [states.PENDING] * 3
+        assert redis_server.waiting("default") == 3
+        assert signal.getsignal(signal.SIGINT) is previous
+
+    def test_cancel_without_redis_is_completed_later(self, run: Run, redis_server: RedisServer) -> None:
+        ids = [start(noop.s()) for _ in range(3)]
+
+        with redis_server.stopped():
+            result = run("cancel", *ids)
+
+        assert (result.exit_code, result.stdout.count("once Redis and the database are available")) == (0, 3)
+        assert reconcile_all() == 3
+        assert {state_of(task_id) for task_id in ids} == {states.REVOKED}
+
+    def test_cancel_after_error_is_continued_by_same_command(self, run: Run, fail_after: FailAfter) -> None:
+        ids = [start(noop.s()) for _ in range(5)]
+        fail_after("cancel_jobs", calls=2)
+
+        stopped = run("cancel", "--state", "PENDING", "--yes", "--json")
+        fail_after("cancel_jobs", calls=9)
+        continued = run("cancel", "--state", "PENDING", "--yes", "--json")
+
+        assert stopped.exit_code == EXIT_UNAVAILABLE
+        assert stopped.stderr.startswith("Stopped: 2 of 5 jobs were done")
+        assert "The database is unavailable" in stopped.stderr
+        assert (len(json.loads(stopped.stdout)), len(json.loads(continued.stdout))) == (2, 1)
+        assert (continued.exit_code, {state_of(task_id) for task_id in ids}) == (0, {states.REVOKED})
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_job_cannot_be_claimed_once_it_looks_cancelled(
+    app: Flask, backend: Any, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A worker may receive the message at any time, also while the states of the batch are stored."""
+    ids = [start(noop.s()) for _ in range(number)]
+    store, refused = backend._store_in_redis, list[str]()
+
+    def claim_and_store(task_ids: list[str], *arguments: Any, **options: Any) -> None:
+        for task_id in task_ids:
+            with pytest.raises(CancelRequested):
+                claim_task(app.extensions["celery"].executor, task_id, "one@host", lease=60, max_crashes=3)
+            refused.append(task_id)
+        store(task_ids, *arguments, **options)
+
+    monkeypatch.setattr(backend, "_store_in_redis", claim_and_store)
+
+    cancel_jobs(ids)
+
+    assert sorted(refused) == sorted(ids)
+    assert {state_of(task_id) for task_id in ids} == {states.REVOKED}
+
+
+IDS = ["c", "b", "a"]
+CHANGES: dict[str, Callable[[CeleryApp], object]] = {
+    "end": lambda celery: celery.backend.end(IDS, TaskRevokedError("cancelled")),
+    "cancel": lambda _celery: cancel_jobs(IDS),
+    "publish": lambda celery: mark_published(celery.executor, IDS, None),
+    "renew": lambda celery: renew_leases(celery.executor, IDS, "one@host", lease=60),
+}
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_rows_of_batch_are_locked_in_order_of_ids(app: Flask, change: str) -> None:
+    """Two batches with the same rows wait for each other in one direction only."""
+    for task_id in IDS:
+        add_task(task_id, states.STARTED, worker="one@host")
+
+    def act() -> None:
+        with app.app_context():
+            CHANGES[change](app.extensions["celery"])
+
+    with db.engine.connect() as other, ThreadPoolExecutor() as thread:
+        other.execute(sa.select(Task.id).where(Task.id == "b").with_for_update())
+        acting = thread.submit(act)
+        try:
+            wait_for(lambda: lockable_ids() == {"c"}, timeout=10, what="the batch holds a and waits for b")
+        finally:
+            other.rollback()
+        acting.result()
+
+
+def lockable_ids() -> set[str]:
+    """Return the ids of the rows that no transaction has locked."""
+    with db.engine.connect() as connection:
+        return set(connection.scalars(sa.select(Task.id).with_for_update(skip_locked=True)))
+
+
+def test_page_removes_messages_of_cancelled_jobs(operator: FlaskClient, susan: User, redis_server: RedisServer) -> None:
+    task_id = start_job_for(susan)
+
+    operator.post("/admin/tasks/selected/cancel", data={"job": [task_id]})
+
+    assert state_of(task_id) == states.REVOKED
+    assert redis_server.waiting("default") == 0

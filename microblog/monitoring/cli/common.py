@@ -24,6 +24,7 @@ from microblog.taskqueue import states
 from microblog.validators import is_storable
 
 EXIT_NOTHING_DONE, EXIT_USAGE_ERROR = 1, 2  # exit codes; 2 is also click's code for a usage error
+BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
 
 class OperatorGroup(Commands):
@@ -73,10 +74,8 @@ def exit_for_silent_worker(context: click.Context, name: str) -> NoReturn:
     context.exit(EXIT_USAGE_ERROR)
 
 
-def print_outcomes(outcomes: Mapping[str, CommandReply | ActionResult], to_json: Callable[[], Any]) -> None:
-    """Print the outcome of an action for each of its targets. Refusals are printed on stderr even with --json."""
-    if json_requested():
-        print_json(to_json())
+def print_outcomes(outcomes: Mapping[str, CommandReply | ActionResult]) -> None:
+    """Print the outcome of an action for each of its targets; with --json, only refusals, on stderr."""
     for target, outcome in outcomes.items():
         if not (outcome.done and json_requested()):
             click.echo(f"{target} {outcome.message}", err=not outcome.done)
@@ -87,9 +86,9 @@ def print_command_replies(context: click.Context, replies: list[CommandReply], n
 
     Exit with EXIT_UNAVAILABLE if no worker replied, or with EXIT_NOTHING_DONE if one did not execute the command.
     """
-    print_outcomes(
-        {reply.worker: reply for reply in replies}, lambda: [command_reply_as_json(reply) for reply in replies]
-    )
+    if json_requested():
+        print_json([command_reply_as_json(reply) for reply in replies])
+    print_outcomes({reply.worker: reply for reply in replies})
     if note and any(reply.done for reply in replies):
         click.echo(note, err=True)
     if not any(reply.replied for reply in replies):

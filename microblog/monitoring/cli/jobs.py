@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
 from microblog.cli import json_option, json_requested, print_output
-from microblog.jobs.models import Job, find_job, jobs_with_ids
+from microblog.jobs.models import find_job, jobs_with_ids
 from microblog.monitoring.actions import (
-    ActionResult,
-    cancel_with_reason,
+    cancel_with_reasons,
     cancellable,
-    retry_with_reason,
+    retry_with_reasons,
     retryable,
-    terminate_job,
+    terminate_jobs,
 )
 from microblog.monitoring.cli import completion, tables
+from microblog.monitoring.cli.bulk import apply_and_print
 from microblog.monitoring.cli.common import (
     EXIT_NOTHING_DONE,
     EXIT_USAGE_ERROR,
     filter_options,
-    print_outcomes,
     tasks,
     worker_timeout,
 )
@@ -180,8 +180,10 @@ def cancel(
     """
     chosen = _choose(task_ids, filters, cancellable)
     if _confirm(context, "cancelled", chosen, filters.given, dry_run=dry_run, yes=yes):
-        act = (lambda job: terminate_job(job, timeout)) if terminate else cancel_with_reason
-        _apply(context, act, chosen)
+        if terminate:  # which takes seconds for each job
+            apply_and_print(context, partial(terminate_jobs, timeout=timeout), chosen, size=1)
+        else:
+            apply_and_print(context, cancel_with_reasons, chosen)
 
 
 @tasks.command("retry")
@@ -204,7 +206,7 @@ def retry(context: click.Context, task_ids: tuple[str, ...], filters: Filters, d
     """
     chosen = _choose(task_ids, filters, retryable)
     if _confirm(context, "retried", chosen, filters.given, dry_run=dry_run, yes=yes):
-        _apply(context, retry_with_reason, chosen)
+        apply_and_print(context, retry_with_reasons, chosen)
 
 
 @tasks.command("reconcile")
@@ -269,27 +271,3 @@ def _preview(done: str, chosen: list[str]) -> None:
 
 def _jobs(count: int) -> str:
     return f"{count} job{'' if count == 1 else 's'}"
-
-
-def _apply(context: click.Context, act: Callable[[Job], ActionResult], task_ids: Iterable[str]) -> None:
-    """Call `act` for each job, print the results, and exit with the highest of their exit codes."""
-    outcomes = {task_id: _outcome(act, task_id) for task_id in task_ids}
-    print_outcomes(
-        {f"{task_id}:": outcome for task_id, outcome in outcomes.items()},
-        lambda: [_outcome_as_json(task_id, outcome) for task_id, outcome in outcomes.items()],
-    )
-    if any(outcome.job is None for outcome in outcomes.values()):
-        context.exit(EXIT_USAGE_ERROR)
-    if not all(outcome.done for outcome in outcomes.values()):
-        context.exit(EXIT_NOTHING_DONE)
-
-
-def _outcome(act: Callable[[Job], ActionResult], task_id: str) -> ActionResult:
-    job = find_job(task_id)
-    return act(job) if job else ActionResult(False, "there is no such task.", None)
-
-
-def _outcome_as_json(task_id: str, outcome: ActionResult) -> dict[str, Any]:
-    """Return the job as `list` prints it (after a retry, the new job), with the requested id and the result."""
-    fields = describe_jobs([outcome.job])[0] if outcome.job else {}
-    return fields | {"asked": task_id, "done": outcome.done, "outcome": outcome.message}

@@ -11,10 +11,8 @@ from rich.console import Console
 
 from microblog.cli import json_flag, json_requested
 from microblog.monitoring import events
-from microblog.monitoring.cli.common import EXIT_USAGE_ERROR, tasks
+from microblog.monitoring.cli.common import BY_SIGNAL, EXIT_USAGE_ERROR, tasks
 from microblog.taskqueue.interface import celery_app
-
-BY_SIGNAL = 128  # plus the signal's number: the exit code that shells use for a process that a signal ended
 
 
 @tasks.command("watch")

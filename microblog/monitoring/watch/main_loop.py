@@ -14,14 +14,14 @@ from rich.console import Console
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import BROKER_UNAVAILABLE
 from microblog.jobs.models import find_job
-from microblog.monitoring.actions import cancel_with_reason, retry_with_reason
+from microblog.monitoring.actions import apply_to_job
 from microblog.monitoring.events import Events, report_thread_crashes
 from microblog.monitoring.queues import measure_queues
 from microblog.monitoring.watch.reader import JobReader, Poller
 from microblog.monitoring.watch.screen import draw, page_size
 from microblog.monitoring.watch.screen_data import ScreenData
 from microblog.monitoring.watch.terminal import Terminal
-from microblog.monitoring.watch.ui_state import CANCEL, QUIT, Command, UiState
+from microblog.monitoring.watch.ui_state import QUIT, Command, UiState
 from microblog.monitoring.workers import WorkerReplies, query_workers
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
@@ -156,7 +156,7 @@ class _MainLoop:
                 if found is None:
                     self._show_notice(f"{job.name} is not a launched job: there is no row to {command.action}.")
                 else:
-                    outcome = cancel_with_reason(found) if command.action == CANCEL else retry_with_reason(found)
+                    outcome = apply_to_job(command.action, found)
                     self._show_notice(f"{job.name} ({job.id[:8]}): {outcome.message}")
             except DatabaseUnavailable:
                 self._show_notice(f"{job.name} ({job.id[:8]}): not done, the database does not respond.")

@@ -16,7 +16,7 @@ from microblog.accounts.decorators import operator_required
 from microblog.clock import utcnow
 from microblog.jobs.models import Job, find_job, jobs_with_ids
 from microblog.monitoring import actions, output, statistics
-from microblog.monitoring.actions import ACTIONS, BulkResult, apply_to_jobs, find_actionable_jobs
+from microblog.monitoring.actions import BulkResult, apply_to_job, apply_to_jobs, find_actionable_jobs
 from microblog.monitoring.job_queries import events_of, find_jobs, users_of
 from microblog.monitoring.queues import known_queues
 from microblog.monitoring.status import check_status
@@ -89,7 +89,7 @@ def job(task_id: str) -> ResponseReturnValue:
 @bp.post("/tasks/<task_id>/<any(cancel, retry):action>")
 def apply_action(task_id: str, action: str) -> ResponseReturnValue:
     """Cancel or retry one job."""
-    outcome = ACTIONS[action].act(_job(task_id))
+    outcome = apply_to_job(action, _job(task_id))
     assert outcome.job is not None  # noqa: S101 - for the type checker
     flash(f"{outcome.job.root.description}: {outcome.message}", "success" if outcome.done else "warning")
     if action == "retry" and outcome.done:

@@ -70,7 +70,7 @@ OUTAGES = Promise(
         Mutant(
             "redis-cancel",
             "A cancellation request is stored until it can be completed.",
-            (Edit(JOBS, "cancel_job", "except BackendStoreError:", "except ZeroDivisionError:"),),
+            (Edit(JOBS, "cancel_jobs", "except REDIS_UNAVAILABLE as error:", "except ZeroDivisionError as error:"),),
             (f"{TEST_TASKS_PAGES}::test_cancel_while_redis_is_down",),
         ),
         Mutant(

@@ -121,7 +121,7 @@ TERMINAL = Promise(
         Mutant(
             "terminal-for-cancel",
             "A finished task is not cancelled.",
-            (Edit(TRANSITIONS, "request_cancellation", ", Task.unfinished", ""),),
+            (Edit(TRANSITIONS, "request_cancellation", ", UNFINISHED", ""),),
             (f"{TEST_TASKS_PAGES}::test_finished_job_cannot_be_cancelled",),
         ),
         Mutant(
