@@ -15,6 +15,7 @@ from bench import (
     latency,
     launch,
     lists,
+    mass_actions,
     recovery,
     scrape,
     streams,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Servers], Iterable[Line]]] = {
     "unread": unread.run,
     "recovery": recovery.run,
     "backlog": backlog.run,
+    "mass-actions": mass_actions.run,
     "scrape": scrape.run,
 }
 
@@ -73,6 +75,7 @@ def _chosen() -> tuple[list[str], dict[str, Callable[[Servers], Iterable[Line]]]
     )
     for option, default, what in (
         ("--exports", backlog.MANY, "number of exports in backlog"),
+        ("--jobs", mass_actions.MANY, "number of jobs in mass-actions"),
         ("--posts", imports.MANY, "number of posts that imports reads"),
     ):
         sentence = f"{what} (default: %(default)d); fewer for a quick run"
@@ -83,6 +86,7 @@ def _chosen() -> tuple[list[str], dict[str, Callable[[Servers], Iterable[Line]]]
     return arguments.names or list(BENCHMARKS), BENCHMARKS | {
         "imports": partial(imports.run, posts=arguments.posts),
         "backlog": partial(backlog.run, exports=arguments.exports),
+        "mass-actions": partial(mass_actions.run, jobs=arguments.jobs),
         "recovery": partial(recovery.run, timeout=arguments.timeout),
     }
 

@@ -53,9 +53,9 @@ def compare(
     return Figure(what, _quantity(ours, unit), _quantity(raw, unit), ratio, target, reached)
 
 
-def state(what: str, ours: float, unit: str, *, at_most: float | None = None) -> Figure:
-    """Return a figure without comparison; the bound, if any, is in `unit`."""
-    target, reached = _judge(ours, at_most, None, unit)
+def state(what: str, ours: float, unit: str, *, at_most: float | None = None, at_least: float | None = None) -> Figure:
+    """Return a figure without comparison; the bounds, if any, are in `unit`."""
+    target, reached = _judge(ours, at_most, at_least, unit)
     return Figure(what, _quantity(ours, unit), target=target, reached=reached)
 
 

@@ -80,7 +80,7 @@ class Servers:
             "REDIS_URL": self.redis.url,
             "REDIS_PREFIX": REDIS_PREFIX,
         }
-        _run([sys.executable, "-m", "flask", "--app", "microblog", "db", "upgrade"], environment)
+        run_flask(environment, "db", "upgrade")
         return environment
 
     @contextlib.contextmanager
@@ -168,7 +168,9 @@ def session_cookie(app: Flask, user_id: int) -> str:
     return f"session={cookie.value}"
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+def run_flask(environment: dict[str, str], *arguments: str) -> None:
+    """Run ``flask`` with these arguments. Raises RuntimeError with its errors if it fails."""
+    command = [sys.executable, "-m", "flask", "--app", "microblog", *arguments]
     completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if completed.returncode:
         raise RuntimeError(completed.stderr)
