@@ -126,7 +126,7 @@ def _new_rows(
         queue = _queue_of(step)
         # A row needs the result, also of a task whose runs by beat do not.
         options = {"task_id": task_id, "root_id": ids[0], "headers": headers, "queue": queue, "ignore_result": False}
-        signature = step.clone().set(**options)
+        signature = {**step, "options": step.options | options}
         with force_locale(locale):
             title = str(task.title)
         rows.append(
@@ -151,14 +151,14 @@ def _queue_of(step: Signature) -> str:
     return name
 
 
-def _as_json(signature: Signature) -> dict[str, Any]:
+def _as_json(signature: dict[str, Any]) -> dict[str, Any]:
     """Return `signature` as in a message, where kombu encodes times and other values. Raises TypeError."""
     try:
-        text = dumps(dict(signature), allow_nan=False)  # type: ignore[no-untyped-call]
+        text = dumps(signature, allow_nan=False)  # type: ignore[no-untyped-call]
         loads(text)  # type: ignore[no-untyped-call]  # as a worker does
         encoded: dict[str, Any] = json.loads(text)
     except Exception as error:  # of the decoder of any type
-        raise TypeError(f"the arguments of {signature.task} cannot be sent as JSON: {error}") from error
+        raise TypeError(f"the arguments of {signature['task']} cannot be sent as JSON: {error}") from error
     return encoded
 
 
