@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Any
 
 import sqlalchemy as sa
 from celery import Signature, chain
@@ -19,9 +20,9 @@ from microblog.database import deleted_batches, run_in_batches
 from microblog.extensions import REDIS_UNAVAILABLE, db
 from microblog.jobs.models import Job
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import AlreadyRunning, JobError
 from microblog.taskqueue.interface import celery_app, describe_ids, rows_needed_since
-from microblog.taskqueue.launch import launch
+from microblog.taskqueue.launch import find_running, launch_jobs, new_rows
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.transitions import anonymize_tasks, request_cancellation
 
@@ -65,13 +66,33 @@ def retry_job(job: Job) -> Task:
 
     Raises InvalidJobState unless `job` failed or was cancelled, and AlreadyRunning if such a job is unfinished.
     """
+    [outcome] = retry_jobs([job])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def retry_jobs(jobs: Sequence[Job]) -> list[Task | InvalidJobState | AlreadyRunning]:
+    """Launch a new job like each of `jobs`, in the caller's transaction, with one statement.
+
+    Returns the first rows of the new jobs, or the errors that retry_job() raises.
+    """
+    prepared = [_rows_of_retry(job) for job in jobs]
+    launched = iter(launch_jobs([rows for rows in prepared if isinstance(rows, list)]))
+    return [
+        (next(launched) or AlreadyRunning(find_running(rows))) if isinstance(rows, list) else rows for rows in prepared
+    ]
+
+
+def _rows_of_retry(job: Job) -> list[dict[str, Any]] | InvalidJobState:
     if not job.retryable:
-        raise InvalidJobState(_("Only what failed or was cancelled can be tried again."))
+        return InvalidJobState(_("Only what failed or was cancelled can be tried again."))
+    root = job.root
     try:
         steps = [Signature.from_dict(step.signature) for step in job.steps]
-        return launch(chain(*steps), description=job.root.description, user_id=job.root.user_id, retried_from=job.id)
-    except (NotRegistered, TypeError, KeyError, AttributeError) as error:  # from another release, or anonymized
-        raise InvalidJobState(_("This kind of job no longer exists.")) from error
+        return new_rows(chain(*steps), description=root.description, user_id=root.user_id, retried_from=job.id)
+    except (NotRegistered, TypeError, KeyError, AttributeError):  # from another release, or anonymized
+        return InvalidJobState(_("This kind of job no longer exists."))
 
 
 def cancel_jobs_of_user(user_id: int) -> bool:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from microblog.extensions import db
 from microblog.jobs.models import Job, find_jobs_of_steps, jobs_with_ids
-from microblog.jobs.services import ALREADY_ENDED, InvalidJobState, cancel_jobs, retry_job
+from microblog.jobs.services import ALREADY_ENDED, cancel_jobs, retry_jobs
 from microblog.monitoring.filters import UNSUCCESSFUL, Filters
 from microblog.monitoring.job_queries import find_job_ids
 from microblog.monitoring.workers import send_command
@@ -99,22 +99,13 @@ def _terminate(cancelled: ActionResult, timeout: float) -> ActionResult:
 
 def retry_with_reasons(jobs: Sequence[Job]) -> list[ActionResult]:
     """Retry `jobs` as new jobs, which are the jobs of the outcomes, and commit."""
-    refusals: dict[str, str] = {}
-    new_ids: dict[str, str] = {}
-    for job in jobs:
-        try:
-            new_ids[job.id] = retry_job(job).id
-        except InvalidJobState as error:
-            refusals[job.id] = str(error)
-        except AlreadyRunning as error:
-            running = f": {error.task.root_id}" if error.task else "."
-            refusals[job.id] = f"a job of this kind is already running{running}"
-    old_ids = [job.id for job in jobs]
+    outcomes = retry_jobs(jobs)
+    refusals = [_why_refused(outcome) if isinstance(outcome, Exception) else "" for outcome in outcomes]
+    job_ids = [outcome.id if isinstance(outcome, Task) else job.id for job, outcome in zip(jobs, outcomes, strict=True)]
     db.session.commit()
-    outcomes = _reload([new_ids.get(job_id, job_id) for job_id in old_ids])
     return [
-        ActionResult(job_id in new_ids, refusals.get(job_id) or _after_retry(job), job)
-        for job_id, job in zip(old_ids, outcomes, strict=True)
+        ActionResult(not refusal, refusal or _after_retry(job), job)
+        for refusal, job in zip(refusals, _reload(job_ids), strict=True)
     ]
 
 
@@ -131,6 +122,12 @@ def _after_cancel(job: Job) -> str:
     if job.unfinished:
         return "cancellation requested; it ends at its next progress update."
     return f"ended in the meantime: {job.state}."
+
+
+def _why_refused(error: Exception) -> str:
+    if not isinstance(error, AlreadyRunning):
+        return str(error)
+    return f"a job of this kind is already running{f': {error.task.root_id}' if error.task else '.'}"
 
 
 def _after_retry(job: Job) -> str:

@@ -61,20 +61,40 @@ def launch(
     Returns the first step's row. Raises AlreadyRunning if the user has an unfinished job with a step of the same
     name, and TypeError if the arguments do not fit the first task or cannot be sent, or if the job cannot have rows.
     """
-    steps = steps_of(job)
-    steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # raises TypeError for wrong arguments
-    rows = _new_rows(steps, description, user_id, retried_from)
-    session = db.session()
-    created_at = insert_tasks(session, rows)
-    if created_at is None:
-        same_name = sa.select(Task).where(Task.user_id == user_id, Task.name.in_([row["name"] for row in rows]))
-        raise AlreadyRunning(session.scalar(same_name.where(Task.unfinished).limit(1)))
-    session.info.setdefault("launched", []).append(rows)
-    rows[0] |= {"created_at": created_at, "updated_at": created_at}
-    root = Task(**rows[0])
-    make_transient_to_detached(root)
-    session.add(root)
+    rows = new_rows(job, description=description, user_id=user_id, retried_from=retried_from)
+    [root] = launch_jobs([rows])
+    if root is None:
+        raise AlreadyRunning(find_running(rows))
     return root
+
+
+def launch_jobs(jobs: Sequence[list[dict[str, Any]]]) -> list[Task | None]:
+    """Start several jobs as launch() does, with one statement, from the rows that new_rows() has made.
+
+    Returns the first row of each job, or None if its user has an unfinished job with a step of the same name.
+    """
+    session = db.session()
+    created = insert_tasks(session, jobs) if jobs else {}
+    roots: list[Task | None] = []
+    for rows in jobs:
+        created_at = created.get(rows[0]["id"])
+        if created_at is None:
+            roots.append(None)
+            continue
+        session.info.setdefault("launched", []).append(rows)
+        rows[0] |= {"created_at": created_at, "updated_at": created_at}
+        root = Task(**rows[0])
+        make_transient_to_detached(root)
+        session.add(root)
+        roots.append(root)
+    return roots
+
+
+def find_running(rows: list[dict[str, Any]]) -> Task | None:
+    """Return an unfinished task because of which launch_jobs() did not start the job with these rows."""
+    names = [row["name"] for row in rows]
+    query = sa.select(Task).where(Task.user_id == rows[0]["user_id"], Task.name.in_(names), Task.unfinished)
+    return db.session.scalar(query.limit(1))
 
 
 def steps_of(job: Signature) -> list[Signature]:
@@ -111,9 +131,12 @@ def steps_of(job: Signature) -> list[Signature]:
     return [job]
 
 
-def _new_rows(
-    steps: Sequence[Signature], description: str, user_id: int | None, retried_from: str | None
+def new_rows(
+    job: Signature, *, description: str = "", user_id: int | None = None, retried_from: str | None = None
 ) -> list[dict[str, Any]]:
+    """Return the rows of a new job, one for each step; launch() explains the arguments. Raises TypeError."""
+    steps = steps_of(job)
+    steps[0].type.__header__(*steps[0].args, **steps[0].kwargs)  # raises TypeError for wrong arguments
     ids = [uuid() for _ in steps]
     # A retried job keeps the language of its user, even if an operator retries it.
     locale = (steps[0].options.get("headers") or {}).get("locale") or str(get_locale() or "en")

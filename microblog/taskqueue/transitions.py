@@ -3,7 +3,7 @@
 ======================  ============================================  ==================================================
 function                transition                                    called by
 ======================  ============================================  ==================================================
-insert_tasks            (new) to PENDING                              launch()
+insert_tasks            (new) to PENDING                              launch_jobs()
 mark_published          sets ``published_at``                         publish()
 mark_unpublished        clears it                                     publish()
 return_message          clears it, sets ``eta``                       Consumer.on_unknown_task()
@@ -87,19 +87,22 @@ def _in_order(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 # Launching and publishing
 
 
-def insert_tasks(session: Session, rows: list[dict[str, Any]]) -> datetime | None:
-    """Insert the rows of a job in the session's transaction; returns the time of their creation.
+def insert_tasks(session: Session, jobs: Sequence[list[dict[str, Any]]]) -> dict[str, datetime]:
+    """Insert the rows of jobs in the session's transaction; returns the times of their creation by the ids of the jobs.
 
-    Returns None, and inserts none, if the user has an unfinished task with the name of one of them.
+    Inserts no row of a job whose user has an unfinished task with the name of one of them, also one of these jobs.
     """
+    # In a fixed order as in _in_order(), since an equal row of another transaction is waited for.
+    ordered = sorted(jobs, key=lambda rows: rows[0]["user_id"] or 0)
     # Without the ORM, which would take longer for two rows than the rest of a launch.
     insert = dialect_insert(session.get_bind(), task_table).on_conflict_do_nothing()
-    inserted = session.connection().execute(insert.returning(task_table.c.id, task_table.c.created_at), rows).all()
-    if len(inserted) == len(rows):
-        created_at: datetime = inserted[0].created_at
-        return created_at
-    session.execute(sa.delete(Task).where(Task.id.in_([row.id for row in inserted])))
-    return None
+    returned = insert.returning(task_table.c.id, task_table.c.created_at)
+    inserted = session.connection().execute(returned, [row for rows in ordered for row in rows])
+    created = {row.id: row.created_at for row in inserted}
+    refused = {rows[0]["id"] for rows in jobs if not all(row["id"] in created for row in rows)}
+    if refused:
+        session.execute(sa.delete(Task).where(Task.root_id.in_(refused)))
+    return {rows[0]["id"]: created[rows[0]["id"]] for rows in jobs if rows[0]["id"] not in refused}
 
 
 # Only the message of the current retry: what the caller has read may be older.

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 import redis
 import sqlalchemy as sa
+from celery import chain
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
@@ -27,7 +28,7 @@ from microblog.taskqueue import launch as launch_module
 from microblog.taskqueue import queues, result_backend, states
 from microblog.taskqueue.errors import CancelRequested
 from microblog.taskqueue.interface import TaskChange, task_changed
-from microblog.taskqueue.launch import launch
+from microblog.taskqueue.launch import launch, launch_jobs, new_rows
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from microblog.taskqueue.transitions import (
@@ -50,7 +51,7 @@ from tests.support.factories import (
     store_result_in_redis,
 )
 from tests.support.servers import RedisServer, wait_for
-from tests.support.tasks import echo, noop
+from tests.support.tasks import echo, noop, record
 
 FailAfter = Callable[..., None]
 
@@ -177,6 +178,38 @@ class TestLaunchingSeveralJobs:
 
         assert redis_server.waiting("default") == 3
         assert all(root.published_at for root in roots)
+
+    def test_job_that_shares_a_step_with_another_one_is_refused(self, app: Flask, susan: User) -> None:
+        jobs = [new_rows(chain(*steps), user_id=susan.id) for steps in ([noop.s(), echo.s()], [echo.s(), record.s()])]
+
+        first, second = launch_jobs(jobs)
+        db.session.commit()
+
+        assert first is not None
+        assert second is None
+        assert states_of(first.id) == [states.PENDING, states.PENDING]
+        assert db.session.scalar(sa.select(sa.func.count()).select_from(Task)) == 2
+
+    def test_first_row_of_each_job_is_created_first(self, app: Flask) -> None:
+        """SQLAlchemy divides more than a thousand rows among several statements."""
+        roots = launch_jobs([new_rows(chain(noop.s(), noop.s(), noop.s())) for _ in range(400)])
+
+        given = {root.id: root.created_at for root in roots if root is not None}
+        stored = db.session.execute(sa.select(Task.id, Task.root_id, Task.position, Task.created_at)).all()
+        assert len(stored) == 3 * len(given) == 1200
+        assert {row.id: row.created_at for row in stored if row.position == 0} == given
+        assert all(row.created_at >= given[row.root_id] for row in stored)
+
+    def test_rows_are_inserted_in_order_of_users(
+        self, app: Flask, make_user: Callable[..., User], database: str
+    ) -> None:
+        """Two transactions that launch the same jobs wait for each other in one direction only."""
+        users = [make_user(name).id for name in ("susan", "david", "maria")]
+
+        launch_jobs([new_rows(noop.s(), user_id=user_id) for user_id in reversed(users)])
+
+        inserted = sa.text("rowid" if database == "sqlite" else "ctid")
+        assert db.session.scalars(sa.select(Task.user_id).order_by(inserted)).all() == users
 
     def test_unavailable_broker_is_tried_once(
         self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
@@ -356,6 +389,21 @@ class TestBatches:
         assert "The database is unavailable" in stopped.stderr
         assert (len(json.loads(stopped.stdout)), len(json.loads(continued.stdout))) == (2, 1)
         assert (continued.exit_code, {state_of(task_id) for task_id in ids}) == (0, {states.REVOKED})
+
+    def test_retry_after_error_is_continued_by_same_command(self, run: Run, fail_after: FailAfter) -> None:
+        failed = [f"failed-{number}" for number in range(5)]
+        for task_id in failed:
+            add_task(task_id, states.FAILURE)
+        fail_after("retry_jobs", calls=2)
+
+        stopped = run("retry", "--state", "FAILURE", "--yes")
+        fail_after("retry_jobs", calls=9)
+        continued = run("retry", "--state", "FAILURE", "--yes")
+
+        assert (stopped.exit_code, stopped.stdout.count("retried as")) == (EXIT_UNAVAILABLE, 2)
+        assert (continued.exit_code, continued.stdout.count("retried as")) == (0, 3)
+        retried = db.session.scalars(sa.select(Task.retried_from).where(Task.retried_from.is_not(None)))
+        assert sorted(map(str, retried)) == failed
 
 
 @pytest.mark.parametrize("number", [1, 3])

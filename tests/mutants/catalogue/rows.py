@@ -26,7 +26,7 @@ ROW_FIRST = Promise(
             (
                 Edit(
                     LAUNCH,
-                    "launch",
+                    "launch_jobs",
                     'session.info.setdefault("launched", []).append(rows)',
                     'Signature.from_dict(rows[0]["signature"]).apply_async()',
                 ),
@@ -43,8 +43,8 @@ ROW_FIRST = Promise(
                 Edit(
                     TRANSITIONS,
                     "insert_tasks",
-                    "if len(inserted) == len(rows):",
-                    "if len(inserted) == len(rows):\n        session.commit()",
+                    "    refused = {",
+                    "    session.commit()\n    refused = {",
                 ),
             ),
             (f"{TEST_LAUNCH}::test_rollback_leaves_neither_row_nor_message",),
@@ -127,13 +127,13 @@ TERMINAL = Promise(
         Mutant(
             "retry-of-failed",
             "Only a failed or cancelled job can be retried.",
-            (Edit(JOBS, "retry_job", "if not job.retryable:", "if False:"),),
+            (Edit(JOBS, "_rows_of_retry", "if not job.retryable:", "if False:"),),
             (f"{TEST_TASKS_PAGES}::test_retry_requires_failed_or_cancelled_job",),
         ),
         Mutant(
             "retry-origin",
             "A retry stores the id of the original job in `retried_from`.",
-            (Edit(JOBS, "retry_job", ", retried_from=job.id", ""),),
+            (Edit(JOBS, "_rows_of_retry", ", retried_from=job.id", ""),),
             (f"{TEST_TASKS_PAGES}::test_retry_creates_new_job",),
         ),
     ),
@@ -167,7 +167,7 @@ ONE_UNFINISHED = Promise(
         Mutant(
             "unique-launch",
             "A launch is refused if the database rejects one of its rows.",
-            (Edit(TRANSITIONS, "insert_tasks", "if len(inserted) == len(rows):", "if True:"),),
+            (Edit(LAUNCH, "launch", "if root is None:", "if False:"),),
             (
                 f"{TEST_LAUNCH}::test_concurrent_launches_create_one_job",
                 f"{TEST_LAUNCH}::test_launch_refused_while_same_job_unfinished",
@@ -180,7 +180,7 @@ ONE_UNFINISHED = Promise(
                 Edit(
                     TRANSITIONS,
                     "insert_tasks",
-                    "session.execute(sa.delete(Task).where(Task.id.in_([row.id for row in inserted])))",
+                    "session.execute(sa.delete(Task).where(Task.root_id.in_(refused)))",
                     "pass",
                 ),
             ),
