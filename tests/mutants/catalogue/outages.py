@@ -18,6 +18,7 @@ TRANSITIONS = "microblog/taskqueue/transitions.py"
 TRANSPORT = "microblog/taskqueue/transport.py"
 WORKER = "microblog/taskqueue/worker.py"
 
+TEST_MASS_ACTIONS = "tests/integration/test_mass_actions.py"
 TEST_OUTAGES = "tests/integration/test_outages.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_BEAT = "tests/integration/test_beat.py"
@@ -66,6 +67,19 @@ OUTAGES = Promise(
             "The row of a launch without the broker stays unpublished, so that reconcile publishes it.",
             (Edit(LAUNCH, "publish_jobs", "mark_unpublished(executor, unsent, marked[unsent[0]])", "pass"),),
             (f"{TEST_LAUNCH}::{UNPUBLISHED}",),
+        ),
+        Mutant(
+            "redis-launches",
+            "Of the jobs of a transaction, only one waits for the broker while it is unavailable.",
+            (
+                Edit(
+                    LAUNCH,
+                    "_send",
+                    "except BROKER_UNAVAILABLE:\n        raise",
+                    "except BROKER_UNAVAILABLE:\n        return False",
+                ),
+            ),
+            (f"{TEST_MASS_ACTIONS}::TestLaunchingSeveralJobs::test_unavailable_broker_is_tried_once[sqlite]",),
         ),
         Mutant(
             "redis-cancel",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.catalogue.rows import ANY_VALUE
 from tests.mutants.mutant import Edit, Mutant, Promise
 
+ACTIONS = "microblog/monitoring/actions.py"
 CLEANUP = "microblog/exports/cleanup.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
 MODELS = "microblog/taskqueue/models.py"
@@ -15,6 +16,7 @@ CONSUMER = "microblog/taskqueue/consumer.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
 
+TEST_MASS_ACTIONS = "tests/integration/test_mass_actions.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
 TEST_PROCESSES = "tests/integration/test_worker_processes.py"
@@ -133,6 +135,24 @@ EVERY_JOB_ENDS = Promise(
             "A task with a cancellation request is not claimed.",
             (Edit(TRANSITIONS, "_CLAIM", "task_table.c.cancel_requested_at.is_(None),", ""),),
             (f"{TEST_CLAIM}::test_claim_refused_after_cancel_request",),
+        ),
+        Mutant(
+            "cancel-messages",
+            "The messages of jobs that operators cancel are removed from their queues.",
+            (Edit(ACTIONS, "apply_in_batches", "remove_messages(cancelled)", "pass"),),
+            (f"{TEST_MASS_ACTIONS}::TestBatches::test_cancel_leaves_no_message[sqlite]",),
+        ),
+        Mutant(
+            "cancel-window",
+            "Removing messages skips none of those that stay in the queue.",
+            (Edit(QUEUES, "remove_messages", "start += len(window) - taken", "start += len(window)"),),
+            (f"{TEST_MASS_ACTIONS}::TestRemovingMessages::test_only_messages_of_given_tasks_are_removed",),
+        ),
+        Mutant(
+            "lock-order",
+            "Statements that change several rows lock them in the order of their ids, so that none ends in a deadlock.",
+            (Edit(TRANSITIONS, "_in_order", ".order_by(task_table.c.id)", ""),),
+            (f"{TEST_MASS_ACTIONS}::test_rows_of_batch_are_locked_in_order_of_ids[cancel-postgresql]",),
         ),
         Mutant(
             "success-publishes-next",

@@ -11,6 +11,7 @@ RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 MIGRATION = "migrations/versions/0001_initial.py"
 
+TEST_MASS_ACTIONS = "tests/integration/test_mass_actions.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_LAUNCH = "tests/integration/test_launch.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
@@ -105,6 +106,12 @@ TERMINAL = Promise(
             "A terminal state in Redis is replaced only by the result of a later attempt.",
             (Edit(RESULT_BACKEND, "_STORE", " or stored_is_final and not newer", ""),),
             (f"{TEST_CLAIM}::test_revoke_preserves_success_in_redis",),
+        ),
+        Mutant(
+            "terminal-in-redis-among-others",
+            "Of several results, Redis stores those that replace no terminal state.",
+            (Edit(RESULT_BACKEND, "_STORE", "table.insert(too_late, i)", "return {i}"),),
+            (f"{TEST_MASS_ACTIONS}::TestEndingSeveralTasks::test_result_that_only_redis_has_is_kept[sqlite]",),
         ),
         Mutant(
             "terminal-for-claim",
