@@ -9,7 +9,6 @@ DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
 HEALTH = "microblog/monitoring/health_routes.py"
 IDLE_CONNECTIONS = "microblog/taskqueue/idle_connections.py"
-JOBS = "microblog/jobs/services.py"
 STATUS = "microblog/monitoring/status.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 WORKER = "microblog/taskqueue/worker.py"
@@ -122,12 +121,6 @@ UNAVAILABLE = (
         (f"{TEST_LIMITS}::test_full_pool_is_503_with_retry_after_and_no_report",),
     ),
     Mutant(
-        "database-second-connection",
-        "A cancellation needs no second connection.",
-        (Edit(JOBS, "cancel_job", "db.session.rollback()  # the row", "pass  # the row"),),
-        (f"{TEST_CONNECTIONS}::test_pages_need_one_connection[sqlite]",),
-    ),
-    Mutant(
         "database-idle-process",
         "A process of a worker keeps no connection between tasks.",
         (Edit(IDLE_CONNECTIONS, "_close_idle", "engine.dispose()", "pass"),),
@@ -165,8 +158,7 @@ UNAVAILABLE = (
             Edit(
                 RESULT_BACKEND,
                 "DatabaseResultBackend._store_in_row",
-                'LogDatabaseErrors(logger, "%s of %s is stored only in part; '
-                'reconcile does the rest", state, names)',
+                'LogDatabaseErrors(logger, "%s of %s is stored only in part; reconcile does the rest", state, names)',
                 "contextlib.nullcontext()",
             ),
         ),
