@@ -13,6 +13,7 @@ def init_app(app: Flask) -> None:
         health_routes,
         metrics,
         rollup,  # also registers the tables for the migrations
+        schedule,
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
     from microblog.monitoring.status import ConcurrentProbes
@@ -27,4 +28,5 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(cli.tasks)
     metrics.init_app(app)
     rollup.init_app(app)
+    schedule.init_app(app)
     app.extensions["celery"].steps["consumer"].add(HeartbeatStep)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from microblog.accounts.models import User
 from microblog.database import UtcDateTime
@@ -108,6 +108,14 @@ def _read(filters: Filters, order: Order, start: str | None, backwards: bool, si
 
 
 @dataclass(frozen=True)
+class TaskOutcomes:
+    """Numbers of tasks that ended, and of those of them that failed."""
+
+    ended: int
+    failed: int
+
+
+@dataclass(frozen=True)
 class WaitingJob:
     """A job that no worker runs: its user, its creation time, and the job itself."""
 
@@ -135,6 +143,66 @@ def oldest_waiting_job(now: datetime) -> WaitingJob | None:
 def is_waiting(step: type[Task], now: datetime) -> sa.ColumnElement[bool]:
     """Return the condition that no worker holds a valid lease of `step`, the current step of an unfinished job."""
     return ~sa.and_(step.state.in_(states.RUNNING), sa.func.coalesce(step.lease_expires_at, now) > now)
+
+
+@dataclass(frozen=True)
+class WaitingTasks:
+    """The waiting tasks of one name in one queue: since when the first has waited to start, or to be taken over.
+
+    `published` tells whether they have been published; those that have not are counted from when they were due.
+    """
+
+    queue: str
+    name: str
+    published: bool
+    since: datetime
+
+
+def waiting_tasks(session: Session) -> list[WaitingTasks]:
+    """Return the tasks that wait to be started, retried, or taken over from a worker that is gone, oldest first.
+
+    Steps whose previous step has not succeeded do not count. A time in the future is that of a retry, or the end of the
+    lease of a running task. The cost grows with the number of unfinished tasks.
+    """
+    previous = aliased(Task)
+    since = sa.case(
+        (Task.state.in_(states.RUNNING), sa.func.coalesce(Task.lease_expires_at, Task.updated_at)),
+        (Task.state == states.RETRY, Task.eta),
+        else_=sa.func.coalesce(previous.finished_at, Task.created_at),
+    )
+    published = Task.published_at.is_not(None)
+    oldest = sa.type_coerce(sa.func.min(since), Task.created_at.type)
+    rows = session.execute(
+        sa.select(Task.queue, Task.name, published, oldest)
+        .outerjoin(previous, sa.and_(previous.root_id == Task.root_id, previous.position == Task.position - 1))
+        .where(Task.unfinished, sa.or_(Task.position == 0, previous.state == states.SUCCESS))
+        .group_by(Task.queue, Task.name, published)
+        .order_by(oldest)
+    )
+    return [WaitingTasks(queue, name, bool(sent), at) for queue, name, sent, at in rows if at is not None]
+
+
+def active_queues(since: datetime) -> list[str]:
+    """Return the queues of which a task has started, ended or asked for a retry since then."""
+    changed = sa.or_(Task.started_at > since, sa.and_(Task.state == states.RETRY, Task.updated_at > since))
+    running = sa.select(Task.queue).where(Task.unfinished, changed)
+    ended = sa.select(Task.queue).where(Task.finished_at > since, Task.started_at.is_not(None))
+    return sorted(db.session.scalars(sa.union(running, ended)))
+
+
+def recent_outcomes(since: datetime) -> dict[str, TaskOutcomes]:
+    """Return the outcomes of the tasks that ended since then, by name, without cancelled tasks.
+
+    A step that failed because the previous one did was never started and does not count.
+    """
+    failed = sa.func.count(sa.case((Task.state == states.FAILURE, 1)))
+    rows = db.session.execute(
+        sa.select(Task.name, sa.func.count(), failed)
+        .where(Task.finished_at > since, Task.state != states.REVOKED, Task.started_at.is_not(None))
+        .group_by(Task.name)
+        .order_by(Task.name)
+    )
+    return {name: TaskOutcomes(ended, failures) for name, ended, failures in rows}
 
 
 def users_of(jobs: Collection[Job]) -> dict[int | None, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
-from microblog.clock import utcnow
 from microblog.extensions import SiteRedis, redis_client
 from microblog.mail.sending import MailTask
-from microblog.monitoring.queues import QueueStats, known_queues, measure_queues
+from microblog.monitoring.queues import QueueStats, known_queues
 from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
+from microblog.monitoring.rules import RULES
 from microblog.monitoring.statistics import TaskTableSnapshot, take_snapshot
-from microblog.monitoring.status import ConcurrentProbes
-from microblog.monitoring.workers import WorkerReplies, query_workers_with
+from microblog.monitoring.status import ConcurrentProbes, SystemStatus, check_status
+from microblog.monitoring.workers import WorkerReplies
 from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import ClaimRefused
@@ -270,8 +271,24 @@ def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
     )
 
 
-def _queue_metrics(measured: list[QueueStats]) -> Iterator[Metric]:
-    now = utcnow()
+def _status_metrics(status: SystemStatus) -> Iterator[Metric]:
+    found = Counter(problem.rule for problem in status.problems)
+    problems = GaugeMetricFamily(
+        "microblog_problems",
+        "Problems that a rule of the status finds; none if what it needs is unavailable.",
+        labels=["rule", "urgent"],
+    )
+    for rule in RULES:
+        if rule.is_known(status):
+            problems.add_metric([rule.name, str(rule.urgent).lower()], found[rule])
+    yield problems
+    if status.queues is not None:
+        yield from _queue_metrics(status.queues, status.at)
+    if status.workers is not None:
+        yield from _worker_metrics(status.workers)
+
+
+def _queue_metrics(measured: list[QueueStats], now: datetime) -> Iterator[Metric]:
     yield _gauge(
         "microblog_queue_age_seconds",
         "Age of the next message in the queue.",
@@ -296,14 +313,12 @@ def _worker_metrics(replies: WorkerReplies) -> Iterator[Metric]:
 PROBES: dict[str, Callable[[], Any]] = {
     "database": take_snapshot,
     "redis": _query_redis,
-    "queues": measure_queues,
-    "workers": lambda: query_workers_with({"ping": {}}, PING_TIMEOUT),
+    "status": lambda: check_status(PING_TIMEOUT),
 }
 DESCRIBERS: dict[str, Callable[[Any], Iterable[Metric]]] = {
     "database": _database_metrics,
     "redis": _redis_metrics,
-    "queues": _queue_metrics,
-    "workers": _worker_metrics,
+    "status": _status_metrics,
 }
 
 

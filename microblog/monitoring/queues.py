@@ -1,16 +1,13 @@
-"""Lengths, ages and consumers of the queues, and the schedule of beat."""
+"""Lengths, ages and consumers of the queues."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
-from celery import schedules
-from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 
 from microblog.extensions import db, redis_client
 from microblog.monitoring.workers import WorkerReplies
@@ -88,56 +85,3 @@ def known_queues(others: Iterable[str] = ()) -> list[str]:
     """Return the names of the queues of the settings, in their order, followed by the `others`."""
     configured = [queue.name for queue in celery_app().conf.task_queues]
     return configured + sorted(set(others) - set(configured))
-
-
-@dataclass(frozen=True)
-class ScheduleEntry:
-    """An entry of the schedule.
-
-    `every` is the interval in seconds, None if it is not fixed. `last_run_at` is None if the task was never sent,
-    `next_run_at` if no beat has loaded the entry yet.
-    """
-
-    name: str
-    task: str
-    every: float | None
-    last_run_at: datetime | None
-    next_run_at: datetime | None
-
-
-def schedule_entries() -> list[ScheduleEntry]:
-    """Return the entries of the settings, as beat has stored them. Raises redis.exceptions.RedisError."""
-    app = celery_app()
-    app.redbeat_conf = config = RedBeatConfig(app)
-    with redis_client.connection.pipeline(transaction=False) as pipe:
-        for name in app.conf.beat_schedule:
-            pipe.hmget(config.key_prefix + name, "definition", "meta")
-        stored = pipe.execute()
-    return [_entry(app, name, *values) for name, values in zip(app.conf.beat_schedule, stored, strict=True)]
-
-
-def is_beat_running() -> bool:
-    """Return whether a beat holds the schedule's lock. Raises redis.exceptions.RedisError."""
-    config = RedBeatConfig(celery_app())
-    return bool(redis_client.connection.exists(config.lock_key))
-
-
-def _entry(app: Any, name: str, definition: str | None, meta: str | None) -> ScheduleEntry:
-    try:
-        fields = RedBeatSchedulerEntry.decode_definition(definition or "")
-        last_run_at = RedBeatSchedulerEntry.decode_meta(meta)["last_run_at"]
-        entry = RedBeatSchedulerEntry(app=app, **fields)
-    except Exception:  # it is missing or malformed; the next tick of beat stores it
-        settings = app.conf.beat_schedule[name]
-        return ScheduleEntry(name, settings["task"], _seconds(settings["schedule"]), None, None)
-    entry.last_run_at = last_run_at  # Celery would replace None by the current time
-    every = _seconds(fields["schedule"])
-    # RedBeat's own due_at is correct only at the time of the run: it counts the time since then twice.
-    next_run_at = last_run_at + timedelta(seconds=every) if last_run_at and every else entry.due_at
-    return ScheduleEntry(name, fields["task"], every, last_run_at, next_run_at)
-
-
-def _seconds(schedule: Any) -> float | None:
-    if isinstance(schedule, int | float):
-        return float(schedule)
-    return float(schedule.run_every.total_seconds()) if type(schedule) is schedules.schedule else None

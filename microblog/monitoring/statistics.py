@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from microblog.database import database_time
 from microblog.extensions import db
+from microblog.monitoring.job_queries import waiting_tasks
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.monitoring.rollup import AggregateKey, DurationHistogram, TaskAggregate, aggregate_tasks, hour_of
 from microblog.taskqueue import states
@@ -226,19 +227,7 @@ def _unfinished_jobs(session: Session) -> dict[str, UnfinishedJobs]:
 
 
 def _waiting_since(session: Session) -> dict[str, datetime]:
-    previous = aliased(Task)
-    since = sa.case(
-        (Task.state.in_(states.RUNNING), sa.func.coalesce(Task.lease_expires_at, Task.updated_at)),
-        (Task.state == states.RETRY, Task.eta),
-        else_=sa.func.coalesce(previous.finished_at, Task.created_at),
-    )
-    rows = session.execute(
-        sa.select(Task.queue, sa.type_coerce(sa.func.min(since), Task.created_at.type))
-        .outerjoin(previous, sa.and_(previous.root_id == Task.root_id, previous.position == Task.position - 1))
-        .where(Task.unfinished, sa.or_(Task.position == 0, previous.state == states.SUCCESS))
-        .group_by(Task.queue)
-    )
-    return {queue: oldest for queue, oldest in rows if oldest is not None}
+    return {tasks.queue: tasks.since for tasks in reversed(waiting_tasks(session))}
 
 
 MAX_TEXT_LENGTH = 200  # characters; the text after them rarely distinguishes two causes

@@ -1,16 +1,16 @@
-"""System status: workers, queues, jobs and schedule in one check, for ``flask tasks status`` and the admin page.
+"""System status: workers, queues, jobs and schedule in one check, for operators, /readyz and /metrics.
 
-The parts are probed concurrently, each in its own thread, since a driver may block longer than the caller may wait.
+The services are probed concurrently, each in its own thread, since a driver may block longer than the caller may wait.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
 from functools import cached_property
 from threading import Lock, Thread
 from typing import Any
@@ -21,11 +21,22 @@ from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable, check_writable, database_time
-from microblog.extensions import REDIS_UNAVAILABLE, db
+from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client, refuses
 from microblog.monitoring.filters import is_current_step, job_state
-from microblog.monitoring.job_queries import WaitingJob, oldest_waiting_job
-from microblog.monitoring.queues import QueueStats, ScheduleEntry, measure_queues, schedule_entries
-from microblog.monitoring.workers import WorkerReplies, query_workers
+from microblog.monitoring.job_queries import (
+    TaskOutcomes,
+    WaitingJob,
+    WaitingTasks,
+    active_queues,
+    oldest_waiting_job,
+    recent_outcomes,
+    waiting_tasks,
+)
+from microblog.monitoring.queues import QueueStats, measure_queues
+from microblog.monitoring.rules import DATABASE, PATIENCE, REDIS, WRITES, Problem, Verdict, find_problems, verdict_of
+from microblog.monitoring.schedule import ScheduleEntry, is_beat_running, schedule_entries
+from microblog.monitoring.worker_rpc import broadcast_and_collect
+from microblog.monitoring.workers import WorkerReplies, changed_rate_limits, query_workers, redis_time, unknown_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.consumer import count_dead_letters
 from microblog.taskqueue.interface import celery_app
@@ -34,21 +45,9 @@ from microblog.taskqueue.models import Task
 logger = logging.getLogger(__name__)
 
 HOUR = timedelta(hours=1)
-WAITING_TOO_LONG = timedelta(minutes=5)  # for a job that no worker runs
-OVERDUE = timedelta(seconds=15)  # or the interval of the entry, if that is longer
-FAILURE_RATE_LIMIT = 0.1  # fraction of the jobs that ended within the last hour
-MIN_FAILURES = 5  # failed jobs; fewer are not a problem, whatever their fraction
-EXTRA_TIMEOUT = 0.6  # seconds after the workers' timeout, until a part that has not responded counts as unavailable
+RECENTLY = timedelta(minutes=15)
+EXTRA_TIMEOUT = 2.0  # seconds after the workers' timeout, until a service that has not responded counts as unavailable
 
-#: The parts of the status, each with the service that it comes from.
-SERVICES = {
-    "workers": "Redis",
-    "queues": "Redis",
-    "schedule": "Redis",
-    "dead_letters": "Redis",
-    "jobs": "The database",
-    "writable": "The database",
-}
 #: Age groups of unfinished jobs: their upper limits in seconds. Older jobs are in the group OLDER.
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
 OLDER = "older"
@@ -92,52 +91,54 @@ class ConcurrentProbes:
             future.set_result(value)
 
 
-class Verdict(IntEnum):
-    """Overall status; its number is the exit code of ``flask tasks status``."""
-
-    HEALTHY = 0
-    DEGRADED = 1
-    DOWN = 2
-
-
 @dataclass(frozen=True)
 class JobSummary:
-    """Numbers of unfinished jobs by state and age, and of the jobs that ended and failed within the last hour."""
+    """Numbers of unfinished jobs by state and age, and of the jobs that ended and failed within the last hour.
+
+    `recent` counts the tasks that ended within the last 15 minutes, by name. `active_queues` are those in which a task
+    has started or ended within the last minute.
+    """
 
     unfinished: dict[str, dict[str, int]]
     ended: int
     failed: int
     oldest_waiting: WaitingJob | None
+    waiting: list[WaitingTasks]
+    active_queues: list[str]
+    recent: dict[str, TaskOutcomes]
 
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """System status at the time `at`. An unavailable part is None; `unavailable` contains its name and a message.
+    """System status at the time `at`, by the clock of the database. A part whose service is unavailable is None.
 
-    `dead_letters` is the number of malformed messages that were set aside. `writable` is None if the database refuses
-    to write, or has not done so in time.
+    `unavailable` maps such a service to the reason. `dead_letters` is the number of malformed messages that were set
+    aside. `unknown_tasks` are those of this release that a worker lacks, `rate_limits` those that operators have set,
+    both by worker. `clocks` are the seconds by which the clocks of workers, Redis and this machine are ahead of the
+    database's.
     """
 
     at: datetime
-    workers: WorkerReplies | None
-    queues: list[QueueStats] | None
-    schedule: list[ScheduleEntry] | None
-    dead_letters: int | None
-    jobs: JobSummary | None
     unavailable: dict[str, str]
-    writable: bool | None = True
+    workers: WorkerReplies | None = None
+    queues: list[QueueStats] | None = None
+    schedule: list[ScheduleEntry] | None = None
+    beat: bool | None = None
+    dead_letters: int | None = None
+    jobs: JobSummary | None = None
+    unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
+    rate_limits: dict[str, dict[str, str]] = field(default_factory=dict)
+    clocks: dict[str, float] = field(default_factory=dict)
 
     @cached_property
-    def problems(self) -> list[str]:
-        """The problems, those that stop all jobs first."""
-        return [*_severe_problems(self), *_minor_problems(self)]
+    def problems(self) -> list[Problem]:
+        """What the rules find, first what stops all jobs."""
+        return find_problems(self)
 
     @property
     def verdict(self) -> Verdict:
         """The overall status."""
-        if _severe_problems(self):
-            return Verdict.DOWN
-        return Verdict.DEGRADED if self.problems else Verdict.HEALTHY
+        return verdict_of(self.problems)
 
     @property
     def longest_queue(self) -> int:
@@ -150,103 +151,97 @@ class SystemStatus:
 
 
 def check_status(timeout: float) -> SystemStatus:
-    """Check all parts concurrently. Workers have `timeout` seconds to reply; the check takes at most 0.6 s longer.
+    """Check everything concurrently. Workers have `timeout` seconds to reply; the check takes at most 2 s longer.
 
     The caller's session is rolled back: the check needs a connection, of which there may be only one.
     """
     db.session.rollback()
-    found: dict[str, Any] = {}
-
-    def check_redis() -> None:
-        found["workers"] = query_workers(timeout)
-        found["queues"] = measure_queues(found["workers"])
-        found["schedule"] = schedule_entries()
-        found["dead_letters"] = count_dead_letters()
-
-    def check_database() -> None:
-        found["jobs"] = _summarize_jobs()
-        db.session.rollback()
-        check_writable(db.engine)
-        found["writable"] = True
-
-    probes = {"Redis": check_redis, "The database": check_database}
-    futures = ConcurrentProbes(celery_app().flask_app).run(probes, timeout + EXTRA_TIMEOUT)
-    reasons = {service: _reason(service, future) for service, future in futures.items()}
-    parts = {part: found.get(part) for part in SERVICES}  # a probe that has not ended may still add to `found`
-    unavailable = {part: reasons[service] for part, service in SERVICES.items() if parts[part] is None}
-    return SystemStatus(utcnow(), **parts, unavailable=unavailable)
+    probes = {REDIS: lambda: _query_redis(timeout), DATABASE: _query_database, WRITES: _write_to_database}
+    return _run(probes, ConcurrentProbes(celery_app().flask_app), timeout)
 
 
-def _reason(service: str, future: Future[None]) -> str:
-    """Return a message about a probe that has failed or has not ended; an empty string if it has succeeded."""
+def check_services(timeout: float, probes: ConcurrentProbes) -> SystemStatus:
+    """As check_status(), but find out only whether the database, Redis and any worker respond; callers share probes."""
+    pings = {REDIS: lambda: _ping_workers(timeout), DATABASE: _read_database, WRITES: _write_to_database}
+    return _run(pings, probes, timeout)
+
+
+def _run(probes: Probes, concurrent_probes: ConcurrentProbes, timeout: float) -> SystemStatus:
+    futures = concurrent_probes.run(probes, timeout + EXTRA_TIMEOUT)
+    unavailable = {service: reason for service, future in futures.items() if (reason := _reason(service, future))}
+    parts: dict[str, Any] = {"at": utcnow()}
+    for service in futures.keys() - unavailable.keys():
+        parts |= futures[service].result()
+    clocks = parts.pop("clocks", {}) | {"this machine": 0.0}
+    ahead = parts.pop("database_ahead", 0.0)
+    return SystemStatus(
+        **parts, unavailable=unavailable, clocks={name: seconds - ahead for name, seconds in clocks.items()}
+    )
+
+
+def _reason(service: str, future: Future[Any]) -> str:
+    """Return why `service` is unavailable; an empty string if its probe has succeeded."""
     if not future.done():
-        return f"{service} does not respond in time."
+        return {
+            REDIS: "Redis does not respond in time.",
+            DATABASE: "The database does not respond in time.",
+            WRITES: "The database does not accept writes in time.",
+        }[service]
     error = future.exception()
     if error is None:
         return ""
     if isinstance(error, REDIS_UNAVAILABLE):
-        return f"Redis is unavailable: {error}"
+        return f"Redis {'refuses commands' if refuses(error) else 'is unavailable'}: {error}"
     if isinstance(error, DatabaseUnavailable):
-        return f"The database is unavailable: {error.orig}"
-    logger.error("%s: the check failed; the status omits its data", service, exc_info=error)
-    return f"The check failed: {error!r}"
+        return f"The database {'does not accept writes' if service == WRITES else 'is unavailable'}: {error.orig}"
+    logger.error("the check of %s failed; the status omits its data", service, exc_info=error)
+    return f"The check of {service} failed: {error!r}"
 
 
-def _severe_problems(status: SystemStatus) -> list[str]:
-    """Return the problems that stop all jobs."""
-    problems = list(dict.fromkeys(status.unavailable.values()))
-    if status.workers is not None and not status.workers.up:
-        problems.append("No worker replied.")
-    return problems
+def _query_redis(timeout: float) -> dict[str, Any]:
+    now, at_redis = time.time(), redis_time(redis_client.connection)
+    workers = query_workers(timeout)
+    clocks = {name: at for name, reply in workers.up.items() if isinstance(at := reply.get("utc_seconds"), float)}
+    return {
+        "workers": workers,
+        "queues": measure_queues(workers),
+        "schedule": schedule_entries(),
+        "beat": is_beat_running(),
+        "dead_letters": count_dead_letters(),
+        "unknown_tasks": unknown_tasks(workers),
+        "rate_limits": changed_rate_limits(workers),
+        "clocks": {name: at - now for name, at in {"Redis": at_redis, **clocks}.items()},
+    }
 
 
-def _minor_problems(status: SystemStatus) -> list[str]:
-    """Return the problems that delay some jobs."""
-    problems = [f"{name} does not respond." for name in status.workers.silent] if status.workers else []
-    problems += [
-        f"{worker.name} has no processes: flask tasks worker {worker.name} grow."
-        for worker in (status.workers.summaries() if status.workers else [])
-        if worker.concurrency == 0
-    ]
-    for queue in status.queues or []:
-        if queue.length and queue.paused:
-            problems.append(f"The queue {queue.name} is paused; waiting messages: {queue.length}.")
-        elif queue.length and queue.consumers == 0:
-            problems.append(f"No worker consumes the queue {queue.name}; waiting messages: {queue.length}.")
-    problems += [
-        f"{entry.name} is overdue: is beat running?" for entry in status.schedule or [] if _is_overdue(entry, status)
-    ]
-    if status.dead_letters:
-        problems.append(f"Malformed messages: {status.dead_letters}; flask tasks dead-letters lists them.")
-    return problems + _job_problems(status)
-
-
-def _is_overdue(entry: ScheduleEntry, status: SystemStatus) -> bool:
-    grace = max(OVERDUE, timedelta(seconds=entry.every or 0))
-    return entry.next_run_at is None or status.at - entry.next_run_at > grace
-
-
-def _job_problems(status: SystemStatus) -> list[str]:
-    problems = []
-    if status.jobs is None:
-        return []
-    waiting = status.jobs.oldest_waiting
-    if waiting is not None and status.at - waiting.since > WAITING_TOO_LONG:
-        problems.append(f"{waiting.user} has been waiting too long for {waiting.name}.")
-    if status.jobs.failed >= max(MIN_FAILURES, FAILURE_RATE_LIMIT * status.jobs.ended):
-        problems.append(f"{status.jobs.failed} of the {status.jobs.ended} jobs that ended within the last hour failed.")
-    return problems
-
-
-def _summarize_jobs() -> JobSummary:
-    now = database_time(db.session)
-    ended = _ended_since(now - HOUR)
-    return JobSummary(
-        unfinished=_unfinished(now),
+def _query_database() -> dict[str, Any]:
+    at = database_time(db.session)
+    ended = _ended_since(at - HOUR)
+    jobs = JobSummary(
+        unfinished=_unfinished(at),
         ended=sum(ended.values()),
         failed=ended.get(states.FAILURE, 0),
-        oldest_waiting=oldest_waiting_job(now),
+        oldest_waiting=oldest_waiting_job(at),
+        waiting=waiting_tasks(db.session()),
+        active_queues=active_queues(at - PATIENCE),
+        recent=recent_outcomes(at - RECENTLY),
     )
+    return {"at": at, "jobs": jobs, "database_ahead": (at - utcnow()).total_seconds()}
+
+
+def _ping_workers(timeout: float) -> dict[str, Any]:
+    replies = broadcast_and_collect({"ping": {}}, timeout, expected=None)
+    return {"workers": WorkerReplies(up=replies, silent=[], last_seen={})}
+
+
+def _read_database() -> dict[str, Any]:
+    db.session.scalar(sa.select(Task.id).limit(1))  # a database without the tables is not ready
+    return {}
+
+
+def _write_to_database() -> dict[str, Any]:
+    check_writable(db.engine)
+    return {}
 
 
 def _unfinished(now: datetime) -> dict[str, dict[str, int]]:

@@ -101,6 +101,12 @@ def run_commands(state: Any, request_id: str, commands: Commands) -> None:
 
 
 @control_command(visible=False)
+def utc_seconds(state: Any) -> float:
+    """Return the seconds since 1970 by the clock of this machine."""
+    return time.time()
+
+
+@control_command(visible=False)
 def end(state: Any) -> dict[str, str]:
     """Shut down as on SIGTERM: tasks have WORKER_STOP_TIMEOUT seconds to end; Celery's `shutdown` waits forever."""
     os.kill(os.getpid(), signal.SIGTERM)

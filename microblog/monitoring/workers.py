@@ -21,6 +21,7 @@ from flask import current_app
 
 from microblog.extensions import SiteRedis, redis_client
 from microblog.monitoring.worker_rpc import Commands, broadcast_and_collect
+from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,12 @@ WORKERS_KEY = "workers"  # a sorted set: worker names by the time at which they 
 def registered_workers() -> dict[str, datetime]:
     """Return the workers that should reply, each with the time it was last seen. Raises redis.exceptions.RedisError."""
     client = redis_client.connection
-    expired = _redis_time(client) - current_app.config["WORKER_FORGOTTEN_AFTER"]
+    expired = redis_time(client) - current_app.config["WORKER_FORGOTTEN_AFTER"]
     seen: Any = client.zrangebyscore(client.key(WORKERS_KEY), expired, "+inf", withscores=True)
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
 
 
-def _redis_time(client: SiteRedis) -> float:
+def redis_time(client: SiteRedis) -> float:
     """Return the seconds since 1970 by the clock of Redis: those of workers may differ."""
     seconds, microseconds = client.time()
     return seconds + microseconds / 1_000_000
@@ -71,7 +72,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
         flask_app = consumer.app.flask_app
         try:
             client: SiteRedis = flask_app.extensions["redis"]
-            now = _redis_time(client)
+            now = redis_time(client)
             with client.pipeline() as pipe:
                 pipe.zadd(client.key(WORKERS_KEY), {consumer.hostname: now})
                 pipe.zremrangebyscore(client.key(WORKERS_KEY), "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])
@@ -163,11 +164,13 @@ class WorkerReplies:
 def query_workers(timeout: float) -> WorkerReplies:
     """Query the state of all workers; returns once all registered workers have replied, or after `timeout` seconds.
 
-    The reply of a worker contains Celery's `stats`, `active`, the tasks that it runs, and `queues`, the names of the
-    queues that it consumes. Raises redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is
-    unavailable.
+    The reply of a worker contains Celery's `stats`, `active`, the tasks that it runs, `registered`, those that it
+    knows, `queues`, the names of the queues that it consumes, and `utc_seconds`, its time. Raises
+    redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    return query_workers_with({"stats": {}, "active": {}, "active_queues": {}}, timeout)
+    return query_workers_with(
+        {"stats": {}, "active": {}, "active_queues": {}, "utc_seconds": {}, **REGISTERED}, timeout
+    )
 
 
 def query_workers_with(commands: Commands, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
@@ -209,6 +212,26 @@ def registered_tasks(replies: WorkerReplies) -> list[Fields]:
             workers[task["name"], *(task[limit] for limit in LIMITS)].append(name)
     keys = sorted(workers, key=lambda key: [str(value or "") for value in key])
     return [dict(zip(("name", *LIMITS), key, strict=True)) | {"workers": workers[key]} for key in keys]
+
+
+def unknown_tasks(replies: WorkerReplies) -> dict[str, list[str]]:
+    """Return the tasks of this release that workers do not know, by worker, without workers that know all."""
+    needed = {name for name in celery_app().tasks if not name.startswith("celery.")}
+    known = {name: {task["name"] for task in reply["registered"]} for name, reply in replies.up.items()}
+    return {name: sorted(needed - tasks) for name, tasks in known.items() if tasks and needed - tasks}
+
+
+def changed_rate_limits(replies: WorkerReplies) -> dict[str, dict[str, str]]:
+    """Return the rate limits that operators have set, by worker and task."""
+    usual = {name: task.rate_limit for name, task in celery_app().tasks.items()}
+    return {
+        name: {
+            task["name"]: task["rate_limit"]
+            for task in reply["registered"]
+            if task["rate_limit"] not in (None, "0", usual.get(task["name"]))
+        }
+        for name, reply in replies.up.items()
+    }
 
 
 def _task(worker: str, info: Fields) -> Fields:

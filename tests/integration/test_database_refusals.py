@@ -24,7 +24,7 @@ from microblog.accounts.models import User
 from microblog.development.environment import HOST
 from microblog.extensions import db
 from microblog.monitoring import status
-from microblog.monitoring.status import Verdict
+from microblog.monitoring.rules import Verdict
 from tests.support.clients import PASSWORD
 from tests.support.servers import Postgres, wait_for
 
@@ -131,7 +131,7 @@ def assert_reported(app: Flask, reason: str) -> None:
     assert response.status_code == 503
     assert not response.get_json()["database"]["ok"]
     assert system.verdict is Verdict.DOWN
-    assert f"The database is unavailable: {reason}" in system.problems
+    assert f"The database does not accept writes: {reason}" in [problem.text for problem in system.problems]
 
 
 @ON_SQLITE

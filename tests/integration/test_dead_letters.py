@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from microblog.monitoring.status import Verdict, check_status
+from microblog.monitoring.rules import Verdict
+from microblog.monitoring.status import check_status
 from microblog.taskqueue.consumer import MAX_DEAD_LETTERS, MAX_TEXT, dead_letters, delete_dead_letters, set_aside
 from tests.support import tasks
 from tests.support.console import commands
@@ -99,7 +100,9 @@ def test_dead_letters_are_limited_listed_and_reported(app: Flask, worker: Worker
     listed = json.loads(run("dead-letters", "--json").stdout)
 
     assert status.verdict == Verdict.DEGRADED
-    assert "Malformed messages: 100; flask tasks dead-letters lists them." in status.problems
+    assert "Malformed messages: 100; flask tasks dead-letters lists them." in [
+        problem.text for problem in status.problems
+    ]
     assert [len(listed), len(listed[0]["message"])] == [MAX_DEAD_LETTERS, MAX_TEXT]
     assert listed[0]["message"].startswith("message 100x"), "the newest is kept"
     assert "it is not JSON" in run("dead-letters", "--delete").stdout

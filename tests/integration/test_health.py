@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from microblog.extensions import db
-from microblog.monitoring import health_routes
+from microblog.monitoring import health_routes, status
 from microblog.monitoring.workers import registered_workers
 from tests.support.servers import TIMEOUT, RedisServer, Worker, wait_for
 
@@ -74,7 +75,7 @@ def test_readyz_requires_database_redis_and_worker(client: FlaskClient, make_wor
 
 
 def test_readyz_fails_without_worker(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_routes, "DEADLINE", TIMEOUT)
+    monkeypatch.setattr(status, "EXTRA_TIMEOUT", TIMEOUT)
 
     response = client.get("/readyz")
 
@@ -93,7 +94,7 @@ def test_readyz_fails_promptly_while_redis_is_down(
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(health_routes, "DEADLINE", 30.0)  # enough for the database on a busy machine
+    monkeypatch.setattr(status, "EXTRA_TIMEOUT", 30.0)  # enough for the database on a busy machine
     make_worker()
     with redis_server.stopped():
         began = time.monotonic()
@@ -104,7 +105,7 @@ def test_readyz_fails_promptly_while_redis_is_down(
     assert response.get_json()["database"] == AVAILABLE
     assert not response.get_json()["redis"]["ok"]
     assert not response.get_json()["worker"]["ok"]
-    assert took < health_routes.DEADLINE + SLACK
+    assert took < status.EXTRA_TIMEOUT + SLACK
     wait_for(lambda: ready_now(client), what="the app is ready again")
 
 
@@ -129,12 +130,14 @@ def test_readyz_exposes_no_secret_or_traceback(isolated_client: FlaskClient) -> 
 def test_hanging_check_times_out_and_runs_once(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     release, calls = threading.Event(), []
 
-    def hang() -> None:
+    def hang() -> dict[str, Any]:
         calls.append(True)
         release.wait()
+        return {}
 
-    monkeypatch.setitem(health_routes.PROBES, "database", hang)
-    monkeypatch.setattr(health_routes, "DEADLINE", 0.1)
+    monkeypatch.setattr(status, "_read_database", hang)
+    monkeypatch.setattr(status, "EXTRA_TIMEOUT", 0.1)
+    monkeypatch.setattr(health_routes, "PING_TIMEOUT", 0.1)
 
     responses = [client.get("/readyz") for _ in range(3)]
     release.set()
@@ -157,8 +160,7 @@ def test_concurrent_probes_with_several_workers(
         make_worker(concurrency=1)
     wait_for(lambda: len(registered_workers()) == 2, what="both workers are registered")
     wait_for(lambda: ready_now(client), what="the workers answer")
-    for limit in ("DEADLINE", "PING_TIMEOUT"):
-        monkeypatch.setattr(health_routes, limit, TIMEOUT)  # the workers may be slow on a busy machine
+    monkeypatch.setattr(health_routes, "PING_TIMEOUT", TIMEOUT)  # the workers may be slow on a busy machine
     statuses: list[int] = []
 
     def probe() -> None:

@@ -82,7 +82,7 @@ class TestUnavailable:
         assert result.exit_code == 1
         assert result.stderr == "Beat is not running: none of these tasks is sent.\n"
         entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
-        assert (entries["sweep_archives"]["every"], entries["sweep_archives"]["last_run_at"]) == (60.0, None)
+        assert (entries["sweep_archives"]["every"], entries["sweep_archives"]["last_sent_at"]) == (60.0, None)
 
     def test_commands_fail_promptly_without_redis(self, make_app: Callable[..., Flask]) -> None:
         app = make_app(REDIS_URL="redis://127.0.0.1:1/0")

@@ -18,7 +18,7 @@ from microblog.accounts.models import User
 from microblog.clock import utcnow
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
-from microblog.monitoring import metrics, statistics
+from microblog.monitoring import metrics, statistics, status
 from microblog.notifications import pubsub
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import AlreadyFinished
@@ -39,6 +39,7 @@ SLACK = 60.0  # seconds that a busy machine may add
 def long_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow each check the time of a test, since the machine may be busy."""
     monkeypatch.setattr(metrics, "DEADLINE", TIMEOUT)
+    monkeypatch.setattr(status, "EXTRA_TIMEOUT", TIMEOUT / 2)
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from microblog.clock import utcnow
-from microblog.monitoring.status import SystemStatus, Verdict
+from microblog.monitoring.rules import Verdict
+from microblog.monitoring.status import SystemStatus
 from microblog.monitoring.workers import WorkerReplies
 
 
 def status_with(pool: dict[str, Any]) -> SystemStatus:
     replies = WorkerReplies(up={"a@host": {"stats": {"pool": pool}, "queues": ["default"]}}, silent=[], last_seen={})
-    return SystemStatus(at=utcnow(), workers=replies, queues=[], schedule=[], dead_letters=0, jobs=None, unavailable={})
+    return SystemStatus(at=utcnow(), workers=replies, unavailable={})
 
 
 def test_worker_without_processes_degrades_status() -> None:
@@ -21,7 +22,7 @@ def test_worker_without_processes_degrades_status() -> None:
     status = status_with({"processes": []})
 
     assert status.verdict is Verdict.DEGRADED
-    assert status.problems == ["a@host has no processes: flask tasks worker a@host grow."]
+    assert [problem.text for problem in status.problems] == ["a@host has no processes: flask tasks worker a@host grow."]
 
 
 def test_summary_counts_processes_of_grown_pool() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS
+from microblog.monitoring.status import SystemStatus
 from microblog.monitoring.watch import screen_data
 from microblog.monitoring.watch.reader import JobQuery, JobQueryResult
 from microblog.monitoring.watch.screen_data import ScreenData
@@ -55,6 +56,9 @@ class Watched:
         self.data.store_result(
             JobQueryResult(JobQuery(maybe_without_row=checked), list(jobs), Counts(), None, with_row)
         )
+
+    def store_replies(self, replies: WorkerReplies) -> None:
+        self.data.store_status(SystemStatus(utcnow(), {}, workers=replies))
 
     def snapshot(self) -> Snapshot:
         return self.data.snapshot(JobQuery())
@@ -109,9 +113,7 @@ def test_offline_worker_is_removed(watched: Watched) -> None:
 def test_worker_replies_count_before_first_event(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 4}, "total": {"a": 2, "b": 3}}
     last_seen = datetime(2026, 1, 1, tzinfo=UTC)
-    watched.data.store_replies(
-        WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen})
-    )
+    watched.store_replies(WorkerReplies({"up@h": {"stats": stats, "active": [{}]}}, ["gone@h"], {"gone@h": last_seen}))
 
     gone, up = watched.snapshot().workers
 
@@ -122,14 +124,14 @@ def test_worker_replies_count_before_first_event(watched: Watched) -> None:
 def test_grown_pool_is_shown_with_its_processes(watched: Watched) -> None:
     stats = {"pool": {"max-concurrency": 2, "processes": [1, 2, 3, 4]}}
     watched.heartbeat("heard@h")
-    watched.data.store_replies(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
+    watched.store_replies(WorkerReplies({"heard@h": {"stats": stats}, "up@h": {"stats": stats}}, [], {}))
 
     assert [(worker.name, worker.concurrency) for worker in watched.snapshot().workers] == [("heard@h", 4), ("up@h", 4)]
 
 
 def test_silent_worker_no_longer_expected_is_removed(watched: Watched) -> None:
     watched.heartbeat(ago=SILENCE)
-    watched.data.store_replies(WorkerReplies({}, [], {}))
+    watched.store_replies(WorkerReplies({}, [], {}))
 
     assert watched.snapshot().workers == []
 

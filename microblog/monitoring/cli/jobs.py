@@ -50,10 +50,8 @@ def status(context: click.Context, timeout: float) -> None:
     \b
     Exit codes:
       0  healthy
-      1  degraded: a worker does not respond, a queue with messages is paused or has no consumers, beat is
-         overdue, a user has waited for 5 minutes for a job that no worker runs, or a tenth of the jobs
-         that ended within the last hour failed (at least 5)
-      2  down: the database or Redis does not respond, or no worker does
+      1  degraded: some jobs wait or fail that should not, or soon will; each problem is on a line
+      2  down: the database or Redis does not respond or refuses writes, or no worker responds
 
     If a part of the system is unavailable, the status of the other parts is still shown.
 

@@ -15,8 +15,10 @@ from microblog.jobs.models import Job
 from microblog.monitoring import output
 from microblog.monitoring.job_queries import describe_job, events_of, users_of
 from microblog.monitoring.output import EMPTY
-from microblog.monitoring.queues import QueueStats, ScheduleEntry
-from microblog.monitoring.status import JobSummary, SystemStatus, Verdict
+from microblog.monitoring.queues import QueueStats
+from microblog.monitoring.rules import DATABASE, REDIS, WRITES, Verdict
+from microblog.monitoring.schedule import ScheduleEntry
+from microblog.monitoring.status import JobSummary, SystemStatus
 from microblog.monitoring.workers import LIMITS, Fields, WorkerSummary
 from microblog.taskqueue.consumer import DeadLetter
 from microblog.taskqueue.models import Task
@@ -241,12 +243,13 @@ def print_dead_letters(letters: Iterable[DeadLetter]) -> None:
 def print_schedule(entries: Iterable[ScheduleEntry]) -> None:
     """Print the schedule, one entry per line."""
     output.print_table(
-        ["NAME", "TASK", "EVERY", "LAST RUN", "NEXT RUN"],
+        ["NAME", "TASK", "EVERY", "SENT", "RUN", "NEXT"],
         [
             [
                 entry.name,
                 entry.task,
                 output.format_seconds(entry.every),
+                output.format_time(entry.last_sent_at),
                 output.format_time(entry.last_run_at),
                 output.format_time(entry.next_run_at),
             ]
@@ -275,6 +278,12 @@ def _json(value: object) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
+#: What is null in the JSON if a service is unavailable.
+PARTS = {
+    REDIS: ("workers", "queues", "schedule", "beat", "dead_letters"),
+    DATABASE: ("jobs",),
+    WRITES: (),
+}
 COLOURS = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "red"}
 
 
@@ -282,14 +291,17 @@ def status_as_json(status: SystemStatus) -> dict[str, Any]:
     """Return the status as JSON; a part that is unavailable is null, and `away` gives the reason."""
     return {
         "status": status.verdict.name.lower(),
-        "problems": status.problems,
+        "problems": [problem.text for problem in status.problems],
+        "rules": sorted({problem.rule.name for problem in status.problems}),
         "at": status.at,
         "workers": None if status.workers is None else status.workers.summaries(),
         "queues": status.queues,
         "jobs": status.jobs,
         "schedule": status.schedule,
+        "beat": status.beat,
         "dead_letters": status.dead_letters,
-        "away": status.unavailable,
+        "clocks": status.clocks,
+        "away": {part: reason for service, reason in status.unavailable.items() for part in PARTS[service]},
     }
 
 
@@ -297,7 +309,7 @@ def print_status(status: SystemStatus) -> None:
     """Print the system status."""
     click.secho(status.verdict.name.lower(), fg=COLOURS[status.verdict], bold=True)
     for problem in status.problems:
-        click.echo(f"- {output.one_line(problem)}")
+        click.echo(f"- {output.one_line(problem.text)}")
     if status.workers is not None and (summaries := status.workers.summaries()):
         output.print_heading("Workers")
         print_workers(summaries)

@@ -25,7 +25,8 @@ from microblog.monitoring.cli.common import (
     worker_timeout,
 )
 from microblog.monitoring.cli.queues import queue_argument
-from microblog.monitoring.queues import is_beat_running, measure_queues, schedule_entries
+from microblog.monitoring.queues import measure_queues
+from microblog.monitoring.schedule import is_beat_running, schedule_entries
 from microblog.monitoring.workers import (
     REGISTERED,
     CommandReply,
@@ -211,7 +212,7 @@ def list_queues(timeout: float) -> None:
 @json_option
 @click.pass_context
 def show_schedule(context: click.Context) -> None:
-    """List the periodic tasks with their interval, last run and next run. Exit code 1 if beat is not running.
+    """List the periodic tasks: their interval, when they were sent, and when they ran. Exit code 1 without beat.
 
     \b
     Example:

@@ -17,15 +17,16 @@ from microblog.jobs.models import find_job
 from microblog.monitoring.actions import apply_to_job
 from microblog.monitoring.events import Events, report_thread_crashes
 from microblog.monitoring.queues import measure_queues
+from microblog.monitoring.status import check_status
 from microblog.monitoring.watch.reader import JobReader, Poller
 from microblog.monitoring.watch.screen import draw, page_size
 from microblog.monitoring.watch.screen_data import ScreenData
 from microblog.monitoring.watch.terminal import Terminal
 from microblog.monitoring.watch.ui_state import QUIT, Command, UiState
-from microblog.monitoring.workers import WorkerReplies, query_workers
+from microblog.monitoring.workers import WorkerReplies
 
 READ_EVERY = 1.0  # seconds, for the Task table and the queues
-QUERY_EVERY, QUERY_TIMEOUT = 5.0, 1.0  # seconds, for the workers
+QUERY_EVERY, QUERY_TIMEOUT = 5.0, 1.0  # seconds, for the workers and the status
 DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not respond counts as unavailable
 REDRAW_EVERY, SHORTEST_FRAME = 1.0, 0.1  # seconds
 NOTICE_SECONDS = 8.0  # seconds that the result of a cancel or a retry stays on the screen
@@ -79,7 +80,7 @@ class _MainLoop:
                 errors=(*BROKER_UNAVAILABLE, DatabaseUnavailable),
                 notify=self._handle_queues_error,
             ),
-            Poller(app, self._query_workers, interval=QUERY_EVERY, errors=BROKER_UNAVAILABLE, notify=lambda _: None),
+            Poller(app, self._check_status, interval=QUERY_EVERY, errors=(), notify=lambda _: None),
         ]
         self._notice, self._notice_at = "", 0.0
         self._drawn_at = 0.0
@@ -141,9 +142,11 @@ class _MainLoop:
         if error is not None:
             self._data.store_queues(None)
 
-    def _query_workers(self) -> None:
-        self._replies = query_workers(QUERY_TIMEOUT)
-        self._data.store_replies(self._replies)
+    def _check_status(self) -> None:
+        status = check_status(QUERY_TIMEOUT)
+        if status.workers is not None:
+            self._replies = status.workers
+        self._data.store_status(status)
 
     def _execute(self, command: Command) -> None:
         """Cancel or retry a job. Runs in its own thread, since Redis and the database may respond slowly."""

@@ -15,6 +15,7 @@ from rich.text import Text
 from microblog.monitoring import output
 from microblog.monitoring.events import SILENCE_TIMEOUT
 from microblog.monitoring.queues import QueueStats
+from microblog.monitoring.rules import verdict_of
 from microblog.monitoring.watch import widgets
 from microblog.monitoring.watch.detail import detail_lines
 from microblog.monitoring.watch.reader import LIMIT, UNFINISHED
@@ -54,7 +55,7 @@ def draw(
         parts.append(Layout(_framed(widgets.Scrolled(detail_lines(snapshot, line), ui), f"Job {ui.cursor}")))
     else:
         parts.append(Layout(_framed(widgets.Scrolled(widgets.help_lines(), ui), "Help")))
-    parts.append(Layout(_status(ui, notice), size=1))
+    parts.append(Layout(_status(snapshot, ui, notice), size=1))
     parts.append(Layout(_keys(KEYS[ui.mode]), size=1))
     layout.split_column(*parts)
     return layout
@@ -271,7 +272,8 @@ def _progress(job: JobLine, now: datetime) -> RenderableType:
     return widgets.bar(job.percent, job.state == states.SUCCESS)
 
 
-def _status(ui: UiState, notice: str) -> RenderableType:
+def _status(snapshot: Snapshot, ui: UiState, notice: str) -> RenderableType:
+    """Return the line for a question, the filter, the result of the last action, or the status of the system."""
     if ui.question is not None and ui.question.job is not None:
         job = ui.question.job
         action = "Cancel" if ui.question.action == CANCEL else "Retry"
@@ -279,7 +281,13 @@ def _status(ui: UiState, notice: str) -> RenderableType:
         return widgets.clean(f" {action} {job.name}{owner} ({job.id[:8]})? y/n ", "bold black on yellow")
     if ui.typing:
         return Text.assemble((" filter: ", "bold yellow"), widgets.clean(ui.text), ("▏", "blink"))
-    return widgets.clean(f" {notice}", widgets.STRONG)
+    if notice or snapshot.problems is None:
+        return widgets.clean(f" {notice}", widgets.STRONG)
+    verdict = verdict_of(snapshot.problems).name.lower()
+    if not snapshot.problems:
+        return Text(f" {verdict}", style=widgets.GOOD)
+    more = f" (and {len(snapshot.problems) - 1} more: flask tasks status)" if len(snapshot.problems) > 1 else ""
+    return widgets.clean(f" {verdict}: {snapshot.problems[0].text}{more}", widgets.BAD)
 
 
 def _keys(text: str) -> RenderableType:

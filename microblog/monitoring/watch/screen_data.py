@@ -14,6 +14,8 @@ from celery.events.state import State, Task, Worker
 from microblog.clock import utcnow
 from microblog.monitoring.events import CHANGE, PROGRESS, Event
 from microblog.monitoring.queues import QueueStats
+from microblog.monitoring.rules import Problem
+from microblog.monitoring.status import SystemStatus
 from microblog.monitoring.watch.reader import UNFINISHED, JobQuery, JobQueryResult
 from microblog.monitoring.watch.snapshot import Change, JobLine, Service, Snapshot, WorkerLine
 from microblog.monitoring.workers import WorkerReplies, WorkerSummary
@@ -38,6 +40,7 @@ class ScreenData:
         self._result: JobQueryResult | None = None
         self._queues: Sequence[QueueStats] | None = None
         self._replies: WorkerReplies | None = None
+        self._problems: Sequence[Problem] | None = None
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._ended: Counter[tuple[int, str]] = Counter()
 
@@ -82,10 +85,11 @@ class ScreenData:
             self._queues = queues
         self._on_update()
 
-    def store_replies(self, replies: WorkerReplies) -> None:
-        """Store the replies of the workers."""
+    def store_status(self, status: SystemStatus) -> None:
+        """Store the problems that the status has, and the replies of the workers."""
         with self._lock:
-            self._replies = replies
+            self._replies = status.workers or self._replies
+            self._problems = status.problems
         self._on_update()
 
     def running_tasks(self) -> frozenset[str]:
@@ -112,6 +116,7 @@ class ScreenData:
                 queues=self._queues if not self._redis.unavailable else None,
                 jobs=jobs,
                 counts=result.counts if result else None,
+                problems=self._problems,
                 throughput=[sum(each.values()) for each in slices],
                 succeeded=sum(each[states.SUCCESS] for each in slices),
                 failed=sum(each[states.FAILURE] for each in slices),

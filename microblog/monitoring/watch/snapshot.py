@@ -10,6 +10,7 @@ from typing import Any
 from microblog.jobs.models import Job
 from microblog.monitoring.job_queries import WaitingJob
 from microblog.monitoring.queues import QueueStats
+from microblog.monitoring.rules import Problem
 from microblog.taskqueue import states
 
 
@@ -158,6 +159,7 @@ class Snapshot:
     queues: Sequence[QueueStats] | None = None  # None if unknown
     jobs: Sequence[JobLine] | None = None
     counts: Counts | None = None
+    problems: Sequence[Problem] | None = None  # None if unknown
     throughput: Sequence[int] = ()
     succeeded: int = 0  # in the last minute
     failed: int = 0

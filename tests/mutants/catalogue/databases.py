@@ -7,7 +7,6 @@ from tests.mutants.mutant import Edit, Mutant
 CONNECTIONS = "microblog/connections.py"
 DATABASE = "microblog/database.py"
 ERRORS = "microblog/errors.py"
-HEALTH = "microblog/monitoring/health_routes.py"
 IDLE_CONNECTIONS = "microblog/taskqueue/idle_connections.py"
 STATUS = "microblog/monitoring/status.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
@@ -54,15 +53,9 @@ UNAVAILABLE = (
         (f"{TEST_REFUSALS}::test_locked_database_does_not_stop_web_process",),
     ),
     Mutant(
-        "database-write-ready",
-        "/readyz reports a database that refuses to write.",
-        (Edit(HEALTH, "_database", "check_writable(db.engine)", "pass"),),
-        (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
-    ),
-    Mutant(
-        "database-write-status",
-        "The system status reports a database that refuses to write.",
-        (Edit(STATUS, "check_status", "check_writable(db.engine)", "pass"),),
+        "database-write",
+        "A database that refuses to write is reported.",
+        (Edit(STATUS, "_write_to_database", "check_writable(db.engine)", "pass"),),
         (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
     ),
     Mutant(
