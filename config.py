@@ -7,13 +7,13 @@ with one sentence for each such variable (see :func:`load_settings`).
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import limits
 from email_validator import EmailNotValidError, validate_email
 from environs import Env, EnvError, ValidationError, validate
@@ -224,8 +224,8 @@ def _mail(env: Env) -> dict[str, Any]:
 
 def _exports(env: Env, instance: Path) -> dict[str, Any]:
     return {
-        # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
-        "EXPORT_STORAGE_URL": env.str("EXPORT_STORAGE_URL", str(instance / "exports"), validate=_storage_url),
+        # A folder that web servers and workers share, or s3://bucket/prefix; boto3 reads AWS_* variables by itself.
+        "EXPORT_STORAGE_URL": _storage(env, "EXPORT_STORAGE_URL", instance / "exports"),
         # Bytes; a larger archive is mailed as a link.
         "EXPORT_ATTACHMENT_LIMIT": env.int("EXPORT_ATTACHMENT_LIMIT", 10 * MEGABYTE, validate=validate.Range(min=0)),
         # Seconds for which the link in the mail is valid.
@@ -239,8 +239,8 @@ def _exports(env: Env, instance: Path) -> dict[str, Any]:
 
 def _imports(env: Env, instance: Path) -> dict[str, Any]:
     return {
-        # Any fsspec URL: a folder, or s3://bucket/prefix with the s3fs package installed.
-        "IMPORT_STORAGE_URL": env.str("IMPORT_STORAGE_URL", str(instance / "imports"), validate=_storage_url),
+        # As EXPORT_STORAGE_URL.
+        "IMPORT_STORAGE_URL": _storage(env, "IMPORT_STORAGE_URL", instance / "imports"),
         # Bytes of an uploaded file, including the form around it; the default is about a million posts.
         "IMPORT_MAX_SIZE": env.int("IMPORT_MAX_SIZE", 256 * MEGABYTE, validate=_positive),
         # Seconds for which an uploaded file is stored for a retry of a failed or cancelled job.
@@ -333,10 +333,20 @@ def _service_url(value: str | None) -> None:
 
 
 def _storage_url(value: str) -> None:
-    try:
-        fsspec.core.url_to_fs(value)
-    except (ValueError, ImportError, OSError) as error:
-        raise ValidationError(f"Must be a folder or a URL that fsspec can open ({error}).") from None
+    folder = _folder(value)
+    usable = Path(folder).is_absolute() or re.fullmatch(r"[^~:/\s][^:/]*(/.*)?", value)
+    if not usable and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[^?#]*)?", value):
+        raise ValidationError("Must be a folder (a path, or file:///path) or a bucket (s3://bucket/prefix).")
+
+
+def _storage(env: Env, name: str, default: Path) -> str:
+    """Return the URL of a bucket, or the absolute path of a folder."""
+    value: str = env.str(name, str(default), validate=_storage_url) or ""
+    return value if value.startswith("s3://") else str(Path(_folder(value)).absolute())
+
+
+def _folder(value: str) -> str:
+    return os.path.expanduser(value.removeprefix("file://"))
 
 
 def _mail_address(value: str) -> None:

@@ -1,25 +1,30 @@
-"""File storage on any fsspec filesystem, by default a local folder."""
+"""File storage: a local folder (FolderStorage), or a bucket of S3 or of a compatible service (bucket.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import posixpath
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import IO
-
-import fsspec
 
 CHUNK = 1024 * 1024  # bytes read at once
 PARTS = "parts"  # the folder of files that are not complete yet
+#: Errors that last until an operator corrects the setting, the permissions or the credentials.
+REFUSED = (PermissionError, NotADirectoryError, FileExistsError)
+
+
+class StorageUnavailable(OSError):
+    """The service of the storage cannot be reached, or answers with an error of its own."""
 
 
 class NewFile:
     """A file that is being written; `size` (bytes) and `sha256` (hex) describe what has been written so far."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, append: Callable[[bytes], object]) -> None:
         self.size = 0
-        self._file = file
+        self._append = append
         self._digest = hashlib.sha256()
 
     @property
@@ -29,39 +34,46 @@ class NewFile:
     def write(self, chunks: Iterable[bytes]) -> None:
         """Append `chunks`."""
         for chunk in chunks:
-            self._file.write(chunk)
+            self._append(chunk)
             self._digest.update(chunk)
             self.size += len(chunk)
 
 
-class Storage:
-    """Files under one root, each visible only once it is complete."""
+class Storage(ABC):
+    """Files under one root, each visible only once it is complete.
 
-    def __init__(self, url: str) -> None:
-        """Use `url`, a folder or any URL that fsspec supports (``s3://bucket/prefix``)."""
-        self._files, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
+    All methods raise OSError: StorageUnavailable, or one of REFUSED.
+    """
 
-    @contextmanager
-    def new(self, path: str) -> Iterator[NewFile]:
-        """Open a new file for writing; it is moved from the folder ``PARTS`` to `path` when the block ends.
+    @abstractmethod
+    def new(self, path: str) -> AbstractContextManager[NewFile]:
+        """Open a new file for writing; it appears at `path` when the block ends.
 
-        If the block raises, the file is deleted.
+        If the block raises, the file is deleted. Raises FileNotFoundError if another process has deleted it meanwhile.
         """
-        part = self._full(f"{PARTS}/{path}")
-        try:
-            with self._files.open(part, "wb") as file:
-                yield NewFile(file)
-            self._files.mv(part, self._full(path))
-        except BaseException:
-            if self._files.exists(part):
-                self._files.rm_file(part)
-            raise
 
-    @contextmanager
-    def open(self, path: str) -> Iterator[IO[bytes]]:
-        """Open the file at `path` for reading. Raises FileNotFoundError."""
-        with self._files.open(self._full(path), "rb") as file:
-            yield file
+    @abstractmethod
+    def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Open the file at `path` for reading and seeking. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Return whether a complete file exists at `path`."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Delete the file at `path`, complete or not, if there is one; a process that is still writing it fails."""
+
+    @abstractmethod
+    def download_url(self, path: str, file_name: str, content_type: str) -> str | None:
+        """Return a URL from which anyone may download the file at `path` for five minutes, as `file_name`.
+
+        None if the web server itself has to send the file.
+        """
+
+    @abstractmethod
+    def download_origin(self) -> str | None:
+        """Return the scheme and host of all download URLs, or None if there are none; needs no network."""
 
     def read_chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of the file at `path` in chunks. The first one raises FileNotFoundError."""
@@ -69,26 +81,53 @@ class Storage:
             while chunk := file.read(CHUNK):
                 yield chunk
 
-    def exists(self, path: str) -> bool:
-        """Return whether a complete file exists at `path`."""
-        return bool(self._files.exists(self._full(path)))
 
-    def size(self, path: str) -> int:
-        """Return the size of the file at `path` in bytes. Raises FileNotFoundError."""
-        return int(self._files.size(self._full(path)))
+class FolderStorage(Storage):
+    """The files in a folder, which is created when it is first written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def new(self, path: str) -> Iterator[NewFile]:
+        """Write the file into the folder ``PARTS``, and move it from there when it is complete."""
+        part = self._part(path)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                yield NewFile(file.write)
+            part.replace(self._folder / path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Open the file itself."""
+        return (self._folder / path).open("rb")
+
+    def exists(self, path: str) -> bool:
+        """Return whether the file exists."""
+        return (self._folder / path).exists()
 
     def delete(self, path: str) -> None:
-        """Delete the file at `path`, if it exists."""
-        if self.exists(path):
-            self._files.rm_file(self._full(path))
+        """Delete the file, in the folder ``PARTS`` first: from there its writer could still move it."""
+        self._part(path).unlink(missing_ok=True)
+        (self._folder / path).unlink(missing_ok=True)
 
-    def parts(self) -> list[str]:
-        """Return the paths of all incomplete files: still being written, or left by a process that was killed."""
-        folder = self._full(PARTS)
-        if not self._files.exists(folder):
-            return []
-        names = (posixpath.basename(file) for file in self._files.ls(folder, detail=False))
-        return sorted(posixpath.join(PARTS, name) for name in names)
+    def download_url(self, path: str, file_name: str, content_type: str) -> None:
+        """Return None: nothing else serves the folder."""
 
-    def _full(self, path: str) -> str:
-        return posixpath.join(self._root, path)
+    def download_origin(self) -> None:
+        """Return None: there are no download URLs."""
+
+    def _part(self, path: str) -> Path:
+        return self._folder / PARTS / path
+
+
+def open_storage(url: str) -> Storage:
+    """Return the storage at `url`, a folder or ``s3://bucket/prefix``."""
+    if url.startswith("s3://"):
+        from microblog.bucket import BucketStorage  # boto3 takes a third of a second to import
+
+        return BucketStorage(url)
+    return FolderStorage(Path(url))

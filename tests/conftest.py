@@ -22,6 +22,7 @@ from microblog.accounts.models import User
 from microblog.extensions import db
 from tests.support import app_factory, external, process_state, servers, sharing
 from tests.support.app_factory import Applications
+from tests.support.bucket import BucketServer
 from tests.support.clients import PASSWORD, signed_in_client
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.scheduling import FileOrBrowserScheduling
@@ -64,6 +65,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for program, count in skipped.items():
         if count:
             terminalreporter.write_line(f"Tests skipped: {count}. {program.reason}.", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def running_bucket_server() -> Iterator[BucketServer]:
+    """The server of buckets of this process."""
+    with BucketServer().running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_server(running_bucket_server: BucketServer) -> BucketServer:
+    """The server of buckets, with one that is empty. Its `environment` lets programs use it."""
+    running_bucket_server.reset()
+    return running_bucket_server
 
 
 @pytest.fixture(scope="session")

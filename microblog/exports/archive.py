@@ -15,15 +15,15 @@ from microblog.jobs import job_details
 from microblog.jobs.job_details import Details
 from microblog.jobs.models import Job
 from microblog.posts.models import Post
-from microblog.storage import Storage
+from microblog.storage import Storage, open_storage
 
 BATCH = 2000  # posts read and written at a time
-FILE_NAME = "posts.json"
+FILE_NAME, CONTENT_TYPE = "posts.json", "application/json"
 
 
 def archive_storage() -> Storage:
     """Return the storage at ``EXPORT_STORAGE_URL``."""
-    return Storage(current_app.config["EXPORT_STORAGE_URL"])
+    return open_storage(current_app.config["EXPORT_STORAGE_URL"])
 
 
 # Databases return times in UTC: PostgreSQL aware ones, SQLite naive ones.
@@ -68,9 +68,9 @@ def to_json(batches: Iterator[list[dict[str, Any]]]) -> Iterator[bytes]:
 
 @job_details.adds_job_details("archives")
 def archives_of_job(job: Job) -> list[Details]:
-    """Return the archive of `job`, unless it has been deleted; `path` is relative to the storage, `size` in bytes."""
+    """Return the archive of `job`, if it exists; `path` is relative to the storage, `size` in bytes."""
     archive = db.session.get(Archive, job.id)
-    if archive is None:
+    if archive is None or not archive.sha256:
         return []
     columns = ("path", "size", "sha256", "posts", "created_at", "expires_at")
     return [{name: getattr(archive, name) for name in columns}]

@@ -7,7 +7,7 @@ from flask_babel import gettext as _
 from flask_mail import Message
 
 from microblog.accounts.models import User
-from microblog.exports.archive import FILE_NAME, archive_storage
+from microblog.exports.archive import CONTENT_TYPE, FILE_NAME, archive_storage
 from microblog.exports.models import Archive
 from microblog.i18n import locale_of
 from microblog.mail.sending import render_email
@@ -36,5 +36,5 @@ def archive_email(user: User, archive: Archive) -> Message:
         )
     if attached:
         with archive_storage().open(archive.path) as file:
-            message.attach(FILE_NAME, "application/json", file.read())
+            message.attach(FILE_NAME, CONTENT_TYPE, file.read())
     return message

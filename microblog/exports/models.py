@@ -15,10 +15,10 @@ from microblog.taskqueue.errors import ClaimLost
 
 
 class Archive(Model):
-    """A written archive. If its attempt died before the move to `path`, the file is missing until the next attempt.
+    """An archive, whose row is committed before its file is written, so that the file is found whatever is killed.
 
-    Its id is the id of the job that created it, `attempt` the number of the attempt (Task.attempts). `path` is
-    relative to the storage, `size` in bytes, `sha256` in hex.
+    Its id is the id of the job that writes it, `attempt` the number of the latest attempt (Task.attempts). `path` is
+    relative to the storage, `size` in bytes, `sha256` in hex; it is empty until all posts are written.
     """
 
     __tablename__ = "archive"
@@ -27,9 +27,9 @@ class Archive(Model):
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user.id", ondelete="CASCADE"), index=True)
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     path: Mapped[str] = mapped_column(sa.String(255))
-    posts: Mapped[int]
-    size: Mapped[int] = mapped_column(sa.BigInteger)
-    sha256: Mapped[str] = mapped_column(sa.String(64))
+    posts: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+    sha256: Mapped[str] = mapped_column(sa.String(64), default="")
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
@@ -39,10 +39,15 @@ def archive_path(job_id: str, attempt: int) -> str:
     return f"{job_id}.{attempt}.json"
 
 
-def record(**values: Any) -> None:
-    """Store the row of an archive, replacing that of an earlier attempt, and commit.
+def earlier_paths(job_id: str, attempt: int) -> list[str]:
+    """Return the paths of the attempts before `attempt`."""
+    return [archive_path(job_id, earlier) for earlier in range(1, attempt)]
 
-    Raises ClaimLost if a later attempt has already created an archive.
+
+def record(**values: Any) -> None:
+    """Store columns of the row of an archive, which may exist from before or from an earlier attempt, and commit.
+
+    Raises ClaimLost if a later attempt has started.
     """
     insert = dialect_insert(db.engine, Archive)
     replaced = {name: insert.excluded[name] for name in values if name != "id"} | {"created_at": utcnow()}
@@ -52,4 +57,4 @@ def record(**values: Any) -> None:
     recorded = db.session.scalar(statement.returning(Archive.id))
     db.session.commit()
     if recorded is None:
-        raise ClaimLost(f"a later attempt has already created the archive of job {values['id']}")
+        raise ClaimLost(f"a later attempt already writes the archive of job {values['id']}")

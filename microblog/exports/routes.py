@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext as _
 from flask_login import current_user, login_required
 
-from microblog.exports.archive import FILE_NAME, archive_storage
+from microblog.exports.archive import CONTENT_TYPE, FILE_NAME, archive_storage
 from microblog.exports.services import ArchiveNotFound, find_archive, start_export
 from microblog.extensions import db
 from microblog.rate_limits import limit_launches
@@ -36,7 +36,7 @@ def export_posts() -> ResponseReturnValue:
 @bp.get("/exports/<archive_id>/download")
 @login_required
 def download(archive_id: str) -> ResponseReturnValue:
-    """Send the archive to its owner; the token of a link in a mail must also be valid."""
+    """Send the archive to its owner, or redirect to its bucket; the token of a link in a mail must also be valid."""
     try:
         archive = find_archive(archive_id, current_user.id, request.args.get("token"))
     except LinkExpired:
@@ -44,8 +44,10 @@ def download(archive_id: str) -> ResponseReturnValue:
     except (ArchiveNotFound, LinkInvalid):
         abort(404, _("There is no such archive, or it has expired."))
     storage = archive_storage()
-    response = Response(storage.read_chunks(archive.path), mimetype="application/json")
-    response.content_length = storage.size(archive.path)
+    if url := storage.download_url(archive.path, FILE_NAME, CONTENT_TYPE):
+        return redirect(url)
+    response = Response(storage.read_chunks(archive.path), mimetype=CONTENT_TYPE)
+    response.content_length = archive.size
     response.headers.set("Content-Disposition", "attachment", filename=FILE_NAME)
     response.set_etag(archive.sha256)
     return response

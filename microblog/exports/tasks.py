@@ -17,7 +17,7 @@ from microblog.database import DatabaseUnavailable
 from microblog.exports import cleanup
 from microblog.exports.archive import archive_storage, count_posts, read_posts, to_json
 from microblog.exports.emails import archive_email
-from microblog.exports.models import Archive, archive_path, record
+from microblog.exports.models import Archive, archive_path, earlier_paths, record
 from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
 from microblog.notifications import renderers
@@ -44,15 +44,17 @@ def export_posts(self: JobTask, user_id: int) -> dict[str, Any]:
 
     If the job is cancelled, Progress raises Cancelled, and Storage.new() deletes the unfinished file.
     """
-    path, total = archive_path(self.job_id, self.attempt), count_posts(user_id)
-    db.session.rollback()  # progress is stored by the same connection
-    with archive_storage().new(path) as file:
+    path, storage, total = archive_path(self.job_id, self.attempt), archive_storage(), count_posts(user_id)
+    expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
+    row = {"id": self.job_id, "attempt": self.attempt, "user_id": user_id, "path": path, "expires_at": expires_at}
+    record(**row)
+    for earlier in earlier_paths(self.job_id, self.attempt):
+        storage.delete(earlier)  # its worker may have died while it wrote it
+    with storage.new(path) as file:
         with Progress(self, total, describe=describe_progress) as progress:
             file.write(to_json(_counted(read_posts(user_id), progress)))
         columns = {"posts": progress.current, "size": file.size, "sha256": file.sha256}
-        expires_at = utcnow() + timedelta(seconds=current_app.config["EXPORT_LIFETIME"])
-        # The row is committed before the file is moved: if this attempt then fails, sweep_archives finds its file.
-        record(id=self.job_id, attempt=self.attempt, user_id=user_id, path=path, expires_at=expires_at, **columns)
+        record(**row, **columns)  # before the file is complete, which an attempt that lost its claim must not achieve
     return {"archive_id": self.job_id, **columns}
 
 
@@ -68,11 +70,9 @@ def email_export(self: MailTask, exported: dict[str, Any]) -> dict[str, Any]:
 
 @shared_task(name="sweep_archives", ignore_result=True, interval_setting="SWEEP_INTERVAL")
 def sweep_archives() -> None:
-    """Delete expired archives, and files left behind by failures."""
-    cleanup.delete_abandoned_parts()  # first, so that no part becomes an archive meanwhile
+    """Delete expired archives, and those of exports that failed."""
     cleanup.delete_expired()
     cleanup.delete_archives_of_failed_exports()
-    cleanup.delete_superseded()
 
 
 def _counted(batches: Iterator[list[dict[str, Any]]], progress: Progress) -> Iterator[list[dict[str, Any]]]:

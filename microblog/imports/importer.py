@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -181,7 +182,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     storage, path = upload_storage(), f"{upload_id}.json"
     reports = [Report()]  # one for each pass over the file
     describe = partial(_posts_read, reports)
-    with storage.open(path) as file, Progress(task, storage.size(path), describe=describe) as progress:
+    with storage.open(path) as file, Progress(task, _size(file), describe=describe) as progress:
         uploads.delete_uploads_with_rejected_entries(user_id, kept_id=upload_id)
         db.session.rollback()  # progress is stored by the same connection
         try:
@@ -192,6 +193,12 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
             with count_anywhere() as count:
                 _read(file, upload_id, user_id, count, reports[1], progress, skip=reports[0].processed)
     return reports[-1].to_dict(_imported(upload_id))
+
+
+def _size(file: IO[bytes]) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _read(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.clock import utcnow
 from microblog.extensions import Model
-from microblog.storage import Storage
+from microblog.storage import Storage, open_storage
 
 MAX_URL_LENGTH = 500  # characters of the original post's URL
 
@@ -59,4 +59,4 @@ class RejectedEntry(Model):
 
 def upload_storage() -> Storage:
     """Return the storage of the setting ``IMPORT_STORAGE_URL``."""
-    return Storage(current_app.config["IMPORT_STORAGE_URL"])
+    return open_storage(current_app.config["IMPORT_STORAGE_URL"])

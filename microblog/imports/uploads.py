@@ -18,7 +18,6 @@ from microblog.extensions import db
 from microblog.imports import rejected_entries
 from microblog.imports.models import RejectedEntry, Upload, upload_storage
 from microblog.jobs.models import Job
-from microblog.storage import PARTS
 from microblog.taskqueue.errors import AlreadyRunning
 from microblog.taskqueue.models import Task
 
@@ -124,8 +123,7 @@ def _delete(condition: sa.ColumnElement[bool]) -> int:
     while batch := db.session.scalars(sa.select(Upload).where(condition).limit(BATCH)).all():
         paths = {upload.id: upload.path for upload in batch}
         for upload_id, path in paths.items():
-            for file in (f"{PARTS}/{path}", path):  # the partial file first: its writer could move it to `path`
-                storage.delete(file)
+            storage.delete(path)
             rejected_entries.delete_by_upload(upload_id)
         db.session.execute(sa.delete(Upload).where(Upload.id.in_(paths)))
         db.session.commit()

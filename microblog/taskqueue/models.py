@@ -13,7 +13,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from microblog.database import DatabaseTime
-from microblog.extensions import Model, db
+from microblog.extensions import Model
 from microblog.taskqueue import states
 from microblog.validators import replace_unstorable
 
@@ -158,9 +158,3 @@ def wrap_result(value: Any) -> dict[str, Any]:
     A dict whose only key is ``result`` is wrapped, too, so that it can be distinguished from a wrapped value.
     """
     return value if isinstance(value, dict) and set(value) != {"result"} else {"result": value}
-
-
-def is_attempt_current(task_id: str, attempt: int) -> bool:
-    """Return whether the attempt `attempt` of a task may still be running or may run later."""
-    query = sa.select(Task.id).where(Task.id == task_id, Task.unfinished, Task.attempts <= attempt)
-    return db.session.scalar(query) is not None

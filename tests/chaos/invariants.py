@@ -168,9 +168,9 @@ class Invariants:
         for archive in self._archives.values():
             yield Violation(f"an archive exists for {archive.id}, which is not a job")
         recorded = set(db.session.scalars(sa.select(Archive.path)))
-        for path in self._storage.rglob("*"):
+        for path in self._storage.rglob("*.json"):
             name = str(path.relative_to(self._storage))
-            if path.is_file() and name not in recorded:
+            if name not in recorded:
                 yield Violation(f"the file {name} belongs to no archive", path.name.partition(".")[0])
 
     def _republished_jobs(self) -> Iterator[Violation]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,7 +76,7 @@ def test_invalid_upload_is_refused_without_job(susan: User, signed_in: Callable[
     assert "unpack it" in responses[0].text
     assert "Choose a file first." in responses[1].text
     assert launched(susan) == []
-    assert not Path(upload_storage()._root).exists()
+    assert files() == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
@@ -178,7 +177,7 @@ def test_api_refuses_invalid_import(app: Flask, susan: User, content: bytes, con
     assert_problem(response, status)
     assert launched(susan) == []
     assert db.session.scalar(sa.select(Upload.id)) is None
-    assert not Path(upload_storage()._root).exists()
+    assert files() == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

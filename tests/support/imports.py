@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery.result import EagerResult
+from flask import current_app
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
@@ -43,5 +44,6 @@ def run_import(user: User, upload: Upload) -> EagerResult:
 
 
 def files() -> list[str]:
-    root = Path(upload_storage()._root)
-    return sorted(path.name for path in root.rglob("*") if path.is_file())
+    """Return the names of the stored files, complete or not."""
+    root = Path(current_app.config["IMPORT_STORAGE_URL"])
+    return sorted(path.name for path in root.rglob("*.json"))

@@ -73,6 +73,15 @@ def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPa
         ("DATABASE_STATEMENT_TIMEOUT", "0.5"),
         ("DATABASE_POOLER", "perhaps"),
         ("EXPORT_STORAGE_URL", "nonsense://bucket"),
+        ("EXPORT_STORAGE_URL", "s3://"),
+        ("EXPORT_STORAGE_URL", "s3:bucket"),
+        ("EXPORT_STORAGE_URL", "s3://bucket/prefix?region=eu"),
+        ("EXPORT_STORAGE_URL", ""),
+        ("EXPORT_STORAGE_URL", " "),
+        ("EXPORT_STORAGE_URL", "s3:///prefix"),
+        ("EXPORT_STORAGE_URL", "file://exports"),
+        ("EXPORT_STORAGE_URL", "file:exports"),
+        ("IMPORT_STORAGE_URL", "~no-such-user/imports"),
         ("MAIL_DEFAULT_SENDER", "nobody"),
         ("MAIL_DEFAULT_SENDER", "Jürgen <jürgen@example.com>"),
         ("ADMINS", "root@example.com,nobody"),
@@ -131,6 +140,22 @@ def test_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
 
     assert str(raised.value).startswith(f"{name}: ")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("~/exports/", "/home/site/exports"),
+        ("file:///srv/exports/", "/srv/exports"),
+        ("exports", str(Path.cwd() / "exports")),
+        ("s3://bucket/prefix/", "s3://bucket/prefix/"),
+    ],
+)
+def test_storage_is_absolute_folder_or_bucket(monkeypatch: pytest.MonkeyPatch, value: str, url: str) -> None:
+    monkeypatch.setenv("HOME", "/home/site")
+    monkeypatch.setenv("EXPORT_STORAGE_URL", value)
+
+    assert load_settings()["EXPORT_STORAGE_URL"] == url
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, Mutant, Promise
 
+BUCKET = "microblog/bucket.py"
 EXPORTS_MODELS = "microblog/exports/models.py"
 SENDING = "microblog/mail/sending.py"
 STORAGE = "microblog/storage.py"
@@ -11,6 +12,7 @@ RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
 
+TEST_BUCKET = "tests/integration/test_bucket.py"
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_EXPORTS = "tests/integration/test_exports.py"
 TEST_EXPORT_MAIL = "tests/integration/test_export_mail.py"
@@ -183,17 +185,39 @@ ONE_MAIL = Promise(
         Mutant(
             "archive-rename",
             "An archive is written to a temporary path and renamed when it is complete.",
-            (Edit(STORAGE, "Storage.new", 'self._full(f"{PARTS}/{path}")', "self._full(path)"),),
-            (f"{TEST_STORAGE}::test_file_is_invisible_until_complete",),
+            (Edit(STORAGE, "FolderStorage._part", "self._folder / PARTS / path", "self._folder / path"),),
+            (f"{TEST_STORAGE}::test_file_is_invisible_until_complete[folder]",),
         ),
         Mutant(
             "archive-discard",
             "An incomplete archive is deleted after an error.",
-            (Edit(STORAGE, "Storage.new", "self._files.rm_file(part)", "pass"),),
+            (Edit(STORAGE, "FolderStorage.new", "part.unlink(missing_ok=True)", "pass"),),
             (
-                f"{TEST_STORAGE}::test_failed_write_leaves_no_file",
-                f"{TEST_STORAGE}::test_error_after_write_leaves_no_file",
+                f"{TEST_STORAGE}::test_failed_write_leaves_no_file[folder]",
+                f"{TEST_STORAGE}::test_error_after_write_leaves_no_file[folder]",
             ),
+        ),
+        Mutant(
+            "archive-abort",
+            "The parts of an incomplete archive in a bucket are deleted after an error.",
+            (Edit(BUCKET, "BucketStorage.new", "self._client.abort_multipart_upload(**upload)", "pass"),),
+            (
+                f"{TEST_STORAGE}::test_failed_write_leaves_no_file[bucket]",
+                f"{TEST_STORAGE}::test_error_after_write_leaves_no_file[bucket]",
+            ),
+        ),
+        Mutant(
+            "cleanup-uploads",
+            "The parts that a killed worker has uploaded to a bucket are deleted.",
+            (
+                Edit(
+                    BUCKET,
+                    "BucketStorage.delete",
+                    'self._client.abort_multipart_upload(**target, UploadId=upload["UploadId"])',
+                    "pass",
+                ),
+            ),
+            (f"{TEST_BUCKET}::test_sweep_aborts_uploads_of_failed_export",),
         ),
     ),
 )

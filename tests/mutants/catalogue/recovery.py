@@ -7,11 +7,12 @@ from tests.mutants.mutant import Edit, Mutant, Promise
 
 ACTIONS = "microblog/monitoring/actions.py"
 CLEANUP = "microblog/exports/cleanup.py"
+EXPORTS_TASKS = "microblog/exports/tasks.py"
 SETTINGS = "microblog/taskqueue/celery_settings.py"
-MODELS = "microblog/taskqueue/models.py"
 QUEUES = "microblog/taskqueue/queues.py"
 RECONCILE = "microblog/taskqueue/reconcile.py"
 RESULT_BACKEND = "microblog/taskqueue/result_backend.py"
+STORAGE = "microblog/storage.py"
 CONSUMER = "microblog/taskqueue/consumer.py"
 TRANSITIONS = "microblog/taskqueue/transitions.py"
 WORKER = "microblog/taskqueue/worker.py"
@@ -23,6 +24,7 @@ TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
+TEST_STORAGE = "tests/unit/test_storage.py"
 
 PAUSES = f"{TEST_REPUBLISH}::test_republish_pauses_grow_to_15_minutes"
 LEFT_OUT = "test_queue_of_long_tasks_is_left_out_while_they_have_all_processes_but_one"
@@ -372,15 +374,21 @@ EVERY_JOB_ENDS = Promise(
         ),
         Mutant(
             "cleanup-parts",
-            "The partial file of a killed worker is deleted.",
-            (Edit(MODELS, "is_attempt_current", ", Task.attempts <= attempt", ""),),
-            (f"{TEST_EXPORTS}::test_parts_of_killed_worker_are_deleted",),
+            "The partial file of a killed worker is deleted by the next attempt.",
+            (Edit(EXPORTS_TASKS, "export_posts", "storage.delete(earlier)", "pass"),),
+            (f"{TEST_EXPORTS}::test_next_attempt_deletes_files_of_earlier_ones",),
+        ),
+        Mutant(
+            "cleanup-row-first",
+            "An archive has a row before its file is written, so that the file is found whatever is killed.",
+            (Edit(EXPORTS_TASKS, "export_posts", "record(**row)", "pass"),),
+            (f"{TEST_EXPORTS}::test_interrupted_export_leaves_no_transaction",),
         ),
         Mutant(
             "cleanup-superseded",
-            "The archive of a superseded attempt is deleted.",
-            (Edit(CLEANUP, "delete_superseded", "storage.delete(path)", "pass"),),
-            (f"{TEST_EXPORTS}::test_stale_attempt_does_not_replace_archive",),
+            "An attempt whose file was deleted by the next one does not complete it.",
+            (Edit(STORAGE, "FolderStorage.delete", "self._part(path).unlink(missing_ok=True)", "pass"),),
+            (f"{TEST_STORAGE}::test_deleted_file_does_not_appear[folder]",),
         ),
         Mutant(
             "cleanup-unfinished",
@@ -393,7 +401,7 @@ EVERY_JOB_ENDS = Promise(
                     "Task.state.in_([])",
                 ),
             ),
-            (f"{TEST_EXPORTS}::test_archive_of_cancelled_job_is_deleted",),
+            (f"{TEST_EXPORTS}::test_files_of_cancelled_job_are_deleted",),
         ),
         Mutant(
             "unknown-task",
