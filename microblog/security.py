@@ -46,6 +46,14 @@ def init_app(app: Flask) -> None:
     app.before_request(_refuse_json)
     app.before_request(_refuse_broken_encoding)
     app.after_request(_add_headers)
+    app.extensions["security_headers"] = dict(HEADERS)
+
+
+def allow_form_redirect(app: Flask, origin: str) -> None:
+    """Allow that forms lead to `origin` by redirects, as a sign-in on the way to a download does."""
+    headers = app.extensions["security_headers"]
+    policy = CONTENT_SECURITY_POLICY.replace("form-action 'self'", f"form-action 'self' {origin}")
+    headers["Content-Security-Policy"] = policy
 
 
 def accepts_upload(setting: str) -> Callable[[View], View]:
@@ -147,7 +155,7 @@ def _check_escaped(form: bytes) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
+    for name, value in current_app.extensions["security_headers"].items():
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR}")

@@ -93,6 +93,12 @@ def test_small_archive_is_attached(susan: User, make_worker: Callable[..., Worke
     assert b'"body":"one"' in attachment.get_content()
 
 
+def test_form_may_lead_to_bucket(client: FlaskClient, bucket_server: BucketServer) -> None:
+    policy = client.get("/auth/login").headers["Content-Security-Policy"]
+
+    assert f"form-action 'self' {bucket_server.url};" in policy
+
+
 def test_export_continues_after_kill(
     susan: User, make_worker: Callable[..., Worker], bucket_server: BucketServer, smtp_server: SmtpServer
 ) -> None:
