@@ -24,16 +24,18 @@ from werkzeug.wrappers import Response as AnyResponse
 from microblog.database import DatabaseUnavailable
 from microblog.extensions import db, limiter
 from microblog.security import is_upload
+from microblog.storage import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = 5  # seconds after which a client should retry while the database is unavailable
+RETRY_AFTER = 5  # seconds after which a client should retry while the database or the storage is unavailable
 
 
 def init_app(app: Flask) -> None:
-    """Register the handlers of HTTP errors and of an unavailable database."""
+    """Register the handlers of HTTP errors and of an unavailable database or storage."""
     app.register_error_handler(HTTPException, error_response)
     app.register_error_handler(DatabaseUnavailable, _database_unavailable)
+    app.register_error_handler(StorageUnavailable, _storage_unavailable)
 
 
 def error_response(error: HTTPException) -> AnyResponse:
@@ -71,6 +73,12 @@ def _database_unavailable(error: DatabaseUnavailable) -> AnyResponse:
     logger.error("the database is unavailable; the request is answered with 503", exc_info=error)
     db.session.rollback()
     return error_response(ServiceUnavailable(retry_after=RETRY_AFTER))
+
+
+def _storage_unavailable(error: StorageUnavailable) -> AnyResponse:
+    logger.error("the storage is unavailable; the request is answered with 503", exc_info=error)
+    sentence = _("The storage of files does not answer right now. Nothing is lost: try again in a few seconds.")
+    return error_response(ServiceUnavailable(sentence, retry_after=RETRY_AFTER))
 
 
 def _title(error: HTTPException) -> str:

@@ -164,3 +164,17 @@ def test_abandoned_upload_of_file_is_aborted(app: Flask, susan: User, bucket_ser
 
     assert uploads.delete_expired() == 1
     assert bucket_server.uploads() == []
+
+
+def test_unavailable_bucket_is_503(
+    susan: User, signed_in: Callable[..., FlaskClient], bucket_server: BucketServer
+) -> None:
+    client = signed_in(susan)
+    data = {"file": (io.BytesIO(archive(post("one"))), "posts.json")}
+
+    with bucket_server.stopped():
+        response = client.post("/import", data=data)
+
+    assert response.status_code == 503
+    assert "The storage of files does not answer right now." in response.text
+    assert "Retry-After" in response.headers
