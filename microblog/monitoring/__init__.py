@@ -16,7 +16,7 @@ def init_app(app: Flask) -> None:
         schedule,
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
-    from microblog.monitoring.status import ConcurrentProbes
+    from microblog.monitoring.probes import ConcurrentProbes
     from microblog.monitoring.web import admin
     from microblog.monitoring.workers import HeartbeatStep
 

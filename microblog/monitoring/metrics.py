@@ -26,11 +26,12 @@ from prometheus_client.registry import CollectorRegistry
 
 from microblog.extensions import SiteRedis, redis_client
 from microblog.mail.sending import MailTask
+from microblog.monitoring.probes import ConcurrentProbes
 from microblog.monitoring.queues import QueueStats, known_queues
 from microblog.monitoring.rollup import DurationHistogram, TaskAggregate
 from microblog.monitoring.rules import RULES
 from microblog.monitoring.statistics import TaskTableSnapshot, take_snapshot
-from microblog.monitoring.status import ConcurrentProbes, SystemStatus, check_status
+from microblog.monitoring.status import SystemStatus, check_status
 from microblog.monitoring.workers import WorkerReplies
 from microblog.notifications.pubsub import count_open_streams
 from microblog.taskqueue import states

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from threading import Lock, Thread
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
@@ -32,6 +29,7 @@ from microblog.monitoring.job_queries import (
     recent_outcomes,
     waiting_tasks,
 )
+from microblog.monitoring.probes import ConcurrentProbes, Probes
 from microblog.monitoring.queues import QueueStats, measure_queues
 from microblog.monitoring.rules import DATABASE, PATIENCE, REDIS, WRITES, Problem, Verdict, find_problems, verdict_of
 from microblog.monitoring.schedule import ScheduleEntry, is_beat_running, schedule_entries
@@ -52,51 +50,13 @@ EXTRA_TIMEOUT = 2.0  # seconds after the workers' timeout, until a service that 
 AGES = {"1m": 60, "10m": 600, "1h": 3600, "1d": 86400}
 OLDER = "older"
 
-Probes = Mapping[str, Callable[[], Any]]
-
-
-class ConcurrentProbes:
-    """Probes that run concurrently in an app context, with a limit on the time that callers wait.
-
-    A caller of the same object that comes while a probe is still running waits for the same result: each probe has at
-    most one thread, whatever the number of callers and however long it hangs. A command makes an object of its own.
-    """
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._lock = Lock()
-        self._futures: dict[str, Future[Any]] = {}
-
-    def run(self, probes: Probes, timeout: float) -> dict[str, Future[Any]]:
-        """Return the futures by name; that of a probe that takes more than `timeout` seconds is not done."""
-        with self._lock:
-            futures = {name: self._start(name, probe) for name, probe in probes.items()}
-        wait(futures.values(), timeout)
-        return futures
-
-    def _start(self, name: str, probe: Callable[[], Any]) -> Future[Any]:
-        future = self._futures.get(name)
-        if future is None or future.done():
-            future = self._futures[name] = Future()
-            Thread(target=self._run_one, args=(probe, future), name=f"probe-{name}", daemon=True).start()
-        return future
-
-    def _run_one(self, probe: Callable[[], Any], future: Future[Any]) -> None:
-        try:
-            with self._app.app_context():
-                value = probe()
-        except Exception as error:
-            future.set_exception(error)
-        else:
-            future.set_result(value)
-
 
 @dataclass(frozen=True)
 class JobSummary:
     """Numbers of unfinished jobs by state and age, and of the jobs that ended and failed within the last hour.
 
     `recent` counts the tasks that ended within the last 15 minutes, by name. `active_queues` are those in which a task
-    has started or ended within the last minute.
+    has started or ended within rules.PATIENCE.
     """
 
     unfinished: dict[str, dict[str, int]]

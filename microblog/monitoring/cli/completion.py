@@ -17,8 +17,8 @@ from microblog.extensions import db
 from microblog.monitoring.actions import known_tasks, runnable_tasks
 from microblog.monitoring.filters import Filters, is_current_step, job_state
 from microblog.monitoring.job_queries import find_jobs
+from microblog.monitoring.probes import ConcurrentProbes
 from microblog.monitoring.queues import known_queues
-from microblog.monitoring.status import ConcurrentProbes
 from microblog.monitoring.workers import registered_workers
 from microblog.pagination import PageRequest
 from microblog.taskqueue import states
