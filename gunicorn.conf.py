@@ -35,10 +35,12 @@ control_socket_disable = True
 
 
 def post_worker_init(worker):
-    """Stop the server if the schema of the database is older than this release."""
+    """Stop the server if the schema of the database is older than this release, or a storage cannot be used."""
     from microblog.database import check_schema
+    from microblog.monitoring.storage_reports import start_in_web_server
 
     check_schema(worker.wsgi)
+    start_in_web_server(worker.wsgi)
 
 
 def worker_exit(server, worker):

@@ -46,16 +46,20 @@ _WRONG_SETTINGS = (
     ProfileNotFound,
     ValueError,
 )
+# Timeouts in seconds.
+_PATIENT: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 30, "retries": {"mode": "standard"}}
+_QUICK: dict[str, Any] = {"connect_timeout": 2, "read_timeout": 3, "retries": {"total_max_attempts": 1}}
 
 
 class BucketStorage(Storage):
     """The files of a bucket whose keys begin with a prefix."""
 
-    def __init__(self, url: str) -> None:
-        """Use `url`, ``s3://bucket/prefix``."""
+    def __init__(self, url: str, quick: bool) -> None:
+        """Use `url`, ``s3://bucket/prefix``; `quick` is explained at open_storage()."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         self._bucket, self._prefix = parts.netloc, f"{prefix}/" if prefix else ""
+        self._quick = quick
 
     @contextmanager
     def new(self, path: str) -> Iterator[NewFile]:
@@ -131,29 +135,29 @@ class BucketStorage(Storage):
     def download_origin(self) -> str:
         """Return the origin of an unsigned URL, which needs no credentials."""
         with _os_errors():
-            parts = urlsplit(_cached_client(UNSIGNED).generate_presigned_url("get_object", Params=self._object("x")))
+            parts = urlsplit(
+                _cached_client(UNSIGNED, self._quick).generate_presigned_url("get_object", Params=self._object("x"))
+            )
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def _client(self) -> Any:
-        return _cached_client("s3v4")
+        return _cached_client("s3v4", self._quick)
 
     def _object(self, path: str) -> dict[str, Any]:
         return {"Bucket": self._bucket, "Key": self._prefix + path}
 
 
 @cache
-def _cached_client(signature_version: Any) -> Any:
+def _cached_client(signature_version: Any, quick: bool) -> Any:
     """Return this process's client, which may be used by several threads."""
     session = boto3.session.Session()
     config = Config(
         signature_version=signature_version,
-        connect_timeout=5,
-        read_timeout=30,
-        retries={"mode": "standard"},
         # Other services do not know the checksums that boto3 adds since 2025.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        **(_QUICK if quick else _PATIENT),
     )
     client = session.client("s3", config=config)
     if not re.fullmatch(r"s3[.-](.+\.)?amazonaws\.com(\.cn)?", urlsplit(client.meta.endpoint_url).hostname or ""):

@@ -63,6 +63,11 @@ class SiteRedis(redis.Redis):
         """Return the name of a key or channel of this site."""
         return self.prefix + name
 
+    def now(self) -> float:
+        """Return the seconds since 1970 by the clock of Redis: those of its clients may differ."""
+        seconds, microseconds = self.time()
+        return float(seconds + microseconds / 1_000_000)
+
 
 class RedisClient:
     """The Redis client for everything except Celery's messages and results."""

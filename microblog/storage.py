@@ -124,10 +124,13 @@ class FolderStorage(Storage):
         return self._folder / PARTS / path
 
 
-def open_storage(url: str) -> Storage:
-    """Return the storage at `url`, a folder or ``s3://bucket/prefix``."""
+def open_storage(url: str, *, quick: bool = False) -> Storage:
+    """Return the storage at `url`, a folder or ``s3://bucket/prefix``.
+
+    With `quick`, a service that does not answer is unavailable after a few seconds, without retries.
+    """
     if url.startswith("s3://"):
         from microblog.bucket import BucketStorage  # boto3 takes a third of a second to import
 
-        return BucketStorage(url)
+        return BucketStorage(url, quick)
     return FolderStorage(Path(url))

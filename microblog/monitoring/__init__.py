@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from celery.signals import worker_init, worker_ready
 from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the probes, the pages, ``flask tasks``, and the heartbeat and remote control commands of workers."""
+    """Register the probes, the pages, ``flask tasks``, and what workers do for the monitoring."""
     from microblog.extensions import limiter
     from microblog.monitoring import (
         cli,
@@ -17,6 +18,7 @@ def init_app(app: Flask) -> None:
         worker_rpc,  # noqa: F401 - registers remote control commands
     )
     from microblog.monitoring.probes import ConcurrentProbes
+    from microblog.monitoring.storage_reports import StorageReporter, check_storages
     from microblog.monitoring.web import admin
     from microblog.monitoring.workers import HeartbeatStep
 
@@ -30,3 +32,5 @@ def init_app(app: Flask) -> None:
     rollup.init_app(app)
     schedule.init_app(app)
     app.extensions["celery"].steps["consumer"].add(HeartbeatStep)
+    worker_init.connect(lambda **_: check_storages(app), weak=False)
+    worker_ready.connect(lambda sender, **_: StorageReporter(app, sender.hostname).start(), weak=False)

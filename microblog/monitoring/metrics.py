@@ -52,7 +52,7 @@ REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 @dataclass(frozen=True)
 class RedisValues:
-    """Values from Redis: the lengths of queues, counters, and the number of open streams."""
+    """Values from Redis: the lengths of queues, counters, and the numbers of open streams and unshared storages."""
 
     lengths: dict[str, int]
     counts: dict[str, int]

@@ -168,6 +168,11 @@ def _failing_tasks(status: SystemStatus) -> Iterator[str]:
             yield f"{counts} that ended within 15 minutes failed: flask tasks failures."
 
 
+def _storages(status: SystemStatus) -> Iterator[str]:
+    for program, reason in (status.without_storage or {}).items():
+        yield f"{program}: {reason}"
+
+
 def _dead_letters(status: SystemStatus) -> Iterator[str]:
     if status.dead_letters:
         yield f"Malformed messages: {status.dead_letters}; flask tasks dead-letters lists them."
@@ -181,6 +186,7 @@ RULES = (
     Rule("stalled_queue", Verdict.DEGRADED, True, _stalled_queues, (DATABASE,)),
     Rule("failing_tasks", Verdict.DEGRADED, True, _failing_tasks, (DATABASE,)),
     Rule("queue_without_consumer", Verdict.DEGRADED, True, _queues_without_consumers, (REDIS,)),
+    Rule("storage", Verdict.DEGRADED, True, _storages, (REDIS,)),
     Rule("unpublished_tasks", Verdict.DEGRADED, True, _unpublished_tasks, (DATABASE,)),
     Rule("paused_queue", Verdict.DEGRADED, False, _paused_queues, (REDIS,)),
     Rule("rate_limit", Verdict.DEGRADED, False, _rate_limits, (REDIS, DATABASE)),

@@ -16,7 +16,6 @@ from flask import Flask
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 
 from microblog.extensions import SiteRedis, redis_client
-from microblog.monitoring.workers import redis_time
 from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ def schedule_entries() -> list[ScheduleEntry]:
             pipe.hmget(config.key_prefix + name, "definition", "meta")
         runs, *stored = pipe.execute()
     entries = [_entry(app, name, *values) for name, values in zip(app.conf.beat_schedule, stored, strict=True)]
-    now = redis_time(client)
+    now = client.now()
     return [_with_run(entry, runs.get(entry.task), now) for entry in entries]
 
 
@@ -70,7 +69,7 @@ def init_app(app: Flask) -> None:
         if sender.app is app.extensions["celery"] and getattr(sender, "interval_setting", None):
             client: SiteRedis = app.extensions["redis"]
             try:
-                client.hset(client.key(RUNS_KEY), sender.name, str(redis_time(client)))
+                client.hset(client.key(RUNS_KEY), sender.name, str(client.now()))
             except redis.RedisError as error:
                 logger.warning("Redis is unavailable; this run of %s is not recorded: %s", sender.name, error)
 

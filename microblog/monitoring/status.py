@@ -33,8 +33,9 @@ from microblog.monitoring.probes import ConcurrentProbes, Probes
 from microblog.monitoring.queues import QueueStats, measure_queues
 from microblog.monitoring.rules import DATABASE, PATIENCE, REDIS, WRITES, Problem, Verdict, find_problems, verdict_of
 from microblog.monitoring.schedule import ScheduleEntry, is_beat_running, schedule_entries
+from microblog.monitoring.storage_reports import programs_without_storage
 from microblog.monitoring.worker_rpc import broadcast_and_collect
-from microblog.monitoring.workers import WorkerReplies, changed_rate_limits, query_workers, redis_time, unknown_tasks
+from microblog.monitoring.workers import WorkerReplies, changed_rate_limits, query_workers, unknown_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.consumer import count_dead_letters
 from microblog.taskqueue.interface import celery_app
@@ -73,9 +74,9 @@ class SystemStatus:
     """System status at the time `at`, by the clock of the database. A part whose service is unavailable is None.
 
     `unavailable` maps such a service to the reason. `dead_letters` is the number of malformed messages that were set
-    aside. `unknown_tasks` are those of this release that a worker lacks, `rate_limits` those that operators have set,
-    both by worker. `clocks` are the seconds by which the clocks of workers, Redis and this machine are ahead of the
-    database's.
+    aside. `without_storage` maps programs that do not use the same storages as the others to a reason. By worker,
+    `unknown_tasks` are those of this release that it lacks, and `rate_limits` those that operators have set. `clocks`
+    are the seconds by which the clocks of workers, Redis and this machine are ahead of the database's.
     """
 
     at: datetime
@@ -85,6 +86,7 @@ class SystemStatus:
     schedule: list[ScheduleEntry] | None = None
     beat: bool | None = None
     dead_letters: int | None = None
+    without_storage: dict[str, str] | None = None
     jobs: JobSummary | None = None
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
     rate_limits: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -159,7 +161,7 @@ def _reason(service: str, future: Future[Any]) -> str:
 
 
 def _query_redis(timeout: float) -> dict[str, Any]:
-    now, at_redis = time.time(), redis_time(redis_client.connection)
+    now, at_redis = time.time(), redis_client.connection.now()
     workers = query_workers(timeout)
     clocks = {name: at for name, reply in workers.up.items() if isinstance(at := reply.get("utc_seconds"), float)}
     return {
@@ -168,6 +170,7 @@ def _query_redis(timeout: float) -> dict[str, Any]:
         "schedule": schedule_entries(),
         "beat": is_beat_running(),
         "dead_letters": count_dead_letters(),
+        "without_storage": programs_without_storage(celery_app().flask_app),
         "unknown_tasks": unknown_tasks(workers),
         "rate_limits": changed_rate_limits(workers),
         "clocks": {name: at - now for name, at in {"Redis": at_redis, **clocks}.items()},

@@ -32,15 +32,9 @@ WORKERS_KEY = "workers"  # a sorted set: worker names by the time at which they 
 def registered_workers() -> dict[str, datetime]:
     """Return the workers that should reply, each with the time it was last seen. Raises redis.exceptions.RedisError."""
     client = redis_client.connection
-    expired = redis_time(client) - current_app.config["WORKER_FORGOTTEN_AFTER"]
+    expired = client.now() - current_app.config["WORKER_FORGOTTEN_AFTER"]
     seen: Any = client.zrangebyscore(client.key(WORKERS_KEY), expired, "+inf", withscores=True)
     return {str(name): datetime.fromtimestamp(float(at), UTC) for name, at in seen}
-
-
-def redis_time(client: SiteRedis) -> float:
-    """Return the seconds since 1970 by the clock of Redis: those of workers may differ."""
-    seconds, microseconds = client.time()
-    return seconds + microseconds / 1_000_000
 
 
 class HeartbeatStep(bootsteps.StartStopStep):
@@ -72,7 +66,7 @@ class HeartbeatStep(bootsteps.StartStopStep):
         flask_app = consumer.app.flask_app
         try:
             client: SiteRedis = flask_app.extensions["redis"]
-            now = redis_time(client)
+            now = client.now()
             with client.pipeline() as pipe:
                 pipe.zadd(client.key(WORKERS_KEY), {consumer.hostname: now})
                 pipe.zremrangebyscore(client.key(WORKERS_KEY), "-inf", now - flask_app.config["WORKER_FORGOTTEN_AFTER"])

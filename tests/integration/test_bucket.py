@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -17,12 +22,14 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
+from microblog.development.process_manager import ManagedProcess
 from microblog.exports import cleanup
 from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive, archive_path, record
 from microblog.extensions import db
 from microblog.imports import uploads
 from microblog.imports.models import Upload
+from microblog.monitoring.status import check_status
 from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
@@ -30,11 +37,14 @@ from tests.support.bucket import BUCKET, BucketServer
 from tests.support.factories import BEGINNING, ended, write_posts
 from tests.support.imports import archive, post
 from tests.support.links import link_in
-from tests.support.servers import Worker, wait_for
+from tests.support.programs import run
+from tests.support.servers import TIMEOUT, Worker, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.exhaustive
 
+GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
+CELERY = ("celery", "-A", "tests.support.worker_app")
 LARGE = 60_000  # posts; their archive has two parts
 
 
@@ -178,3 +188,55 @@ def test_unavailable_bucket_is_503(
     assert response.status_code == 503
     assert "The storage of files does not answer right now." in response.text
     assert "Retry-After" in response.headers
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+def test_web_server_starts_while_service_hangs(app: Flask, environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # it accepts connections, and never answers
+        port = free_port()
+        environment |= {"PORT": str(port), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{hanging.getsockname()[1]}"}
+        web = ManagedProcess([*GUNICORN, "microblog:create_app()"], environment, stdout=tmp_path / "web.log")
+        try:
+            wait_for(lambda: is_served(f"http://127.0.0.1:{port}/auth/login"), what="a page")
+
+            wait_for(
+                lambda: any(
+                    "EXPORT_STORAGE_URL cannot be used: Read" in each.text for each in check_status(1).problems
+                ),
+                what="the status names the web server",
+            )
+        finally:
+            web.kill()
+
+
+def is_served(url: str) -> bool:
+    with contextlib.suppress(URLError, ConnectionError):
+        return bool(urlopen(url, timeout=TIMEOUT).status == 200)
+    return False
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("IMPORT_STORAGE_URL", "s3://no-such-bucket", "The specified bucket does not exist"),
+        ("AWS_ACCESS_KEY_ID", None, "Unable to locate credentials"),
+        ("AWS_ENDPOINT_URL", "localhost:9000", "Invalid endpoint: localhost:9000"),
+        ("AWS_PROFILE", "nobody", "The config profile (nobody) could not be found"),
+    ],
+)
+def test_worker_refuses_unusable_bucket(
+    app: Flask, environment: dict[str, str], setting: str, value: str | None, reason: str
+) -> None:
+    if value is None:
+        del environment[setting]
+    else:
+        environment[setting] = value
+
+    result = run([*CELERY, "worker"], environment)
+
+    assert result.returncode == 1
+    named = setting if setting.startswith("IMPORT") else "EXPORT_STORAGE_URL"
+    assert f"{named}: the storage cannot be used (" in result.stderr
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr

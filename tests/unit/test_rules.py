@@ -83,6 +83,7 @@ INCIDENTS: dict[str, tuple[dict[str, Any], str]] = {
         "overdue_task",
     ),
     "clock drift": ({"clocks": {"one@host": -60.0}}, "clock"),
+    "storage not shared": ({"without_storage": {"web server a": "It is another one."}}, "storage"),
     "dead letters": ({"dead_letters": 1}, "dead_letters"),
 }
 

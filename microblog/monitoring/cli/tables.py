@@ -300,6 +300,7 @@ def status_as_json(status: SystemStatus) -> dict[str, Any]:
         "schedule": status.schedule,
         "beat": status.beat,
         "dead_letters": status.dead_letters,
+        "without_storage": status.without_storage,
         "clocks": status.clocks,
         "away": {part: reason for service, reason in status.unavailable.items() for part in PARTS[service]},
     }
