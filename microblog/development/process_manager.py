@@ -1,72 +1,28 @@
-"""Start programs in groups, watch them, prefix their output with their names, and stop them in reverse order."""
+"""Start programs in groups, watch them, print their output, and stop them in reverse order."""
 
 from __future__ import annotations
 
-import io
 import os
-import queue
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import ClassVar, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
-from honcho.colour import get_colours
-from honcho.printer import Message, Printer
-
 from config import ROOT
+from microblog.development.console import Console
 
 T = TypeVar("T")
-
-STDOUT = 1
-MAX_QUEUED_LINES = 10_000
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TICK = 0.05  # seconds between two checks
 STOP_GRACE = 10.0  # seconds that a program has to stop if its start fails
-
-
-class Console:
-    """A printer of lines from any thread, which never blocks the thread, even if standard output is slow or closed.
-
-    If standard output blocks (a full pipe, a paused terminal), lines beyond ``MAX_QUEUED_LINES`` are dropped, and the
-    programs continue.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = list(names)
-        self._colours = dict(zip(names, get_colours(), strict=False))
-        # Not sys.stdout: a blocked print would still hold the lock of its buffer at interpreter exit.
-        output = io.TextIOWrapper(
-            io.FileIO(STDOUT, "w", closefd=False), encoding="utf-8", errors="replace", write_through=True
-        )
-        self._printer = Printer(output, width=max(map(len, names), default=0))
-        self._lines: queue.Queue[Any] = queue.Queue(MAX_QUEUED_LINES)
-        self._thread = threading.Thread(target=self._print, daemon=True)
-        self._thread.start()
-
-    def say(self, text: str | bytes, name: str = "") -> None:
-        """Print `text`, prefixed with `name`, the program that wrote it."""
-        with suppress(queue.Full):
-            self._lines.put_nowait(Message("line", text, datetime.now(), name, self._colours.get(name)))
-
-    def close(self, timeout: float = 0.5) -> None:
-        """Print the remaining lines, for `timeout` seconds at most."""
-        with suppress(queue.Full):
-            self._lines.put_nowait(None)
-        self._thread.join(timeout)
-
-    def _print(self) -> None:
-        for message in iter(self._lines.get, None):
-            with suppress(OSError):  # standard output is closed, so the error cannot be reported
-                self._printer.write(message)
 
 
 class Failure(Exception):

@@ -22,8 +22,9 @@ from typing import Any, NoReturn
 from honcho.environ import parse_procfile
 
 from config import ROOT, load_settings
+from microblog.development.console import Console
 from microblog.development.environment import HOST, compose, share
-from microblog.development.process_manager import Console, Failure, ProcessManager, Program, StopRequest
+from microblog.development.process_manager import Failure, ProcessManager, Program, StopRequest
 from microblog.development.servers import free_port, redis_answers, redis_command, smtp_answers, web_answers
 
 # Seconds. The two grace periods and a probe (servers.PROBE_TIMEOUT) of a hanging program add up to less than ten.

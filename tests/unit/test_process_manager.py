@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from microblog.development import process_manager
+from microblog.development.console import Console
 from microblog.development.process_manager import (
     STOP_SIGNALS,
-    Console,
     Failure,
     ManagedProcess,
     ProcessManager,
@@ -136,7 +136,7 @@ def test_restart_kills_what_is_left_and_keeps_log(tmp_path: Path) -> None:
 def test_unread_output_does_not_block_shutdown(tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from microblog.development.process_manager import Console
+from microblog.development.console import Console
 from microblog.development.process_manager import ProcessManager, Program, StopRequest
 console = Console(["talker"])
 try:
