@@ -7,7 +7,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from microblog.development.console import colours_wanted
+
 HOST = "127.0.0.1"
+# Unless given otherwise. With these, the jobs of a killed worker run again within 10 seconds, instead of 40.
+DEFAULTS = {"TASK_LEASE": "6", "RECONCILE_INTERVAL": "2"}
 # The variables that `flask tasks …` or `celery inspect …` in a second terminal need to reach the running system.
 SHARED = ("MICROBLOG_ENV", "REDIS_URL", "REDIS_PREFIX", "DATABASE_URL", "MAIL_SERVER", "MAIL_PORT", "PUBLIC_URL")
 
@@ -19,17 +23,24 @@ def compose(given: Mapping[str, str], port: int, redis_url: str, mail_port: int)
     """
     environment = {name: value for name, value in given.items() if value or name not in SHARED}
     scripts = Path(sys.executable).parent
-    return environment | {
-        "MICROBLOG_ENV": "development",
-        "HOST": HOST,
-        "PORT": str(port),
-        "PUBLIC_URL": f"http://{HOST}:{port}",
-        "REDIS_URL": redis_url,
-        "MAIL_SERVER": HOST,
-        "MAIL_PORT": str(mail_port),
-        "PATH": os.pathsep.join([str(scripts), given.get("PATH", os.defpath)]),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        DEFAULTS
+        | environment
+        | {
+            "MICROBLOG_ENV": "development",
+            "HOST": HOST,
+            "PORT": str(port),
+            "PUBLIC_URL": f"http://{HOST}:{port}",
+            "REDIS_URL": redis_url,
+            "MAIL_SERVER": HOST,
+            "MAIL_PORT": str(mail_port),
+            "PATH": os.pathsep.join([str(scripts), given.get("PATH", os.defpath)]),
+            "PYTHONUNBUFFERED": "1",
+            "CELERY_QUIET": "true",  # no banners
+            # The output of the programs goes through pipes, so they cannot find out themselves.
+            "FORCE_COLOR" if colours_wanted() else "NO_COLOR": "1",
+        }
+    )
 
 
 def share(environment: Mapping[str, str], file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Start programs in groups, watch them, print their output, and stop them in reverse order."""
+"""Start programs in groups, start them again if they end, print their output, and stop them in reverse order."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import ClassVar, NoReturn, Self, TypeVar
+from typing import IO, ClassVar, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
 from config import ROOT
-from microblog.development.console import Console
+from microblog.development.console import BAD, Console
 
 T = TypeVar("T")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TICK = 0.05  # seconds between two checks
 STOP_GRACE = 10.0  # seconds that a program has to stop if its start fails
+# Seconds before a program is started again: after its first end, its second end in a row, ….
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+SETTLED = 10.0  # seconds; the end of a program that has run so long is not in a row with the previous ones
+LAST_LINES = 20  # lines of a program that are printed if it ends `make run`
 
 
 class Failure(Exception):
@@ -168,23 +173,30 @@ def stop_all(processes: Sequence[ManagedProcess], grace: float) -> None:
 
 @dataclass(frozen=True)
 class Program:
-    """A shell command with a name. `second_signal` is sent after half of the grace period."""
+    """A shell command with a name.
+
+    `second_signal` is sent after half of the grace period. The output of a `quiet` program is printed only if the
+    program ends `make run`.
+    """
 
     name: str
     command: str
     second_signal: signal.Signals | None = None
+    quiet: bool = False
 
 
 class ProcessManager:
     """Context manager that runs programs and stops all of them on exit.
 
-    Each method raises StopRequest once a stop has been requested, and Failure if a program has ended by itself.
+    While a program runs, the file `pid_folder`/NAME.pid contains its process id. Each method raises StopRequest once a
+    stop has been requested. Before watch(), each raises Failure if a program has ended by itself.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], console: Console) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], console: Console, pid_folder: Path) -> None:
         self._folder = folder
         self._environment = environment
         self._console = console
+        self._pid_folder = pid_folder
         self._groups: list[tuple[list[_Child], float]] = []  # programs that stop together, and their grace period
         self._stop_requested = False
 
@@ -205,7 +217,9 @@ class ProcessManager:
         self._check()
         children: list[_Child] = []
         self._groups.append((children, grace))
-        children.extend(_Child(program, self._folder, self._environment, self._console) for program in programs)
+        for program in programs:
+            pid_file = self._pid_folder / f"{program.name}.pid"
+            children.append(_Child(program, self._folder, self._environment, self._console, pid_file))
 
     def run(self, program: Program, grace: float) -> None:
         """Run a program to its end. Raises Failure unless its exit code is 0."""
@@ -214,10 +228,10 @@ class ProcessManager:
         while (code := child.poll()) is None:
             self._check(ignored=child)
             time.sleep(TICK)
+        if code != 0:
+            raise child.failure(f"failed ({describe_end(code)})")
         child.kill()
         self._groups.pop()
-        if code != 0:
-            raise Failure(f"{program.name} failed (exit code {code}); see its last lines above.")
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float) -> None:
         """Return when `ready()` is true. Raises Failure, naming `what`, after `seconds`."""
@@ -230,41 +244,98 @@ class ProcessManager:
             raise Failure(f"{what} did not answer within {seconds:g} seconds.")
 
     def watch(self) -> NoReturn:
-        """Block until a stop is requested or a program ends. Raises StopRequest or Failure."""
+        """Start each program again that ends, until a stop is requested.
+
+        Raises StopRequest, or Failure if a program ends once more in a row than there are ``PAUSES``.
+        """
         while True:
-            self._check()
+            self._check_stop()
+            for child in self._children():
+                child.keep_running()
             time.sleep(TICK)
 
     def _check(self, ignored: _Child | None = None) -> None:
+        self._check_stop()
+        for child in self._children():
+            if child is not ignored and (code := child.poll()) is not None:
+                raise child.failure(f"ended by itself ({describe_end(code)}) during the start")
+
+    def _check_stop(self) -> None:
         if self._stop_requested:
             raise StopRequest
+
+    def _children(self) -> Iterator[_Child]:
         for children, _grace in self._groups:
-            for child in children:
-                if child is not ignored and (code := child.poll()) is not None:
-                    raise Failure(f"{child.name} ended by itself (exit code {code}).")
+            yield from children
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
 
 
+def describe_end(code: int) -> str:
+    """Return how a program with this exit code has ended, such as "exit code 3" or "signal SIGKILL"."""
+    signals = {-number.value: number.name for number in signal.Signals}
+    return f"exit code {code}" if code >= 0 else f"signal {signals.get(code, -code)}"
+
+
 class _Child(ManagedProcess):
     """A program whose output is printed."""
 
-    def __init__(self, program: Program, folder: Path, environment: Mapping[str, str], console: Console) -> None:
-        command = ["/bin/sh", "-c", f"exec {program.command}"]
-        super().__init__(command, environment, stdout=subprocess.PIPE, folder=folder)
-        self.name = program.name
+    def __init__(
+        self, program: Program, folder: Path, environment: Mapping[str, str], console: Console, pid_file: Path
+    ) -> None:
         self.second_signal = program.second_signal
-        self._relay = threading.Thread(target=self._relay_output, args=[console], daemon=True)
-        self._relay.start()
+        self._program = program
+        self._console = console
+        self._pid_file = pid_file
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._ends_in_a_row = 0
+        self._restart_at: float | None = None  # on the clock of time.monotonic(); None while the program runs
+        super().__init__(
+            ["/bin/sh", "-c", f"exec {program.command}"], environment, stdout=subprocess.PIPE, folder=folder
+        )
 
     def kill(self) -> None:
         """Kill the program and its children, and wait for the last lines of output."""
         super().kill()
+        self._pid_file.unlink(missing_ok=True)
         self._relay.join(timeout=0.5)
 
-    def _relay_output(self, console: Console) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                console.say(line, self.name)
+    def keep_running(self) -> None:
+        """If the program has ended, start it again after a pause. Raises Failure if it has ended too often in a row."""
+        if self._restart_at is not None:
+            if time.monotonic() >= self._restart_at:
+                self._restart_at = None
+                self.restart()
+        elif (code := self.poll()) is not None:
+            has_settled = time.monotonic() - self._started_at >= SETTLED
+            self._ends_in_a_row = 1 if has_settled else self._ends_in_a_row + 1
+            end = describe_end(code)
+            if self._ends_in_a_row > len(PAUSES):
+                times = f"{self._ends_in_a_row} times in quick succession, the last time with {end}"
+                raise self.failure(f"ended {times}; it is not started again")
+            self.kill()
+            pause = PAUSES[self._ends_in_a_row - 1]
+            self._restart_at = time.monotonic() + pause
+            self._console.say(f"ended ({end}); it is started again in {pause:g} s", self._program.name, BAD)
+
+    def failure(self, sentence: str) -> Failure:
+        """Return the error that this program `sentence`, with its last output."""
+        self.kill()
+        output = "".join(f"\n  {line}" for line in self._last_lines) or " nothing."
+        return Failure(f"{self._program.name} {sentence}. Its last output:{output}")
+
+    def _start(self) -> None:
+        super()._start()
+        self._started_at = time.monotonic()
+        self._pid_file.write_text(f"{self.pid}\n")
+        self._relay = threading.Thread(target=self._relay_output, args=[self._process.stdout], daemon=True)
+        self._relay.start()
+
+    def _relay_output(self, output: IO[bytes]) -> None:
+        with output:
+            for line in output:
+                text = line.decode(errors="replace").rstrip()
+                self._last_lines.append(text)
+                if text and not self._program.quiet:
+                    self._console.say(text, self._program.name)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from honcho.environ import parse_procfile
 
 from config import ROOT, load_settings
-from microblog.development.console import Console
+from microblog.development.console import GOOD, Console
 from microblog.development.environment import HOST, compose, share
 from microblog.development.process_manager import Failure, ProcessManager, Program, StopRequest
 from microblog.development.servers import free_port, redis_answers, redis_command, smtp_answers, web_answers
@@ -43,7 +43,7 @@ def main() -> int:
         port = _port(os.environ.get("PORT") or "8000")
         instance = Path(os.environ.get("INSTANCE_PATH") or ROOT / "instance").resolve()
         with _locked(instance):
-            _perform(_plan(port, instance))
+            _perform(_plan(port, instance), instance)
     except StopRequest:
         pass
     except Failure as failure:
@@ -72,7 +72,8 @@ def _plan(port: int, instance: Path) -> _Plan:
     if not redis_url:
         redis_port = free_port()
         redis_url = f"redis://{HOST}:{redis_port}/0"
-        backing.append(Program("redis", shlex.join(redis_command(redis_port))))
+        # Its warnings concern the settings of the machine, such as vm.overcommit_memory.
+        backing.append(Program("redis", shlex.join(redis_command(redis_port)), quiet=True))
     environment = compose(os.environ, port, redis_url, mail_port)
     share(environment, instance / "dev.env")
     # Validate the settings here, before any program starts.
@@ -83,10 +84,10 @@ def _plan(port: int, instance: Path) -> _Plan:
     return _Plan(port, mail_port, environment, redis, backing, _procfile(ROOT / "Procfile"))
 
 
-def _perform(plan: _Plan) -> NoReturn:
+def _perform(plan: _Plan, instance: Path) -> NoReturn:
     console = Console(program.name for program in (*plan.backing, *STEPS, *plan.apps))
     try:
-        with ProcessManager(ROOT, plan.environment, console) as manager:
+        with ProcessManager(ROOT, plan.environment, console, instance) as manager:
             manager.start(*plan.backing, grace=BACKING_GRACE)
             manager.wait_until(partial(redis_answers, *plan.redis), "Redis", REDIS_START_TIMEOUT)
             for step in STEPS:
@@ -95,7 +96,7 @@ def _perform(plan: _Plan) -> NoReturn:
             manager.wait_until(partial(web_answers, plan.port, "/readyz"), "The web server's /readyz", START_TIMEOUT)
             manager.wait_until(partial(smtp_answers, plan.mail_port), "The mailbox", START_TIMEOUT)
             site = plan.environment["PUBLIC_URL"]
-            console.say(f"Microblog is ready: {site} (sign in as demo, password demo; Ctrl-C ends it)")
+            console.say(f"Microblog is ready: {site} (sign in as demo, password demo; Ctrl-C ends it)", colour=GOOD)
             manager.watch()
     finally:
         console.close()

@@ -1,9 +1,10 @@
-"""``make run`` starts every process of Microblog, stops them all, and keeps the state for the next start."""
+"""``make run`` starts every program of Microblog, again if one ends, stops them all, and keeps the state."""
 
 from __future__ import annotations
 
 import mailbox
 import os
+import re
 import signal
 import smtplib
 import subprocess
@@ -18,8 +19,9 @@ import pytest
 from dotenv import dotenv_values
 
 from microblog.development.process_manager import ManagedProcess
+from microblog.development.servers import web_answers
 from tests.support.programs import ROOT
-from tests.support.servers import TIMEOUT, free_port
+from tests.support.servers import TIMEOUT, free_port, wait_for
 
 TIME_TO_END = 30.0  # seconds: the runner kills remaining processes after 7.5; the rest is for a busy machine
 
@@ -44,7 +46,19 @@ class DevelopmentServer:
         ready = f"Microblog is ready: {self.url}"
         self.runner.wait_until(lambda: ready in self.output.read_text(), "make run", 2 * TIMEOUT)
         self.processes = descendants(self.runner.pid)
+        self.lines_of_start = self.output.read_text().splitlines()
         self.shared = {name: value or "" for name, value in dotenv_values(self.instance / "dev.env").items()}
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a program, or 0 while it does not run."""
+        file = self.instance / f"{name}.pid"
+        return int(file.read_text() or 0) if file.exists() else 0
+
+    def kill(self, name: str) -> None:
+        """Kill a program, and wait until it has been started again."""
+        killed = self.pid(name)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: self.pid(name) not in (0, killed), what=f"a new {name}")
 
     def end(self, number: signal.Signals = signal.SIGINT) -> float:
         """Stop the runner; return the number of seconds that it took."""
@@ -108,6 +122,52 @@ def test_run_stops_completely_and_keeps_state(start: Callable[[], DevelopmentSer
     server = start()
 
     assert [mail["Subject"] for mail in mailbox.Maildir(tmp_path / "instance" / "mail")] == ["kept"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)  # five programs start a second time
+def test_killed_programs_are_started_again(start: Callable[[], DevelopmentServer]) -> None:
+    server = start()
+    port = int(server.url.rpartition(":")[2])
+    programs = ("redis", "mail", "web", "worker", "beat")
+
+    for name in programs:
+        server.kill(name)
+        wait_for(lambda: web_answers(port, "/readyz"), what=f"everything answers after the end of {name}")
+
+    printed = server.output.read_text()
+    for name in programs:
+        assert len(re.findall(rf"{name} +ended \(signal SIGKILL\); it is started again in 0.5 s$", printed, re.M)) == 1
+    send_mail("accepted", server.shared["MAIL_SERVER"], int(server.shared["MAIL_PORT"]))
+    processes = descendants(server.runner.pid)
+    assert server.end() < TIME_TO_END
+    assert [pid for pid in processes | server.processes if is_running(pid)] == []
+
+
+@pytest.mark.exhaustive
+def test_program_that_cannot_start_ends_run(start: Callable[[], DevelopmentServer]) -> None:
+    server = start()
+    (server.instance / "mail").rename(server.instance / "moved")
+    (server.instance / "mail").symlink_to("nowhere")  # the mail server can neither use nor create it
+
+    os.kill(server.pid("mail"), signal.SIGKILL)
+
+    assert server.runner.wait(TIMEOUT) == 1
+    _printed, found, last = server.output.read_text().partition("\nmail ended 5 times in quick succession, ")
+    assert found
+    assert last.startswith("the last time with exit code 1; it is not started again. Its last output:\n")
+    assert "FileExistsError" in last
+    assert [pid for pid in server.processes if is_running(pid)] == []
+
+
+@pytest.mark.exhaustive
+def test_start_ends_with_ready_line(start: Callable[[], DevelopmentServer]) -> None:
+    *others, last = start().lines_of_start
+
+    assert last.endswith("(sign in as demo, password demo; Ctrl-C ends it)")
+    for line in (*others, last):
+        assert re.fullmatch(r"\d\d:\d\d:\d\d .{10}  \S.{0,120}", line)
+        assert not re.search(r"\{|warning|\033", line, re.IGNORECASE)
 
 
 def second_terminal(instance: Path, *command: str) -> str:

@@ -1,4 +1,4 @@
-"""The process manager of `make run`: all programs are stopped, in order and in time."""
+"""The process manager of `make run`: programs that end are started again; all are stopped, in order and in time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from microblog.development import process_manager
 from microblog.development.console import Console
 from microblog.development.process_manager import (
+    PAUSES,
     STOP_SIGNALS,
     Failure,
     ManagedProcess,
@@ -33,7 +34,7 @@ RECORDS_TERMINATION = "trap 'echo {name} >> ended; exit 0' TERM; echo up > {name
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ProcessManager]:
     console = Console(["first"])
-    yield ProcessManager(tmp_path, os.environ, console)
+    yield ProcessManager(tmp_path, os.environ, console, pid_folder=tmp_path)
     console.close()
 
 
@@ -63,17 +64,98 @@ def test_programs_stop_in_reverse_order(manager: ProcessManager, tmp_path: Path)
     assert (tmp_path / "ended").read_text().split() == ["worker", "redis"]
 
 
-def test_watch_names_program_that_exited(manager: ProcessManager) -> None:
+def test_end_during_start_is_reported_with_last_output(manager: ProcessManager) -> None:
     with manager:
-        manager.start(shell("web", "exit 3"), grace=1)
+        manager.start(shell("web", "echo no such module; exit 3"), grace=1)
 
-        with pytest.raises(Failure, match=r"web ended by itself \(exit code 3\)"):
-            manager.watch()
+        with pytest.raises(Failure) as raised:
+            manager.wait_until(lambda: False, "web", seconds=TIMEOUT)
+
+    assert str(raised.value) == (
+        "web ended by itself (exit code 3) during the start. Its last output:\n  no such module"
+    )
 
 
 def test_failed_step_aborts_start(manager: ProcessManager) -> None:
     with pytest.raises(Failure, match=r"migrations failed \(exit code 1\)"), manager:
         manager.run(Program("migrations", "false"), grace=1)
+
+
+def test_killed_program_is_started_again(
+    manager: ProcessManager, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    second = "until [ -e first.pid ]; do sleep 0.02; done; kill -TERM $PPID; sleep 300"
+    script = f"echo $$ >> starts; if [ $(wc -l < starts) = 2 ]; then {second}; fi; kill -KILL $$"
+    with manager:
+        manager.start(shell("first", script), grace=1)
+
+        with pytest.raises(StopRequest):
+            manager.watch()
+
+        assert content(tmp_path / "first.pid") == content(tmp_path / "starts").split()[1]
+    assert not (tmp_path / "first.pid").exists()
+    wait_for_lines(capfd, ["first  ended (signal SIGKILL); it is started again in 0.5 s"])
+
+
+def test_pauses_grow_until_program_ends_too_often(
+    manager: ProcessManager, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(set(PAUSES)) == list(PAUSES)
+    assert len(PAUSES) == 4
+    monkeypatch.setattr(process_manager, "PAUSES", (0.01, 0.02, 0.03, 0.04))
+    with manager:
+        manager.start(Program("first", "sh -c 'echo port taken; exit 3'", quiet=True), grace=1)
+
+        with pytest.raises(Failure) as raised:
+            manager.watch()
+
+    assert str(raised.value) == (
+        "first ended 5 times in quick succession, the last time with exit code 3; it is not started again."
+        " Its last output:" + 5 * "\n  port taken"
+    )
+    again = [f"first  ended (exit code 3); it is started again in {pause} s" for pause in (0.01, 0.02, 0.03, 0.04)]
+    wait_for_lines(capfd, again)
+
+
+def test_program_that_had_settled_is_started_again_without_limit(
+    manager: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_manager, "PAUSES", (0.01,))
+    monkeypatch.setattr(process_manager, "SETTLED", 0)
+    with manager:
+        manager.start(shell("first", "echo >> starts; [ $(wc -l < starts) -lt 4 ] || kill -TERM $PPID"), grace=1)
+
+        with pytest.raises(StopRequest):
+            manager.watch()
+
+    assert (tmp_path / "starts").read_text().count("\n") >= 4
+
+
+def test_stop_during_pause_before_restart(
+    manager: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_manager, "PAUSES", (3600.0,))
+    # The file of its process id disappears once the end of the program has been noticed.
+    stop = "while [ -e first.pid ]; do sleep 0.02; done; kill -TERM $PPID; sleep 300"
+    with manager:
+        manager.start(shell("first", "echo >> starts"), shell("second", stop), grace=1)
+
+        with pytest.raises(StopRequest):
+            manager.watch()
+
+    assert (tmp_path / "starts").read_text().count("\n") == 1
+
+
+def test_what_a_program_leaves_is_killed_before_restart(manager: ProcessManager, tmp_path: Path) -> None:
+    script = "sleep 300 & echo $! >> left; [ $(wc -l < left) = 1 ] || kill -TERM $PPID"
+    with manager:
+        manager.start(shell("first", script), grace=1)
+
+        with pytest.raises(StopRequest):
+            manager.watch()
+
+        left = int(content(tmp_path / "left").split()[0])
+        wait_for(lambda: not is_running(left))
 
 
 def test_wait_until_names_unresponsive_program(manager: ProcessManager) -> None:
@@ -139,8 +221,9 @@ import os, pathlib
 from microblog.development.console import Console
 from microblog.development.process_manager import ProcessManager, Program, StopRequest
 console = Console(["talker"])
+folder = pathlib.Path({str(tmp_path)!r})
 try:
-    with ProcessManager(pathlib.Path({str(tmp_path)!r}), os.environ, console) as manager:
+    with ProcessManager(folder, os.environ, console, folder) as manager:
         manager.start(Program("talker", "sh -c 'seq 200000; echo > written; sleep 300'"), grace=1)
         manager.watch()
 except StopRequest:
@@ -151,6 +234,18 @@ except StopRequest:
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(timeout=TIMEOUT) == 0
+
+
+def wait_for_lines(capfd: pytest.CaptureFixture[str], expected: list[str]) -> None:
+    """Wait until these lines, behind their times, have been printed since the last call, and no others."""
+    printed: list[str] = []
+
+    def have_appeared() -> bool:
+        printed.extend(line.partition(" ")[2] for line in capfd.readouterr().out.splitlines())
+        return len(printed) >= len(expected)
+
+    wait_for(have_appeared, what=f"the lines {expected}")
+    assert printed == expected
 
 
 def content(file: Path) -> str:

@@ -94,6 +94,13 @@ def test_share_writes_environment_for_second_terminal(tmp_path: Path, database_u
     assert (tmp_path / "dev.env").stat().st_mode & 0o077 == 0
 
 
+def test_given_setting_has_precedence_over_default_of_development() -> None:
+    environment = compose({"TASK_LEASE": "600"}, port=8000, redis_url="redis://127.0.0.1/0", mail_port=2525)
+
+    assert environment["TASK_LEASE"] == "600"
+    assert float(environment["RECONCILE_INTERVAL"]) < 5
+
+
 def test_empty_variable_counts_as_unset() -> None:
     environment = compose({"DATABASE_URL": ""}, port=8000, redis_url="redis://127.0.0.1/0", mail_port=2525)
 
