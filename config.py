@@ -95,6 +95,12 @@ def _web(env: Env) -> dict[str, Any]:
         "BOOTSTRAP_SERVE_LOCAL": True,
         # Seconds between two searches for posts that were inserted without an entry in the search index.
         "SEARCH_INTERVAL": env.float("SEARCH_INTERVAL", 60.0, validate=_positive),
+        # "text": a short line per event, for people; "json": an object per event, with all fields.
+        "LOG_FORMAT": env.str(
+            "LOG_FORMAT",
+            "text" if environment == "development" else "json",
+            validate=validate.OneOf(["json", "text"]),
+        ),
         "LOG_LEVEL": env.str("LOG_LEVEL", "INFO", validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         # The bearer token that Prometheus sends to /metrics; unset: /metrics is disabled.
         "METRICS_TOKEN": env.str("METRICS_TOKEN", None, validate=_token),

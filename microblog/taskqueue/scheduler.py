@@ -38,11 +38,15 @@ class Scheduler(RedBeatScheduler):
                     client.delete(key)
                 client.zrem(conf.schedule_key, key)
                 logger.info("%s is no longer in the schedule; its entry is deleted", key)
-        for key, entry in entries.items():
-            if not self._is_stored(entry):
-                logger.info("%s is missing from the stored schedule, or differs; it is stored", entry.name)
-                client.delete(key)
-                entry.save()
+        missing = [entry for entry in entries.values() if not self._is_stored(entry)]
+        for entry in missing:
+            client.delete(entry.key)
+            entry.save()
+        if 0 < len(missing) == len(entries):
+            logger.info("the schedule is stored in Redis, which had none")
+        elif missing:
+            names = ", ".join(entry.name for entry in missing)
+            logger.info("stored entries of the schedule were missing or different, and are repaired: %s", names)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send due tasks; returns the seconds until the next tick. Errors of Redis delay ticks but do not end beat.

@@ -378,7 +378,7 @@ def make_celery(flask_app: Flask, settings: dict[str, Any], packages: list[str])
         signal_of_start.connect(lambda **_: check_schema(flask_app), weak=False)
     idle_connections.init_app(flask_app)
     signals.worker_shutting_down.connect(_force_shutdown_later, weak=False)
-    signals.setup_logging.connect(lambda **_: logs.configure(flask_app.config["LOG_LEVEL"]), weak=False)
+    signals.setup_logging.connect(lambda **_: logs.configure(flask_app.config), weak=False)
     app.set_default()
     flask_app.extensions["celery"] = app
     return app

@@ -111,7 +111,7 @@ def _environment(environment: dict[str, str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _restored(app: Flask) -> Iterator[None]:
     """Reset the state of `app` before the block, and restore its config and extensions after it."""
-    logs.configure(app.config["LOG_LEVEL"])  # log to the stderr of this test
+    logs.configure(app.config)  # log to the stderr of this test
     celery: CeleryApp = app.extensions["celery"]
     celery.set_default()
     celery.set_current()

@@ -49,6 +49,13 @@ def test_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch, url: str | None)
     assert load_settings()
 
 
+@pytest.mark.parametrize(("name", "log_format"), [("production", "json"), ("development", "text")])
+def test_logs_are_text_in_development_only(monkeypatch: pytest.MonkeyPatch, name: str, log_format: str) -> None:
+    monkeypatch.setenv("MICROBLOG_ENV", name)
+
+    assert load_settings()["LOG_FORMAT"] == log_format
+
+
 def test_secret_key_is_required_outside_development(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY")
 
