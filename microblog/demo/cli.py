@@ -19,8 +19,9 @@ USERS, POSTS, SEED = 13, 800, 2026
 @click.option("--users", metavar="N", type=click.IntRange(min=1), default=USERS, help="Users, including demo.")
 @click.option("--posts", metavar="N", type=click.IntRange(min=0), default=POSTS, help="Posts; 250 of them by demo.")
 @click.option("--seed", metavar="N", type=int, default=SEED, help="Seed of the random generator.")
+@click.option("--more", metavar="N", type=click.IntRange(min=1), help="Only add N posts by demo to existing data.")
 @with_appcontext
-def demo(users: int, posts: int, seed: int) -> None:
+def demo(users: int, posts: int, seed: int, more: int | None) -> None:
     """Add the user demo (password: demo), other users, and a year of posts. Only works once.
 
     The same options create the same users, posts and followers; only the timestamps differ, since the year ends now.
@@ -28,12 +29,21 @@ def demo(users: int, posts: int, seed: int) -> None:
     \b
     Example: enough data to measure how fast the pages are
       flask demo --users 1000 --posts 100000
+    An export that takes some time
+      flask demo --more 500000
     """
-    from microblog.demo.seed import fill_database
+    from microblog.demo.seed import add_posts, fill_database
 
     if current_app.config["MICROBLOG_ENV"] != "development":
         raise click.ClickException("The demo data is for development only (MICROBLOG_ENV=development).")
-    if User.with_username(NAME) is not None:
+    user = User.with_username(NAME)
+    if more is not None:
+        if user is None:
+            raise click.ClickException("There is no demo data yet; run flask demo first.")
+        add_posts(user.id, more)
+        click.echo(f"Added {more} posts of {NAME}.")
+        return
+    if user is not None:
         if (users, posts, seed) != (USERS, POSTS, SEED):
             raise click.ClickException("Demo data already exists. Other options need an empty database.")
         click.echo("The demo data already exists.")

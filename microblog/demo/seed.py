@@ -243,6 +243,18 @@ def fill_database(name: str, password: str, *, users: int, posts: int, seed: int
     db.session.commit()
 
 
+def add_posts(user_id: int, count: int) -> None:
+    """Write copies of a user's posts, in several transactions. Does nothing if the user has none."""
+    columns = [Post.user_id, Post.body, Post.language, Post.terms]
+    existing = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
+    while existing and count:
+        copies = min(existing, count, BATCH)
+        posts = sa.select(*columns).where(Post.user_id == user_id).limit(copies)
+        db.session.execute(sa.insert(Post).from_select(columns, posts))
+        db.session.commit()  # SQLite has one writer: the running site waits for it
+        existing, count = existing + copies, count - copies
+
+
 def _add_people(name: str, password: str, count: int, now: datetime, rng: random.Random) -> list[InsertedUser]:
     """Insert the users; all of them were created before the first post."""
     first = Author(name, BOOKS[0].language)

@@ -190,6 +190,24 @@ def test_different_amount_refused_if_data_exists(app: Flask) -> None:
     assert db.session.scalar(sa.select(sa.func.count()).select_from(Post)) == 300
 
 
+@pytest.mark.both_databases
+def test_more_posts_are_copies_written_last(app: Flask) -> None:
+    app.config["MICROBLOG_ENV"] = "development"
+    run = app.test_cli_runner().invoke
+    refused = run(args=["demo", "--more", "1000"])
+    run(args=["demo", "--users", "5", "--posts", "300"])
+    ids = set(db.session.scalars(sa.select(Post.id)))
+
+    added = run(args=["demo", "--more", "1000"])
+
+    assert (refused.exit_code, added.exit_code) == (1, 0)
+    posts = db.session.scalars(sa.select(Post).order_by(Post.timestamp, Post.id)).unique().all()
+    assert {post.id for post in posts[:300]} == ids
+    assert len(posts) == 1300
+    assert {post.author.username for post in posts[300:]} == {"demo"}
+    assert all(post.terms and post.body for post in posts)
+
+
 def test_taken_username_is_reported(app: Flask, make_user: Callable[..., User]) -> None:
     make_user("susan")
     app.config["MICROBLOG_ENV"] = "development"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import mailbox
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from socket import gethostname
 from textwrap import indent
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -21,7 +25,7 @@ from microblog.extensions import db
 from microblog.posts.models import Post
 from tests.integration.test_run import DevelopmentServer
 from tests.support.programs import ROOT
-from tests.support.servers import TIMEOUT, free_port
+from tests.support.servers import TIMEOUT, free_port, wait_for
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -75,7 +79,7 @@ def test_api_example_works(server: DevelopmentServer) -> None:
     started, listed = map(json.loads, run_commands(server, commands("TOKEN=")).strip().splitlines())
 
     assert started["name"] == "export_posts"
-    assert [job["id"] for job in listed["items"]] == [started["id"]]
+    assert listed["items"][0]["id"] == started["id"]
 
 
 @pytest.mark.exhaustive
@@ -85,6 +89,40 @@ def test_operator_commands_work(server: DevelopmentServer) -> None:
     assert "cancel" in printed
     assert "->" in printed
     assert '"total"' in printed
+
+
+@pytest.mark.exhaustive
+def test_demonstration_of_killed_worker_works(server: DevelopmentServer) -> None:
+    [more] = re.findall(r"`(\.venv/bin/flask demo --more \d+)`", README)
+    kill = commands("kill -9").replace("instance/", f"{server.instance}/")
+    run_commands(server, more)
+    wait_for(lambda: no_job_is_unfinished(server), what="the exports of other tests are done")
+    mails = mailbox.Maildir(server.instance / "mail")
+    mails_before = len(mails)
+    started, _listed = map(json.loads, run_commands(server, commands("TOKEN=")).strip().splitlines())
+
+    wait_for(lambda: row(server, started["id"])[1], what="the export runs")
+    run_commands(server, kill)
+
+    wait_for(lambda: no_job_is_unfinished(server), what="the export and the mail are done")
+    assert row(server, started["id"])[2] == 2
+    assert "worker      ended (signal SIGKILL); it is started again" in server.output.read_text()
+    assert len(mails) == mails_before + 1
+
+
+def row(server: DevelopmentServer, task_id: str) -> tuple[str, int, int]:
+    """Return the state, the progress and the number of attempts of a task."""
+    [(state, current, attempts)] = query(server, "SELECT state, current, attempts FROM task WHERE id = ?", task_id)
+    return state, current, attempts
+
+
+def no_job_is_unfinished(server: DevelopmentServer) -> bool:
+    return not query(server, "SELECT id FROM task WHERE finished_at IS NULL")
+
+
+def query(server: DevelopmentServer, statement: str, *values: str) -> list[Any]:
+    with closing(sqlite3.connect(server.instance / "microblog.db", timeout=TIMEOUT)) as database:
+        return database.execute(statement, values).fetchall()
 
 
 def test_linked_files_exist() -> None:
