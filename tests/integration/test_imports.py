@@ -84,7 +84,7 @@ def test_upload_is_imported_by_worker_and_deleted(
     assert only_job(susan).root.signature["args"] == [susan.id, db.session.scalar(sa.select(Upload.id))]
     assert bodies(susan) == ["one", "two"]
     assert files() == []
-    assert "Your import is done." in client.get("/notifications/all").text
+    wait_for(lambda: "Your import is done." in client.get("/notifications/all").text, what="the notification")
     shown = client.get("/tasks").text
     assert "2 posts imported" in shown
     assert "1 post could not be imported" in shown
