@@ -109,10 +109,12 @@ def _read(filters: Filters, order: Order, start: str | None, backwards: bool, si
 
 @dataclass(frozen=True)
 class TaskOutcomes:
-    """Numbers of tasks that ended, and of those of them that failed."""
+    """Numbers of tasks that ended, and of those of them that failed: recently, and within the last hour."""
 
     ended: int
     failed: int
+    ended_in_hour: int
+    failed_in_hour: int
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def waiting_tasks(session: Session) -> list[WaitingTasks]:
     since = sa.case(
         (Task.state.in_(states.RUNNING), sa.func.coalesce(Task.lease_expires_at, Task.updated_at)),
         (Task.state == states.RETRY, Task.eta),
+        # The eta of a pending task is when a worker without this task, which has returned it, lets it be published.
+        (Task.published_at.is_(None), sa.func.coalesce(Task.eta, previous.finished_at, Task.created_at)),
         else_=sa.func.coalesce(previous.finished_at, Task.created_at),
     )
     published = Task.published_at.is_not(None)
@@ -183,26 +187,29 @@ def waiting_tasks(session: Session) -> list[WaitingTasks]:
 
 
 def active_queues(since: datetime) -> list[str]:
-    """Return the queues of which a task has started, ended or asked for a retry since then."""
-    changed = sa.or_(Task.started_at > since, sa.and_(Task.state == states.RETRY, Task.updated_at > since))
-    running = sa.select(Task.queue).where(Task.unfinished, changed)
+    """Return the queues of which a task has started, made progress, asked for a retry or ended since then."""
+    running = sa.select(Task.queue).where(Task.unfinished, Task.state != states.PENDING, Task.updated_at > since)
     ended = sa.select(Task.queue).where(Task.finished_at > since, Task.started_at.is_not(None))
     return sorted(db.session.scalars(sa.union(running, ended)))
 
 
-def recent_outcomes(since: datetime) -> dict[str, TaskOutcomes]:
-    """Return the outcomes of the tasks that ended since then, by name, without cancelled tasks.
+def recent_outcomes(hour_ago: datetime, since: datetime) -> dict[str, TaskOutcomes]:
+    """Return the outcomes of the tasks that ended since these times, by name, without cancelled tasks.
 
     A step that failed because the previous one did was never started and does not count.
     """
-    failed = sa.func.count(sa.case((Task.state == states.FAILURE, 1)))
+    later, failed = Task.finished_at > since, Task.state == states.FAILURE
+
+    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.count(sa.case((condition, 1)))
+
     rows = db.session.execute(
-        sa.select(Task.name, sa.func.count(), failed)
-        .where(Task.finished_at > since, Task.state != states.REVOKED, Task.started_at.is_not(None))
+        sa.select(Task.name, count(later), count(sa.and_(later, failed)), sa.func.count(), count(failed))
+        .where(Task.finished_at > hour_ago, Task.state != states.REVOKED, Task.started_at.is_not(None))
         .group_by(Task.name)
         .order_by(Task.name)
     )
-    return {name: TaskOutcomes(ended, failures) for name, ended, failures in rows}
+    return {name: TaskOutcomes(*counts) for name, *counts in rows}
 
 
 def users_of(jobs: Collection[Job]) -> dict[int | None, str]:

@@ -52,7 +52,7 @@ REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 @dataclass(frozen=True)
 class RedisValues:
-    """Values from Redis: the lengths of queues, counters, and the numbers of open streams and unshared storages."""
+    """Values from Redis: the lengths of queues, counters, and the number of open streams."""
 
     lengths: dict[str, int]
     counts: dict[str, int]
@@ -155,13 +155,6 @@ def _database_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
     yield from _job_metrics(snapshot)
     yield from _attempt_metrics(snapshot)
     yield from _mail_metrics(snapshot)
-    yield _gauge(
-        "microblog_task_waiting_seconds",
-        "Longest time that a task has been waiting to be started, retried or taken over.",
-        "queue",
-        dict.fromkeys(known_queues(), 0.0)
-        | {name: _age(since, snapshot.at) for name, since in snapshot.waiting_since.items()},
-    )
     yield GaugeMetricFamily(
         "microblog_statistics_age_seconds",
         "Age of the aggregated statistics; tasks that ended later are counted from their rows.",
@@ -283,6 +276,14 @@ def _status_metrics(status: SystemStatus) -> Iterator[Metric]:
         if rule.is_known(status):
             problems.add_metric([rule.name, str(rule.urgent).lower()], found[rule])
     yield problems
+    if status.jobs is not None:
+        oldest = {tasks.queue: _age(tasks.since, status.at) for tasks in reversed(status.jobs.waiting)}
+        yield _gauge(
+            "microblog_task_waiting_seconds",
+            "Longest time that a task has been waiting to be started, retried or taken over.",
+            "queue",
+            dict.fromkeys(known_queues(), 0.0) | oldest,
+        )
     if status.queues is not None:
         yield from _queue_metrics(status.queues, status.at)
     if status.workers is not None:

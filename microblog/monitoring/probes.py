@@ -34,15 +34,16 @@ class ConcurrentProbes:
     def _start(self, name: str, probe: Callable[[], Any]) -> Future[Any]:
         future = self._futures.get(name)
         if future is None or future.done():
-            future = self._futures[name] = Future()
+            future = Future()
             Thread(target=self._run_one, args=(probe, future), name=f"probe-{name}", daemon=True).start()
+            self._futures[name] = future
         return future
 
     def _run_one(self, probe: Callable[[], Any], future: Future[Any]) -> None:
         try:
             with self._app.app_context():
                 value = probe()
-        except Exception as error:
+        except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(value)

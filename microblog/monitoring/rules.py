@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from microblog.monitoring.job_queries import WaitingTasks
     from microblog.monitoring.status import SystemStatus
 
-#: What the status is read from.
-REDIS, DATABASE, WRITES = "redis", "database", "writes"
+#: What the status is read from; the summary of jobs may take too long in a database that works.
+REDIS, DATABASE, JOBS = "redis", "database", "jobs"
 
 PATIENCE = timedelta(minutes=2)  # that a task may wait while no other of its queue starts, or for its publication
 FAILURE_RATE_LIMIT = 0.1  # fraction of the tasks of a name that ended recently
-MIN_FAILURES = 5  # failed tasks of a name; fewer are not a problem, whatever their fraction
-MAX_CLOCK_DIFFERENCE = 10.0  # seconds; replies of workers take up to two
+MIN_FAILURES = 5  # failed tasks of a name; fewer are not a problem, unless all have failed
+MIN_ALL_FAILED = 3  # tasks of a name that ended within an hour, all of them failed
+CLOCK_TOLERANCE = 10.0  # seconds
 
 
 class Verdict(IntEnum):
@@ -55,7 +56,7 @@ class Rule:
 
 
 class Problem(NamedTuple):
-    """What a rule has found."""
+    """A sentence that a rule has found."""
 
     rule: Rule
     text: str
@@ -63,7 +64,7 @@ class Problem(NamedTuple):
 
 def find_problems(status: SystemStatus) -> list[Problem]:
     """Apply every rule; returns the problems that stop all jobs first."""
-    return [Problem(rule, text) for rule in RULES for text in rule.find(status)]
+    return [Problem(rule, text) for rule in RULES if rule.is_known(status) for text in rule.find(status)]
 
 
 def verdict_of(problems: Sequence[Problem]) -> Verdict:
@@ -72,7 +73,7 @@ def verdict_of(problems: Sequence[Problem]) -> Verdict:
 
 
 def _database(status: SystemStatus) -> Iterator[str]:
-    if reason := status.unavailable.get(DATABASE) or status.unavailable.get(WRITES):
+    if reason := status.unavailable.get(DATABASE):
         yield reason
 
 
@@ -104,7 +105,7 @@ def _outdated_workers(status: SystemStatus) -> Iterator[str]:
 
 def _clocks(status: SystemStatus) -> Iterator[str]:
     for name, ahead in status.clocks.items():
-        if abs(ahead) > MAX_CLOCK_DIFFERENCE:
+        if abs(ahead) > CLOCK_TOLERANCE:
             direction = "ahead of" if ahead > 0 else "behind"
             yield f"The clock of {name} is {abs(ahead):.0f} s {direction} that of the database."
 
@@ -125,12 +126,23 @@ def _waits(status: SystemStatus, tasks: WaitingTasks) -> bool:
     return tasks.published and status.at - tasks.since > PATIENCE
 
 
+def _slow_database(status: SystemStatus) -> Iterator[str]:
+    if status.unavailable.get(JOBS):
+        yield "The database is too slow to count the jobs in time; whether they run is unknown."
+
+
 def _stalled_queues(status: SystemStatus) -> Iterator[str]:
-    """Yield the queues in which nothing happens: a queue that is long, but consumed, is none of them."""
+    """Yield the queues in which nothing happens: a queue that is long, but consumed, is none of them.
+
+    Other rules explain why nothing happens in a paused queue, in one without consumers, and to tasks with a rate limit.
+    """
     if status.jobs is None:
         return
-    oldest = {tasks.queue: tasks for tasks in reversed(status.jobs.waiting) if _waits(status, tasks)}
-    for queue in sorted(oldest.keys() - set(status.jobs.active_queues)):
+    explained = {queue.name for queue in status.queues or () if queue.paused or queue.consumers == 0}
+    limited = {name for limits in status.rate_limits.values() for name in limits}
+    waiting = [tasks for tasks in status.jobs.waiting if _waits(status, tasks) and tasks.name not in limited]
+    oldest = {tasks.queue: tasks for tasks in reversed(waiting)}
+    for queue in sorted(oldest.keys() - {*status.jobs.active_queues, *explained}):
         wait = output.format_duration(status.at - oldest[queue].since)
         yield f"No task of the queue {queue} starts; {oldest[queue].name} has been waiting for {wait}."
 
@@ -158,14 +170,18 @@ def _overdue_tasks(status: SystemStatus) -> Iterator[str]:
     for entry in status.schedule or ():
         if entry.overdue and status.beat:
             last = output.format_time(entry.last_run_at)
-            yield f"{entry.name} is sent, but has not run since {last}: are all processes busy or frozen?"
+            yield f"{entry.name} is sent, but has not succeeded since {last}: see the logs of the workers."
 
 
 def _failing_tasks(status: SystemStatus) -> Iterator[str]:
     for name, tasks in status.jobs.recent.items() if status.jobs else ():
         if tasks.failed >= max(MIN_FAILURES, FAILURE_RATE_LIMIT * tasks.ended):
-            counts = f"{tasks.failed} of the {tasks.ended} tasks {name}"
-            yield f"{counts} that ended within 15 minutes failed: flask tasks failures."
+            counts, period = f"{tasks.failed} of the {tasks.ended}", "15 minutes"
+        elif tasks.failed_in_hour == tasks.ended_in_hour >= MIN_ALL_FAILED:
+            counts, period = f"All {tasks.ended_in_hour}", "an hour"
+        else:
+            continue
+        yield f"{counts} tasks {name} that ended within {period} failed: flask tasks failures."
 
 
 def _storages(status: SystemStatus) -> Iterator[str]:
@@ -183,13 +199,14 @@ RULES = (
     Rule("database", Verdict.DOWN, True, _database),
     Rule("redis", Verdict.DOWN, True, _redis),
     Rule("worker", Verdict.DOWN, True, _worker, (REDIS,)),
-    Rule("stalled_queue", Verdict.DEGRADED, True, _stalled_queues, (DATABASE,)),
-    Rule("failing_tasks", Verdict.DEGRADED, True, _failing_tasks, (DATABASE,)),
+    Rule("stalled_queue", Verdict.DEGRADED, True, _stalled_queues, (JOBS,)),
+    Rule("failing_tasks", Verdict.DEGRADED, True, _failing_tasks, (JOBS,)),
     Rule("queue_without_consumer", Verdict.DEGRADED, True, _queues_without_consumers, (REDIS,)),
     Rule("storage", Verdict.DEGRADED, True, _storages, (REDIS,)),
-    Rule("unpublished_tasks", Verdict.DEGRADED, True, _unpublished_tasks, (DATABASE,)),
+    Rule("unpublished_tasks", Verdict.DEGRADED, True, _unpublished_tasks, (JOBS,)),
     Rule("paused_queue", Verdict.DEGRADED, False, _paused_queues, (REDIS,)),
-    Rule("rate_limit", Verdict.DEGRADED, False, _rate_limits, (REDIS, DATABASE)),
+    Rule("rate_limit", Verdict.DEGRADED, False, _rate_limits, (REDIS, JOBS)),
+    Rule("slow_database", Verdict.DEGRADED, False, _slow_database, (DATABASE,)),
     Rule("silent_worker", Verdict.DEGRADED, False, _silent_workers, (REDIS,)),
     Rule("worker_without_processes", Verdict.DEGRADED, False, _workers_without_processes, (REDIS,)),
     Rule("outdated_worker", Verdict.DEGRADED, False, _outdated_workers, (REDIS,)),

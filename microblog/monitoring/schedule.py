@@ -16,11 +16,12 @@ from flask import Flask
 from redbeat.schedulers import RedBeatConfig, RedBeatSchedulerEntry
 
 from microblog.extensions import SiteRedis, redis_client
+from microblog.taskqueue import states
 from microblog.taskqueue.interface import celery_app
 
 logger = logging.getLogger(__name__)
 
-RUNS_KEY = "periodic-runs"  # a hash: task name to the seconds since 1970 at which its last run ended
+RUNS_KEY = "periodic-runs"  # a hash: task name to the seconds since 1970 at which it last succeeded
 GRACE = timedelta(minutes=1)  # after its interval, until a task that has not run is overdue
 
 
@@ -29,8 +30,8 @@ class ScheduleEntry:
     """An entry of the schedule.
 
     `every` is the interval in seconds, None if it is not fixed. `last_sent_at` and `next_run_at`, when beat will send
-    it, are in the time of beat's machine, and None before the first time. `last_run_at` is the time of Redis at which a
-    run last ended, None if none is known. `overdue` tells that this was too long ago.
+    it, are in the time of beat's machine, and None before the first time. `last_run_at` is the time of Redis at which
+    it last succeeded, None if that is unknown. `overdue` tells that this was too long ago.
     """
 
     name: str
@@ -63,10 +64,11 @@ def is_beat_running() -> bool:
 
 
 def init_app(app: Flask) -> None:
-    """Store when the runs of periodic tasks end."""
+    """Store when periodic tasks have succeeded."""
 
-    def store_run(sender: Any, **_: Any) -> None:
-        if sender.app is app.extensions["celery"] and getattr(sender, "interval_setting", None):
+    def store_run(sender: Any, state: str, **_: Any) -> None:
+        own = sender.app is app.extensions["celery"]
+        if own and getattr(sender, "interval_setting", None) and state == states.SUCCESS:
             client: SiteRedis = app.extensions["redis"]
             try:
                 client.hset(client.key(RUNS_KEY), sender.name, str(client.now()))

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session, aliased
 
 from microblog.database import database_time
 from microblog.extensions import db
-from microblog.monitoring.job_queries import waiting_tasks
 from microblog.monitoring.models import RollUp, TaskHour, TaskTotal
 from microblog.monitoring.rollup import AggregateKey, DurationHistogram, TaskAggregate, aggregate_tasks, hour_of
 from microblog.taskqueue import states
@@ -181,16 +180,13 @@ class TaskTableSnapshot:
     """The Task table at one instant, `at`.
 
     `finished` and `unfinished` are by name and state of the task, `jobs` by the name of a job's first task.
-    `waiting_since` maps a queue to the time since when its longest-waiting task has waited to be started, retried, or
-    taken over from a worker that is gone. Steps whose previous step has not succeeded do not count. `rolled_up_until`
-    is the time up to which finished tasks were aggregated; later ones were counted from their rows.
+    `rolled_up_until` is the time up to which finished tasks were aggregated; later ones were counted from their rows.
     """
 
     at: datetime
     finished: dict[tuple[str, str], TaskAggregate]
     unfinished: dict[tuple[str, str], UnfinishedTasks]
     jobs: dict[str, UnfinishedJobs]
-    waiting_since: dict[str, datetime]
     rolled_up_until: datetime
 
 
@@ -202,7 +198,6 @@ def take_snapshot() -> TaskTableSnapshot:
             finished=totals(session),
             unfinished=_unfinished_tasks(session),
             jobs=_unfinished_jobs(session),
-            waiting_since=_waiting_since(session),
             rolled_up_until=session.scalars(sa.select(RollUp.until)).one(),
         )
 
@@ -224,10 +219,6 @@ def _unfinished_jobs(session: Session) -> dict[str, UnfinishedJobs]:
         .group_by(root.name)
     )
     return {name: UnfinishedJobs(count, oldest) for name, count, oldest in rows}
-
-
-def _waiting_since(session: Session) -> dict[str, datetime]:
-    return {tasks.queue: tasks.since for tasks in reversed(waiting_tasks(session))}
 
 
 MAX_TEXT_LENGTH = 200  # characters; the text after them rarely distinguishes two causes

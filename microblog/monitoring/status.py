@@ -31,7 +31,7 @@ from microblog.monitoring.job_queries import (
 )
 from microblog.monitoring.probes import ConcurrentProbes, Probes
 from microblog.monitoring.queues import QueueStats, measure_queues
-from microblog.monitoring.rules import DATABASE, PATIENCE, REDIS, WRITES, Problem, Verdict, find_problems, verdict_of
+from microblog.monitoring.rules import DATABASE, JOBS, PATIENCE, REDIS, Problem, Verdict, find_problems, verdict_of
 from microblog.monitoring.schedule import ScheduleEntry, is_beat_running, schedule_entries
 from microblog.monitoring.storage_reports import programs_without_storage
 from microblog.monitoring.worker_rpc import broadcast_and_collect
@@ -56,8 +56,8 @@ OLDER = "older"
 class JobSummary:
     """Numbers of unfinished jobs by state and age, and of the jobs that ended and failed within the last hour.
 
-    `recent` counts the tasks that ended within the last 15 minutes, by name. `active_queues` are those in which a task
-    has started or ended within rules.PATIENCE.
+    `recent` counts the tasks that ended within the last hour, by name. `active_queues` are those in which a task has
+    started, made progress or ended within rules.PATIENCE.
     """
 
     unfinished: dict[str, dict[str, int]]
@@ -118,14 +118,13 @@ def check_status(timeout: float) -> SystemStatus:
     The caller's session is rolled back: the check needs a connection, of which there may be only one.
     """
     db.session.rollback()
-    probes = {REDIS: lambda: _query_redis(timeout), DATABASE: _query_database, WRITES: _write_to_database}
+    probes = {REDIS: lambda: _query_redis(timeout), DATABASE: _use_database, JOBS: _summarize_jobs}
     return _run(probes, ConcurrentProbes(celery_app().flask_app), timeout)
 
 
 def check_services(timeout: float, probes: ConcurrentProbes) -> SystemStatus:
     """As check_status(), but find out only whether the database, Redis and any worker respond; callers share probes."""
-    pings = {REDIS: lambda: _ping_workers(timeout), DATABASE: _read_database, WRITES: _write_to_database}
-    return _run(pings, probes, timeout)
+    return _run({REDIS: lambda: _ping_workers(timeout), DATABASE: _use_database}, probes, timeout)
 
 
 def _run(probes: Probes, concurrent_probes: ConcurrentProbes, timeout: float) -> SystemStatus:
@@ -141,28 +140,28 @@ def _run(probes: Probes, concurrent_probes: ConcurrentProbes, timeout: float) ->
     )
 
 
+SERVICE_NAMES = {REDIS: "Redis", DATABASE: "The database", JOBS: "The database"}
+
+
 def _reason(service: str, future: Future[Any]) -> str:
     """Return why `service` is unavailable; an empty string if its probe has succeeded."""
     if not future.done():
-        return {
-            REDIS: "Redis does not respond in time.",
-            DATABASE: "The database does not respond in time.",
-            WRITES: "The database does not accept writes in time.",
-        }[service]
+        return f"{SERVICE_NAMES[service]} does not respond in time."
     error = future.exception()
     if error is None:
         return ""
     if isinstance(error, REDIS_UNAVAILABLE):
         return f"Redis {'refuses commands' if refuses(error) else 'is unavailable'}: {error}"
     if isinstance(error, DatabaseUnavailable):
-        return f"The database {'does not accept writes' if service == WRITES else 'is unavailable'}: {error.orig}"
+        return f"The database is unavailable: {error.orig}"
     logger.error("the check of %s failed; the status omits its data", service, exc_info=error)
     return f"The check of {service} failed: {error!r}"
 
 
 def _query_redis(timeout: float) -> dict[str, Any]:
-    now, at_redis = time.time(), redis_client.connection.now()
+    before, at_redis = time.time(), redis_client.connection.now()
     workers = query_workers(timeout)
+    after = time.time()
     clocks = {name: at for name, reply in workers.up.items() if isinstance(at := reply.get("utc_seconds"), float)}
     return {
         "workers": workers,
@@ -173,23 +172,9 @@ def _query_redis(timeout: float) -> dict[str, Any]:
         "without_storage": programs_without_storage(celery_app().flask_app),
         "unknown_tasks": unknown_tasks(workers),
         "rate_limits": changed_rate_limits(workers),
-        "clocks": {name: at - now for name, at in {"Redis": at_redis, **clocks}.items()},
+        # A clock that was read between the two times may be right.
+        "clocks": {name: at - min(max(at, before), after) for name, at in {"Redis": at_redis, **clocks}.items()},
     }
-
-
-def _query_database() -> dict[str, Any]:
-    at = database_time(db.session)
-    ended = _ended_since(at - HOUR)
-    jobs = JobSummary(
-        unfinished=_unfinished(at),
-        ended=sum(ended.values()),
-        failed=ended.get(states.FAILURE, 0),
-        oldest_waiting=oldest_waiting_job(at),
-        waiting=waiting_tasks(db.session()),
-        active_queues=active_queues(at - PATIENCE),
-        recent=recent_outcomes(at - RECENTLY),
-    )
-    return {"at": at, "jobs": jobs, "database_ahead": (at - utcnow()).total_seconds()}
 
 
 def _ping_workers(timeout: float) -> dict[str, Any]:
@@ -197,14 +182,28 @@ def _ping_workers(timeout: float) -> dict[str, Any]:
     return {"workers": WorkerReplies(up=replies, silent=[], last_seen={})}
 
 
-def _read_database() -> dict[str, Any]:
+def _use_database() -> dict[str, Any]:
     db.session.scalar(sa.select(Task.id).limit(1))  # a database without the tables is not ready
-    return {}
-
-
-def _write_to_database() -> dict[str, Any]:
+    at = database_time(db.session)
+    ahead = (at - utcnow()).total_seconds()
+    db.session.rollback()  # there may be only one connection
     check_writable(db.engine)
-    return {}
+    return {"at": at, "database_ahead": ahead}
+
+
+def _summarize_jobs() -> dict[str, JobSummary]:
+    at = database_time(db.session)
+    ended = _ended_since(at - HOUR)
+    summary = JobSummary(
+        unfinished=_unfinished(at),
+        ended=sum(ended.values()),
+        failed=ended.get(states.FAILURE, 0),
+        oldest_waiting=oldest_waiting_job(at),
+        waiting=waiting_tasks(db.session()),
+        active_queues=active_queues(at - PATIENCE),
+        recent=recent_outcomes(at - HOUR, at - RECENTLY),
+    )
+    return {"jobs": summary}
 
 
 def _unfinished(now: datetime) -> dict[str, dict[str, int]]:

@@ -19,12 +19,14 @@ from socket import gethostname
 from typing import Any
 
 from flask import Flask
+from gevent import get_hub
+from gevent.monkey import is_module_patched
 from redis.exceptions import RedisError
 
 from microblog.database import lock_against_fork
 from microblog.extensions import SiteRedis
 from microblog.monitoring.probes import ConcurrentProbes
-from microblog.storage import REFUSED, open_storage
+from microblog.storage import REFUSED, FolderStorage, Storage, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def _outcome(future: Future[str]) -> Found:
 def _id_of(app: Flask, setting: str) -> str:
     """Return the id of a storage, after creating it if it has none. Raises OSError and RedisError."""
     storage = open_storage(app.config[setting], quick=True)
-    if not storage.exists(ID_FILE):
+    if not _exists(storage):
         client: SiteRedis = app.extensions["redis"]
         lock = client.lock(client.key(f"{REPORTS_KEY}:lock"), timeout=LOCK_TIMEOUT)
         with lock:  # programs may start at the same time
@@ -156,3 +158,13 @@ def _id_of(app: Flask, setting: str) -> str:
                 with storage.new(ID_FILE) as file:
                     file.write([uuid.uuid4().hex.encode()])
     return b"".join(storage.read_chunks(ID_FILE)).decode(errors="replace")
+
+
+def _exists(storage: Storage) -> bool:
+    """Return whether a storage has an id. A folder is asked in a thread of the operating system.
+
+    One that hangs would otherwise stop all greenlets of a web process.
+    """
+    if isinstance(storage, FolderStorage) and is_module_patched("threading"):
+        return bool(get_hub().threadpool.apply(storage.exists, (ID_FILE,)))
+    return storage.exists(ID_FILE)

@@ -135,6 +135,8 @@ def replace_processes(state: Any) -> dict[str, str]:
 
 
 def _run_command(state: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+    if name not in Panel.data:  # the caller belongs to a newer release
+        return {"error": "unknown command"}
     try:
         return Panel.data[name](state, **arguments)
     except Exception as error:

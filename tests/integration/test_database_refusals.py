@@ -131,7 +131,7 @@ def assert_reported(app: Flask, reason: str) -> None:
     assert response.status_code == 503
     assert not response.get_json()["database"]["ok"]
     assert system.verdict is Verdict.DOWN
-    assert f"The database does not accept writes: {reason}" in [problem.text for problem in system.problems]
+    assert f"The database is unavailable: {reason}" in [problem.text for problem in system.problems]
 
 
 @ON_SQLITE

@@ -135,7 +135,7 @@ def test_hanging_check_times_out_and_runs_once(client: FlaskClient, monkeypatch:
         release.wait()
         return {}
 
-    monkeypatch.setattr(status, "_read_database", hang)
+    monkeypatch.setattr(status, "_use_database", hang)
     monkeypatch.setattr(status, "EXTRA_TIMEOUT", 0.1)
     monkeypatch.setattr(health_routes, "PING_TIMEOUT", 0.1)
 

@@ -58,22 +58,26 @@ LIMITED = {"rate_limits": {"one@host": {"export_posts": "1/h"}}}
 NO_PROCESSES = {"pool": {"processes": [], "max-concurrency": 2}}
 
 INCIDENTS: dict[str, tuple[dict[str, Any], str]] = {
-    "database away": ({"unavailable": {"database": "It is away."}, "jobs": None}, "database"),
-    "database read-only": ({"unavailable": {"writes": "It is read-only."}}, "database"),
+    "database away": (
+        {"unavailable": {"database": "It is away.", "jobs": "It is away."}, "jobs": None},
+        "database",
+    ),
+    "database slow": ({"unavailable": {"jobs": "It does not respond in time."}, "jobs": None}, "slow_database"),
     "Redis refuses": ({"unavailable": {"redis": "It refuses."}, "workers": None, "queues": None}, "redis"),
     "no worker": ({"workers": WorkerReplies({}, [], {})}, "worker"),
     "children frozen": ({"jobs": jobs(waiting=[waits(LONG_AGO)])}, "stalled_queue"),
-    "disk full": ({"jobs": jobs(recent={"export_posts": TaskOutcomes(9, 9)})}, "failing_tasks"),
-    "queue without consumer": ({"queues": [queue(3, consumers=0)]}, "queue_without_consumer"),
-    "reconcile stopped": ({"jobs": jobs(waiting=[waits(LONG_AGO, published=False)])}, "unpublished_tasks"),
-    "pause forgotten": ({"queues": [queue(3, paused=True, consumers=0)]}, "paused_queue"),
-    "rate limit forgotten": (
-        {
-            "jobs": jobs(waiting=[waits(LONG_AGO)], active_queues=["exports"]),
-        }
-        | LIMITED,
-        "rate_limit",
+    "disk full": ({"jobs": jobs(recent={"export_posts": TaskOutcomes(9, 9, 9, 9)})}, "failing_tasks"),
+    "disk full on a small site": ({"jobs": jobs(recent={"export_posts": TaskOutcomes(1, 1, 3, 3)})}, "failing_tasks"),
+    "queue without consumer": (
+        {"queues": [queue(3, consumers=0)], "jobs": jobs(waiting=[waits(LONG_AGO)])},
+        "queue_without_consumer",
     ),
+    "reconcile stopped": ({"jobs": jobs(waiting=[waits(LONG_AGO, published=False)])}, "unpublished_tasks"),
+    "pause forgotten": (
+        {"queues": [queue(3, paused=True, consumers=0)], "jobs": jobs(waiting=[waits(LONG_AGO)])},
+        "paused_queue",
+    ),
+    "rate limit forgotten": ({"jobs": jobs(waiting=[waits(LONG_AGO)])} | LIMITED, "rate_limit"),
     "worker frozen": ({"workers": workers(silent=("two@host",))}, "silent_worker"),
     "pool empty": ({"workers": workers(stats=NO_PROCESSES)}, "worker_without_processes"),
     "old worker": ({"unknown_tasks": {"one@host": ["export_posts"]}}, "outdated_worker"),
@@ -110,7 +114,11 @@ def test_every_rule_has_an_incident() -> None:
         {"jobs": jobs(waiting=[waits(LONG_AGO)], active_queues=["exports"]), "queues": [queue(10_000)]},
         {"jobs": jobs(waiting=[waits(RECENTLY), waits(RECENTLY, published=False)])},
         {"jobs": jobs(waiting=[waits(NOW + timedelta(hours=1))])},
-        {"jobs": jobs(recent={"export_posts": TaskOutcomes(4, 4), "email_export": TaskOutcomes(1000, 99)})},
+        {
+            "jobs": jobs(
+                recent={"export_posts": TaskOutcomes(4, 4, 9, 4), "email_export": TaskOutcomes(1000, 99, 4000, 99)}
+            )
+        },
         {"queues": [queue(0, paused=True, consumers=0)]},
         LIMITED,
         {"schedule": [ScheduleEntry("roll_up", "roll_up", 60.0, last_run_at=RECENTLY)]},
@@ -124,12 +132,13 @@ def test_nothing_is_found_while_jobs_run(changed: dict[str, Any]) -> None:
 
 
 def test_rules_without_their_service_are_unknown() -> None:
-    status = replace(HEALTHY, unavailable={"redis": "It is away."})
+    status = replace(HEALTHY, unavailable={"redis": "It is away."}, clocks={"this machine": 60.0})
 
     unknown = {rule.name for rule in RULES if not rule.is_known(status)}
 
     assert {"worker", "beat", "paused_queue", "clock"} <= unknown
     assert not unknown & {"database", "redis", "failing_tasks", "stalled_queue"}
+    assert [problem.rule.name for problem in status.problems] == ["redis"]
 
 
 def test_documentation_lists_every_rule() -> None:

@@ -16,7 +16,7 @@ from microblog.monitoring import output
 from microblog.monitoring.job_queries import describe_job, events_of, users_of
 from microblog.monitoring.output import EMPTY
 from microblog.monitoring.queues import QueueStats
-from microblog.monitoring.rules import DATABASE, REDIS, WRITES, Verdict
+from microblog.monitoring.rules import DATABASE, JOBS, REDIS, Verdict
 from microblog.monitoring.schedule import ScheduleEntry
 from microblog.monitoring.status import JobSummary, SystemStatus
 from microblog.monitoring.workers import LIMITS, Fields, WorkerSummary
@@ -280,9 +280,9 @@ def _json(value: object) -> str:
 
 #: What is null in the JSON if a service is unavailable.
 PARTS = {
-    REDIS: ("workers", "queues", "schedule", "beat", "dead_letters"),
-    DATABASE: ("jobs",),
-    WRITES: (),
+    REDIS: ("workers", "queues", "schedule", "beat", "dead_letters", "without_storage"),
+    DATABASE: (),
+    JOBS: ("jobs",),
 }
 COLOURS = {Verdict.HEALTHY: "green", Verdict.DEGRADED: "yellow", Verdict.DOWN: "red"}
 

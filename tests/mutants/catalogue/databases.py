@@ -55,7 +55,7 @@ UNAVAILABLE = (
     Mutant(
         "database-write",
         "A database that refuses to write is reported.",
-        (Edit(STATUS, "_write_to_database", "check_writable(db.engine)", "pass"),),
+        (Edit(STATUS, "_use_database", "check_writable(db.engine)", "pass"),),
         (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
     ),
     Mutant(
