@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -94,13 +95,20 @@ def _send(task: MailTask, message: Message) -> None:
 def _stop_deferred() -> Iterator[None]:
     """Defer SIGTERM until the block has ended: a stop of the worker must not lose the record of a mail.
 
-    systemd, Heroku and shells send it to all processes of a worker, and it kills those that run tasks.
+    systemd, Heroku and shells send it to all processes of a worker, and it kills those that run tasks. A handler defers
+    it for all threads of the process; in a pool of threads, the main thread waits for the tasks anyway.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGTERM, previous)
+        if received:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _check_before_sending(task: MailTask) -> None:
