@@ -144,7 +144,7 @@ def copied_tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     for name in ("microblog", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    modules = ("celery_app.py", "config.py", "redis_settings.py")
+    modules = ("celery_app.py", "config.py", "database_settings.py", "redis_settings.py")
     for name in (".flaskenv", "Makefile", "babel.cfg", "pyproject.toml", *modules):
         shutil.copy(ROOT / name, tree)
     [path] = re.findall(r"this one is `(microblog/\w+/tasks.py)`", README)
