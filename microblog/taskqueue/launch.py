@@ -249,9 +249,9 @@ def publish_jobs(
             for task_id in filter(marked.__contains__, by_id):
                 if _send(task_id, by_id[task_id], results, marked[task_id]):
                     sent.add(task_id)
-        except BROKER_UNAVAILABLE:
+        except BROKER_UNAVAILABLE as error:
             unsent = list(marked.keys() - sent)
-            logger.warning("the broker is unavailable; %s will be published later", describe_ids(unsent))
+            logger.warning("the broker is unavailable (%s); %s will be published later", error, describe_ids(unsent))
         if unsent := list(marked.keys() - sent):
             # If this fails, too, the messages are treated as lost.
             mark_unpublished(executor, unsent, marked[unsent[0]])

@@ -56,8 +56,8 @@ OUTAGES = Promise(
                 Edit(
                     LAUNCH,
                     "publish_jobs",
-                    "except BROKER_UNAVAILABLE:",
-                    "except ZeroDivisionError:",
+                    "except BROKER_UNAVAILABLE as error:",
+                    "except ZeroDivisionError as error:",
                 ),
             ),
             (f"{TEST_TASKS_PAGES}::test_export_while_redis_is_down",),
