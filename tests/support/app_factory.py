@@ -11,6 +11,7 @@ from typing import Any
 
 import flask_migrate
 import pytest
+from celery import current_app
 from flask import Flask
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
@@ -55,12 +56,15 @@ _template_cache = _TemplateCache()
 
 @contextlib.contextmanager
 def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask]:
-    """Create an application in this process and push its context."""
+    """Create an application, and push its context. Afterwards, the current app of Celery is the earlier one."""
     with _environment(environment):
+        earlier = current_app._get_current_object()
         app = _create(overrides)
         with app.app_context():
             yield app
             _close_connections(app)
+        earlier.set_default()
+        earlier.set_current()
 
 
 class Applications:
