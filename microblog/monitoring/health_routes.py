@@ -44,13 +44,14 @@ def ready() -> ResponseReturnValue:
     parts: dict[str, Any] = {
         rule.name: {"ok": True} if rule.is_known(status) else UNKNOWN for rule in RULES if rule.verdict is Verdict.DOWN
     }
-    for problem in status.problems:
-        if problem.rule.name == "worker":
-            parts["worker"] = {"ok": False, "error": problem.text}  # which says everything
-        else:
-            logger.warning("/readyz returns 503: %s", problem.text)
-            parts[problem.rule.name] = UNAVAILABLE
-    return parts, HTTPStatus.SERVICE_UNAVAILABLE if status.problems else HTTPStatus.OK, NO_STORE
+    for rule, text in status.problems:
+        if rule.name == "worker":
+            parts["worker"] = {"ok": False, "error": text}  # which says everything
+        elif rule.verdict is Verdict.DOWN:  # others, such as a clock that differs, do not stop the site
+            logger.warning("/readyz returns 503: %s", text)
+            parts[rule.name] = UNAVAILABLE
+    down = status.verdict is Verdict.DOWN
+    return parts, HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK, NO_STORE
 
 
 @bp.get("/metrics")
