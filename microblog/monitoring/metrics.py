@@ -52,9 +52,8 @@ REFUSED = "refused:"  # followed by the reason: the name of the exception class
 
 @dataclass(frozen=True)
 class RedisValues:
-    """Values from Redis: the lengths of queues, counters, and the number of open streams."""
+    """Values from Redis: counters, and the number of open streams."""
 
-    lengths: dict[str, int]
     counts: dict[str, int]
     open_streams: int
 
@@ -64,7 +63,7 @@ class Metrics:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._probes = ConcurrentProbes(app)
+        self._probes, self._status_probes = ConcurrentProbes(app), ConcurrentProbes(app)
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -76,7 +75,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics; called by the registry of prometheus_client."""
         started = time.perf_counter()
-        futures = self._probes.run(PROBES, DEADLINE)
+        futures = self._probes.run(PROBES | {"status": self._check_status}, DEADLINE)
         for name, describe in DESCRIBERS.items():
             result = _result(name, futures[name])
             if name in ("database", "redis"):
@@ -88,6 +87,9 @@ class Metrics:
                     yield from describe(result)
         elapsed = time.perf_counter() - started
         yield GaugeMetricFamily("microblog_scrape_seconds", "How long it took to collect these metrics.", value=elapsed)
+
+    def _check_status(self) -> SystemStatus:
+        return check_status(PING_TIMEOUT, self._status_probes)
 
 
 def init_app(app: Flask) -> None:
@@ -133,7 +135,6 @@ def _result(name: str, future: Future[Any]) -> Any:
 def _query_redis() -> RedisValues:
     client = redis_client.connection
     return RedisValues(
-        lengths={name: int(str(client.llen(client.key(name)))) for name in known_queues()},
         counts=_read_counts(client),
         open_streams=count_open_streams(client),
     )
@@ -243,7 +244,6 @@ def _mail_metrics(snapshot: TaskTableSnapshot) -> Iterator[Metric]:
 
 
 def _redis_metrics(values: RedisValues) -> Iterator[Metric]:
-    yield _gauge("microblog_queue_length", "Messages that no worker has taken.", "queue", values.lengths)
     yield _counter(
         "microblog_claims_refused",
         "Messages that were dropped because their task must not run, such as duplicates.",
@@ -291,6 +291,8 @@ def _status_metrics(status: SystemStatus) -> Iterator[Metric]:
 
 
 def _queue_metrics(measured: list[QueueStats], now: datetime) -> Iterator[Metric]:
+    lengths = {queue.name: queue.length for queue in measured}
+    yield _gauge("microblog_queue_length", "Messages that no worker has taken.", "queue", lengths)
     yield _gauge(
         "microblog_queue_age_seconds",
         "Age of the next message in the queue.",
@@ -315,7 +317,6 @@ def _worker_metrics(replies: WorkerReplies) -> Iterator[Metric]:
 PROBES: dict[str, Callable[[], Any]] = {
     "database": take_snapshot,
     "redis": _query_redis,
-    "status": lambda: check_status(PING_TIMEOUT),
 }
 DESCRIBERS: dict[str, Callable[[Any], Iterable[Metric]]] = {
     "database": _database_metrics,

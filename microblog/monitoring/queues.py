@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +13,6 @@ from microblog.monitoring.workers import WorkerReplies
 from microblog.taskqueue.interface import celery_app
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.queues import HEAD_LENGTH, oldest_published_at, paused_queues
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from microblog.monitoring.rules import DATABASE, JOBS, PATIENCE, REDIS, Problem,
 from microblog.monitoring.schedule import ScheduleEntry, is_beat_running, schedule_entries
 from microblog.monitoring.storage_reports import programs_without_storage
 from microblog.monitoring.worker_rpc import broadcast_and_collect
-from microblog.monitoring.workers import WorkerReplies, changed_rate_limits, query_workers, unknown_tasks
+from microblog.monitoring.workers import REGISTERED, WorkerReplies, changed_rate_limits, query_workers, unknown_tasks
 from microblog.taskqueue import states
 from microblog.taskqueue.consumer import count_dead_letters
 from microblog.taskqueue.interface import celery_app
@@ -94,7 +94,7 @@ class SystemStatus:
 
     @cached_property
     def problems(self) -> list[Problem]:
-        """What the rules find, first what stops all jobs."""
+        """The problems that the rules find, those that stop all jobs first."""
         return find_problems(self)
 
     @property
@@ -112,18 +112,19 @@ class SystemStatus:
         return sum(sum(self.jobs.unfinished[state].values()) for state in in_states) if self.jobs else 0
 
 
-def check_status(timeout: float) -> SystemStatus:
+def check_status(timeout: float, probes: ConcurrentProbes | None = None) -> SystemStatus:
     """Check everything concurrently. Workers have `timeout` seconds to reply; the check takes at most 2 s longer.
 
-    The caller's session is rolled back: the check needs a connection, of which there may be only one.
+    Callers with the same `probes` share a check. The caller's session is rolled back: the check needs a connection, of
+    which there may be only one.
     """
     db.session.rollback()
-    probes = {REDIS: lambda: _query_redis(timeout), DATABASE: _use_database, JOBS: _summarize_jobs}
-    return _run(probes, ConcurrentProbes(celery_app().flask_app), timeout)
+    checks = {REDIS: lambda: _query_redis(timeout), DATABASE: _use_database, JOBS: _summarize_jobs}
+    return _run(checks, probes or ConcurrentProbes(celery_app().flask_app), timeout)
 
 
 def check_services(timeout: float, probes: ConcurrentProbes) -> SystemStatus:
-    """As check_status(), but find out only whether the database, Redis and any worker respond; callers share probes."""
+    """As check_status(), but find out only whether the database, Redis and any worker respond."""
     return _run({REDIS: lambda: _ping_workers(timeout), DATABASE: _use_database}, probes, timeout)
 
 
@@ -160,7 +161,7 @@ def _reason(service: str, future: Future[Any]) -> str:
 
 def _query_redis(timeout: float) -> dict[str, Any]:
     before, at_redis = time.time(), redis_client.connection.now()
-    workers = query_workers(timeout)
+    workers = query_workers(timeout, {"utc_seconds": {}, **REGISTERED})
     after = time.time()
     clocks = {name: at for name, reply in workers.up.items() if isinstance(at := reply.get("utc_seconds"), float)}
     return {

@@ -155,16 +155,14 @@ class WorkerReplies:
         return [self.summary(name) for name in sorted([*self.up, *self.silent])]
 
 
-def query_workers(timeout: float) -> WorkerReplies:
+def query_workers(timeout: float, others: Commands | None = None) -> WorkerReplies:
     """Query the state of all workers; returns once all registered workers have replied, or after `timeout` seconds.
 
-    The reply of a worker contains Celery's `stats`, `active`, the tasks that it runs, `registered`, those that it
-    knows, `queues`, the names of the queues that it consumes, and `utc_seconds`, its time. Raises
-    redis.exceptions.RedisError or kombu.exceptions.OperationalError if Redis is unavailable.
+    The reply of a worker contains Celery's `stats`, `active`, the tasks that it runs, `queues`, the names of the queues
+    that it consumes, and the replies to `others`. Raises redis.exceptions.RedisError or
+    kombu.exceptions.OperationalError if Redis is unavailable.
     """
-    return query_workers_with(
-        {"stats": {}, "active": {}, "active_queues": {}, "utc_seconds": {}, **REGISTERED}, timeout
-    )
+    return query_workers_with({"stats": {}, "active": {}, "active_queues": {}, **(others or {})}, timeout)
 
 
 def query_workers_with(commands: Commands, timeout: float, only: Collection[str] | None = None) -> WorkerReplies:
