@@ -30,7 +30,7 @@ def demo(users: int, posts: int, seed: int, more: int | None) -> None:
     Example: enough data to measure how fast the pages are
       flask demo --users 1000 --posts 100000
     An export that takes some time
-      flask demo --more 500000
+      flask demo --more 1000000
     """
     from microblog.demo.seed import add_posts, fill_database
 
@@ -40,7 +40,8 @@ def demo(users: int, posts: int, seed: int, more: int | None) -> None:
     if more is not None:
         if user is None:
             raise click.ClickException("There is no demo data yet; run flask demo first.")
-        add_posts(user.id, more)
+        if not add_posts(user.id, more):
+            raise click.ClickException(f"{NAME} has no posts to copy.")
         click.echo(f"Added {more} posts of {NAME}.")
         return
     if user is not None:

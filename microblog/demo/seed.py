@@ -243,8 +243,8 @@ def fill_database(name: str, password: str, *, users: int, posts: int, seed: int
     db.session.commit()
 
 
-def add_posts(user_id: int, count: int) -> None:
-    """Write copies of a user's posts, in several transactions. Does nothing if the user has none."""
+def add_posts(user_id: int, count: int) -> bool:
+    """Write copies of a user's posts, in several transactions; return False if there is none to copy."""
     columns = [Post.user_id, Post.body, Post.language, Post.terms]
     existing = db.session.scalar(sa.select(sa.func.count()).where(Post.user_id == user_id)) or 0
     while existing and count:
@@ -253,6 +253,7 @@ def add_posts(user_id: int, count: int) -> None:
         db.session.execute(sa.insert(Post).from_select(columns, posts))
         db.session.commit()  # SQLite has one writer: the running site waits for it
         existing, count = existing + copies, count - copies
+    return existing > 0
 
 
 def _add_people(name: str, password: str, count: int, now: datetime, rng: random.Random) -> list[InsertedUser]:

@@ -7,7 +7,7 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Register the probes, the pages, ``flask tasks``, and what workers do for the monitoring."""
+    """Register the probes, the pages, ``flask tasks``, and the monitoring steps of workers."""
     from microblog.extensions import limiter
     from microblog.monitoring import (
         cli,

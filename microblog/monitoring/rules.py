@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from microblog.monitoring.job_queries import WaitingTasks
     from microblog.monitoring.status import SystemStatus
 
-#: What the status is read from; the summary of jobs may take too long in a database that works.
+#: The services that the status is read from; the summary of jobs may take too long in a database that works.
 REDIS, DATABASE, JOBS = "redis", "database", "jobs"
 
 PATIENCE = timedelta(minutes=2)  # that a task may wait while no other of its queue starts, or for its publication
@@ -123,12 +123,12 @@ def _queues_without_consumers(status: SystemStatus) -> Iterator[str]:
 
 
 def _waits(status: SystemStatus, tasks: WaitingTasks) -> bool:
-    return tasks.published and status.at - tasks.since > PATIENCE
+    return status.at - tasks.since > PATIENCE
 
 
 def _slow_database(status: SystemStatus) -> Iterator[str]:
-    if status.unavailable.get(JOBS):
-        yield "The database is too slow to count the jobs in time; whether they run is unknown."
+    if reason := status.unavailable.get(JOBS):
+        yield f"The jobs cannot be counted, so it is unknown whether they run: {reason}"
 
 
 def _stalled_queues(status: SystemStatus) -> Iterator[str]:
@@ -140,7 +140,11 @@ def _stalled_queues(status: SystemStatus) -> Iterator[str]:
         return
     explained = {queue.name for queue in status.queues or () if queue.paused or queue.consumers == 0}
     limited = {name for limits in status.rate_limits.values() for name in limits}
-    waiting = [tasks for tasks in status.jobs.waiting if _waits(status, tasks) and tasks.name not in limited]
+    waiting = [
+        tasks
+        for tasks in status.jobs.waiting
+        if tasks.published and _waits(status, tasks) and tasks.name not in limited
+    ]
     oldest = {tasks.queue: tasks for tasks in reversed(waiting)}
     for queue in sorted(oldest.keys() - {*status.jobs.active_queues, *explained}):
         wait = output.format_duration(status.at - oldest[queue].since)
@@ -148,7 +152,11 @@ def _stalled_queues(status: SystemStatus) -> Iterator[str]:
 
 
 def _rate_limits(status: SystemStatus) -> Iterator[str]:
-    waiting = {tasks.name for tasks in status.jobs.waiting if _waits(status, tasks)} if status.jobs else set()
+    waiting = (
+        {tasks.name for tasks in status.jobs.waiting if tasks.published and _waits(status, tasks)}
+        if status.jobs
+        else set()
+    )
     for worker, limits in status.rate_limits.items():
         for name in sorted(limits.keys() & waiting):
             yield f"{name} waits, since it is limited to {limits[name]} at {worker}: flask tasks rate-limit {name} 0."
@@ -156,7 +164,7 @@ def _rate_limits(status: SystemStatus) -> Iterator[str]:
 
 def _unpublished_tasks(status: SystemStatus) -> Iterator[str]:
     for tasks in status.jobs.waiting if status.jobs else ():
-        if not tasks.published and status.at - tasks.since > PATIENCE:
+        if not tasks.published and _waits(status, tasks):
             wait = output.format_duration(status.at - tasks.since)
             yield f"{tasks.name} has been due for {wait}, but is not published: does a worker reconcile?"
 

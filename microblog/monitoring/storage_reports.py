@@ -1,4 +1,4 @@
-"""Proof that all web servers and workers use the same storages: a folder may be another one on each machine.
+"""Check that all web servers and workers use the same storages: a path may be a different folder on each machine.
 
 Each storage has a file with a random id, which the first program creates. Every web server and worker reads it when it
 starts and every few seconds after that, and stores in Redis what it has found.
@@ -161,7 +161,7 @@ def _id_of(app: Flask, setting: str) -> str:
 
 
 def _exists(storage: Storage) -> bool:
-    """Return whether a storage has an id. A folder is asked in a thread of the operating system.
+    """Return whether a storage has an id. For a folder, the call runs in a thread of the operating system.
 
     One that hangs would otherwise stop all greenlets of a web process.
     """

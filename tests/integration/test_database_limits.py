@@ -52,7 +52,7 @@ def _with_port(url: str, port: int) -> str:
 
 
 def small_pool(app: Flask, **more: Any) -> dict[str, Any]:
-    """Return the options of an engine with one connection, for which nobody waits long."""
+    """Return the options of an engine with one connection and a short timeout of the pool."""
     options: dict[str, Any] = app.config["SQLALCHEMY_ENGINE_OPTIONS"]
     return options | {"pool_size": 1, "pool_timeout": 0.1} | more
 

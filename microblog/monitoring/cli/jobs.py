@@ -50,7 +50,7 @@ def status(context: click.Context, timeout: float) -> None:
     \b
     Exit codes:
       0  healthy
-      1  degraded: some jobs wait or fail that should not, or soon will; each problem is on a line
+      1  degraded: some jobs are delayed or fail, or soon will; each problem is on a line
       2  down: the database or Redis does not respond or refuses writes, or no worker responds
 
     If a part of the system is unavailable, the status of the other parts is still shown.

@@ -278,7 +278,7 @@ def _json(value: object) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
-#: What is null in the JSON if a service is unavailable.
+#: The parts of the JSON that are null if a service is unavailable.
 PARTS = {
     REDIS: ("workers", "queues", "schedule", "beat", "dead_letters", "without_storage"),
     DATABASE: (),
