@@ -116,8 +116,12 @@ class DatabaseTime(FunctionElement[datetime]):
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, seconds: sa.ColumnElement[float] | None = None) -> None:
-        super().__init__(sa.literal_column("0.0") if seconds is None else seconds)
+    def __init__(self, seconds: sa.ColumnElement[float] | float | None = None) -> None:
+        if seconds is None:
+            seconds = sa.literal_column("0.0")
+        elif not isinstance(seconds, sa.ColumnElement):
+            seconds = sa.literal(seconds, sa.Float())
+        super().__init__(seconds)
 
 
 @compiles(DatabaseTime, "postgresql")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import sqlalchemy as sa
 from flask import Flask
 
 SHOWN_FOR = timedelta(minutes=15)  # how long the last job that ended is shown on every page
@@ -23,7 +22,7 @@ def init_app(app: Flask) -> None:
 
     @app.template_global()
     def recent_jobs() -> list[Job]:
-        return newest_jobs(current_user.id, DatabaseTime(sa.literal(-SHOWN_FOR.total_seconds(), sa.Float())))
+        return newest_jobs(current_user.id, DatabaseTime(-SHOWN_FOR.total_seconds()))
 
     @app.template_global()
     def current_timestamp() -> float:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from celery import bootsteps
 from flask import current_app
 
 from microblog.clock import elapsed
-from microblog.database import DatabaseTime, DatabaseUnavailable, database_time, lock_against_fork
+from microblog.database import DatabaseTime, DatabaseUnavailable, LogDatabaseErrors, database_time, lock_against_fork
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client
 from microblog.taskqueue import states
 from microblog.taskqueue.errors import CancelRequested, JobError, TaskNotRegistered, TooManyCrashes, user_message
@@ -93,21 +93,17 @@ class Reconciler(bootsteps.StartStopStep):
 
     def _database_time(self, worker: Any) -> datetime | None:
         """Return the time of the database's clock, by which leases expire; None if it is unavailable."""
-        try:
-            with _fork_lock:
-                [(now,)] = worker.app.executor.execute(_DATABASE_TIME)
-        except DatabaseUnavailable as error:
-            logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
-            return None
-        return cast(datetime, now)
+        now: datetime | None = None
+        with LogDatabaseErrors(logger, "jobs are reconciled later"), _fork_lock:
+            [(now,)] = worker.app.executor.execute(_DATABASE_TIME)
+        return now
 
     def _reconcile(self, worker: Any, only_due: bool) -> None:
-        try:
-            reconcile_in_turn(worker.hostname, only_due=only_due)
-        except DatabaseUnavailable as error:
-            logger.warning("the database is unavailable (%s); jobs are reconciled later", error.orig)
-        except REDIS_UNAVAILABLE as error:
-            logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
+        with LogDatabaseErrors(logger, "jobs are reconciled later"):
+            try:
+                reconcile_in_turn(worker.hostname, only_due=only_due)
+            except REDIS_UNAVAILABLE as error:
+                logger.warning("Redis is unavailable (%s); jobs are reconciled later", error)
 
 
 def reconcile_in_turn(worker: str, *, only_due: bool = False) -> int | None:

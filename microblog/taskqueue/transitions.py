@@ -135,9 +135,7 @@ def mark_unpublished(executor: AutocommitExecutor, task_ids: Collection[str], pu
 
 RETURN_PAUSE = 5.0  # seconds until a message that was returned is published again
 _RETURNED = (
-    sa.update(task_table)
-    .where(_ID, UNFINISHED, UNHELD)
-    .values(published_at=None, eta=DatabaseTime(sa.literal(RETURN_PAUSE, sa.Float())))
+    sa.update(task_table).where(_ID, UNFINISHED, UNHELD).values(published_at=None, eta=DatabaseTime(RETURN_PAUSE))
 )
 
 
@@ -223,9 +221,8 @@ def _refusal(row: sa.Row[Any], task_id: str) -> ClaimRefused | None:
     return None
 
 
-_STILL_CURRENT = sa.select(task_table.c.cancel_requested_at).where(
-    _ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt")
-)
+_BY_HOLDER = sa.and_(_ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt"))
+_STILL_CURRENT = sa.select(task_table.c.cancel_requested_at).where(_BY_HOLDER)
 
 
 def check_claim(executor: AutocommitExecutor, claim: Claim) -> None:
@@ -299,7 +296,6 @@ class Writer(NamedTuple):
         return {"task_id": self.claim.task_id, "attempt": self.claim.attempt}
 
 
-_BY_HOLDER = sa.and_(_ID, UNFINISHED, task_table.c.attempts == sa.bindparam("attempt"))
 _BY_OTHERS = sa.and_(_AMONG_IDS, UNFINISHED, sa.or_(UNHELD, task_table.c.worker == sa.bindparam("by")))
 _IDS = sa.select(task_table.c.id)
 
@@ -396,7 +392,7 @@ def store_retry(executor: AutocommitExecutor, writer: Writer, sentence: str, tra
     """Store RETRY with the signature of the retry, to be published, and when it is due; else as store_failure()."""
     values: dict[str, Any] = {"eta": NOW, "published_at": None}
     if writer.claim is not None and writer.claim.retry is not None:
-        retry, eta = writer.claim.retry, DatabaseTime(sa.literal(writer.claim.retry_pause, sa.Float()))
+        retry, eta = writer.claim.retry, DatabaseTime(writer.claim.retry_pause)
         values |= {"eta": eta, "retry_signature": retry, "retries": retry["options"]["retries"]}
     return _store_error(executor, writer, states.RETRY, sentence, traceback, values)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -11,8 +10,6 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -22,7 +19,6 @@ from flask.testing import FlaskClient
 
 from microblog.accounts.models import User
 from microblog.clock import utcnow
-from microblog.development.process_manager import ManagedProcess
 from microblog.exports import cleanup
 from microblog.exports.archive import archive_storage
 from microblog.exports.models import Archive, archive_path, record
@@ -34,11 +30,11 @@ from microblog.posts.models import Post
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.reconcile import reconcile_all
 from tests.support.bucket import BUCKET, BucketServer
-from tests.support.factories import BEGINNING, ended, write_posts
+from tests.support.factories import BEGINNING, ended, only_job, write_posts
 from tests.support.imports import archive, post
 from tests.support.links import link_in
 from tests.support.programs import run
-from tests.support.servers import TIMEOUT, Worker, free_port, wait_for
+from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
 pytestmark = pytest.mark.exhaustive
@@ -125,11 +121,10 @@ def test_export_continues_after_kill(
 
     def has_ended() -> bool:
         reconcile_all()
-        db.session.rollback()
-        return db.session.scalar(sa.select(Task.id).where(Task.unfinished)) is None
+        return not only_job(susan).unfinished
 
     wait_for(has_ended, what="the job has ended")
-    job = ended(susan)
+    job = only_job(susan)
     assert (job.state, job.root.attempts, job.root.crashes) == ("SUCCESS", 2, 1)
     assert len(smtp_server.messages) == 1
     assert b"".join(archive_storage().read_chunks(f"{task_id}.2.json")).count(b'"body"') == LARGE
@@ -191,28 +186,16 @@ def test_unavailable_bucket_is_503(
 
 
 @pytest.mark.parametrize("database", ["sqlite"])
-def test_web_server_starts_while_service_hangs(app: Flask, environment: dict[str, str], tmp_path: Path) -> None:
+def test_web_server_starts_while_service_hangs(
+    app: Flask, environment: dict[str, str], start_web: Callable[[dict[str, str]], int]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:  # it accepts connections, and never answers
-        port = free_port()
-        environment |= {"PORT": str(port), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{hanging.getsockname()[1]}"}
-        web = ManagedProcess([*GUNICORN, "microblog:create_app()"], environment, stdout=tmp_path / "web.log")
-        try:
-            wait_for(lambda: is_served(f"http://127.0.0.1:{port}/auth/login"), what="a page")
+        start_web(environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{hanging.getsockname()[1]}"})
 
-            wait_for(
-                lambda: any(
-                    "EXPORT_STORAGE_URL cannot be used: Read" in each.text for each in check_status(1).problems
-                ),
-                what="the status names the web server",
-            )
-        finally:
-            web.kill()
-
-
-def is_served(url: str) -> bool:
-    with contextlib.suppress(URLError, ConnectionError):
-        return bool(urlopen(url, timeout=TIMEOUT).status == 200)
-    return False
+        wait_for(
+            lambda: any("EXPORT_STORAGE_URL cannot be used: Read" in each.text for each in check_status(1).problems),
+            what="the status names the web server",
+        )
 
 
 @pytest.mark.parametrize("database", ["sqlite"])

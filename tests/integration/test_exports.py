@@ -31,6 +31,7 @@ from microblog.taskqueue.interface import ROW_INTERVAL, Progress
 from microblog.taskqueue.models import Task
 from tests.support.clients import without_csrf_tokens
 from tests.support.factories import BEGINNING, ended, only_job, write_posts
+from tests.support.links import link_in
 from tests.support.servers import Worker, wait_for
 from tests.support.smtp import SmtpServer
 
@@ -155,10 +156,7 @@ def test_large_archive_is_mailed_as_private_link(
 
     [message] = smtp_server.messages
     assert list(message.iter_attachments()) == []
-    text = message.get_body(("plain",))
-    assert text is not None
-    [link] = [word for word in text.get_content().split() if word.startswith("http://localhost/exports/")]
-    path = link.removeprefix("http://localhost")
+    path = link_in(message)
     assert json.loads(signed_in(susan).get(path).data) == {"posts": expected_posts(20)}
     assert signed_in(make_user("ben")).get(path).status_code == 404
 

@@ -62,11 +62,6 @@ def run(app: Flask) -> Run:
 
 
 @pytest.fixture
-def backend(app: Flask) -> Any:
-    return app.extensions["celery"].backend
-
-
-@pytest.fixture
 def announced(app: Flask) -> Iterator[list[str]]:
     """The ids of the tasks that were announced as REVOKED, in order."""
     ids: list[str] = []
@@ -231,12 +226,14 @@ class TestLaunchingSeveralJobs:
 
 
 class TestRemovingMessages:
-    def test_only_messages_of_given_tasks_are_removed(
-        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.fixture
+    def ids(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Ten waiting tasks, the oldest first, in a queue that is read in windows of three messages."""
         monkeypatch.setattr(queues, "WINDOW", 3)
+        return [start(noop.s()) for _ in range(10)]
+
+    def test_only_messages_of_given_tasks_are_removed(self, ids: list[str], redis_server: RedisServer) -> None:
         key = redis_server.key("default")
-        ids = [start(noop.s()) for _ in range(10)]
         malformed = [b"removed", b"\xff", b"[" * 10**5, b'{"headers": null}', b'{"headers": {"id": ["x"]}}']
         redis_server.client.lpush(key, *malformed)
         removed = {ids[0], *ids[3:8], "unknown"}
@@ -246,12 +243,10 @@ class TestRemovingMessages:
         assert waiting_ids(redis_server, newest=len(malformed)) == [ids[9], ids[8], ids[2], ids[1]]
 
     def test_messages_sent_or_taken_meanwhile_are_kept_or_gone(
-        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+        self, ids: list[str], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """While a queue is read, a worker takes its oldest messages, and new ones are sent."""
-        monkeypatch.setattr(queues, "WINDOW", 3)
         key = redis_server.key("default")
-        ids = [start(noop.s()) for _ in range(10)]
         read = queues._read_window
         sent = []
 

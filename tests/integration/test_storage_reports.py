@@ -14,7 +14,6 @@ from urllib.request import urlopen
 import pytest
 from flask import Flask
 
-from microblog.development.process_manager import ManagedProcess
 from microblog.extensions import SiteRedis
 from microblog.monitoring import storage_reports
 from microblog.monitoring.rules import Verdict
@@ -158,10 +157,7 @@ def test_worker_with_other_folder_is_reported(app: Flask, make_worker: Callable[
     other = make_worker(concurrency=1, EXPORT_STORAGE_URL=str(tmp_path / "other"))
     problem = f"{other.name}: {EXPORTS} is another storage than that of {min(workers)}."
 
-    wait_for(
-        lambda: problem in [each.text for each in check_status(timeout=TIMEOUT).problems],
-        what="the status names the worker",
-    )
+    wait_for(lambda: problem in sentences(check_status(timeout=TIMEOUT)), what="the status names the worker")
 
     assert check_status(timeout=TIMEOUT).verdict is Verdict.DEGRADED
     wait_for(lambda: problem in other.text(), what="the worker logs it")
@@ -169,22 +165,20 @@ def test_worker_with_other_folder_is_reported(app: Flask, make_worker: Callable[
 
 @pytest.mark.exhaustive
 def test_web_server_with_other_folder_is_reported(
-    app: Flask, environment: dict[str, str], make_worker: Callable[..., Worker], tmp_path: Path
+    app: Flask,
+    environment: dict[str, str],
+    make_worker: Callable[..., Worker],
+    start_web: Callable[[dict[str, str]], int],
+    tmp_path: Path,
 ) -> None:
-    worker, port, log = make_worker(concurrency=1), free_port(), tmp_path / "web.log"
-    settings = {"PORT": str(port), EXPORTS: str(tmp_path / "other")}
+    worker = make_worker(concurrency=1)
     problem = f"{WEB}{gethostname()}: {EXPORTS} is another storage than that of {worker.name}."
-    web = ManagedProcess([*GUNICORN, "microblog:create_app()"], environment | settings, stdout=log)
-    try:
-        wait_for(
-            lambda: problem in [each.text for each in check_status(timeout=TIMEOUT).problems],
-            what="the status names the web server",
-        )
 
-        wait_for(lambda: problem in log.read_text(), what="the web server logs it")
-        assert urlopen(f"http://127.0.0.1:{port}/readyz", timeout=TIMEOUT).status == 200
-    finally:
-        web.kill()
+    port = start_web(environment | {EXPORTS: str(tmp_path / "other")})
+
+    wait_for(lambda: problem in sentences(check_status(timeout=TIMEOUT)), what="the status names the web server")
+    wait_for(lambda: problem in (tmp_path / "web-0.log").read_text(), what="the web server logs it")
+    assert urlopen(f"http://127.0.0.1:{port}/readyz", timeout=TIMEOUT).status == 200
 
 
 @pytest.mark.exhaustive

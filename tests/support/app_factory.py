@@ -59,12 +59,16 @@ def application(environment: dict[str, str], **overrides: Any) -> Iterator[Flask
     """Create an application, and push its context. Afterwards, the current app of Celery is the earlier one."""
     with _environment(environment):
         earlier = current_app._get_current_object()
-        app = _create(overrides)
-        with app.app_context():
-            yield app
-            _close_connections(app)
-        earlier.set_default()
-        earlier.set_current()
+        try:
+            app = _create(overrides)
+            with app.app_context():
+                try:
+                    yield app
+                finally:
+                    _close_connections(app)
+        finally:
+            earlier.set_default()
+            earlier.set_current()
 
 
 class Applications:
