@@ -194,8 +194,6 @@ def _confirm_launched(session: Session) -> None:
 @sa.event.listens_for(db.session, "after_transaction_end")
 def _publish_committed(session: Session, transaction: SessionTransaction) -> None:
     """Publish the committed jobs: now the session has returned its connection, of which there may be only one."""
-    if transaction.parent is not None:
-        return
     launched = session.info.pop("committed", [])
     if not launched:
         return

@@ -129,7 +129,7 @@ class JobTask(Task):
             logger.info("a message is dropped: %s", refusal)
             claim_refused.send(self.app, refusal=refusal)
             if refusal.final_error is not None and not self._try_recover_result(task_id):
-                with contextlib.suppress(*REDIS_UNAVAILABLE):  # reconcile ends it once Redis is back
+                with contextlib.suppress(*REDIS_UNAVAILABLE, DatabaseUnavailable):  # reconcile ends it later
                     self.backend.end([task_id], refusal.final_error, self.request)
             raise
         except DatabaseUnavailable as error:

@@ -20,7 +20,6 @@ from microblog.exports.models import Archive
 from microblog.extensions import db
 from microblog.jobs.models import Job
 from microblog.posts.models import Post
-from microblog.storage import PARTS
 from microblog.taskqueue import reconcile, states
 from microblog.taskqueue.models import Task
 from tests.chaos.deployment import Deployment
@@ -103,6 +102,9 @@ class Invariants:
         accepted = self._mails.get(mail.id, [])
         if mail.state == states.SUCCESS and not accepted:
             yield "it succeeded, but no mail was accepted"
+        cancelled = mail.state == states.REVOKED and mail.cancel_requested_at is not None
+        if accepted and mail.state != states.SUCCESS and not cancelled:
+            yield f"it is {mail.state}, but a mail was accepted"
         unrecorded = accepted[:-1] if mail.state == states.SUCCESS else accepted
         for delivery in unrecorded:
             if not any(_overlaps(kill, delivery) for kill in self._faults.of(*KILLS, *FREEZES)):
@@ -187,10 +189,6 @@ class Invariants:
             longest = timedelta(seconds=entry["schedule"] + conf.redbeat_lock_timeout)
             if sent_at is None or not timedelta() <= utcnow() - sent_at <= longest:
                 yield Violation(f"beat last sent {name} at {sent_at}")
-
-    def parts(self) -> list[Path]:
-        """Return the temporary files."""
-        return list((self._storage / PARTS).glob("*"))
 
     @property
     def _storage(self) -> Path:

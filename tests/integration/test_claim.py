@@ -5,24 +5,25 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
 from celery.app.task import Context
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import BackendStoreError, TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 
 from microblog.clock import elapsed, utcnow
-from microblog.database import AutocommitExecutor
+from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.extensions import db
-from microblog.taskqueue import errors, transitions
-from microblog.taskqueue.errors import Cancelled, ClaimLost, ClaimRefused
+from microblog.taskqueue import errors, states, transitions
+from microblog.taskqueue.errors import Cancelled, CancelRequested, ClaimLost, ClaimRefused
 from microblog.taskqueue.interface import Claim
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import not_none, tasks
-from tests.support.factories import row_of
+from tests.support.factories import row_of, start, state_of
 from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_databases
@@ -353,3 +354,24 @@ def test_check_claim_raises_after_takeover_cancel_request_and_end(
     backend.store_result(task_id, RuntimeError("broken"), "FAILURE", request=request_of(second))
     with pytest.raises(ClaimLost):
         transitions.check_claim(executor, second)
+
+
+@pytest.mark.parametrize(
+    "error", [BackendStoreError("Redis is away"), DatabaseUnavailable("", {}, Exception("it is away"))], ids=type
+)
+def test_message_of_cancelled_task_is_dropped_although_it_cannot_be_ended(
+    app: Flask, backend: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    task_id = start(tasks.noop.s())
+    db.session.execute(sa.update(Task).values(cancel_requested_at=utcnow()))
+    db.session.commit()
+    monkeypatch.setattr(backend, "end", Mock(side_effect=error))
+    task = app.extensions["celery"].tasks["noop"]
+    task.push_request(id=task_id, root_id=task_id, hostname="one@host", retries=0)
+    try:
+        with pytest.raises(CancelRequested):
+            task.before_start(task_id, (), {})
+    finally:
+        task.pop_request()
+
+    assert state_of(task_id) == states.PENDING

@@ -6,13 +6,14 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any, NoReturn
 
 import pytest
 import redis
 import sqlalchemy as sa
-from celery import chain
-from celery.exceptions import TaskRevokedError
+from celery import Signature, chain
+from celery.exceptions import BackendStoreError, TaskRevokedError
 from celery.result import AsyncResult
 from flask import Flask
 from flask.testing import FlaskClient
@@ -43,6 +44,7 @@ from microblog.taskqueue.worker import CeleryApp
 from tests.support.console import Run, commands
 from tests.support.factories import (
     add_task,
+    make_older,
     row_of,
     start,
     start_job_for,
@@ -120,6 +122,23 @@ class TestEndingSeveralTasks:
 
         backend.end([english, spanish], TaskRevokedError("cancelled"))
         assert (state_of(english), state_of(spanish), announced) == (states.REVOKED, states.REVOKED, [english, spanish])
+
+    def test_row_is_announced_though_redis_fails_for_next_step(
+        self, app: Flask, backend: Any, announced: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = start(noop.s(), noop.s())
+        store_in_redis = backend._store_in_redis
+
+        def fail_for_next_step(task_ids: list[str], *arguments: Any, **options: Any) -> None:
+            if task_ids != [job_id]:
+                raise BackendStoreError("Redis is away")
+            store_in_redis(task_ids, *arguments, **options)
+
+        monkeypatch.setattr(backend, "_store_in_redis", fail_for_next_step)
+
+        backend.end([job_id], TaskRevokedError("cancelled"))
+
+        assert (states_of(job_id), announced) == ([states.REVOKED, states.PENDING], [job_id])
 
     def test_row_is_announced_though_database_fails_for_next_step(
         self, app: Flask, backend: Any, announced: list[str], monkeypatch: pytest.MonkeyPatch
@@ -223,6 +242,32 @@ class TestLaunchingSeveralJobs:
 
         assert len(tried) == 1
         assert [row_of(task_id).published_at for task_id in ids] == [None, None, None]
+
+    @pytest.mark.parametrize(
+        ("error", "sent"), [(redis.ConnectionError("refused"), {0}), (ValueError("it cannot be encoded"), {0, 2})]
+    )
+    def test_only_messages_that_were_not_sent_are_sent_again(
+        self, app: Flask, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, error: Exception, sent: set[int]
+    ) -> None:
+        apply_async, calls = Signature.apply_async, count()
+
+        def fail_second(signature: Signature, *arguments: Any, **options: Any) -> Any:
+            if next(calls) == 1:
+                raise error
+            return apply_async(signature, *arguments, **options)
+
+        with monkeypatch.context() as failing:
+            failing.setattr(Signature, "apply_async", fail_second)
+            ids = [launch(noop.s()).id for _ in range(3)]
+            db.session.commit()
+        published = {number for number, task_id in enumerate(ids) if row_of(task_id).published_at is not None}
+        for task_id in ids:
+            make_older(task_id, created_at=60)
+
+        reconcile_all()
+
+        assert published == sent
+        assert sorted(waiting_ids(redis_server)) == sorted(ids)
 
 
 class TestRemovingMessages:

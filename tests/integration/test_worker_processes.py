@@ -150,7 +150,7 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
     app: Flask, monkeypatch: pytest.MonkeyPatch, own: int, of_database: int | None
 ) -> None:
     """The parameters are seconds that pass during the second pause, by the clock of the worker and of the database."""
-    clock, database_clock, turns = 1000.0, utcnow(), list[float]()
+    clock, database_clock, turns, due_turns = 1000.0, utcnow(), list[float](), list[float]()
     available = True
     pauses: Iterator[tuple[int, int | None]] = iter([(5, 5), (own, of_database), (5, 5), (5, 5), (5, 5), (5, 5)])
 
@@ -170,8 +170,7 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
     monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
 
     def reconcile_in_turn(worker: str, only_due: bool) -> None:
-        if not only_due:
-            turns.append(clock - 1000)
+        (due_turns if only_due else turns).append(clock - 1000)
 
     monkeypatch.setattr(reconcile, "reconcile_in_turn", reconcile_in_turn)
     worker = SimpleNamespace(app=app.extensions["celery"], hostname="one@host")
@@ -180,9 +179,9 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
         reconcile.Reconciler(worker)._run(worker)
 
     if of_database is None:  # also at the begin of the next pause
-        assert turns == [5, 30]
+        assert (turns, due_turns) == ([5, 30], [15, 20, 25])
     else:
-        assert turns == [5, own + 20, own + 25]
+        assert (turns, due_turns) == ([5, own + 20, own + 25], [own + 5, own + 10, own + 15])
 
 
 def lease_of(task_id: str) -> datetime:
