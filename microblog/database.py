@@ -41,8 +41,8 @@ _SQLITE_UNAVAILABLE = frozenset(
 )
 # PostgreSQL: connections, locks, system errors, and a server that is read-only, starts, stops or lacks resources
 # (SQLSTATE codes, or how they begin).
-_SQLSTATE_UNAVAILABLE = ("08", "25006", "40001", "40P01", "53", "55P03", "57", "58")
-
+_READ_ONLY = "25006"
+_SQLSTATE_UNAVAILABLE = ("08", _READ_ONLY, "40001", "40P01", "53", "55P03", "57", "58")
 
 SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime, which connections.py defines
 
@@ -163,6 +163,9 @@ def _raise_unavailable(context: ExceptionContext) -> BaseException | None:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         return cast(BaseException, context.original_exception)
     error = context.sqlalchemy_exception
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        # After a failover, a connection may still be to the server that was the primary: connect again.
+        context.is_disconnect = True
     if isinstance(error, DBAPIError) and (context.is_disconnect or _is_unavailable(error)):
         return DatabaseUnavailable(
             error.statement,
@@ -235,6 +238,13 @@ def is_value_error(error: Exception) -> bool:
     )
 
 
+# Statements that need what every write needs, and change nothing that anybody reads.
+_WRITES = {
+    "sqlite": "PRAGMA user_version = 1",  # writes a page, so that it finds a full disk, too
+    "postgresql": "UPDATE alembic_version SET version_num = version_num WHERE false",  # locks no row
+}
+
+
 class AutocommitExecutor:
     """Executor of single statements, each in its own transaction, with a connection from the pool of `engine`.
 
@@ -256,25 +266,17 @@ class AutocommitExecutor:
             # is a compare-and-set, of which a second run changes nothing or is refused and left to reconcile.
             return self._execute(statement, parameters)
 
+    def check_writable(self) -> None:
+        """Raise DatabaseUnavailable, with the reason, if the database cannot be reached, is read-only, locked or full.
+
+        On PostgreSQL, read-only is a standby or default_transaction_read_only; a full disk is not found.
+        """
+        self.execute(sa.text(_WRITES[self._engine.dialect.name]))
+
     def _execute(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
         with self._engine.connect() as connection:
             result = connection.execute(statement, parameters)
             return list(result) if result.returns_rows else []
-
-
-# Statements that need what every write needs, and change nothing that anybody reads.
-_WRITES = {
-    "sqlite": "PRAGMA user_version = 1",  # writes a page, so that it finds a full disk, too
-    "postgresql": "UPDATE alembic_version SET version_num = version_num WHERE false",  # locks no row
-}
-
-
-def check_writable(engine: Engine) -> None:
-    """Raise DatabaseUnavailable, with the reason, if the database cannot be reached, is read-only, locked or full.
-
-    On PostgreSQL, read-only is a standby or default_transaction_read_only; a full disk is not found.
-    """
-    AutocommitExecutor(engine).execute(sa.text(_WRITES[engine.dialect.name]))
 
 
 def dialect_insert(bind: Engine | Connection, table: Any) -> Any:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from microblog.clock import utcnow
-from microblog.database import DatabaseUnavailable, check_writable, database_time
+from microblog.database import AutocommitExecutor, DatabaseUnavailable, database_time
 from microblog.extensions import REDIS_UNAVAILABLE, db, redis_client, refuses
 from microblog.monitoring.filters import is_current_step, job_state
 from microblog.monitoring.job_queries import (
@@ -188,7 +188,7 @@ def _use_database() -> dict[str, Any]:
     at = database_time(db.session)
     ahead = (at - utcnow()).total_seconds()
     db.session.rollback()  # there may be only one connection
-    check_writable(db.engine)
+    AutocommitExecutor(db.engine).check_writable()
     return {"at": at, "database_ahead": ahead}
 
 

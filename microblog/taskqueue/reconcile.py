@@ -62,9 +62,9 @@ class Reconciler(bootsteps.StartStopStep):
     """Reconciles every ``RECONCILE_INTERVAL`` seconds; of all workers that run, one at a time does it.
 
     It runs in a thread of the worker's main process, so that it neither waits behind the tasks of users nor takes a
-    process from them. After an outage of the database, after the machine was suspended, and after a step of the
-    database's clock, it only publishes what is due for half the duration of a lease, so that workers renew their leases
-    first and none is counted as a crash.
+    process from them. After an outage of the database or a time in which it was read-only or locked, after the machine
+    was suspended, and after a step of the database's clock, it only publishes what is due for half the duration of a
+    lease, so that workers renew their leases first and none is counted as a crash.
     """
 
     requires = ("celery.worker.components:Pool",)  # whose first processes are forked without a thread
@@ -82,7 +82,8 @@ class Reconciler(bootsteps.StartStopStep):
                 before = self._database_time(worker)
                 time.sleep(interval)
                 now = self._database_time(worker)
-                if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
+                stopped = before and now and abs((now - before).total_seconds() - interval) > LATE
+                if stopped or not self._can_write(worker):
                     not_before = elapsed() + pause
                 if now is not None:
                     with app.app_context():
@@ -97,6 +98,13 @@ class Reconciler(bootsteps.StartStopStep):
         with LogDatabaseErrors(logger, "jobs are reconciled later"), _fork_lock:
             [(now,)] = worker.app.executor.execute(_DATABASE_TIME)
         return now
+
+    def _can_write(self, worker: Any) -> bool:
+        """Return whether the database accepts changes, without which no lease is renewed."""
+        with LogDatabaseErrors(logger, "jobs are reconciled later"), _fork_lock:
+            worker.app.executor.check_writable()
+            return True
+        return False
 
     def _reconcile(self, worker: Any, only_due: bool) -> None:
         with LogDatabaseErrors(logger, "jobs are reconciled later"):

@@ -331,7 +331,8 @@ class LeaseRenewer(bootsteps.StartStopStep):
     """Renews the leases of the tasks that this worker is running, in one UPDATE, four times per lease.
 
     It runs in the main process, so that a task busy in C code keeps its lease and a worker that was killed or frozen
-    loses it; and in a thread, since the main loop blocks while the broker is unavailable.
+    loses it; and in a thread, since the main loop blocks while the broker is unavailable. After an outage of the
+    database, it does so before other workers reconcile.
     """
 
     def start(self, worker: Any) -> None:
@@ -340,11 +341,14 @@ class LeaseRenewer(bootsteps.StartStopStep):
 
     def _run(self, worker: Any) -> None:
         running: set[Request] = set()
+        usual = pause = worker.app.flask_app.config["TASK_LEASE"] / 4
         while True:
-            time.sleep(worker.app.flask_app.config["TASK_LEASE"] / 4)
+            time.sleep(pause)
+            pause = usual
             try:
                 running = renew_running_leases(worker, running)
             except DatabaseUnavailable:
+                pause = min(usual, OUTAGE_PAUSE)
                 logger.warning("the database is unavailable; the leases of %s are renewed later", worker.hostname)
             except Exception:  # the thread must not end
                 logger.exception("the leases of %s cannot be renewed; the next attempt follows", worker.hostname)

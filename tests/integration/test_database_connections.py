@@ -186,9 +186,7 @@ def small_server() -> Iterator[PostgresServer]:
 def test_twelve_processes_run_on_twenty_connections(
     environment: dict[str, str], small_server: PostgresServer, make_worker: Callable[..., Worker]
 ) -> None:
-    url = {"DATABASE_URL": small_server.url("postgres").replace("postgres@", "microblog@")}
-    small_server.execute("CREATE ROLE microblog LOGIN; ALTER DATABASE postgres OWNER TO microblog")
-    small_server.execute("ALTER SCHEMA public OWNER TO microblog")
+    url = {"DATABASE_URL": small_server.add_owner("postgres")}
     app_factory.migrate(environment, url["DATABASE_URL"])
     with app_factory.application(environment | url | {"DATABASE_POOL_SIZE": "2"}) as app:
         worker = make_worker(**url, concurrency=12, RECONCILE_INTERVAL="0.5")

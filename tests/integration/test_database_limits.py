@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 from celery.exceptions import SoftTimeLimitExceeded
 from flask import Flask
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from microblog.accounts.models import User
@@ -44,11 +43,7 @@ def proxy(postgres_server: Postgres) -> Iterator[TcpProxy]:
 @pytest.fixture
 def behind_proxy(environment: dict[str, str], proxy: TcpProxy) -> dict[str, str]:
     """The environment of processes that use the database through the proxy."""
-    return environment | {"DATABASE_URL": _with_port(environment["DATABASE_URL"], proxy.port)}
-
-
-def _with_port(url: str, port: int) -> str:
-    return make_url(url).set(port=port).render_as_string(hide_password=False)
+    return environment | {"DATABASE_URL": proxy.through(environment["DATABASE_URL"])}
 
 
 def small_pool(app: Flask, **more: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from microblog.accounts.models import User
+from microblog.database import AutocommitExecutor, DatabaseUnavailable
 from microblog.development.environment import HOST
 from microblog.extensions import db
 from microblog.monitoring import status
@@ -155,12 +156,29 @@ def test_refused_writes_are_reported(app: Flask, make_app: Callable[..., Flask],
 
 @pytest.mark.parametrize("database", ["postgresql"])
 def test_read_only_server_is_reported(app: Flask, postgres_server: Postgres) -> None:
-    name = db.engine.url.database
-    db.session.remove()
-    postgres_server.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    db.engine.dispose()
-    try:
+    with postgres_server.read_only(str(db.engine.url.database)):
         assert_reported(app, "cannot execute UPDATE in a read-only transaction")
-    finally:
-        postgres_server.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
-        db.engine.dispose()
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_connections_to_a_former_primary_are_replaced(
+    app: Flask, executor: AutocommitExecutor, postgres_server: Postgres
+) -> None:
+    write = sa.text("UPDATE alembic_version SET version_num = version_num")
+    read_only = sa.text("SHOW transaction_read_only")
+    with postgres_server.read_only(str(db.engine.url.database)):
+        db.session.remove()
+        with db.engine.connect() as one, db.engine.connect() as other:
+            assert one.scalar(read_only) == other.scalar(read_only) == "on"
+
+    def can_write() -> bool:
+        try:
+            db.session.execute(write)
+        except DatabaseUnavailable:
+            return False
+        finally:
+            db.session.rollback()
+        return True
+
+    assert [can_write(), can_write()] == [False, True]
+    executor.execute(write)

@@ -138,35 +138,38 @@ class TimeIsUp(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("own", "of_database"),
+    ("own", "of_database", "writable"),
     [
-        pytest.param(45, 45, id="suspended"),
-        pytest.param(5, 45, id="virtual machine was stopped, or the database's clock was set"),
-        pytest.param(5, -3600, id="the database's clock was set back"),
-        pytest.param(5, None, id="the database is unavailable"),
+        pytest.param(45, 45, True, id="suspended"),
+        pytest.param(5, 45, True, id="virtual machine was stopped, or the database's clock was set"),
+        pytest.param(5, -3600, True, id="the database's clock was set back"),
+        pytest.param(5, None, True, id="the database is unavailable"),
+        pytest.param(5, 5, False, id="the database is read-only"),
     ],
 )
 def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, own: int, of_database: int | None
+    app: Flask, monkeypatch: pytest.MonkeyPatch, own: int, of_database: int | None, writable: bool
 ) -> None:
-    """The parameters are seconds that pass during the second pause, by the clock of the worker and of the database."""
+    """`own` and `of_database` are seconds of the second pause, by the clocks of the worker and of the database."""
     clock, database_clock, turns, due_turns = 1000.0, utcnow(), list[float](), list[float]()
-    available = True
-    pauses: Iterator[tuple[int, int | None]] = iter([(5, 5), (own, of_database), (5, 5), (5, 5), (5, 5), (5, 5)])
+    available = can_write = True
+    usual = (5, 5, True)
+    pauses: Iterator[tuple[int, int | None, bool]] = iter([usual, (own, of_database, writable), *[usual] * 4])
 
     def sleep(seconds: float) -> None:
-        nonlocal clock, database_clock, available
+        nonlocal clock, database_clock, available, can_write
         assert seconds == 5
         if (pause := next(pauses, None)) is None:
             raise TimeIsUp
         clock += pause[0]
-        available = pause[1] is not None
+        available, can_write = pause[1] is not None, pause[2]
         database_clock += timedelta(seconds=pause[1] or 0)
 
     monkeypatch.setitem(app.config, "RECONCILE_INTERVAL", 5.0)
     monkeypatch.setitem(app.config, "TASK_LEASE", 30.0)
     monkeypatch.setattr(reconcile, "elapsed", lambda: clock)
     monkeypatch.setattr(reconcile.Reconciler, "_database_time", lambda *_: database_clock if available else None)
+    monkeypatch.setattr(reconcile.Reconciler, "_can_write", lambda *_: available and can_write)
     monkeypatch.setattr(reconcile, "time", SimpleNamespace(sleep=sleep))
 
     def reconcile_in_turn(worker: str, only_due: bool) -> None:
@@ -178,8 +181,8 @@ def test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles(
     with pytest.raises(TimeIsUp):
         reconcile.Reconciler(worker)._run(worker)
 
-    if of_database is None:  # also at the begin of the next pause
-        assert (turns, due_turns) == ([5, 30], [15, 20, 25])
+    if of_database is None:  # nothing is done at the end of that pause
+        assert (turns, due_turns) == ([5, 25, 30], [15, 20])
     else:
         assert (turns, due_turns) == ([5, own + 20, own + 25], [own + 5, own + 10, own + 15])
 

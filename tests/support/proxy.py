@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from sqlalchemy.engine import make_url
+
 
 class _Link:
     """A client's connection with one to the target. Once it is `cut_off`, what the client sends is dropped."""
@@ -47,13 +49,22 @@ class TcpProxy:
 
     @contextlib.contextmanager
     def host_gone(self) -> Iterator[None]:
-        """Cut off all connections for ever, and during the block also new ones."""
+        """Cut off all connections for ever, and during the block also new ones.
+
+        Clients that still wait for a connection after the block get one, as from a host that takes over the address.
+        """
         self._silent = []
         for link in self._links:
             link.cut_off()
         self._links.clear()
         yield
-        self._silent = None
+        waiting, self._silent = self._silent, None
+        for client in waiting:
+            self._connect(client)
+
+    def through(self, url: str) -> str:
+        """Return the URL of a database for a client of this proxy."""
+        return make_url(url).set(port=self.port).render_as_string(hide_password=False)
 
     def close(self) -> None:
         """Stop listening and cut off all connections."""
@@ -65,7 +76,10 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _address = self._server.accept()
-                if self._silent is not None:
-                    self._silent.append(client)
+                if (silent := self._silent) is not None:
+                    silent.append(client)
                 else:
-                    self._links.append(_Link(client, socket.create_connection(("127.0.0.1", self._target))))
+                    self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        self._links.append(_Link(client, socket.create_connection(("127.0.0.1", self._target))))

@@ -210,6 +210,13 @@ class Postgres:
         self.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(database)
 
+    def add_owner(self, database: str) -> str:
+        """Make a role that is no administrator the owner of a database, and return the URL for it."""
+        owner = f"{database}_owner"
+        self.execute(f'CREATE ROLE "{owner}" LOGIN; ALTER DATABASE "{database}" OWNER TO "{owner}"')
+        self.execute(f'ALTER SCHEMA public OWNER TO "{owner}"', database)
+        return self.url(database).replace("postgres@", f"{owner}@")
+
     def rename(self, database: str, name: str) -> None:
         self.execute(f'ALTER DATABASE "{database}" RENAME TO "{name}"')
 
@@ -235,13 +242,36 @@ class Postgres:
         finally:
             self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
 
+    @contextlib.contextmanager
+    def limited(self, database: str, connections: int) -> Iterator[None]:
+        """Terminate all sessions of the database, and accept only a number of new ones during the block.
+
+        Administrators are not limited.
+        """
+        self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT {connections}')
+        self.cut_connections(database)
+        try:
+            yield
+        finally:
+            self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT -1')
+
+    @contextlib.contextmanager
+    def read_only(self, database: str) -> Iterator[None]:
+        """Refuse to write during the block. As after a failover, connections that were made in it still do so later."""
+        self.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+        self.cut_connections(database)
+        try:
+            yield
+        finally:
+            self.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
+
     def wait(self) -> None:
         """Wait until the server accepts connections. Raises AssertionError on timeout."""
         wait_for(self._answers, what="PostgreSQL accepts connections")
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str, database: str = "postgres") -> None:
         """Execute a statement, or several, as the administrator."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def _answers(self) -> bool:

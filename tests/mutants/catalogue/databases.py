@@ -55,8 +55,14 @@ UNAVAILABLE = (
     Mutant(
         "database-write",
         "A database that refuses to write is reported.",
-        (Edit(STATUS, "_use_database", "check_writable(db.engine)", "pass"),),
+        (Edit(STATUS, "_use_database", "AutocommitExecutor(db.engine).check_writable()", "pass"),),
         (f"{TEST_REFUSALS}::test_refused_writes_are_reported",),
+    ),
+    Mutant(
+        "database-former-primary",
+        "Connections to a server that has become read-only are replaced.",
+        (Edit(DATABASE, "_raise_unavailable", '"sqlstate", None) == _READ_ONLY', '"sqlstate", None) == ""'),),
+        (f"{TEST_REFUSALS}::test_connections_to_a_former_primary_are_replaced",),
     ),
     Mutant(
         "database-restarted-page",
