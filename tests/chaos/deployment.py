@@ -17,6 +17,7 @@ from microblog.development.process_manager import ManagedProcess
 from microblog.development.servers import web_answers
 from tests.chaos.queue_watch import QueueWatch
 from tests.support import app_factory
+from tests.support.proxy import TcpProxy
 from tests.support.servers import REDIS_PREFIX, Postgres, RedisServer, free_port, wait_for
 from tests.support.smtp import SmtpServer
 
@@ -82,9 +83,12 @@ class Deployment:
         self.url = f"http://127.0.0.1:{self.port}"
         self.database_name = f"chaos_{folder.name.replace('-', '_')}"
         self.sqlite = folder / "microblog.db" if database == "sqlite" else None
-        url = f"sqlite:///{self.sqlite}"
+        self.proxy: TcpProxy | None = None
+        url = self._url = f"sqlite:///{self.sqlite}"
         if postgres is not None and self.sqlite is None:
-            url = postgres.create(self.database_name)
+            self.proxy = TcpProxy(postgres.port)
+            self._url = postgres.create(self.database_name)
+            url = self.proxy.through(postgres.add_owner(self.database_name))
         self.environment = self._settings(url)
 
     def _settings(self, database_url: str) -> dict[str, str]:
@@ -93,6 +97,7 @@ class Deployment:
             "MICROBLOG_ENV": "testing",
             "INSTANCE_PATH": str(self.folder / "instance"),
             "DATABASE_URL": database_url,
+            "DATABASE_STATEMENT_TIMEOUT": "2",
             "REDIS_URL": self.redis.url,
             "REDIS_PREFIX": REDIS_PREFIX,
             "REDIS_TIMEOUT": "1",
@@ -100,8 +105,9 @@ class Deployment:
             "MAIL_TIMEOUT": "3",
             "RATELIMIT_ENABLED": "false",
             "EXPORT_ATTACHMENT_LIMIT": "100000",  # so that some archives are mailed as a link
-            # Short, so that leases expire and the periodic tasks run many times within a minute.
-            "TASK_LEASE": "4",
+            # Short, so that leases expire and the periodic tasks run many times within a minute; but a lease is longer
+            # than a process needs to connect to a database that has moved: the time limit above and 2 s.
+            "TASK_LEASE": "8",
             "RECONCILE_INTERVAL": "1",
             "SWEEP_INTERVAL": "2",
             "HOST": "127.0.0.1",
@@ -111,16 +117,19 @@ class Deployment:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Flask]:
-        """Run the system during the block; yield the application, for queries."""
+        """Run the system during the block; yield the application, for queries, which no fault of the server affects."""
         with contextlib.ExitStack() as stack:
             if self.postgres is not None and self.sqlite is None:
                 stack.callback(self.postgres.drop, self.database_name)
+            if self.proxy is not None:
+                stack.callback(self.proxy.close)
             self.redis.start()
             stack.callback(self.redis.stop)
             self.smtp.start()
             stack.callback(self.smtp.stop)
             environment = self.environment | {"LOG_LEVEL": "ERROR"}
             app_factory.migrate(environment, environment["DATABASE_URL"])
+            environment |= {"DATABASE_URL": self._url, "DATABASE_STATEMENT_TIMEOUT": "60"}
             app = stack.enter_context(app_factory.application(environment))
             self.queue_watch = QueueWatch(self.redis.client)
             stack.callback(self.queue_watch.stop)

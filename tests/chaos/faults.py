@@ -35,7 +35,7 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.load import Load, add_users
 from tests.chaos.schedule import PlannedFault
 from tests.support.external import shifted_clock
-from tests.support.servers import REFUSALS
+from tests.support.servers import REFUSALS, Postgres
 
 BACKLOG = 100  # jobs that are launched at once
 CONDITION_TIMEOUT = 10.0  # seconds that a fault waits for the condition under which it occurs
@@ -65,7 +65,7 @@ class Faults:
         self._app = app
         self._threads: list[threading.Thread] = []
         # The end of a fault would end another fault of the same service.
-        self._smtp, self._redis, self._frozen, self._beat = (threading.Lock() for _ in range(4))
+        self._smtp, self._redis, self._database, self._frozen, self._beat = (threading.Lock() for _ in range(5))
 
     def run(self, faults: list[PlannedFault]) -> None:
         """Inject each fault at its time, and return when the last has ended."""
@@ -185,19 +185,34 @@ class Faults:
         """Let the SMTP server close the connection after DATA."""
         self._change_smtp(length, drop=True)
 
-    def interrupt_database(self, length: float, rng: random.Random) -> None:
-        """PostgreSQL: terminate all connections, twice. SQLite: hold the write lock."""
-        if self._system.sqlite is not None:
-            with contextlib.closing(sqlite3.connect(self._system.sqlite, timeout=30)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
+    def database_refuses(self, length: float, rng: random.Random) -> None:
+        """Let the database refuse to write, perhaps for longer than a lease. SQLite: hold the write lock."""
+        if self._system.sqlite is None:
+            with self._database, self._postgres.read_only(self._system.database_name):
                 time.sleep(length)
-                connection.rollback()
             return
-        assert self._system.postgres is not None
+        with self._database, contextlib.closing(sqlite3.connect(self._system.sqlite, timeout=30)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            time.sleep(length)
+            connection.rollback()
+
+    def interrupt_database(self, length: float, rng: random.Random) -> None:
+        """Terminate all connections to PostgreSQL, twice."""
         for pause in (length, 0):
             with contextlib.suppress(psycopg.OperationalError):
-                self._system.postgres.cut_connections(self._system.database_name)
+                self._postgres.cut_connections(self._system.database_name)
             time.sleep(pause)
+
+    def move_database(self, length: float, rng: random.Random) -> None:
+        """Let the host of PostgreSQL vanish without a word, until another takes over its address."""
+        assert self._system.proxy is not None
+        with self._database, self._system.proxy.host_gone():
+            time.sleep(length)
+
+    def few_connections(self, length: float, rng: random.Random) -> None:
+        """Let PostgreSQL refuse more connections than some processes need."""
+        with self._database, self._postgres.limited(self._system.database_name, rng.randint(2, 4)):
+            time.sleep(length)
 
     def copy_messages(self, length: float, rng: random.Random) -> None:
         """Duplicate messages in the queues."""
@@ -251,6 +266,11 @@ class Faults:
         """Restart beat with a clock that is an hour behind or ahead: it is set back at the begin or at the end."""
         with self._beat, self._system.replaced_beat(**shifted_clock(rng.choice(("-1h", "+1h")))):
             time.sleep(length)
+
+    @property
+    def _postgres(self) -> Postgres:
+        assert self._system.postgres is not None
+        return self._system.postgres
 
     def _freeze(self, worker: ManagedProcess, length: float) -> None:
         with self._frozen:

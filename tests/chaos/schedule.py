@@ -27,8 +27,8 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
     ("kill_web", (0, 0)),
     ("clock_set_back", (5, 8)),
     ("kill_beat", (0, 0)),
-    ("freeze_worker", (6, 9)),
-    ("freeze_exporting_worker", (6, 9)),
+    ("freeze_worker", (10, 13)),
+    ("freeze_exporting_worker", (10, 13)),
     ("restart_redis", (0.2, 5)),
     ("empty_redis", (0.2, 5)),
     ("redis_refuses", (1, 5)),
@@ -36,6 +36,9 @@ KINDS: list[tuple[str, tuple[float, float]]] = [
     ("smtp_hangs", (3, 8)),
     ("smtp_drops", (3, 8)),
     ("interrupt_database", (1, 3)),
+    ("database_refuses", (1, 12)),
+    ("move_database", (1, 4)),
+    ("few_connections", (1, 4)),
     ("copy_messages", (0, 0)),
     ("publish_rows_again", (0, 0)),
 ]
@@ -73,6 +76,7 @@ def left_out(database: str) -> dict[str, str]:
         reasons = dict.fromkeys(("skewed_worker", "clock_set_back"), FAKETIME.reason)
     if database == "sqlite":
         reasons["skewed_worker"] = "all processes that use SQLite run on one machine and have its clock"
+        reasons |= dict.fromkeys(("interrupt_database", "move_database", "few_connections"), "SQLite has no server")
     return reasons
 
 
