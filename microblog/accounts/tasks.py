@@ -20,7 +20,7 @@ from microblog.extensions import db
 from microblog.i18n import progress_text
 from microblog.jobs.services import cancel_jobs_of_user
 from microblog.mail.sending import MailTask, deliver
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import JobError, UserError
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.models import Task
 from microblog.taskqueue.worker import JobTask
@@ -42,7 +42,7 @@ def email_confirm_address(self: MailTask, user_id: int, change_id: int) -> dict[
     """Mail a link to a user's new address, which confirms it."""
     change = db.session.get(EmailChange, change_id)
     if change is None or change.user_id != user_id or change.confirmed_at is not None:
-        raise JobError(_("Another address was asked for since."))
+        raise UserError(_("Another address was asked for since."))
     return deliver(self, confirm_email(change))
 
 
@@ -51,7 +51,7 @@ def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
     """Notify the old address that the user's address was changed."""
     change = db.session.get(EmailChange, change_id)
     if change is None:
-        raise JobError(_("There is nothing to tell any more."))
+        raise UserError(_("There is nothing to tell any more."))
     return deliver(self, email_changed_email(change))
 
 
@@ -60,7 +60,7 @@ def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
     """Notify a user that their account is closed; delete_account keeps the address until this task has ended."""
     user = db.session.get(User, user_id)
     if user is None or user.deleted_at is None:
-        raise JobError(_("There is nothing to tell any more."))
+        raise UserError(_("There is nothing to tell any more."))
     return deliver(self, account_deleted_email(user))
 
 

@@ -25,7 +25,7 @@ from microblog.imports.parsers import FORMATS, EntryRejected, EntrySkipped, Pars
 from microblog.posts.language_detection import detect_language
 from microblog.posts.models import Post
 from microblog.posts.tokenizer import indexed
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import UserError
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 from microblog.validators import replace_unstorable
@@ -176,7 +176,7 @@ def read_upload(task: JobTask, upload_id: str, user_id: int) -> dict[str, Any]:
     """Import the posts of an upload, with the task's progress in bytes. Return the report (Report.to_dict()).
 
     Posts that a previous attempt stored are not stored again. The rejected entries of the user's other imports are
-    deleted. Raises JobError with a sentence that names line and column if the file is broken; the posts before that
+    deleted. Raises UserError with a sentence that names line and column if the file is broken; the posts before that
     place stay imported.
     """
     storage, path = upload_storage(), f"{upload_id}.json"
@@ -217,11 +217,11 @@ def _read(
         report.processed = report.read
         progress.advance(start + entries.bytes_read * (total - start) // total - progress.current)
     if not entries.found:
-        raise JobError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
+        raise UserError(_("This is neither an archive of posts from here nor a Mastodon outbox."))
 
 
 def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[list[NumberedPost]]:
-    """Yield the posts of each BATCH entries; a batch may be empty. Raises JobError where the file is broken."""
+    """Yield the posts of each BATCH entries; a batch may be empty. Raises UserError where the file is broken."""
     reading = iter(entries)
     more = True
     while more:
@@ -237,7 +237,7 @@ def _batches(entries: EntryReader, report: Report, count: Count) -> Iterator[lis
             broken = error
         yield batch
         if broken is not None:
-            raise JobError(_sentence(broken)) from broken
+            raise UserError(_sentence(broken)) from broken
         more = report.read > start
 
 

@@ -196,9 +196,10 @@ def active_queues(since: datetime) -> list[str]:
 def recent_outcomes(hour_ago: datetime, since: datetime) -> dict[str, TaskOutcomes]:
     """Return the outcomes of the tasks that ended since these times, by name, without cancelled tasks.
 
-    A step that failed because the previous one did was never started and does not count.
+    A step that failed because the previous one did was never started and does not count. A UserError is no failure.
     """
-    later, failed = Task.finished_at > since, Task.state == states.FAILURE
+    later = Task.finished_at > since
+    failed = sa.and_(Task.state == states.FAILURE, Task.traceback.is_distinct_from(""))
 
     def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
         return sa.func.count(sa.case((condition, 1)))

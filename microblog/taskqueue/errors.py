@@ -16,6 +16,10 @@ class JobError(Exception):
     """Raised by a task that cannot succeed, with a sentence fit for its user."""
 
 
+class UserError(JobError):
+    """A JobError about what the user gave or did: operators cannot correct it, so that it has no traceback."""
+
+
 class WorkerDied(Exception):
     """The workers that ran a task died too often (``TASK_MAX_CRASHES``)."""
 

@@ -85,7 +85,7 @@ class Task(Model):
 
     result: Mapped[dict[str, Any] | None] = mapped_column(CleanJSON(none_as_null=True))  # see wrap_result()
     error: Mapped[str | None] = mapped_column(CleanText)  # a sentence for the user
-    traceback: Mapped[str | None] = mapped_column(CleanText(100_000))  # for operators only
+    traceback: Mapped[str | None] = mapped_column(CleanText(100_000))  # for operators only; empty after a UserError
 
     queue: Mapped[str] = mapped_column(sa.String(64))
     worker: Mapped[str | None] = mapped_column(sa.String(255))

@@ -27,7 +27,7 @@ from sqlalchemy.exc import StatementError
 from microblog.database import OUTAGE_PAUSE, VALUE_ERRORS, DatabaseUnavailable, LogDatabaseErrors, is_value_error
 from microblog.extensions import REDIS_UNAVAILABLE, refuses
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import ClaimLost, user_message
+from microblog.taskqueue.errors import ClaimLost, UserError, user_message
 from microblog.taskqueue.interface import Claim, TaskChange, as_progress, describe_ids, task_changed
 from microblog.taskqueue.launch import publish
 from microblog.taskqueue.transitions import (
@@ -338,7 +338,7 @@ class DatabaseResultBackend(RedisBackend):
             return store_retry(executor, writer, sentence, traceback)
         if state == states.REVOKED:
             return store_revoked(executor, writer, sentence, traceback)
-        return store_failure(executor, writer, result, sentence, traceback)
+        return store_failure(executor, writer, result, sentence, "" if isinstance(result, UserError) else traceback)
 
     def _advance_chain(
         self, steps: Sequence[StoredStep], claim: Claim | None, result: Any, state: str, traceback: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from celery import chain
 from celery.result import AsyncResult
 from flask import Flask
 
+from microblog.clock import utcnow
 from microblog.extensions import db
 from microblog.jobs.models import find_job
 from microblog.jobs.services import cancel_job
+from microblog.monitoring.job_queries import recent_outcomes
 from microblog.taskqueue.launch import launch
 from microblog.taskqueue.models import Task
 from tests.support import tasks
@@ -94,6 +97,16 @@ def test_task_sets_error_for_its_user(launch_chain: Callable[..., list[str]], wo
     [task_id] = launch_chain(tasks.fail_politely.s())
 
     assert finished(task_id).error == "The moon is in the wrong house."
+
+
+def test_error_of_a_user_is_no_failure_of_the_system(launch_chain: Callable[..., list[str]], worker: Worker) -> None:
+    ids = [*launch_chain(tasks.refuse.s()), *launch_chain(tasks.fail.s())]
+
+    assert [finished(task_id).state for task_id in ids] == ["FAILURE", "FAILURE"]
+
+    begin = utcnow() - timedelta(minutes=5)
+    outcomes = recent_outcomes(begin, begin)
+    assert {name: (tasks.ended, tasks.failed) for name, tasks in outcomes.items()} == {"refuse": (1, 0), "fail": (1, 1)}
 
 
 @pytest.mark.both_databases(each_run=False)

@@ -13,7 +13,7 @@ from celery import shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from microblog.extensions import db
-from microblog.taskqueue.errors import JobError
+from microblog.taskqueue.errors import JobError, UserError
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 
@@ -50,6 +50,11 @@ def fail(*args: Any) -> None:
 @shared_task(name="fail_politely")
 def fail_politely(*args: Any) -> None:
     raise JobError("The moon is in the wrong house.")
+
+
+@shared_task(name="refuse")
+def refuse() -> None:
+    raise UserError("The file is no picture.")
 
 
 @shared_task(name="flaky", bind=True, max_retries=5)
