@@ -75,6 +75,13 @@ class PostgresConnection(psycopg.Connection[Any]):
                 self.close()
             raise
 
+    def rollback(self) -> None:
+        """As psycopg's, but without an error if the connection is lost: the server rolls back its transaction."""
+        try:
+            super().rollback()
+        except psycopg.OperationalError:
+            self.close()
+
 
 class _PostgresCursor(psycopg.Cursor[Any]):
     def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:

@@ -268,12 +268,12 @@ def _known_for(step: Task, now: datetime) -> timedelta:
 
 def _missing_message(step: Task, previous: Task | None, consumed: Mapping[str, datetime], now: datetime) -> str:
     """Return why the message that would run `step` is considered lost; empty if it may be in transit."""
-    due_since = step.eta or (previous and previous.finished_at) or step.created_at
+    lease = _lease_of(step)
+    due_since = lease or step.eta or (previous and previous.finished_at) or step.created_at
     if step.published_at is None:
         if step.eta is not None:
             return IS_DUE if step.eta <= now else ""
         return "never published" if now - due_since > GRACE else ""
-    lease = _lease_of(step)
     until = consumed.get(step.queue)
     if lease is not None and step.published_at <= lease:  # later messages may still be waiting for a worker
         given_back = until is not None and until <= step.published_at  # a dead process loses no message of its worker

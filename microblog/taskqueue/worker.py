@@ -175,9 +175,7 @@ class JobTask(Task):
         try:
             return self.run(*args, **kwargs)
         finally:
-            # An error of a lost connection must not replace the result.
-            with contextlib.suppress(DatabaseUnavailable):
-                db.session.remove()
+            db.session.remove()
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any

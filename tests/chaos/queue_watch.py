@@ -68,8 +68,10 @@ class QueueWatch:
                     yield Message(headers["id"], headers["retries"], headers["published_at"])
 
     def _republications(self, messages: set[Message], now: float) -> Iterator[Republication]:
-        # A message of an earlier retry is superseded and may wait when the next retry is published.
-        since = {message[:2]: self.waiting[message] for message in messages & self.waiting.keys()}
+        # A message of an earlier retry is superseded and may wait when the next retry is published. An older message
+        # was given back by a worker.
+        waiting = {message[:2]: message for message in sorted(messages & self.waiting.keys(), reverse=True)}
         for message in messages - self.waiting.keys():
-            if now - since.get(message[:2], now) > SETTLED:
-                yield Republication(message.task_id, since[message[:2]], now)
+            first = waiting.get(message[:2], message)
+            if first.published_at < message.published_at and now - self.waiting[first] > SETTLED:
+                yield Republication(message.task_id, self.waiting[first], now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -214,6 +215,27 @@ def test_pages_work_after_database_restart(
     postgres_server.cut_connections(str(db.engine.url.database))
 
     assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_page_is_sent_although_its_connection_is_lost_afterwards(
+    faulty: Flask, make_user: Callable[..., User], postgres_server: Postgres
+) -> None:
+    make_user("susan")
+    db.session.remove()
+
+    def lose_connection() -> str:
+        name = db.session.scalars(sa.select(User.username)).one()
+        postgres_server.cut_connections(str(db.engine.url.database))
+        return name
+
+    faulty.add_url_rule("/lose-connection", view_func=lose_connection)
+    browser, text = faulty.test_client(), ""
+    with contextlib.suppress(DatabaseUnavailable):  # which gunicorn answers with 500
+        text = browser.get("/lose-connection").text
+
+    assert text == "susan"
+    assert browser.get("/").status_code == 302
 
 
 def test_forged_form_is_refused_with_draft(

@@ -126,6 +126,16 @@ def test_job_lost_from_empty_queue_is_republished_soon(app: Flask, redis_server:
     assert redis_server.waiting("default") == 1
 
 
+def test_message_lost_after_a_crash_is_republished_soon(app: Flask, redis_server: RedisServer) -> None:
+    task_id = start(tasks.noop.s())
+    crash(app, task_id)
+    redis_server.client.delete(redis_server.key("default"))
+    make_older(task_id, created_at=3_600, lease_expires_at=7, published_at=6)
+
+    assert reconcile_all() == 1
+    assert redis_server.waiting("default") == 1
+
+
 @pytest.mark.parametrize(
     ("created_at", "published_at", "published"),
     [(4, 4, 0), (6, 6, 1), (300, 100, 0), (300, 151, 1), (10_000, 890, 0), (10_000, 910, 1)],

@@ -10,6 +10,7 @@ WORKER = "microblog/taskqueue/worker.py"
 
 TEST_CLAIM = "tests/integration/test_claim.py"
 TEST_OUTAGES = "tests/integration/test_outages.py"
+TEST_REPUBLISH = "tests/integration/test_republish.py"
 TEST_PROCESSES = "tests/integration/test_worker_processes.py"
 TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_RETRY = "tests/integration/test_retry.py"
@@ -85,6 +86,12 @@ CRASH_LIMIT = Promise(
             "After an outage, reconcile at first only publishes what is due.",
             (Edit(RECONCILE, "_current_steps", "if only_due:", "if False:"),),
             (f"{TEST_RETRY}::test_after_an_outage_only_what_is_due_is_published_at_first[sqlite]",),
+        ),
+        Mutant(
+            "crash-message-lost",
+            "A message that is lost after a crash is published again soon, however old the job is.",
+            (Edit(RECONCILE, "_missing_message", "lease or step.eta", "step.eta"),),
+            (f"{TEST_REPUBLISH}::test_message_lost_after_a_crash_is_republished_soon",),
         ),
         Mutant(
             "crash-reconcile",

@@ -71,6 +71,12 @@ UNAVAILABLE = (
         (f"{TEST_ERRORS}::test_pages_work_after_database_restart",),
     ),
     Mutant(
+        "database-lost-rollback",
+        "A page is sent although its connection is lost afterwards.",
+        (Edit(CONNECTIONS, "PostgresConnection.rollback", "self.close()", "raise"),),
+        (f"{TEST_ERRORS}::test_page_is_sent_although_its_connection_is_lost_afterwards",),
+    ),
+    Mutant(
         "database-restarted-launch",
         "A statement of the engine is repeated if its connection was lost.",
         (Edit(DATABASE, "AutocommitExecutor.execute", "if not error.connection_invalidated:", "if True:"),),
