@@ -53,7 +53,7 @@ def test_state_with_own_name_is_progress(app: Flask, worker: Worker, release_fil
     wait_for(lambda: row_of(task_id).message == "PARSING")
     row = row_of(task_id)
     assert (row.state, row.progress, row.current, row.total) == (states.PROGRESS, 25, 1, 4)
-    assert AsyncResult(task_id).state == "PARSING"
+    wait_for(lambda: AsyncResult(task_id).state == "PARSING")
     release_file.touch()
     wait_for(lambda: state_of(task_id) == states.SUCCESS)
 

@@ -277,7 +277,7 @@ EVERY_JOB_ENDS = Promise(
                     "GRACE",
                 ),
             ),
-            (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-890-0]"),
+            (f"{PAUSES}[sqlite-300-100-0]", f"{PAUSES}[sqlite-10000-850-0]"),
         ),
         Mutant(
             "reconcile-longest-pause",
