@@ -22,7 +22,7 @@ from microblog.extensions import db
 from microblog.mail.sending import MailTask, deliver
 from microblog.notifications import renderers
 from microblog.posts.services import describe_progress
-from microblog.taskqueue.errors import UserError
+from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.worker import JobTask
 
@@ -64,7 +64,7 @@ def email_export(self: MailTask, exported: dict[str, Any]) -> dict[str, Any]:
     archive = db.session.get(Archive, exported["archive_id"])
     user = User.with_id(archive.user_id) if archive else None
     if archive is None or user is None:
-        raise UserError(_("The archive is no longer there."))
+        raise JobError(_("The archive is no longer there."))
     return deliver(self, archive_email(user, archive))
 
 

@@ -29,7 +29,7 @@ from microblog.jobs.models import Job
 from microblog.mail.models import SentMail
 from microblog.smtp import Failure, Phase
 from microblog.taskqueue import states
-from microblog.taskqueue.errors import JobError, UserError
+from microblog.taskqueue.errors import JobError
 from microblog.taskqueue.worker import JobTask
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def _handle_failure(task: MailTask, message: Message, failure: Failure) -> NoRet
         )
     reason = _reason(failure, reply)
     if failure.rule.final:
-        raise (UserError if failure.phase == Phase.RCPT else JobError)(reason)
+        raise JobError(reason)
     _retry_later(task, reason)
 
 

@@ -127,7 +127,7 @@ def snapshot() -> Iterator[Session]:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN")  # the driver omits it before a SELECT
         else:
-            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         with Session(connection) as session:
             yield session
 

@@ -1,6 +1,6 @@
 """Repair rows after faults, so that every job ends whatever was killed or lost; and publish retries when they are due.
 
-It reads unfinished rows only, by their partial index, and writes nothing if there is nothing to do. Several may run at
+It reads unfinished rows only, by their partial index, and changes nothing if there is nothing to do. Several may run at
 once: claims, the result backend and publish() let each effect happen only once.
 """
 
@@ -81,9 +81,11 @@ class Reconciler(bootsteps.StartStopStep):
             try:
                 before = self._database_time(worker)
                 time.sleep(interval)
+                if not self._can_write(worker):
+                    not_before = elapsed() + pause
+                    continue
                 now = self._database_time(worker)
-                stopped = before and now and abs((now - before).total_seconds() - interval) > LATE
-                if stopped or not self._can_write(worker):
+                if before is None or now is None or abs((now - before).total_seconds() - interval) > LATE:
                     not_before = elapsed() + pause
                 if now is not None:
                     with app.app_context():
@@ -101,10 +103,13 @@ class Reconciler(bootsteps.StartStopStep):
 
     def _can_write(self, worker: Any) -> bool:
         """Return whether the database accepts changes, without which no lease is renewed."""
-        with LogDatabaseErrors(logger, "jobs are reconciled later"), _fork_lock:
-            worker.app.executor.check_writable()
-            return True
-        return False
+        try:
+            with _fork_lock:
+                worker.app.executor.check_writable()
+        except DatabaseUnavailable as error:
+            logger.warning("the database cannot be written (%s); jobs are reconciled later", error.orig)
+            return False
+        return True
 
     def _reconcile(self, worker: Any, only_due: bool) -> None:
         with LogDatabaseErrors(logger, "jobs are reconciled later"):

@@ -117,7 +117,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Flask]:
-        """Run the system during the block; yield the application, for queries, which no fault of the server affects."""
+        """Run the system during the block; yield the application, whose queries pass neither the proxy nor a limit."""
         with contextlib.ExitStack() as stack:
             if self.postgres is not None and self.sqlite is None:
                 stack.callback(self.postgres.drop, self.database_name)

@@ -39,14 +39,15 @@ def test_only_messages_of_the_same_retry_count_as_published_again(
     key = redis_server.client.key(QUEUES[0])
     watch = QueueWatch(redis_server.client)
     try:
-        messages = {id_: _message(id_, "2026-11-29T12:00:00+00:00") for id_ in ("copied", "retried", "twice")}
+        names = ("copied", "given back", "retried", "twice")
+        messages = {id_: _message(id_, "2026-11-29T12:00:00+00:00") for id_ in names}
         redis_server.client.lpush(key, marked_copy(messages["copied"], new_tag=True), *messages.values())
-        wait_for(lambda: len(watch.waiting) == 3, what="the messages are seen")
+        wait_for(lambda: len(watch.waiting) == 4, what="the messages are seen")
         redis_server.client.lrem(key, 1, messages["copied"])
         later = "2026-11-29T12:00:09+00:00"
         redis_server.client.lpush(key, _message("copied", later), _message("retried", later, retries=1))
-        redis_server.client.lpush(key, _message("twice", later))
-        wait_for(lambda: len(watch.waiting) == 5, what="the later messages are seen")
+        redis_server.client.lpush(key, _message("twice", later), _message("given back", "2026-11-29T11:00:00+00:00"))
+        wait_for(lambda: len(watch.waiting) == 7, what="the later messages are seen")
     finally:
         watch.stop()
 

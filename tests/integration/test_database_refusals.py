@@ -161,9 +161,7 @@ def test_read_only_server_is_reported(app: Flask, postgres_server: Postgres) -> 
 
 
 @pytest.mark.parametrize("database", ["postgresql"])
-def test_connections_to_a_former_primary_are_replaced(
-    app: Flask, executor: AutocommitExecutor, postgres_server: Postgres
-) -> None:
+def test_connections_to_a_former_primary_are_replaced(app: Flask, postgres_server: Postgres) -> None:
     write = sa.text("UPDATE alembic_version SET version_num = version_num")
     read_only = sa.text("SHOW transaction_read_only")
     with postgres_server.read_only(str(db.engine.url.database)):
@@ -181,4 +179,14 @@ def test_connections_to_a_former_primary_are_replaced(
         return True
 
     assert [can_write(), can_write()] == [False, True]
-    executor.execute(write)
+
+
+@pytest.mark.parametrize("database", ["postgresql"])
+def test_statement_is_repeated_with_the_new_primary(
+    app: Flask, executor: AutocommitExecutor, postgres_server: Postgres
+) -> None:
+    with postgres_server.read_only(str(db.engine.url.database)):
+        db.session.remove()
+        assert executor.execute(sa.text("SHOW transaction_read_only"))[0][0] == "on"
+
+    executor.check_writable()

@@ -279,13 +279,15 @@ def test_lease_that_expired_during_outage_is_no_crash(
     refusal: Callable[[Postgres, str], contextlib.AbstractContextManager[None]],
     release_file: Path,
 ) -> None:
-    workers = [make_worker(concurrency=1, TASK_LEASE="2", RECONCILE_INTERVAL="0.2") for _ in range(2)]
+    workers = [make_worker(concurrency=1, TASK_LEASE="8", RECONCILE_INTERVAL="0.2") for _ in range(2)]
     task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     db.session.rollback()
     with refusal(postgres_server, str(db.engine.url.database)):
-        wait_for(lambda: sum(worker.text().count("renewed later") for worker in workers) >= 6, what="the lease expires")
+        wait_for(
+            lambda: sum(worker.text().count("renewed later") for worker in workers) >= 24, what="the lease expires"
+        )
     wait_for(lambda: rows_of(task_id)[0].lease_expires_at > utcnow(), what="the lease is renewed")  # type: ignore[operator]
     release_file.touch()
 

@@ -41,6 +41,7 @@ class TcpProxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
+        self._lock = threading.Lock()
         self._links: list[_Link] = []
         self._silent: list[socket.socket] | None = None  # the clients that connected during an outage
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -53,14 +54,16 @@ class TcpProxy:
 
         Clients that still wait for a connection after the block get one, as from a host that takes over the address.
         """
-        self._silent = []
-        for link in self._links:
-            link.cut_off()
-        self._links.clear()
+        with self._lock:
+            self._silent = []
+            for link in self._links:
+                link.cut_off()
+            self._links.clear()
         yield
-        waiting, self._silent = self._silent, None
-        for client in waiting:
-            self._connect(client)
+        with self._lock:
+            waiting, self._silent = self._silent, None
+            for client in waiting:
+                self._connect(client)
 
     def through(self, url: str) -> str:
         """Return the URL of a database for a client of this proxy."""
@@ -76,10 +79,11 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _address = self._server.accept()
-                if (silent := self._silent) is not None:
-                    silent.append(client)
-                else:
-                    self._connect(client)
+                with self._lock:
+                    if self._silent is not None:
+                        self._silent.append(client)
+                    else:
+                        self._connect(client)
 
     def _connect(self, client: socket.socket) -> None:
         self._links.append(_Link(client, socket.create_connection(("127.0.0.1", self._target))))

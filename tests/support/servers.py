@@ -236,8 +236,8 @@ class Postgres:
     def closed(self, database: str) -> Iterator[None]:
         """Terminate all sessions of the database and refuse new ones during the block."""
         self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
-        self.cut_connections(database)
         try:
+            self.cut_connections(database)
             yield
         finally:
             self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
@@ -249,8 +249,8 @@ class Postgres:
         Administrators are not limited.
         """
         self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT {connections}')
-        self.cut_connections(database)
         try:
+            self.cut_connections(database)
             yield
         finally:
             self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT -1')
@@ -259,8 +259,8 @@ class Postgres:
     def read_only(self, database: str) -> Iterator[None]:
         """Refuse to write during the block. As after a failover, connections that were made in it still do so later."""
         self.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
-        self.cut_connections(database)
         try:
+            self.cut_connections(database)
             yield
         finally:
             self.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')

@@ -16,6 +16,8 @@ TEST_RECONCILE = "tests/integration/test_reconcile.py"
 TEST_RETRY = "tests/integration/test_retry.py"
 TEST_STATES = "tests/integration/test_engine_states.py"
 
+RENEWED_FIRST = f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles"
+
 CRASH_LIMIT = Promise(
     "A task that kills its worker 3 times becomes FAILURE",
     (
@@ -71,15 +73,22 @@ CRASH_LIMIT = Promise(
             "crash-suspended",
             "A lease that expired while its machine was suspended is no crash.",
             (Edit(RECONCILE, "Reconciler._run", "abs((now - before).total_seconds() - interval) > LATE", "False"),),
-            (
-                f"{TEST_PROCESSES}::test_leases_are_renewed_before_a_worker_that_was_stopped_reconciles[suspended-sqlite]",
-            ),
+            (f"{RENEWED_FIRST}[suspended-sqlite]",),
         ),
         Mutant(
             "crash-outage",
-            "A lease that expired while the database was unavailable or read-only is no crash.",
-            (Edit(RECONCILE, "Reconciler._run", "if stopped or not self._can_write(worker):", "if stopped:"),),
-            (f"{TEST_OUTAGES}::test_lease_that_expired_during_outage_is_no_crash[read_only-postgresql]",),
+            "A lease that expired while the database was unavailable is no crash.",
+            (
+                Edit(RECONCILE, "Reconciler._run", "before is None or now is None or abs(", "before and now and abs("),
+                Edit(RECONCILE, "Reconciler._run", "if not self._can_write(worker):", "if False:"),
+            ),
+            (f"{RENEWED_FIRST}[the database is unavailable-sqlite]",),
+        ),
+        Mutant(
+            "crash-read-only",
+            "A lease that expired while the database was read-only or locked is no crash.",
+            (Edit(RECONCILE, "Reconciler._run", "if not self._can_write(worker):", "if False:"),),
+            (f"{RENEWED_FIRST}[the database is read-only-sqlite]",),
         ),
         Mutant(
             "crash-outage-only-due",
