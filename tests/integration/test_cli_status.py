@@ -157,6 +157,7 @@ def test_status_is_healthy_with_workers_and_beat(cluster: Cluster) -> None:
         return cluster.run("status", "--json", *TIMEOUT_OPTION)
 
     wait_for(lambda: problems() == "", what="beat runs the schedule")
+    wait_for(lambda: all(entry["last_sent_at"] for entry in cluster.json("schedule")), what="beat has stored it")
     wait_for(lambda: left_by_others() == 0, what="the jobs of other tests have ended")
 
     result = run_within(check, below=TIMEOUT, code=Verdict.HEALTHY)

@@ -97,7 +97,7 @@ def test_every_task_needs_one_connection(app: Flask, make_worker: Callable[..., 
 
 def options_with_one_connection(app: Flask) -> dict[str, Any]:
     options: dict[str, Any] = app.config["SQLALCHEMY_ENGINE_OPTIONS"]
-    return options | {"pool_size": 1, "pool_timeout": 10.0}
+    return options | {"pool_size": 1, "pool_timeout": 3.0}
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_pages_need_one_connection(frugal: Flask, susan: User) -> None:
 
 
 @pytest.mark.both_databases
-@pytest.mark.parametrize("arguments", ["status --timeout 30", "stats", "list", "cancel --name noop --yes", "reconcile"])
+@pytest.mark.parametrize("arguments", ["status --timeout 5", "stats", "list", "cancel --name noop --yes", "reconcile"])
 def test_operators_commands_need_one_connection(frugal: Flask, susan: User, arguments: str) -> None:
     job = start_job_for(susan)
     db.session.remove()
