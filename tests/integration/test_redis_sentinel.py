@@ -15,7 +15,8 @@ from microblog.taskqueue.launch import launch
 from tests.support import app_factory, tasks
 from tests.support.factories import row_of, start, state_of
 from tests.support.programs import ScriptProcess, all_run
-from tests.support.servers import SENTINEL_GROUP, RedisServer, SentinelServer, Worker, wait_for
+from tests.support.sentinel import SENTINEL_GROUP, SentinelServer
+from tests.support.servers import RedisServer, Worker, wait_for
 
 PASSWORD = "never-in-a-log"  # the servers require none and accept any
 

@@ -19,7 +19,8 @@ from microblog.taskqueue.scheduler import Scheduler
 from tests.support import app_factory, external, tasks
 from tests.support.clients import sign_in
 from tests.support.factories import row_of, start, state_of
-from tests.support.servers import SENTINEL_GROUP, TIMEOUT, SentinelServer, Worker, wait_for
+from tests.support.sentinel import SENTINEL_GROUP, SentinelServer
+from tests.support.servers import TIMEOUT, Worker, wait_for
 from tests.support.tls import CA, CERTIFICATE, KEY
 
 PASSWORD = "never-in-plain-text"
