@@ -39,9 +39,9 @@ _SQLITE_UNAVAILABLE = frozenset(
         sqlite3.SQLITE_FULL,
     }
 )
+_READ_ONLY = "25006"  # the SQLSTATE code of PostgreSQL for a change on a read-only server
 # PostgreSQL: connections, locks, system errors, and a server that is read-only, starts, stops or lacks resources
 # (SQLSTATE codes, or how they begin).
-_READ_ONLY = "25006"
 _SQLSTATE_UNAVAILABLE = ("08", _READ_ONLY, "40001", "40P01", "53", "55P03", "57", "58")
 
 SQLITE_TIME = "database_time"  # the SQL function behind DatabaseTime, which connections.py defines

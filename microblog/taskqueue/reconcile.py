@@ -38,7 +38,7 @@ UNREGISTERED_GRACE = timedelta(hours=1)  # for a deployment in progress, after w
 STARTED_AT = elapsed()  # of this process
 TURN_KEY = "reconcile"  # exists while no other worker is to begin; if it is lost, two at once are harmless
 TURN_MARGIN = 100  # milliseconds by which it expires before the next turn of the same worker
-LATE = 1.0  # seconds by which a pause must differ from its length to show that the process was stopped
+LATE = 1.0  # seconds by which a pause and a write must differ from the pause to show that the process was stopped
 BATCH = 500
 IS_DUE = "it is due"  # the one reason that is no fault: a retry, or a message that a worker of another release returned
 

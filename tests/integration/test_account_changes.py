@@ -20,6 +20,7 @@ from microblog.accounts.tasks import purge_email_changes
 from microblog.api.models import ApiToken
 from microblog.clock import utcnow
 from microblog.extensions import db
+from microblog.taskqueue.errors import UserError
 from microblog.taskqueue.models import Task
 from tests.support.clients import accepts_password, sign_in
 from tests.support.links import link_in
@@ -328,3 +329,16 @@ def test_expired_email_changes_are_purged(app: Flask, susan: User) -> None:
 def test_account_pages_require_login(client: FlaskClient) -> None:
     for path in ("/account", "/account/password", "/account/email", "/account/delete", "/account/delete/confirm"):
         assert client.get(path).location.startswith("/auth/login")
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("email_confirm_address", (1, 1)), ("email_changed_address", (1,)), ("email_account_deleted", (1,))],
+)
+def test_mail_that_has_become_needless_is_no_failure_of_the_system(
+    app: Flask, name: str, arguments: tuple[int, ...]
+) -> None:
+    outcome = app.extensions["celery"].tasks[name].apply(args=arguments)
+
+    assert isinstance(outcome.result, UserError)

@@ -15,9 +15,11 @@ from flask import Flask
 
 from microblog.accounts.deletion import close_account
 from microblog.accounts.models import User
+from microblog.database import DatabaseUnavailable
 from microblog.extensions import db
 from microblog.imports import uploads
 from microblog.imports.models import RejectedEntry
+from microblog.monitoring import statistics
 from microblog.search.tasks import launch_reindexing
 from microblog.taskqueue.launch import build_job, launch
 from microblog.taskqueue.models import Task
@@ -143,6 +145,18 @@ def test_operators_commands_need_one_connection(frugal: Flask, susan: User, argu
 
     assert "QueuePool limit" not in result.output
     assert state_of(job) == ("REVOKED" if "cancel" in arguments else "PENDING")
+
+
+@ON_POSTGRESQL
+def test_lost_connection_of_a_snapshot_is_replaced(frugal: Flask, postgres_server: Postgres) -> None:
+    value: Any = None
+    with statistics.snapshot() as session:
+        session.execute(sa.text("SELECT 1"))
+        postgres_server.cut_connections(str(db.engine.url.database))
+    with contextlib.suppress(DatabaseUnavailable):  # all connections are in use
+        value = db.session.scalar(sa.text("SELECT 2"))
+
+    assert value == 2
 
 
 @ON_POSTGRESQL

@@ -27,6 +27,7 @@ from microblog.imports.parsers import from_archive
 from microblog.imports.tasks import import_posts
 from microblog.jobs.services import cancel_job, retry_job
 from microblog.posts.models import Post
+from microblog.taskqueue.errors import UserError
 from microblog.taskqueue.interface import Progress
 from microblog.taskqueue.models import Task
 from tests.support.factories import BEGINNING, crash, ended, only_job, rows_of
@@ -299,6 +300,7 @@ def test_unknown_file_format_fails_with_reason(susan: User, content: bytes, reas
     outcome = run_import(susan, store(susan, content))
 
     assert outcome.state == "FAILURE"
+    assert isinstance(outcome.result, UserError)
     assert reason in str(outcome.result)
     assert files() == []
 

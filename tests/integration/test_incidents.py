@@ -26,7 +26,7 @@ from tests.support.clients import PASSWORD, signed_in_client
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.external import shifted_clock
 from tests.support.programs import ScriptProcess
-from tests.support.servers import TIMEOUT, Worker, wait_for
+from tests.support.servers import TIMEOUT, Postgres, Worker, wait_for
 
 TOKEN = "incidents-metrics-token"
 CONSEQUENCES = {"overdue_task", "queue_without_consumer"}  # periodic tasks wait, too
@@ -137,24 +137,10 @@ def locked(cluster: Cluster) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def read_only(cluster: Cluster) -> Iterator[None]:
+def read_only(cluster: Cluster) -> contextlib.AbstractContextManager[None]:
     """Make the PostgreSQL database read-only during the block."""
-    name = make_url(cluster.environment["DATABASE_URL"]).database
-    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-
-        def alter(action: str) -> None:
-            connection.execute(db.text("SET default_transaction_read_only = off"))
-            connection.execute(db.text(f'ALTER DATABASE "{name}" {action}'))
-            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> :own"
-            own = connection.scalar(db.text("SELECT pg_backend_pid()"))
-            connection.execute(db.text(others), {"name": name, "own": own})
-
-        alter("SET default_transaction_read_only = on")
-        try:
-            yield
-        finally:
-            alter("RESET default_transaction_read_only")
+    url = make_url(cluster.environment["DATABASE_URL"])
+    return Postgres(int(url.port or 0)).read_only(str(url.database))
 
 
 def test_frozen_children_are_found_by_waiting_jobs_and_periodic_tasks(

@@ -15,7 +15,8 @@ from celery.worker import state as worker_state
 from flask import Flask
 
 from microblog.clock import utcnow
-from microblog.taskqueue import transitions
+from microblog.database import DatabaseUnavailable
+from microblog.taskqueue import transitions, worker
 from microblog.taskqueue.worker import LeaseRenewer, renew_running_leases, stop_renewing
 from tests.support import not_none, tasks
 from tests.support.factories import rows_of, start
@@ -66,16 +67,16 @@ def run(
 ) -> Iterator[Callable[[], Request]]:
     """Claims a new task for a worker whose main process renews its leases."""
     app = make_app(TASK_LEASE=0.3).extensions["celery"]
-    worker = SimpleNamespace(app=app, hostname=WORKER)
+    process = SimpleNamespace(app=app, hostname=WORKER)
     finished = threading.Event()
 
     def sleep(seconds: float) -> None:
         if finished.wait(seconds):
             raise EndOfTest
 
-    monkeypatch.setattr("microblog.taskqueue.worker.time", SimpleNamespace(sleep=sleep))
-    renewer = StoppableRenewer(worker)
-    renewer.start(worker)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep))
+    renewer = StoppableRenewer(process)
+    renewer.start(process)
 
     def run() -> Request:
         task_id = start(tasks.noop.s())
@@ -107,6 +108,30 @@ def wait_for_renewal(request: Request) -> None:
         wait_for(partial(is_later_than, not_none(lease_of(request))), what="the lease is renewed")
 
 
+def test_renewal_is_tried_each_second_during_an_outage(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: Iterator[DatabaseUnavailable | None] = iter([None, *[DatabaseUnavailable("", None, OSError())] * 2, None])
+    pauses: list[float] = []
+
+    def renew(worker: Any, previous: set[Request]) -> set[Request]:
+        if (error := next(outcomes)) is not None:
+            raise error
+        return previous
+
+    def sleep(seconds: float) -> None:
+        if len(pauses) == 4:
+            raise EndOfTest
+        pauses.append(seconds)
+
+    monkeypatch.setitem(app.config, "TASK_LEASE", 30.0)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(worker, "renew_running_leases", renew)
+
+    process = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
+    StoppableRenewer(process)._run(process)
+
+    assert pauses == [7.5, 7.5, 1.0, 1.0]
+
+
 def test_released_lease_is_not_renewed(app: Flask, run: Callable[[], Request]) -> None:
     active, released = run(), run()
     wait_for_renewal(active)
@@ -119,22 +144,22 @@ def test_released_lease_is_not_renewed(app: Flask, run: Callable[[], Request]) -
 
 
 def test_expired_lease_is_not_renewed_after_redelivery(app: Flask, deliver: Callable[[str], Request]) -> None:
-    worker = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
-    executor, crashed = worker.app.executor, deliver(start(tasks.noop.s()))
+    process = SimpleNamespace(app=app.extensions["celery"], hostname=WORKER)
+    executor, crashed = process.app.executor, deliver(start(tasks.noop.s()))
     assert transitions.claim_task(executor, crashed.id, worker=WORKER, lease=30.0, max_crashes=3)
-    running = renew_running_leases(worker, renew_running_leases(worker, set()))
+    running = renew_running_leases(process, renew_running_leases(process, set()))
     with stop_renewing(crashed):
         transitions.expire_lease(executor, crashed.id, worker=WORKER)
 
     redelivered = deliver(crashed.id)
-    running = renew_running_leases(worker, running)
+    running = renew_running_leases(process, running)
 
     expiry = lease_of(redelivered)
     assert expiry is not None
     assert expiry <= utcnow()
     claimed = transitions.claim_task(executor, redelivered.id, worker=WORKER, lease=0.1, max_crashes=3)
     assert claimed is not None
-    renew_running_leases(worker, running)
+    renew_running_leases(process, running)
     renewed = lease_of(redelivered)
     assert renewed is not None
     assert renewed > claimed.claimed_at + timedelta(seconds=0.1)

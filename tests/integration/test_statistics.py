@@ -43,6 +43,17 @@ def in_table() -> dict[tuple[str, str], int]:
     return {(name, state): count for name, state, count in rows}
 
 
+def test_snapshot_does_not_see_later_changes(app: Flask) -> None:
+    number = sa.select(sa.func.count()).select_from(Task)
+    with statistics.snapshot() as session:
+        seen = [session.scalar(number)]
+        make_timed_job(("export_posts", "SUCCESS"))
+        seen.append(session.scalar(number))
+
+    assert seen == [0, 0]
+    assert db.session.scalar(number) == 1
+
+
 class TestRollUp:
     def test_roll_up_does_not_change_totals(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         now = utcnow()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from glob import glob
 from importlib.util import find_spec
@@ -197,38 +198,18 @@ class Postgres:
         terminate = f"pg_terminate_backend(pid, {TIMEOUT * 1000:.0f})"
         self.execute(f"SELECT {terminate} FROM pg_stat_activity WHERE datname = '{database}'")
 
-    @contextlib.contextmanager
-    def closed(self, database: str) -> Iterator[None]:
+    def closed(self, database: str) -> AbstractContextManager[None]:
         """Terminate all sessions of the database and refuse new ones during the block."""
-        self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
-        try:
-            self.cut_connections(database)
-            yield
-        finally:
-            self.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+        return self._altered(database, "ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true")
 
-    @contextlib.contextmanager
-    def limited(self, database: str, connections: int) -> Iterator[None]:
-        """Terminate all sessions of the database, and accept only a number of new ones during the block.
+    def limited(self, database: str, connections: int) -> AbstractContextManager[None]:
+        """Terminate all sessions and limit the number of new ones, except for administrators, during the block."""
+        return self._altered(database, f"CONNECTION LIMIT {connections}", "CONNECTION LIMIT -1")
 
-        Administrators are not limited.
-        """
-        self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT {connections}')
-        try:
-            self.cut_connections(database)
-            yield
-        finally:
-            self.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT -1')
-
-    @contextlib.contextmanager
-    def read_only(self, database: str) -> Iterator[None]:
+    def read_only(self, database: str) -> AbstractContextManager[None]:
         """Refuse to write during the block. As after a failover, connections that were made in it still do so later."""
-        self.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
-        try:
-            self.cut_connections(database)
-            yield
-        finally:
-            self.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
+        setting = "default_transaction_read_only"
+        return self._altered(database, f"SET {setting} = on", f"RESET {setting}")
 
     def wait(self) -> None:
         """Wait until the server accepts connections. Raises AssertionError on timeout."""
@@ -238,6 +219,15 @@ class Postgres:
         """Execute a statement, or several, as the administrator."""
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+    @contextlib.contextmanager
+    def _altered(self, database: str, begin: str, end: str) -> Iterator[None]:
+        self.execute(f'ALTER DATABASE "{database}" {begin}')
+        try:
+            self.cut_connections(database)
+            yield
+        finally:
+            self.execute(f'ALTER DATABASE "{database}" {end}')
 
     def _answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
