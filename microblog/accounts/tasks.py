@@ -51,7 +51,7 @@ def email_changed_address(self: MailTask, change_id: int) -> dict[str, Any]:
     """Notify the old address that the user's address was changed."""
     change = db.session.get(EmailChange, change_id)
     if change is None:
-        raise UserError(_("There is nothing to tell any more."))
+        raise JobError(_("There is nothing to tell any more."))
     return deliver(self, email_changed_email(change))
 
 
@@ -60,7 +60,7 @@ def email_account_deleted(self: MailTask, user_id: int) -> dict[str, Any]:
     """Notify a user that their account is closed; delete_account keeps the address until this task has ended."""
     user = db.session.get(User, user_id)
     if user is None or user.deleted_at is None:
-        raise UserError(_("There is nothing to tell any more."))
+        raise JobError(_("There is nothing to tell any more."))
     return deliver(self, account_deleted_email(user))
 
 

@@ -196,10 +196,9 @@ def active_queues(since: datetime) -> list[str]:
 def recent_outcomes(hour_ago: datetime, since: datetime) -> dict[str, TaskOutcomes]:
     """Return the outcomes of the tasks that ended since these times, by name, without cancelled tasks.
 
-    A step that failed because the previous one did was never started and does not count. A UserError is no failure.
+    A step that failed because the previous one did was never started and does not count; neither does a UserError.
     """
-    later = Task.finished_at > since
-    failed = sa.and_(Task.state == states.FAILURE, Task.traceback.is_distinct_from(""))
+    later, failed = Task.finished_at > since, Task.state == states.FAILURE
 
     def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
         return sa.func.count(sa.case((condition, 1)))
@@ -207,6 +206,7 @@ def recent_outcomes(hour_ago: datetime, since: datetime) -> dict[str, TaskOutcom
     rows = db.session.execute(
         sa.select(Task.name, count(later), count(sa.and_(later, failed)), sa.func.count(), count(failed))
         .where(Task.finished_at > hour_ago, Task.state != states.REVOKED, Task.started_at.is_not(None))
+        .where(Task.traceback.is_distinct_from(""))  # as after a UserError
         .group_by(Task.name)
         .order_by(Task.name)
     )

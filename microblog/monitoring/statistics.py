@@ -239,9 +239,9 @@ _VARYING = (
 class FailureGroup:
     """Failures of one task that differ only in names and numbers.
 
-    `kind` is the class of the exception, empty if none was raised; `text` is its message, with ``N``, ``<id>`` and
-    similar placeholders; `first` and `last` are the times of the first and the last failure; `example` is the id of the
-    latest job that failed.
+    `kind` is the class of the exception, empty if none was raised or it was a UserError; `text` is its message, with
+    ``N``, ``<id>`` and similar placeholders; `first` and `last` are the times of the first and the last failure;
+    `example` is the id of the latest job that failed.
     """
 
     name: str

@@ -106,7 +106,7 @@ def test_error_of_a_user_is_no_failure_of_the_system(launch_chain: Callable[...,
 
     begin = utcnow() - timedelta(minutes=5)
     outcomes = recent_outcomes(begin, begin)
-    assert {name: (tasks.ended, tasks.failed) for name, tasks in outcomes.items()} == {"refuse": (1, 0), "fail": (1, 1)}
+    assert {name: (tasks.ended, tasks.failed) for name, tasks in outcomes.items()} == {"fail": (1, 1)}
 
 
 @pytest.mark.both_databases(each_run=False)

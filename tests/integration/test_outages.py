@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +271,18 @@ def test_message_is_requeued_while_database_is_unavailable(
     assert runs_file.read_text() == "ran\n"
 
 
-@ONLY_POSTGRESQL
+@contextlib.contextmanager
+def locked(server: Postgres, path: str) -> Iterator[None]:
+    """Hold the write lock of a SQLite database during the block."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("refusal", [Postgres.closed, Postgres.read_only])
+@pytest.mark.parametrize(
+    ("refusal", "database"), [(Postgres.closed, "postgresql"), (Postgres.read_only, "postgresql"), (locked, "sqlite")]
+)
 def test_lease_that_expired_during_outage_is_no_crash(
     app: Flask,
     make_worker: Callable[..., Worker],
@@ -279,15 +290,16 @@ def test_lease_that_expired_during_outage_is_no_crash(
     refusal: Callable[[Postgres, str], contextlib.AbstractContextManager[None]],
     release_file: Path,
 ) -> None:
-    workers = [make_worker(concurrency=1, TASK_LEASE="8", RECONCILE_INTERVAL="0.2") for _ in range(2)]
+    settings = {"TASK_LEASE": "8", "RECONCILE_INTERVAL": "0.2", "DATABASE_STATEMENT_TIMEOUT": "1"}
+    for _ in range(2):
+        make_worker(concurrency=1, **settings)
     task_id = start(tasks.wait_for_file.s(str(release_file)))
     wait_for(lambda: states_of(task_id) == ["STARTED"])
 
     db.session.rollback()
     with refusal(postgres_server, str(db.engine.url.database)):
-        wait_for(
-            lambda: sum(worker.text().count("renewed later") for worker in workers) >= 24, what="the lease expires"
-        )
+        refused_at = utcnow()
+        wait_for(lambda: utcnow() - refused_at > timedelta(seconds=9), what="the lease expires")
     wait_for(lambda: rows_of(task_id)[0].lease_expires_at > utcnow(), what="the lease is renewed")  # type: ignore[operator]
     release_file.touch()
 
